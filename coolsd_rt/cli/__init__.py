@@ -1,0 +1,1 @@
+"""Text on a terminal: one thin file per verb, no logic."""

@@ -1,0 +1,141 @@
+"""`coolsd-rt generate ENGINE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
+from coolsd_rt.errors import UserError
+from coolsd_rt.law import RESAMPLERS, SCHEDULES
+from coolsd_rt.workflows.generate import Listener, Report, Request, generate
+
+_KEYS = {
+    "schedule": "schedule.kind",
+    "delta": "schedule.delta",
+    "nu": "schedule.nu",
+    "floor": "schedule.floor",
+    "resampler": "resampler.kind",
+    "cfg_scale": "sampling.cfg_scale",
+    "temperature": "sampling.temperature",
+    "top_k": "sampling.top_k",
+    "top_p": "sampling.top_p",
+}
+"""Options to the run-time keys of the spec that they replace. Their values are checked by the spec's own models."""
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Prompts of a file, one a line; empty lines are skipped."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        found = (e.strerror or str(e)) if isinstance(e, OSError) else "something else"
+        raise UserError(str(path), expected="a text file in UTF-8, one prompt a line", found=found) from e
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(str(path), expected="one prompt a line", found="none")
+    return prompts
+
+
+class _Screen:
+    """A bar in tokens on a terminal, a line a picture elsewhere. All of it on stderr."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._task, self._written = bar, TaskID(0), 0
+
+    def listener(self) -> Listener:
+        return Listener(lambda line: note(f"warning: {line}"), self._start, self._tokens, self._picture)
+
+    @property
+    def written(self) -> int:
+        return self._written
+
+    def _start(self, tokens: int) -> None:
+        self._task = self._bar.add_task("drawing", total=tokens, accept="")
+
+    def _tokens(self, done: int, accept_length: float) -> None:
+        self._bar.update(self._task, completed=done, accept=f"accept length {accept_length:.2f}")
+
+    def _picture(self, path: Path) -> None:
+        self._written += 1
+        if self._bar.disable:
+            note(str(path))
+
+
+def _show(report: Report, out: Path) -> None:
+    s, total = report.statistics, report.seconds
+    by_position = " ".join(f"{share:.2f}" for share in s.acceptance_by_position)
+    rows: dict[str, object] = {
+        "images": f"{len(report.drawn)} in {out}",
+        "seconds": f"{total:.2f} (and {report.seconds_load:.2f} to load the engine)",
+        "tokens/s": f"{report.tokens_per_second:.1f}",
+        "accept length": f"{s.mean_acceptance_length:.2f}",
+        "acceptance by position": by_position or "no draft",
+        "rounds": int(s.rounds.sum()),
+    }
+    for phase, seconds in report.seconds_by_phase.items():
+        rows[f"seconds in {phase}"] = f"{seconds:.2f} ({seconds / total:.0%})"
+    if report.sheet:
+        rows["sheet"] = report.sheet
+    show_fields(rows)
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw. Repeatable.")
+@click.option("--prompts", "file", type=click.Path(path_type=Path), help="A file of prompts, one a line.")
+@click.option("-n", "--images", "variants", type=int, default=1, show_default=True, help="Pictures per prompt.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Picture i of any prompt (i from 0) has seed + i.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder to write.")
+@click.option("--delta", type=float, help="Relaxation budget of the schedule; 1.1 in the paper.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="Schedule of the relaxation; none is lossless.")
+@click.option("--nu", type=float, help="Decay of the exponential schedule.")
+@click.option("--floor", type=float, help="Least relaxation of any position; 0 is the schedule as it is.")
+@click.option("--resampler", type=click.Choice(RESAMPLERS), help="Law after a rejection.")
+@click.option("--draft-length", type=int, help="Tokens drafted a round; another than the built one goes step by step.")
+@click.option("--plain", is_flag=True, help="Decode without a draft: the baseline of every comparison.")
+@click.option("--cfg-scale", type=float, help="Guidance; 1 is none.")
+@click.option("--temperature", type=float, help="Divides the logits.")
+@click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0 keeps all.")
+@click.option("--top-p", type=float, help="Keep the likeliest tokens of this mass; 1 keeps all.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@json_option
+def command(
+    engine: Path,
+    prompts: tuple[str, ...],
+    file: Path | None,
+    variants: int,
+    seed: int,
+    out: Path,
+    draft_length: int | None,
+    plain: bool,
+    threads: int | None,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Draw images from prompts with a built engine: one PNG a picture, and sheet.png for several.
+
+    ENGINE is engines/NAME (its current build) or one fingerprint's folder. Options that are not given keep the values
+    of the engine's spec. Each PNG carries its prompt, seed, spec and law in the text chunk "coolsd-rt".
+
+    \b
+    Example:
+      coolsd-rt generate engines/emoji -p "red apple" -p "yellow star" -n 4
+    """
+    everything = [*prompts, *(read_prompts(file) if file else [])]
+    overrides = {_KEYS[name]: value for name, value in values.items() if value is not None}
+    request = Request(everything, out, variants, seed, overrides, draft_length, plain, threads)
+    with progress(MofNCompleteColumn(), TextColumn("{task.fields[accept]}")) as bar:
+        screen = _Screen(bar)
+        try:
+            report = generate(engine, request, screen.listener())
+        except KeyboardInterrupt:
+            note(f"{screen.written} pictures are whole in {out}")
+            raise
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _show(report, out)

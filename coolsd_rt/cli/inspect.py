@@ -1,0 +1,90 @@
+"""`coolsd-rt inspect PATH`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coolsd_rt.cli.output import json_option, print_json, say, show_fields, show_table
+from coolsd_rt.spec import load_spec
+from coolsd_rt.store import EngineFolder, Reason, open_engine, sha256_file, staleness, tool_versions
+from coolsd_rt.store.atomic import human
+from coolsd_rt.store.manifest import spec_path
+
+
+def _reasons(engine: EngineFolder, spec_file: Path | None) -> list[Reason]:
+    tools = tool_versions(engine.manifest.tools)
+    if spec_file is None:
+        return staleness(engine.manifest, tools=tools)
+    loaded = load_spec(spec_file, check_files=False)
+    return staleness(
+        engine.manifest,
+        files={key: sha256_file(path) for key, path in loaded.files.items()},
+        build_view=loaded.spec.build_view(),
+        run_view=loaded.spec.run_view(),
+        tools=tools,
+    )
+
+
+def _parity(receipt: dict[str, Any] | None) -> str:
+    if receipt is None:
+        return "none; run: coolsd-rt parity"
+    return ", ".join(f"{k} {v}" for k, v in receipt.items() if isinstance(v, str | int | float | bool))
+
+
+def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -> None:
+    m = engine.manifest
+    show_fields(
+        {
+            "engine": m.name,
+            "fingerprint": m.fingerprint,
+            "folder": engine.folder,
+            "created": m.created,
+            "spec": spec_file or "not found (give --spec FILE to compare)",
+            "precision": m.build_view.get("engine", {}).get("precision", "?"),
+            "tools": ", ".join(f"{k} {v}" for k, v in m.tools.items()),
+            "parity": _parity(m.parity),
+        }
+    )
+    rows = [(n, f.role, human(f.size), f.sha256[:12]) for n, f in m.files.items()]
+    show_table(("file", "stage", "size", "sha256"), rows)
+    work = [r for r in reasons if r.kind != "run-time"]
+    say("stale: " + ("yes, a build would differ" if work else "no"))
+    for reason in reasons:
+        say(f"  {reason}")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="Spec to compare with; default: its own.")
+@click.option("--verify", is_flag=True, help="Check the hash of every file as well.")
+@json_option
+def command(path: Path, spec_file: Path | None, verify: bool, as_json: bool) -> None:
+    """Say what an engine is and why it is stale, from its manifest alone: nothing of it is loaded.
+
+    PATH is engines/NAME (its current build) or one fingerprint's folder. With --verify, a file that is missing or was
+    changed is an error (exit code 1).
+
+    \b
+    Example:
+      coolsd-rt inspect engines/emoji --verify
+    """
+    engine = open_engine(path)
+    spec_file = spec_file or spec_path(engine.folder, engine.manifest)
+    reasons = _reasons(engine, spec_file)
+    if verify:
+        engine.verified()
+    if as_json:
+        document = engine.manifest.model_dump(mode="json") | {
+            "folder": engine.folder,
+            "stale": any(r.kind != "run-time" for r in reasons),
+            "reasons": [r.as_dict() for r in reasons],
+            "verified": verify,
+        }
+        print_json(document)
+        return
+    _show(engine, spec_file, reasons)
+    if verify:
+        say("files: every hash holds")

@@ -1,0 +1,176 @@
+"""The command `coolsd-rt`: verbs by name, loaded when used, and the one place where an error becomes a line.
+
+Knows names of verbs and exit codes. Imports nothing heavy, so that `--help` is instant and works in a broken setup.
+
+Exit codes: 0 done, 1 our failure, 2 the user's mistake, 130 interrupted. Under --json stdout holds one JSON document,
+for a failure too; the line for a person goes to stderr either way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from coolsd_rt import __version__
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+
+VERBS = {
+    "build": "Compile a spec's models into an engine.",
+    "generate": "Draw images from prompts with an engine.",
+    "parity": "Prove an engine against the eager PyTorch reference.",
+    "inspect": "Say what an engine is, and why it is stale, without loading it.",
+    "validate": "Check a spec and the files it names.",
+    "doctor": "Say what this machine can run, and what is missing.",
+    "schema": "Write the spec's JSON Schema, for editors.",
+}
+
+EXTRAS = {
+    "onnxruntime": "cpu",
+    "torch": "build",
+    "onnx": "build",
+    "onnxscript": "build",
+    "onnx_ir": "build",
+    "safetensors": "build",
+    "fontTools": "train",
+    "scipy": "dev",
+}
+"""Import name of an optional package to the extra that brings it."""
+
+TRACEBACK = "COOLSD_TRACEBACK"
+
+
+class Interrupted(CoolsdError):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+
+class LazyGroup(click.Group):
+    """Verbs live in `coolsd_rt.cli.<verb>` as `command`; a verb's file is imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"coolsd_rt.cli.{cmd_name}").command
+        command.name = cmd_name
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = difflib.get_close_matches(args[0], VERBS, n=1)
+        if args[0] not in VERBS and near:
+            raise click.UsageError(f"no verb {args[0]!r}, did you mean {near[0]!r}?", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:  # before click turns it into an Abort and an empty line
+            raise Interrupted("interrupted") from e
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="coolsd-rt")
+def group() -> None:
+    """Draw images with autoregressive models, faster, by relaxed speculative decoding (COOL-SD).
+
+    \b
+    Example:
+      coolsd-rt build pipelines/emoji.yaml
+      coolsd-rt generate engines/emoji -p "red apple"
+    """
+
+
+def _missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
+    package = (error.name or "").split(".")[0]
+    return MissingExtra(package, EXTRAS[package], "this command") if package in EXTRAS else None
+
+
+def _explain(error: BaseException) -> CoolsdError:
+    """Any exception as an error with an exit code and one line."""
+    if isinstance(error, CoolsdError):
+        return error
+    if isinstance(error, click.UsageError):
+        hint = f"try '{error.ctx.command_path} --help'" if error.ctx else ""
+        return UserError(" ".join(error.format_message().split()).rstrip("."), fix=hint)
+    if isinstance(error, click.ClickException):
+        return UserError(error.format_message())
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if isinstance(error, ModuleNotFoundError) and (missing := _missing_extra(error)):
+        return missing
+    if isinstance(error, MemoryError):
+        return CoolsdError("out of memory", fix="draw fewer images at once, or use a smaller model")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" ({error.filename})" if error.filename else ""
+        return CoolsdError(f"no space left on the disk{where}", fix="free some space, or choose another with --out DIR")
+    if isinstance(error, OSError) and error.filename:
+        return CoolsdError(f"{error.filename}: {error.strerror}")
+    text = " ".join(str(error).split())
+    return CoolsdError(f"unexpected {type(error).__name__}: {text}"[:500], fix=f"set {TRACEBACK}=1 for the traceback")
+
+
+def _report(error: CoolsdError, as_json: bool) -> None:
+    for line in str(error).splitlines() or [type(error).__name__]:
+        print(f"error: {line}" if not isinstance(error, Interrupted) else line, file=sys.stderr)
+    if as_json:
+        parts: Sequence[CoolsdError] = getattr(error, "problems", ())
+        document: dict[str, Any] = {**error.as_dict(), "exit_code": error.exit_code}
+        if parts:
+            document["problems"] = [part.as_dict() for part in parts]
+        print(json.dumps(document, indent=2))
+
+
+def wants_json(args: Sequence[str]) -> bool:
+    """Whether --json was typed: asked of the words, since an error can come before they are parsed."""
+    return "--json" in (args[: args.index("--")] if "--" in args else args)
+
+
+def run(args: Sequence[str]) -> int:
+    """Run a command line, report any failure, return the exit code."""
+    try:
+        code = group.main(args=list(args), prog_name="coolsd-rt", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # The reader left (`| head`). Python would complain again at exit while it flushes: give it somewhere to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except click.exceptions.NoArgsIsHelpError as e:
+        print(e.format_message(), file=sys.stderr)
+        return 2
+    except (Exception, KeyboardInterrupt) as e:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        error = _explain(e)
+        with contextlib.suppress(BrokenPipeError):
+            _report(error, wants_json(args))
+        return error.exit_code
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""`coolsd-rt parity ENGINE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import MofNCompleteColumn
+
+from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
+from coolsd_rt.workflows.parity import PICTURES, Listener, Parity, parity
+
+
+def _show(outcome: Parity) -> None:
+    whole = outcome.pictures.as_dict()
+    rows = [
+        (name, f"{g['max_error']:.2e}", f"{g['relative_error']:.2e}", f"{g['mean_tv']:.2e}" if "mean_tv" in g else "")
+        for name, g in outcome.graphs.as_dict().items()
+    ]
+    show_table(("graph", "max error", "relative", "mean TV"), rows)
+    show_fields(
+        {
+            "precision": outcome.precision,
+            "whole pictures": whole["pictures"],
+            "identical to the token": f"{whole['identical']} ({whole['identical_share']:.1%})",
+            "equal tokens": f"{whole['equal_tokens_share']:.2%}",
+        }
+    )
+    differences: list[dict[str, Any]] = whole["differences"]
+    if differences:
+        columns = ("picture", "prompt", "token", "decision", "margin", "probability error", "explained")
+        cells = [
+            (d["picture"], d["prompt"], d["token"], d["decision"], f"{d['margin']:.1e}", f"{d['error']:.1e}",
+             "yes" if d["explained"] else "no")
+            for d in differences
+        ]  # fmt: skip
+        show_table(columns, cells, "first difference of each picture")
+    say(f"parity: {'passed' if outcome.passed else 'FAILED'}; the receipt is in the manifest")
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("-n", "--images", "pictures", type=int, default=PICTURES, show_default=True, help="Whole pictures.")
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of both sides.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    engine: Path,
+    pictures: int,
+    prompts: tuple[str, ...],
+    seed: int,
+    spec_file: Path | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Prove an engine against the eager PyTorch reference: logits of each graph, and whole pictures.
+
+    Needs the weights that the engine was built from, and the extra "build" (torch). Writes a receipt into the engine's
+    manifest, which `inspect` shows. Exit code 1 if a threshold of the engine's precision is missed.
+
+    \b
+    Example:
+      coolsd-rt parity engines/emoji
+    """
+    with progress(MofNCompleteColumn()) as bar:
+        task = bar.add_task("pictures on both sides", total=pictures)
+        listener = Listener(lambda n: None, lambda done: bar.update(task, completed=done))
+        outcome = parity(
+            engine, pictures=pictures, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
+            listener=listener,
+        )  # fmt: skip
+    if as_json:
+        print_json(outcome.receipt())
+    else:
+        _show(outcome)
+    for line in outcome.failures:
+        note(f"error: {line}")
+    if not outcome.passed:
+        ctx.exit(1)

@@ -1,0 +1,41 @@
+"""`coolsd-rt validate FILE`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from coolsd_rt.cli.output import json_option, print_json, say
+from coolsd_rt.spec import LoadedSpec, load_spec
+from coolsd_rt.store import check_safetensors
+
+
+def _check_contents(loaded: LoadedSpec) -> None:
+    for key, path in loaded.files.items():
+        if path.suffix == ".safetensors":
+            check_safetensors(path)
+        elif path.suffix == ".json":
+            try:
+                json.loads(path.read_bytes())
+            except ValueError as e:
+                raise loaded.error(key, "a JSON file", f"{path}, which is not: {e}") from e
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def command(file: Path, as_json: bool) -> None:
+    """Check a spec: keys, values, and the files it names. Every problem on its own line; exit code 2 if any.
+
+    \b
+    Example:
+      coolsd-rt validate pipelines/emoji.yaml
+    """
+    loaded = load_spec(file)
+    _check_contents(loaded)
+    if as_json:
+        print_json({"valid": True, "spec": loaded.spec.resolved(), "files": loaded.files})
+    else:
+        say(f"{file}: valid")

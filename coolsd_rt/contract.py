@@ -1,0 +1,154 @@
+"""The tensor contract: how every graph of an engine is stepped. The hinge between export, backends and the loop.
+
+Pure data and arithmetic on it: knows names, shapes and dtypes, and no library that computes.
+
+Legend: R rows (2 per image under CFG: all conditional rows first, then all unconditional), S new positions, T cache
+capacity, N = T at run time (any bucket), H KV heads, D head dim, C model dim, V codes, W prefix length, M images,
+L draft length.
+
+One graph serves prefill, decoding and verification: they differ in S alone. A position p < W is a prefix position
+and takes its embedding from `prefix[:, p]` (its id is ignored); a position p >= W is image token p - W and takes its
+embedding from `ids`. The logits at position W - 1 predict image token 0.
+
+The draft is an EAGLE head. Its row t pairs the target's feature at position t with the token at position t + 1 and
+its logits predict the token at position t + 2. So `ids[:, s]` of a draft step is the token at position
+`pos + s + 1`, and the draft's cache row index is the position of the feature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+CONTRACT_VERSION = 1
+DType = Literal["int64", "float32", "uint8"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output. Dimensions are sizes, or names of the sizes that vary from call to call."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class ModelDims:
+    """All sizes that the loop, the backends and the exporter share."""
+
+    vocab: int  # V
+    dim: int  # C
+    layers: int
+    heads: int  # KV heads H
+    head_dim: int  # D
+    prefix: int  # W
+    tokens: int  # image tokens of one picture
+    draft_layers: int
+    draft_heads: int
+    draft_head_dim: int
+
+    @property
+    def positions(self) -> int:
+        """Positions of a whole picture: prefix and image tokens."""
+        return self.prefix + self.tokens
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ModelDims:
+        return ModelDims(**{k: int(v) for k, v in data.items()})
+
+
+def cache_names(layers: int) -> list[tuple[str, str]]:
+    """(input, output) names of the KV tensors in binding order: k_0, v_0, k_1, ... Output = input + `_out`."""
+    return [(f"{kind}_{i}", f"{kind}_{i}_out") for i in range(layers) for kind in ("k", "v")]
+
+
+def _caches(layers: int, heads: int, head_dim: int, out: bool) -> list[TensorSpec]:
+    return [TensorSpec(n[out], "float32", ("R", heads, "T", head_dim)) for n in cache_names(layers)]
+
+
+@dataclass(frozen=True)
+class GraphContract:
+    """The inputs and outputs of one graph, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def target_contract(d: ModelDims) -> GraphContract:
+    """target.onnx: one step of the target over S positions of every row, KV updated in place."""
+    return GraphContract(
+        (
+            TensorSpec("ids", "int64", ("R", "S")),
+            TensorSpec("pos", "int64", ("R",)),
+            TensorSpec("prefix", "float32", ("R", d.prefix, d.dim)),
+            *_caches(d.layers, d.heads, d.head_dim, False),
+        ),
+        (
+            TensorSpec("logits", "float32", ("R", "S", d.vocab)),
+            TensorSpec("features", "float32", ("R", "S", d.dim)),
+            *_caches(d.layers, d.heads, d.head_dim, True),
+        ),
+    )
+
+
+def draft_contract(d: ModelDims) -> GraphContract:
+    """draft.onnx: one step of the EAGLE head; features in are the target's (or its own), features out its guess."""
+    return GraphContract(
+        (
+            TensorSpec("ids", "int64", ("R", "S")),
+            TensorSpec("features_in", "float32", ("R", "S", d.dim)),
+            TensorSpec("pos", "int64", ("R",)),
+            TensorSpec("prefix", "float32", ("R", d.prefix, d.dim)),
+            *_caches(d.draft_layers, d.draft_heads, d.draft_head_dim, False),
+        ),
+        (
+            TensorSpec("logits", "float32", ("R", "S", d.vocab)),
+            TensorSpec("features", "float32", ("R", "S", d.dim)),
+            *_caches(d.draft_layers, d.draft_heads, d.draft_head_dim, True),
+        ),
+    )
+
+
+def propose_contract(d: ModelDims, length: int) -> GraphContract:
+    """propose.onnx: L draft steps with their sampling in one graph, uniforms fed in.
+
+    Takes what `draft` takes for the newly accepted positions (S ragged: row r has `count[r]` valid ones, the rest is
+    padding) and `uniforms`, `scale` (CFG, per image and draft position), `temperature`, `top_k` (V means no filter).
+    Returns the sampled tokens and the distributions they were sampled from, which are the Q of the ratio. Rows are
+    2M under CFG: row m conditional, row M + m unconditional. Without CFG the scale is 1 and rows are still paired.
+    """
+    base = draft_contract(d)
+    return GraphContract(
+        (
+            *base.inputs[:4],
+            TensorSpec("count", "int64", ("R",)),
+            TensorSpec("uniforms", "float32", ("M", length)),
+            TensorSpec("scale", "float32", ("M", length)),
+            TensorSpec("temperature", "float32", ()),
+            TensorSpec("top_k", "int64", (1,)),
+            *base.inputs[4:],
+        ),
+        (
+            TensorSpec("tokens", "int64", ("M", length)),
+            TensorSpec("probs", "float32", ("M", length, d.vocab)),
+            *base.outputs[2:],
+        ),
+    )
+
+
+def condition_contract(d: ModelDims) -> GraphContract:
+    """condition.onnx: word ids to the prefix embeddings that the target and the draft read."""
+    return GraphContract(
+        (TensorSpec("words", "int64", ("R", d.prefix)),), (TensorSpec("prefix", "float32", ("R", d.prefix, d.dim)),)
+    )
+
+
+def image_contract(d: ModelDims, side: int) -> GraphContract:
+    """image.onnx: code ids in raster order to RGB bytes."""
+    return GraphContract(
+        (TensorSpec("codes", "int64", ("M", d.tokens)),), (TensorSpec("pixels", "uint8", ("M", side, side, 3)),)
+    )

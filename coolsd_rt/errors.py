@@ -1,0 +1,44 @@
+"""The one family of errors that reaches a user: what was expected, what was found, what to type next.
+
+Knows exit codes. Does not know where errors come from or how a terminal shows them.
+"""
+
+from __future__ import annotations
+
+
+class CoolsdError(Exception):
+    """A failure we can explain. Exit code 1: ours (a broken engine, a full disk), not the user's mistake."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, expected: str = "", found: str = "", fix: str = "") -> None:
+        self.what, self.expected, self.found, self.fix = what, expected, found, fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        sides = [f"expected {self.expected}" if self.expected else "", f"found {self.found}" if self.found else ""]
+        text = ": ".join(part for part in (self.what, ", ".join(side for side in sides if side)) if part)
+        return f"{text}; {self.fix}" if self.fix else text
+
+    def as_dict(self) -> dict[str, str]:
+        """The same, for `--json`."""
+        return {"error": self.what, "expected": self.expected, "found": self.found, "fix": self.fix}
+
+
+class UserError(CoolsdError):
+    """The user's mistake (a wrong value, a missing file). Exit code 2."""
+
+    exit_code = 2
+
+
+class MissingExtra(UserError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(
+            f"{purpose} needs the package {package}",
+            expected="it installed",
+            found="nothing of that name",
+            fix=f"run: pip install 'coolsd-rt[{extra}]'",
+        )

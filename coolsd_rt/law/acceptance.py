@@ -1,0 +1,40 @@
+"""When a draft token is kept: f = min(1, omega * P / Q).
+
+Works on arrays of any array-API namespace and on plain floats. Does not know who drew the token or the uniform.
+Source: arXiv 2601.09212, the relaxed acceptance rule; omega = 1 is classic speculative sampling.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import array_namespace
+
+Array = Any
+
+
+def accepts(u: Array, p: Array, q: Array, omega: Array) -> Array:
+    """The test of the loop: u * Q(x) < omega * P(x), elementwise. u in [0, 1), p and q at the drafted token.
+
+    Strict and without a division: P(x) = 0 rejects always, even at u = 0, and Q(x) never divides. In float64 the
+    product of a float32 probability and a 24-bit uniform is exact. A NaN compares false and would read as a
+    rejection: the caller checks p and q first.
+    """
+    return u * q < omega * p
+
+
+def overlap(p: Array, q: Array, omega: Array) -> Array:
+    """Q * f = min(Q, omega * P) [..., V]: the probability to draft x and keep it. Sums to the acceptance rate."""
+    return array_namespace(p, q).minimum(q, omega * p)
+
+
+def acceptance(p: Array, q: Array, omega: Array) -> Array:
+    """f = min(1, omega * P / Q) [..., V], the probability to keep x once drafted. For proofs and plots, not the loop.
+
+    Where Q = 0 the token is never drafted; the limit is given: 1 where omega * P > 0, else 0.
+    """
+    xp = array_namespace(p, q)
+    drafted = q > 0
+    ratio = omega * p / xp.where(drafted, q, xp.ones_like(q))
+    kept = xp.where(ratio < 1, ratio, xp.ones_like(ratio))
+    return xp.where(drafted, kept, xp.astype(omega * p > 0, p.dtype))

@@ -1,0 +1,128 @@
+"""The exact law of what a round puts out, by enumeration, for small V.
+
+Knows P and Q as functions of the tokens so far. Does not know models, sampling, or the loop whose law this is.
+
+Legend: V codes, L draft length. A context is the tuple of tokens decided so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.law.acceptance import overlap
+from coolsd_rt.law.residual import Resampler, residual
+from coolsd_rt.law.schedule import Law
+
+Context = tuple[int, ...]
+Model = Callable[[Context], NDArray[np.float64]]  # context -> distribution over the next token, float64 [V]
+Joint = dict[Context, float]  # tokens -> probability
+
+
+def step_law(p: Any, q: Any, omega: float, resampler: Resampler) -> tuple[NDArray[np.float64], float]:
+    """One draft position: the law of its token, float64 [V], and the acceptance rate sum(min(Q, omega * P)).
+
+    law = min(Q, omega * P) + (1 - rate) * G.
+    """
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    kept = overlap(p, q, omega)
+    rate = float(kept.sum())
+    return kept + (1.0 - rate) * _normal(residual(p, q, omega, resampler)[0]), rate
+
+
+def round_law(target: Model, draft: Model, law: Law, context: Context = (), limit: int | None = None) -> Joint:
+    """Tokens that one round commits after `context` -> probability. Keys have 1 to L + 1 tokens; values sum to 1.
+
+    limit: tokens left in the image. Drafts are clipped to limit - 1 and omega keeps its index.
+    """
+    length = law.length if limit is None else min(law.length, limit - 1)
+    out: Joint = {}
+    for tokens, weight in _round(target, draft, law, length, context, ()):
+        out[tokens] = out.get(tokens, 0.0) + weight
+    return out
+
+
+def image_law(target: Model, draft: Model, law: Law, tokens: int) -> Joint:
+    """The joint law of a whole picture of `tokens` tokens: the first from P, then rounds until it is full."""
+    out: Joint = {}
+    open_: Joint = {(x,): w for x, w in _support(target(()))}
+    while open_:
+        grown: Joint = {}
+        for context, weight in open_.items():
+            into = out if len(context) == tokens else grown
+            if into is out:
+                into[context] = into.get(context, 0.0) + weight
+                continue
+            for new, w in round_law(target, draft, law, context, tokens - len(context)).items():
+                grown[context + new] = grown.get(context + new, 0.0) + weight * w
+        open_ = grown
+    return out
+
+
+def window_law(target: Model, draft: Model, law: Law, context: Context = ()) -> Joint:
+    """The joint law of the L tokens after `context`: one round, and the target's own law for what it leaves open.
+
+    So the distance to `target_law` is the round's own, not that of the rounds after it.
+    """
+    out: Joint = {}
+    for emitted, weight in round_law(target, draft, law, context).items():
+        kept = emitted[: law.length]
+        for rest, w in target_law(target, law.length - len(kept), context + kept).items():
+            out[kept + rest] = out.get(kept + rest, 0.0) + weight * w
+    return out
+
+
+def target_law(target: Model, tokens: int, context: Context = ()) -> Joint:
+    """The joint law of the next `tokens` tokens under the target alone."""
+    joint: Joint = {(): 1.0}
+    for _ in range(tokens):
+        joint = {(*c, x): w * p for c, w in joint.items() for x, p in _support(target(context + c))}
+    return joint
+
+
+def accept_length(target: Model, draft: Model, law: Law, context: Context = ()) -> float:
+    """Expected tokens of one round after `context`, the resampled or bonus token included."""
+    return math.fsum(len(tokens) * weight for tokens, weight in round_law(target, draft, law, context).items())
+
+
+def total_variation(a: Joint, b: Joint) -> float:
+    """Half the L1 distance of two joint laws."""
+    return 0.5 * math.fsum(abs(a.get(k, 0.0) - b.get(k, 0.0)) for k in a.keys() | b.keys())
+
+
+def kl(a: Joint, b: Joint) -> float:
+    """KL(a || b) in nats; infinite where b lacks support."""
+    if any(w > 0 and b.get(k, 0.0) == 0 for k, w in a.items()):
+        return math.inf
+    return math.fsum(w * math.log(w / b[k]) for k, w in a.items() if w > 0)
+
+
+def _round(
+    target: Model, draft: Model, law: Law, length: int, context: Context, done: Context
+) -> Iterator[tuple[Context, float]]:
+    """Every way a round can end from here, `done` drafts being accepted already."""
+    p = target(context + done)
+    if len(done) == length:
+        yield from (((*done, x), w) for x, w in _support(p))
+        return
+    q, omega = draft(context + done), law.omegas[len(done)]
+    kept = overlap(p, q, omega)
+    for x, w in _support(kept):
+        yield from ((tokens, w * v) for tokens, v in _round(target, draft, law, length, context, (*done, x)))
+    rejected = max(0.0, 1.0 - float(kept.sum()))
+    if rejected > 0:
+        drawn = _normal(residual(p, q, omega, law.resampler)[0])
+        yield from (((*done, x), rejected * w) for x, w in _support(drawn))
+
+
+def _normal(weights: Any) -> NDArray[np.float64]:
+    weights = np.asarray(weights, np.float64)
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
+def _support(law: NDArray[np.float64]) -> Iterator[tuple[int, float]]:
+    return ((x, float(w)) for x, w in enumerate(law) if w > 0)

@@ -1,0 +1,97 @@
+"""Prompts to word ids: the `words` condition.
+
+Knows a vocabulary of words and the fixed prefix. Does not know networks. Needs no torch, so that a built engine can
+be run without it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coolsd_rt.errors import UserError
+
+PAD, UNKNOWN, UNCONDITIONAL = 0, 1, 2
+_SPECIAL = ("<pad>", "<unknown>", "<unconditional>")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt's word ids (length W, padded on the left) and what could not be read."""
+
+    ids: tuple[int, ...]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WordVocabulary:
+    """All words a target was trained on, in id order, and the prefix length W."""
+
+    words: tuple[str, ...]
+    prefix: int
+
+    @staticmethod
+    def from_captions(captions: Iterable[str], prefix: int) -> WordVocabulary:
+        return WordVocabulary((*_SPECIAL, *sorted({w for c in captions for w in split(c)})), prefix)
+
+    @staticmethod
+    def load(path: Path) -> WordVocabulary:
+        """Read the JSON written by `save`. UserError if it is not one."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            words, prefix = tuple(data["words"]), int(data["prefix"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path}: not a word vocabulary",
+                expected='JSON {"prefix": W, "words": [...]}',
+                found=f"{type(error).__name__}: {error}",
+                fix="name the vocabulary that was trained with the target",
+            ) from error
+        if words[: len(_SPECIAL)] != _SPECIAL or prefix < 1 or not all(isinstance(w, str) for w in words):
+            raise UserError(
+                f"{path}: not a word vocabulary",
+                expected=f"words that start with {', '.join(_SPECIAL)} and a prefix of at least 1",
+                found=f"{words[:3]!r} and prefix {prefix}",
+                fix="name the vocabulary that was trained with the target",
+            )
+        return WordVocabulary(words, prefix)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"prefix": self.prefix, "words": list(self.words)}, indent=0) + "\n", "utf-8")
+
+    @property
+    def index(self) -> dict[str, int]:
+        return {w: i for i, w in enumerate(self.words)}
+
+    def encode(self, prompt: str) -> Encoded:
+        """Word ids of a prompt. UserError if it is empty or longer than the prefix; unknown words are reported."""
+        words = split(prompt)
+        if not words:
+            raise UserError(
+                "empty prompt", expected="at least one word", found=repr(prompt), fix='give one, for example -p "red apple"'
+            )
+        if len(words) > self.prefix:
+            raise UserError(
+                "prompt too long",
+                expected=f"at most {self.prefix} words",
+                found=f"{len(words)} in {prompt!r}",
+                fix="shorten it",
+            )
+        index = self.index
+        ids = [index.get(w, UNKNOWN) for w in words]
+        return Encoded(self._pad(ids), tuple(w for w in words if w not in index))
+
+    def unconditional(self) -> tuple[int, ...]:
+        """The prefix of the rows that CFG subtracts."""
+        return (UNCONDITIONAL,) * self.prefix
+
+    def _pad(self, ids: Sequence[int]) -> tuple[int, ...]:
+        return (PAD,) * (self.prefix - len(ids)) + tuple(ids)
+
+
+def split(text: str) -> list[str]:
+    """Lower-case words of letters and digits, in order. The special tokens cannot be typed."""
+    return re.findall(r"[^\W_]+", text.lower())

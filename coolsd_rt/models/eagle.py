@@ -1,0 +1,70 @@
+"""The EAGLE draft: one Llama layer that guesses the target's next feature from its last feature and next token.
+
+Knows its layer and borrows the target's embeddings and head (frozen, not stored twice). Does not know sampling.
+Source: EAGLE (Li et al., 2024), as LANTERN uses it on LlamaGen. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .layers import Cache, Layer, LayerConfig, cached_step, causal_step, new_caches
+from .llamagen import LlamaGen
+
+
+@dataclass(frozen=True)
+class EagleConfig:
+    """Sizes of the head; dim is the target's."""
+
+    dim: int
+    heads: int
+    ffn: int
+    norm_eps: float = 1e-5
+    layers: int = 1
+
+    @property
+    def layer(self) -> LayerConfig:
+        return LayerConfig(self.dim, self.heads, self.ffn, self.norm_eps)
+
+
+class Eagle(nn.Module):
+    """fc 2C -> C on cat(embedding of token t+1, feature t), then layers without input norm; no final norm.
+
+    Row t of its cache belongs to feature t and token t+1, turned by the RoPE row of t+1; its output is the guess of
+    feature t+1, and the target's head on it the distribution of token t+2.
+    """
+
+    def __init__(self, cfg: EagleConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.fc = nn.Linear(2 * cfg.dim, cfg.dim)
+        self.layers = nn.ModuleList([Layer(cfg.layer, input_norm=False) for _ in range(cfg.layers)])
+
+    def forward(self, embedded: Tensor, features: Tensor, rope: Tensor) -> Tensor:
+        """Teacher forcing from row 0 on: embedded [R, S, C] of tokens 1..S, features [R, S, C] of positions 0..S-1.
+
+        rope: the target's table. Returns the guessed features of positions 1..S, [R, S, C].
+        """
+        x = self.fc(torch.cat([embedded, features], dim=-1))
+        step = causal_step(rope, x.shape[1], shift=1)
+        for layer in self.layers:
+            x = layer(x, step)
+        return torch.as_tensor(x)
+
+    def step(
+        self, target: LlamaGen, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache]
+    ) -> tuple[Tensor, Tensor]:
+        """One step of the contract: ids [R, S] are the tokens at `pos + 1 + s`; logits [R, S, V], features [R, S, C]."""
+        x = self.fc(torch.cat([target.embed(ids, pos + 1, prefix), features], dim=-1))
+        step = cached_step(target.rope, pos, ids.shape[1], caches[0].k.shape[2], shift=1)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, step, cache)
+        return target.output(x).float(), x
+
+    def caches(self, rows: int, capacity: int) -> list[Cache]:
+        """Zeroed caches for `rows` rows of `capacity` positions."""
+        return new_caches(self.cfg.layer, self.cfg.layers, rows, capacity, self.fc.weight)

@@ -1,0 +1,163 @@
+"""What the target and the EAGLE head share: RMSNorm, 2-D RoPE, attention over a static cache, SwiGLU.
+
+Knows one transformer layer. Does not know conditions, vocabularies or files. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Step(NamedTuple):
+    """Where the S new positions of each row stand, shared by all layers of one step.
+
+    rope: cos and sin, float32 [R or 1, 1, S, D/2] each. mask: bool [R, 1, S, T], or None for plain causal training
+    without a cache. slots: int64 [R, S], the cache rows to write, or None likewise.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+    slots: Tensor | None
+
+
+class Cache(NamedTuple):
+    """One layer's keys and values, float [R, H, T, D], written in place."""
+
+    k: Tensor
+    v: Tensor
+
+
+def rope_table(
+    grid: int, prefix: int, head_dim: int, base: float = 1e4, prefix_rope: Literal["zero", "identity"] = "zero"
+) -> Tensor:
+    """LlamaGen's 2-D table, float32 [prefix + grid*grid, D/2, 2] (cos, sin).
+
+    D/4 frequencies an axis; the first half of the pairs turns with the row, the second with the column; image token 0
+    is cell (0, 0). `zero` prefix rows (LlamaGen's own) make every prefix query and key vanish, so that all visible
+    prefix keys score 0; `identity` rows leave them unturned.
+    """
+    freqs = base ** (-torch.arange(0, head_dim // 2, 2)[: head_dim // 4].double() / (head_dim // 2))
+    cell = torch.arange(grid * grid)
+    angles = torch.cat([(cell // grid)[:, None] * freqs, (cell % grid)[:, None] * freqs], dim=-1)
+    image = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    head = torch.zeros(prefix, head_dim // 2, 2, dtype=torch.float64)
+    if prefix_rope == "identity":
+        head[..., 0] = 1.0
+    return torch.cat([head, image]).float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn interleaved pairs of x [R, H, S, D] by cos, sin [R or 1, 1, S, D/2]."""
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).type_as(x)
+
+
+class RMSNorm(nn.Module):
+    """Normalised in float32, cast back, then times the weight, as LlamaGen does."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).type_as(x) * self.weight
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of a training sequence, written out: on a CPU its backward pass takes two thirds of SDPA's time."""
+    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+    future = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).triu(1)
+    return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1).type_as(v) @ v
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    dim: int
+    heads: int
+    ffn: int
+    norm_eps: float = 1e-5
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+
+class Attention(nn.Module):
+    """Multi-head attention with fused qkv, order q|k|v, no biases."""
+
+    def __init__(self, cfg: LayerConfig) -> None:
+        super().__init__()
+        self.heads = cfg.heads
+        self.wqkv = nn.Linear(cfg.dim, 3 * cfg.dim, bias=False)
+        self.wo = nn.Linear(cfg.dim, cfg.dim, bias=False)
+
+    def forward(self, x: Tensor, step: Step, cache: Cache | None) -> Tensor:
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.wqkv(x).chunk(3, dim=-1))
+        q, k = rotate(q, step.cos, step.sin), rotate(k, step.cos, step.sin)
+        if cache is not None and step.slots is not None:
+            row = torch.arange(x.shape[0], device=x.device)[:, None]
+            cache.k.transpose(1, 2)[row, step.slots] = k.transpose(1, 2)
+            cache.v.transpose(1, 2)[row, step.slots] = v.transpose(1, 2)
+            k, v = cache.k, cache.v
+        y = _causal(q, k, v) if step.mask is None else F.scaled_dot_product_attention(q, k, v, attn_mask=step.mask)
+        out: Tensor = self.wo(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: w2(silu(w1 x) * w3 x)."""
+
+    def __init__(self, cfg: LayerConfig) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(cfg.dim, cfg.ffn, bias=False)
+        self.w3 = nn.Linear(cfg.dim, cfg.ffn, bias=False)
+        self.w2 = nn.Linear(cfg.ffn, cfg.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
+        return y
+
+
+class Layer(nn.Module):
+    """One pre-norm transformer layer. EAGLE's has no norm before its attention (`input_norm=False`)."""
+
+    def __init__(self, cfg: LayerConfig, input_norm: bool = True) -> None:
+        super().__init__()
+        self.attention, self.feed_forward = Attention(cfg), FeedForward(cfg)
+        self.attention_norm: nn.Module = RMSNorm(cfg.dim, cfg.norm_eps) if input_norm else nn.Identity()
+        self.ffn_norm = RMSNorm(cfg.dim, cfg.norm_eps)
+
+    def forward(self, x: Tensor, step: Step, cache: Cache | None = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), step, cache)
+        return torch.add(x, self.feed_forward(self.ffn_norm(x)))
+
+
+def new_caches(cfg: LayerConfig, layers: int, rows: int, capacity: int, like: Tensor) -> list[Cache]:
+    """Zeroed caches [R, H, T, D]: a NaN in a row never written would poison attention even where it is masked."""
+    shape = (rows, cfg.heads, capacity, cfg.head_dim)
+    return [Cache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(layers)]
+
+
+def cached_step(table: Tensor, pos: Tensor, size: int, capacity: int, shift: int = 0) -> Step:
+    """The `Step` of `size` positions from `pos` int64 [R] on, against caches of `capacity` rows.
+
+    table float32 [positions, D/2, 2]; `shift` is added to a position before its angle is read (an EAGLE head turns by
+    the cell of the next token). Positions past the table read its last row: only padding stands there.
+    """
+    slots = pos[:, None] + torch.arange(size, device=pos.device)
+    angle = table[(slots + shift).clamp(max=table.shape[0] - 1)].unsqueeze(1)
+    mask = torch.arange(capacity, device=pos.device) <= slots[:, None, :, None]
+    return Step(angle[..., 0], angle[..., 1], mask, slots)
+
+
+def causal_step(table: Tensor, size: int, shift: int = 0) -> Step:
+    """The `Step` of a whole training sequence from position 0 on, without a cache."""
+    angle = table[shift : shift + size][None, None]
+    return Step(angle[..., 0], angle[..., 1], None, None)

@@ -1,0 +1,229 @@
+"""The LlamaGen image tokenizer: a convolutional VQ autoencoder with an L2-normalised codebook.
+
+Knows pixels and code ids. Does not know prompts, token order in a sequence, or checkpoints' file formats.
+Module names are those of the published LlamaGen VQ checkpoints, so that a state dict loads without a map.
+
+Shapes: B images, C channels, F pixels a side, G = F / downsampling cells a side, K codes, E code dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class VQConfig:
+    """Sizes of the tokenizer. The defaults are LlamaGen's VQ-16.
+
+    Without `attention` a code depends on its surroundings alone, which makes codes easier to predict.
+    """
+
+    codebook_size: int = 16384
+    codebook_dim: int = 8
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    z_channels: int = 256
+    res_blocks: int = 2
+    norm_groups: int = 32
+    attention: bool = True
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels along one side of a token's cell."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+
+def _norm(channels: int, cfg: VQConfig) -> nn.GroupNorm:
+    return nn.GroupNorm(cfg.norm_groups, channels, eps=1e-6)
+
+
+def _conv(c_in: int, c_out: int, kernel: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2)
+
+
+class ResBlock(nn.Module):
+    """norm, swish, conv, twice, beside the identity (or a 1x1 convolution where the width changes)."""
+
+    def __init__(self, c_in: int, c_out: int, cfg: VQConfig) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _norm(c_in, cfg), _conv(c_in, c_out)
+        self.norm2, self.conv2 = _norm(c_out, cfg), _conv(c_out, c_out)
+        self.nin_shortcut = _conv(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return torch.add(self.nin_shortcut(x), h)
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over the cells of one picture."""
+
+    def __init__(self, channels: int, cfg: VQConfig) -> None:
+        super().__init__()
+        self.norm = _norm(channels, cfg)
+        self.q, self.k, self.v = (_conv(channels, channels, 1) for _ in range(3))
+        self.proj_out = _conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        y = self.norm(x)
+        q, k, v = (m(y).reshape(b, 1, c, h * w).transpose(2, 3) for m in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return torch.add(x, self.proj_out(y.transpose(2, 3).reshape(b, c, h, w)))
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return y
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = _conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return y
+
+
+def _middle(channels: int, cfg: VQConfig) -> nn.ModuleList:
+    attention = AttnBlock(channels, cfg) if cfg.attention else nn.Identity()
+    return nn.ModuleList([ResBlock(channels, channels, cfg), attention, ResBlock(channels, channels, cfg)])
+
+
+class _Level(nn.Module):
+    """One resolution: residual blocks, with attention after each at the lowest level, then a change of size."""
+
+    def __init__(self, widths: list[int], attention: bool, cfg: VQConfig) -> None:
+        super().__init__()
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.res = nn.ModuleList([ResBlock(a, b, cfg) for a, b in pairs])
+        self.attn = nn.ModuleList([AttnBlock(b, cfg) for _, b in pairs] if attention and cfg.attention else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, res in enumerate(self.res):
+            x = res(x)
+            if len(self.attn):
+                x = self.attn[i](x)
+        for name in ("downsample", "upsample"):
+            if hasattr(self, name):
+                x = getattr(self, name)(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Pixels [B, 3, F, F] in [-1, 1] -> latents [B, z_channels, G, G]."""
+
+    def __init__(self, cfg: VQConfig) -> None:
+        super().__init__()
+        mult, ch = cfg.multipliers, cfg.channels
+        self.conv_in = _conv(3, ch)
+        self.conv_blocks = nn.ModuleList()
+        width = ch
+        for i, m in enumerate(mult):
+            level = _Level([width] + [ch * m] * cfg.res_blocks, i == len(mult) - 1, cfg)
+            width = ch * m
+            if i < len(mult) - 1:
+                level.downsample = Downsample(width)
+            self.conv_blocks.append(level)
+        self.mid = _middle(width, cfg)
+        self.norm_out, self.conv_out = _norm(width, cfg), _conv(width, cfg.z_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for block in (*self.conv_blocks, *self.mid):
+            x = block(x)
+        y: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        return y
+
+
+class Decoder(nn.Module):
+    """Latents [B, z_channels, G, G] -> pixels [B, 3, F, F], nominally in [-1, 1]."""
+
+    def __init__(self, cfg: VQConfig) -> None:
+        super().__init__()
+        mult, ch = cfg.multipliers, cfg.channels
+        width = ch * mult[-1]
+        self.conv_in = _conv(cfg.z_channels, width)
+        self.mid = _middle(width, cfg)
+        self.conv_blocks = nn.ModuleList()
+        for i, m in enumerate(reversed(mult)):
+            level = _Level([width] + [ch * m] * (cfg.res_blocks + 1), i == 0, cfg)
+            width = ch * m
+            if i < len(mult) - 1:
+                level.upsample = Upsample(width)
+            self.conv_blocks.append(level)
+        self.norm_out, self.conv_out = _norm(width, cfg), _conv(width, 3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.conv_in(z)
+        for block in (*self.mid, *self.conv_blocks):
+            x = block(x)
+        y: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        return y
+
+
+class Codebook(nn.Module):
+    """Nearest code on the unit sphere: latents and codes are both L2-normalised at lookup."""
+
+    def __init__(self, cfg: VQConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(cfg.codebook_size, cfg.codebook_dim)
+
+    @property
+    def codes(self) -> Tensor:
+        """Float [K, E], unit length."""
+        return F.normalize(self.embedding.weight, dim=-1)
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Latents [..., E] -> code ids int64 [...]. Nearest on the sphere is the largest cosine."""
+        return (F.normalize(z, dim=-1) @ self.codes.T).argmax(-1)
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Code ids int64 [...] -> unit codes [..., E]."""
+        return F.normalize(self.embedding(ids), dim=-1)
+
+
+class VQTokenizer(nn.Module):
+    """Picture to code ids and back.
+
+    encode: pixels float [B, 3, F, F] in [-1, 1] -> ids int64 [B, G*G] in raster order.
+    decode: ids int64 [B, G*G] -> pixels float [B, 3, F, F] in [-1, 1].
+    """
+
+    def __init__(self, cfg: VQConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.encoder, self.decoder = Encoder(cfg), Decoder(cfg)
+        self.quantize = Codebook(cfg)
+        self.quant_conv = _conv(cfg.z_channels, cfg.codebook_dim, 1)
+        self.post_quant_conv = _conv(cfg.codebook_dim, cfg.z_channels, 1)
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Pixels -> unit latents [B, G, G, E] before quantisation."""
+        z = self.quant_conv(self.encoder(pixels)).permute(0, 2, 3, 1)
+        return F.normalize(z.float(), dim=-1)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return self.quantize.nearest(self.latents(pixels)).flatten(1)
+
+    def decode_latents(self, codes: Tensor) -> Tensor:
+        """Unit codes [B, G, G, E] -> pixels, not clamped (training needs the gradient outside [-1, 1])."""
+        y: Tensor = self.decoder(self.post_quant_conv(codes.permute(0, 3, 1, 2)))
+        return y
+
+    def decode(self, ids: Tensor) -> Tensor:
+        side = int(ids.shape[1] ** 0.5)
+        codes = self.quantize.lookup(ids).reshape(ids.shape[0], side, side, self.cfg.codebook_dim)
+        return self.decode_latents(codes).float().clamp(-1, 1)

@@ -1,0 +1,68 @@
+"""From logits to a distribution: CFG, temperature, top-k, top-p, softmax, in that order.
+
+The target's and the draft's logits both pass through here, with the same arguments: P and Q filtered differently would
+make the ratio meaningless. Does not know which of the two it is given.
+
+Legend: M images, R rows (2M under CFG: all conditional rows first, then all unconditional), S positions, V codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import array_namespace
+
+Array = Any
+
+# Below this a temperature is greedy decoding: dividing by it leaves a point mass. LlamaGen's own bound.
+MIN_TEMPERATURE = 1e-5
+
+
+def process_logits(logits: Array, scale: Array | None, temperature: float, top_k: int, top_p: float) -> Array:
+    """Distributions [M, S, V] over the next token, float32 (float64 if the logits are).
+
+    logits: [R, S, V], finite. scale: CFG scale [M, S] of each position, with R = 2M: `uncond + (cond - uncond) * scale`
+    in float32; None = no CFG, R = M. temperature: divides the logits, at least 1e-5. top_k: the k largest logits stay,
+    and whatever ties with the last of them; 0 = off. top_p: a token stays while the mass of the likelier ones is at
+    most top_p, ties again together; 1.0 = off. A filtered token has probability 0 exactly.
+
+    A NaN spreads over its whole row; `sample` and `verify` refuse it. Source: LlamaGen's sampling order (models.md).
+    """
+    xp = array_namespace(logits)
+    if logits.dtype not in (xp.float32, xp.float64):
+        logits = xp.astype(logits, xp.float32)
+    if scale is not None:
+        images = logits.shape[0] // 2
+        uncond = logits[images:]
+        logits = uncond + (logits[:images] - uncond) * scale[..., None]
+    if temperature != 1.0:
+        logits = logits / max(temperature, MIN_TEMPERATURE)
+    if 0 < top_k < logits.shape[-1]:
+        logits = xp.where(logits < _kth_largest(xp, logits, top_k), -xp.inf, logits)
+    probs = _softmax(xp, logits)
+    return probs if top_p >= 1.0 else _nucleus(xp, probs, top_p)
+
+
+def _softmax(xp: Any, logits: Array) -> Array:
+    weights = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    weights /= xp.sum(weights, axis=-1, keepdims=True)
+    return weights
+
+
+def _kth_largest(xp: Any, logits: Array, k: int) -> Array:
+    """[..., 1]. The standard has a full sort only; a partition is several times faster where the library has one."""
+    nth = logits.shape[-1] - k
+    if hasattr(xp, "partition"):
+        return xp.partition(logits, nth, axis=-1)[..., nth : nth + 1]
+    if hasattr(xp, "topk"):
+        return xp.topk(logits, k, dim=-1).values[..., -1:]
+    return xp.sort(logits, axis=-1)[..., nth : nth + 1]
+
+
+def _nucleus(xp: Any, probs: Array, top_p: float) -> Array:
+    ordered = xp.sort(probs, axis=-1, descending=True)
+    likelier = xp.cumulative_sum(ordered, axis=-1, dtype=xp.float64) - xp.astype(ordered, xp.float64)
+    kept = xp.sum(xp.astype(likelier <= top_p, xp.int64), axis=-1, keepdims=True)
+    least = xp.take_along_axis(ordered, kept - 1, axis=-1)  # the first has nothing before it: kept >= 1
+    probs = xp.where(probs < least, xp.zeros_like(probs), probs)
+    return probs / xp.sum(probs, axis=-1, keepdims=True)

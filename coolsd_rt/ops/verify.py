@@ -1,0 +1,89 @@
+"""The verdict on a window of drafts: how many are kept, and the token that ends the round.
+
+All rows and positions at once. Knows the law; does not know models, caches or positions in an image.
+
+Legend: M images, L draft length, V codes. Window index i = 0..L; P[:, i] is the target's law of the token at i.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.law.acceptance import accepts
+from coolsd_rt.law.residual import Resampler, residual
+from coolsd_rt.ops.sample import sample
+
+Array = Any
+
+
+class Verdict(NamedTuple):
+    """What happened to each row's drafts."""
+
+    accepted: Array  # int64 [M]: drafts kept, 0..valid
+    token: Array  # int64 [M]: the resampled token (accepted < valid) or the bonus token (accepted == valid)
+    degenerate: Array  # bool [M]: rejected with no residual to draw from; the token is from P
+
+
+def verify(
+    target: Array,
+    draft: Array,
+    tokens: Array,
+    valid: Array,
+    omegas: Array,
+    u_accept: Array,
+    u_resample: Array,
+    resampler: Resampler,
+    forced: Array | None = None,
+) -> Verdict:
+    """Accept each row's drafts up to its first rejection, then draw the token that ends the round.
+
+    target: P [M, L+1, V]. draft: Q [M, L, V], the very tensor the tokens were drawn from. tokens: int64 [M, L].
+    valid: int64 [M], drafts that count (fewer at the image's end). omegas: float64 [L].
+    u_accept: [M, L] and u_resample: [M, L+1], uniforms in [0, 1) by window index.
+    forced: bool [M, L], positions whose token is fixed (P = Q = a point mass): kept whatever omega says.
+
+    Raises CoolsdError on NaN, or when a drafted token has Q = 0: it was not drawn from this Q.
+    Source: arXiv 2601.09212, the relaxed round; steps 3 to 5 of method.md.
+    """
+    xp = array_namespace(target)
+    images, length = tokens.shape
+    if length == 0:
+        return Verdict(valid, sample(target[:, 0], u_resample[:, 0]), valid > 0)
+    rows, index = (xp.arange(n, dtype=xp.int64, device=valid.device) for n in (images, length))
+    at = (rows[:, None], index, tokens)
+    kept = _kept(xp, target[at], draft[at], index < valid[:, None], omegas, u_accept, forced)
+    accepted = xp.sum(xp.cumulative_prod(xp.astype(kept, xp.int64), axis=1), axis=1)
+
+    weights = target[rows, accepted]
+    rejected = accepted < valid
+    degenerate = rejected
+    if bool(xp.any(rejected)):
+        first = xp.where(rejected, accepted, 0)
+        omega = xp.astype(omegas[first], weights.dtype)[:, None]
+        left, empty = residual(weights, draft[rows, first], omega, resampler)
+        degenerate = rejected & empty
+        weights = xp.where(rejected[:, None], left, weights)
+    return Verdict(accepted, sample(weights, u_resample[rows, accepted]), degenerate)
+
+
+def _kept(
+    xp: Any, target: Array, draft: Array, counts: Array, omegas: Array, u: Array, forced: Array | None
+) -> Array:
+    """bool [M, L]: this token would be kept, if all before it were. P and Q [M, L] at the tokens.
+
+    In float64, where the test is exact. counts: bool [M, L], the drafts to judge.
+    """
+    p, q = xp.astype(target, xp.float64), xp.astype(draft, xp.float64)
+    sound = ((q > 0) & (p >= 0)) | ~counts
+    if not bool(xp.all(sound)):
+        raise CoolsdError(
+            "a drafted token cannot be judged",
+            expected="P >= 0 and Q > 0 at each drafted token",
+            found=f"P {float(p[~sound][0])}, Q {float(q[~sound][0])}",
+            fix="the models' logits hold NaN, or the drafts were not drawn from this Q",
+        )
+    kept = accepts(xp.astype(u, xp.float64), p, q, omegas)
+    return (kept if forced is None else kept | forced) & counts

@@ -1,0 +1,22 @@
+"""A token moving: the round, KV state, randomness, batch rows, statistics. Does not know which backend steps."""
+
+from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.randomness import uniform_table
+from coolsd_rt.runtime.round import decode, generate
+from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.runtime.state import RoundRecord, State, capacity
+from coolsd_rt.runtime.statistics import Generation, Statistics
+
+__all__ = [
+    "Engine",
+    "Generation",
+    "RoundRecord",
+    "Sampling",
+    "Session",
+    "State",
+    "Statistics",
+    "capacity",
+    "decode",
+    "generate",
+    "uniform_table",
+]

@@ -1,0 +1,67 @@
+"""What the loop asks of an engine. Ten lines of fake model can satisfy it; so do ONNX Runtime and eager PyTorch.
+
+Arrays are of one array-API namespace per session (NumPy for ONNX Runtime, torch for the eager reference): what a
+session takes and returns is of its own namespace. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from coolsd_rt.contract import ModelDims
+
+Array = Any  # an array-API array; the standard has no static type for it yet
+
+
+class Session(Protocol):
+    """The models with their caches for one batch of pictures. Closed after its pictures are done.
+
+    Caches start as zeros. Writing at `pos` overwrites whatever stood there, so rollback is a smaller `pos`.
+    Positions past the last RoPE row are never asked for as valid ones; padding there is allowed and discarded.
+    """
+
+    @property
+    def dims(self) -> ModelDims: ...
+
+    def asarray(self, data: Any, dtype: str) -> Array:
+        """Host data -> this session's array type. dtype: "int64" | "float32" | "bool"."""
+        ...
+
+    def target(self, ids: Array, pos: Array) -> tuple[Array, Array]:
+        """ids int64 [R, S], pos int64 [R] -> logits float32 [R, S, V], features float32 [R, S, C]."""
+        ...
+
+    def draft(self, ids: Array, features: Array, pos: Array) -> tuple[Array, Array]:
+        """ids int64 [R, S], features float32 [R, S, C], pos int64 [R] -> logits, features as above."""
+        ...
+
+    @property
+    def fused_length(self) -> int:
+        """Draft length that `propose` was compiled for; 0 if there is no fused draft."""
+        ...
+
+    def propose(
+        self, ids: Array, features: Array, pos: Array, count: Array, uniforms: Array, scale: Array, temperature: float,
+        top_k: int,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """L draft steps and their sampling at once (`contract.propose_contract`): tokens [M, L], probs [M, L, V]."""
+        ...
+
+
+class Engine(Protocol):
+    """A loaded build."""
+
+    @property
+    def dims(self) -> ModelDims: ...
+
+    def prefix(self, words: Array) -> Array:
+        """words int64 [R, W] -> prefix embeddings float32 [R, W, C]."""
+        ...
+
+    def open(self, prefix: Array, capacity: int) -> Session:
+        """Fresh caches for R rows and at least `capacity` positions (the backend may round up to a bucket)."""
+        ...
+
+    def paint(self, codes: Array) -> Array:
+        """codes int64 [M, tokens] -> RGB uint8 [M, F, F, 3] on the host (NumPy)."""
+        ...

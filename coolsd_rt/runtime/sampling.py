@@ -1,0 +1,65 @@
+"""The sampling settings of a request, and its forced tokens. Run-time values: changing them rebuilds nothing.
+
+Knows ranges. Does not know how logits are processed (`coolsd_rt.ops.logits`) or who asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How P and Q are made from logits; the same for both.
+
+    cfg_scale: one number, or one for each image token (`cfg_interval` can end inside a round); 1 = no guidance.
+    temperature: 0 or more, 0 is greedy. top_k: 0 = off. top_p: in (0, 1], 1 = off.
+    Raises UserError on anything else.
+    """
+
+    cfg_scale: float | Sequence[float] = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        values = [self.cfg_scale] if isinstance(self.cfg_scale, (int, float)) else self.cfg_scale
+        for value in values:
+            if not math.isfinite(value):
+                raise UserError("cfg_scale", expected="a finite number", found=str(value))
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise UserError("temperature", expected="a finite number, 0 or more", found=str(self.temperature))
+        if self.top_k < 0:
+            raise UserError("top_k", expected="0 (off) or more", found=str(self.top_k))
+        if not 0 < self.top_p <= 1:
+            raise UserError("top_p", expected="above 0, at most 1 (off)", found=str(self.top_p))
+
+    @property
+    def guided(self) -> bool:
+        """Whether any position needs the unconditional row. A session has 2 rows per picture then, otherwise 1."""
+        return bool((np.asarray(self.cfg_scale) != 1).any())
+
+    def scales(self, tokens: int) -> NDArray[np.float32]:
+        """CFG scale of each image token, float32 [tokens]. Raises UserError if the list has another length."""
+        scales = np.asarray(self.cfg_scale, np.float32)
+        if scales.ndim and scales.shape != (tokens,):
+            raise UserError("cfg_scale", expected=f"{tokens} values, one per image token", found=str(len(scales)))
+        return np.broadcast_to(scales, (tokens,)).copy()
+
+
+def forced_ids(forced: Sequence[int] | NDArray[np.int64] | None, tokens: int, vocab: int) -> NDArray[np.int64] | None:
+    """Ids int64 [tokens] that positions must have, -1 = free; None if nothing is forced. Raises UserError."""
+    if forced is None:
+        return None
+    ids = np.asarray(forced, np.int64)
+    if ids.shape != (tokens,) or (ids < -1).any() or (ids >= vocab).any():
+        expected = f"{tokens} ids from -1 (free) to {vocab - 1}"
+        raise UserError("forced tokens", expected=expected, found=str(ids.tolist()))
+    return ids if (ids >= 0).any() else None

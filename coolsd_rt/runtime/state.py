@@ -1,0 +1,80 @@
+"""Which length is the truth: the counters of every picture in a batch.
+
+Host integers and token ids, nothing else: no arrays of an engine, no probabilities. What the counters mean and which
+invariants hold between rounds stands in `coolsd_rt.runtime.round`.
+
+Legend: M pictures, W prefix length, N image tokens. Positions count the prefix: image token n is position W + n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.contract import ModelDims
+
+Array = Any  # of the session's namespace
+Host = NDArray[Any]
+Ints = NDArray[np.int64]
+
+
+def capacity(dims: ModelDims, length: int) -> int:
+    """Cache positions a session needs at draft length `length`: the picture, and the padding of ragged rows past it."""
+    return dims.positions + length
+
+
+@dataclass
+class State:
+    """One entry per picture; the two CFG rows of a picture share it, since they share every decision."""
+
+    prefix: int
+    tokens: int
+    codes: Ints  # [M, N] image token ids; entries beyond `committed` are not tokens yet
+    committed: Ints  # [M] positions whose token is decided
+    cached: Ints  # [M] positions in the target's KV cache, features known
+    drafted: Ints  # [M] rows of the draft's KV cache that were made from real features
+
+    @staticmethod
+    def empty(pictures: int, dims: ModelDims) -> State:
+        """Before the prefill: nothing decided, nothing cached."""
+        zeros = [np.zeros(pictures, np.int64) for _ in range(3)]
+        return State(dims.prefix, dims.tokens, np.zeros((pictures, dims.tokens), np.int64), *zeros)
+
+    @property
+    def remaining(self) -> Ints:
+        """[M] image tokens still to come."""
+        return self.prefix + self.tokens - self.committed
+
+    def image_index(self, position: Ints, width: int) -> Ints:
+        """[M, width] image tokens from `position` [M] on. Past the end: the last one, for padding to read."""
+        index: Ints = np.minimum((position - self.prefix)[:, None] + np.arange(width), self.tokens - 1)
+        return index
+
+    def commit(self, window: Ints, accepted: Ints, active: NDArray[np.bool_]) -> None:
+        """Decide window[m, :accepted[m] + 1] for each active picture. This is also the rollback: two sums, no copy.
+
+        window: [M, up to L + 1], the accepted drafts and the token after them. The positions that the target has just
+        seen as accepted are cached now; the last token decided is the next round's pending one.
+        """
+        width = window.shape[1]
+        new = (np.arange(width) <= accepted[:, None]) & active[:, None]
+        rows, columns = np.nonzero(new)
+        self.codes[rows, self.committed[rows] - self.prefix + columns] = window[rows, columns]
+        grown = np.where(active, accepted + 1, 0)
+        self.committed += grown
+        self.cached += grown
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What one round saw and decided, for tests and traces. L' is the longest window of the round's pictures."""
+
+    active: NDArray[np.bool_]  # [M] pictures that were not finished
+    valid: Ints  # [M] drafts that counted
+    accepted: Ints  # [M]
+    window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`
+    target: Array  # P [M, L' + 1, V]
+    draft: Array  # Q [M, L', V]

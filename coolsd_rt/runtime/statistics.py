@@ -1,0 +1,77 @@
+"""What a generation did and what it cost: counts and seconds.
+
+Knows counters and an injected clock. Does not know models, nor how a figure is shown.
+
+Legend: M pictures, N image tokens, L draft length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+PHASES = ("target", "draft", "law", "other")
+
+
+@dataclass
+class Statistics:
+    """Counts over all rounds of a batch. A picture's first token comes from the prefill and belongs to no round."""
+
+    rounds: Ints  # [M] rounds of each picture
+    accepted_histogram: Ints  # [L + 1] rounds by number of accepted drafts
+    attempts: Ints  # [L] rounds in which draft i was judged, all before it being accepted (forced ones included)
+    accepts: Ints  # [L] rounds in which draft i was accepted
+    degenerate: int = 0  # rejections that found no residual and drew from P
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @staticmethod
+    def empty(pictures: int, length: int) -> Statistics:
+        rounds, histogram, attempts, accepts = (np.zeros(n, np.int64) for n in (pictures, length + 1, length, length))
+        return Statistics(rounds, histogram, attempts, accepts)
+
+    def record(self, accepted: Ints, valid: Ints, degenerate: Bools, active: Bools) -> None:
+        """One round of the batch. All [M]; only active pictures count."""
+        self.rounds += active
+        self.degenerate += int(np.count_nonzero(degenerate & active))
+        for k, judged in zip(accepted[active].tolist(), valid[active].tolist(), strict=True):
+            self.accepted_histogram[k] += 1
+            self.accepts[:k] += 1
+            self.attempts[: min(k + 1, judged)] += 1
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        """Tokens per round, the resampled or bonus token included: plain decoding has 1.00. NaN before any round."""
+        rounds = int(self.rounds.sum())
+        return 1.0 + int(self.accepts.sum()) / rounds if rounds else float("nan")
+
+    @property
+    def acceptance_by_position(self) -> list[float]:
+        """Share of accepted among judged drafts at each window index; NaN where none was judged."""
+        pairs = zip(self.accepts.tolist(), self.attempts.tolist(), strict=True)
+        return [a / n if n else float("nan") for a, n in pairs]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The result of one batch."""
+
+    codes: Ints  # int64 [M, N], in the order of the model's positions
+    statistics: Statistics
+
+
+class Stopwatch:
+    """Attributes every moment to one phase: `lap` gives the time since the last lap to the phase it names."""
+
+    def __init__(self, seconds: dict[str, float], clock: Callable[[], float]) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._last = clock()
+
+    def lap(self, phase: str) -> None:
+        now = self._clock()
+        self._seconds[phase] += now - self._last
+        self._last = now

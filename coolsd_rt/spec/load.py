@@ -1,0 +1,141 @@
+"""A spec file to a validated spec with its files found, or every reason why not.
+
+Knows paths and where an error stands. Does not open the files a spec names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.spec.messages import problems_of
+from coolsd_rt.spec.model import Spec
+from coolsd_rt.spec.source import Path as KeyPath
+from coolsd_rt.spec.source import Problem, Source, SourceError, parse
+
+
+def dotted(path: KeyPath) -> str:
+    """(schedule, values, 2) -> schedule.values[2]."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+class SpecError(UserError):
+    """Everything wrong with one spec. `problems` has one error each; the text has one line each."""
+
+    def __init__(self, problems: Sequence[UserError]) -> None:
+        self.problems = tuple(problems)
+        first = problems[0]
+        super().__init__(first.what, expected=first.expected, found=first.found, fix=first.fix)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A spec and where it stands. `files` maps a key (`target.weights`) to its resolved path."""
+
+    spec: Spec
+    path: Path
+    folder: Path
+    files: dict[str, Path]
+    lines: dict[KeyPath, int]
+
+    def error(self, key: str, expected: str, found: str, fix: str = "") -> UserError:
+        """An error at a key's line, for those who find out later (`draft.length` above the image's tokens)."""
+        line = Source(None, self.lines).line(tuple(key.split(".")))
+        return UserError(f"{self.path}:{line}: {key}", expected=expected, found=found, fix=fix)
+
+    def check_length(self, tokens: int) -> None:
+        """Raises UserError if the draft is longer than the image it drafts (`tokens` of one picture)."""
+        if self.spec.draft.length > tokens:
+            raise self.error("draft.length", f"at most the image's {tokens} tokens", str(self.spec.draft.length))
+
+
+def _as_error(path: Path, problem: Problem) -> UserError:
+    where = f"{path}:{problem.line}" if problem.line else str(path)
+    what = f"{where}: {dotted(problem.path)}" if problem.path else where
+    return UserError(what, expected=problem.expected, found=problem.found, fix=problem.fix)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        near = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))[:5]) if path.parent.is_dir() else ""
+        fix = f"there is: {near}" if near else ""
+        raise UserError(str(path), expected="a spec file", found="no such file", fix=fix) from None
+    except IsADirectoryError:
+        raise UserError(str(path), expected="a spec file", found="a folder") from None
+    except OSError as e:
+        raise UserError(str(path), expected="a readable spec file", found=e.strerror or str(e)) from e
+
+
+def _absence(path: Path) -> str:
+    """Why a path is no file to read; empty if it is one."""
+    try:
+        if path.is_file():
+            return ""
+        return "something else" if path.exists() else "nothing"
+    except OSError as e:
+        return e.strerror or str(e)
+
+
+def _find_files(spec: Spec, folder: Path, source: Source, must: bool) -> tuple[dict[str, Path], list[Problem]]:
+    files, problems = {}, []
+    root = folder.resolve()
+    for key, name in spec.file_names().items():
+        where: KeyPath = tuple(key.split("."))
+        line = source.line(where)
+        try:
+            path = (root / name).resolve()
+        except (OSError, RuntimeError):  # a loop of links
+            path = root / name
+        if not path.is_relative_to(root):
+            problems.append(Problem(line, where, f"a file inside {folder}", f"{name}, a link to somewhere else"))
+        elif absence := _absence(path):
+            if must:
+                problems.append(Problem(line, where, f"a file at {folder / name}", absence))
+        else:
+            files[key] = path
+    return files, problems
+
+
+def load_spec(path: str | Path, *, check_files: bool = True) -> LoadedSpec:
+    """Read and check a spec.
+
+    With `check_files` off, the files a spec names may be missing (`files` then holds those that were found); a link
+    out of the folder is refused either way when the file is there to be followed.
+
+    Raises:
+        UserError: the file cannot be read, or is not YAML.
+        SpecError: every problem of its contents, in the order of their lines.
+    """
+    path = Path(path)
+    try:
+        source = parse(_read(path))
+    except SourceError as e:
+        raise SpecError([_as_error(path, e.problem)]) from e
+    problems = list(source.problems)
+    spec: Spec | None = None
+    if isinstance(source.data, dict):
+        try:
+            spec = Spec.model_validate(source.data)
+        except ValidationError as e:
+            problems += [replace(p, line=source.line(p.path)) for p in problems_of(e, source.data)]
+    else:
+        problems.append(Problem(1, (), "a mapping with version, name, target, ...", type(source.data).__name__))
+    files: dict[str, Path] = {}
+    if spec is not None:
+        files, missing = _find_files(spec, path.parent, source, check_files)
+        problems += missing
+    if spec is None or problems:
+        raise SpecError([_as_error(path, p) for p in sorted(problems, key=lambda p: p.line)])
+    return LoadedSpec(spec, path, path.parent, files, source.lines)

@@ -1,0 +1,134 @@
+"""Validation errors to sentences: expected this, found that, did you mean the other.
+
+Knows pydantic's error types and the spec's own schema. Does not know files or YAML.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from coolsd_rt.spec.model import Spec
+from coolsd_rt.spec.source import Path, Problem
+
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "a word",
+    "finite_number": "a finite number",
+    "tuple_type": "a list of numbers",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "string_pattern_mismatch": "lower-case letters, digits, - and _, at most 64, starting with a letter or digit",
+}
+_BOUNDS = {
+    "greater_than_equal": ("ge", ">="),
+    "greater_than": ("gt", ">"),
+    "less_than_equal": ("le", "<="),
+    "less_than": ("lt", "<"),
+}
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Spec.model_json_schema()
+
+
+def _section(node: dict[str, Any], data: Any) -> dict[str, Any]:
+    """Follow references, and a union by the data's own `kind`, to the schema of a plain section."""
+    if "$ref" in node:
+        return _section(_schema()["$defs"][node["$ref"].rsplit("/", 1)[1]], data)
+    if "discriminator" in node:
+        kind = data.get("kind") if isinstance(data, dict) else None
+        ref = node["discriminator"]["mapping"].get(kind) if isinstance(kind, str) else None
+        return _section({"$ref": ref}, data) if ref else {}
+    return node
+
+
+def known_keys(path: Path, data: Any) -> list[str]:
+    """Keys that the section at `path` may hold, given the data (which decides a union's branch)."""
+    node = _section(_schema(), data)
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+        node = _section(node.get("properties", {}).get(part, {}), data)
+    return list(node.get("properties", {}))
+
+
+def suggestion(word: Any, known: list[str]) -> str:
+    """`did you mean 'x'?`, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6) if isinstance(word, str) else []
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+def show(value: Any) -> str:
+    """A value as a user would have typed it, shortened, always on one line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _real_path(loc: Path) -> Path:
+    """Drop the tag that pydantic puts after a union's key: (schedule, uniform, delta) -> (schedule, delta)."""
+    return (loc[0], *loc[2:]) if loc[:1] == ("schedule",) and len(loc) > 1 else loc
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
+
+
+def _sides(error: ErrorDetails, path: Path, data: Any) -> tuple[str, str, str]:
+    kind, value, ctx = error["type"], error.get("input"), error.get("ctx", {})
+    if kind == "spec":
+        return ctx["expected"], ctx["found"], ctx["fix"]
+    if kind == "missing":
+        return "a value", "nothing", "this key is required"
+    if kind == "extra_forbidden":
+        known = known_keys(path[:-1], data)
+        return f"one of {', '.join(known)}", "an unknown key", suggestion(path[-1], known)
+    if kind == "literal_error":
+        choices = _words(ctx["expected"])
+        expected = (f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]) if choices else ctx["expected"]
+        return expected, show(value), suggestion(value, choices)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        choices = _schedule_kinds()
+        tag = value.get("kind") if isinstance(value, dict) else value
+        found = show(tag) if kind == "union_tag_invalid" else "nothing"
+        return f"one of {', '.join(choices)}", found, suggestion(tag, choices)
+    if kind in _BOUNDS:
+        name, sign = _BOUNDS[kind]
+        number = "a whole number" if isinstance(value, int) and isinstance(ctx[name], int) else "a number"
+        return f"{number} {sign} {ctx[name]:g}", show(value), ""
+    if kind == "too_short":
+        return f"at least {ctx['min_length']} value", f"{ctx['actual_length']}", ""
+    if path == ("schedule",) and value in _schedule_kinds():
+        return "a mapping", show(value), f"write {{kind: {value}}}"
+    return _TYPES.get(kind, error["msg"]), show(value), ""
+
+
+def _schedule_kinds() -> list[str]:
+    """In the order of the models (the discriminator's own table is sorted)."""
+    names = [branch["$ref"].rsplit("/", 1)[1] for branch in _schema()["properties"]["schedule"]["oneOf"]]
+    return [_schema()["$defs"][name]["properties"]["kind"]["const"] for name in names]
+
+
+def problems_of(error: ValidationError, data: Any) -> list[Problem]:
+    """Every problem of a validation, without lines (0): the caller knows where the data came from."""
+    out = []
+    items = error.errors(include_url=False)
+    for item in items:
+        path = _real_path(item["loc"])
+        if item["type"] == "too_short" and any(
+            _real_path(other["loc"])[: len(path)] == path for other in items if other is not item
+        ):
+            continue  # items that were refused are not counted: that is said already
+        if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            path = (*path, "kind")
+        expected, found, fix = _sides(item, path, data)
+        out.append(Problem(0, path, expected, found, fix))
+    return out

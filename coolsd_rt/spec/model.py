@@ -1,0 +1,244 @@
+"""The spec's keys, types, ranges and defaults. The field descriptions are the reference documentation.
+
+Knows one spec on its own. Does not know YAML, line numbers, folders, or whether a file exists.
+Only what works today is accepted: an option that is planned is an unknown word.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+RUN_TIME = ("schedule", "resampler", "acceptance", "sampling")
+"""Sections that are values of a generation: changing them rebuilds nothing."""
+
+BUILD_TIME = ("target", "draft", "image", "condition", "engine")
+"""Sections that are compiled into an engine: changing them changes its fingerprint."""
+
+FILE_KEYS = ("target.weights", "draft.weights", "image.weights", "condition.vocab")
+"""Keys that name files. A build depends on the files' contents, never on their names."""
+
+
+def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
+    """A validation error with its two sides apart, so that every message can be set the same way."""
+    # The text goes through the context: a template would read braces in it as fields.
+    return PydanticCustomError("spec", "{text}", {"text": expected, "expected": expected, "found": found, "fix": fix})
+
+
+def _relative(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value.strip() or "\0" in value:
+        raise complaint("a file name", repr(value))
+    if path.is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith("~"):
+        raise complaint("a path relative to the spec's folder", value, "put the file beside the spec")
+    if ".." in path.parts or "\\" in value:
+        raise complaint("a path inside the spec's folder, with / between names", value)
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """True == 1 == 1.0 in Python, and a literal compares."""
+    if value == 1 and type(value) is not int:
+        raise complaint("1", str(value).lower())
+    return value
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+Delta = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="Budget: the mean of omega over the draft's positions, before the floor. 1 is lossless on average "
+        "only; above 1 accepts more and drifts more. Finite, >= 0.",
+    ),
+]
+_FLOOR = "Least omega of any position. 1.0 costs no quality and accepts more; null is the schedule as it is."
+OptionalFloor = Annotated[float, Field(ge=0)] | None
+
+
+class Section(BaseModel):
+    """Closed, immutable and literal-minded: "4" is not 4, and NaN is not a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Target(Section):
+    """The model whose distribution is wanted."""
+
+    model: Literal["llamagen"] = Field(description="Architecture of the target.")
+    weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
+
+
+class Draft(Section):
+    """The small model that proposes tokens."""
+
+    model: Literal["eagle"] = Field(description="Architecture of the draft: an EAGLE head on the target's features.")
+    weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
+    length: int = Field(
+        ge=1, description="Tokens proposed in a round (L). At least 1, at most the image's tokens. Build-time."
+    )
+
+
+class Image(Section):
+    """The tokenizer that turns code ids into pixels."""
+
+    tokenizer: Literal["vq"] = Field(description="Kind of image tokenizer.")
+    weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
+
+
+class Condition(Section):
+    """How a prompt becomes the prefix that the target reads."""
+
+    kind: Literal["words"] = Field(description="`words`: one embedding a word, from a closed vocabulary.")
+    vocab: RelativePath = Field(description="JSON file of the vocabulary, relative to the spec's folder.")
+
+
+class Exponential(Section):
+    """The paper's annealed schedule: omega_i = delta * exp(-nu * i - mu), with mean delta."""
+
+    kind: Literal["exponential"]
+    delta: Delta
+    nu: float = Field(default=0.7, ge=0, description="Decay per position. 0 is uniform; the paper uses 0.7.")
+    floor: OptionalFloor = Field(default=1.0, description=f"{_FLOOR} null is the paper's own.")
+
+
+class Linear(Section):
+    """omega falls on a straight line, with mean delta."""
+
+    kind: Literal["linear"]
+    delta: Delta
+    floor: OptionalFloor = Field(default=1.0, description=_FLOOR)
+
+
+class Uniform(Section):
+    """omega_i = delta at every position (the paper's UniformRSD)."""
+
+    kind: Literal["uniform"]
+    delta: Delta
+    floor: OptionalFloor = Field(default=None, description=_FLOOR)
+
+
+class NoRelaxation(Section):
+    """omega_i = 1: classic speculative decoding, lossless."""
+
+    kind: Literal["none"]
+
+
+class Custom(Section):
+    """omega as given, one value a draft position."""
+
+    kind: Literal["custom"]
+    values: Annotated[tuple[Annotated[float, Strict(), Field(ge=0)], ...], Strict(False)] = Field(
+        min_length=1, description="omega_1..omega_L, as many as draft.length. Finite, >= 0."
+    )
+    floor: OptionalFloor = Field(default=None, description=_FLOOR)
+
+
+Schedule = Annotated[Exponential | Linear | Uniform | NoRelaxation | Custom, Field(discriminator="kind")]
+
+
+class Resampler(Section):
+    """What is drawn after a rejection."""
+
+    kind: Literal["optimal", "residual", "target"] = Field(
+        default="optimal",
+        description="`optimal`: G* = Norm([P - min(Q, omega P)]+), exact where omega <= 1. `residual` (the classic "
+        "Norm([P - Q]+)) and `target` (P itself) are biased there and exist for comparison.",
+    )
+
+
+class Acceptance(Section):
+    """When a drafted token is kept."""
+
+    rule: Literal["ratio"] = Field(default="ratio", description="`ratio`: accept with min(1, omega P(x) / Q(x)).")
+
+
+class Sampling(Section):
+    """Logit processing, the same for P and Q: CFG, temperature, top-k, top-p, softmax."""
+
+    cfg_scale: float = Field(
+        default=1.0,
+        ge=1,
+        description="Classifier-free guidance: uncond + scale * (cond - uncond). 1 is no guidance; LlamaGen guides "
+        "only above 1, so smaller values are refused rather than ignored.",
+    )
+    temperature: float = Field(default=1.0, gt=0, description="Divides the logits.")
+    top_k: int = Field(default=0, ge=0, description="Keep the k most probable tokens, ties included; 0 keeps all.")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Keep the smallest set of tokens with this mass; 1 keeps all."
+    )
+
+
+class EngineOptions(Section):
+    """What the models are compiled to."""
+
+    backend: Literal["onnxruntime"] = Field(default="onnxruntime", description="What runs the graphs.")
+    precision: Literal["fp32", "int8"] = Field(
+        default="fp32", description="`int8` stores weights in 8 bits by blocks; arithmetic and KV stay in float32."
+    )
+    max_batch: int = Field(default=4, ge=1, description="Most images drawn at once; more prompts go in turns.")
+
+
+class Spec(Section):
+    """A pipeline from a prompt to a picture."""
+
+    version: Annotated[Literal[1], BeforeValidator(_whole)] = Field(description="Version of this format.")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
+        description="Name of the engine's folder: lower-case letters, digits, - and _, at most 64.",
+    )
+    target: Target
+    draft: Draft
+    image: Image
+    condition: Condition
+    schedule: Schedule = Field(description="omega, the relaxation of each draft position. Run-time.")
+    resampler: Resampler = Field(default=Resampler(), description="Run-time.")
+    acceptance: Acceptance = Field(default=Acceptance(), description="Run-time.")
+    sampling: Sampling = Field(default=Sampling(), description="Run-time.")
+    engine: EngineOptions = Field(default=EngineOptions())
+
+    @model_validator(mode="after")
+    def _one_omega_a_position(self) -> Spec:
+        if isinstance(self.schedule, Custom) and len(self.schedule.values) != self.draft.length:
+            error = InitErrorDetails(
+                type=complaint(
+                    f"{self.draft.length} values, one a draft position (draft.length)", str(len(self.schedule.values))
+                ),
+                loc=("schedule", "custom", "values"),
+                input=self.schedule.values,
+            )
+            raise ValidationError.from_exception_data("Spec", [error])
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults included, as JSON data. `Spec.model_validate` takes it back."""
+        return self.model_dump(mode="json")
+
+    def build_view(self) -> dict[str, Any]:
+        """What an engine's fingerprint depends on, without file names (their contents are hashed instead)."""
+        view = self.model_dump(mode="json", include=set(BUILD_TIME))
+        for key in FILE_KEYS:
+            section, field = key.split(".")
+            del view[section][field]
+        return view
+
+    def run_view(self) -> dict[str, Any]:
+        """The values of a generation: what can change without a build."""
+        return self.model_dump(mode="json", include=set(RUN_TIME))
+
+    def file_names(self) -> dict[str, str]:
+        """Key (`target.weights`) to the relative path it holds, in the order of `FILE_KEYS`."""
+        full = self.resolved()
+        return {key: full[key.split(".")[0]][key.split(".")[1]] for key in FILE_KEYS}

@@ -1,0 +1,67 @@
+"""Run-time values changed from outside the file (`--delta 1.3`), checked by the same models.
+
+Knows which keys are run-time. Does not know the command line: names of flags come in as words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.spec.load import SpecError, dotted
+from coolsd_rt.spec.messages import known_keys, problems_of, suggestion
+from coolsd_rt.spec.model import RUN_TIME, Spec
+
+
+def _flag(key: str) -> str:
+    section, _, field = key.partition(".")
+    return "--" + (section if field in ("kind", "rule", "") else field).replace("_", "-")
+
+
+def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Spec:
+    """The spec with some run-time keys replaced, for instance {"schedule.kind": "uniform", "schedule.delta": 1.3}.
+
+    Another `schedule.kind` keeps `delta` where both kinds have one; everything else falls back to the new kind's
+    defaults, so that a floor meant for one schedule is not carried into another.
+    `names` says what the user typed for a key (default: `--` and the key's last word).
+
+    Raises:
+        UserError: a key that is not run-time.
+        SpecError: a value that the spec refuses, said in the user's words.
+    """
+    names = names or {}
+    data = spec.resolved()
+    for key in overrides:
+        if key.split(".")[0] not in RUN_TIME or key.count(".") != 1:
+            hint = suggestion(key, [f"{s}.{k}" for s in RUN_TIME for k in known_keys((s,), data)])
+            found = f"{key}, which is built into the engine or unknown"
+            raise UserError("override", expected=f"a key of {', '.join(RUN_TIME)}", found=found, fix=hint)
+    kind = overrides.get("schedule.kind")
+    if kind is not None and kind != data["schedule"]["kind"]:
+        old = data["schedule"]
+        data["schedule"] = {"kind": kind}
+        if "delta" in old and "delta" in known_keys(("schedule",), data):
+            data["schedule"]["delta"] = old["delta"]
+    for key, value in overrides.items():
+        section, field = key.split(".")
+        data[section][field] = value
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as e:
+        raise SpecError([_said(p.path, p.expected, p.found, p.fix, data, names) for p in problems_of(e, data)]) from e
+
+
+def _said(
+    path: tuple[str | int, ...], expected: str, found: str, fix: str, data: dict[str, Any], names: Mapping[str, str]
+) -> UserError:
+    key = dotted(path[:2])
+    flag = names.get(key, _flag(key))
+    if found == "an unknown key" and path[0] == "schedule":
+        kind = data["schedule"]["kind"]
+        return UserError(flag, expected=f"no such option with the schedule '{kind}'", found="one", fix=fix)
+    if found == "nothing":
+        return UserError(flag, expected=f"a value (the schedule '{data['schedule']['kind']}' needs one)", found=found)
+    return UserError(flag, expected=expected, found=found, fix=fix)

@@ -1,0 +1,14 @@
+"""The spec's JSON Schema, for editors, generated from the models."""
+
+from __future__ import annotations
+
+import json
+
+from coolsd_rt.spec.model import Spec
+
+
+def schema_text() -> str:
+    """The schema as the file `pipelines/spec.schema.json` holds it, to the byte."""
+    body = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}
+    body["title"] = "coolsd-rt spec"
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,31 @@
+"""A file of a build: manifest, fingerprint, atomic writes, checks before load. Does not know what is inside a file."""
+
+from coolsd_rt.store.cache import CachedStage, Stage, Store
+from coolsd_rt.store.engine import EngineFolder, VerifiedEngine, open_engine
+from coolsd_rt.store.fingerprint import engine_fingerprint, hash_sources, stage_key, tool_versions
+from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.store.manifest import FileRecord, Manifest, StageEntry
+from coolsd_rt.store.stale import Reason, staleness
+from coolsd_rt.store.weights import TensorInfo, WeightsHeader, check_safetensors
+
+__all__ = [
+    "CachedStage",
+    "EngineFolder",
+    "FileRecord",
+    "Manifest",
+    "Reason",
+    "Stage",
+    "StageEntry",
+    "Store",
+    "TensorInfo",
+    "VerifiedEngine",
+    "WeightsHeader",
+    "check_safetensors",
+    "engine_fingerprint",
+    "hash_sources",
+    "open_engine",
+    "sha256_file",
+    "stage_key",
+    "staleness",
+    "tool_versions",
+]

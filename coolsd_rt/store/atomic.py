@@ -1,0 +1,182 @@
+"""Files and folders that appear whole or not at all, and a full disk said in one line.
+
+Knows the file system. Does not know what is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from coolsd_rt.errors import CoolsdError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_NEARLY_NONE = 1 << 20
+
+
+def human(size: float) -> str:
+    """Bytes as a person reads them: 1.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise ValueError(size)
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def free_bytes(path: Path) -> int:
+    """Free space where `path` is, or would be."""
+    return shutil.disk_usage(_existing(path.absolute())).free
+
+
+def no_space(where: Path, need: int) -> CoolsdError:
+    expected = f"about {human(need)} free" if need else "more free"
+    return CoolsdError(
+        f"no space left on the disk of {where}",
+        expected=expected,
+        found=human(free_bytes(where)),
+        fix="free some space, or choose another disk with --out DIR",
+    )
+
+
+def _concerns(name: object, where: Path) -> bool:
+    """Whether an error's file is `where`, in it, or a folder above it."""
+    if not isinstance(name, str | Path):
+        return False
+    path, root = Path(name).absolute(), where.absolute()
+    return path.is_relative_to(root) or root.is_relative_to(path)
+
+
+@contextmanager
+def disk_errors(where: Path, need: int = 0) -> Iterator[None]:
+    """Turn a full disk, or a folder that cannot be written, into one line. `need` is bytes, 0 if not known."""
+    try:
+        if need and free_bytes(where) < need:
+            raise no_space(where, need)
+        yield
+    except OSError as e:
+        if e.errno in _FULL:
+            raise no_space(where, need) from e
+        if e.errno in _REFUSED and _concerns(e.filename, where):
+            expected, found = "a folder that can be written", f"{e.strerror} ({e.filename})"
+            raise CoolsdError(str(where), expected=expected, found=found, fix="choose another with --out DIR") from e
+        raise
+    except (CoolsdError, KeyboardInterrupt):
+        raise
+    except Exception as e:
+        # Native libraries report a full disk in words of their own: ask the disk.
+        if "no space left" in str(e).lower() or free_bytes(where) < _NEARLY_NONE:
+            raise no_space(where, need) from e
+        raise
+
+
+def fsync_path(path: Path) -> None:
+    """Flush one file or folder to the disk, so that a rename never outruns what it names."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file beside its place, flush it, rename it over what was there."""
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temp.open("xb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def publish(temp: Path, final: Path) -> None:
+    """Flush a finished folder and rename it into place. What stood there was found broken and is moved aside first."""
+    for file in temp.iterdir():
+        fsync_path(file)
+    fsync_path(temp)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        aside = temp.with_name(f"{temp.name}.old")
+        os.rename(final, aside)
+        os.rename(temp, final)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.rename(temp, final)
+    fsync_path(final.parent)
+
+
+class Workshop:
+    """Locks and temporary folders of one output folder.
+
+    A temporary folder is named after the lock that guards it, so who holds the lock knows that every folder of that
+    name is the remains of a killed build.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.temps, self.locks = out / ".tmp", out / ".locks"
+
+    @contextmanager
+    def lock(self, name: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold the lock `name`. `on_wait(name)` is called once if somebody else has it."""
+        self.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.locks / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if on_wait is not None:
+                on_wait(name)
+            lock.acquire()
+        try:
+            self._sweep(name)
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator[Path]:
+        """A new temporary folder; removed at the end unless it was renamed away. The lock `name` must be held."""
+        temp = self.temps / f"{name}.{secrets.token_hex(4)}"
+        temp.mkdir(parents=True)
+        try:
+            yield temp
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)
+
+    def sweep_all(self) -> None:
+        """Remove what killed builds left. A folder whose lock is held is somebody's work and stays."""
+        names = {p.name.split(".")[0] for p in self.temps.iterdir()} if self.temps.is_dir() else set()
+        for name in names:
+            lock = FileLock(self.locks / f"{name}.lock")
+            try:
+                self.locks.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                self._sweep(name)
+            finally:
+                lock.release()
+
+    def _sweep(self, name: str) -> None:
+        for stale in self.temps.glob(f"{name}.*"):
+            shutil.rmtree(stale, ignore_errors=True)

@@ -1,0 +1,249 @@
+"""The content-addressed stages of builds, and how they become an engine's folder.
+
+    <out>/.cache/<stage>-<key>/          files of one stage, and stage.json with their hashes, written last
+    <out>/<name>/<fingerprint>/          an engine: its stages' files (hard links) and manifest.json, written last
+    <out>/<name>/current                 the fingerprint of the latest build, as text
+    <out>/.tmp, <out>/.locks             work in progress
+
+Every folder is made under .tmp and renamed, so a name under .cache or <name> never holds half of anything; and it
+counts as whole only if every hash holds. Knows nothing of what a stage does: that is a function given to `stage`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.store.atomic import Workshop, disk_errors, publish, write_atomic
+from coolsd_rt.store.engine import CURRENT, EngineFolder
+from coolsd_rt.store.fingerprint import engine_fingerprint, stage_key
+from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.store.manifest import MANIFEST, FileName, FileRecord, Manifest, StageEntry, _Record, read_manifest
+
+STAGE = "stage.json"
+OnWait = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a build and all that its result depends on. Every value is JSON data.
+
+    `files`: spec key to SHA-256 of the input file. `spec`: the build-time sections it reads. `tools`: versions.
+    `code`: digest of the code that does it. `after`: key of every stage whose result it reads.
+    """
+
+    name: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+    after: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A folder's name is made of it, and a temporary folder's lock is found by cutting at the first dot.
+        if not re.fullmatch(r"[a-z0-9_]+", self.name):
+            raise ValueError(f"stage name {self.name!r}: expected lower-case letters, digits and _")
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "files": dict(self.files),
+            "spec": dict(self.spec),
+            "tools": dict(self.tools),
+            "code": self.code,
+            "after": dict(self.after),
+        }
+
+    @property
+    def key(self) -> str:
+        return stage_key(self.name, self.inputs)
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.key}"
+
+
+class StageRecord(_Record):
+    """stage.json: the proof that a stage's folder is whole."""
+
+    name: str
+    entry: StageEntry
+    files: dict[FileName, FileRecord]
+
+
+@dataclass(frozen=True)
+class CachedStage:
+    """A stage that is done. `fresh` says that this process ran it."""
+
+    folder: Path
+    record: StageRecord
+    fresh: bool = False
+
+    @property
+    def files(self) -> dict[str, FileRecord]:
+        return dict(self.record.files)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.record.entry.facts
+
+    @property
+    def size(self) -> int:
+        return sum(f.size for f in self.record.files.values())
+
+
+def record_files(folder: Path, role: str) -> dict[str, FileRecord]:
+    """Hash every file of a folder. Raises CoolsdError on anything that is not a plain file."""
+    records = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file():
+            raise CoolsdError(f"stage {role}", expected="plain files only", found=path.name)
+        records[path.name] = FileRecord(sha256=sha256_file(path), size=path.stat().st_size, role=role)
+    return records
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+class Store:
+    """Builds under one output folder. Safe for any number of processes at once."""
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out)
+        self._shop = Workshop(self.out)
+
+    def sweep(self) -> None:
+        """Remove what killed builds left behind. Called at the start of a build."""
+        with disk_errors(self.out):
+            self._shop.sweep_all()
+
+    def cached(self, stage: Stage) -> CachedStage | None:
+        """The stage's result if it is there and whole. A broken one counts as absent."""
+        folder = self.out / ".cache" / stage.id
+        try:
+            record = StageRecord.model_validate_json((folder / STAGE).read_bytes())
+            names = {p.name for p in folder.iterdir()} - {STAGE}
+            whole = record.name == stage.name and record.entry.key == stage.key and names == set(record.files)
+            whole = whole and all(
+                (folder / n).stat().st_size == f.size and sha256_file(folder / n) == f.sha256
+                for n, f in record.files.items()
+            )
+        except (OSError, ValidationError):
+            return None
+        return CachedStage(folder, record) if whole else None
+
+    def stage(
+        self,
+        stage: Stage,
+        produce: Callable[[Path], Mapping[str, Any] | None],
+        *,
+        need_bytes: int = 0,
+        on_wait: OnWait | None = None,
+    ) -> CachedStage:
+        """The stage's result, made by `produce(folder)` unless it is there.
+
+        `produce` writes plain files into the empty folder and may return facts (JSON data) for the manifest.
+        `need_bytes` is a guess of the space it takes. If another process is at it, waits and takes its result.
+
+        Raises:
+            CoolsdError: no space, or the output folder cannot be written. Whatever `produce` raises passes through;
+                nothing is left behind in either case.
+        """
+        with disk_errors(self.out, need_bytes):
+            with self._shop.lock(stage.id, on_wait):
+                if done := self.cached(stage):
+                    return done
+                with self._shop.folder(stage.id) as temp:
+                    facts = dict(produce(temp) or {})
+                    entry = StageEntry(key=stage.key, inputs=stage.inputs, facts=facts)
+                    record = StageRecord(name=stage.name, entry=entry, files=record_files(temp, stage.name))
+                    (temp / STAGE).write_bytes(record.model_dump_json(indent=2).encode())
+                    final = self.out / ".cache" / stage.id
+                    publish(temp, final)
+            return CachedStage(final, record, fresh=True)
+
+    def find(self, name: str, fingerprint: str) -> EngineFolder | None:
+        """A whole engine of that fingerprint (every hash checked), or None."""
+        folder = self.out / name / fingerprint
+        try:
+            engine = EngineFolder(folder, read_manifest(folder))
+            engine.verified()
+        except CoolsdError:
+            return None
+        return engine if engine.manifest.fingerprint == fingerprint else None
+
+    def assemble(
+        self,
+        stages: Sequence[CachedStage],
+        *,
+        name: str,
+        spec: Mapping[str, Any],
+        build_view: Mapping[str, Any],
+        tools: Mapping[str, str],
+        contract: Mapping[str, Any],
+        spec_file: Path | None = None,
+        on_wait: OnWait | None = None,
+    ) -> EngineFolder:
+        """Put stages together as `<out>/<name>/<fingerprint>` and point `current` at it.
+
+        An engine that is there and whole is kept, with its parity receipt; only its spec's run-time values follow.
+
+        Raises:
+            CoolsdError: no space, a folder that cannot be written, two stages with a file of one name.
+        """
+        entries = {s.record.name: s.record.entry for s in stages}
+        fingerprint = engine_fingerprint({n: e.key for n, e in entries.items()}, build_view)
+        files = _merge(stages)
+        final = self.out / name / fingerprint
+        lock = f"{name}-{fingerprint}"
+        relative = os.path.relpath(spec_file, self.out) if spec_file else ""
+        manifest = Manifest(
+            name=name,
+            fingerprint=fingerprint,
+            spec=dict(spec),
+            build_view=dict(build_view),
+            files=files,
+            tools=dict(tools),
+            stages=entries,
+            contract=dict(contract),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            spec_file=relative,
+        )
+        with disk_errors(self.out), self._shop.lock(lock, on_wait):
+            if (done := self.find(name, fingerprint)) and done.manifest.files == files:
+                engine = done.with_manifest(spec=dict(spec), spec_file=relative)
+            else:
+                with self._shop.folder(lock) as temp:
+                    for stage in stages:
+                        for file in stage.files:
+                            _link(stage.folder / file, temp / file)
+                    (temp / MANIFEST).write_bytes(manifest.text())
+                    publish(temp, final)
+                engine = EngineFolder(final, manifest)
+                engine.verified()
+            write_atomic(self.out / name / CURRENT, f"{fingerprint}\n".encode())
+        return engine
+
+
+def _merge(stages: Sequence[CachedStage]) -> dict[str, FileRecord]:
+    files: dict[str, FileRecord] = {}
+    for stage in stages:
+        for name, record in stage.files.items():
+            if name in files:
+                found = f"{name} of {files[name].role} and of {record.role}"
+                raise CoolsdError("assembling the engine", expected="each file name once", found=found)
+            files[name] = record
+    return files

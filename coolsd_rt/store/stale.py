@@ -1,0 +1,84 @@
+"""Why a built engine is no longer what its spec would build today.
+
+Compares what stands in a manifest with hashes, sections and versions given. Does not know what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from coolsd_rt.store.manifest import Manifest
+
+Kind = Literal["file", "spec", "tool", "run-time"]
+_ABSENT = "nothing"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One difference. `run-time` ones need no work: a build only notes the new values."""
+
+    kind: Kind
+    what: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        note = " (run-time: rebuilds nothing)" if self.kind == "run-time" else ""
+        return f"{self.kind} {self.what}: {self.before} -> {self.after}{note}"
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(data, Mapping):
+        out: dict[str, str] = {}
+        for key, value in data.items():
+            out |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        return out
+    return {prefix: str(data)}
+
+
+def _differences(kind: Kind, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Reason]:
+    a, b = _flat(old), _flat(new)
+    keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
+    return [Reason(kind, k, a.get(k, _ABSENT), b.get(k, _ABSENT)) for k in keys]
+
+
+def _stage_union(manifest: Manifest, part: str) -> dict[str, str]:
+    return {k: str(v) for s in manifest.stages.values() for k, v in dict(s.inputs.get(part) or {}).items()}
+
+
+def staleness(
+    manifest: Manifest,
+    *,
+    files: Mapping[str, str] | None = None,
+    build_view: Mapping[str, Any] | None = None,
+    run_view: Mapping[str, Any] | None = None,
+    tools: Mapping[str, str] | None = None,
+) -> list[Reason]:
+    """Differences between a manifest and today; None means "not known", and is not compared.
+
+    Args:
+        files: spec key (`target.weights`) to the SHA-256 of the file today.
+        build_view, run_view: the spec's two parts today.
+        tools: installed versions; a tool that is not installed here is not compared.
+    """
+    reasons = []
+    if files is not None:
+        old = _stage_union(manifest, "files")
+        reasons += [
+            Reason("file", k, f"{old[k][:12]}…", f"{files[k][:12]}…" if k in files else _ABSENT)
+            for k in old
+            if files.get(k) != old[k]
+        ]
+    if build_view is not None:
+        reasons += _differences("spec", manifest.build_view, build_view)
+    if tools is not None:
+        old = {**_stage_union(manifest, "tools"), **manifest.tools}
+        reasons += [Reason("tool", k, old[k], tools[k]) for k in old if k in tools and tools[k] != old[k]]
+    if run_view is not None:
+        reasons += _differences("run-time", {k: manifest.spec.get(k) for k in run_view}, run_view)
+    return reasons

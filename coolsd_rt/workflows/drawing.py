@@ -1,0 +1,132 @@
+"""From prompts to code ids on any engine: jobs, seeds, batches, and the sum of their statistics.
+
+Knows prompts, seeds and the order of rows. Does not know which backend steps, files, or what a picture is written to.
+
+Legend: M pictures of a batch, R rows (2M under CFG: all conditional rows first, then all unconditional), W prefix
+length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.law import Law, make_omegas
+from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.randomness import SEED_LIMIT
+from coolsd_rt.runtime.round import OnProgress, generate
+from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.runtime.state import capacity
+from coolsd_rt.runtime.statistics import Generation, Statistics
+from coolsd_rt.spec import Spec
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to draw. `index` counts all pictures of a request in the prompts' order."""
+
+    index: int
+    prompt: str
+    seed: int
+    words: tuple[int, ...]  # W word ids
+    unknown: tuple[str, ...]  # words the vocabulary does not have
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the loop needs of a spec. A law of length 0 is plain decoding."""
+
+    law: Law
+    sampling: Sampling
+
+    @property
+    def plain(self) -> bool:
+        return self.law.length == 0
+
+
+def settings_of(spec: Spec, *, plain: bool = False) -> Settings:
+    """The run-time values of a spec as the loop takes them."""
+    fields = spec.schedule.model_dump(exclude={"kind"})
+    omegas = () if plain else make_omegas(spec.schedule.kind, spec.draft.length, **fields)
+    return Settings(
+        Law(omegas, spec.resampler.kind, spec.acceptance.rule), Sampling(**spec.sampling.model_dump())
+    )  # fmt: skip
+
+
+def picture_seed(seed: int, variant: int) -> int:
+    """Seed of picture `variant` (from 0) of every prompt under `--seed seed`: their sum, modulo 2^64.
+
+    So a picture depends on its own prompt and variant only, not on the prompts beside it, and `--seed 7 -n 1` draws
+    picture 3 of `--seed 4 -n 4` again. Philox takes the seed as its key: streams of neighbouring seeds are unrelated.
+    """
+    return (seed + variant) % SEED_LIMIT
+
+
+def plan(prompts: Sequence[str], variants: int, seed: int, vocabulary: WordVocabulary) -> list[Job]:
+    """One job a picture: all variants of the first prompt, then of the second.
+
+    Raises UserError: no prompt, an empty or too long one, a seed or a number of pictures out of range.
+    """
+    if not prompts:
+        raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
+    if variants < 1:
+        raise UserError("pictures per prompt", expected="1 or more", found=str(variants))
+    if not 0 <= seed < SEED_LIMIT:
+        raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
+    encoded = [(prompt, vocabulary.encode(prompt)) for prompt in prompts]
+    return [
+        Job(k * variants + i, prompt, picture_seed(seed, i), words.ids, words.unknown)
+        for k, (prompt, words) in enumerate(encoded)
+        for i in range(variants)
+    ]
+
+
+def batches(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
+    """Jobs in turns of at most `size`, in order."""
+    for start in range(0, len(jobs), size):
+        yield jobs[start : start + size]
+
+
+def word_rows(jobs: Sequence[Job], vocabulary: WordVocabulary, guided: bool) -> np.ndarray:
+    """Word ids int64 [R, W]: the prompts, and under CFG as many unconditional rows after them."""
+    rows = [job.words for job in jobs]
+    if guided:
+        rows += [vocabulary.unconditional()] * len(jobs)
+    return np.asarray(rows, np.int64)
+
+
+def open_session(engine: Engine, jobs: Sequence[Job], vocabulary: WordVocabulary, settings: Settings) -> Session:
+    """A fresh session for the pictures of `jobs`."""
+    prefix = engine.prefix(word_rows(jobs, vocabulary, settings.sampling.guided))
+    return engine.open(prefix, capacity(engine.dims, settings.law.length))
+
+
+def draw(
+    engine: Engine,
+    jobs: Sequence[Job],
+    vocabulary: WordVocabulary,
+    settings: Settings,
+    on_progress: OnProgress | None = None,
+) -> Generation:
+    """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and what it cost."""
+    session = open_session(engine, jobs, vocabulary, settings)
+    seeds = [job.seed for job in jobs]
+    return generate(session, settings.law, settings.sampling, seeds, on_progress=on_progress)
+
+
+def total(parts: Sequence[Statistics], length: int) -> Statistics:
+    """The sum over batches of one draft length: counts and seconds add up, rounds stay one entry a picture."""
+    whole = Statistics.empty(0, length)
+    for part in parts:
+        whole.rounds = np.concatenate([whole.rounds, part.rounds])
+        whole.accepted_histogram += part.accepted_histogram
+        whole.attempts += part.attempts
+        whole.accepts += part.accepts
+        whole.degenerate += part.degenerate
+        for phase, seconds in part.seconds.items():
+            whole.seconds[phase] += seconds
+    return whole

@@ -1,0 +1,73 @@
+"""From an engine's folder to something that steps, and to the eager reference beside it.
+
+Knows which backend and which files belong together. Does not know requests. Backends are imported when they are used:
+running an engine needs neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.spec import LoadedSpec, load_spec
+from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, sha256_file
+from coolsd_rt.store.manifest import spec_path
+
+VOCABULARY = "vocab.json"  # the name of the word vocabulary in an engine's folder
+PROMPTS = "prompts.txt"  # beside a spec's vocabulary: captions that the target was trained on
+
+
+def load_vocabulary(verified: VerifiedEngine) -> WordVocabulary:
+    """The words that an engine knows."""
+    return WordVocabulary.load(verified.path(VOCABULARY))
+
+
+def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:
+    """The engine on its backend. threads: None is the backend's choice. Raises MissingExtra without the backend."""
+    raise UserError("adapter pending")
+
+
+def find_spec(folder: EngineFolder, spec_file: Path | None = None) -> LoadedSpec:
+    """The spec that an engine was built from, with the very weights it was built from.
+
+    Raises UserError: the spec has moved (say where with `--spec`), or a file's hash is not the manifest's.
+    """
+    path = spec_file or spec_path(folder.folder, folder.manifest)
+    if path is None:
+        found = f"none at {folder.manifest.spec_file}" if folder.manifest.spec_file else "no record of where"
+        raise UserError(
+            "the weights the engine was built from", expected="the spec's file", found=found, fix="give --spec FILE"
+        )
+    loaded = load_spec(path)
+    for key, built in built_from(folder.manifest).items():
+        if key in loaded.files and (found := sha256_file(loaded.files[key])) != built:
+            raise UserError(
+                f"{loaded.files[key]} ({key})",
+                expected=f"the file the engine was built from, SHA-256 {built[:12]}…",
+                found=f"{found[:12]}…",
+                fix=f"build the engine again: coolsd-rt build {path}",
+            )
+    return loaded
+
+
+def built_from(manifest: Manifest) -> Mapping[str, str]:
+    """Spec keys (`target.weights`) and the SHA-256 of the file each named when the engine was built."""
+    return {k: str(v) for stage in manifest.stages.values() for k, v in dict(stage.inputs.get("files") or {}).items()}
+
+
+def open_reference(loaded: LoadedSpec, threads: int | None = None) -> Engine:
+    """The eager PyTorch networks with the spec's weights. Raises MissingExtra without torch."""
+    raise UserError("adapter pending")
+
+
+def default_prompts(loaded: LoadedSpec, vocabulary: WordVocabulary) -> list[str]:
+    """Prompts to try an engine on: the captions beside its vocabulary, else single words of it."""
+    path = loaded.files["condition.vocab"].parent / PROMPTS
+    if path.is_file():
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        if any(lines):
+            return [line for line in lines if line]
+    return [word for word in vocabulary.words if not word.startswith("<")]

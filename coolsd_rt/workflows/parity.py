@@ -1,0 +1,177 @@
+"""Proof of an engine against the eager PyTorch reference, and its receipt in the manifest.
+
+    1. Find the weights that the engine was built from: hashes in the manifest must hold.
+    2. Draw whole pictures on both sides from the same uniforms; measure each decision that fell differently.
+    3. Step every graph along those pictures, beside the reference; measure logits and distributions.
+    4. Judge by the precision's thresholds, and write the receipt.
+
+Knows thresholds. Needs the build extra (torch). Does not know ONNX.
+
+Thresholds. fp32 is the same function to rounding: logits within 1e-3, pixels within 1 of 255, 99% of pictures
+identical to the token, every difference explained by probabilities no more than 1e-3 apart. int8 is another function,
+near the first: mean total variation of P at most 0.05 (8-bit weights alone give 0.012-0.015 on random weights, before
+guidance widens it), pixels within 2 on average; identical pictures and the draft's own distance are reported, not
+judged, since Q may be anything: the law corrects it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.spec import Spec
+from coolsd_rt.store import open_engine, tool_versions
+from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.parity_graphs import GraphParity, compare_graphs
+from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
+
+PICTURES = 32
+_TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a precision has to reach; None is not judged."""
+
+    logit_error: float | None
+    identical_share: float | None
+    decision_error: float | None
+    mean_tv: float | None
+    pixel_error: float
+    pixel_error_is_mean: bool
+
+
+THRESHOLDS = {
+    "fp32": Thresholds(1e-3, 0.99, 1e-3, None, 1.0, False),
+    "int8": Thresholds(None, None, None, 0.05, 2.0, True),
+}
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to hear of the work while it goes on."""
+
+    start: Callable[[int], None] = lambda pictures: None
+    pictures: Callable[[int], None] = lambda done: None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The outcome. `failures` has one line for each threshold that was missed; none means passed."""
+
+    precision: str
+    graphs: GraphParity
+    pictures: PictureParity
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def receipt(self) -> dict[str, Any]:
+        """JSON data for the manifest and for `parity --json`."""
+        p = self.pictures
+        return {
+            "passed": self.passed,
+            "precision": self.precision,
+            "max_logit_error": _number(self.graphs.target.largest),
+            "pictures": p.pictures,
+            "identical": p.identical,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "failures": list(self.failures),
+            "graphs": _number(self.graphs.as_dict()),
+            "whole_pictures": _number(p.as_dict()),
+            "thresholds": asdict(THRESHOLDS[self.precision]),
+            "tools": tool_versions(_TOOLS),
+        }
+
+
+def parity(
+    engine: str | Path,
+    *,
+    pictures: int = PICTURES,
+    prompts: Sequence[str] = (),
+    seed: int = 0,
+    spec_file: Path | None = None,
+    threads: int | None = None,
+    listener: Listener | None = None,
+) -> Parity:
+    """Compare an engine with the reference on `pictures` whole pictures and write the receipt.
+
+    prompts go round until there are enough pictures; none are given: the ones beside the spec's vocabulary.
+    spec_file: the spec, if it is not where the build found it.
+
+    Raises:
+        UserError: no engine, the weights are not the ones it was built from, a bad prompt or number.
+        MissingExtra: torch is not installed.
+        CoolsdError: a broken engine.
+    """
+    listener = listener or Listener()
+    if pictures < 1:
+        raise UserError("pictures", expected="1 or more", found=str(pictures))
+    folder = open_engine(engine)
+    loaded = opening.find_spec(folder, spec_file)
+    reference = opening.open_reference(loaded, threads)
+    verified = folder.verified()
+    vocabulary, tested = opening.load_vocabulary(verified), opening.load_engine(verified, threads)
+    spec = Spec.model_validate(folder.manifest.spec)
+    settings = drawing.settings_of(spec)
+    texts = prompts or opening.default_prompts(loaded, vocabulary)
+    spread = [texts[k * max(1, len(texts) // pictures) % len(texts)] for k in range(pictures)]
+    jobs = [
+        drawing.Job(k, text, drawing.picture_seed(seed, k), *_words(vocabulary.encode(text)))
+        for k, text in enumerate(spread)
+    ]
+    listener.start(pictures)
+    whole = PictureParity()
+    for batch in drawing.batches(jobs, spec.engine.max_batch):
+        compare_pictures(tested, reference, batch, vocabulary, settings, whole)
+        listener.pictures(whole.pictures)
+    first = jobs[: len(whole.codes[0])]
+    graphs = compare_graphs(tested, reference, first, vocabulary, settings, whole.codes[0])
+    outcome = Parity(spec.engine.precision, graphs, whole, judge(spec.engine.precision, graphs, whole))
+    folder.with_receipt(outcome.receipt())
+    return outcome
+
+
+def judge(precision: str, graphs: GraphParity, whole: PictureParity) -> tuple[str, ...]:
+    """One line for each threshold that is missed."""
+    t = THRESHOLDS[precision]
+    image = graphs.image.as_dict()["mean_error" if t.pixel_error_is_mean else "max_error"]
+    share = whole.identical / whole.pictures
+    checks = [
+        ("logits of the target", t.logit_error, graphs.target.largest, "under"),
+        ("logits of the draft", t.logit_error, graphs.draft.largest, "under"),
+        ("pixels", t.pixel_error, image, "at most"),
+        ("mean total variation of P", t.mean_tv, graphs.p.as_dict()["mean_tv"], "at most"),
+        ("probability error where tokens part", t.decision_error, whole.largest_error, "at most"),
+    ]
+    lines = [
+        f"{what}: expected {word} {limit:g}, found {found:.3g}"
+        for what, limit, found, word in checks
+        if limit is not None and not (found < limit or (word == "at most" and found == limit))
+    ]
+    if t.identical_share is not None and share < t.identical_share:
+        lines.append(f"identical pictures: expected at least {t.identical_share:.0%}, found {share:.1%}")
+    if t.decision_error is not None and whole.unexplained:
+        lines.append(f"differences: expected each explained, found {whole.unexplained} that is not")
+    return tuple(lines)
+
+
+def _words(encoded: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    return encoded.ids, encoded.unknown
+
+
+def _number(value: Any) -> Any:
+    """JSON has no infinity and no NaN: a word instead."""
+    if isinstance(value, dict):
+        return {k: _number(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_number(v) for v in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value

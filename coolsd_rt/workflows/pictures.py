@@ -1,0 +1,100 @@
+"""Pixels to files: names in the prompts' order, PNGs with their provenance inside, the contact sheet.
+
+Knows PNG and file names. Does not know engines or how a picture was drawn. A file appears whole under its name or not
+at all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from coolsd_rt import __version__
+from coolsd_rt.store.atomic import disk_errors, write_atomic
+
+Pixels = NDArray[np.uint8]  # RGB [F, F, 3]
+CHUNK = "coolsd-rt"  # keyword of the text chunk that holds the provenance, as JSON
+SHEET = "sheet.png"
+SHEET_LIMIT = 1024  # pictures on one sheet: more could not be told apart, and the canvas would not fit in memory
+_SLUG_BYTES = 80
+_CELL = 128  # a smaller picture is enlarged by a whole factor to about this
+_CAPTION = 16
+_GAP = 8
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a part of a file name: its words in lower case, joined by -, at most 80 bytes of UTF-8."""
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", prompt).lower())
+    text = "-".join(words).encode()[:_SLUG_BYTES].decode(errors="ignore").rstrip("-")
+    return text or "picture"
+
+
+def file_name(index: int, count: int, prompt: str) -> str:
+    """`000-red-apple.png`: the index with at least three digits, as many as the last of `count` needs."""
+    digits = max(3, len(str(count - 1)))
+    return f"{index:0{digits}d}-{slug(prompt)}.png"
+
+
+def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> bytes:
+    """A PNG of RGB pixels. `provenance` (JSON data) becomes a tEXt chunk: ASCII, so any reader shows it."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", f"coolsd-rt {__version__}")
+    if provenance is not None:
+        info.add_text(CHUNK, json.dumps(provenance, allow_nan=False))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def read_provenance(path: Path) -> dict[str, Any] | None:
+    """What `png_bytes` put into a file; None if it is not from here."""
+    with Image.open(path) as image:
+        text = image.info.get(CHUNK)
+    data: dict[str, Any] | None = json.loads(text) if isinstance(text, str) else None
+    return data
+
+
+def write_png(folder: Path, name: str, pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> Path:
+    """Write one PNG under a temporary name, then rename it. Raises CoolsdError: no space, a folder not writable."""
+    path = folder / name
+    data = png_bytes(pixels, provenance)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    return path
+
+
+def sheet(pictures: Sequence[Pixels], captions: Sequence[str], columns: int = 0) -> Pixels:
+    """All pictures of one size on one white page with captions, uint8 [H, W, 3]. columns 0: about square."""
+    side = pictures[0].shape[0]
+    cell = side * max(1, _CELL // side)
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    step_x, step_y = cell + _GAP, cell + _CAPTION + _GAP
+    page = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    for k, (pixels, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = _GAP + k % columns * step_x, _GAP + k // columns * step_y
+        picture = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.LANCZOS)
+        page.paste(picture, (x, y))
+        pen.text((x, y + cell + 1), _fit(pen, font, caption, cell), fill="#444", font=font)
+    return np.asarray(page)
+
+
+def _fit(pen: ImageDraw.ImageDraw, font: Any, text: str, width: int) -> str:
+    text = " ".join(text.split())
+    if pen.textlength(text, font=font) <= width:
+        return text
+    while text and pen.textlength(text + "…", font=font) > width:
+        text = text[:-1]
+    return text.rstrip() + "…"

@@ -1,0 +1,146 @@
+"""A transformer layer in the words that ONNX has an operator for, with the weights of `models.layers`.
+
+The eager networks say the same with indexed writes and paired rotations; here a step is RotaryEmbedding,
+TensorScatter into the caches and Attention with a bool mask. Weights are kept as [in, out] and equal inputs share one
+matrix, which is one node instead of three. Knows no embeddings, heads or sampling. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coolsd_rt.export.ops import tensor_scatter
+from coolsd_rt.models.layers import Attention, FeedForward, Layer, RMSNorm
+
+Caches = tuple[Tensor, ...]  # k_0, v_0, k_1, v_1, ...
+
+
+class At(NamedTuple):
+    """Where a step's S positions stand, shared by all layers: first slot int64 [R], RoPE rows int64 [R, S] and, for
+    cached attention, what each position sees, bool [R, 1, S, T]."""
+
+    pos: Tensor
+    turn: Tensor
+    mask: Tensor
+
+
+class Angles(nn.Module):
+    """The RoPE table as two initializers."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("cos", table[..., 0].clone())
+        self.register_buffer("sin", table[..., 1].clone())
+
+    def turn(self, x: Tensor, rows: Tensor) -> Tensor:
+        """x [R, H, S, D] turned by the table's rows int64 [R, S]."""
+        return torch.onnx.ops.rotary_embedding(x, self.cos, self.sin, rows, interleaved=True)
+
+    def at(self, pos: Tensor, size: int, capacity: int, shift: int = 0) -> At:
+        """Past its end the table's last row is read: only padding stands there."""
+        slots = pos[:, None] + torch.arange(size)
+        mask = torch.arange(capacity) <= slots[:, None, :, None]
+        return At(pos, (slots + shift).clamp(max=self.cos.shape[0] - 1), mask)
+
+
+class Matrix(nn.Module):
+    """x @ [in, out]: one MatMul, in the layout that weight-only precision wants."""
+
+    def __init__(self, *linears: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.cat([m.weight for m in linears]).detach().T.contiguous(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+class Norm(nn.Module):
+    """RMSNormalization with its scale."""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(norm.weight.detach(), requires_grad=False), norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+class AttentionBlock(nn.Module):
+    """Attention of new positions to a cache that they were just written into."""
+
+    def __init__(self, source: Attention, angles: Angles) -> None:
+        super().__init__()
+        self.heads = source.heads
+        self.wqkv, self.wo = Matrix(source.wqkv), Matrix(source.wo)
+        self.angles = angles
+
+    def qkv(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[R, S, C] -> q, k (turned), v, each [R, H, S, D]."""
+        heads = self.wqkv(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
+        qk, v = heads.split((2 * self.heads, self.heads), dim=1)
+        q, k = self.angles.turn(qk, turn).split((self.heads, self.heads), dim=1)
+        return q, k, v
+
+    def join(self, y: Tensor) -> Tensor:
+        """[R, H, S, D] -> [R, S, C]."""
+        return cast(Tensor, self.wo(y.transpose(1, 2).flatten(2)))
+
+    def forward(self, x: Tensor, at: At, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k_new, v_new = self.qkv(x, at.turn)
+        k, v = tensor_scatter(k, k_new, at.pos), tensor_scatter(v, v_new, at.pos)
+        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=at.mask)), k, v
+
+
+class FeedForwardBlock(nn.Module):
+    """SwiGLU with w1 and w3 in one matrix."""
+
+    def __init__(self, source: FeedForward) -> None:
+        super().__init__()
+        self.w13, self.w2 = Matrix(source.w1, source.w3), Matrix(source.w2)
+        self.width = source.w1.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.w13(x).split((self.width, self.width), dim=-1)
+        return cast(Tensor, self.w2(F.silu(gate) * up))
+
+
+class LayerBlock(nn.Module):
+    """One layer; an EAGLE layer has no norm before its attention."""
+
+    def __init__(self, source: Layer, angles: Angles) -> None:
+        super().__init__()
+        norm = source.attention_norm
+        self.attention_norm = Norm(norm) if isinstance(norm, RMSNorm) else nn.Identity()
+        self.attention = AttentionBlock(source.attention, angles)
+        self.ffn_norm, self.feed_forward = Norm(source.ffn_norm), FeedForwardBlock(source.feed_forward)
+
+    def forward(self, x: Tensor, at: At, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, k, v = self.attention(self.attention_norm(x), at, k, v)
+        return self.after(x + y), k, v
+
+    def after(self, x: Tensor) -> Tensor:
+        """The residual branch behind attention."""
+        return x + cast(Tensor, self.feed_forward(self.ffn_norm(x)))
+
+
+class Stack(nn.Module):
+    """All layers of a model over their caches."""
+
+    def __init__(self, layers: Sequence[nn.Module], angles: Angles) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([LayerBlock(cast(Layer, layer), angles) for layer in layers])
+
+    def forward(self, x: Tensor, at: At, caches: Caches) -> tuple[Tensor, Caches]:
+        out: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            x, k, v = layer(x, at, caches[2 * i], caches[2 * i + 1])
+            out += [k, v]
+        return x, tuple(out)

@@ -1,0 +1,63 @@
+"""Two torch operators that stand for one ONNX operator each, where torch itself would export something else.
+
+`tensor_scatter`: torch's own indexed writes become ScatterND, which is right, but not in place. `kth_largest`: torch
+wants k as a Python number, the graph takes it as an input.
+
+Each has an eager body, so that a graph module runs and can be compared before it is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from onnxscript.onnx_opset import opset24
+from torch import Tensor
+
+OPSET = 24
+Translation = Mapping[Any, Callable[..., Any]]
+
+
+@torch.library.custom_op("coolsd::tensor_scatter", mutates_args=())
+def tensor_scatter(past: Tensor, update: Tensor, start: Tensor) -> Tensor:
+    """past [R, H, T, D] with update [R, H, S, D] written at rows start[r] .. start[r] + S - 1."""
+    out = past.clone()
+    rows = torch.arange(past.shape[0])[:, None]
+    slots = start[:, None] + torch.arange(update.shape[2])
+    out.transpose(1, 2)[rows, slots] = update.transpose(1, 2)
+    return out
+
+
+@tensor_scatter.register_fake
+def _(past: Tensor, update: Tensor, start: Tensor) -> Tensor:
+    return torch.empty_like(past)
+
+
+@torch.library.custom_op("coolsd::kth_largest", mutates_args=())
+def kth_largest(x: Tensor, k: Tensor) -> Tensor:
+    """x [..., V], k int64 [1] in 1..V -> the k-th largest of each row [..., 1]."""
+    return x.topk(int(k), dim=-1).values[..., -1:].clone()
+
+
+@kth_largest.register_fake
+def _(x: Tensor, k: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], 1))
+
+
+def _tensor_scatter_onnx(past: Any, update: Any, start: Any) -> Any:
+    return opset24.TensorScatter(past, update, start, axis=-2, mode="linear")
+
+
+def _kth_largest_onnx(x: Any, k: Any) -> Any:
+    values, _ = opset24.TopK(x, k, axis=-1, largest=1, sorted=1)
+    minus_one = opset24.Constant(value_ints=[-1])
+    return opset24.Slice(values, minus_one, opset24.Constant(value_ints=[2**62]), minus_one)
+
+
+def translations() -> Translation:
+    """For `torch.onnx.export(custom_translation_table=...)`."""
+    return {
+        torch.ops.coolsd.tensor_scatter.default: _tensor_scatter_onnx,
+        torch.ops.coolsd.kth_largest.default: _kth_largest_onnx,
+    }

@@ -1,0 +1,112 @@
+"""A torch module of the contract to an ONNX model of the contract.
+
+Knows torch.onnx. Does not know which model it is given, nor what precision it will have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from coolsd_rt.contract import GraphContract, TensorSpec
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.export.ops import OPSET, translations
+
+# Sizes of the example that is traced. All differ, and none is 0 or 1, which a tracer takes for constants.
+EXAMPLE = {"M": 2, "R": 4, "S": 3, "T": 24}
+_DTYPES = {"int64": torch.int64, "float32": torch.float32, "uint8": torch.uint8}
+
+
+def example(spec: TensorSpec) -> Tensor:
+    """Ones of the spec's shape: valid as ids, positions, counts and k alike."""
+    return torch.ones([EXAMPLE[n] if isinstance(n, str) else n for n in spec.shape], dtype=_DTYPES[spec.dtype])
+
+
+def _dynamic(spec: TensorSpec, dims: Mapping[str, Any]) -> dict[int, Any]:
+    return {i: dims[n] for i, n in enumerate(spec.shape) if isinstance(n, str)}
+
+
+def _dims(contract: GraphContract) -> dict[str, Any]:
+    """One torch dimension a name; where images and rows meet, rows are twice the images."""
+    names = {n for spec in contract.inputs for n in spec.shape if isinstance(n, str)}
+    dims: dict[str, Any] = {n: torch.export.Dim(n, min=1) for n in sorted(names)}
+    if {"M", "R"} <= names:
+        dims["R"] = 2 * dims["M"]
+    return dims
+
+
+def _is_cache(spec: TensorSpec) -> bool:
+    return "T" in spec.shape
+
+
+def _nest(contract: GraphContract, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Values in the order of the inputs, the caches as one tuple at the end."""
+    plain = [v for s, v in zip(contract.inputs, values, strict=True) if not _is_cache(s)]
+    caches = tuple(v for s, v in zip(contract.inputs, values, strict=True) if _is_cache(s))
+    return (*plain, caches) if caches else tuple(plain)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks on stdout, in warnings and in logs; none of it is for the user of a build."""
+    loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [x.level for x in loggers]
+    for x in loggers:
+        x.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for x, level in zip(loggers, levels, strict=True):
+            x.setLevel(level)
+
+
+def to_onnx(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
+    """Export `module`, whose forward takes the contract's inputs in order (caches as one tuple) and returns its outputs.
+
+    Raises:
+        CoolsdError: torch could not export it.
+    """
+    dims = _dims(contract)
+    args = _nest(contract, [example(s) for s in contract.inputs])
+    shapes = _nest(contract, [_dynamic(s, dims) for s in contract.inputs])
+    try:
+        with _quiet(), torch.no_grad():
+            traced = torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
+            program = torch.onnx.export(
+                traced,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[s.name for s in contract.inputs],
+                output_names=[s.name for s in contract.outputs],
+                custom_translation_table=dict(translations()),
+                optimize=True,
+                verbose=False,
+            )
+    except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise CoolsdError(f"exporting {type(module).__name__}", expected="a graph", found=first) from error
+    if program is None:
+        raise CoolsdError(f"exporting {type(module).__name__}", expected="a graph", found="nothing")
+    model: onnx.ModelProto = program.model_proto
+    _name_dims(model, contract)
+    return model
+
+
+def _name_dims(model: onnx.ModelProto, contract: GraphContract) -> None:
+    """Varying dimensions get the contract's names: the tracer's own are formulas (2*M), or u0."""
+    values = [*zip(model.graph.input, contract.inputs, strict=False), *zip(model.graph.output, contract.outputs, strict=False)]
+    for value, spec in values:
+        for dim, name in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
+            if isinstance(name, str) and not dim.HasField("dim_value"):
+                dim.dim_param = name
+    del model.graph.value_info[:]

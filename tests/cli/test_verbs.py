@@ -1,0 +1,195 @@
+"""validate, schema, inspect, doctor: what they say, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coolsd_rt.spec import load_spec
+from coolsd_rt.spec.schema import schema_text
+from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file, tool_versions
+from tests.cli.conftest import Cli
+
+SPEC = """\
+version: 1
+name: toy
+target: {model: llamagen, weights: target.safetensors}
+draft: {model: eagle, weights: draft.safetensors, length: 5}
+image: {tokenizer: vq, weights: vq.safetensors}
+condition: {kind: words, vocab: vocab.json}
+schedule: {kind: exponential, delta: 1.1}
+"""
+
+
+def weights() -> bytes:
+    header = json.dumps({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    return len(header).to_bytes(8, "little") + header + b"\0"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    for name in ("target", "draft", "vq"):
+        (tmp_path / f"{name}.safetensors").write_bytes(weights())
+    (tmp_path / "vocab.json").write_text("{}")
+    path = tmp_path / "toy.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture
+def engine(spec: Path, tmp_path: Path) -> EngineFolder:
+    loaded = load_spec(spec)
+    store = Store(tmp_path / "engines")
+    files = {key: sha256_file(path) for key, path in loaded.files.items()}
+
+    def produce(folder: Path) -> None:
+        (folder / "target.onnx").write_bytes(b"graph")
+
+    stage = store.stage(Stage("target", files=files), produce)
+    return store.assemble(
+        [stage],
+        name="toy",
+        spec=loaded.spec.resolved(),
+        build_view=loaded.spec.build_view(),
+        tools=tool_versions(["numpy"]),
+        contract={},
+        spec_file=spec,
+    )
+
+
+def test_validate(cli: Cli, spec: Path) -> None:
+    result = cli("validate", spec)
+    assert (result.code, result.out, result.err) == (0, f"{spec}: valid\n", "")
+    document = cli("validate", spec, "--json").json
+    assert document["valid"] is True
+    assert document["spec"]["sampling"]["temperature"] == 1.0
+    assert document["files"]["image.weights"].endswith("vq.safetensors")
+
+
+def test_validate_says_everything(cli: Cli, spec: Path) -> None:
+    spec.write_text(SPEC.replace("length: 5", "length: 0").replace("delta: 1.1", "delta: .nan"))
+    result = cli("validate", spec)
+    assert result.code == 2
+    assert result.err == (
+        f"error: {spec}:4: draft.length: expected a whole number >= 1, found 0\n"
+        f"error: {spec}:7: schedule.delta: expected a finite number, found NaN\n"
+    )
+    document = cli("validate", spec, "--json").json
+    assert [p["found"] for p in document["problems"]] == ["0", "NaN"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"\x80\x04K\x01.", "a pickle"), (weights()[:-1], "a truncated one"), (b"", "an empty file")],
+)
+def test_validate_looks_at_weights(cli: Cli, spec: Path, data: bytes, message: str) -> None:
+    (spec.parent / "vq.safetensors").write_bytes(data)
+    result = cli("validate", spec)
+    assert result.code == 2
+    assert f"vq.safetensors: expected a whole safetensors file, found {message}" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_validate_looks_at_the_vocabulary(cli: Cli, spec: Path) -> None:
+    (spec.parent / "vocab.json").write_text("{")
+    result = cli("validate", spec)
+    assert result.code == 2
+    assert f"{spec}:6: condition.vocab: expected a JSON file" in result.err
+
+
+def test_schema(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "spec.schema.json"
+    assert cli("schema", "--out", path, "--check").code == 1
+    assert not path.exists()
+    assert cli("schema", "--out", path).out == f"{path}: written\n"
+    assert path.read_text() == schema_text()
+    assert cli("schema", "--out", path, "--check", "--json").json == {
+        "file": str(path),
+        "current": True,
+        "written": False,
+    }
+    path.write_text("{}")
+    result = cli("schema", "--out", path, "--check")
+    assert result.code == 1
+    assert "expected today's schema, found another version; run: coolsd-rt schema" in result.err
+
+
+def test_inspect(cli: Cli, engine: EngineFolder, tmp_path: Path) -> None:
+    result = cli("inspect", tmp_path / "engines" / "toy", "--verify")
+    assert result.code == 0
+    for word in ("toy", engine.manifest.fingerprint, "target.onnx", "fp32", "stale: no", "every hash holds"):
+        assert word in result.out
+    document = cli("inspect", engine.folder, "--json").json
+    assert document["stale"] is False
+    assert document["reasons"] == []
+    assert document["fingerprint"] == engine.manifest.fingerprint
+    assert document["spec"]["name"] == "toy"
+
+
+def test_inspect_says_why_stale(cli: Cli, engine: EngineFolder, spec: Path, tmp_path: Path) -> None:
+    spec.write_text(SPEC.replace("length: 5", "length: 6").replace("delta: 1.1", "delta: 1.2"))
+    (spec.parent / "vq.safetensors").write_bytes(weights() + b"")
+    (spec.parent / "target.safetensors").write_bytes(b"changed")
+    (spec.parent / "draft.safetensors").unlink()
+    result = cli("inspect", tmp_path / "engines" / "toy")
+    assert result.code == 0, "stale is an answer, not a failure"
+    assert "stale: yes" in result.out
+    assert "spec draft.length: 5 -> 6" in result.out
+    assert "file target.weights:" in result.out
+    assert "file draft.weights:" in result.out
+    assert "image.weights" not in result.out
+    assert "run-time schedule.delta: 1.1 -> 1.2 (run-time: rebuilds nothing)" in result.out
+    other = tmp_path / "other.yaml"
+    other.write_text(SPEC.replace("delta: 1.1", "delta: 7"))
+    kinds = {r["kind"] for r in cli("inspect", engine.folder, "--spec", other, "--json").json["reasons"]}
+    assert kinds == {"run-time", "file"}
+
+
+def test_inspect_loads_nothing_unless_asked_to_verify(cli: Cli, engine: EngineFolder) -> None:
+    (engine.folder / "target.onnx").write_bytes(b"tampered")
+    assert cli("inspect", engine.folder).code == 0
+    result = cli("inspect", engine.folder, "--verify", "--json")
+    assert result.code == 1
+    assert "target.onnx was changed" in result.json["error"]
+
+
+def test_inspect_without_its_spec(cli: Cli, engine: EngineFolder, spec: Path) -> None:
+    spec.unlink()
+    assert "give --spec FILE" in cli("inspect", engine.folder).out
+
+
+def test_inspect_nothing(cli: Cli, tmp_path: Path) -> None:
+    result = cli("inspect", tmp_path / "none")
+    assert result.code == 2
+    assert "expected an engine" in result.err
+
+
+def test_doctor(cli: Cli, tmp_path: Path) -> None:
+    text = cli("doctor", "--out", tmp_path).out
+    for word in ("python", "onnxruntime", "torch", "cpu", "disk", "gpu", "run engines:"):
+        assert word in text
+    document = cli("doctor", "--json").json
+    by_name = {f["what"]: f for f in document["findings"]}
+    assert by_name["python"]["status"] == "ok"
+    assert document["can_build"] <= document["can_run"]
+
+
+def test_doctor_names_the_line_that_installs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n in ("torch", "onnxruntime") else real(n, *a)
+    )
+    document = cli("doctor", "--json").json
+    by_name = {f["what"]: f for f in document["findings"]}
+    assert by_name["torch"] == {
+        "what": "torch",
+        "status": "missing",
+        "detail": "needed to build, and for parity",
+        "fix": "pip install 'coolsd-rt[build]'",
+    }
+    assert by_name["onnxruntime"]["fix"] == "pip install 'coolsd-rt[cpu]'"
+    assert document["can_run"] is document["can_build"] is False

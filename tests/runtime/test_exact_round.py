@@ -1,0 +1,127 @@
+"""The real round, enumerated: every path through all of its draws, against an independent account of the method.
+
+For each leaf of `tests.runtime.tree` the round is run at both ends of the leaf's box of uniforms and has to draw the
+leaf's picture, in the leaf's number of rounds, both times. Then its output law is the leaves' law up to 2e-12 a draw,
+and that law is compared with the closed form of `coolsd_rt.law.exact` and, where the method is lossless, with P.
+All leaves run as one ragged batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from coolsd_rt.law import RESAMPLERS, Law, Resampler, exact, make_omegas
+from coolsd_rt.runtime import RoundRecord, Sampling, State, decode
+from tests.runtime.fakes import FakeSession, Tables, dims
+from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
+
+OMEGAS = {
+    "none": make_omegas("none", 3),
+    "exponential": make_omegas("exponential", 3, delta=1.1),
+    "floor": make_omegas("exponential", 3, delta=1.1, floor=1.0),
+    "uniform": make_omegas("uniform", 2, delta=1.5),
+    "below": (0.3, 0.8, 1.0),
+    "plain": (),
+}
+LAWS = [
+    pytest.param(Law(omegas, resampler), id=f"{name}-{resampler}")
+    for (name, omegas), resampler in itertools.product(OMEGAS.items(), RESAMPLERS)
+]
+SHAPES = [pytest.param(3, 5, False, id="V3-N5"), pytest.param(4, 4, True, id="V4-N4-zeros")]
+
+
+@functools.cache
+def tables(vocab: int, tokens: int, zeros: bool) -> Tables:
+    return Tables.random(vocab, tokens, seed=vocab, zeros=zeros)
+
+
+@functools.cache
+def enumerated(law: Law, vocab: int, tokens: int, zeros: bool) -> list[Leaf]:
+    t = tables(vocab, tokens, zeros)
+    return leaves(t.p, t.q, Method(law.omegas, law.resampler), tokens)
+
+
+@pytest.mark.parametrize(("vocab", "tokens", "zeros"), SHAPES)
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("upper", [False, True], ids=["low", "high"])
+def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upper: bool) -> None:
+    found = enumerated(law, vocab, tokens, zeros)
+    counters: list[State] = []
+
+    def invariants(state: State, record: RoundRecord) -> None:
+        assert (state.cached == state.committed - 1).all()
+        assert (state.committed <= vocab_dims.positions).all()
+        if law.length and record.valid.any():
+            fresh = (state.cached - state.drafted)[record.active]
+            assert (fresh == record.accepted[record.active] + 1).all()
+        counters.append(state)
+
+    vocab_dims = dims(vocab, tokens)
+    session = FakeSession(tables(vocab, tokens, zeros), vocab_dims, len(found))
+    uniforms = probes(found, tokens, law.length, upper)
+    result = decode(session, law, Sampling(), uniforms, on_round=invariants)
+
+    assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+    assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
+    assert int(result.statistics.accepts.sum()) == sum(leaf.accepted for leaf in found)
+    assert result.statistics.degenerate == sum(leaf.degenerate for leaf in found)
+    assert len(counters) == max(leaf.rounds for leaf in found)
+
+
+@pytest.mark.parametrize(("vocab", "tokens", "zeros"), SHAPES)
+@pytest.mark.parametrize("law", LAWS)
+def test_the_leaves_are_the_closed_form(law: Law, vocab: int, tokens: int, zeros: bool) -> None:
+    found, t = enumerated(law, vocab, tokens, zeros), tables(vocab, tokens, zeros)
+    assert sum(leaf.volume for leaf in found) == pytest.approx(1.0, abs=1e-12)
+    drawn = output_law(found)
+    assert exact.total_variation(drawn, exact.image_law(t.p, t.q, law, tokens)) < 1e-12
+
+    distance = exact.total_variation(drawn, exact.target_law(t.p, tokens))
+    lossless_by = {"optimal": max(law.omegas, default=1.0) <= 1, "residual": set(law.omegas) <= {1.0}}
+    if not law.omegas or lossless_by.get(law.resampler, False):
+        assert distance < 1e-12
+    else:
+        assert distance > 1e-3
+
+
+@pytest.mark.parametrize("resampler", RESAMPLERS)
+def test_every_leaf_is_drawn_on_torch(resampler: Resampler) -> None:
+    law = Law(OMEGAS["exponential"], resampler)
+    found = enumerated(law, 3, 5, False)
+    for upper in (False, True):
+        session = FakeSession(tables(3, 5, False), dims(3, 5), len(found), library="torch")
+        result = decode(session, law, Sampling(), probes(found, 5, 3, upper))
+        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+
+
+def test_forced_tokens_are_enumerated_too() -> None:
+    """A forced middle: its position never rejects, whatever omega, and the rest keeps its law."""
+    law, forced, tokens = Law((0.4, 0.4, 0.4)), (-1, 2, -1, 0, -1), 5
+    t = tables(3, tokens, False)
+    found = leaves(t.p, t.q, Method(law.omegas, law.resampler, forced), tokens)
+    for upper in (False, True):
+        session = FakeSession(t, dims(3, tokens), len(found))
+        result = decode(session, law, Sampling(), probes(found, tokens, 3, upper), forced)
+        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+        assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
+
+    def pinned(context: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return t.p(context) if forced[len(context)] < 0 else np.eye(3)[forced[len(context)]]
+
+    assert exact.total_variation(output_law(found), exact.target_law(pinned, tokens)) < 1e-12
+
+
+def test_p_equal_q_is_degenerate_and_harmless() -> None:
+    """With P = Q the classic residual has no mass below omega 1: the fallback is P, and it is counted."""
+    t = tables(3, 5, False)
+    same = Tables(t.target[0], t.target[0])
+    law = Law((0.5, 0.5, 0.5), "residual")
+    found = leaves(same.p, same.q, Method(law.omegas, law.resampler), 5)
+    result = decode(FakeSession(same, dims(3, 5), len(found)), law, Sampling(), probes(found, 5, 3, False))
+    assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+    assert result.statistics.degenerate == sum(leaf.degenerate for leaf in found) > 0
+    assert exact.total_variation(output_law(found), exact.target_law(same.p, 5)) < 1e-12

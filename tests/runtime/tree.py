@@ -1,0 +1,118 @@
+"""Every way a picture can be drawn, as boxes of uniforms: an account of the method that shares no line with the code.
+
+A leaf is one path through all draws: for each number the round would use, the interval that leads down this path, and
+the picture at its end. The leaves' volumes sum to 1. So if the real round, fed the lower ends of a leaf's intervals and
+again the upper ends, draws that leaf's picture both times, for every leaf, then its law is the leaves' law.
+
+Plain NumPy and Python after method.md: distributions as lists, intervals as running sums. V and N must be tiny.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Context = tuple[int, ...]
+Floats = NDArray[np.float64]
+Model = Callable[[Context], Floats]
+Key = tuple[int, int, int]  # image position, window offset, purpose (draft 0, accept 1, resample 2)
+Box = tuple[tuple[Key, float, float], ...]
+
+EDGE = 1e-12  # how far inside an interval the probes lie
+THIN = 4 * EDGE  # narrower intervals are roundings, not branches
+
+
+@dataclass(frozen=True)
+class Leaf:
+    codes: Context
+    box: Box
+    rounds: int
+    accepted: int
+    degenerate: int
+
+    @property
+    def volume(self) -> float:
+        return float(np.prod([high - low for _, low, high in self.box]))
+
+
+@dataclass(frozen=True)
+class Method:
+    """The law, spelled out a second time."""
+
+    omegas: tuple[float, ...]
+    resampler: str = "optimal"
+    forced: Context | None = None
+
+    def fixed(self, n: int) -> int | None:
+        return None if self.forced is None or self.forced[n] < 0 else self.forced[n]
+
+    def after_rejection(self, p: Floats, q: Floats, omega: float) -> tuple[Floats, bool]:
+        capped = np.array([min(b, omega * a) for a, b in zip(p, q, strict=True)])
+        left = {"optimal": np.maximum(p - capped, 0), "residual": np.maximum(p - q, 0), "target": p}[self.resampler]
+        return (p, True) if left.sum() < 1e-6 else (left / left.sum(), False)
+
+
+def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Leaf]:
+    """All leaves of a picture of `tokens` tokens."""
+
+    def point(model: Model, context: Context) -> Floats:
+        fixed = method.fixed(len(context))
+        law = model(context)
+        return law if fixed is None else np.eye(len(law))[fixed]
+
+    def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
+        low = 0.0
+        for x, weight in enumerate(law):
+            if weight > THIN:
+                yield x, ((key, low, low + weight),)
+            low += weight
+
+    def picture(codes: Context, box: Box, rounds: int, accepted: int, degenerate: int) -> Iterator[Leaf]:
+        if len(codes) == tokens:
+            yield Leaf(codes, box, rounds, accepted, degenerate)
+            return
+        length = min(len(method.omegas), tokens - len(codes) - 1)
+        for new, more, kept, bad in window(codes, (), (), length):
+            yield from picture(codes + new, box + more, rounds + 1, accepted + kept, degenerate + bad)
+
+    def window(codes: Context, done: Context, box: Box, length: int) -> Iterator[tuple[Context, Box, int, int]]:
+        i, context = len(done), codes + done
+        n = len(context)
+        p = point(target, context)
+        if i == length:
+            yield from (((*done, x), box + b, i, 0) for x, b in draw(p, (n, i, 2)))
+            return
+        q, omega = point(draft, context), method.omegas[i]
+        for x, drawn in draw(q, (n, i, 0)):
+            rate = 1.0 if method.fixed(n) is not None else min(1.0, omega * p[x] / q[x])
+            if rate > THIN:
+                yield from window(codes, (*done, x), (*box, *drawn, ((n, i, 1), 0.0, rate)), length)
+            if 1 - rate > THIN:
+                law, bad = method.after_rejection(p, q, omega)
+                rejected = (*box, *drawn, ((n, i, 1), rate, 1.0))
+                yield from (((*done, y), rejected + b, i, int(bad)) for y, b in draw(law, (n, i, 2)))
+
+    return [
+        leaf
+        for x, box in draw(point(target, ()), (0, 0, 2))
+        for leaf in picture((x,), box, 0, 0, 0)
+    ]  # fmt: skip
+
+
+def probes(found: list[Leaf], tokens: int, length: int, upper: bool) -> Floats:
+    """The uniforms [leaves, tokens, length + 1, 3] of every leaf's lower or upper corner; unused numbers are 0.5."""
+    table = np.full((len(found), tokens, length + 1, 3), 0.5)
+    for row, leaf in enumerate(found):
+        for key, low, high in leaf.box:
+            table[(row, *key)] = min(high - EDGE, 1 - 2**-53) if upper else (low + EDGE if low else 0.0)
+    return table
+
+
+def output_law(found: list[Leaf]) -> dict[Context, float]:
+    law: dict[Context, float] = {}
+    for leaf in found:
+        law[leaf.codes] = law.get(leaf.codes, 0.0) + leaf.volume
+    return law

@@ -1,0 +1,114 @@
+"""What is build-time and what is run-time, round trips, and the schema that editors use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from coolsd_rt.spec import Spec, load_spec
+from coolsd_rt.spec import model as spec_model
+from coolsd_rt.spec.model import BUILD_TIME, FILE_KEYS, RUN_TIME
+from coolsd_rt.spec.schema import schema_text
+from coolsd_rt.spec.source import parse
+from tests.spec.conftest import GOOD
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+
+
+def good() -> dict[str, Any]:
+    data: dict[str, Any] = parse(GOOD.encode()).data
+    return data
+
+
+def test_every_section_is_build_time_or_run_time() -> None:
+    assert set(Spec.model_fields) == {"version", "name", *BUILD_TIME, *RUN_TIME}
+    assert not set(BUILD_TIME) & set(RUN_TIME)
+
+
+def test_views() -> None:
+    spec = Spec.model_validate(good())
+    assert set(spec.run_view()) == set(RUN_TIME)
+    assert set(spec.build_view()) == set(BUILD_TIME)
+    assert "weights" not in json.dumps(spec.build_view())
+    assert set(spec.file_names()) == set(FILE_KEYS)
+    assert spec.build_view()["draft"] == {"model": "eagle", "length": 5}
+
+
+numbers = st.floats(0, 100)
+floors = st.none() | numbers
+schedules = st.one_of(
+    st.fixed_dictionaries(
+        {"kind": st.just("exponential"), "delta": numbers}, optional={"nu": numbers, "floor": floors}
+    ),
+    st.fixed_dictionaries({"kind": st.just("linear"), "delta": numbers}, optional={"floor": floors}),
+    st.fixed_dictionaries({"kind": st.just("uniform"), "delta": numbers}, optional={"floor": floors}),
+    st.just({"kind": "none"}),
+    st.fixed_dictionaries({"kind": st.just("custom"), "values": st.lists(numbers, min_size=5, max_size=5)}),
+)
+
+
+@settings(max_examples=50)
+@given(schedules, st.floats(1, 20), st.integers(0, 20000))
+def test_resolved_is_a_fixed_point_and_satisfies_the_schema(schedule: dict[str, Any], cfg: float, k: int) -> None:
+    data = good() | {"schedule": schedule, "sampling": {"cfg_scale": cfg, "top_k": k}}
+    jsonschema.validate(data, json.loads(schema_text()))
+    spec = Spec.model_validate(data)
+    again = Spec.model_validate(json.loads(json.dumps(spec.resolved())))
+    assert again == spec
+    assert again.resolved() == spec.resolved()
+    jsonschema.validate(spec.resolved(), json.loads(schema_text()))
+
+
+def test_floor_defaults() -> None:
+    def floor(**schedule: Any) -> float | None:
+        resolved: dict[str, Any] = Spec.model_validate(good() | {"schedule": schedule}).resolved()["schedule"]
+        value: float | None = resolved["floor"]
+        return value
+
+    assert floor(kind="exponential", delta=1.1) == 1.0
+    assert floor(kind="exponential", delta=1.1, floor=None) is None
+    assert floor(kind="linear", delta=1.1) == 1.0
+    assert floor(kind="uniform", delta=1.1) is None
+    assert floor(kind="custom", values=[1.0] * 5) is None
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    spec = Spec.model_validate(good())
+    with pytest.raises(ValidationError):
+        spec.draft.length = 9  # type: ignore[misc]
+
+
+def test_schema_is_current() -> None:
+    assert (PIPELINES / "spec.schema.json").read_text() == schema_text(), "run: coolsd-rt schema"
+
+
+def test_schema_refuses_what_the_models_refuse() -> None:
+    schema = json.loads(schema_text())
+    for change in (
+        {"draft": {"model": "eagle", "weights": "x", "length": 0}},
+        {"extra": 1},
+        {"schedule": {"kind": "x"}},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(good() | change, schema)
+
+
+def test_every_key_is_described() -> None:
+    """Field descriptions are the reference documentation."""
+    for section in vars(spec_model).values():
+        if isinstance(section, type) and issubclass(section, BaseModel) and section is not Spec:
+            for name, info in section.model_fields.items():
+                assert info.description or name == "kind", f"{section.__name__}.{name}"
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_specs_are_valid(path: Path) -> None:
+    assert path.read_text().startswith("# yaml-language-server: $schema=spec.schema.json\n")
+    assert load_spec(path, check_files=False).spec.name == path.stem

@@ -1,0 +1,101 @@
+"""Train the demo's models: `python tools/train_emoji.py STAGE`.
+
+Needs the `build` and `train` extras and the font: `pip install -e .[build,train]` and
+`apt-get install fonts-noto-color-emoji`. Every stage resumes from its last checkpoint and takes a seed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools.emoji import data  # noqa: E402  (the path above makes the checkout importable without an install)
+from tools.emoji.common import Workspace  # noqa: E402
+
+COUNT = 512
+
+
+@click.group(context_settings={"show_default": True})
+@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "data" / "emoji", help="Checkpoints and logs.")
+@click.option("--release", type=click.Path(path_type=Path), default=ROOT / "pipelines" / "emoji", help="Finished weights.")
+@click.option("--font", default=None, help="NotoColorEmoji.ttf, if it is not where Debian puts it.")
+@click.option("--device", default="cpu", help="cpu or cuda.")
+@click.option("--seed", default=0)
+@click.pass_context
+def main(ctx: click.Context, work: Path, release: Path, font: str | None, device: str, seed: int) -> None:
+    """Train the emoji demo, one stage at a time, in the order the stages are listed."""
+    try:
+        glyphs = data.render(data.find_font(font))
+    except FileNotFoundError as error:
+        raise click.UsageError(str(error)) from error
+    chosen = data.choose(glyphs, COUNT)
+    ctx.obj = {"work": Workspace(work, release), "all": glyphs, "chosen": chosen, "device": device, "seed": seed}
+
+
+@main.command("vq")
+@click.option("--steps", default=1500)
+@click.option("--batch", default=32)
+@click.option("--lr", default=2e-3)
+@click.pass_obj
+def vq(obj: dict, steps: int, batch: int, lr: float) -> None:
+    """The image tokenizer."""
+    from tools.emoji import train_vq
+
+    position = {c: i for i, c in enumerate(obj["all"].captions)}
+    chosen = np.array([position[c] for c in obj["chosen"].captions])
+    train_vq.train(
+        obj["work"], obj["all"], chosen, steps=steps, batch=batch, lr=lr, seed=obj["seed"], device=obj["device"]
+    )
+
+
+@main.command("target")
+@click.option("--steps", default=3400)
+@click.option("--batch", default=32)
+@click.option("--lr", default=4e-3)
+@click.option("--pool", default=64, help="Tokenisations kept per glyph.")
+@click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
+@click.pass_obj
+def target(obj: dict, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
+    """The target network."""
+    from tools.emoji import train_target
+
+    train_target.train(
+        obj["work"], obj["chosen"], steps=steps, batch=batch, lr=lr, pool=pool, seed=obj["seed"],
+        device=obj["device"], fuse=fuse,
+    )  # fmt: skip
+
+
+@main.command("draft")
+@click.option("--steps", default=900)
+@click.option("--batch", default=32)
+@click.option("--lr", default=3e-3)
+@click.option("--pool", default=64, help="Tokenisations kept per glyph.")
+@click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
+@click.pass_obj
+def draft(obj: dict, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
+    """The EAGLE head, distilled from the target."""
+    from tools.emoji import train_draft
+
+    train_draft.train(
+        obj["work"], obj["chosen"], steps=steps, batch=batch, lr=lr, pool=pool, seed=obj["seed"],
+        device=obj["device"], fuse=fuse,
+    )  # fmt: skip
+
+
+@main.command("prompts")
+@click.pass_obj
+def prompts(obj: dict) -> None:
+    """Write every trained caption to prompts.txt in the release folder, one a line."""
+    path = obj["work"].release / "prompts.txt"
+    path.write_text("\n".join(obj["chosen"].captions) + "\n", encoding="utf-8")
+    click.echo(path)
+
+
+if __name__ == "__main__":
+    main()
