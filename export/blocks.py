@@ -54,9 +54,10 @@ class Angles(nn.Module):
 class Matrix(nn.Module):
     """x @ [in, out]: one MatMul, in the layout that weight-only precision wants."""
 
-    def __init__(self, *linears: nn.Linear) -> None:
+    def __init__(self, *weights: Tensor) -> None:
+        """Weights [out, in] of linear layers with one input."""
         super().__init__()
-        self.weight = nn.Parameter(torch.cat([m.weight for m in linears]).detach().T.contiguous(), requires_grad=False)
+        self.weight = nn.Parameter(torch.cat(weights).detach().T.contiguous(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight
@@ -74,16 +75,21 @@ class Norm(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention of new positions to a cache that they were just written into."""
+    """Attention of new positions to a cache that they were just written into.
+
+    The scale D^-0.5 is in the query's weights: ONNX Runtime has a fast product of one query with all keys for a scale
+    of 1 alone.
+    """
 
     def __init__(self, source: Attention, angles: Angles) -> None:
         super().__init__()
         self.heads = source.heads
-        self.wqkv, self.wo = Matrix(source.wqkv), Matrix(source.wo)
+        q, k, v = source.wqkv.weight.chunk(3)
+        self.wqkv, self.wo = Matrix(q * (q.shape[0] // self.heads) ** -0.5, k, v), Matrix(source.wo.weight)
         self.angles = angles
 
     def qkv(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[R, S, C] -> q, k (turned), v, each [R, H, S, D]."""
+        """[R, S, C] -> q (turned, scaled), k (turned), v, each [R, H, S, D]."""
         heads = self.wqkv(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
         qk, v = heads.split((2 * self.heads, self.heads), dim=1)
         q, k = self.angles.turn(qk, turn).split((self.heads, self.heads), dim=1)
@@ -96,7 +102,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, at: At, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k_new, v_new = self.qkv(x, at.turn)
         k, v = tensor_scatter(k, k_new, at.pos), tensor_scatter(v, v_new, at.pos)
-        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=at.mask)), k, v
+        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=at.mask, scale=1.0)), k, v
 
 
 class FeedForwardBlock(nn.Module):
@@ -104,7 +110,7 @@ class FeedForwardBlock(nn.Module):
 
     def __init__(self, source: FeedForward) -> None:
         super().__init__()
-        self.w13, self.w2 = Matrix(source.w1, source.w3), Matrix(source.w2)
+        self.w13, self.w2 = Matrix(source.w1.weight, source.w3.weight), Matrix(source.w2.weight)
         self.width = source.w1.out_features
 
     def forward(self, x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class TargetGraph(nn.Module):
         super().__init__()
         self.embed, self.angles = Embedding(target), Angles(target.rope)
         self.stack = Stack(list(target.layers), self.angles)
-        self.norm, self.head = Norm(target.norm), Matrix(target.output)
+        self.norm, self.head = Norm(target.norm), Matrix(target.output.weight)
 
     def forward(self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches) -> tuple[Tensor, ...]:
         size = ids.shape[1]
@@ -75,8 +75,8 @@ class EagleCore(nn.Module):
     def __init__(self, draft: Eagle, target: LlamaGen) -> None:
         super().__init__()
         self.embed, self.angles = Embedding(target), Angles(target.rope)
-        self.fc, self.bias = Matrix(draft.fc), nn.Parameter(draft.fc.bias.detach(), requires_grad=False)
-        self.stack, self.head = Stack(list(draft.layers), self.angles), Matrix(target.output)
+        self.fc, self.bias = Matrix(draft.fc.weight), nn.Parameter(draft.fc.bias.detach(), requires_grad=False)
+        self.stack, self.head = Stack(list(draft.layers), self.angles), Matrix(target.output.weight)
 
     def pair(self, embedded: Tensor, features: Tensor) -> Tensor:
         """fc on cat(embedding of token t + 1, feature t)."""

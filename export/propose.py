@@ -60,7 +60,6 @@ def attend(
     q, k_all, v_all = block.qkv(x, turn)
     if guessed:
         k_all, v_all = torch.cat([guessed[0], k_all], dim=2), torch.cat([guessed[1], v_all], dim=2)
-    q = q * q.shape[-1] ** -0.5
     cached = (q @ k.transpose(-1, -2)).masked_fill(~mask, float("-inf"))
     weights = torch.softmax(torch.cat([cached, q @ k_all.transpose(-1, -2)], dim=-1), dim=-1)
     size = k_all.shape[2]

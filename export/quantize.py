@@ -36,42 +36,44 @@ def quantize_matrix(weight: NDArray[np.float32], block: int) -> tuple[NDArray[np
 def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> list[str]:
     """Quantise, in place, the constant matrix of every MatMul but those initializers named in `keep`.
 
-    A matrix used several times is quantised once. Returns the names of the matrices that were quantised.
+    Returns the names of the matrices that were quantised. A matrix used n times is stored n times: ONNX Runtime fuses
+    only what a MatMul has for itself.
     """
     graph = model.graph
     constants = {t.name: t for t in graph.initializer}
-    used = {n.input[1] for n in graph.node if n.op_type == "MatMul" and n.input[1] in constants}
-    others = {i for n in graph.node for at, i in enumerate(n.input) if not (n.op_type == "MatMul" and at == 1)}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for at, name in enumerate(node.input):
+            if name in constants:
+                users.setdefault(name, []).append(node)
+                if node.op_type != "MatMul" or at != 1:
+                    keep = {*keep, name}
     done: list[str] = []
-    for name in sorted(used - others - set(keep)):
+    before: dict[str, onnx.NodeProto] = {}  # DequantizeLinear by its output
+    for name, nodes in users.items():
         weight = numpy_helper.to_array(constants[name])
         block = block_size(weight.shape[0]) if weight.ndim == 2 else 0
-        if not block:
+        if name in keep or not block:
             continue
         codes, scales = quantize_matrix(weight.astype(np.float32), block)
         graph.initializer.remove(constants[name])
-        graph.initializer.append(numpy_helper.from_array(codes, f"{name}_codes"))
-        for use in range(_dequantize(graph, name, block)):
-            graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales_{use}"))
+        for use, node in enumerate(nodes):
+            own = [f"{name}_{use}_codes", f"{name}_{use}_scales"]
+            graph.initializer.append(numpy_helper.from_array(codes, own[0]))
+            graph.initializer.append(numpy_helper.from_array(scales, own[1]))
+            out = f"{name}_{use}"
+            before[out] = helper.make_node("DequantizeLinear", own, [out], out, axis=0, block_size=block)
+            node.input[1] = out
         done.append(name)
+    _insert(graph, before)
     return done
 
 
-def _dequantize(graph: onnx.GraphProto, name: str, block: int) -> int:
-    """One DequantizeLinear per use; returns how many.
-
-    Each use has scales of its own (1/32 of the matrix): ONNX Runtime would merge equal nodes first, and then not fuse
-    what several MatMuls share.
-    """
+def _insert(graph: onnx.GraphProto, before: dict[str, onnx.NodeProto]) -> None:
+    """Put each DequantizeLinear right before the MatMul that reads it: nodes stand in the order they run."""
     nodes = list(graph.node)
     del graph.node[:]
-    uses = 0
     for node in nodes:
-        if node.op_type == "MatMul" and node.input[1] == name:
-            out = f"{name}_float_{uses}"
-            inputs = [f"{name}_codes", f"{name}_scales_{uses}"]
-            graph.node.append(helper.make_node("DequantizeLinear", inputs, [out], out, axis=0, block_size=block))
-            node.input[1] = out
-            uses += 1
+        if node.op_type == "MatMul" and node.input[1] in before:
+            graph.node.append(before[node.input[1]])
         graph.node.append(node)
-    return uses

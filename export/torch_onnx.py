@@ -99,14 +99,24 @@ def to_onnx(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
         raise CoolsdError(f"exporting {type(module).__name__}", expected="a graph", found="nothing")
     model: onnx.ModelProto = program.model_proto
     _name_dims(model, contract)
+    _strip(model)
     return model
 
 
 def _name_dims(model: onnx.ModelProto, contract: GraphContract) -> None:
     """Varying dimensions get the contract's names: the tracer's own are formulas (2*M), or u0."""
-    values = [*zip(model.graph.input, contract.inputs, strict=False), *zip(model.graph.output, contract.outputs, strict=False)]
-    for value, spec in values:
+    values = [*model.graph.input, *model.graph.output]
+    for value, spec in zip(values, (*contract.inputs, *contract.outputs), strict=True):
         for dim, name in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
             if isinstance(name, str) and not dim.HasField("dim_value"):
                 dim.dim_param = name
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop the tracer's notes: they hold paths and line numbers of the machine that exported, and no numbers."""
     del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    model.graph.doc_string = ""
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]

@@ -55,9 +55,9 @@ def vq(obj: dict, steps: int, batch: int, lr: float) -> None:
 
 
 @main.command("target")
-@click.option("--steps", default=3400)
-@click.option("--batch", default=32)
-@click.option("--lr", default=4e-3)
+@click.option("--steps", default=3800)
+@click.option("--batch", default=16)
+@click.option("--lr", default=3e-3)
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")
 @click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
 @click.pass_obj

@@ -69,9 +69,7 @@ def verify(
     return Verdict(accepted, sample(weights, u_resample[rows, accepted]), degenerate)
 
 
-def _kept(
-    xp: Any, target: Array, draft: Array, counts: Array, omegas: Array, u: Array, forced: Array | None
-) -> Array:
+def _kept(xp: Any, target: Array, draft: Array, counts: Array, omegas: Array, u: Array, forced: Array | None) -> Array:
     """bool [M, L]: this token would be kept, if all before it were. P and Q [M, L] at the tokens.
 
     In float64, where the test is exact. counts: bool [M, L], the drafts to judge.

@@ -24,7 +24,10 @@ class Session(Protocol):
     def dims(self) -> ModelDims: ...
 
     def asarray(self, data: Any, dtype: str) -> Array:
-        """Host data -> this session's array type. dtype: "int64" | "float32" | "bool"."""
+        """Host data -> this session's array type. dtype: "int64" | "float32" | "bool".
+
+        "float64" too where a caller injects uniforms of that precision; the loop's own are float32.
+        """
         ...
 
     def target(self, ids: Array, pos: Array) -> tuple[Array, Array]:

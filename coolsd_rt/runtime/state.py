@@ -70,7 +70,10 @@ class State:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What one round saw and decided, for tests and traces. L' is the longest window of the round's pictures."""
+    """What one round saw and decided, for tests and traces. L' is the longest window of the round's pictures.
+
+    The session may reuse what it returned: copy what has to outlive the hook.
+    """
 
     active: NDArray[np.bool_]  # [M] pictures that were not finished
     valid: Ints  # [M] drafts that counted

@@ -6,10 +6,12 @@ running an engine needs neither torch nor onnx.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from coolsd_rt.errors import UserError
+from coolsd_rt import backends
+from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import LoadedSpec, load_spec
@@ -27,7 +29,7 @@ def load_vocabulary(verified: VerifiedEngine) -> WordVocabulary:
 
 def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:
     """The engine on its backend. threads: None is the backend's choice. Raises MissingExtra without the backend."""
-    raise UserError("adapter pending")
+    return backends.load(verified, backends.Options(threads=threads))
 
 
 def find_spec(folder: EngineFolder, spec_file: Path | None = None) -> LoadedSpec:
@@ -59,8 +61,17 @@ def built_from(manifest: Manifest) -> Mapping[str, str]:
 
 
 def open_reference(loaded: LoadedSpec, threads: int | None = None) -> Engine:
-    """The eager PyTorch networks with the spec's weights. Raises MissingExtra without torch."""
-    raise UserError("adapter pending")
+    """The eager PyTorch networks with the spec's weights. `threads` is set for the whole process.
+
+    Raises MissingExtra without torch, UserError when the weights do not fit.
+    """
+    for package in ("torch", "safetensors"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "build", "the eager reference")
+    from coolsd_rt.backends import torch_eager
+
+    files = loaded.files
+    return torch_eager.load(files["target.weights"], files["draft.weights"], files["image.weights"], threads)
 
 
 def default_prompts(loaded: LoadedSpec, vocabulary: WordVocabulary) -> list[str]:

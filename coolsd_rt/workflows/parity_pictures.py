@@ -22,7 +22,8 @@ from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
-from coolsd_rt.runtime.round import Decoder, RoundRecord
+from coolsd_rt.runtime.round import Decoder
+from coolsd_rt.runtime.state import RoundRecord
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.parity_graphs import Host, host

@@ -141,7 +141,7 @@ def test_ctrl_c_on_a_real_process() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (130, "interrupted\n")
 
 
@@ -151,6 +151,6 @@ def test_a_reader_that_left(flush: bool) -> None:
     assert process.stdout is not None
     os.close(process.stdout.fileno())
     process.stdout = None
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert err == ""
     assert process.returncode == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from coolsd_rt.cli.output import print_json, show_table
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.schema import schema_text
 from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file, tool_versions
@@ -193,3 +195,22 @@ def test_doctor_names_the_line_that_installs(cli: Cli, monkeypatch: pytest.Monke
     }
     assert by_name["onnxruntime"]["fix"] == "pip install 'coolsd-rt[cpu]'"
     assert document["can_run"] is document["can_build"] is False
+
+
+def test_a_terminal_gets_a_table_and_markup_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show_table(("name", "value"), [("[bold]a[/bold]", 1)], title="things")
+    out = capsys.readouterr().out
+    assert "[bold]a[/bold]" in out
+    assert "│" in out
+
+
+def test_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("name", "value"), [("a", 1), ("longer", 22)], title="things")
+    assert capsys.readouterr().out == "things\nname    value\na       1\nlonger  22\n"
+    show_table(("", ""), [("a", 1)])
+    assert capsys.readouterr().out == "a  1\n"
+    print_json({"x": [float("nan"), Path("a")]})
+    assert json.loads(capsys.readouterr().out) == {"x": [None, "a"]}

@@ -61,7 +61,8 @@ def test_accept_length_is_the_sum_of_survivals() -> None:
 
 
 def test_distances() -> None:
-    a, b = {(0,): 0.5, (1,): 0.5}, {(0,): 1.0}
+    a: exact.Joint = {(0,): 0.5, (1,): 0.5}
+    b: exact.Joint = {(0,): 1.0}
     assert exact.total_variation(a, b) == 0.5
     assert exact.kl(b, a) == pytest.approx(np.log(2))
     assert exact.kl(a, b) == float("inf")

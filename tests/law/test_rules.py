@@ -18,7 +18,8 @@ Floats = NDArray[np.float64]
 
 @st.composite
 def distributions(draw: st.DrawFn, size: int = 5) -> Floats:
-    weights = draw(st.lists(st.sampled_from([0.0, 0.0, 1e-300, 1e-9, 0.1, 0.5, 1.0, 3.0]), min_size=size, max_size=size))
+    values = st.sampled_from([0.0, 0.0, 1e-300, 1e-9, 0.1, 0.5, 1.0, 3.0])
+    weights = draw(st.lists(values, min_size=size, max_size=size))
     assume(sum(weights) > 0)
     w = np.array(weights)
     return np.asarray(w / w.sum(), np.float64)

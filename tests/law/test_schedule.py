@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -28,12 +29,12 @@ def test_exponential_matches_the_oracle(delta: float, digits: int, oracle: list[
 def test_every_family_has_mean_delta_and_does_not_rise(kind: Schedule, length: int, delta: float) -> None:
     omegas = make_omegas(kind, length, delta=delta)
     assert math.fsum(omegas) / length == pytest.approx(delta, rel=1e-14, abs=1e-300)
-    assert all(a >= b for a, b in zip(omegas, omegas[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(omegas))
 
 
 def test_ratio_of_neighbours_is_exp_minus_nu() -> None:
     omegas = exponential(8, 1.3, nu=0.4)
-    assert [b / a for a, b in zip(omegas, omegas[1:], strict=False)] == pytest.approx([math.exp(-0.4)] * 7, rel=1e-14)
+    assert [b / a for a, b in itertools.pairwise(omegas)] == pytest.approx([math.exp(-0.4)] * 7, rel=1e-14)
 
 
 def test_exponential_survives_long_windows() -> None:

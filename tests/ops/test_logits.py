@@ -43,14 +43,15 @@ def to(request: pytest.FixtureRequest) -> Convert:
 @pytest.mark.parametrize("guided", [True, False])
 def test_against_the_literal_account(to: Convert, temperature: float, top_k: int, top_p: float, guided: bool) -> None:
     images, steps, vocab = 2, 3, 32
-    logits = np.random.default_rng(SEED).standard_normal((2 * images if guided else images, steps, vocab)).astype(np.float32) * 3
+    rows = 2 * images if guided else images
+    logits = 3 * np.random.default_rng(SEED).standard_normal((rows, steps, vocab)).astype(np.float32)
     scale = np.array([[1.0, 3.0, 7.5], [0.0, 2.0, -1.0]], np.float32) if guided else None
     probs = host(process_logits(to(logits), None if scale is None else to(scale), temperature, top_k, top_p))
     assert probs.dtype == np.float32
     for m in range(images):
         for s in range(steps):
-            rows = logits[[m, m + images], s] if guided else logits[m, s]
-            expected = literal(rows, None if scale is None else float(scale[m, s]), temperature, top_k, top_p)
+            given = logits[[m, m + images], s] if guided else logits[m, s]
+            expected = literal(given, None if scale is None else float(scale[m, s]), temperature, top_k, top_p)
             np.testing.assert_allclose(probs[m, s], expected, atol=2e-6)
             assert (probs[m, s][expected == 0] == 0).all()  # filtered is 0 exactly
             assert (probs[m, s][expected > 1e-20] > 0).all()

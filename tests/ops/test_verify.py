@@ -16,10 +16,9 @@ from tests.ops.libraries import LIBRARIES, Convert, host
 OMEGAS = np.array([1.6, 1.0, 0.4])
 
 
-def literal(
-    p: NDArray[Any], q: NDArray[Any], tokens: NDArray[Any], valid: int, u: NDArray[Any], v: NDArray[Any], kind: str
-) -> tuple[int, int]:
-    """Steps 3 to 5 of one row, as the method has them. p [L+1, V], q [L, V], u [L], v [L+1]."""
+def literal(row: tuple[Any, ...], kind: str) -> tuple[int, int]:
+    """Steps 3 to 5 of one row, as the method has them."""
+    p, q, tokens, valid, u, v = row
     for i in range(valid):
         x = tokens[i]
         if u[i] * q[i, x] < OMEGAS[i] * p[i, x]:
@@ -55,7 +54,7 @@ def test_against_a_plain_loop(library: str, kind: Resampler) -> None:
     given = case(rows=400, length=3, vocab=16, seed=1)
     verdict = run(given, LIBRARIES[library], kind)
     names = ("target", "draft", "tokens", "valid", "u_accept", "u_resample")
-    expected = [literal(*row, kind) for row in zip(*(given[n] for n in names), strict=True)]
+    expected = [literal(row, kind) for row in zip(*(given[n] for n in names), strict=True)]
     assert host(verdict.accepted).tolist() == [n for n, _ in expected]
     assert host(verdict.token).tolist() == [x for _, x in expected]
     assert len({n for n, _ in expected}) == 4  # the case is not one-sided

@@ -43,9 +43,9 @@ def contexts(vocab: int, tokens: int) -> int:
 class Tables:
     """Distributions by context index, [contexts, V]: target and draft, conditional and unconditional."""
 
-    def __init__(self, target: Floats, draft: Floats, target_uncond: Floats | None = None, draft_uncond: Floats | None = None):
-        self.target = (target, target if target_uncond is None else target_uncond)
-        self.draft = (draft, draft if draft_uncond is None else draft_uncond)
+    def __init__(self, target: Floats, draft: Floats, uncond: tuple[Floats, Floats] | None = None) -> None:
+        other = uncond or (target, draft)
+        self.target, self.draft = (target, other[0]), (draft, other[1])
 
     @staticmethod
     def random(vocab: int, tokens: int, seed: int = 0, zeros: bool = False, spread: float = 1.0) -> Tables:
@@ -58,13 +58,14 @@ class Tables:
             weights = np.exp(logits)
             return np.asarray(weights / weights.sum(-1, keepdims=True), np.float64)
 
-        return Tables(table(), table(), table(), table())
+        return Tables(table(), table(), (table(), table()))
 
-    def p(self, context: tuple[int, ...]) -> Floats:
-        return self._at(self.target[0], context)
+    def p(self, context: tuple[int, ...], row: int = 0) -> Floats:
+        """P after the context; row 1 is the unconditional one."""
+        return self._at(self.target[row], context)
 
-    def q(self, context: tuple[int, ...]) -> Floats:
-        return self._at(self.draft[0], context)
+    def q(self, context: tuple[int, ...], row: int = 0) -> Floats:
+        return self._at(self.draft[row], context)
 
     def _at(self, table: Floats, context: tuple[int, ...]) -> Floats:
         vocab = table.shape[1]
@@ -73,7 +74,7 @@ class Tables:
 
 
 class FakeSession:
-    """`Session` over tables. library: "numpy" or "torch". dtype: of the logits. drafts: check the draft's rows too."""
+    """`Session` over tables. library: "numpy" or "torch". dtype: of the logits. slack: cache rows past the picture."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class FakeSession:
         library: str = "numpy",
         dtype: str = "float64",
         fused_length: int = 0,
-        slack: int = 16,
+        slack: int = 8,
     ) -> None:
         self.tables, self._dims, self._fused, self.library, self.dtype = tables, dims, fused_length, library, dtype
         self.pictures, self.guided = pictures, guided
@@ -138,14 +139,16 @@ class FakeSession:
     ) -> tuple[Array, Array]:  # fmt: skip
         """The same in one call, written after the contract rather than after the loop."""
         self.calls.append("propose")
-        assert self.guided and tuple(uniforms.shape) == (self.pictures, self._fused) == tuple(scale.shape)
+        assert self.guided
+        assert tuple(uniforms.shape) == (self.pictures, self._fused) == tuple(scale.shape)
         rows, last = np.arange(self.rows), self._in(count, np.int64) - 1
         logits, predicted = (self._in(x) for x in self._draft(ids, features, pos))
         logits, predicted, at = logits[rows, last], predicted[rows, last], self._in(pos, np.int64) + last
         tokens, laws = [], []
         for i in range(self._fused):
             law = process_logits(logits[:, None], self._in(scale)[:, i : i + 1], temperature, top_k, 1.0)
-            tokens.append(sample(law, self._in(uniforms)[:, i : i + 1]))
+            # A graph cannot raise: a row of NaN yields some token, and its NaN goes out for `verify` to find.
+            tokens.append(sample(np.where(np.isnan(law), 1.0, law), self._in(uniforms)[:, i : i + 1]))
             laws.append(law)
             at = at + 1
             step = self._draft(np.concatenate([tokens[-1]] * 2), predicted[:, None], at)

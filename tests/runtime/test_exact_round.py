@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from coolsd_rt.law import RESAMPLERS, Law, Resampler, exact, make_omegas
+from coolsd_rt.law import Law, Resampler, exact, make_omegas
 from coolsd_rt.runtime import RoundRecord, Sampling, State, decode
-from tests.runtime.fakes import FakeSession, Tables, dims
+from tests.runtime.fakes import FakeSession, Floats, Tables, dims
 from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
 
 OMEGAS = {
@@ -27,10 +28,12 @@ OMEGAS = {
     "below": (0.3, 0.8, 1.0),
     "plain": (),
 }
-LAWS = [
-    pytest.param(Law(omegas, resampler), id=f"{name}-{resampler}")
-    for (name, omegas), resampler in itertools.product(OMEGAS.items(), RESAMPLERS)
+CASES: list[tuple[str, Resampler]] = [
+    *((name, "optimal") for name in OMEGAS),
+    *itertools.product(["none", "exponential"], ["residual", "target"]),  # type: ignore[list-item]
+    ("below", "residual"),
 ]
+LAWS = [pytest.param(Law(OMEGAS[name], resampler), id=f"{name}-{resampler}") for name, resampler in CASES]
 SHAPES = [pytest.param(3, 5, False, id="V3-N5"), pytest.param(4, 4, True, id="V4-N4-zeros")]
 
 
@@ -50,18 +53,19 @@ def enumerated(law: Law, vocab: int, tokens: int, zeros: bool) -> list[Leaf]:
 @pytest.mark.parametrize("upper", [False, True], ids=["low", "high"])
 def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upper: bool) -> None:
     found = enumerated(law, vocab, tokens, zeros)
-    counters: list[State] = []
+    rounds = 0
 
     def invariants(state: State, record: RoundRecord) -> None:
+        nonlocal rounds
+        rounds += 1
         assert (state.cached == state.committed - 1).all()
-        assert (state.committed <= vocab_dims.positions).all()
+        assert (state.committed <= sizes.positions).all()
         if law.length and record.valid.any():
             fresh = (state.cached - state.drafted)[record.active]
             assert (fresh == record.accepted[record.active] + 1).all()
-        counters.append(state)
 
-    vocab_dims = dims(vocab, tokens)
-    session = FakeSession(tables(vocab, tokens, zeros), vocab_dims, len(found))
+    sizes = dims(vocab, tokens)
+    session = FakeSession(tables(vocab, tokens, zeros), sizes, len(found))
     uniforms = probes(found, tokens, law.length, upper)
     result = decode(session, law, Sampling(), uniforms, on_round=invariants)
 
@@ -69,7 +73,7 @@ def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upp
     assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
     assert int(result.statistics.accepts.sum()) == sum(leaf.accepted for leaf in found)
     assert result.statistics.degenerate == sum(leaf.degenerate for leaf in found)
-    assert len(counters) == max(leaf.rounds for leaf in found)
+    assert rounds == max(leaf.rounds for leaf in found)
 
 
 @pytest.mark.parametrize(("vocab", "tokens", "zeros"), SHAPES)
@@ -88,14 +92,35 @@ def test_the_leaves_are_the_closed_form(law: Law, vocab: int, tokens: int, zeros
         assert distance > 1e-3
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
-def test_every_leaf_is_drawn_on_torch(resampler: Resampler) -> None:
-    law = Law(OMEGAS["exponential"], resampler)
+def test_every_leaf_is_drawn_on_torch() -> None:
+    law = Law(OMEGAS["exponential"])
     found = enumerated(law, 3, 5, False)
     for upper in (False, True):
         session = FakeSession(tables(3, 5, False), dims(3, 5), len(found), library="torch")
         result = decode(session, law, Sampling(), probes(found, 5, 3, upper))
         assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+
+
+def test_a_cfg_pair_with_a_scale_for_each_position() -> None:
+    """Guidance that ends inside a round (`cfg_interval`), on both rows of a pair with tables of their own."""
+    tokens, scales, law = 4, (3.0, 2.0, 1.0, 0.5), Law((1.4, 0.6))
+    t = Tables.random(3, tokens, seed=9, spread=0.5)
+
+    def guided(of: Callable[[int, tuple[int, ...]], Floats]) -> Callable[[tuple[int, ...]], Floats]:
+        def model(context: tuple[int, ...]) -> Floats:
+            cond, uncond = of(0, context), of(1, context)
+            weights = uncond * (cond / uncond) ** scales[len(context)]  # u + (c - u) s, in the logits
+            return np.asarray(weights / weights.sum(), np.float64)
+
+        return model
+
+    target, draft = guided(lambda row, c: t.p(c, row)), guided(lambda row, c: t.q(c, row))
+    found = leaves(target, draft, Method(law.omegas), tokens)
+    for upper in (False, True):
+        session = FakeSession(t, dims(3, tokens), len(found), guided=True)
+        result = decode(session, law, Sampling(cfg_scale=scales), probes(found, tokens, 2, upper))
+        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+    assert exact.total_variation(output_law(found), exact.image_law(target, draft, law, tokens)) < 1e-12
 
 
 def test_forced_tokens_are_enumerated_too() -> None:
@@ -109,7 +134,7 @@ def test_forced_tokens_are_enumerated_too() -> None:
         assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
         assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
 
-    def pinned(context: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def pinned(context: tuple[int, ...]) -> Floats:
         return t.p(context) if forced[len(context)] < 0 else np.eye(3)[forced[len(context)]]
 
     assert exact.total_variation(output_law(found), exact.target_law(pinned, tokens)) < 1e-12

@@ -47,7 +47,7 @@ def test_builds_at_once_end_as_one(out: Path, tmp_path: Path) -> None:
     workers = [FORK.Process(target=_builder, args=(out, log, start, results)) for _ in range(n)]
     for worker in workers:
         worker.start()
-    found = {results.get(timeout=60) for _ in workers}
+    found = {results.get(timeout=300) for _ in workers}
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
@@ -57,21 +57,25 @@ def test_builds_at_once_end_as_one(out: Path, tmp_path: Path) -> None:
     assert left_over(out) == []
 
 
-def test_waiting_is_said(out: Path, tmp_path: Path) -> None:
-    holding = FORK.Event()
+def test_waiting_is_said(out: Path) -> None:
+    holding, release = FORK.Event(), FORK.Event()
 
     def hold() -> None:
         def produce(folder: Path) -> None:
             holding.set()
-            sleep(0.3)
+            release.wait(300)
 
         Store(out).stage(toy_stage("target"), produce)
 
+    def on_wait(name: str) -> None:
+        waited.append(name)
+        release.set()
+
     worker = FORK.Process(target=hold)
     worker.start()
-    holding.wait(30)
+    holding.wait(300)
     waited: list[str] = []
-    done = Store(out).stage(toy_stage("target"), toy_write(toy_stage("target")), on_wait=waited.append)
+    done = Store(out).stage(toy_stage("target"), toy_write(toy_stage("target")), on_wait=on_wait)
     worker.join()
     assert waited == [toy_stage("target").id]
     assert not done.fresh

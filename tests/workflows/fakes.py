@@ -90,4 +90,4 @@ class FakeSession:
 
     def _logits(self, state: NDArray[np.float64], head: NDArray[np.float64]) -> Any:
         wave = np.sin(state[..., :3] * 17) @ self.engine.ripple
-        return (state @ head * 0.6 + self.engine.error * wave).astype(np.float32)
+        return (state @ head * 0.35 + self.engine.error * wave).astype(np.float32)

@@ -34,7 +34,7 @@ def spec(**sections: Any) -> Spec:
 
 def codes(jobs: list[Job], settings: Settings = RELAXED, size: int = 4) -> dict[tuple[str, int], tuple[int, ...]]:
     """Tokens by prompt and seed."""
-    drawn = {}
+    drawn: dict[tuple[str, int], tuple[int, ...]] = {}
     for batch in drawing.batches(jobs, size):
         rows = drawing.draw(FakeEngine(), batch, VOCABULARY, settings).codes
         drawn |= {(job.prompt, job.seed): tuple(row.tolist()) for job, row in zip(batch, rows, strict=True)}

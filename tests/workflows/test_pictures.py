@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.store import atomic
 from coolsd_rt.workflows import pictures
 
 RED = np.full((8, 8, 3), (250, 10, 20), np.uint8)
@@ -60,7 +59,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr("coolsd_rt.store.atomic.os.fsync", full)
     with pytest.raises(CoolsdError, match="no space left") as caught:
         pictures.write_png(tmp_path, "a.png", 255 - RED)
     assert caught.value.exit_code == 1

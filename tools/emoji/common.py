@@ -86,6 +86,7 @@ def release_weights(path: Path, model: nn.Module, config: Mapping[str, Any], dty
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, str(partial), metadata={"format": "pt", "config": json.dumps(dict(config), sort_keys=True)})
+    partial.chmod(0o644)
     os.replace(partial, path)
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 SIDE = 64
 GLYPH_WIDTH = 60
 SHIFT = 1  # pixels, each way
-FLIP = 0.25  # share of pictures mirrored, where mirroring keeps the caption true
+SHIFTED = 0.4  # share of pictures that are shifted
+FLIP = 0.2  # share of pictures mirrored, where mirroring keeps the caption true
 FONT_NAMES = ("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",)
 
 # A mirrored glyph of these would contradict its caption (direction) or show mirrored writing.
@@ -149,5 +150,6 @@ def jitter(rgba: Tensor, flippable: Tensor, rng: torch.Generator, strength: floa
     flip = (torch.rand(b, generator=rng) < FLIP) & flippable
     y = torch.where(flip[:, None, None, None], y.flip(2), y)
     shifts = torch.randint(-SHIFT, SHIFT + 1, (b, 2), generator=rng)
+    shifts *= torch.rand(b, 1, generator=rng) < SHIFTED
     y = torch.stack([torch.roll(p, (int(s[0]), int(s[1])), (0, 1)) for p, s in zip(y, shifts, strict=True)])
     return y.permute(0, 3, 1, 2) * 2 - 1

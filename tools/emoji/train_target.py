@@ -27,6 +27,7 @@ CONFIG = LlamaGenConfig(
 )
 UNCONDITIONAL_SHARE = 0.1
 UNKNOWN_SHARE = 0.05  # pictures one of whose words is replaced by <unknown>
+STRENGTH = 0.7  # of the jitter in brightness, colour and grain, against the tokenizer's own training
 DECAY_SHARE = 0.35  # of all steps, at the end, with a falling learning rate
 
 
@@ -47,7 +48,7 @@ class TokenPool:
         fresh = index[self.filled[index] < room].unique()
         if len(fresh):
             device = next(self.tokenizer.parameters()).device
-            x = jitter(self.rgba[fresh], self.flippable[fresh], self.rng)
+            x = jitter(self.rgba[fresh], self.flippable[fresh], self.rng, STRENGTH)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
                 codes = self.tokenizer.encode(x.to(device)).cpu()
             self.codes[fresh, self.filled[fresh]] = codes.to(torch.int16)

@@ -1,0 +1,84 @@
+"""What a manifest says of an engine's graphs: sizes, draft length, and every input and output.
+
+The same text is written by a build and read by a backend. Knows the contract; does not know files or ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from coolsd_rt.contract import (
+    CONTRACT_VERSION,
+    GraphContract,
+    ModelDims,
+    condition_contract,
+    draft_contract,
+    image_contract,
+    propose_contract,
+    target_contract,
+)
+from coolsd_rt.errors import CoolsdError
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """One graph's file and how it is called."""
+
+    file: str
+    contract: GraphContract
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"file": self.file, **asdict(self.contract)}
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that a backend has to know before it opens a file. `side` is pixels along one side of a picture."""
+
+    dims: ModelDims
+    draft_length: int
+    side: int
+
+    @property
+    def graphs(self) -> dict[str, GraphRecord]:
+        """Graph name to its file and contract, in the order of a picture's way."""
+        d = self.dims
+        contracts = {
+            "condition": condition_contract(d),
+            "target": target_contract(d),
+            "draft": draft_contract(d),
+            "propose": propose_contract(d, self.draft_length),
+            "image": image_contract(d, self.side),
+        }
+        return {name: GraphRecord(f"{name}.onnx", contract) for name, contract in contracts.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data for the manifest's `contract`."""
+        return {
+            "version": CONTRACT_VERSION,
+            "dims": self.dims.as_dict(),
+            "draft_length": self.draft_length,
+            "side": self.side,
+            "graphs": {name: record.as_dict() for name, record in self.graphs.items()},
+        }
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Description:
+        """Read it back. Raises CoolsdError if it is of another contract version, or not one."""
+        if data.get("version") != CONTRACT_VERSION:
+            raise CoolsdError(
+                "the engine's contract",
+                expected=f"version {CONTRACT_VERSION}",
+                found=str(data.get("version", "none")),
+                fix="build the engine again",
+            )
+        try:
+            dims = ModelDims.from_dict(data["dims"])
+            return Description(dims, int(data["draft_length"]), int(data["side"]))
+        except (KeyError, TypeError, ValueError) as error:
+            found = f"{type(error).__name__}: {error}"
+            raise CoolsdError(
+                "the engine's contract", expected="sizes of every model", found=found, fix="build the engine again"
+            ) from error

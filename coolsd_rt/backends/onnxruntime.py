@@ -1,0 +1,117 @@
+"""ONNX Runtime: the engine of a build, stepped with its caches bound in place.
+
+Knows sessions of the contract and NumPy. Does not know the loop's maths, nor torch or onnx. Graph calls and their
+bound memory are in `ort_graph`. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.backends.description import Description
+from coolsd_rt.backends.ort_graph import Caches, Graph, Memory, Steps
+from coolsd_rt.backends.registry import Options
+from coolsd_rt.contract import ModelDims, cache_names
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.store import VerifiedEngine
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
+    """All graphs of a checked engine.
+
+    Raises CoolsdError: a graph is not of the contract, or ONNX Runtime cannot run it on the providers asked for.
+    """
+    description = Description.from_dict(verified.manifest.contract)
+    graphs = {
+        name: Graph(name, verified.read(record.file), record.contract, options)
+        for name, record in description.graphs.items()
+    }
+    return OrtEngine(description, graphs)
+
+
+class OrtEngine:
+    """`runtime.interface.Engine` on ONNX Runtime. Arrays are NumPy's."""
+
+    def __init__(self, description: Description, graphs: dict[str, Graph]) -> None:
+        self._description, self._graphs = description, graphs
+
+    @property
+    def dims(self) -> ModelDims:
+        return self._description.dims
+
+    @property
+    def draft_length(self) -> int:
+        """Draft length that `propose` was compiled for."""
+        return self._description.draft_length
+
+    def prefix(self, words: Ints) -> Floats:
+        return self._graphs["condition"].call(words=np.asarray(words, np.int64))["prefix"]
+
+    def open(self, prefix: Floats, capacity: int) -> OrtSession:
+        return OrtSession(self._description, self._graphs, prefix, capacity)
+
+    def paint(self, codes: Ints) -> NDArray[np.uint8]:
+        """One picture at a time: the decoder's memory is the largest of a generation, and grows with the batch."""
+        codes = np.asarray(codes, np.int64)
+        pixels = [self._graphs["image"].call(codes=codes[i : i + 1])["pixels"] for i in range(len(codes))]
+        return np.concatenate(pixels)
+
+
+class OrtSession:
+    """`runtime.interface.Session` on ONNX Runtime.
+
+    A step's cost grows with the capacity of its caches, so they start small and grow by buckets as positions need
+    them; `capacity` is only the limit up to which they may.
+    """
+
+    def __init__(self, description: Description, graphs: dict[str, Graph], prefix: Floats, capacity: int) -> None:
+        d = self.dims = description.dims
+        rows = len(prefix)
+        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix, np.float32))}
+        target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity)
+        draft = Caches(cache_names(d.draft_layers), (rows, d.draft_heads, d.draft_head_dim), capacity)
+        self._target = Steps(graphs["target"], target, shared)
+        self._draft = Steps(graphs["draft"], draft, shared)
+        self._propose = Steps(graphs["propose"], draft, shared)
+        self._length = description.draft_length
+        self._rows = rows
+
+    @property
+    def fused_length(self) -> int:
+        """0 for an odd number of rows: the fused draft wants pairs."""
+        return 0 if self._rows % 2 else self._length
+
+    def asarray(self, data: Any, dtype: str) -> NDArray[Any]:
+        return np.asarray(data, dtype=dtype)
+
+    def target(self, ids: Ints, pos: Ints) -> tuple[Floats, Floats]:
+        size = ids.shape[1]
+        step = self._target.at({"R": self._rows, "S": size}, int(pos.max()) + size)
+        out = step(ids=ids, pos=pos)
+        return out["logits"], out["features"]
+
+    def draft(self, ids: Ints, features: Floats, pos: Ints) -> tuple[Floats, Floats]:
+        size = ids.shape[1]
+        step = self._draft.at({"R": self._rows, "S": size}, int(pos.max()) + size)
+        out = step(ids=ids, features_in=features, pos=pos)
+        return out["logits"], out["features"]
+
+    def propose(
+        self, ids: Ints, features: Floats, pos: Ints, count: Ints, uniforms: Floats, scale: Floats, temperature: float,
+        top_k: int,
+    ) -> tuple[Ints, Floats]:  # fmt: skip
+        if not self.fused_length:
+            raise CoolsdError("the fused draft", expected="rows in pairs", found=f"{self._rows} rows")
+        size = ids.shape[1]
+        step = self._propose.at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
+        out = step(
+            ids=ids, features_in=features, pos=pos, count=count, uniforms=uniforms, scale=scale,
+            temperature=temperature, top_k=top_k,
+        )  # fmt: skip
+        return out["tokens"], out["probs"]

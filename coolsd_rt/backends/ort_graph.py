@@ -1,0 +1,185 @@
+"""One ONNX Runtime session, and calls of it whose memory is bound beforehand.
+
+Knows IOBinding, buckets and providers. Does not know what a graph computes. A call is bound once for each of its
+shapes: its inputs and outputs are NumPy arrays that ONNX Runtime reads and writes where they are, so a step costs
+copies of small inputs and outputs, and the caches none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from coolsd_rt.backends.registry import Options
+from coolsd_rt.contract import GraphContract, TensorSpec
+from coolsd_rt.errors import CoolsdError
+
+BUCKET = 64  # cache rows; capacities are multiples of it
+_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)", "uint8": "tensor(uint8)"}
+_WARNING, _ERROR = 2, 3
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An array and ONNX Runtime's view of the same bytes."""
+
+    array: NDArray[Any]
+    value: Any  # ort.OrtValue
+
+    @staticmethod
+    def of(array: NDArray[Any]) -> Memory:
+        return Memory(array, ort.OrtValue.ortvalue_from_numpy(array))
+
+    @staticmethod
+    def zeros(shape: Sequence[int], dtype: str) -> Memory:
+        return Memory.of(np.zeros(tuple(shape), dtype))
+
+
+def session_options(options: Options) -> Any:
+    """ONNX Runtime's options of every session."""
+    so = ort.SessionOptions()
+    so.log_severity_level = _WARNING if options.verbose else _ERROR
+    so.intra_op_num_threads = options.threads or 0
+    # Block DequantizeLinear + MatMul becomes MatMulNBits with int8 arithmetic; level 1 would be float, and far slower.
+    so.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+    so.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
+    # Each session has threads of its own; without this those of one graph would spin while the next one runs.
+    so.add_session_config_entry("session.force_spinning_stop", "1")
+    return so
+
+
+class Graph:
+    """A session whose inputs and outputs are those of its contract."""
+
+    def __init__(self, name: str, data: bytes, contract: GraphContract, options: Options) -> None:
+        """Raises CoolsdError: ONNX Runtime cannot load it, falls back to other providers, or it is another graph."""
+        self.name, self.contract = name, contract
+        asked = list(options.providers)
+        if absent := [p for p in asked if p not in ort.get_available_providers()]:
+            found = ", ".join(ort.get_available_providers())
+            raise CoolsdError("ONNX Runtime's providers", expected=absent[0], found=found, fix="install its package")
+        try:
+            self.session = ort.InferenceSession(data, session_options(options), providers=asked)
+        except Exception as error:  # its exceptions share no base class
+            raise CoolsdError(f"graph {name}", expected="one that ONNX Runtime loads", found=_line(error)) from error
+        running = self.session.get_providers()
+        if running[: len(asked)] != asked:
+            raise CoolsdError(f"graph {name}", expected=f"it on {', '.join(asked)}", found=f"{', '.join(running)}")
+        self._check()
+
+    def _check(self) -> None:
+        sides = ((self.session.get_inputs(), self.contract.inputs), (self.session.get_outputs(), self.contract.outputs))
+        for found, wanted in sides:
+            here = [(a.name, a.type, tuple(a.shape)) for a in found]
+            there = [(s.name, _TYPES[s.dtype], s.shape) for s in wanted]
+            if here != there:
+                odd = next((pair for pair in zip(here, there, strict=False) if pair[0] != pair[1]), (here, there))
+                raise CoolsdError(f"graph {self.name}", expected=str(odd[1]), found=str(odd[0]), fix="build it again")
+
+    def call(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Run once, with fresh outputs."""
+        try:
+            outputs = self.session.run(None, inputs)
+        except Exception as error:  # its exceptions share no base class
+            raise CoolsdError(f"graph {self.name}", expected="it to run", found=_line(error)) from error
+        return dict(zip((s.name for s in self.contract.outputs), outputs, strict=True))
+
+
+class Caches:
+    """KV tensors [R, H, T, D] in binding order, zeros where nothing was written: NaN there would poison attention."""
+
+    def __init__(self, names: Sequence[tuple[str, str]], sizes: tuple[int, int, int], limit: int) -> None:
+        """sizes: R, H, D. limit: capacity that is never exceeded, but for rounding up to a bucket."""
+        self.names, self._sizes = tuple(names), sizes
+        self._limit = -(-limit // BUCKET) * BUCKET
+        self.capacity = 0
+        self.memory: dict[str, Memory] = {}
+
+    def reach(self, positions: int) -> None:
+        """Have room for `positions` positions; what was written stays. Raises CoolsdError beyond the limit."""
+        if positions <= self.capacity:
+            return
+        capacity = -(-positions // BUCKET) * BUCKET
+        if capacity > self._limit:
+            found = f"{positions} positions"
+            raise CoolsdError("the KV caches", expected=f"at most {self._limit} positions", found=found)
+        rows, heads, width = self._sizes
+        for name, _ in self.names:
+            grown = Memory.zeros((rows, heads, capacity, width), "float32")
+            if name in self.memory:
+                grown.array[:, :, : self.capacity] = self.memory[name].array
+            self.memory[name] = grown
+        self.capacity = capacity
+
+
+class Step:
+    """A graph bound to memory for one set of shapes: assign, run, copy out."""
+
+    def __init__(self, graph: Graph, sizes: Mapping[str, int], fixed: Mapping[str, Memory], caches: Caches) -> None:
+        self._graph = graph
+        self._binding = graph.session.io_binding()
+        self._inputs: dict[str, NDArray[Any]] = {}
+        self._outputs: dict[str, NDArray[Any]] = {}
+        self._kept: list[Memory] = []  # a binding does not own what it points to
+        in_place = dict(caches.names)
+        for spec in graph.contract.inputs:
+            memory = fixed.get(spec.name) or caches.memory.get(spec.name)
+            if memory is None:
+                memory = _empty(spec, sizes)
+                self._inputs[spec.name] = memory.array
+            self._bind(self._binding.bind_ortvalue_input, spec.name, memory)
+            if spec.name in in_place:
+                self._bind(self._binding.bind_ortvalue_output, in_place[spec.name], memory)
+        for spec in graph.contract.outputs:
+            if spec.name not in in_place.values():
+                memory = _empty(spec, sizes)
+                self._outputs[spec.name] = memory.array
+                self._bind(self._binding.bind_ortvalue_output, spec.name, memory)
+
+    def _bind(self, bind: Any, name: str, memory: Memory) -> None:
+        self._kept.append(memory)
+        bind(name, memory.value)
+
+    def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]:
+        """Run on these inputs; the outputs are the caller's own."""
+        for name, array in self._inputs.items():
+            array[...] = inputs[name]
+        try:
+            self._graph.session.run_with_iobinding(self._binding)
+        except Exception as error:  # its exceptions share no base class
+            raise CoolsdError(f"graph {self._graph.name}", expected="it to run", found=_line(error)) from error
+        return {name: array.copy() for name, array in self._outputs.items()}
+
+
+class Steps:
+    """The bound calls of one graph on one set of caches, made as shapes come up."""
+
+    def __init__(self, graph: Graph, caches: Caches, fixed: Mapping[str, Memory]) -> None:
+        self._graph, self._caches, self._fixed = graph, caches, fixed
+        self._bound: dict[int, Step] = {}
+        self._capacity = 0
+
+    def at(self, sizes: Mapping[str, int], positions: int) -> Step:
+        """The call for these sizes (they differ in S alone), with room for `positions`."""
+        self._caches.reach(positions)
+        if self._capacity != self._caches.capacity:
+            self._bound.clear()
+            self._capacity = self._caches.capacity
+        step = self._bound.get(sizes["S"])
+        if step is None:
+            step = self._bound[sizes["S"]] = Step(self._graph, sizes, self._fixed, self._caches)
+        return step
+
+
+def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> Memory:
+    return Memory.zeros([sizes[n] if isinstance(n, str) else n for n in spec.shape], spec.dtype)
+
+
+def _line(error: Exception) -> str:
+    """ONNX Runtime's messages are long and start with its own source: the first line will do."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,84 @@
+"""Backends by the name a spec gives them, imported when an engine is loaded.
+
+Knows names, modules and the extra each needs. Does not know what is inside an engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.store import VerifiedEngine
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an engine runs, apart from what it computes.
+
+    threads: of each operation; None lets the backend take the machine's cores. providers: what has to run the graphs,
+    best first; anything else is an error, not a fallback. spinning: waiting threads burn their core during a call
+    (faster alone, slower on a shared machine). verbose: the backend's own warnings go to stderr.
+    """
+
+    threads: int | None = None
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    spinning: bool = True
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a backend lives. Its module has `load(verified, options) -> Engine`."""
+
+    name: str
+    module: str
+    package: str
+    extra: str
+
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.package) is not None
+
+
+_BACKENDS: dict[str, Backend] = {}
+
+
+def register(backend: Backend) -> None:
+    """Add a backend. Raises CoolsdError if there is one of that name."""
+    if backend.name in _BACKENDS:
+        found = f"two: {_BACKENDS[backend.name].module} and {backend.module}"
+        raise CoolsdError(f"backend {backend.name}", expected="one of that name", found=found)
+    _BACKENDS[backend.name] = backend
+
+
+def backends() -> MappingProxyType[str, Backend]:
+    """All backends, installed or not."""
+    return MappingProxyType(_BACKENDS)
+
+
+def load(verified: VerifiedEngine, options: Options | None = None, *, backend: str | None = None) -> Engine:
+    """An engine whose files were checked, ready to step on the backend its spec names (or on `backend`).
+
+    Raises:
+        UserError: no backend of that name; a number of threads below 1.
+        MissingExtra: its package is not installed.
+        CoolsdError: the backend cannot run this engine, or not on the providers asked for.
+    """
+    options = options or Options()
+    name = backend or str(verified.manifest.spec.get("engine", {}).get("backend", ""))
+    if name not in _BACKENDS:
+        raise UserError("backend", expected=f"one of {', '.join(sorted(_BACKENDS))}", found=name or "none")
+    if options.threads is not None and options.threads < 1:
+        raise UserError("threads", expected="1 or more", found=str(options.threads))
+    chosen = _BACKENDS[name]
+    if not chosen.installed:
+        raise MissingExtra(chosen.package, chosen.extra, "running this engine")
+    return cast(Engine, importlib.import_module(chosen.module).load(verified, options))
+
+
+register(Backend("onnxruntime", "coolsd_rt.backends.onnxruntime", "onnxruntime", "cpu"))

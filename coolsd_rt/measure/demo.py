@@ -1,0 +1,202 @@
+"""The benchmark of `make demo`: `python -m coolsd_rt.measure.demo engines/emoji`.
+
+    1. Find the spec of the engine; build the fp32 and the int8 engine of it, unless they are there.
+    2. Time eager PyTorch and each engine, plain and speculating, side by side (`timing`).
+    3. Measure the memory of `coolsd-rt generate` on each engine, in a process of its own (`memory`).
+    4. Print the table and the goals (`report`); write them as JSON and Markdown if asked.
+
+Needs the extras cpu and build.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as RichTable
+
+from coolsd_rt import __version__
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.measure.memory import peak_memory
+from coolsd_rt.measure.report import COLUMNS, EAGER, LOSSLESS, PLAIN, RELAXED, STRONGER, Table, markdown
+from coolsd_rt.measure.timing import Way, take_turns
+from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.spec import LoadedSpec, Spec, with_overrides
+from coolsd_rt.store import EngineFolder, open_engine, tool_versions
+from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.build import build, plan, with_precision
+
+PRECISIONS = ("fp32", "int8")
+GOAL_COLUMNS = ("figure", "goal", "found", "")
+
+
+def both_engines(folder: EngineFolder, loaded: LoadedSpec) -> dict[str, EngineFolder]:
+    """The engines of a spec in every precision, built where they are missing. `current` stays what it was.
+
+    The engine's own precision is built last, since a build points `current` at itself.
+    """
+    own = str(folder.manifest.build_view["engine"]["precision"])
+    out = folder.folder.parent.parent
+    found = {}
+    for precision in sorted(PRECISIONS, key=lambda p: p == own):
+        found[precision] = build(plan(with_precision(loaded, precision), out)).engine
+    return {p: found[p] for p in PRECISIONS}
+
+
+def laws(spec: Spec) -> dict[str, Spec]:
+    """The speculating rows: the spec's schedule at each delta, or the paper's if the spec's has no delta."""
+    kind = spec.schedule.kind if hasattr(spec.schedule, "delta") else "exponential"
+    return {
+        LOSSLESS: with_overrides(spec, {"schedule.kind": "none"}),
+        RELAXED: with_overrides(spec, {"schedule.kind": kind, "schedule.delta": 1.1}),
+        STRONGER: with_overrides(spec, {"schedule.kind": kind, "schedule.delta": 2.0}),
+    }
+
+
+def all_ways(
+    loaded: LoadedSpec, engines: dict[str, EngineFolder], threads: int
+) -> tuple[list[Way], WordVocabulary]:  # fmt: skip
+    """Every row of the table, with its engine loaded."""
+    plain = drawing.settings_of(loaded.spec, plain=True)
+    ways = [Way(EAGER, PLAIN, opening.open_reference(loaded, threads), plain)]
+    vocabulary = WordVocabulary.load(loaded.files["condition.vocab"])
+    for precision, folder in engines.items():
+        engine = opening.load_engine(folder.verified(), threads)
+        ways.append(Way(precision, PLAIN, engine, plain))
+        ways += [
+            Way(precision, name, engine, drawing.settings_of(spec)) for name, spec in laws(loaded.spec).items()
+        ]  # fmt: skip
+    return ways, vocabulary
+
+
+def memory_of(folder: EngineFolder, prompt: str, threads: int) -> int:
+    """Peak bytes of a `coolsd-rt generate` of one picture, in a process of its own."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "coolsd_rt.cli", "generate", str(folder.folder), "-p", prompt, "--out", out]
+        return peak_memory([*command, "--threads", str(threads), "--json"])
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures were measured on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.processor())
+    return {
+        "cpu": model or platform.machine(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "versions": {"coolsd-rt": __version__, **tool_versions(["numpy", "onnxruntime", "torch"])},
+    }
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def measure(
+    engine: Path, *, runs: int, batch: int, prompts: Sequence[str], threads: int, spec_file: Path | None, bar: Progress
+) -> Table:
+    """The whole benchmark. Raises what builds and engines raise."""
+    if runs < 1 or batch < 1:
+        raise UserError("runs and pictures at once", expected="1 or more", found=f"{runs} and {batch}")
+    folder = open_engine(engine)
+    loaded = opening.find_spec(folder, spec_file)
+    task = bar.add_task("building what is missing", total=None)
+    engines = both_engines(folder, loaded)
+    ways, vocabulary = all_ways(loaded, engines, threads)
+    texts = list(prompts) or opening.default_prompts(loaded, vocabulary)
+    jobs = drawing.plan([texts[k * 7 % len(texts)] for k in range(runs * batch)], 1, 0, vocabulary)
+    bar.update(task, total=len(ways) * (runs + 1))
+
+    def on_turn(way: Way) -> None:
+        bar.update(task, advance=1, description=f"{way.group}, {way.name}")
+
+    timed = take_turns(ways, list(drawing.batches(jobs, batch)), vocabulary, on_turn)
+    bar.update(task, description="memory")
+    memory = {precision: memory_of(folder, jobs[0].prompt, threads) for precision, folder in engines.items()}
+    return Table(timed, memory)
+
+
+def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = RichTable(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("--runs", type=int, default=5, show_default=True, help="Turns of each way; medians are shown.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Pictures drawn at once.")
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of every way; default: the usable cores.")
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
+@click.option("--markdown", "md_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
+def command(
+    engine: Path,
+    runs: int,
+    batch: int,
+    prompts: tuple[str, ...],
+    threads: int | None,
+    spec_file: Path | None,
+    json_file: Path | None,
+    md_file: Path | None,
+) -> None:
+    """Time eager PyTorch, our fp32 and our int8 engine, plain and speculating, side by side in one run.
+
+    \b
+    Example:
+      python -m coolsd_rt.measure.demo engines/emoji --markdown out/figures.md
+    """
+    threads = threads or usable_cores()
+    stderr = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+        table = measure(
+            engine, runs=runs, batch=batch, prompts=prompts, threads=threads, spec_file=spec_file, bar=bar
+        )  # fmt: skip
+    here = machine(threads)
+    note = f"{here['cpu']}, {threads} threads, {batch} picture(s) at once, medians of {runs} interleaved runs"
+    goals = [goal.cells() for goal in table.goals()]
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    _print(console, note, COLUMNS, table.rows())
+    for line in table.losing():
+        console.print(f"speculation does not pay here: {line}")
+    _print(console, "goals", GOAL_COLUMNS, goals)
+    if json_file:
+        document = {"machine": here, "runs": runs, "batch": batch, **table.as_dict()}
+        json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if md_file:
+        body = "".join(f"\nSpeculation does not pay here: {line}.\n" for line in table.losing())
+        text = f"{note}\n\n{markdown(COLUMNS, table.rows())}{body}\n{markdown(GOAL_COLUMNS, goals)}"
+        md_file.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Entry point: a failure is one line and an exit code, as on the main command line."""
+    try:
+        command.main(standalone_mode=False)
+    except click.ClickException as e:
+        click.echo(f"error: {e.format_message()}", err=True)
+        sys.exit(2)
+    except CoolsdError as e:
+        click.echo(f"error: {e}", err=True)
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The stages of a build, each from weights to checked graphs in a folder.
+
+Knows networks, export, precision, and the comparison every graph has to pass. Does not know caching or folders of
+engines (`build` and the store do). Imports torch and onnx; is imported when a stage has to run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from coolsd_rt.backends import Description
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.export.check import check_graph
+from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
+from coolsd_rt.export.propose import ProposeGraph
+from coolsd_rt.export.quantize import quantize
+from coolsd_rt.export.torch_onnx import to_onnx
+from coolsd_rt.models.checkpoint import load_draft, load_target, load_tokenizer
+from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.llamagen import LlamaGen
+from coolsd_rt.models.vq import VQTokenizer
+from coolsd_rt.store import sha256_file
+from coolsd_rt.workflows.smoke import smoke
+
+VOCABULARY = "vocab.json"
+
+
+@dataclass
+class Sources:
+    """The files of a spec, loaded when a stage first needs them. `hashes` are those its stage keys were made from."""
+
+    files: Mapping[str, Path]
+    hashes: Mapping[str, str]
+    description: Description
+    precision: str
+    _read: set[str] = field(default_factory=set)
+
+    def path(self, key: str) -> Path:
+        """A file that still is what it was when the build was planned. Raises CoolsdError if it is not."""
+        path = self.files[key]
+        if (found := sha256_file(path)) != self.hashes[key]:
+            expected = f"SHA-256 {self.hashes[key][:12]}…, as when the build began"
+            raise CoolsdError(f"{path} ({key})", expected=expected, found=f"{found[:12]}…", fix="build again")
+        return path
+
+    @cached_property
+    def target(self) -> LlamaGen:
+        return load_target(self.path("target.weights"))
+
+    @cached_property
+    def draft(self) -> Eagle:
+        return load_draft(self.path("draft.weights"), self.target)
+
+    @cached_property
+    def tokenizer(self) -> VQTokenizer:
+        return load_tokenizer(self.path("image.weights"))
+
+
+def condition(sources: Sources, folder: Path) -> dict[str, Any]:
+    """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
+    shutil.copyfile(sources.path("condition.vocab"), folder / VOCABULARY)
+    return _write(sources, folder, "condition", ConditionGraph(sources.target.cls_embedding), "fp32")
+
+
+def target(sources: Sources, folder: Path) -> dict[str, Any]:
+    """target.onnx"""
+    return _write(sources, folder, "target", TargetGraph(sources.target), sources.precision)
+
+
+def draft(sources: Sources, folder: Path) -> dict[str, Any]:
+    """draft.onnx and propose.onnx, the same head step by step and fused."""
+    single = DraftGraph(sources.draft, sources.target)
+    fused = ProposeGraph(sources.draft, sources.target, sources.description.draft_length)
+    return _write(sources, folder, "draft", single, sources.precision) | _write(
+        sources, folder, "propose", fused, sources.precision
+    )
+
+
+def image(sources: Sources, folder: Path) -> dict[str, Any]:
+    """image.onnx, in float32 at any precision: it runs once a picture."""
+    return _write(sources, folder, "image", ImageGraph(sources.tokenizer), "fp32")
+
+
+PRODUCERS: Mapping[str, Callable[[Sources, Path], dict[str, Any]]] = {
+    "condition": condition,
+    "target": target,
+    "draft": draft,
+    "image": image,
+}
+
+
+def _write(sources: Sources, folder: Path, name: str, module: nn.Module, precision: str) -> dict[str, Any]:
+    """Export, quantise, check, run once beside the module, write. Returns facts for the manifest."""
+    record = sources.description.graphs[name]
+    model = to_onnx(module, record.contract)
+    quantised = quantize(model) if precision == "int8" else []
+    check_graph(model, record.contract, name=name)
+    data = model.SerializeToString(deterministic=True)
+    error = smoke(name, data, record.contract, module, precision)
+    (folder / record.file).write_bytes(data)
+    return {name: _facts(model, len(quantised), error)}
+
+
+def _facts(model: onnx.ModelProto, quantised: int, error: float) -> dict[str, Any]:
+    operators = Counter(n.op_type for n in model.graph.node)
+    return {
+        "nodes": len(model.graph.node),
+        "operators": dict(sorted(operators.items())),
+        "quantised_matrices": quantised,
+        "smoke_error": float(f"{error:.3g}"),
+    }

@@ -1,0 +1,181 @@
+"""generate and parity as typed: exit codes, what stands on stdout, what a failure leaves."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coolsd_rt.workflows import opening
+from tests.cli.conftest import Cli
+from tests.workflows.conftest import build_fake
+from tests.workflows.fakes import DIMS, FakeEngine
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """engines/fake in the working folder; its graphs are the fake's."""
+    monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
+    monkeypatch.chdir(tmp_path)
+    build_fake(tmp_path)
+    return Path("engines/fake")
+
+
+def test_a_table_on_stdout_and_files_in_out(cli: Cli, engine: Path) -> None:
+    done = cli("generate", engine, "-p", "red apple", "-p", "yellow star", "-n", 2)
+    assert done.code == 0
+    for word in ("images", "tokens/s", "accept length", "acceptance by position", "rounds", "seconds in law", "sheet"):
+        assert word in done.out
+    files = ["out/000-red-apple.png", "out/001-red-apple.png", "out/002-yellow-star.png", "out/003-yellow-star.png"]
+    assert done.err.splitlines() == files
+    assert all(Path(f).is_file() for f in [*files, "out/sheet.png"])
+
+
+def test_json_is_alone_on_stdout(cli: Cli, engine: Path) -> None:
+    done = cli("generate", engine, "-p", "blue apple", "--seed", 7, "--out", "there", "--json")
+    assert done.code == 0
+    document = done.json
+    assert [(i["path"], i["prompt"], i["seed"]) for i in document["images"]] == [
+        ("there/000-blue-apple.png", "blue apple", 7)
+    ]
+    assert {
+        "images", "seconds", "tokens_per_second", "mean_acceptance_length", "acceptance_by_position", "rounds",
+        "seconds_target", "seconds_draft", "seconds_law", "seconds_other", "warnings",
+    } <= set(document)  # fmt: skip
+    assert "blue" in document["warnings"][0]
+    assert "warning" in done.err
+    assert "blue" in done.err
+
+
+def test_options_reach_the_loop(cli: Cli, engine: Path) -> None:
+    plain = cli("generate", engine, "-p", "red apple", "--plain", "--cfg-scale", 1, "--json").json
+    assert plain["mean_acceptance_length"] == 1.0
+    assert plain["rounds"] == DIMS.tokens - 1
+    longer = cli("generate", engine, "-p", "red apple", "--draft-length", 4, "--schedule", "uniform", "--json").json
+    assert len(longer["acceptance_by_position"]) == 4
+
+
+def test_prompts_of_a_file_come_after_typed_ones(cli: Cli, engine: Path) -> None:
+    Path("prompts.txt").write_text("yellow star\n\n  green apple \n")
+    document = cli("generate", engine, "-p", "red apple", "--prompts", "prompts.txt", "--json").json
+    assert [i["prompt"] for i in document["images"]] == ["red apple", "yellow star", "green apple"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-p", "red apple", "--delta", "nan"], "--delta"),
+        (["-p", "red apple", "--delta", "-1"], "--delta"),
+        (["-p", "red apple", "--delta", "x"], "--delta"),
+        (["-p", "red apple", "--schedule", "steep"], "steep"),
+        (["-p", "red apple", "--draft-length", "0"], "draft length"),
+        (["-p", "red apple", "--draft-length", str(DIMS.tokens + 1)], "draft length"),
+        (["-p", "red apple", "--plain", "--delta", "2"], "plain"),
+        (["-p", "red apple", "-n", "0"], "1 or more"),
+        (["-p", "red apple", "--seed", "-1"], "seed"),
+        (["-p", "red apple", "--threads", "0"], "threads"),
+        (["-p", "red apple", "--prompts", "no.txt"], "no.txt"),
+        (["-p", " "], "empty prompt"),
+        ([], "-p"),
+    ],
+)
+def test_the_users_mistakes_exit_with_2_and_one_line(cli: Cli, engine: Path, words: list[str], said: str) -> None:
+    done = cli("generate", engine, *words)
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert said in done.err
+    assert done.out == ""
+    assert not Path("out").exists()
+
+
+def test_no_engine_is_the_users_mistake(cli: Cli, engine: Path) -> None:
+    done = cli("generate", "engines/other", "-p", "red apple")
+    assert done.code == 2
+    assert "engines/fake" in cli("generate", "engines", "-p", "red apple").err
+
+
+def test_a_tampered_engine_exits_with_1(cli: Cli, engine: Path) -> None:
+    file = next(engine.glob("*/vocab.json"))
+    data = file.read_bytes().replace(b"apple", b"apply")
+    file.unlink()
+    file.write_bytes(data)
+    done = cli("generate", engine, "-p", "red apple", "--json")
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert "was changed" in json.loads(done.out)["error"]
+
+
+def test_a_full_disk_exits_with_1_and_leaves_nothing(cli: Cli, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("coolsd_rt.store.atomic.os.fsync", full)
+    done = cli("generate", engine, "-p", "red apple")
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert "no space left" in done.err
+    assert not Path("out").exists()
+
+
+class Stops(FakeEngine):
+    """Ctrl-C comes at the second batch."""
+
+    def open(self, prefix: Any, capacity: int) -> Any:
+        if self.opened:
+            raise KeyboardInterrupt
+        return super().open(prefix, capacity)
+
+
+def test_ctrl_c_exits_with_130_and_keeps_what_is_whole(cli: Cli, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "load_engine", lambda *_: Stops())
+    done = cli("generate", engine, "-p", "red apple", "-n", 4)
+    assert done.code == 130
+    assert sorted(p.name for p in Path("out").iterdir()) == ["000-red-apple.png", "001-red-apple.png"]
+    assert "2 pictures are whole" in done.err
+    assert "interrupted" in done.err
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "open_reference", lambda loaded, threads=None: FakeEngine())
+
+
+@pytest.mark.usefixtures("reference")
+def test_parity_says_passed_and_inspect_shows_it(cli: Cli, engine: Path) -> None:
+    done = cli("parity", engine, "-n", 2)
+    assert done.code == 0
+    assert "parity: passed" in done.out
+    assert done.err == ""
+    document = cli("parity", engine, "-n", 2, "--json").json
+    assert document["passed"] is True
+    assert "passed True" in cli("inspect", engine).out
+
+
+@pytest.mark.usefixtures("reference")
+def test_parity_that_fails_exits_with_1(cli: Cli, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "load_engine", lambda *_: FakeEngine(error=0.5))
+    done = cli("parity", engine, "-n", 3)
+    assert done.code == 1
+    assert "FAILED" in done.out
+    assert "first difference of each picture" in done.out
+    assert all(line.startswith("error: ") for line in done.err.splitlines())
+    as_json = cli("parity", engine, "-n", 2, "--json")
+    assert as_json.code == 1
+    assert as_json.json["passed"] is False
+
+
+def test_parity_without_torch_says_how_to_get_it(cli: Cli, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = cli("parity", engine)
+    assert done.code == 2
+    assert "pip install 'coolsd-rt[build]'" in done.err
+
+
+@pytest.mark.parametrize("verb", ["generate", "parity"])
+def test_help_has_an_example(cli: Cli, verb: str) -> None:
+    done = cli(verb, "--help")
+    assert done.code == 0
+    assert f"coolsd-rt {verb} engines/emoji" in done.out

@@ -1,0 +1,56 @@
+"""A real engine folder (spec, manifest, hashes) whose graphs are the fake's: what `generate` opens in these tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coolsd_rt.spec import load_spec
+from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file
+from coolsd_rt.workflows import opening
+from tests.workflows.fakes import VOCABULARY, FakeEngine
+
+SPEC = """\
+version: 1
+name: fake
+target: {model: llamagen, weights: target.safetensors}
+draft: {model: eagle, weights: draft.safetensors, length: 3}
+image: {tokenizer: vq, weights: vq.safetensors}
+condition: {kind: words, vocab: vocab.json}
+schedule: {kind: exponential, delta: 1.3}
+sampling: {cfg_scale: 2.0}
+engine: {max_batch: 2}
+"""
+
+
+def build_fake(folder: Path) -> EngineFolder:
+    """folder/fake.yaml, its files, and an engine at folder/engines/fake."""
+    for name in ("target", "draft", "vq"):
+        (folder / f"{name}.safetensors").write_bytes(name.encode())
+    VOCABULARY.save(folder / "vocab.json")
+    path = folder / "fake.yaml"
+    path.write_text(SPEC)
+    loaded = load_spec(path)
+
+    def produce(out: Path) -> None:
+        (out / opening.VOCABULARY).write_bytes((folder / "vocab.json").read_bytes())
+
+    store = Store(folder / "engines")
+    stage = store.stage(Stage("fake", files={k: sha256_file(p) for k, p in loaded.files.items()}), produce)
+    return store.assemble(
+        [stage],
+        name="fake",
+        spec=loaded.spec.resolved(),
+        build_view=loaded.spec.build_view(),
+        tools={},
+        contract={},
+        spec_file=path,
+    )
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """tmp_path/engines/fake, opened as a FakeEngine."""
+    monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
+    return build_fake(tmp_path).folder.parent
