@@ -1,9 +1,14 @@
 """The fused draft: L steps of the EAGLE head and their sampling in one graph, uniforms fed in.
 
-Knows the head and inverse-CDF sampling. Does not know where uniforms come from or what becomes of the tokens. Only
-the first step writes the caches: later steps run on guessed features, and rows made from guesses are dropped after
-the round, so they stay outside the caches and each attends to the cache and to the guesses before it. Thereby each
-cache is written once a call, in place. Legend as in `coolsd_rt.contract`.
+Knows the head and inverse-CDF sampling. Does not know where uniforms come from or what becomes of the tokens. Legend
+as in `coolsd_rt.contract`.
+
+Only the first step writes the caches: later steps run on guessed features, and rows made from guesses are dropped
+after the round, so they stay outside the caches and each attends to the cache and to the guesses before it. Thereby
+each cache is written once a call, in place.
+
+CFG and temperature act on the features, before the head, which is linear and has no bias: the same logits, from half
+the rows.
 
 Source: EAGLE's chain drafting; sampling as in `coolsd_rt.ops` (CFG, temperature, top-k, softmax, inverse CDF).
 """
@@ -25,46 +30,51 @@ from coolsd_rt.models.llamagen import LlamaGen
 MIN_TEMPERATURE = 1e-5  # as in coolsd_rt.ops
 
 
-class Sampler(NamedTuple):
-    """Logit processing of one call: temperature float scalar, top_k int64 [1]."""
+class Sampling(NamedTuple):
+    """Logit processing of one call: CFG scale [M, L, 1], temperature (scalar, > 0), top_k int64 [1]."""
 
+    scale: Tensor
     temperature: Tensor
     top_k: Tensor
 
-    def probs(self, logits: Tensor, scale: Tensor) -> Tensor:
-        """logits [2M, V], CFG scale [M] -> Q [M, V]."""
-        cond, uncond = logits[: scale.shape[0]], logits[scale.shape[0] :]
-        mixed = (uncond + (cond - uncond) * scale[:, None]) / self.temperature.clamp(min=MIN_TEMPERATURE)
+    def mix(self, x: Tensor, index: int) -> Tensor:
+        """Features [2M, 1, C] of draft `index` -> guided features over the temperature [M, 1, C]."""
+        pictures = self.scale.shape[0]
+        cond, uncond = x[:pictures], x[pictures:]
+        return (uncond + (cond - uncond) * self.scale[:, index : index + 1]) / self.temperature
+
+    def probs(self, logits: Tensor) -> Tensor:
+        """Logits [M, 1, V] -> Q [M, 1, V]; the k largest stay, and what ties with the last of them."""
         # Without a filter only the largest is looked up: a full TopK would cost as much as the head itself.
         off = self.top_k >= logits.shape[-1]
-        least = kth_largest(mixed, torch.where(off, 1, self.top_k))
-        return torch.softmax(mixed.masked_fill((mixed < least) & ~off, float("-inf")), dim=-1)
+        least = kth_largest(logits, torch.where(off, 1, self.top_k))
+        least = torch.where(off, float("-inf"), least)
+        return torch.softmax(logits.masked_fill(logits < least, float("-inf")), dim=-1)
 
 
 def draw(probs: Tensor, uniform: Tensor) -> Tensor:
-    """The smallest code whose cumulative weight passes u * total: probs [M, V], u [M] -> int64 [M]."""
+    """The smallest code whose cumulative weight passes u * total: probs [..., V], u float64 [..., 1] -> int64 [...]."""
     cdf = probs.double().cumsum(-1)
-    reached = uniform.double()[:, None] * cdf[:, -1:]
-    return (cdf <= reached).sum(-1)
+    return (cdf <= uniform * cdf[..., -1:]).sum(-1)
 
 
 def attend(
-    block: AttentionBlock, x: Tensor, turn: Tensor, mask: Tensor, cache: Caches, guessed: Caches
+    block: AttentionBlock, x: Tensor, turn: Tensor, hidden: Tensor, cache: Caches, guessed: Caches
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One position's attention to a cache (masked, bool [R, 1, 1, T]) and to all guesses so far, itself included.
+    """One position's attention to all guesses so far, itself included, and to a cache.
 
-    cache: k, v [R, H, T, D]. guessed: k, v [R, H, j, D], empty for the first guess. Returns the block's output, and
-    guessed keys and values with the new one. One softmax runs over both parts, as if the cache were longer.
+    hidden: bool [R, 1, 1, T], rows of the cache not to be seen. cache: k, v [R, H, T, D]. guessed: k, v [R, H, j, D],
+    empty for the first guess. Returns the block's output, and guessed keys and values with the new one. One softmax
+    runs over both parts, as if the cache were longer.
     """
     k, v = cache
-    q, k_all, v_all = block.qkv(x, turn)
+    q, k_all, v_all = block.qkv_one(x, turn)
     if guessed:
         k_all, v_all = torch.cat([guessed[0], k_all], dim=2), torch.cat([guessed[1], v_all], dim=2)
-    cached = (q @ k.transpose(-1, -2)).masked_fill(~mask, float("-inf"))
-    weights = torch.softmax(torch.cat([cached, q @ k_all.transpose(-1, -2)], dim=-1), dim=-1)
+    cached = (q @ k.transpose(-1, -2)).masked_fill(hidden, float("-inf"))
+    weights = torch.softmax(torch.cat([q @ k_all.transpose(-1, -2), cached], dim=-1), dim=-1)
     size = k_all.shape[2]
-    y = weights[..., :-size] @ v + weights[..., -size:] @ v_all
-    return block.join(y), k_all, v_all
+    return block.join_one(weights[..., :size] @ v_all + weights[..., size:] @ v), k_all, v_all
 
 
 class ProposeGraph(nn.Module):
@@ -78,31 +88,32 @@ class ProposeGraph(nn.Module):
         self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, count: Tensor, uniforms: Tensor,
         scale: Tensor, temperature: Tensor, top_k: Tensor, caches: Caches,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        sampler = Sampler(temperature, top_k)
+        sampling = Sampling(scale[..., None], temperature.clamp(min=MIN_TEMPERATURE), top_k)
+        u = uniforms.double()[..., None]
         x, caches = self.core.step(ids, features_in, pos, prefix, caches)
         rows = torch.arange(ids.shape[0]) * ids.shape[1]
         x = F.embedding(rows + count - 1, x.flatten(0, 1))[:, None]
+        end = (pos + count)[:, None]  # where the first drafted token's predecessor stands, + 1
+        hidden = (torch.arange(caches[0].shape[2]) >= end)[:, None, None]
+        turns = (end + torch.arange(1, max(2, self.length))).clamp(max=self.core.angles.cos.shape[0] - 1)
         seen: Caches = ()
-        mask = torch.arange(caches[0].shape[2]) < (pos + count)[:, None, None, None]
         tokens, dists = [], []
         for i in range(self.length):
             if i:
-                x, seen = self._guess(tokens[-1], x, pos + count + i, mask, caches, seen)
-            dists.append(sampler.probs(self.core.head(x[:, 0]), scale[:, i]))
-            tokens.append(draw(dists[-1], uniforms[:, i]))
-        return torch.stack(tokens, dim=1), torch.stack(dists, dim=1), *caches
+                x, seen = self._guess(tokens[-1], x, turns[:, i - 1 : i], hidden, caches, seen)
+            dists.append(sampling.probs(self.core.head(sampling.mix(x, i))))
+            tokens.append(draw(dists[-1], u[:, i : i + 1]))
+        return torch.cat(tokens, dim=1), torch.cat(dists, dim=1), *caches
 
     def _guess(
-        self, tokens: Tensor, feature: Tensor, where: Tensor, mask: Tensor, caches: Caches, seen: Caches
+        self, tokens: Tensor, feature: Tensor, turn: Tensor, hidden: Tensor, caches: Caches, seen: Caches
     ) -> tuple[Tensor, Caches]:
-        """The feature after `tokens` [M], which stand at `where` [R] in both rows of their picture."""
-        embedded = self.core.embed.codes(torch.cat([tokens, tokens]))[:, None]
-        x = self.core.pair(embedded, feature)
-        turn = where.clamp(max=self.core.angles.cos.shape[0] - 1)[:, None]
+        """The feature after `tokens` [M, 1], which stand at the cells `turn` [R, 1] in both rows of their picture."""
+        x = self.core.pair(self.core.embed.codes(torch.cat([tokens, tokens])), feature)
         grown: list[Tensor] = []
         for i, module in enumerate(self.core.stack.layers):
             layer, both = cast(LayerBlock, module), slice(2 * i, 2 * i + 2)
-            y, k, v = attend(layer.attention, layer.attention_norm(x), turn, mask, caches[both], seen[both])
+            y, k, v = attend(layer.attention, layer.attention_norm(x), turn, hidden, caches[both], seen[both])
             x = layer.after(x + y)
             grown += [k, v]
         return x, tuple(grown)

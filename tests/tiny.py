@@ -47,7 +47,7 @@ def write_weights(path: Path, model: nn.Module, config: Any) -> None:
     """As the training tools release them: float16, the config in the header."""
     tensors = {k: v.half().contiguous() for k, v in model.state_dict().items()}
     config = config if isinstance(config, dict) else asdict(config)
-    save_file(tensors, str(path), metadata={"format": "pt", "config": json.dumps(config)})
+    save_file(tensors, str(path), metadata={"config": json.dumps(config)})
 
 
 def networks(seed: int = 0) -> tuple[LlamaGen, Eagle, VQTokenizer]:

@@ -69,7 +69,9 @@ class Ambiguity:
         }
 
 
-def measure(engine_path: str, prompts: int, seed: int, mode: dict[str, Any], plain: bool, ambiguity: bool) -> dict:
+def measure(
+    engine_path: str, prompts: int, seed: int, mode: dict[str, Any], plain: bool, ambiguity: bool
+) -> dict[str, Any]:
     """One way of decoding over `prompts` trained captions, chosen by `seed`."""
     folder = open_engine(engine_path)
     spec = with_overrides(Spec.model_validate(folder.manifest.spec), mode)

@@ -7,6 +7,7 @@ Needs the `build` and `train` extras and the font: `pip install -e .[build,train
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -19,11 +20,25 @@ from tools.emoji import data  # noqa: E402  (the path above makes the checkout i
 from tools.emoji.common import Workspace  # noqa: E402
 
 COUNT = 512
+FOLDER = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every stage is given. `chosen` are the glyphs that the target learns, `all` those of the tokenizer."""
+
+    work: Workspace
+    all: data.Glyphs
+    chosen: data.Glyphs
+    device: str
+    seed: int
 
 
 @click.group(context_settings={"show_default": True})
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / "data" / "emoji", help="Checkpoints and logs.")
-@click.option("--release", type=click.Path(path_type=Path), default=ROOT / "pipelines" / "emoji", help="Finished weights.")
+@click.option(
+    "--release", type=click.Path(path_type=Path), default=ROOT / "pipelines" / "emoji", help="Finished weights."
+)
 @click.option("--font", default=None, help="NotoColorEmoji.ttf, if it is not where Debian puts it.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @click.option("--seed", default=0)
@@ -35,7 +50,7 @@ def main(ctx: click.Context, work: Path, release: Path, font: str | None, device
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
     chosen = data.choose(glyphs, COUNT)
-    ctx.obj = {"work": Workspace(work, release), "all": glyphs, "chosen": chosen, "device": device, "seed": seed}
+    ctx.obj = Setup(Workspace(work, release), glyphs, chosen, device, seed)
 
 
 @main.command("vq")
@@ -43,15 +58,13 @@ def main(ctx: click.Context, work: Path, release: Path, font: str | None, device
 @click.option("--batch", default=32)
 @click.option("--lr", default=2e-3)
 @click.pass_obj
-def vq(obj: dict, steps: int, batch: int, lr: float) -> None:
+def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
     """The image tokenizer."""
     from tools.emoji import train_vq
 
-    position = {c: i for i, c in enumerate(obj["all"].captions)}
-    chosen = np.array([position[c] for c in obj["chosen"].captions])
-    train_vq.train(
-        obj["work"], obj["all"], chosen, steps=steps, batch=batch, lr=lr, seed=obj["seed"], device=obj["device"]
-    )
+    position = {c: i for i, c in enumerate(obj.all.captions)}
+    chosen = np.array([position[c] for c in obj.chosen.captions])
+    train_vq.train(obj.work, obj.all, chosen, steps=steps, batch=batch, lr=lr, seed=obj.seed, device=obj.device)
 
 
 @main.command("target")
@@ -61,13 +74,13 @@ def vq(obj: dict, steps: int, batch: int, lr: float) -> None:
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")
 @click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
 @click.pass_obj
-def target(obj: dict, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
+def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
     """The target network."""
     from tools.emoji import train_target
 
     train_target.train(
-        obj["work"], obj["chosen"], steps=steps, batch=batch, lr=lr, pool=pool, seed=obj["seed"],
-        device=obj["device"], fuse=fuse,
+        obj.work, obj.chosen, steps=steps, batch=batch, lr=lr, pool=pool, seed=obj.seed,
+        device=obj.device, fuse=fuse,
     )  # fmt: skip
 
 
@@ -78,22 +91,22 @@ def target(obj: dict, steps: int, batch: int, lr: float, pool: int, fuse: bool) 
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")
 @click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
 @click.pass_obj
-def draft(obj: dict, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
+def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
     """The EAGLE head, distilled from the target."""
     from tools.emoji import train_draft
 
     train_draft.train(
-        obj["work"], obj["chosen"], steps=steps, batch=batch, lr=lr, pool=pool, seed=obj["seed"],
-        device=obj["device"], fuse=fuse,
+        obj.work, obj.chosen, steps=steps, batch=batch, lr=lr, pool=pool, seed=obj.seed,
+        device=obj.device, fuse=fuse,
     )  # fmt: skip
 
 
 @main.command("prompts")
 @click.pass_obj
-def prompts(obj: dict) -> None:
+def prompts(obj: Setup) -> None:
     """Write every trained caption to prompts.txt in the release folder, one a line."""
-    path = obj["work"].release / "prompts.txt"
-    path.write_text("\n".join(obj["chosen"].captions) + "\n", encoding="utf-8")
+    path = obj.work.release / "prompts.txt"
+    path.write_text("\n".join(obj.chosen.captions) + "\n", encoding="utf-8")
     click.echo(path)
 
 

@@ -69,7 +69,13 @@ def command(
     """
     with progress(MofNCompleteColumn()) as bar:
         task = bar.add_task("pictures on both sides", total=pictures)
-        listener = Listener(lambda n: None, lambda done: bar.update(task, completed=done))
+
+        def on_pictures(done: int) -> None:
+            bar.update(task, completed=done)
+            if bar.disable:
+                note(f"{done} of {pictures} pictures drawn on both sides")
+
+        listener = Listener(pictures=on_pictures)
         outcome = parity(
             engine, pictures=pictures, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
             listener=listener,

@@ -79,10 +79,11 @@ def all_ways(
 
 
 def memory_of(folder: EngineFolder, prompt: str, threads: int) -> int:
-    """Peak bytes of a `coolsd-rt generate` of one picture, in a process of its own."""
+    """Peak bytes of a `coolsd-rt generate` of one full batch, in a process of its own."""
+    batch = str(folder.manifest.spec["engine"]["max_batch"])
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "coolsd_rt.cli", "generate", str(folder.folder), "-p", prompt, "--out", out]
-        return peak_memory([*command, "--threads", str(threads), "--json"])
+        command = [sys.executable, "-m", "coolsd_rt.cli", "generate", str(folder.folder), "-p", prompt, "-n", batch]
+        return peak_memory([*command, "--out", out, "--threads", str(threads), "--json"])
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Table:
             outside = self.of(g, RELAXED).as_dict()["outside_engine"]
             out.append(Goal(f"time outside the {g} engine, COOL-SD", 0.15, outside, least=False, unit="%"))
         for g, peak in self.memory.items():
-            out.append(Goal(f"peak memory of generate on {g}", 400.0, peak / 1e6, least=False, unit="MB"))
+            out.append(Goal(f"peak memory of generate on {g}, a full batch", 400.0, peak / 1e6, least=False, unit="MB"))
         return out
 
     def as_dict(self) -> dict[str, Any]:

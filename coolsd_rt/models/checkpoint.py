@@ -116,6 +116,8 @@ def _check_sizes(path: Path, config: Any) -> None:
     for field in fields(config):
         value = getattr(config, field.name)
         sizes = value if isinstance(value, tuple) else (value,)
+        if isinstance(value, bool):  # a switch, not a size
+            continue
         if any(isinstance(size, int | float) and not size > 0 for size in sizes) or sizes == ():
             expected = "positive sizes"
             raise UserError(f"{path}: config: {field.name}", expected=expected, found=str(value), fix=_RETRAIN)
@@ -165,7 +167,9 @@ def _compare(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[s
     for key, shape in wanted.items():
         info = found[key]
         if info.shape != shape:
-            raise UserError(f"{path}: {key}", expected=f"shape {list(shape)}", found=str(list(info.shape)), fix=_RETRAIN)
+            raise UserError(
+                f"{path}: {key}", expected=f"shape {list(shape)}", found=str(list(info.shape)), fix=_RETRAIN
+            )
         if info.dtype not in _FLOATS:
             expected = f"one of {', '.join(_FLOATS)}"
             raise UserError(f"{path}: {key}", expected=expected, found=info.dtype, fix="save it as float16")

@@ -57,8 +57,7 @@ THRESHOLDS = {
 class Listener:
     """Who wants to hear of the work while it goes on."""
 
-    start: Callable[[int], None] = lambda pictures: None
-    pictures: Callable[[int], None] = lambda done: None
+    pictures: Callable[[int], None] = lambda done: None  # whole pictures drawn on both sides so far
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,6 @@ def parity(
         drawing.Job(k, text, drawing.picture_seed(seed, k), *_words(vocabulary.encode(text)))
         for k, text in enumerate(spread)
     ]
-    listener.start(pictures)
     whole = PictureParity()
     for batch in drawing.batches(jobs, spec.engine.max_batch):
         compare_pictures(tested, reference, batch, vocabulary, settings, whole)

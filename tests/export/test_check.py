@@ -111,6 +111,8 @@ def test_other_graphs_are_refused(
     model = graph(tiny_engine, "target")
     change(model)
     with pytest.raises(CoolsdError) as caught:
-        check_graph(model, Description.from_dict(tiny_engine.manifest.contract).graphs["target"].contract, name="target")
+        check_graph(
+            model, Description.from_dict(tiny_engine.manifest.contract).graphs["target"].contract, name="target"
+        )
     for word in ["target", *words]:
         assert word in str(caught.value)

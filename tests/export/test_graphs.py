@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
 from coolsd_rt.export.ops import kth_largest, tensor_scatter
-from coolsd_rt.export.propose import ProposeGraph
+from coolsd_rt.export.propose import ProposeGraph, draw
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.ops import process_logits, sample
@@ -109,13 +109,11 @@ def test_the_fused_draft_is_single_steps_and_sampling(
 
 
 @torch.no_grad()
-def test_drawing_never_takes_a_code_without_weight(made: tuple[LlamaGen, Eagle]) -> None:
-    from coolsd_rt.export.propose import draw
-
+def test_drawing_never_takes_a_code_without_weight() -> None:
     probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).repeat(4, 1)
     u = torch.tensor([0.0, 0.4999, 0.5, 1 - 2**-24])
-    assert draw(probs, u).tolist() == [1, 1, 3, 3]
-    assert draw(probs, u).tolist() == sample(probs, u).tolist()
+    assert draw(probs, u[:, None].double()).tolist() == [1, 1, 3, 3]
+    assert draw(probs, u[:, None].double()).tolist() == sample(probs, u).tolist()
 
 
 @torch.no_grad()

@@ -17,7 +17,9 @@ from coolsd_rt.export.quantize import block_size, quantize, quantize_matrix
 from coolsd_rt.store import EngineFolder
 
 
-@pytest.mark.parametrize(("rows", "block"), [(128, 128), (512, 128), (384, 128), (192, 64), (96, 32), (48, 16), (40, 0)])
+@pytest.mark.parametrize(
+    ("rows", "block"), [(128, 128), (512, 128), (384, 128), (192, 64), (96, 32), (48, 16), (40, 0)]
+)
 def test_the_largest_block_that_divides(rows: int, block: int) -> None:
     assert block_size(rows) == block
 
@@ -53,7 +55,7 @@ def test_only_matrices_of_matmuls_are_touched() -> None:
         nodes,
         "g",
         [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in shapes.items()],
-        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in ("y", "w")],
+        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in (("y", [32, 32]), ("w", [2, 32]))],
         [numpy_helper.from_array(m, n) for n, m in matrices.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10)

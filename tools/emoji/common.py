@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,12 +32,15 @@ class Workspace:
         return self.root / name
 
 
-class Ema:
+M = TypeVar("M", bound=nn.Module)
+
+
+class Ema(Generic[M]):
     """Exponential moving average of a module's floating weights, with the usual warm-up of the decay."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: M, decay: float) -> None:
         self.decay, self.steps = decay, 0
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -78,10 +81,13 @@ def learning_rate(step: int, total: int, peak: float, warmup: int, floor: float 
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def release_weights(path: Path, model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> None:
+def release_weights(
+    path: Path, model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
     """One safetensors file with the model's config as JSON in its header."""
     tensors: dict[str, Tensor] = {
-        k: v.detach().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in model.state_dict().items()
+        k: v.detach().to(dtype if v.is_floating_point() else v.dtype).contiguous()
+        for k, v in model.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

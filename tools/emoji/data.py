@@ -38,17 +38,22 @@ _LEFT_OUT = re.compile(
     r"double exclamation|exclamation question|copyright|registered|trade mark|information source"
 )
 
-_FAVOURITES = frozenset(
-    "red apple,green apple,banana,lemon,strawberry,cherries,watermelon,pear,peach,grapes,tomato,avocado,pineapple,"
-    "slice of pizza,hamburger,doughnut,cookie,birthday cake,soft ice cream,bread,french fries,hot beverage,beer mug,"
-    "smiling face with sunglasses,face with tears of joy,grinning face,smiling face with heart shaped eyes,"
-    "cat face,dog face,fox face,panda face,frog face,tiger face,lion face,pig face,unicorn face,monkey face,"
-    "octopus,tropical fish,spouting whale,penguin,lady beetle,snail,turtle,butterfly,honeybee,"
-    "rocket,airplane,automobile,bicycle,sailboat,fire,rainbow,sunflower,tulip,rose,cactus,mushroom,evergreen tree,"
-    "heavy black heart,glowing star,full moon with face,sun with face,snowman,umbrella with rain drops,jack o lantern,"
-    "wrapped present,balloon,guitar,soccer ball,basketball and hoop,top hat,crown,gem stone,alarm clock,ghost,"
-    "extraterrestrial alien,robot face,pile of poo,skull,house building,light bulb,key,books".split(",")
-)
+# fmt: off
+_FAVOURITES = frozenset({
+    "red apple", "green apple", "banana", "lemon", "strawberry", "cherries", "watermelon", "pear", "peach",
+    "grapes", "tomato", "avocado", "pineapple", "slice of pizza", "hamburger", "doughnut", "cookie",
+    "birthday cake", "soft ice cream", "bread", "french fries", "hot beverage", "beer mug",
+    "smiling face with sunglasses", "face with tears of joy", "grinning face",
+    "smiling face with heart shaped eyes", "cat face", "dog face", "fox face", "panda face", "frog face",
+    "tiger face", "lion face", "pig face", "unicorn face", "monkey face", "octopus", "tropical fish",
+    "spouting whale", "penguin", "lady beetle", "snail", "turtle", "butterfly", "honeybee", "rocket", "airplane",
+    "automobile", "bicycle", "sailboat", "fire", "rainbow", "sunflower", "tulip", "rose", "cactus", "mushroom",
+    "evergreen tree", "heavy black heart", "glowing star", "full moon with face", "sun with face", "snowman",
+    "umbrella with rain drops", "jack o lantern", "wrapped present", "balloon", "guitar", "soccer ball",
+    "basketball and hoop", "top hat", "crown", "gem stone", "alarm clock", "ghost", "extraterrestrial alien",
+    "robot face", "pile of poo", "skull", "house building", "light bulb", "key", "books",
+})
+# fmt: on
 _DISTINCT = 0.14
 
 

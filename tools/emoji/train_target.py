@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coolsd_rt.models.conditions import UNKNOWN, UNCONDITIONAL, WordVocabulary
+from coolsd_rt.models.conditions import UNCONDITIONAL, UNKNOWN, WordVocabulary
 from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 
@@ -188,7 +188,7 @@ def train(
 
 
 def _resume(
-    state: dict[str, Any], model: LlamaGen, opts: list[torch.optim.Optimizer], ema: Ema, source: TokenPool,
+    state: dict[str, Any], model: LlamaGen, opts: list[torch.optim.Optimizer], ema: Ema[LlamaGen], source: TokenPool,
     rng: torch.Generator,
 ) -> int:  # fmt: skip
     model.load_state_dict(state["model"])
