@@ -95,6 +95,17 @@ class AttentionBlock(nn.Module):
         q, k = self.angles.turn(qk, turn).split((self.heads, self.heads), dim=1)
         return q, k, v
 
+    def qkv_one(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for S = 1, where no axes have to change places: [R, 1, C], turn [R, 1]."""
+        heads = self.wqkv(x).view(-1, 3 * self.heads, 1, self.wo.weight.shape[0] // self.heads)
+        qk, v = heads.split((2 * self.heads, self.heads), dim=1)
+        q, k = self.angles.turn(qk, turn).split((self.heads, self.heads), dim=1)
+        return q, k, v
+
+    def join_one(self, y: Tensor) -> Tensor:
+        """[R, H, 1, D] -> [R, 1, C]."""
+        return cast(Tensor, self.wo(y.view(-1, 1, self.wo.weight.shape[0])))
+
     def join(self, y: Tensor) -> Tensor:
         """[R, H, S, D] -> [R, S, C]."""
         return cast(Tensor, self.wo(y.transpose(1, 2).flatten(2)))

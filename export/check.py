@@ -46,7 +46,7 @@ def _check_side(what: str, values: object, specs: tuple[TensorSpec, ...]) -> Non
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.tensor_type
     dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in kind.shape.dim)
-    return TensorSpec(value.name, _TYPES.get(kind.elem_type, "another type"), dims)  # type: ignore[arg-type]
+    return TensorSpec(value.name, _TYPES.get(kind.elem_type, "another type"), dims)  # type: ignore[call-overload]
 
 
 def _text(spec: TensorSpec) -> str:

@@ -115,5 +115,5 @@ class ImageGraph(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         side = int(codes.shape[1] ** 0.5)
         z = F.embedding(codes, self.table).unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        pixels = self.decoder(self.post_quant_conv(z)).clamp(-1, 1)
+        pixels: Tensor = self.decoder(self.post_quant_conv(z)).clamp(-1, 1)
         return ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)

@@ -52,7 +52,7 @@ def _tensor_scatter_onnx(past: Any, update: Any, start: Any) -> Any:
 def _kth_largest_onnx(x: Any, k: Any) -> Any:
     values, _ = opset24.TopK(x, k, axis=-1, largest=1, sorted=1)
     minus_one = opset24.Constant(value_ints=[-1])
-    return opset24.Slice(values, minus_one, opset24.Constant(value_ints=[2**62]), minus_one)
+    return opset24.Slice(values, minus_one, opset24.Constant(value_ints=[2**62]), minus_one)  # type: ignore[type-var]
 
 
 def translations() -> Translation:

@@ -71,7 +71,7 @@ def _quiet() -> Iterator[None]:
 
 
 def to_onnx(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
-    """Export `module`, whose forward takes the contract's inputs in order (caches as one tuple) and returns its outputs.
+    """Export `module`: forward takes the contract's inputs in order (caches as one tuple) and returns its outputs.
 
     Raises:
         CoolsdError: torch could not export it.

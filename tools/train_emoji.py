@@ -68,7 +68,7 @@ def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
 
 
 @main.command("target")
-@click.option("--steps", default=3800)
+@click.option("--steps", default=3200)
 @click.option("--batch", default=16)
 @click.option("--lr", default=3e-3)
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")
@@ -85,8 +85,8 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 
 
 @main.command("draft")
-@click.option("--steps", default=900)
-@click.option("--batch", default=32)
+@click.option("--steps", default=800)
+@click.option("--batch", default=16)
 @click.option("--lr", default=3e-3)
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")
 @click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")

@@ -7,6 +7,7 @@ copies of small inputs and outputs, and the caches none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,5 +182,6 @@ def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> Memory:
 
 
 def _line(error: Exception) -> str:
-    """ONNX Runtime's messages are long and start with its own source: the first line will do."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """The first line of an ONNX Runtime message, without its error number and the place in its own source."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S+ ", "", first)[:300]

@@ -45,7 +45,7 @@ def load_target(path: Path) -> LlamaGen:
 
 
 def load_draft(path: Path, target: LlamaGen) -> Eagle:
-    """The EAGLE head of `target`, float32. Its file holds its own tensors only: the embedding and head are the target's.
+    """The EAGLE head of `target`, float32. Its file holds its own tensors: the embedding and head are the target's.
 
     Raises UserError as `load_target` does, and if the head was not made for a target of these sizes.
     """

@@ -71,7 +71,10 @@ class WordVocabulary:
         words = split(prompt)
         if not words:
             raise UserError(
-                "empty prompt", expected="at least one word", found=repr(prompt), fix='give one, for example -p "red apple"'
+                "empty prompt",
+                expected="at least one word",
+                found=repr(prompt),
+                fix='give one, for example -p "red apple"',
             )
         if len(words) > self.prefix:
             raise UserError(

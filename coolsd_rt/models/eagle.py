@@ -58,7 +58,7 @@ class Eagle(nn.Module):
     def step(
         self, target: LlamaGen, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache]
     ) -> tuple[Tensor, Tensor]:
-        """One step of the contract: ids [R, S] are the tokens at `pos + 1 + s`; logits [R, S, V], features [R, S, C]."""
+        """One step of the contract; ids [R, S]: tokens at `pos + 1 + s`. Gives logits [R, S, V], features [R, S, C]."""
         x = self.fc(torch.cat([target.embed(ids, pos + 1, prefix), features], dim=-1))
         step = cached_step(target.rope, pos, ids.shape[1], caches[0].k.shape[2], shift=1)
         for layer, cache in zip(self.layers, caches, strict=True):

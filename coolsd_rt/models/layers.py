@@ -71,7 +71,7 @@ class RMSNorm(nn.Module):
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of a training sequence, written out: on a CPU its backward pass takes two thirds of SDPA's time."""
+    """Causal attention of a training sequence, written out: a CPU trains a quarter faster than with SDPA."""
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     future = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).triu(1)
     return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1).type_as(v) @ v

@@ -9,6 +9,7 @@ Shapes: B images, C channels, F pixels a side, G = F / downsampling cells a side
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +108,7 @@ class _Level(nn.Module):
 
     def __init__(self, widths: list[int], attention: bool, cfg: VQConfig) -> None:
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.res = nn.ModuleList([ResBlock(a, b, cfg) for a, b in pairs])
         self.attn = nn.ModuleList([AttnBlock(b, cfg) for _, b in pairs] if attention and cfg.attention else [])
 

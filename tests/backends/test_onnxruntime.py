@@ -190,7 +190,7 @@ def test_the_same_twice_is_the_same(engine: OrtEngine) -> None:
         session = engine.open(engine.prefix(words(2)), CAPACITY)
         session.target(np.zeros((4, W), np.int64), np.zeros(4, np.int64))
         out.append(session.target(np.ones((4, LENGTH + 1), np.int64), np.full(4, W))[0])
-    assert np.array_equal(*out)
+    assert np.array_equal(out[0], out[1])
 
 
 def test_caches_are_written_where_they_are(engine: OrtEngine) -> None:
@@ -236,7 +236,7 @@ def test_what_cannot_run_is_said(tiny_engine: EngineFolder, engine: OrtEngine) -
         Graph("target", data[:1000], contract, OPTIONS)
     with pytest.raises(CoolsdError, match=r"expected .*features_in"):
         Graph("target", data, engine._graphs["draft"].contract, OPTIONS)
-    with pytest.raises(CoolsdError, match="expected TensorrtRtxProvider, found .*CPUExecutionProvider"):
+    with pytest.raises(CoolsdError, match=r"expected TensorrtRtxProvider, found .*CPUExecutionProvider"):
         Graph("target", data, contract, Options(providers=("TensorrtRtxProvider", "CPUExecutionProvider")))
     with pytest.raises(CoolsdError, match=r"graph condition.*expected it to run") as caught:
         engine.prefix(np.full((1, W), 1000))

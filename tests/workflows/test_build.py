@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -146,7 +147,9 @@ def test_what_a_change_costs(
     assert (planned.fingerprint == tiny_engine.manifest.fingerprint) == same
 
 
-def test_tools_and_code_count(tiny_spec: Path, tiny_engine: EngineFolder, tiny_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_tools_and_code_count(
+    tiny_spec: Path, tiny_engine: EngineFolder, tiny_out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "tool_versions", lambda names: {"torch": "99"})
     assert to_run(plan(load_spec(tiny_spec), tiny_out)) == STAGES
     monkeypatch.undo()
@@ -157,7 +160,9 @@ def test_tools_and_code_count(tiny_spec: Path, tiny_engine: EngineFolder, tiny_o
     assert len(code_digest()) == 16
 
 
-def test_run_time_values_reach_the_manifest_without_a_stage(copy: Path, tiny_engine: EngineFolder, tiny_out: Path, tmp_path: Path) -> None:  # fmt: skip
+def test_run_time_values_reach_the_manifest_without_a_stage(
+    copy: Path, tiny_engine: EngineFolder, tiny_out: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "engines"
     shutil.copytree(tiny_out, out, ignore=shutil.ignore_patterns(".tmp", ".locks"))
     edit(copy, "delta: 1.1", "delta: 1.3")
@@ -170,7 +175,9 @@ def test_run_time_values_reach_the_manifest_without_a_stage(copy: Path, tiny_eng
     assert manifest.spec["sampling"]["cfg_scale"] == 4.0
 
 
-def test_a_changed_tokenizer_runs_one_stage(copy: Path, tiny_engine: EngineFolder, tiny_out: Path, tmp_path: Path) -> None:  # fmt: skip
+def test_a_changed_tokenizer_runs_one_stage(
+    copy: Path, tiny_engine: EngineFolder, tiny_out: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "engines"
     shutil.copytree(tiny_out, out, ignore=shutil.ignore_patterns(".tmp", ".locks"))
     flip(copy.parent / "vq.safetensors")
@@ -188,7 +195,7 @@ class TestTheFilesDoNotFit:
         path = spec.parent / f"{name}.safetensors"
         tensors = load_file(str(path))
         holder = torch.nn.Module()
-        holder.state_dict = lambda: tensors  # type: ignore[method-assign,assignment,misc]
+        holder.state_dict = lambda: tensors  # type: ignore[method-assign,assignment]
         write_weights(path, holder, read_config(path) | config)
 
     def refused(self, spec: Path, out: Path, *words: str) -> None:
@@ -205,7 +212,7 @@ class TestTheFilesDoNotFit:
 
     def test_a_draft_of_none(self, copy: Path, tmp_path: Path) -> None:
         edit(copy, "length: 3", "length: 0")
-        with pytest.raises(SpecError, match="draft.length"):
+        with pytest.raises(SpecError, match=r"draft\.length"):
             plan(load_spec(copy), tmp_path / "o")
 
     def test_another_vocabulary(self, copy: Path, tmp_path: Path) -> None:
@@ -247,7 +254,7 @@ class TestTheFilesDoNotFit:
         config, tensors = read_config(path), load_file(str(path))
         tensors["post_quant_conv.bias"] = torch.zeros(9)
         holder = torch.nn.Module()
-        holder.state_dict = lambda: tensors  # type: ignore[method-assign,assignment,misc]
+        holder.state_dict = lambda: tensors  # type: ignore[method-assign,assignment]
         write_weights(path, holder, config)
         self.refused(copy, warm, "post_quant_conv.bias", "shape [8]", "found [9]")
 
@@ -273,9 +280,10 @@ class TestABuildThatFails:
 
     def test_a_graph_that_is_wrong(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The short run beside torch sees a graph that computes something else."""
+        from coolsd_rt.export.graphs import ImageGraph
         from coolsd_rt.workflows import stages
 
-        class Darker(stages.ImageGraph):
+        class Darker(ImageGraph):
             def forward(self, codes: torch.Tensor) -> torch.Tensor:
                 return super().forward(codes) // (1 + int(torch.compiler.is_exporting()))
 
@@ -293,8 +301,8 @@ class TestABuildThatFails:
 
     def test_a_missing_extra(self, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Said before anything is written; and not at all when every stage is cached."""
-        find = module.importlib.util.find_spec
-        monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
         with pytest.raises(MissingExtra, match=r"onnx.*coolsd-rt\[build\]"):
             build(plan(load_spec(copy), tmp_path / "o"))
         assert left(tmp_path / "o") == []
@@ -340,7 +348,7 @@ class TestProcesses:
         process = self.start(copy, warm)
         self.working(warm)
         os.kill(process.pid, number)
-        out, err = process.communicate()
+        _, err = process.communicate()
         assert process.returncode == code, err
         assert not (warm / "tiny").exists()
         if number == signal.SIGINT:

@@ -1,0 +1,73 @@
+"""What the README shows is run: its spec is the demo's, its commands work as they stand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coolsd_rt.spec import load_spec
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """Lines of the README's code blocks that call `coolsd-rt`."""
+    return [line for block in blocks("") for line in block.splitlines() if line.startswith("coolsd-rt ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout as far as the commands need one."""
+    path = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "pipelines", path / "pipelines")
+    return path
+
+
+def test_the_spec_is_the_demos(tmp_path: Path) -> None:
+    (block,) = blocks("yaml")
+    shown = tmp_path / "pipelines"
+    shutil.copytree(ROOT / "pipelines", shown)
+    (shown / "readme.yaml").write_text(block, encoding="utf-8")
+    assert load_spec(shown / "readme.yaml").spec == load_spec(ROOT / "pipelines" / "emoji.yaml").spec
+    assert yaml.safe_load(block)["name"] == "emoji"
+
+
+def test_commands_are_found() -> None:
+    assert [c.split()[1] for c in commands()] == ["build", "generate", "parity"]
+
+
+def test_commands_run_in_order(folder: Path) -> None:
+    for command in commands():
+        words = [sys.executable, "-m", "coolsd_rt.cli", *re.findall(r'"[^"]*"|\S+', command)[1:]]
+        words = [w.strip('"') for w in words]
+        if words[3] == "parity":  # as shown it compares 32 pictures; two prove that the command works
+            words += ["--images", "2"]
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert {p.name for p in (folder / "out").glob("*.png")} == {"000-red-apple.png", "001-dog-face.png", "sheet.png"}
+    engine = folder / "engines" / "emoji"
+    manifest = json.loads((engine / (engine / "current").read_text().strip() / "manifest.json").read_text())
+    assert manifest["parity"]["passed"] is True
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_knows_the_commands(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert f"make {target}" in README
+
+
+def test_every_link_leads_somewhere() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
