@@ -6,7 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 DEMO_VENV ?= .venv-demo
 TEST_VENV ?= .venv-test
 OUT ?= out/demo
-PROMPTS ?= -p "red apple" -p "dog face" -p "rocket" -p "sunflower"
+PROMPTS ?= -p "red apple" -p "dog face" -p "rocket" -p "sunflower" -p "heavy black heart" -p "tropical fish" \
+	-p "mushroom" -p "alarm clock" -p "banana" -p "penguin" -p "top hat" -p "green apple"
 
 # On Linux and Windows PyPI's torch brings CUDA (gigabytes); the same version without it is on PyTorch's own index, and
 # pip prefers it when it sees both. Unreachable or set to nothing: PyPI's is taken. macOS has only the one.

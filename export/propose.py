@@ -97,7 +97,8 @@ class ProposeGraph(nn.Module):
         hidden = (torch.arange(caches[0].shape[2]) >= end)[:, None, None]
         turns = (end + torch.arange(1, max(2, self.length))).clamp(max=self.core.angles.cos.shape[0] - 1)
         seen: Caches = ()
-        tokens, dists = [], []
+        tokens: list[Tensor] = []
+        dists: list[Tensor] = []
         for i in range(self.length):
             if i:
                 x, seen = self._guess(tokens[-1], x, turns[:, i - 1 : i], hidden, caches, seen)

@@ -40,9 +40,9 @@ GOAL_COLUMNS = ("figure", "goal", "found", "")
 
 
 def both_engines(folder: EngineFolder, loaded: LoadedSpec) -> dict[str, EngineFolder]:
-    """The engines of a spec in every precision, built where they are missing. `current` stays what it was.
+    """The engines of a spec in every precision, built where they are missing or stale.
 
-    The engine's own precision is built last, since a build points `current` at itself.
+    The engine's own precision comes last, since a build points `current` at itself: `current` keeps its precision.
     """
     own = str(folder.manifest.build_view["engine"]["precision"])
     out = folder.folder.parent.parent
