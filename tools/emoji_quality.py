@@ -29,8 +29,6 @@ from coolsd_rt.workflows import drawing, opening  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
 
-COUNT = 512  # glyphs the target was trained on
-
 
 class Ambiguity:
     """Sums over rounds of what P and Q looked like. Legend: L draft length, G cells a side."""
@@ -78,7 +76,7 @@ def measure(
     verified = folder.verified()
     vocabulary = opening.load_vocabulary(verified)
     engine = opening.load_engine(verified)
-    glyphs = data.choose(data.render(data.find_font()), COUNT)
+    glyphs = data.choose(data.render(data.find_font()), data.COUNT)
     chosen = np.random.default_rng(seed).choice(len(glyphs.captions), prompts, replace=False)
     captions = [glyphs.captions[i] for i in chosen]
     settings = drawing.settings_of(spec, plain=plain)

@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT))
 from tools.emoji import data  # noqa: E402  (the path above makes the checkout importable without an install)
 from tools.emoji.common import Workspace  # noqa: E402
 
-COUNT = 512
 FOLDER = click.Path(path_type=Path)
 
 
@@ -49,7 +48,7 @@ def main(ctx: click.Context, work: Path, release: Path, font: str | None, device
         glyphs = data.render(data.find_font(font))
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
-    chosen = data.choose(glyphs, COUNT)
+    chosen = data.choose(glyphs, data.COUNT)
     ctx.obj = Setup(Workspace(work, release), glyphs, chosen, device, seed)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 SIDE = 64
+COUNT = 512  # glyphs that the target is trained on
 GLYPH_WIDTH = 60
 SHIFT = 1  # pixels, each way
 SHIFTED = 0.4  # share of pictures that are shifted
