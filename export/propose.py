@@ -26,8 +26,7 @@ from coolsd_rt.export.graphs import EagleCore
 from coolsd_rt.export.ops import kth_largest
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.llamagen import LlamaGen
-
-MIN_TEMPERATURE = 1e-5  # as in coolsd_rt.ops
+from coolsd_rt.ops.logits import MIN_TEMPERATURE
 
 
 class Sampling(NamedTuple):

@@ -85,7 +85,7 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 
 @main.command("draft")
 @click.option("--steps", default=800)
-@click.option("--batch", default=16)
+@click.option("--batch", default=8, help="Pictures; each enters with and without its caption.")
 @click.option("--lr", default=3e-3)
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")
 @click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")

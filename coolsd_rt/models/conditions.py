@@ -14,6 +14,7 @@ from pathlib import Path
 
 from coolsd_rt.errors import UserError
 
+VOCABULARY_FILE = "vocab.json"  # in an engine's folder
 PAD, UNKNOWN, UNCONDITIONAL = 0, 1, 2
 _SPECIAL = ("<pad>", "<unknown>", "<unconditional>")
 

@@ -12,19 +12,18 @@ from pathlib import Path
 
 from coolsd_rt import backends
 from coolsd_rt.errors import MissingExtra, UserError
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import VOCABULARY_FILE, WordVocabulary
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, sha256_file
 from coolsd_rt.store.manifest import spec_path
 
-VOCABULARY = "vocab.json"  # the name of the word vocabulary in an engine's folder
 PROMPTS = "prompts.txt"  # beside a spec's vocabulary: captions that the target was trained on
 
 
 def load_vocabulary(verified: VerifiedEngine) -> WordVocabulary:
     """The words that an engine knows."""
-    return WordVocabulary.load(verified.path(VOCABULARY))
+    return WordVocabulary.load(verified.path(VOCABULARY_FILE))
 
 
 def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:

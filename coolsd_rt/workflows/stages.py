@@ -25,13 +25,12 @@ from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_onnx
 from coolsd_rt.models.checkpoint import load_draft, load_target, load_tokenizer
+from coolsd_rt.models.conditions import VOCABULARY_FILE
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store import sha256_file
 from coolsd_rt.workflows.smoke import smoke
-
-VOCABULARY = "vocab.json"
 
 
 @dataclass
@@ -67,7 +66,7 @@ class Sources:
 
 def condition(sources: Sources, folder: Path) -> dict[str, Any]:
     """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
-    shutil.copyfile(sources.path("condition.vocab"), folder / VOCABULARY)
+    shutil.copyfile(sources.path("condition.vocab"), folder / VOCABULARY_FILE)
     return _write(sources, folder, "condition", ConditionGraph(sources.target.cls_embedding), "fp32")
 
 

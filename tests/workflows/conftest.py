@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from coolsd_rt.models.conditions import VOCABULARY_FILE
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file
 from coolsd_rt.workflows import opening
@@ -34,7 +36,7 @@ def build_fake(folder: Path) -> EngineFolder:
     loaded = load_spec(path)
 
     def produce(out: Path) -> None:
-        (out / opening.VOCABULARY).write_bytes((folder / "vocab.json").read_bytes())
+        (out / VOCABULARY_FILE).write_bytes((folder / "vocab.json").read_bytes())
 
     store = Store(folder / "engines")
     stage = store.stage(Stage("fake", files={k: sha256_file(p) for k, p in loaded.files.items()}), produce)
@@ -54,3 +56,20 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """tmp_path/engines/fake, opened as a FakeEngine."""
     monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
     return build_fake(tmp_path).folder.parent
+
+
+@pytest.fixture
+def copy(tiny_spec: Path, tmp_path: Path) -> Path:
+    """The tiny spec and its files in a folder that a test may change."""
+    shutil.copytree(tiny_spec.parent, tmp_path / "spec")
+    return tmp_path / "spec" / tiny_spec.name
+
+
+@pytest.fixture
+def warm(tiny_engine: EngineFolder, tiny_out: Path, tmp_path: Path) -> Path:
+    """An output folder with every stage but the image's done, and no engine."""
+    out = tmp_path / "engines"
+    shutil.copytree(tiny_out / ".cache", out / ".cache")
+    for folder in (out / ".cache").glob("image-*"):
+        shutil.rmtree(folder)
+    return out

@@ -1,72 +1,28 @@
-"""A build: what it depends on, what it leaves when it fails, and that two at once are one."""
+"""A build: what it depends on, and what it makes."""
 
 from __future__ import annotations
 
-import errno
-import importlib.util
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
-from coolsd_rt.models.header import read_config
-from coolsd_rt.spec import SpecError, load_spec
+from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import build as module
 from coolsd_rt.workflows.build import Listener, Plan, build, code_digest, plan, with_precision
-from tests.tiny import LENGTH, write_spec, write_weights
+from tests.tiny import LENGTH, write_spec
+from tests.workflows.building import edit, flip
 
 STAGES = ["condition", "target", "draft", "image"]
 
 
-@pytest.fixture
-def copy(tiny_spec: Path, tmp_path: Path) -> Path:
-    """The tiny spec and its files in a folder that a test may change."""
-    shutil.copytree(tiny_spec.parent, tmp_path / "spec")
-    return tmp_path / "spec" / tiny_spec.name
-
-
-@pytest.fixture
-def warm(tiny_engine: EngineFolder, tiny_out: Path, tmp_path: Path) -> Path:
-    """An output folder with every stage but the image's done, and no engine."""
-    out = tmp_path / "engines"
-    shutil.copytree(tiny_out / ".cache", out / ".cache")
-    for folder in (out / ".cache").glob("image-*"):
-        shutil.rmtree(folder)
-    return out
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def flip(path: Path) -> None:
-    """Change one weight, and nothing else."""
-    data = bytearray(path.read_bytes())
-    data[-2] ^= 1
-    path.write_bytes(data)
-
-
 def to_run(planned: Plan) -> list[str]:
     return [s.name for s in planned.stages if not s.cached]
-
-
-def left(out: Path) -> list[str]:
-    """What stands in an output folder but finished stages and locks."""
-    temps = list((out / ".tmp").glob("*")) if (out / ".tmp").is_dir() else []
-    return [p.name for p in (*temps, *(p for p in out.glob("*") if p.name not in (".cache", ".locks", ".tmp")))]
 
 
 def test_a_build_is_whole(tiny_engine: EngineFolder, tiny_spec: Path, tiny_out: Path) -> None:
@@ -186,179 +142,6 @@ def test_a_changed_tokenizer_runs_one_stage(
     assert built.engine.manifest.fingerprint != tiny_engine.manifest.fingerprint
     assert built.engine.manifest.files["target.onnx"] == tiny_engine.manifest.files["target.onnx"]
     tiny_engine.verified()
-
-
-class TestTheFilesDoNotFit:
-    """Found before anything runs, at the spec's line where it has one."""
-
-    def reweigh(self, spec: Path, name: str, **config: object) -> None:
-        path = spec.parent / f"{name}.safetensors"
-        tensors = load_file(str(path))
-        holder = torch.nn.Module()
-        holder.state_dict = lambda: tensors  # type: ignore[method-assign,assignment]
-        write_weights(path, holder, read_config(path) | config)
-
-    def refused(self, spec: Path, out: Path, *words: str) -> None:
-        with pytest.raises(UserError) as caught:
-            build(plan(load_spec(spec), out))
-        for word in words:
-            assert word in str(caught.value)
-        assert "\n" not in str(caught.value)
-        assert left(out) == []
-
-    def test_a_draft_above_the_image(self, copy: Path, tmp_path: Path) -> None:
-        edit(copy, "length: 3", "length: 17")
-        self.refused(copy, tmp_path / "o", "tiny.yaml:4: draft.length", "at most the image's 16 tokens", "found 17")
-
-    def test_a_draft_of_none(self, copy: Path, tmp_path: Path) -> None:
-        edit(copy, "length: 3", "length: 0")
-        with pytest.raises(SpecError, match=r"draft\.length"):
-            plan(load_spec(copy), tmp_path / "o")
-
-    def test_another_vocabulary(self, copy: Path, tmp_path: Path) -> None:
-        edit(copy.parent / "vocab.json", '"apple",', "")
-        self.refused(copy, tmp_path / "o", "tiny.yaml:6: condition.vocab", "words 9", "found 8")
-
-    def test_another_prefix(self, copy: Path, tmp_path: Path) -> None:
-        edit(copy.parent / "vocab.json", '"prefix": 3', '"prefix": 4')
-        self.refused(copy, tmp_path / "o", "condition.vocab", "prefix 3", "found 4")
-
-    def test_another_codebook(self, copy: Path, tmp_path: Path) -> None:
-        self.reweigh(copy, "vq", codebook_size=64)
-        self.refused(copy, tmp_path / "o", "tiny.yaml:5: image.weights", "codebook_size 32", "found 64")
-
-    def test_another_width(self, copy: Path, tmp_path: Path) -> None:
-        self.reweigh(copy, "draft", dim=128)
-        self.refused(copy, tmp_path / "o", "tiny.yaml:4: draft.weights", "dim 64", "found 128")
-
-    def test_a_config_of_nothing(self, copy: Path, tmp_path: Path) -> None:
-        self.reweigh(copy, "target", grid=None)
-        self.refused(copy, tmp_path / "o", "target.safetensors: config: grid", "found nothing")
-        self.reweigh(copy, "target", grid=4, heads=0)
-        self.refused(copy, tmp_path / "o", "config: heads", "found 0")
-
-    def test_weights_that_are_not(self, copy: Path, tmp_path: Path) -> None:
-        path = copy.parent / "target.safetensors"
-        whole = path.read_bytes()
-        path.write_bytes(whole[:-10])
-        self.refused(copy, tmp_path / "o", "target.safetensors", "truncated")
-        torch.save({"a": torch.zeros(1)}, path)
-        self.refused(copy, tmp_path / "o", "target.safetensors", "torch.save")
-        path.unlink()
-        with pytest.raises(UserError, match=r"tiny.yaml:3: target.weights.*found nothing"):
-            load_spec(copy)
-
-    def test_a_wrong_shape(self, copy: Path, warm: Path) -> None:
-        """Shapes are compared when the stage runs; nothing is left of it."""
-        path = copy.parent / "vq.safetensors"
-        config, tensors = read_config(path), load_file(str(path))
-        tensors["post_quant_conv.bias"] = torch.zeros(9)
-        holder = torch.nn.Module()
-        holder.state_dict = lambda: tensors  # type: ignore[method-assign,assignment]
-        write_weights(path, holder, config)
-        self.refused(copy, warm, "post_quant_conv.bias", "shape [8]", "found [9]")
-
-
-class TestABuildThatFails:
-    """Finished stages stay for the next time; nothing looks like an engine."""
-
-    def test_a_full_disk(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        write = Path.write_bytes
-
-        def full(path: Path, data: bytes) -> int:
-            if path.name != "image.onnx":
-                return write(path, data)
-            write(path, data[:1000])
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-        monkeypatch.setattr(Path, "write_bytes", full)
-        with pytest.raises(CoolsdError, match="no space left on the disk"):
-            build(plan(load_spec(copy), warm))
-        assert left(warm) == []
-        monkeypatch.undo()
-        assert build(plan(load_spec(copy), warm)).fresh == ("image",)
-
-    def test_a_graph_that_is_wrong(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The short run beside torch sees a graph that computes something else."""
-        from coolsd_rt.export.graphs import ImageGraph
-        from coolsd_rt.workflows import stages
-
-        class Darker(ImageGraph):
-            def forward(self, codes: torch.Tensor) -> torch.Tensor:
-                return super().forward(codes) // (1 + int(torch.compiler.is_exporting()))
-
-        monkeypatch.setattr(stages, "ImageGraph", Darker)
-        with pytest.raises(CoolsdError, match=r"graph image: pixels.*torch's numbers within 1"):
-            build(plan(load_spec(copy), warm))
-        assert left(warm) == []
-
-    def test_weights_that_change_meanwhile(self, copy: Path, warm: Path) -> None:
-        planned = plan(load_spec(copy), warm)
-        flip(copy.parent / "vq.safetensors")
-        with pytest.raises(CoolsdError, match=r"image.weights.*as when the build began"):
-            build(planned)
-        assert left(warm) == []
-
-    def test_a_missing_extra(self, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Said before anything is written; and not at all when every stage is cached."""
-        find = importlib.util.find_spec
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
-        with pytest.raises(MissingExtra, match=r"onnx.*coolsd-rt\[build\]"):
-            build(plan(load_spec(copy), tmp_path / "o"))
-        assert left(tmp_path / "o") == []
-
-    def test_an_interrupted_one(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from coolsd_rt.workflows import stages
-
-        def interrupt(*args: object) -> None:
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(stages, "smoke", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            build(plan(load_spec(copy), warm))
-        assert left(warm) == []
-
-
-class TestProcesses:
-    """The command itself, several at once, and killed."""
-
-    def start(self, spec: Path, out: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "coolsd_rt.cli", "build", str(spec), "--out", str(out), "--json"]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def working(self, out: Path) -> None:
-        """Wait until a stage's temporary folder is there."""
-        while not (out / ".tmp").is_dir() or not list((out / ".tmp").iterdir()):
-            time.sleep(0.01)
-
-    def test_two_at_once_end_as_one(self, copy: Path, warm: Path) -> None:
-        both = [self.start(copy, warm), self.start(copy, warm)]
-        documents = []
-        for process in both:
-            out, err = process.communicate()
-            assert process.returncode == 0, err
-            documents.append(json.loads(out))
-        assert documents[0]["folder"] == documents[1]["folder"]
-        assert sorted(d["stages"]["image"] for d in documents) == ["cached", "run"]
-        open_engine(warm / "tiny").verified()
-        assert left(warm) == ["tiny"]
-
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-    def test_a_killed_one_leaves_nothing_whole(self, copy: Path, warm: Path, number: int, code: int) -> None:
-        process = self.start(copy, warm)
-        self.working(warm)
-        os.kill(process.pid, number)
-        _, err = process.communicate()
-        assert process.returncode == code, err
-        assert not (warm / "tiny").exists()
-        if number == signal.SIGINT:
-            assert left(warm) == []
-            assert "Traceback" not in err
-        with pytest.raises(UserError):
-            open_engine(warm / "tiny")
-        assert build(plan(load_spec(copy), warm)).fresh == ("image",)
-        assert left(warm) == ["tiny"]
-        open_engine(warm / "tiny").verified()
 
 
 def test_the_command(tiny_engine: EngineFolder, tiny_out: Path, tiny_spec: Path) -> None:

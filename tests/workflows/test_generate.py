@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.models.conditions import VOCABULARY_FILE
 from coolsd_rt.workflows import opening, pictures
 from coolsd_rt.workflows.generate import Listener, Report, Request, generate
 from tests.workflows.fakes import DIMS, FakeEngine
@@ -157,7 +158,7 @@ def test_bad_values_are_the_users_and_write_nothing(
 
 def test_a_changed_engine_file_is_not_used(engine: Path, tmp_path: Path) -> None:
     fingerprint = (engine / "current").read_text().strip()
-    path = engine / fingerprint / opening.VOCABULARY
+    path = engine / fingerprint / VOCABULARY_FILE
     path.unlink()
     path.write_text('{"prefix": 4, "words": ["<pad>", "<unknown>", "<unconditional>"]}')
     with pytest.raises(CoolsdError, match="was changed") as caught:

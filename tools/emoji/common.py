@@ -84,14 +84,14 @@ def learning_rate(step: int, total: int, peak: float, warmup: int, floor: float 
 def release_weights(
     path: Path, model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
-    """One safetensors file with the model's config as JSON in its header."""
+    """One safetensors file with the model's config as JSON in its header: one key, since their order is not kept."""
     tensors: dict[str, Tensor] = {
         k: v.detach().to(dtype if v.is_floating_point() else v.dtype).contiguous()
         for k, v in model.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(tensors, str(partial), metadata={"format": "pt", "config": json.dumps(dict(config), sort_keys=True)})
+    save_file(tensors, str(partial), metadata={"config": json.dumps(dict(config), sort_keys=True)})
     partial.chmod(0o644)
     os.replace(partial, path)
 

@@ -6,11 +6,8 @@ relaxed acceptance lives on. Matrices are trained with Muon, the rest with AdamW
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,8 +16,9 @@ from coolsd_rt.models.conditions import UNCONDITIONAL, UNKNOWN, WordVocabulary
 from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 
-from .common import Ema, Log, Workspace, load_checkpoint, read_weights, release_weights, save_checkpoint
+from .common import Ema, Log, Workspace, read_weights, release_weights
 from .data import Glyphs, jitter, may_flip
+from .loop import Training, optimizers
 
 CONFIG = LlamaGenConfig(
     vocab=1024, dim=192, layers=12, heads=3, ffn=512, grid=16, prefix=8, words=0, word_dim=192, prefix_rope="identity"
@@ -28,7 +26,6 @@ CONFIG = LlamaGenConfig(
 UNCONDITIONAL_SHARE = 0.1
 UNKNOWN_SHARE = 0.05  # pictures one of whose words is replaced by <unknown>
 STRENGTH = 0.7  # of the jitter in brightness, colour and grain, against the tokenizer's own training
-DECAY_SHARE = 0.35  # of all steps, at the end, with a falling learning rate
 
 
 class TokenPool:
@@ -89,34 +86,22 @@ def load_tokenizer(work: Workspace, device: str) -> VQTokenizer:
     return model.eval().requires_grad_(False).to(device)
 
 
-def drop_words(words: Tensor, rng: torch.Generator) -> Tensor:
-    """10% of rows lose their caption (for CFG); some of the rest have one word replaced by <unknown>."""
+def blur_words(words: Tensor, rng: torch.Generator) -> Tensor:
+    """Some rows have one of their words replaced by <unknown>."""
     b, w = words.shape
-    rolls = torch.rand(b, generator=rng)
+    row, where = torch.arange(b), torch.randint(w, (b,), generator=rng)
+    here = words[row, where]
+    lost = (torch.rand(b, generator=rng) < UNKNOWN_SHARE) & (here > 0)
     out = words.clone()
-    lost = (rolls >= UNCONDITIONAL_SHARE) & (rolls < UNCONDITIONAL_SHARE + UNKNOWN_SHARE)
-    where = torch.randint(w, (b,), generator=rng)
-    row = torch.arange(b)
-    out[row[lost], where[lost]] = torch.where(out[row[lost], where[lost]] > 0, UNKNOWN, out[row[lost], where[lost]])
-    out[rolls < UNCONDITIONAL_SHARE] = UNCONDITIONAL
+    out[row, where] = torch.where(lost, UNKNOWN, here)
     return out
 
 
-def optimizers(model: LlamaGen, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings, head and norms."""
-    matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [
-        torch.optim.Muon(matrices, lr=lr, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-
-
-def rate(step: int, steps: int, warmup: int = 60) -> float:
-    """Share of the peak learning rate: warm-up, plateau, and a linear fall over the last `DECAY_SHARE`."""
-    fall = (steps - step) / max(1.0, DECAY_SHARE * steps)
-    return min(1.0, (step + 1) / warmup, max(0.01, fall))
+def drop_words(words: Tensor, rng: torch.Generator) -> Tensor:
+    """10% of rows lose their caption (for CFG); some of the rest have one word replaced by <unknown>."""
+    out = blur_words(words, rng)
+    out[torch.rand(len(words), generator=rng) < UNCONDITIONAL_SHARE] = UNCONDITIONAL
+    return out
 
 
 def initialise(model: LlamaGen) -> None:
@@ -137,7 +122,6 @@ def train(
     work: Workspace, glyphs: Glyphs, *, steps: int, batch: int, lr: float, pool: int, seed: int, device: str, fuse: bool
 ) -> None:
     torch.manual_seed(seed)
-    log = Log(work.file("target.log"))
     rng = torch.Generator().manual_seed(seed)
     vocab = vocabulary(glyphs)
     config = replace(CONFIG, words=len(vocab.words))
@@ -147,54 +131,26 @@ def train(
     words = torch.tensor([vocab.encode(c).ids for c in glyphs.captions])
     source = TokenPool(glyphs, load_tokenizer(work, device), pool, rng)
     order = GlyphOrder(len(words), rng)
-    opts = optimizers(model, lr)
-    ema = Ema(model, 0.998)
-    start = 0
-    if state := load_checkpoint(work.file("target.pt")):
-        start = _resume(state, model, opts, ema, source, rng)
-        log(f"target resumes at step {start}")
+    matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
+    run = Training(
+        "target", model, optimizers(model, matrices, lr, 0.02), Ema(model, 0.998), lr=lr, steps=steps, save_every=100,
+        file=work.file("target.pt"), log=Log(work.file("target.log")),
+    )  # fmt: skip
+    if state := run.resume():
+        source.codes, source.filled = state["codes"], state["filled"]
+        rng.set_state(state["rng"])
     if fuse:  # one compiled graph serves all layers; it takes a minute or two and halves the step
         for layer in model.layers:
             layer.compile()
-    clock, losses = time.monotonic(), []
-    for step in range(start, steps):
-        for opt in opts:
-            for group in opt.param_groups:
-                group["lr"] = lr * rate(step, steps)
+    for _ in run.remaining():
         index = order.next(batch)
         codes = source.draw(index).to(device)
         caption = drop_words(words[index], rng).to(device)
         with torch.autocast(device, torch.bfloat16):
             logits, _ = model(caption, codes)
         loss = F.cross_entropy(logits.float().flatten(0, 1), codes.flatten())
-        for opt in opts:
-            opt.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-        ema.update(model)
-        losses.append(loss.item())
-        if (step + 1) % 20 == 0:
-            log(f"target step {step + 1} loss {np.mean(losses[-20:]):.4f} {(time.monotonic() - clock) / 20:.2f} s/step")
-            clock = time.monotonic()
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            save_checkpoint(
-                work.file("target.pt"), model=model.state_dict(), opts=[o.state_dict() for o in opts],
-                ema=ema.state_dict(), codes=source.codes, filled=source.filled, rng=rng.get_state(), step=step + 1,
-            )  # fmt: skip
+        run.update(loss, [loss.item()], "loss")
+        if run.due:
+            run.save(codes=source.codes, filled=source.filled, rng=rng.get_state())
     vocab.save(work.release / "vocab.json")
-    release_weights(work.release / "target.safetensors", ema.model, asdict(config))
-
-
-def _resume(
-    state: dict[str, Any], model: LlamaGen, opts: list[torch.optim.Optimizer], ema: Ema[LlamaGen], source: TokenPool,
-    rng: torch.Generator,
-) -> int:  # fmt: skip
-    model.load_state_dict(state["model"])
-    for opt, saved in zip(opts, state["opts"], strict=True):
-        opt.load_state_dict(saved)
-    ema.load_state_dict(state["ema"])
-    source.codes, source.filled = state["codes"], state["filled"]
-    rng.set_state(state["rng"])
-    return int(state["step"])
+    release_weights(work.release / "target.safetensors", run.ema.model, asdict(config))
