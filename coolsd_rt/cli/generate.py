@@ -17,6 +17,7 @@ _KEYS = {
     "schedule": "schedule.kind",
     "delta": "schedule.delta",
     "nu": "schedule.nu",
+    "beta": "schedule.beta",
     "floor": "schedule.floor",
     "resampler": "resampler.kind",
     "cfg_scale": "sampling.cfg_scale",
@@ -92,7 +93,8 @@ def _show(report: Report, out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder to write.")
 @click.option("--delta", type=float, help="Relaxation budget of the schedule; 1.1 in the paper.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="Schedule of the relaxation; none is lossless.")
-@click.option("--nu", type=float, help="Decay of the exponential schedule.")
+@click.option("--nu", type=float, help="Decay of the exponential and excess schedules.")
+@click.option("--beta", type=float, help="What the excess schedule's first omega has above 1.")
 @click.option("--floor", type=float, help="Least relaxation of any position; 0 is the schedule as it is.")
 @click.option("--resampler", type=click.Choice(RESAMPLERS), help="Law after a rejection.")
 @click.option("--draft-length", type=int, help="Tokens drafted a round; another than the built one goes step by step.")

@@ -5,6 +5,9 @@ Works on arrays of any array-API namespace. Does not know how a rejection came a
 - optimal: G* = Norm([P - min(Q, omega * P)]_+). Source: arXiv 2601.09212. Lossless wherever omega <= 1.
 - residual: Norm([P - Q]_+), classic speculative sampling. Equal to G* where omega >= 1 (the paper's Proposition 1),
   biased where omega < 1; kept for comparison.
+- waterfill: Norm([kappa * P - min(Q, omega * P)]_+), kappa <= 1 such that the weights have the rejection's mass. Ours:
+  the same acceptance and the same distance to P as G*, and the least divergence from P of all such laws, KL and
+  chi-square included; the law of the step stays at or above kappa * P. G* itself where omega <= 1 (kappa is 1 there).
 - target: P itself. Biased wherever P and Q differ; kept for comparison.
 """
 
@@ -17,7 +20,7 @@ from array_api_compat import array_namespace
 from coolsd_rt.law.acceptance import overlap
 
 Array = Any
-Resampler = Literal["optimal", "residual", "target"]
+Resampler = Literal["optimal", "waterfill", "residual", "target"]
 RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
 
 # When P = Q the residual's mass is 0, and about 1e-7 of float32 noise when they nearly agree: what is left is not a
@@ -34,9 +37,30 @@ def residual(p: Array, q: Array, omega: Array, kind: Resampler) -> tuple[Array, 
     xp = array_namespace(p, q)
     if kind == "target":
         return p, xp.zeros(p.shape[:-1], dtype=xp.bool, device=p.device)
-    weights = p - (overlap(p, q, omega) if kind == "optimal" else q)
+    kept = q if kind == "residual" else overlap(p, q, omega)
+    weights = p - kept if kind != "waterfill" else p * water_level(p, kept) - kept
     weights = weights * (weights > 0)
     degenerate = xp.sum(weights, axis=-1) < DEGENERATE_MASS
     if bool(xp.any(degenerate)):
         weights = xp.where(degenerate[..., None], p, weights)
     return weights, degenerate
+
+
+def water_level(p: Array, kept: Array) -> Array:
+    """kappa [..., 1]: sum([kappa * P - kept]_+) = sum(P) - sum(kept), at most 1. p, kept: [..., V], kept >= 0.
+
+    The mass that a rejection has to place is poured where kept / P is lowest. With the j lowest ratios under water,
+    kappa_j = (mass + their kept) / (their P); the level is the first that does not reach the next ratio. In float64.
+    """
+    xp, dtype = array_namespace(p, kept), p.dtype
+    p, kept = xp.astype(p, xp.float64), xp.astype(kept, xp.float64)
+    ratio = xp.where(p > 0, kept / xp.where(p > 0, p, xp.ones_like(p)), xp.inf)
+    order = xp.argsort(ratio, axis=-1)
+    ratio, p, kept = (xp.take_along_axis(x, order, axis=-1) for x in (ratio, p, kept))
+    mass = xp.sum(p - kept, axis=-1, keepdims=True)
+    under = xp.cumulative_sum(p, axis=-1)
+    level = (mass + xp.cumulative_sum(kept, axis=-1)) / xp.where(under > 0, under, xp.ones_like(under))
+    after = xp.concat([ratio[..., 1:], xp.full_like(ratio[..., :1], xp.inf)], axis=-1)
+    first = xp.argmax(xp.astype(level <= after, xp.int64), axis=-1, keepdims=True)
+    level = xp.take_along_axis(level, first, axis=-1)
+    return xp.astype(xp.where(level < 1, level, xp.ones_like(level)), dtype)

@@ -2,10 +2,10 @@
 
 Knows numbers only. Does not know where delta and nu were written down, nor what the law is applied to.
 
-Every family is mean-normalised, `mean(omega) = delta`, so that one delta means one budget whatever the shape; all of
-it is float64. Source: arXiv 2601.09212, the annealed schedule and its UniformRSD baseline; floor: ours. A floor is
-applied after the normalisation, so the mean grows: under the optimal residual a position with omega < 1 is already
-lossless, raised to 1 it stays so and accepts more.
+Every family with a delta is mean-normalised, `mean(omega) = delta`, so that one delta means one budget whatever the
+shape; all of it is float64. Source: arXiv 2601.09212, the annealed schedule and its UniformRSD baseline; floor and
+excess: ours. A floor is applied after the normalisation, so the mean grows: under the optimal residual a position with
+omega < 1 is already lossless, raised to 1 it stays so and accepts more. `excess` needs none: it falls towards 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal, get_args
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.residual import RESAMPLERS, Resampler
 
-Schedule = Literal["exponential", "linear", "uniform", "none", "custom"]
+Schedule = Literal["exponential", "linear", "uniform", "excess", "none", "custom"]
 Rule = Literal["ratio"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -58,12 +58,14 @@ def make_omegas(
     *,
     delta: float = 1.0,
     nu: float = DEFAULT_NU,
+    beta: float = 0.0,
     values: Sequence[float] | None = None,
     floor: float | None = None,
 ) -> tuple[float, ...]:
     """omega_1..omega_length of one family.
 
-    delta: mean of omega (exponential, linear, uniform). nu: decay per position (exponential).
+    delta: mean of omega (exponential, linear, uniform). nu: decay per position (exponential, excess).
+    beta: what omega_1 has above 1 (excess).
     values: the list itself (custom). floor: `max(floor, omega_i)` on top of any family.
     Raises UserError: an unknown kind, a negative length, NaN, infinite or negative numbers, a list of the wrong length.
     """
@@ -76,6 +78,8 @@ def make_omegas(
         omegas = linear(length, delta)
     elif kind == "uniform":
         omegas = uniform(length, delta)
+    elif kind == "excess":
+        omegas = excess(length, beta, nu)
     elif kind == "none":
         omegas = (1.0,) * length
     else:
@@ -103,6 +107,13 @@ def uniform(length: int, delta: float) -> tuple[float, ...]:
     """omega_i = delta. The paper's UniformRSD."""
     _non_negative("delta", delta)
     return (float(delta),) * length
+
+
+def excess(length: int, beta: float, nu: float = DEFAULT_NU) -> tuple[float, ...]:
+    """omega_i = 1 + beta * exp(-nu * (i - 1)): relaxed most at first, never under lossless. nu = 0 is uniform."""
+    _non_negative("beta", beta)
+    _non_negative("nu", nu)
+    return tuple(1.0 + beta * math.exp(-nu * i) for i in range(length))
 
 
 def custom(length: int, values: Sequence[float] | None) -> tuple[float, ...]:

@@ -130,6 +130,14 @@ class Uniform(Section):
     floor: OptionalFloor = Field(default=None, description=_FLOOR)
 
 
+class Excess(Section):
+    """omega_i = 1 + beta * exp(-nu * (i - 1)): never under 1, and both uniform and annealed schedules are near it."""
+
+    kind: Literal["excess"]
+    beta: float = Field(ge=0, description="What the first omega has above 1. 0 is lossless. Finite, >= 0.")
+    nu: float = Field(default=0.7, ge=0, description="Decay per position of what is above 1. 0 is uniform.")
+
+
 class NoRelaxation(Section):
     """omega_i = 1: classic speculative decoding, lossless."""
 
@@ -146,16 +154,17 @@ class Custom(Section):
     floor: OptionalFloor = Field(default=None, description=_FLOOR)
 
 
-Schedule = Annotated[Exponential | Linear | Uniform | NoRelaxation | Custom, Field(discriminator="kind")]
+Schedule = Annotated[Exponential | Linear | Uniform | Excess | NoRelaxation | Custom, Field(discriminator="kind")]
 
 
 class Resampler(Section):
     """What is drawn after a rejection."""
 
-    kind: Literal["optimal", "residual", "target"] = Field(
+    kind: Literal["optimal", "waterfill", "residual", "target"] = Field(
         default="optimal",
-        description="`optimal`: G* = Norm([P - min(Q, omega P)]+), exact where omega <= 1. `residual` (the classic "
-        "Norm([P - Q]+)) and `target` (P itself) are biased there and exist for comparison.",
+        description="`optimal`: G* = Norm([P - min(Q, omega P)]+), exact where omega <= 1. `waterfill`: the same "
+        "acceptance and the same distance to P, with the least KL. `residual` (the classic Norm([P - Q]+)) and "
+        "`target` (P itself) are biased where omega < 1 and exist for comparison.",
     )
 
 

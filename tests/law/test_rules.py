@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coolsd_rt.law import RESAMPLERS, acceptance, accepts, overlap, residual
 from coolsd_rt.law.exact import step_law
+from coolsd_rt.law.residual import water_level
 
 Floats = NDArray[np.float64]
 
@@ -58,6 +60,59 @@ def test_nothing_leaves_the_support_of_p(p: Floats, q: Floats, omega: float, kin
     assert (weights >= 0).all()
     assert weights.sum() > 0
     assert (weights[p == 0] == 0).all()
+
+
+def divergences(out: Floats, p: Floats) -> tuple[float, float]:
+    """KL and chi-square of a law from P, over P's support."""
+    s = p > 0
+    ratio = out[s] / p[s]
+    with np.errstate(over="ignore"):
+        chi_square = float((p[s] * (ratio - 1) ** 2).sum())
+    return float((p[s] * scipy.special.xlogy(ratio, ratio)).sum()), chi_square
+
+
+@given(p=distributions(), q=distributions(), omega=st.floats(0, 20))
+def test_waterfill_keeps_acceptance_and_distance_and_lowers_every_divergence(
+    p: Floats, q: Floats, omega: float
+) -> None:
+    best, rate = step_law(p, q, omega, "optimal")
+    filled, same = step_law(p, q, omega, "waterfill")
+    assume(1 - rate >= 1e-6)
+    assert same == rate
+    assert tv(filled, p) == pytest.approx(tv(best, p), abs=1e-12)
+    for mine, theirs in zip(divergences(filled, p), divergences(best, p), strict=True):
+        assert mine <= theirs + 1e-12
+    ratios = [np.min(law[p > 0] / p[p > 0]) for law in (filled, best)]
+    assert ratios[0] >= ratios[1] - 1e-9
+
+
+@given(p=distributions(), q=distributions(), omega=st.floats(1, 20), seed=st.integers(0, 2**32))
+def test_no_law_with_the_same_overlap_has_a_lower_kl_than_waterfill(
+    p: Floats, q: Floats, omega: float, seed: int
+) -> None:
+    """Any other residual in P's support, not only G*: the mass moved elsewhere costs KL."""
+    filled, rate = step_law(p, q, omega, "waterfill")
+    assume(1 - rate >= 1e-3)
+    other = np.random.default_rng(seed).exponential(size=len(p)) * (p > 0)
+    law = overlap(p, q, omega) + (1 - rate) * other / other.sum()
+    assert divergences(filled, p)[0] <= divergences(law, p)[0] + 1e-12
+
+
+@given(p=distributions(), q=distributions(), omega=st.floats(0, 1))
+def test_waterfill_is_lossless_where_the_optimal_residual_is(p: Floats, q: Floats, omega: float) -> None:
+    law, rate = step_law(p, q, omega, "waterfill")
+    assume(1 - rate >= 1e-6)
+    assert tv(law, p) < 1e-12
+
+
+def test_waterfill_matches_the_figures_of_the_method() -> None:
+    """A plain case by hand: omega P caps the first code, the level fills the lowest of the others first."""
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.9, 0.1, 0.0])
+    level = water_level(p, np.minimum(q, 1.2 * p))
+    # kept .6 .1 0, mass .3: both others under water, kappa = (.3 + .1) / .5.
+    np.testing.assert_allclose(level, [0.8])
+    np.testing.assert_allclose(step_law(p, q, 1.2, "waterfill")[0], [0.6, 0.24, 0.16])
+    np.testing.assert_allclose(step_law(p, q, 1.2, "optimal")[0], [0.6, 0.1 + 0.15, 0.15])
 
 
 @given(p=distributions(), q=distributions(), omega=st.floats(0, 20))

@@ -54,6 +54,15 @@ def test_none_is_one_and_custom_is_itself() -> None:
     assert make_omegas("uniform", 0, delta=2.0) == ()
 
 
+@given(length=st.integers(1, 30), beta=st.floats(0, 50), nu=st.floats(0, 5))
+def test_excess_falls_towards_one_and_never_below(length: int, beta: float, nu: float) -> None:
+    omegas = make_omegas("excess", length, beta=beta, nu=nu)
+    assert omegas[0] == 1 + beta
+    assert min(omegas) >= 1
+    assert [w - 1 for w in omegas] == pytest.approx([beta * math.exp(-nu * i) for i in range(length)], abs=1e-12)
+    assert make_omegas("excess", length, beta=beta, nu=0.0) == make_omegas("uniform", length, delta=1 + beta)
+
+
 def test_floor_raises_what_is_below_and_nothing_else() -> None:
     plain = exponential(5, 1.1)
     assert raised(plain, 1.0) == make_omegas("exponential", 5, delta=1.1, floor=1.0) == (*plain[:2], 1.0, 1.0, 1.0)
@@ -71,6 +80,9 @@ def test_floor_raises_what_is_below_and_nothing_else() -> None:
         ("uniform", {"delta": math.nan}),
         ("uniform", {"floor": -1.0}),
         ("uniform", {"floor": math.nan}),
+        ("excess", {"beta": -0.1}),
+        ("excess", {"beta": math.nan}),
+        ("excess", {"beta": 1.0, "nu": -1.0}),
         ("custom", {}),
         ("custom", {"values": [1.0]}),
         ("custom", {"values": [1.0, math.nan]}),

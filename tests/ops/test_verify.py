@@ -12,6 +12,7 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law import RESAMPLERS, Resampler
 from coolsd_rt.ops import Verdict, sample, verify
 from tests.ops.libraries import LIBRARIES, Convert, host
+from tests.runtime.tree import level
 
 OMEGAS = np.array([1.6, 1.0, 0.4])
 
@@ -23,7 +24,10 @@ def literal(row: tuple[Any, ...], kind: str) -> tuple[int, int]:
         x = tokens[i]
         if u[i] * q[i, x] < OMEGAS[i] * p[i, x]:
             continue
-        kept = {"optimal": np.minimum(q[i], OMEGAS[i] * p[i]), "residual": q[i], "target": 0 * q[i]}[kind]
+        capped = np.minimum(q[i], OMEGAS[i] * p[i])
+        if kind == "waterfill":
+            return i, pick(np.maximum(level(p[i], capped) * p[i] - capped, 0), v[i])
+        kept = {"optimal": capped, "residual": q[i], "target": 0 * q[i]}[kind]
         return i, pick(np.maximum(p[i] - kept, 0), v[i])
     return valid, pick(p[valid], v[valid])
 

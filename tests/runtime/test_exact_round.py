@@ -25,12 +25,15 @@ OMEGAS = {
     "exponential": make_omegas("exponential", 3, delta=1.1),
     "floor": make_omegas("exponential", 3, delta=1.1, floor=1.0),
     "uniform": make_omegas("uniform", 2, delta=1.5),
+    "excess": make_omegas("excess", 3, beta=0.8, nu=0.4),
     "below": (0.3, 0.8, 1.0),
     "plain": (),
 }
 CASES: list[tuple[str, Resampler]] = [
     *((name, "optimal") for name in OMEGAS),
     *itertools.product(["none", "exponential"], ["residual", "target"]),  # type: ignore[list-item]
+    *((name, "waterfill") for name in ("none", "exponential", "excess", "below")),
+    ("excess", "residual"),
     ("below", "residual"),
 ]
 LAWS = [pytest.param(Law(OMEGAS[name], resampler), id=f"{name}-{resampler}") for name, resampler in CASES]
@@ -85,7 +88,8 @@ def test_the_leaves_are_the_closed_form(law: Law, vocab: int, tokens: int, zeros
     assert exact.total_variation(drawn, exact.image_law(t.p, t.q, law, tokens)) < 1e-12
 
     distance = exact.total_variation(drawn, exact.target_law(t.p, tokens))
-    lossless_by = {"optimal": max(law.omegas, default=1.0) <= 1, "residual": set(law.omegas) <= {1.0}}
+    below = max(law.omegas, default=1.0) <= 1
+    lossless_by = {"optimal": below, "waterfill": below, "residual": set(law.omegas) <= {1.0}}
     if not law.omegas or lossless_by.get(law.resampler, False):
         assert distance < 1e-12
     else:

@@ -51,8 +51,21 @@ class Method:
 
     def after_rejection(self, p: Floats, q: Floats, omega: float) -> tuple[Floats, bool]:
         capped = np.array([min(b, omega * a) for a, b in zip(p, q, strict=True)])
-        left = {"optimal": np.maximum(p - capped, 0), "residual": np.maximum(p - q, 0), "target": p}[self.resampler]
+        if self.resampler == "waterfill":
+            left = np.maximum(level(p, capped) * p - capped, 0)
+        else:
+            left = {"optimal": np.maximum(p - capped, 0), "residual": np.maximum(p - q, 0), "target": p}[self.resampler]
         return (p, True) if left.sum() < 1e-6 else (left / left.sum(), False)
+
+
+def level(p: Floats, capped: Floats) -> float:
+    """The height to which the lowest out / P are raised until the rejection's mass is placed, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        placed = float(np.maximum(middle * p - capped, 0).sum())
+        low, high = (middle, high) if placed < 1 - capped.sum() else (low, middle)
+    return high
 
 
 def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Leaf]:

@@ -31,7 +31,7 @@ BAD = {
     "unknown section": ("version: 1", "version: 1\nsamplin: {}", [":2: samplin:", "an unknown key", "did you mean 'sampling'?"]),
     "unknown schedule": ("kind: exponential", "kind: exponental", [":7: schedule.kind: expected one of exponential, linear", "did you mean 'exponential'?"]),
     "no schedule kind": ("kind: exponential, ", "", [":7: schedule.kind: expected one of exponential", "found nothing"]),
-    "unknown resampler": ("version: 1", "version: 1\nresampler: {kind: best}", [":2: resampler.kind: expected one of optimal, residual, target"]),
+    "unknown resampler": ("version: 1", "version: 1\nresampler: {kind: best}", [":2: resampler.kind: expected one of optimal, waterfill, residual, target"]),
     "planned backend": ("version: 1", "version: 1\nengine: {backend: tensorrt}", [":2: engine.backend: expected onnxruntime", '"tensorrt"']),
     "planned precision": ("version: 1", "version: 1\nengine: {precision: fp16}", [":2: engine.precision: expected one of fp32, int8"]),
     "no batch": ("version: 1", "version: 1\nengine: {max_batch: 0}", [":2: engine.max_batch: expected a whole number >= 1, found 0"]),

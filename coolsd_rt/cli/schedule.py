@@ -1,0 +1,63 @@
+"""`coolsd-rt schedule`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from coolsd_rt.cli.output import json_option, print_json, show_table
+from coolsd_rt.errors import UserError
+from coolsd_rt.law import SCHEDULES, make_omegas
+
+_TAKES = {
+    "exponential": ("delta", "nu"),
+    "linear": ("delta",),
+    "uniform": ("delta",),
+    "excess": ("beta", "nu"),
+    "none": (),
+    "custom": ("values",),
+}
+_NEEDED = ("delta", "beta", "values")
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.replace(",", " ").split()]
+    except ValueError as e:
+        raise UserError("--values", expected="numbers, as in 1.2,1.1,1", found=repr(text)) from e
+
+
+@click.command()
+@click.option("--kind", type=click.Choice(SCHEDULES), default="exponential", show_default=True, help="Family.")
+@click.option("--length", type=int, default=5, show_default=True, help="Draft positions.")
+@click.option("--delta", type=float, help="Mean of omega (exponential, linear, uniform).")
+@click.option("--nu", type=float, help="Decay per position (exponential, excess).  [default: 0.7]")
+@click.option("--beta", type=float, help="What the first omega has above 1 (excess).")
+@click.option("--values", callback=_numbers, metavar="A,B,…", help="The omegas themselves (custom).")
+@click.option("--floor", type=float, help="Least omega; a spec's exponential and linear have 1 unless told.")
+@json_option
+def command(kind: str, length: int, floor: float | None, as_json: bool, **values: Any) -> None:
+    """Print omega, the relaxation of each draft position, of a schedule.
+
+    \b
+    Example:
+      coolsd-rt schedule --kind exponential --delta 1.1 --nu 0.7 --length 5
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    takes = _TAKES[kind]
+    for name in given:
+        if name not in takes:
+            wanted = " and ".join(f"--{t}" for t in takes) or "no option but --length and --floor"
+            raise UserError(f"--kind {kind}", expected=wanted, found=f"--{name}", fix=f"leave --{name} out")
+    for name in takes:
+        if name in _NEEDED and name not in given:
+            raise UserError(f"--kind {kind}", expected=f"--{name}", found="nothing", fix=f"add --{name}")
+    omegas = make_omegas(kind, length, floor=floor, **given)  # type: ignore[arg-type]
+    if as_json:
+        mean = sum(omegas) / length if length else None
+        print_json({"kind": kind, "length": length, **given, "floor": floor, "omegas": omegas, "mean": mean})
+    else:
+        show_table(("position", "omega"), [(i, f"{omega:.6g}") for i, omega in enumerate(omegas, start=1)])
