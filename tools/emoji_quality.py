@@ -20,7 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coolsd_rt.errors import CoolsdError  # noqa: E402  (the path above makes the checkout importable)
+from coolsd_rt.errors import CoolsdError, UserError  # noqa: E402  (the path above makes the checkout importable)
 from coolsd_rt.runtime.round import generate  # noqa: E402
 from coolsd_rt.runtime.state import RoundRecord, State  # noqa: E402
 from coolsd_rt.spec import Spec, with_overrides  # noqa: E402
@@ -68,18 +68,23 @@ class Ambiguity:
 
 
 def measure(
-    engine_path: str, prompts: int, seed: int, mode: dict[str, Any], plain: bool, ambiguity: bool
+    engine_path: str, prompts: int, seed: int, mode: dict[str, Any], plain: bool, ambiguity: bool, length: int | None
 ) -> dict[str, Any]:
-    """One way of decoding over `prompts` trained captions, chosen by `seed`."""
+    """One way of decoding over `prompts` trained captions, chosen by `seed`. Synthetic acceptance is refused."""
     folder = open_engine(engine_path)
-    spec = with_overrides(Spec.model_validate(folder.manifest.spec), mode)
+    spec = Spec.model_validate(folder.manifest.spec)
+    if length is not None:
+        spec = spec.model_copy(update={"draft": spec.draft.model_copy(update={"length": length})})
+    spec = with_overrides(spec, mode)
+    if spec.acceptance.rule == "synthetic":
+        raise UserError("quality", expected="a rule that looks at P and Q", found="synthetic acceptance")
     verified = folder.verified()
     vocabulary = opening.load_vocabulary(verified)
     engine = opening.load_engine(verified)
     glyphs = data.choose(data.render(data.find_font()), data.COUNT)
     chosen = np.random.default_rng(seed).choice(len(glyphs.captions), prompts, replace=False)
     captions = [glyphs.captions[i] for i in chosen]
-    settings = drawing.settings_of(spec, plain=plain)
+    settings = drawing.settings_of(spec, opening.load_neighbours(verified), plain=plain)
     jobs = drawing.plan(captions, 1, seed, vocabulary)
     # Neighbouring prompts must not share their random numbers: one seed each.
     jobs = [drawing.Job(j.index, j.prompt, seed + j.index, j.words, j.unknown) for j in jobs]
@@ -108,12 +113,13 @@ def measure(
 @click.option("--cfg-scale", type=float, help="Instead of the spec's.")
 @click.option("--top-k", type=int, help="Instead of the spec's.")
 @click.option("--temperature", type=float, help="Instead of the spec's.")
+@click.option("--draft-length", type=click.IntRange(min=1), help="Instead of the spec's.")
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--ambiguity", is_flag=True, help="Entropy, top-5 mass and TV(P, Q) too (of the lossless rule).")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     engine: str, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None,
-    schedule: tuple[str, ...], ambiguity: bool, as_json: bool,
+    draft_length: int | None, schedule: tuple[str, ...], ambiguity: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Retrieval and accept length of a built emoji ENGINE on trained captions."""
     asked = {"sampling.cfg_scale": cfg_scale, "sampling.top_k": top_k, "sampling.temperature": temperature}
@@ -122,7 +128,8 @@ def main(
     try:
         for way in schedule:
             mode = sampling | ({"schedule.kind": "none"} if way == "none" else {})
-            report[way] = measure(engine, prompts, seed, mode, way == "plain", ambiguity and way == "none")
+            traced = ambiguity and way == "none"
+            report[way] = measure(engine, prompts, seed, mode, way == "plain", traced, draft_length)
     except (CoolsdError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:

@@ -21,6 +21,8 @@ from coolsd_rt.contract import (
 )
 from coolsd_rt.errors import CoolsdError
 
+NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, k]: the nearest codes of each code
+
 
 @dataclass(frozen=True)
 class GraphRecord:

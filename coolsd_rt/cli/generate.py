@@ -10,7 +10,7 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.errors import UserError
-from coolsd_rt.law import RESAMPLERS, SCHEDULES
+from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
 from coolsd_rt.workflows.generate import Listener, Report, Request, generate
 
 _KEYS = {
@@ -20,6 +20,10 @@ _KEYS = {
     "beta": "schedule.beta",
     "floor": "schedule.floor",
     "resampler": "resampler.kind",
+    "rule": "acceptance.rule",
+    "bound": "acceptance.bound",
+    "factor": "acceptance.factor",
+    "neighbours": "acceptance.neighbours",
     "cfg_scale": "sampling.cfg_scale",
     "temperature": "sampling.temperature",
     "top_k": "sampling.top_k",
@@ -97,6 +101,10 @@ def _show(report: Report, out: Path) -> None:
 @click.option("--beta", type=float, help="What the excess schedule's first omega has above 1.")
 @click.option("--floor", type=float, help="Least relaxation of any position; 0 is the schedule as it is.")
 @click.option("--resampler", type=click.Choice(RESAMPLERS), help="Law after a rejection.")
+@click.option("--rule", type=click.Choice([r for r in RULES if r != "synthetic"]), help="When a draft token is kept.")
+@click.option("--bound", type=float, help="Most probability that a token may borrow (rule lantern).")
+@click.option("--factor", type=float, help="What a token may borrow, as a multiple of its own (rule lantern_pp).")
+@click.option("--neighbours", type=int, help="How many of the nearest codes may lend (lantern rules).")
 @click.option("--draft-length", type=int, help="Tokens drafted a round; another than the built one goes step by step.")
 @click.option("--plain", is_flag=True, help="Decode without a draft: the baseline of every comparison.")
 @click.option("--cfg-scale", type=float, help="Guidance; 1 is none.")

@@ -5,19 +5,24 @@ Pure functions of arrays. Knows no models, no engines, no files, no specs.
 
 from coolsd_rt.law.acceptance import acceptance, accepts, overlap
 from coolsd_rt.law.residual import DEGENERATE_MASS, RESAMPLERS, Resampler, residual
-from coolsd_rt.law.schedule import SCHEDULES, Law, Rule, Schedule, make_omegas
+from coolsd_rt.law.rules import RULES, Law, Rule
+from coolsd_rt.law.schedule import SCHEDULES, Schedule, make_omegas
+from coolsd_rt.law.tolerance import Tolerance, nearest_codes
 
 __all__ = [
     "DEGENERATE_MASS",
     "RESAMPLERS",
+    "RULES",
     "SCHEDULES",
     "Law",
     "Resampler",
     "Rule",
     "Schedule",
+    "Tolerance",
     "acceptance",
     "accepts",
     "make_omegas",
+    "nearest_codes",
     "overlap",
     "residual",
 ]

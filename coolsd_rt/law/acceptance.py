@@ -13,28 +13,30 @@ from array_api_compat import array_namespace
 Array = Any
 
 
-def accepts(u: Array, p: Array, q: Array, omega: Array) -> Array:
-    """The test of the loop: u * Q(x) < omega * P(x), elementwise. u in [0, 1), p and q at the drafted token.
+def accepts(u: Array, p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array:
+    """The test of the loop: u * Q(x) < omega * P(x) + borrowed(x), elementwise. u in [0, 1), p, q at the drafted token.
+
+    borrowed: c(x) of LANTERN (`coolsd_rt.law.tolerance`), 0 without it.
 
     Strict and without a division: P(x) = 0 rejects always, even at u = 0, and Q(x) never divides. In float64 the
     product of a float32 probability and a 24-bit uniform is exact. A NaN compares false and would read as a
     rejection: the caller checks p and q first.
     """
-    return u * q < omega * p
+    return u * q < omega * p + borrowed
 
 
-def overlap(p: Array, q: Array, omega: Array) -> Array:
-    """Q * f = min(Q, omega * P) [..., V]: the probability to draft x and keep it. Sums to the acceptance rate."""
-    return array_namespace(p, q).minimum(q, omega * p)
+def overlap(p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array:
+    """Q * f = min(Q, omega * P + c) [..., V]: the probability to draft x and keep it. Sums to the acceptance rate."""
+    return array_namespace(p, q).minimum(q, omega * p + borrowed)
 
 
-def acceptance(p: Array, q: Array, omega: Array) -> Array:
-    """f = min(1, omega * P / Q) [..., V], the probability to keep x once drafted. For proofs and plots, not the loop.
+def acceptance(p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array:
+    """f = min(1, (omega * P + c) / Q) [..., V], the probability to keep x once drafted. For proofs, not the loop.
 
-    Where Q = 0 the token is never drafted; the limit is given: 1 where omega * P > 0, else 0.
+    Where Q = 0 the token is never drafted; the limit is given: 1 where omega * P + c > 0, else 0.
     """
     xp = array_namespace(p, q)
-    drafted = q > 0
-    ratio = omega * p / xp.where(drafted, q, xp.ones_like(q))
+    drafted, most = q > 0, omega * p + borrowed
+    ratio = most / xp.where(drafted, q, xp.ones_like(q))
     kept = xp.where(ratio < 1, ratio, xp.ones_like(ratio))
-    return xp.where(drafted, kept, xp.astype(omega * p > 0, p.dtype))
+    return xp.where(drafted, kept, xp.astype(most > 0, p.dtype))

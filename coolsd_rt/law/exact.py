@@ -16,22 +16,23 @@ from numpy.typing import NDArray
 
 from coolsd_rt.law.acceptance import overlap
 from coolsd_rt.law.residual import Resampler, residual
-from coolsd_rt.law.schedule import Law
+from coolsd_rt.law.rules import Law
+from coolsd_rt.law.tolerance import Tolerance
 
 Context = tuple[int, ...]
 Model = Callable[[Context], NDArray[np.float64]]  # context -> distribution over the next token, float64 [V]
 Joint = dict[Context, float]  # tokens -> probability
 
 
-def step_law(p: Any, q: Any, omega: float, resampler: Resampler) -> tuple[NDArray[np.float64], float]:
-    """One draft position: the law of its token, float64 [V], and the acceptance rate sum(min(Q, omega * P)).
+def step_law(
+    p: Any, q: Any, omega: float, resampler: Resampler, tolerance: Tolerance | None = None
+) -> tuple[NDArray[np.float64], float]:
+    """One draft position: the law of its token, float64 [V], and the acceptance rate, the sum of the overlap.
 
-    law = min(Q, omega * P) + (1 - rate) * G.
+    law = overlap + (1 - rate) * G.
     """
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    kept = overlap(p, q, omega)
-    rate = float(kept.sum())
-    return kept + (1.0 - rate) * _normal(residual(p, q, omega, resampler)[0]), rate
+    kept, after = _position(p, q, Law((omega,), resampler, tolerance), 0)
+    return kept + after, float(kept.sum())
 
 
 def round_law(target: Model, draft: Model, law: Law, context: Context = (), limit: int | None = None) -> Joint:
@@ -109,14 +110,26 @@ def _round(
     if len(done) == length:
         yield from (((*done, x), w) for x, w in _support(p))
         return
-    q, omega = draft(context + done), law.omegas[len(done)]
-    kept = overlap(p, q, omega)
+    kept, after = _position(p, draft(context + done), law, len(done))
     for x, w in _support(kept):
         yield from ((tokens, w * v) for tokens, v in _round(target, draft, law, length, context, (*done, x)))
-    rejected = max(0.0, 1.0 - float(kept.sum()))
-    if rejected > 0:
-        drawn = _normal(residual(p, q, omega, law.resampler)[0])
-        yield from (((*done, x), rejected * w) for x, w in _support(drawn))
+    yield from (((*done, x), w) for x, w in _support(after))
+
+
+def _position(p: Any, q: Any, law: Law, i: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draft position i: what is drafted and kept, and what follows a rejection; float64 [V] each, 1 together."""
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    omega, tolerance = law.omegas[i], law.tolerance
+    borrowed = 0.0 if tolerance is None else tolerance.everywhere(p)
+    kept = overlap(p, q, omega, borrowed) if law.rates is None else law.rates[i] * q
+    if law.resampler != "lantern" or tolerance is None:
+        rejected = max(0.0, 1.0 - float(kept.sum()))
+        return kept, rejected * _normal(residual(p, q, omega, law.resampler, borrowed)[0])
+    after = np.zeros_like(p)
+    for x in np.flatnonzero(q > kept):  # the law after a rejection depends on the rejected token
+        lenders = tolerance.lenders(p, np.asarray(x))
+        after += (q[x] - kept[x]) * _normal(residual(p, q, omega, "lantern", lenders=lenders)[0])
+    return kept, after
 
 
 def _normal(weights: Any) -> NDArray[np.float64]:

@@ -8,6 +8,8 @@ Works on arrays of any array-API namespace. Does not know how a rejection came a
 - waterfill: Norm([kappa * P - min(Q, omega * P)]_+), kappa <= 1 such that the weights have the rejection's mass. Ours:
   the same acceptance and the same distance to P as G*, and the least divergence from P of all such laws, KL and
   chi-square included; the law of the step stays at or above kappa * P. G* itself where omega <= 1 (kappa is 1 there).
+- lantern: Norm([P - Q']_+), Q' = Q without the rejected token's lenders: LANTERN's own code, biased even more than its
+  acceptance is. Only beside its rules, and for comparison: the other laws go with them too.
 - target: P itself. Biased wherever P and Q differ; kept for comparison.
 """
 
@@ -20,7 +22,7 @@ from array_api_compat import array_namespace
 from coolsd_rt.law.acceptance import overlap
 
 Array = Any
-Resampler = Literal["optimal", "waterfill", "residual", "target"]
+Resampler = Literal["optimal", "waterfill", "residual", "lantern", "target"]
 RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
 
 # When P = Q the residual's mass is 0, and about 1e-7 of float32 noise when they nearly agree: what is left is not a
@@ -28,16 +30,22 @@ RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
 DEGENERATE_MASS = 1e-6
 
 
-def residual(p: Array, q: Array, omega: Array, kind: Resampler) -> tuple[Array, Array]:
+def residual(
+    p: Array, q: Array, omega: Array, kind: Resampler, borrowed: Array = 0.0, lenders: Array | None = None
+) -> tuple[Array, Array]:
     """Weights [..., V] of the law after a rejection, not normalised, and which rows were degenerate, bool [...].
 
     p, q: target and draft distributions [..., V]. omega: a number, or an array that broadcasts against p.
+    borrowed: c [..., V] of LANTERN. lenders: bool [..., V], the rejected token's (for the resampler lantern).
     A degenerate row (mass under 1e-6) has the weights of P. A NaN survives into the weights, where sampling finds it.
     """
     xp = array_namespace(p, q)
     if kind == "target":
         return p, xp.zeros(p.shape[:-1], dtype=xp.bool, device=p.device)
-    kept = q if kind == "residual" else overlap(p, q, omega)
+    if kind in ("residual", "lantern"):
+        kept = q if lenders is None else q * xp.astype(~lenders, q.dtype)
+    else:
+        kept = overlap(p, q, omega, borrowed)
     weights = p - kept if kind != "waterfill" else p * water_level(p, kept) - kept
     weights = weights * (weights > 0)
     degenerate = xp.sum(weights, axis=-1) < DEGENERATE_MASS

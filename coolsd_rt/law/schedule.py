@@ -1,4 +1,4 @@
-"""How much each draft position is relaxed: the values omega_1..omega_L, and the law of a round that they are part of.
+"""How much each draft position is relaxed: the values omega_1..omega_L.
 
 Knows numbers only. Does not know where delta and nu were written down, nor what the law is applied to.
 
@@ -12,44 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.law.residual import RESAMPLERS, Resampler
 
 Schedule = Literal["exponential", "linear", "uniform", "excess", "none", "custom"]
-Rule = Literal["ratio"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
-RULES: tuple[Rule, ...] = get_args(Rule)
 DEFAULT_NU = 0.7  # the paper's decay
-
-
-@dataclass(frozen=True)
-class Law:
-    """Everything that decides a draft token's fate. The draft length is the number of omegas; none is plain decoding.
-
-    omegas: relaxation of draft positions 1..L, each finite and >= 0 (1 = lossless, 0 = never accept).
-    resampler: the law after a rejection, `coolsd_rt.law.residual`.
-    rule: how a draft token is accepted; "ratio" is `f = min(1, omega * P / Q)`.
-
-    Raises UserError on any other value.
-    """
-
-    omegas: tuple[float, ...]
-    resampler: Resampler = "optimal"
-    rule: Rule = "ratio"
-
-    def __post_init__(self) -> None:
-        for i, omega in enumerate(self.omegas, start=1):
-            _non_negative(f"omega {i}", omega)
-        _one_of("resampler", self.resampler, RESAMPLERS)
-        _one_of("acceptance rule", self.rule, RULES)
-
-    @property
-    def length(self) -> int:
-        """L, the draft length."""
-        return len(self.omegas)
 
 
 def make_omegas(
@@ -69,7 +38,7 @@ def make_omegas(
     values: the list itself (custom). floor: `max(floor, omega_i)` on top of any family.
     Raises UserError: an unknown kind, a negative length, NaN, infinite or negative numbers, a list of the wrong length.
     """
-    _one_of("schedule", kind, SCHEDULES)
+    one_of("schedule", kind, SCHEDULES)
     if length < 0:
         raise UserError("the draft length", expected="0 or more", found=str(length))
     if kind == "exponential":
@@ -92,27 +61,27 @@ def exponential(length: int, delta: float, nu: float = DEFAULT_NU) -> tuple[floa
 
     nu >= 0. The first weight is exp(0) = 1, so nothing overflows; far positions may underflow to 0, "never accept".
     """
-    _non_negative("delta", delta)
-    _non_negative("nu", nu)
+    non_negative("delta", delta)
+    non_negative("nu", nu)
     return _normalised([math.exp(-nu * i) for i in range(length)], delta)
 
 
 def linear(length: int, delta: float) -> tuple[float, ...]:
     """Decreasing in equal steps: omega_i = delta * 2 * (L + 1 - i) / (L + 1), so omega_{L+1} would be 0."""
-    _non_negative("delta", delta)
+    non_negative("delta", delta)
     return _normalised([float(length - i) for i in range(length)], delta)
 
 
 def uniform(length: int, delta: float) -> tuple[float, ...]:
     """omega_i = delta. The paper's UniformRSD."""
-    _non_negative("delta", delta)
+    non_negative("delta", delta)
     return (float(delta),) * length
 
 
 def excess(length: int, beta: float, nu: float = DEFAULT_NU) -> tuple[float, ...]:
     """omega_i = 1 + beta * exp(-nu * (i - 1)): relaxed most at first, never under lossless. nu = 0 is uniform."""
-    _non_negative("beta", beta)
-    _non_negative("nu", nu)
+    non_negative("beta", beta)
+    non_negative("nu", nu)
     return tuple(1.0 + beta * math.exp(-nu * i) for i in range(length))
 
 
@@ -122,13 +91,13 @@ def custom(length: int, values: Sequence[float] | None) -> tuple[float, ...]:
         found = "no list" if values is None else f"{len(values)} values"
         raise UserError("a custom schedule", expected=f"{length} values, one per draft position", found=found)
     for i, value in enumerate(values, start=1):
-        _non_negative(f"omega {i}", value)
+        non_negative(f"omega {i}", value)
     return tuple(float(v) for v in values)
 
 
 def raised(omegas: Sequence[float], floor: float) -> tuple[float, ...]:
     """max(floor, omega_i)."""
-    _non_negative("floor", floor)
+    non_negative("floor", floor)
     return tuple(max(float(floor), omega) for omega in omegas)
 
 
@@ -137,11 +106,13 @@ def _normalised(weights: list[float], delta: float) -> tuple[float, ...]:
     return tuple(delta * len(weights) * w / total for w in weights)
 
 
-def _non_negative(name: str, value: float) -> None:
+def non_negative(name: str, value: float) -> None:
+    """Raise UserError unless it is a finite number, 0 or more."""
     if not (math.isfinite(value) and value >= 0):
         raise UserError(name, expected="a finite number, 0 or more", found=str(value))
 
 
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise UserError unless the word is among those allowed."""
     if value not in allowed:
         raise UserError(f"the {name}", expected=f"one of {', '.join(allowed)}", found=repr(value))

@@ -54,6 +54,7 @@ def both_engines(folder: EngineFolder, loaded: LoadedSpec) -> dict[str, EngineFo
 
 def laws(spec: Spec) -> dict[str, Spec]:
     """The speculating rows: the spec's schedule at each delta, or the paper's if the spec's has no delta."""
+    spec = with_overrides(spec, {"acceptance.rule": "ratio"})
     kind = spec.schedule.kind if hasattr(spec.schedule, "delta") else "exponential"
     return {
         LOSSLESS: with_overrides(spec, {"schedule.kind": "none"}),

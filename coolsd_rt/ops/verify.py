@@ -14,6 +14,7 @@ from array_api_compat import array_namespace
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law.acceptance import accepts
 from coolsd_rt.law.residual import Resampler, residual
+from coolsd_rt.law.tolerance import Tolerance
 from coolsd_rt.ops.sample import sample
 
 Array = Any
@@ -37,6 +38,8 @@ def verify(
     u_resample: Array,
     resampler: Resampler,
     forced: Array | None = None,
+    tolerance: Tolerance | None = None,
+    rates: Array | None = None,
 ) -> Verdict:
     """Accept each row's drafts up to its first rejection, then draw the token that ends the round.
 
@@ -44,6 +47,8 @@ def verify(
     valid: int64 [M], drafts that count (fewer at the image's end). omegas: float64 [L].
     u_accept: [M, L] and u_resample: [M, L+1], uniforms in [0, 1) by window index.
     forced: bool [M, L], positions whose token is fixed (P = Q = a point mass): kept whatever omega says.
+    tolerance: LANTERN's relaxation, its neighbours of the same array type. rates: float64 [L], acceptance whatever P
+    and Q are (`synthetic`).
 
     Raises CoolsdError on NaN, or when a drafted token has Q = 0: it was not drawn from this Q.
     Source: arXiv 2601.09212, the relaxed round; steps 3 to 5 of method.md.
@@ -54,7 +59,13 @@ def verify(
         return Verdict(valid, sample(target[:, 0], u_resample[:, 0]), valid > 0)
     rows, index = (xp.arange(n, dtype=xp.int64, device=valid.device) for n in (images, length))
     at = (rows[:, None], index, tokens)
-    kept = _kept(xp, target[at], draft[at], index < valid[:, None], omegas, u_accept, forced)
+    p, q = xp.astype(target[at], xp.float64), xp.astype(draft[at], xp.float64)
+    judged = index < valid[:, None]
+    _check(xp, p, q, judged)
+    u = xp.astype(u_accept, xp.float64)
+    borrowed = 0.0 if tolerance is None else tolerance.borrowed(target[:, :length], tokens)
+    kept = accepts(u, p, q, omegas, borrowed) if rates is None else u < rates
+    kept = (kept if forced is None else kept | forced) & judged
     accepted = xp.sum(xp.cumulative_prod(xp.astype(kept, xp.int64), axis=1), axis=1)
 
     weights = target[rows, accepted]
@@ -63,19 +74,29 @@ def verify(
     if bool(xp.any(rejected)):
         first = xp.where(rejected, accepted, 0)
         omega = xp.astype(omegas[first], weights.dtype)[:, None]
-        left, empty = residual(weights, draft[rows, first], omega, resampler)
+        left, empty = _after(weights, draft[rows, first], omega, resampler, tolerance, tokens[rows, first])
         degenerate = rejected & empty
         weights = xp.where(rejected[:, None], left, weights)
     return Verdict(accepted, sample(weights, u_resample[rows, accepted]), degenerate)
 
 
-def _kept(xp: Any, target: Array, draft: Array, counts: Array, omegas: Array, u: Array, forced: Array | None) -> Array:
-    """bool [M, L]: this token would be kept, if all before it were. P and Q [M, L] at the tokens.
+def _after(
+    p: Array, q: Array, omega: Array, resampler: Resampler, tolerance: Tolerance | None, tokens: Array
+) -> tuple[Array, Array]:
+    """The residual of each row [M, V], and which are degenerate; tokens: int64 [M], those rejected."""
+    if tolerance is None:
+        return residual(p, q, omega, resampler)
+    if resampler == "lantern":
+        return residual(p, q, omega, resampler, lenders=tolerance.lenders(p, tokens))
+    if resampler == "waterfill":
+        return residual(p, q, omega, resampler, tolerance.everywhere(p))
+    # P + c >= P: G* is the classic residual (Proposition 1), and c of all codes is not needed.
+    return residual(p, q, omega, "residual" if resampler == "optimal" else resampler)
 
-    In float64, where the test is exact. counts: bool [M, L], the drafts to judge.
-    """
-    p, q = xp.astype(target, xp.float64), xp.astype(draft, xp.float64)
-    sound = ((q > 0) & (p >= 0)) | ~counts
+
+def _check(xp: Any, p: Array, q: Array, judged: Array) -> None:
+    """Raise CoolsdError unless each judged draft has P >= 0 and Q > 0, both [M, L] at the tokens."""
+    sound = ((q > 0) & (p >= 0)) | ~judged
     if not bool(xp.all(sound)):
         raise CoolsdError(
             "a drafted token cannot be judged",
@@ -83,5 +104,3 @@ def _kept(xp: Any, target: Array, draft: Array, counts: Array, omegas: Array, u:
             found=f"P {float(p[~sound][0])}, Q {float(q[~sound][0])}",
             fix="the models' logits hold NaN, or the drafts were not drawn from this Q",
         )
-    kept = accepts(xp.astype(u, xp.float64), p, q, omegas)
-    return (kept if forced is None else kept | forced) & counts

@@ -37,13 +37,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.law import Law
+from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.ops import process_logits, sample, verify
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 from coolsd_rt.runtime.interface import Session
@@ -131,6 +132,8 @@ class Decoder:
         self._rows = np.arange(pictures)
         self._offsets = np.arange(law.length + 1)
         self._idle: Array | None = None  # bool [M], finished pictures, once there are any
+        self._tolerance: Tolerance | None = None  # the law's own, and its rates, as the session's arrays
+        self._rates: Array | None = None
         fused = session.fused_length == law.length and sampling.top_p >= 1.0 and self._paired
         self._fused = fused and law.length > 0
 
@@ -143,6 +146,11 @@ class Decoder:
         self._xp = xp = array_namespace(logits)
         self._row_ids = self._rowwise(self._rows, offset=pictures)
         self._omegas = xp.asarray(self._law.omegas, dtype=xp.float64, device=logits.device)
+        law = self._law
+        if law.tolerance is not None:
+            self._tolerance = replace(law.tolerance, near=self._put(np.asarray(law.tolerance.near, np.int64)))
+        if law.rates is not None:
+            self._rates = xp.asarray(law.rates, dtype=xp.float64, device=logits.device)
         if self._law.length > 0 and width > 1:
             session.draft(self._rowwise(blank[:, 1:]), features[:, :-1], self._rowwise(state.drafted))
             state.drafted += width - 1
@@ -182,7 +190,8 @@ class Decoder:
         # 4. Verdict.
         verdict = verify(
             p, q, drafts, self._put(valid), self._omegas[:count], self._put(u[:, :count, ACCEPT]),
-            self._put(u[..., RESAMPLE]), self._law.resampler, self._forced_mask(at[:, :count]),
+            self._put(u[..., RESAMPLE]), self._law.resampler, self._forced_mask(at[:, :count]), self._tolerance,
+            None if self._rates is None else self._rates[:count],
         )  # fmt: skip
         accepted = _host(verdict.accepted)
         window = np.concatenate([_host(drafts), np.zeros_like(valid)[:, None]], axis=1)

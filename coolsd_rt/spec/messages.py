@@ -46,7 +46,7 @@ def _section(node: dict[str, Any], data: Any) -> dict[str, Any]:
     if "$ref" in node:
         return _section(_schema()["$defs"][node["$ref"].rsplit("/", 1)[1]], data)
     if "discriminator" in node:
-        kind = data.get("kind") if isinstance(data, dict) else None
+        kind = data.get(node["discriminator"]["propertyName"]) if isinstance(data, dict) else None
         ref = node["discriminator"]["mapping"].get(kind) if isinstance(kind, str) else None
         return _section({"$ref": ref}, data) if ref else {}
     return node
@@ -75,7 +75,7 @@ def show(value: Any) -> str:
 
 def _real_path(loc: Path) -> Path:
     """Drop the tag that pydantic puts after a union's key: (schedule, uniform, delta) -> (schedule, delta)."""
-    return (loc[0], *loc[2:]) if loc[:1] == ("schedule",) and len(loc) > 1 else loc
+    return (loc[0], *loc[2:]) if loc[:1] and loc[0] in _tags() and len(loc) > 1 else loc
 
 
 def _words(text: str) -> list[str]:
@@ -96,8 +96,9 @@ def _sides(error: ErrorDetails, path: Path, data: Any) -> tuple[str, str, str]:
         expected = (f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]) if choices else ctx["expected"]
         return expected, show(value), suggestion(value, choices)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        choices = _schedule_kinds()
-        tag = value.get("kind") if isinstance(value, dict) else value
+        tagged = _tags()[path[0]]
+        choices = _choices(str(path[0]))
+        tag = value.get(tagged) if isinstance(value, dict) else value
         found = show(tag) if kind == "union_tag_invalid" else "nothing"
         return f"one of {', '.join(choices)}", found, suggestion(tag, choices)
     if kind in _BOUNDS:
@@ -106,15 +107,22 @@ def _sides(error: ErrorDetails, path: Path, data: Any) -> tuple[str, str, str]:
         return f"{number} {sign} {ctx[name]:g}", show(value), ""
     if kind == "too_short":
         return f"at least {ctx['min_length']} value", f"{ctx['actual_length']}", ""
-    if path == ("schedule",) and value in _schedule_kinds():
-        return "a mapping", show(value), f"write {{kind: {value}}}"
+    if len(path) == 1 and path[0] in _tags() and value in _choices(str(path[0])):
+        return "a mapping", show(value), f"write {{{_tags()[path[0]]}: {value}}}"
     return _TYPES.get(kind, error["msg"]), show(value), ""
 
 
-def _schedule_kinds() -> list[str]:
-    """In the order of the models (the discriminator's own table is sorted)."""
-    names = [branch["$ref"].rsplit("/", 1)[1] for branch in _schema()["properties"]["schedule"]["oneOf"]]
-    return [_schema()["$defs"][name]["properties"]["kind"]["const"] for name in names]
+@cache
+def _tags() -> dict[str | int, str]:
+    """Sections that are unions, and the key that tells their branches apart."""
+    sections = _schema()["properties"].items()
+    return {name: node["discriminator"]["propertyName"] for name, node in sections if "discriminator" in node}
+
+
+def _choices(section: str) -> list[str]:
+    """A union's tags in the order of the models (the discriminator's own table is sorted)."""
+    names = [branch["$ref"].rsplit("/", 1)[1] for branch in _schema()["properties"][section]["oneOf"]]
+    return [_schema()["$defs"][name]["properties"][_tags()[section]]["const"] for name in names]
 
 
 def problems_of(error: ValidationError, data: Any) -> list[Problem]:
@@ -128,7 +136,7 @@ def problems_of(error: ValidationError, data: Any) -> list[Problem]:
         ):
             continue  # items that were refused are not counted: that is said already
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            path = (*path, "kind")
+            path = (*path, _tags()[path[0]])
         expected, found, fix = _sides(item, path, data)
         out.append(Problem(0, path, expected, found, fix))
     return out

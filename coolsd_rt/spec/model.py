@@ -96,6 +96,9 @@ class Image(Section):
 
     tokenizer: Literal["vq"] = Field(description="Kind of image tokenizer.")
     weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
+    neighbours: int = Field(
+        default=64, ge=1, description="Nearest codes kept of each code, for the lantern rules. Build-time."
+    )
 
 
 class Condition(Section):
@@ -160,18 +163,52 @@ Schedule = Annotated[Exponential | Linear | Uniform | Excess | NoRelaxation | Cu
 class Resampler(Section):
     """What is drawn after a rejection."""
 
-    kind: Literal["optimal", "waterfill", "residual", "target"] = Field(
+    kind: Literal["optimal", "waterfill", "residual", "lantern", "target"] = Field(
         default="optimal",
         description="`optimal`: G* = Norm([P - min(Q, omega P)]+), exact where omega <= 1. `waterfill`: the same "
         "acceptance and the same distance to P, with the least KL. `residual` (the classic Norm([P - Q]+)) and "
-        "`target` (P itself) are biased where omega < 1 and exist for comparison.",
+        "`target` (P itself) are biased where omega < 1 and exist for comparison, as does `lantern`, LANTERN's own. "
+        "The rule synthetic ignores it and draws from P.",
     )
 
 
-class Acceptance(Section):
-    """When a drafted token is kept."""
+Neighbours = Annotated[
+    int, Field(ge=1, description="How many of the nearest codes may lend (k); at most image.neighbours.")
+]
 
-    rule: Literal["ratio"] = Field(default="ratio", description="`ratio`: accept with min(1, omega P(x) / Q(x)).")
+
+class Ratio(Section):
+    """Accept with min(1, omega P(x) / Q(x)), the paper's rule."""
+
+    rule: Literal["ratio"]
+
+
+class Lantern(Section):
+    """LANTERN: accept with min(1, (P(x) + c(x)) / Q(x)), c borrowed from the codes nearest to x. With schedule none."""
+
+    rule: Literal["lantern"]
+    bound: float = Field(ge=0, le=1, description="Most probability that a token may borrow: c(x) <= bound.")
+    neighbours: Neighbours
+
+
+class LanternPP(Section):
+    """LANTERN++: as LANTERN, but what a token may borrow is a multiple of its own probability. With schedule none."""
+
+    rule: Literal["lantern_pp"]
+    factor: float = Field(ge=1, description="c(x) <= (factor - 1) P(x). 1 is lossless.")
+    neighbours: Neighbours
+
+
+class Synthetic(Section):
+    """Accept at fixed rates whatever the models say: for timing without trained weights. With schedule none."""
+
+    rule: Literal["synthetic"]
+    rates: Annotated[tuple[Annotated[float, Strict(), Field(ge=0, le=1)], ...], Strict(False)] = Field(
+        min_length=1, description="Acceptance rate of each draft position, as many as draft.length."
+    )
+
+
+Acceptance = Annotated[Ratio | Lantern | LanternPP | Synthetic, Field(discriminator="rule")]
 
 
 class Sampling(Section):
@@ -200,6 +237,16 @@ class EngineOptions(Section):
     max_batch: int = Field(default=4, ge=1, description="Most images drawn at once; more prompts go in turns.")
 
 
+def _refuse(loc: tuple[str, ...], value: Any, expected: str, found: str) -> None:
+    error = InitErrorDetails(type=complaint(expected, found), loc=loc, input=value)
+    raise ValidationError.from_exception_data("Spec", [error])
+
+
+def _one_a_position(loc: tuple[str, ...], values: tuple[float, ...], length: int) -> None:
+    if len(values) != length:
+        _refuse(loc, values, f"{length} values, one a draft position (draft.length)", str(len(values)))
+
+
 class Spec(Section):
     """A pipeline from a prompt to a picture."""
 
@@ -214,21 +261,26 @@ class Spec(Section):
     condition: Condition
     schedule: Schedule = Field(description="omega, the relaxation of each draft position. Run-time.")
     resampler: Resampler = Field(default=Resampler(), description="Run-time.")
-    acceptance: Acceptance = Field(default=Acceptance(), description="Run-time.")
+    acceptance: Acceptance = Field(default=Ratio(rule="ratio"), description="When a drafted token is kept. Run-time.")
     sampling: Sampling = Field(default=Sampling(), description="Run-time.")
     engine: EngineOptions = Field(default=EngineOptions())
 
     @model_validator(mode="after")
-    def _one_omega_a_position(self) -> Spec:
-        if isinstance(self.schedule, Custom) and len(self.schedule.values) != self.draft.length:
-            error = InitErrorDetails(
-                type=complaint(
-                    f"{self.draft.length} values, one a draft position (draft.length)", str(len(self.schedule.values))
-                ),
-                loc=("schedule", "custom", "values"),
-                input=self.schedule.values,
-            )
-            raise ValidationError.from_exception_data("Spec", [error])
+    def _parts_that_fit(self) -> Spec:
+        length, rule, kind = self.draft.length, self.acceptance.rule, self.schedule.kind
+        if isinstance(self.schedule, Custom):
+            _one_a_position(("schedule", "custom", "values"), self.schedule.values, length)
+        if isinstance(self.acceptance, Synthetic):
+            _one_a_position(("acceptance", "synthetic", "rates"), self.acceptance.rates, length)
+        if rule != "ratio" and kind != "none":
+            found = f"the schedule {kind}"
+            _refuse(("acceptance", rule, "rule"), rule, "the schedule none: this rule has its own relaxation", found)
+        if isinstance(self.acceptance, Lantern | LanternPP) and self.acceptance.neighbours > self.image.neighbours:
+            loc = ("acceptance", rule, "neighbours")
+            k = self.acceptance.neighbours
+            _refuse(loc, k, f"at most the {self.image.neighbours} that are built in (image.neighbours)", str(k))
+        if self.resampler.kind == "lantern" and not isinstance(self.acceptance, Lantern | LanternPP):
+            _refuse(("resampler", "kind"), "lantern", "the rule lantern or lantern_pp with it", f"the rule {rule}")
         return self
 
     def resolved(self) -> dict[str, Any]:

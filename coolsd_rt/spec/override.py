@@ -18,14 +18,15 @@ from coolsd_rt.spec.model import RUN_TIME, Spec
 
 def _flag(key: str) -> str:
     section, _, field = key.partition(".")
-    return "--" + (section if field in ("kind", "rule", "") else field).replace("_", "-")
+    return "--" + (section if field in ("kind", "") else field).replace("_", "-")
 
 
 def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Spec:
     """The spec with some run-time keys replaced, for instance {"schedule.kind": "uniform", "schedule.delta": 1.3}.
 
-    Another `schedule.kind` keeps `delta` where both kinds have one; everything else falls back to the new kind's
-    defaults, so that a floor meant for one schedule is not carried into another.
+    Another `schedule.kind` or `acceptance.rule` keeps `delta` or `neighbours` where both have one; everything else
+    falls back to the new one's defaults, so that a floor meant for one schedule is not carried into another. A rule
+    with a relaxation of its own takes the place of the schedule, unless a schedule is asked for too.
     `names` says what the user typed for a key (default: `--` and the key's last word).
 
     Raises:
@@ -39,12 +40,15 @@ def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str,
             hint = suggestion(key, [f"{s}.{k}" for s in RUN_TIME for k in known_keys((s,), data)])
             found = f"{key}, which is built into the engine or unknown"
             raise UserError("override", expected=f"a key of {', '.join(RUN_TIME)}", found=found, fix=hint)
-    kind = overrides.get("schedule.kind")
-    if kind is not None and kind != data["schedule"]["kind"]:
-        old = data["schedule"]
-        data["schedule"] = {"kind": kind}
-        if "delta" in old and "delta" in known_keys(("schedule",), data):
-            data["schedule"]["delta"] = old["delta"]
+    for section, tag, kept in (("schedule", "kind", "delta"), ("acceptance", "rule", "neighbours")):
+        new = overrides.get(f"{section}.{tag}")
+        if new is not None and new != data[section][tag]:
+            old = data[section]
+            data[section] = {tag: new}
+            if kept in old and kept in known_keys((section,), data):
+                data[section][kept] = old[kept]
+    if data["acceptance"]["rule"] != "ratio" and not any(key.startswith("schedule.") for key in overrides):
+        data["schedule"] = {"kind": "none"}
     for key, value in overrides.items():
         section, field = key.split(".")
         data[section][field] = value
@@ -59,9 +63,11 @@ def _said(
 ) -> UserError:
     key = dotted(path[:2])
     flag = names.get(key, _flag(key))
-    if found == "an unknown key" and path[0] == "schedule":
-        kind = data["schedule"]["kind"]
-        return UserError(flag, expected=f"no such option with the schedule '{kind}'", found="one", fix=fix)
-    if found == "nothing":
-        return UserError(flag, expected=f"a value (the schedule '{data['schedule']['kind']}' needs one)", found=found)
+    chosen = {"schedule": ("schedule", "kind"), "acceptance": ("rule", "rule")}.get(str(path[0]))
+    if chosen is not None:
+        what = f"the {chosen[0]} '{data[str(path[0])].get(chosen[1])}'"
+        if found == "an unknown key":
+            return UserError(flag, expected=f"no such option with {what}", found="one", fix=fix)
+        if found == "nothing":
+            return UserError(flag, expected=f"a value ({what} needs one)", found=found)
     return UserError(flag, expected=expected, found=found, fix=fix)

@@ -3,7 +3,7 @@
     condition   words -> prefix                 target weights, vocabulary
     target      one step of the target          target weights, precision
     draft       the EAGLE head, single and fused  draft and target weights, draft length, precision
-    image       codes -> pixels                 tokenizer weights
+    image       codes -> pixels, neighbours     tokenizer weights, number of neighbours
 
 Knows specs, hashes and the store. Does not know how a stage works: `stages` does, and is imported only if one has to
 run, so that a plan needs neither torch nor onnx.
@@ -21,6 +21,7 @@ from typing import Any
 import coolsd_rt
 import coolsd_rt.contract
 import coolsd_rt.export
+import coolsd_rt.law.tolerance
 import coolsd_rt.models
 from coolsd_rt.backends.description import Description
 from coolsd_rt.contract import ModelDims
@@ -150,7 +151,10 @@ def plan(loaded: LoadedSpec, out: Path) -> Plan:
     target = make("target", ("target.weights",), {**models, **precision}, {})
     draft_values = {"draft.model": spec.draft.model, **models, **length, **precision}
     draft = make("draft", ("draft.weights", "target.weights"), draft_values, {})
-    image = make("image", ("image.weights",), {"image.tokenizer": spec.image.tokenizer, "grid": _grid(description)}, {})
+    image_values = {
+        "image.tokenizer": spec.image.tokenizer, "image.neighbours": spec.image.neighbours, "grid": _grid(description)
+    }  # fmt: skip
+    image = make("image", ("image.weights",), image_values, {})
     return Plan(loaded, out, (words, target, draft, image), description, hashes, tools)
 
 
@@ -210,8 +214,9 @@ class _Runner:
         if self._sources is None:
             loaded = self._plan.loaded
             self._sources = stages.Sources(
-                loaded.files, self._plan.hashes, self._plan.description, loaded.spec.engine.precision
-            )
+                loaded.files, self._plan.hashes, self._plan.description, loaded.spec.engine.precision,
+                loaded.spec.image.neighbours,
+            )  # fmt: skip
         return stages.PRODUCERS[name](self._sources, folder)
 
 
@@ -219,7 +224,8 @@ def code_digest() -> str:
     """One digest of the code that makes graphs: the networks, the exporter, the contract, the stages."""
     rooms = [Path(str(m.__file__)).parent for m in (coolsd_rt.export, coolsd_rt.models)]
     here = Path(__file__).parent
-    return hash_sources([*rooms, Path(coolsd_rt.contract.__file__), here / "stages.py", here / "smoke.py"])
+    law = Path(coolsd_rt.law.tolerance.__file__)
+    return hash_sources([*rooms, Path(coolsd_rt.contract.__file__), law, here / "stages.py", here / "smoke.py"])
 
 
 def describe(loaded: LoadedSpec) -> Description:

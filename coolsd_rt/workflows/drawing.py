@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.law import Law, make_omegas
+from coolsd_rt.law import Law, Tolerance, make_omegas
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import SEED_LIMIT
@@ -23,6 +24,7 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation, Statistics
 from coolsd_rt.spec import Spec
+from coolsd_rt.spec.model import Lantern, LanternPP, Synthetic
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,29 @@ class Settings:
         return self.law.length == 0
 
 
-def settings_of(spec: Spec, *, plain: bool = False) -> Settings:
-    """The run-time values of a spec as the loop takes them."""
-    fields = spec.schedule.model_dump(exclude={"kind"})
-    omegas = () if plain else make_omegas(spec.schedule.kind, spec.draft.length, **fields)
-    return Settings(
-        Law(omegas, spec.resampler.kind, spec.acceptance.rule), Sampling(**spec.sampling.model_dump())
-    )  # fmt: skip
+def settings_of(spec: Spec, near: NDArray[np.int64] | None = None, *, plain: bool = False) -> Settings:
+    """The run-time values of a spec as the loop takes them.
+
+    near: int64 [V, k], the engine's neighbours, which the lantern rules need. Raises UserError if they are missing.
+    """
+    sampling = Sampling(**spec.sampling.model_dump())
+    if plain:
+        return Settings(Law(()), sampling)
+    omegas = make_omegas(spec.schedule.kind, spec.draft.length, **spec.schedule.model_dump(exclude={"kind"}))
+    rule = spec.acceptance
+    if isinstance(rule, Synthetic):
+        return Settings(Law(omegas, "target", rates=rule.rates), sampling)
+    tolerance = None
+    if isinstance(rule, Lantern | LanternPP):
+        have = 0 if near is None else near.shape[1]
+        if near is None or have < rule.neighbours:
+            expected = f"the {rule.neighbours} nearest codes of each code in the engine"
+            found = f"{have}" if have else "none"
+            fix = "set image.neighbours in the spec and build it again"
+            raise UserError(f"the rule {rule.rule}", expected=expected, found=found, fix=fix)
+        bound = rule.bound if isinstance(rule, Lantern) else rule.factor
+        tolerance = Tolerance(rule.rule, bound, near[:, : rule.neighbours])
+    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling)
 
 
 def picture_seed(seed: int, variant: int) -> int:

@@ -129,7 +129,7 @@ def resolve(folder: EngineFolder, request: Request) -> Spec:
     """The engine's spec with the request's run-time values. Raises UserError on any that the spec refuses."""
     spec = Spec.model_validate(folder.manifest.spec)
     if request.plain:
-        told = [k for k in request.overrides if k.startswith(("schedule.", "resampler."))]
+        told = [k for k in request.overrides if k.startswith(("schedule.", "resampler.", "acceptance."))]
         if told or request.draft_length is not None:
             found = told[0] if told else "a draft length"
             raise UserError("plain decoding", expected="no draft and nothing about one", found=found, fix="drop one")
@@ -159,13 +159,18 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
     verified = folder.verified()
     vocabulary = opening.load_vocabulary(verified)
     jobs = drawing.plan(request.prompts, request.variants, request.seed, vocabulary)
-    warnings = unknown_words(jobs)
+    settings = drawing.settings_of(spec, opening.load_neighbours(verified), plain=request.plain)
+    warnings = (*unknown_words(jobs), *([SYNTHETIC] if settings.law.rule == "synthetic" else []))
     for line in warnings:
         listener.warning(line)
     loaded = opening.load_engine(verified, request.threads)
     load = time.perf_counter() - began
     with _folder(request.out):
-        return _Run(loaded, vocabulary, folder.manifest, spec, request, listener, jobs).report(load, warnings)
+        run = _Run(loaded, vocabulary, folder.manifest, spec, settings, request, listener, jobs)
+        return run.report(load, warnings)
+
+
+SYNTHETIC = "acceptance is synthetic: these are timings, not pictures of the model"
 
 
 def unknown_words(jobs: Sequence[Job]) -> tuple[str, ...]:
@@ -201,13 +206,14 @@ class _Run:
         vocabulary: WordVocabulary,
         manifest: Manifest,
         spec: Spec,
+        settings: Settings,
         request: Request,
         listener: Listener,
         jobs: Sequence[Job],
     ) -> None:
         self.engine, self.vocabulary, self.manifest = engine, vocabulary, manifest
         self.spec, self.request, self.listener, self.jobs = spec, request, listener, jobs
-        self.settings: Settings = drawing.settings_of(spec, plain=request.plain)
+        self.settings = settings
         self.tokens = engine.dims.tokens
         self.drawn: list[Drawn] = []
         self.pixels: list[pictures.Pixels] = []

@@ -7,11 +7,16 @@ running an engine needs neither torch nor onnx.
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coolsd_rt import backends
-from coolsd_rt.errors import MissingExtra, UserError
+from coolsd_rt.backends.description import NEIGHBOURS_FILE
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.models.conditions import VOCABULARY_FILE, WordVocabulary
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import LoadedSpec, load_spec
@@ -24,6 +29,21 @@ PROMPTS = "prompts.txt"  # beside a spec's vocabulary: captions that the target 
 def load_vocabulary(verified: VerifiedEngine) -> WordVocabulary:
     """The words that an engine knows."""
     return WordVocabulary.load(verified.path(VOCABULARY_FILE))
+
+
+def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
+    """The nearest codes of each code, int64 [V, k]; None in an engine that was built without them.
+
+    Raises CoolsdError: the file is not a table of codes.
+    """
+    if NEIGHBOURS_FILE not in verified.manifest.files:
+        return None
+    try:
+        near = np.load(io.BytesIO(verified.read(NEIGHBOURS_FILE)), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        expected = "a table of codes"
+        raise CoolsdError(str(verified.path(NEIGHBOURS_FILE)), expected=expected, found=str(error)) from error
+    return np.asarray(near, np.int64)
 
 
 def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:

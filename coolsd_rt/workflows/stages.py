@@ -14,16 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from torch import nn
 
 from coolsd_rt.backends import Description
+from coolsd_rt.backends.description import NEIGHBOURS_FILE
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_onnx
+from coolsd_rt.law import nearest_codes
 from coolsd_rt.models.checkpoint import load_draft, load_target, load_tokenizer
 from coolsd_rt.models.conditions import VOCABULARY_FILE
 from coolsd_rt.models.eagle import Eagle
@@ -41,6 +44,7 @@ class Sources:
     hashes: Mapping[str, str]
     description: Description
     precision: str
+    neighbours: int
     _read: set[str] = field(default_factory=set)
 
     def path(self, key: str) -> Path:
@@ -85,7 +89,10 @@ def draft(sources: Sources, folder: Path) -> dict[str, Any]:
 
 
 def image(sources: Sources, folder: Path) -> dict[str, Any]:
-    """image.onnx, in float32 at any precision: it runs once a picture."""
+    """image.onnx, in float32 at any precision: it runs once a picture. And the codes' neighbours in its codebook."""
+    codebook = sources.tokenizer.quantize.embedding.weight.numpy()
+    near = nearest_codes(codebook, min(sources.neighbours, len(codebook) - 1))
+    np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
     return _write(sources, folder, "image", ImageGraph(sources.tokenizer), "fp32")
 
 

@@ -27,7 +27,7 @@ def literal(row: tuple[Any, ...], kind: str) -> tuple[int, int]:
         capped = np.minimum(q[i], OMEGAS[i] * p[i])
         if kind == "waterfill":
             return i, pick(np.maximum(level(p[i], capped) * p[i] - capped, 0), v[i])
-        kept = {"optimal": capped, "residual": q[i], "target": 0 * q[i]}[kind]
+        kept = {"optimal": capped, "residual": q[i], "lantern": q[i], "target": 0 * q[i]}[kind]
         return i, pick(np.maximum(p[i] - kept, 0), v[i])
     return valid, pick(p[valid], v[valid])
 

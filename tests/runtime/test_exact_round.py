@@ -11,11 +11,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from coolsd_rt.law import Law, Resampler, exact, make_omegas
+from coolsd_rt.law import Law, Resampler, Tolerance, exact, make_omegas
+from coolsd_rt.law.tolerance import Kind
 from coolsd_rt.runtime import RoundRecord, Sampling, State, decode
 from tests.runtime.fakes import FakeSession, Floats, Tables, dims
 from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
@@ -36,7 +38,21 @@ CASES: list[tuple[str, Resampler]] = [
     ("excess", "residual"),
     ("below", "residual"),
 ]
-LAWS = [pytest.param(Law(OMEGAS[name], resampler), id=f"{name}-{resampler}") for name, resampler in CASES]
+NEAR = np.array([[1, 2], [0, 2], [1, 0], [2, 0]])
+LANTERN: list[tuple[Kind, float, Resampler]] = [
+    ("lantern", 0.0, "optimal"), ("lantern", 0.3, "optimal"), ("lantern", 0.3, "lantern"),
+    ("lantern", 0.3, "waterfill"),
+    ("lantern_pp", 1.0, "optimal"), ("lantern_pp", 1.9, "optimal"), ("lantern_pp", 1.9, "lantern"),
+    ("lantern_pp", 1.9, "residual"),
+]  # fmt: skip
+LAWS = [
+    *(pytest.param(Law(OMEGAS[name], resampler), id=f"{name}-{resampler}") for name, resampler in CASES),
+    *(
+        pytest.param(Law((1.0, 1.0), resampler, Tolerance(kind, bound, NEAR)), id=f"{kind}-{bound}-{resampler}")
+        for kind, bound, resampler in LANTERN
+    ),
+    pytest.param(Law((1.0, 1.0), "target", rates=(0.7, 0.4)), id="synthetic"),
+]
 SHAPES = [pytest.param(3, 5, False, id="V3-N5"), pytest.param(4, 4, True, id="V4-N4-zeros")]
 
 
@@ -45,10 +61,17 @@ def tables(vocab: int, tokens: int, zeros: bool) -> Tables:
     return Tables.random(vocab, tokens, seed=vocab, zeros=zeros)
 
 
+def sized(law: Law, vocab: int) -> Law:
+    """The law with the neighbours of that many codes."""
+    return law if law.tolerance is None else replace(law, tolerance=replace(law.tolerance, near=NEAR[:vocab]))
+
+
 @functools.cache
 def enumerated(law: Law, vocab: int, tokens: int, zeros: bool) -> list[Leaf]:
     t = tables(vocab, tokens, zeros)
-    return leaves(t.p, t.q, Method(law.omegas, law.resampler), tokens)
+    tolerance = law.tolerance
+    spelled = None if tolerance is None else (tolerance.kind, tolerance.bound, NEAR[:vocab].tolist())
+    return leaves(t.p, t.q, Method(law.omegas, law.resampler, lantern=spelled, rates=law.rates), tokens)
 
 
 @pytest.mark.parametrize(("vocab", "tokens", "zeros"), SHAPES)
@@ -70,7 +93,7 @@ def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upp
     sizes = dims(vocab, tokens)
     session = FakeSession(tables(vocab, tokens, zeros), sizes, len(found))
     uniforms = probes(found, tokens, law.length, upper)
-    result = decode(session, law, Sampling(), uniforms, on_round=invariants)
+    result = decode(session, sized(law, vocab), Sampling(), uniforms, on_round=invariants)
 
     assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
     assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
@@ -85,19 +108,29 @@ def test_the_leaves_are_the_closed_form(law: Law, vocab: int, tokens: int, zeros
     found, t = enumerated(law, vocab, tokens, zeros), tables(vocab, tokens, zeros)
     assert sum(leaf.volume for leaf in found) == pytest.approx(1.0, abs=1e-12)
     drawn = output_law(found)
-    assert exact.total_variation(drawn, exact.image_law(t.p, t.q, law, tokens)) < 1e-12
+    assert exact.total_variation(drawn, exact.image_law(t.p, t.q, sized(law, vocab), tokens)) < 1e-12
 
     distance = exact.total_variation(drawn, exact.target_law(t.p, tokens))
     below = max(law.omegas, default=1.0) <= 1
     lossless_by = {"optimal": below, "waterfill": below, "residual": set(law.omegas) <= {1.0}}
-    if not law.omegas or lossless_by.get(law.resampler, False):
+    bound = law.tolerance.bound == (0.0 if law.rule == "lantern" else 1.0) if law.tolerance else law.rates is None
+    if not law.omegas or (bound and lossless_by.get(law.resampler, False)):
         assert distance < 1e-12
     else:
         assert distance > 1e-3
 
 
-def test_every_leaf_is_drawn_on_torch() -> None:
-    law = Law(OMEGAS["exponential"])
+@pytest.mark.parametrize(
+    "law",
+    [
+        pytest.param(Law(OMEGAS["exponential"]), id="exponential"),
+        pytest.param(Law(OMEGAS["excess"], "waterfill"), id="waterfill"),
+        pytest.param(Law((1.0,) * 3, "waterfill", Tolerance("lantern", 0.3, NEAR[:3])), id="lantern"),
+        pytest.param(Law((1.0,) * 3, "lantern", Tolerance("lantern_pp", 1.9, NEAR[:3])), id="lantern_pp"),
+        pytest.param(Law((1.0,) * 3, "target", rates=(0.7, 0.4, 0.2)), id="synthetic"),
+    ],
+)
+def test_every_leaf_is_drawn_on_torch(law: Law) -> None:
     found = enumerated(law, 3, 5, False)
     for upper in (False, True):
         session = FakeSession(tables(3, 5, False), dims(3, 5), len(found), library="torch")

@@ -45,12 +45,41 @@ class Method:
     omegas: tuple[float, ...]
     resampler: str = "optimal"
     forced: Context | None = None
+    lantern: tuple[str, float, list[list[int]]] | None = None  # rule, bound, neighbours of each code
+    rates: tuple[float, ...] | None = None
 
     def fixed(self, n: int) -> int | None:
         return None if self.forced is None or self.forced[n] < 0 else self.forced[n]
 
-    def after_rejection(self, p: Floats, q: Floats, omega: float) -> tuple[Floats, bool]:
-        capped = np.array([min(b, omega * a) for a, b in zip(p, q, strict=True)])
+    def limit(self, p: Floats, x: int) -> float:
+        assert self.lantern is not None
+        kind, bound, _ = self.lantern
+        return bound if kind == "lantern" else (bound - 1) * float(p[x])
+
+    def lent(self, p: Floats, x: int) -> float:
+        """The largest sum of P over nearest codes that stays within the limit."""
+        if self.lantern is None:
+            return 0.0
+        near = [float(p[y]) for y in self.lantern[2][x]]
+        sums = [sum(near[: n + 1]) for n in range(len(near))]
+        return max([s for s in sums if s <= self.limit(p, x)], default=0.0)
+
+    def rate(self, p: Floats, q: Floats, i: int, x: int) -> float:
+        """With which probability draft x of position i is kept."""
+        if self.rates is not None:
+            return self.rates[i]
+        return min(1.0, (self.omegas[i] * float(p[x]) + self.lent(p, x)) / float(q[x]))
+
+    def after_rejection(self, p: Floats, q: Floats, omega: float, x: int) -> tuple[Floats, bool]:
+        capped = np.array([min(b, omega * a + self.lent(p, y)) for y, (a, b) in enumerate(zip(p, q, strict=True))])
+        if self.resampler == "lantern":
+            assert self.lantern is not None
+            near = self.lantern[2][x]
+            capped = np.array(q)
+            if p[near[0]] <= self.limit(p, x):
+                capped[near] = 0.0
+            left = np.maximum(p - capped, 0)
+            return (p, True) if left.sum() < 1e-6 else (left / left.sum(), False)
         if self.resampler == "waterfill":
             left = np.maximum(level(p, capped) * p - capped, 0)
         else:
@@ -100,11 +129,11 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
             return
         q, omega = point(draft, context), method.omegas[i]
         for x, drawn in draw(q, (n, i, 0)):
-            rate = 1.0 if method.fixed(n) is not None else min(1.0, omega * p[x] / q[x])
+            rate = 1.0 if method.fixed(n) is not None else method.rate(p, q, i, x)
             if rate > THIN:
                 yield from window(codes, (*done, x), (*box, *drawn, ((n, i, 1), 0.0, rate)), length)
             if 1 - rate > THIN:
-                law, bad = method.after_rejection(p, q, omega)
+                law, bad = method.after_rejection(p, q, omega, x)
                 rejected = (*box, *drawn, ((n, i, 1), rate, 1.0))
                 yield from (((*done, y), rejected + b, i, int(bad)) for y, b in draw(law, (n, i, 2)))
 

@@ -49,6 +49,7 @@ schedules = st.one_of(
     ),
     st.fixed_dictionaries({"kind": st.just("linear"), "delta": numbers}, optional={"floor": floors}),
     st.fixed_dictionaries({"kind": st.just("uniform"), "delta": numbers}, optional={"floor": floors}),
+    st.fixed_dictionaries({"kind": st.just("excess"), "beta": numbers}, optional={"nu": numbers}),
     st.just({"kind": "none"}),
     st.fixed_dictionaries({"kind": st.just("custom"), "values": st.lists(numbers, min_size=5, max_size=5)}),
 )
@@ -105,7 +106,7 @@ def test_every_key_is_described() -> None:
     for section in vars(spec_model).values():
         if isinstance(section, type) and issubclass(section, BaseModel) and section is not Spec:
             for name, info in section.model_fields.items():
-                assert info.description or name == "kind", f"{section.__name__}.{name}"
+                assert info.description or name in ("kind", "rule"), f"{section.__name__}.{name}"
 
 
 @pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.yaml")), ids=lambda p: p.name)

@@ -35,6 +35,15 @@ def test_another_kind_keeps_delta_only() -> None:
     assert both.schedule == changed(kind="uniform", delta=1.7).schedule
 
 
+def test_a_rule_with_its_own_relaxation_replaces_the_schedule() -> None:
+    lantern = {"acceptance.rule": "lantern", "acceptance.bound": 0.1, "acceptance.neighbours": 3}
+    spec = with_overrides(BASE, lantern)
+    assert spec.schedule.kind == "none"
+    other = with_overrides(spec, {"acceptance.rule": "lantern_pp", "acceptance.factor": 2.0})
+    assert other.resolved()["acceptance"] == {"rule": "lantern_pp", "factor": 2.0, "neighbours": 3}
+    assert with_overrides(other, {"acceptance.rule": "ratio", "schedule.kind": "uniform", "schedule.delta": 1.5})
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -50,6 +59,15 @@ def test_another_kind_keeps_delta_only() -> None:
             r"^--values: expected a value \(the schedule 'custom' needs one\), found nothing",
         ),
         ({"sampling.cfg_scale": 0.0}, r"^--cfg-scale: expected a number >= 1"),
+        (
+            {"acceptance.rule": "lantern", "acceptance.bound": 0.1},
+            r"^--neighbours: expected a value \(the rule 'lantern'",
+        ),
+        ({"acceptance.bound": 0.1}, r"^--bound: expected no such option with the rule 'ratio'"),
+        (
+            {"acceptance.rule": "lantern", "acceptance.bound": 0.1, "acceptance.neighbours": 3, "schedule.delta": 1.2},
+            r"^--rule: expected the schedule none",
+        ),
         ({"resampler.kind": "optimum"}, r"^--resampler: expected one of .*did you mean 'optimal'\?$"),
     ],
 )

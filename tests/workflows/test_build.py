@@ -28,7 +28,15 @@ def to_run(planned: Plan) -> list[str]:
 def test_a_build_is_whole(tiny_engine: EngineFolder, tiny_spec: Path, tiny_out: Path) -> None:
     manifest = tiny_engine.manifest
     assert list(manifest.stages) == STAGES
-    files = {"condition.onnx", "vocab.json", "target.onnx", "draft.onnx", "propose.onnx", "image.onnx"}
+    files = {
+        "condition.onnx",
+        "vocab.json",
+        "target.onnx",
+        "draft.onnx",
+        "propose.onnx",
+        "image.onnx",
+        "neighbours.npy",
+    }
     assert set(manifest.files) == files
     assert manifest.contract["dims"]["tokens"] == 16
     assert manifest.contract["side"] == 8
@@ -75,6 +83,7 @@ CHANGES: list[tuple[str, Callable[[Path], None], list[str]]] = [
     ("vocabulary", lambda spec: edit(spec.parent / "vocab.json", '"apple"', '"pear"'), ["condition"]),
     ("draft length", lambda spec: edit(spec, "length: 3", "length: 2"), ["draft"]),
     ("precision", lambda spec: edit(spec, "fp32", "int8"), ["target", "draft"]),
+    ("neighbours", lambda spec: edit(spec, "tokenizer: vq,", "tokenizer: vq, neighbours: 5,"), ["image"]),
     ("batch", lambda spec: edit(spec, "max_batch: 4", "max_batch: 2"), []),
     ("schedule", lambda spec: edit(spec, "delta: 1.1", "delta: 1.3"), []),
     ("a file's name", lambda spec: _rename_target(spec), []),

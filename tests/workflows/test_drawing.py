@@ -111,6 +111,24 @@ def test_a_spec_becomes_its_law() -> None:
     assert other.sampling == Sampling(2.5, 0.9, 7, 0.8)
 
 
+def test_a_rule_and_the_engines_neighbours_become_a_tolerance() -> None:
+    near = np.arange(60).reshape(20, 3) % 20
+    rule = {"rule": "lantern_pp", "factor": 1.5, "neighbours": 2}
+    asked = spec(schedule={"kind": "none"}, acceptance=rule, resampler={"kind": "lantern"})
+    law = drawing.settings_of(asked, near).law
+    assert law.rule == "lantern_pp"
+    assert law.resampler == "lantern"
+    assert law.tolerance is not None
+    assert law.tolerance.bound == 1.5
+    assert np.array_equal(law.tolerance.near, near[:, :2])
+    assert drawing.settings_of(asked, near, plain=True).law.tolerance is None
+    for missing, said in ((None, "found none"), (near[:, :1], "found 1")):
+        with pytest.raises(UserError, match=f"2 nearest codes.*{said}.*image.neighbours"):
+            drawing.settings_of(asked, missing)
+    timing = spec(schedule={"kind": "none"}, acceptance={"rule": "synthetic", "rates": [0.5, 0.4, 0.3]})
+    assert drawing.settings_of(timing).law.rates == (0.5, 0.4, 0.3)
+
+
 def test_statistics_of_batches_add_up() -> None:
     jobs = drawing.plan(PROMPTS, 2, 0, VOCABULARY)
     whole = drawing.draw(FakeEngine(), jobs, VOCABULARY, RELAXED).statistics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,23 @@ def test_overrides_reach_the_loop(engine: Path, tmp_path: Path) -> None:
     cold = {"sampling.temperature": 1e-3, "sampling.cfg_scale": 1.0}
     greedy = generate(engine, ask(tmp_path / "o", variants=2, overrides=cold))
     assert len(set(pixels(greedy).values())) == 1
+
+
+def test_synthetic_pictures_say_so(engine: Path, tmp_path: Path) -> None:
+    rule = {"acceptance.rule": "synthetic", "acceptance.rates": [1.0, 1.0, 1.0]}
+    report = generate(engine, ask(tmp_path / "out", "red apple", overrides=rule))
+    assert "synthetic" in report.warnings[0]
+    with Image.open(report.drawn[0].path) as picture:
+        assert json.loads(picture.info["coolsd-rt"])["law"]["rule"] == "synthetic"
+    assert report.statistics.acceptance_by_position == [1.0, 1.0, 1.0]
+
+
+def test_lantern_without_its_neighbours_is_one_line(engine: Path, tmp_path: Path) -> None:
+    """The fake engine has no such file, as one of an earlier version has not."""
+    rule = {"acceptance.rule": "lantern", "acceptance.bound": 0.1, "acceptance.neighbours": 2}
+    with pytest.raises(UserError, match=r"the rule lantern.*found none.*build it again"):
+        generate(engine, ask(tmp_path / "out", "red apple", overrides=rule))
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_words_are_named_and_drawn_anyway(engine: Path, tmp_path: Path) -> None:

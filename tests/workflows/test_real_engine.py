@@ -17,6 +17,7 @@ import coolsd_rt
 from coolsd_rt.measure import demo
 from coolsd_rt.measure.report import EAGER, PLAIN
 from coolsd_rt.store import EngineFolder, open_engine
+from coolsd_rt.workflows import opening
 from coolsd_rt.workflows.generate import Request, generate
 from coolsd_rt.workflows.parity import parity
 from tests.tiny import LENGTH, SIDE, TARGET, VOCABULARY
@@ -123,6 +124,19 @@ def test_other_sampling_runs_too(tiny_engine: EngineFolder, tmp_path: Path, opti
     report = generate(tiny_engine.folder, Request(["red apple"], tmp_path, 3, overrides=options, threads=1))
     assert len(report.statistics.acceptance_by_position) == LENGTH
     assert report.tokens == 3 * TARGET.tokens
+
+
+def test_lantern_runs_on_the_engines_own_neighbours(tiny_engine: EngineFolder, tmp_path: Path) -> None:
+    near = opening.load_neighbours(tiny_engine.verified())
+    assert near is not None
+    assert near.shape == (TARGET.vocab, TARGET.vocab - 1)  # fewer codes than image.neighbours
+    assert [sorted([x, *row]) == list(range(TARGET.vocab)) for x, row in enumerate(near.tolist())] == [True] * 32
+    lengths = []
+    for factor in (1.0, 8.0):
+        rule = {"acceptance.rule": "lantern_pp", "acceptance.factor": factor, "acceptance.neighbours": 20}
+        report = generate(tiny_engine.folder, Request(["red apple"], tmp_path, 4, overrides=rule, threads=1))
+        lengths.append(report.statistics.mean_acceptance_length)
+    assert lengths[0] < lengths[1]
 
 
 def test_the_benchmark_measures_both_engines_beside_eager(

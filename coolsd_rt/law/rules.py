@@ -1,0 +1,70 @@
+"""The law of a round: everything that decides a draft token's fate.
+
+Knows the parts and which go together. Does not know P, Q, or where its numbers were written down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.law.residual import RESAMPLERS, Resampler
+from coolsd_rt.law.schedule import non_negative, one_of
+from coolsd_rt.law.tolerance import Tolerance
+
+Rule = Literal["ratio", "lantern", "lantern_pp", "synthetic"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+@dataclass(frozen=True)
+class Law:
+    """Everything that decides a draft token's fate. The draft length is the number of omegas; none is plain decoding.
+
+    omegas: relaxation of draft positions 1..L, each finite and >= 0 (1 = lossless, 0 = never accept).
+    resampler: the law after a rejection, `coolsd_rt.law.residual`.
+    tolerance: LANTERN's relaxation instead of omega's: every omega is 1 then.
+    rates: `synthetic`, a fixed acceptance rate for each position whatever P and Q are: for timing, never for pictures.
+
+    Raises UserError on any other value.
+    """
+
+    omegas: tuple[float, ...]
+    resampler: Resampler = "optimal"
+    tolerance: Tolerance | None = None
+    rates: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for i, omega in enumerate(self.omegas, start=1):
+            non_negative(f"omega {i}", omega)
+        one_of("resampler", self.resampler, RESAMPLERS)
+        if self.rule != "ratio" and set(self.omegas) - {1.0}:
+            found = ", ".join(f"{omega:g}" for omega in self.omegas)
+            raise UserError(f"the rule {self.rule}", expected="every omega 1 (schedule none)", found=found)
+        if self.resampler == "lantern" and self.tolerance is None:
+            expected = "the rule lantern or lantern_pp"
+            raise UserError("the resampler lantern", expected=expected, found=f"the rule {self.rule}")
+        if self.rates is not None:
+            self._check_rates(self.rates)
+
+    def _check_rates(self, rates: tuple[float, ...]) -> None:
+        if self.tolerance is not None or self.resampler != "target":
+            raise UserError("the rule synthetic", expected="the resampler target, no neighbours", found=self.resampler)
+        if len(rates) != self.length:
+            expected = f"{self.length}, one a draft position"
+            raise UserError("synthetic rates", expected=expected, found=str(len(rates)))
+        for i, rate in enumerate(rates, start=1):
+            if not 0 <= rate <= 1:
+                raise UserError(f"synthetic rate {i}", expected="a probability, from 0 to 1", found=str(rate))
+
+    @property
+    def rule(self) -> Rule:
+        """How a draft token is accepted; "ratio" is `f = min(1, omega * P / Q)`."""
+        if self.rates is not None:
+            return "synthetic"
+        return "ratio" if self.tolerance is None else self.tolerance.kind
+
+    @property
+    def length(self) -> int:
+        """L, the draft length."""
+        return len(self.omegas)
