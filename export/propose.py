@@ -30,17 +30,26 @@ from coolsd_rt.ops.logits import MIN_TEMPERATURE
 
 
 class Sampling(NamedTuple):
-    """Logit processing of one call: CFG scale [M, L, 1], temperature (scalar, > 0), top_k int64 [1]."""
+    """Logit processing of one call: weights [2, M, 1, 1] of both rows for each draft, top_k int64 [1].
 
-    scale: Tensor
-    temperature: Tensor
+    `(u + (c - u) s) / T = c (s / T) + u (1 / T - s / T)`: one product and one sum a draft, once the weights are made.
+    """
+
+    weights: tuple[Tensor, ...]
     top_k: Tensor
+
+    @staticmethod
+    def of(scale: Tensor, temperature: Tensor, top_k: Tensor) -> Sampling:
+        """scale [M, L], temperature (scalar, > 0)."""
+        warm = 1 / temperature
+        cond = scale * warm
+        weights = torch.stack([cond, warm - cond])[..., None]
+        return Sampling(tuple(weights.split(1, dim=2)), top_k)
 
     def mix(self, x: Tensor, index: int) -> Tensor:
         """Features [2M, 1, C] of draft `index` -> guided features over the temperature [M, 1, C]."""
-        pictures = self.scale.shape[0]
-        cond, uncond = x[:pictures], x[pictures:]
-        return (uncond + (cond - uncond) * self.scale[:, index : index + 1]) / self.temperature
+        mixed: Tensor = (x.unflatten(0, (2, -1)) * self.weights[index]).sum(0)
+        return mixed
 
     def probs(self, logits: Tensor) -> Tensor:
         """Logits [M, 1, V] -> Q [M, 1, V]; the k largest stay, and what ties with the last of them."""
@@ -87,22 +96,24 @@ class ProposeGraph(nn.Module):
         self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, count: Tensor, uniforms: Tensor,
         scale: Tensor, temperature: Tensor, top_k: Tensor, caches: Caches,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        sampling = Sampling(scale[..., None], temperature.clamp(min=MIN_TEMPERATURE), top_k)
-        u = uniforms.double()[..., None]
+        sampling = Sampling.of(scale, temperature.clamp(min=MIN_TEMPERATURE), top_k)
+        u = uniforms.double()[..., None].split(1, dim=1)
         x, caches = self.core.step(ids, features_in, pos, prefix, caches)
         rows = torch.arange(ids.shape[0]) * ids.shape[1]
         x = F.embedding(rows + count - 1, x.flatten(0, 1))[:, None]
         end = (pos + count)[:, None]  # where the first drafted token's predecessor stands, + 1
         hidden = (torch.arange(caches[0].shape[2]) >= end)[:, None, None]
-        turns = (end + torch.arange(1, max(2, self.length))).clamp(max=self.core.angles.cos.shape[0] - 1)
+        turns = (
+            (end + torch.arange(1, max(2, self.length))).clamp(max=self.core.angles.cos.shape[0] - 1).split(1, dim=1)
+        )
         seen: Caches = ()
         tokens: list[Tensor] = []
         dists: list[Tensor] = []
         for i in range(self.length):
             if i:
-                x, seen = self._guess(tokens[-1], x, turns[:, i - 1 : i], hidden, caches, seen)
+                x, seen = self._guess(tokens[-1], x, turns[i - 1], hidden, caches, seen)
             dists.append(sampling.probs(self.core.head(sampling.mix(x, i))))
-            tokens.append(draw(dists[-1], u[:, i : i + 1]))
+            tokens.append(draw(dists[-1], u[i]))
         return torch.cat(tokens, dim=1), torch.cat(dists, dim=1), *caches
 
     def _guess(
