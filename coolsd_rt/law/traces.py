@@ -1,0 +1,131 @@
+"""What a law would have done on recorded rounds, without drawing again.
+
+A recorded window holds P and Q at every position along its drafts, the rejected ones too. So the probability that any
+other law reaches a position, what it accepts there, and how far its output is from the target's, are expectations
+over the recorded drafts: no new pictures are needed to compare schedules. Rao-Blackwellised: at each position the
+sum over all codes is taken, only the path there is sampled.
+
+Knows arrays of NumPy. Does not know where they were recorded. What it does not see: the places a round starts from are
+those of the recording's own law.
+
+Legend: n windows, L draft length, V codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.law.acceptance import overlap
+from coolsd_rt.law.residual import residual
+from coolsd_rt.law.rules import Law
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Recorded rounds.
+
+    target, draft: P and Q [n, L, V] along the drafts. drafts: int64 [n, L], each drawn from its Q.
+    valid: int64 [n], drafts that count (fewer at the image's end). weight: float64 [n], sum 1; None = all alike.
+    """
+
+    target: NDArray[Any]
+    draft: NDArray[Any]
+    drafts: NDArray[np.int64]
+    valid: NDArray[np.int64]
+    weight: Floats | None = None
+
+    @property
+    def length(self) -> int:
+        return int(self.drafts.shape[1])
+
+    def mean(self, values: Floats) -> float:
+        """Over windows; values [n]."""
+        return float(values.mean() if self.weight is None else values @ self.weight)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What to expect of a round.
+
+    accept_length: tokens, the resampled or bonus token included. kl: of the joint law of the window's tokens from the
+    target's, nats a round; exact for the recorded starts, by the chain rule. tv: total variation of each position's
+    own law, [L]. reach: probability that the position is judged, [L]. acceptance: probability to keep it then, [L].
+    """
+
+    accept_length: float
+    kl: float
+    tv: tuple[float, ...]
+    reach: tuple[float, ...]
+    acceptance: tuple[float, ...]
+
+    @property
+    def kl_per_token(self) -> float:
+        """Nats per generated token."""
+        return self.kl / self.accept_length
+
+    @property
+    def tv_bound_per_token(self) -> float:
+        """The paper's upper bound: total variation adds up over positions at most. Per generated token."""
+        return sum(t * r for t, r in zip(self.tv, self.reach, strict=True)) / self.accept_length
+
+
+def outlook(windows: Windows, law: Law) -> Outlook:
+    """Expectations of a round of `law` over recorded windows.
+
+    Raises UserError: another draft length, or LANTERN's own residual, which depends on the rejected token.
+    """
+    if law.length != windows.length:
+        raise UserError("the law's draft length", expected=f"{windows.length}, as recorded", found=str(law.length))
+    if law.resampler == "lantern":
+        raise UserError("the resampler", expected="one that the position decides", found="lantern")
+    count = len(windows.drafts)
+    rows = np.arange(count)
+    # For the path to a position: `reach`, the probability that all drafts so far are kept, they being drafted;
+    # `weight`, how much likelier the output's law makes this context than the drafts' did; and `open_`, the probability
+    # that a round which shows this context is still drafting. reach = weight * open_.
+    reach, weight, open_ = np.ones(count), np.ones(count), np.ones(count)
+    gained, kl = 0.0, 0.0
+    figures: list[tuple[float, float, float]] = []
+    for i in range(windows.length):
+        live = (i < windows.valid).astype(np.float64)
+        p, q = (np.asarray(a[:, i], np.float64) for a in (windows.target, windows.draft))
+        kept, out = position_law(p, q, law, i)
+        rate = kept.sum(-1)
+        seen = open_[:, None] * out + (1 - open_[:, None]) * p  # the next token's law given the context alone
+        reached = windows.mean(reach * live)
+        accepted = windows.mean(reach * live * rate)
+        gained += accepted
+        kl += windows.mean(weight * live * _kl(seen, p))
+        tv = windows.mean(reach * live * 0.5 * np.abs(out - p).sum(-1))
+        share = 1 / reached if reached else 0.0
+        figures.append((tv * share, reached, accepted * share))
+        x = windows.drafts[:, i]
+        drawn, shown = q[rows, x], seen[rows, x]
+        reach = reach * kept[rows, x] / drawn
+        weight = weight * shown / drawn
+        open_ = np.divide(open_ * kept[rows, x], shown, out=np.zeros(count), where=shown > 0)
+    tvs, reaches, rates = zip(*figures, strict=True) if figures else ((), (), ())
+    return Outlook(1.0 + gained, kl, tvs, reaches, rates)
+
+
+def position_law(p: Floats, q: Floats, law: Law, i: int) -> tuple[Floats, Floats]:
+    """Draft position i: what is drafted and kept [n, V], and the law of the position's token [n, V]."""
+    borrowed = 0.0 if law.tolerance is None else law.tolerance.everywhere(p)
+    kept = overlap(p, q, law.omegas[i], borrowed) if law.rates is None else law.rates[i] * q
+    weights, _ = residual(p, q, law.omegas[i], law.resampler, borrowed)
+    left = np.maximum(0.0, 1.0 - kept.sum(-1, keepdims=True))
+    return kept, kept + left * weights / weights.sum(-1, keepdims=True)
+
+
+def _kl(a: Floats, b: Floats) -> Floats:
+    """KL(a || b) [n] in nats; where b is 0, a is (but for the additive rule: infinite then)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(a > 0, a * (np.log(a) - np.log(b)), 0.0)
+    return np.asarray(terms.sum(-1), np.float64)
