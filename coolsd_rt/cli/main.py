@@ -32,6 +32,7 @@ VERBS = {
     "inspect": "Say what an engine is, and why it is stale, without loading it.",
     "validate": "Check a spec and the files it names.",
     "doctor": "Say what this machine can run, and what is missing.",
+    "analyze": "Record P and Q of real rounds: ambiguity, acceptance, and what other schedules would do.",
     "schedule": "Print the relaxation of each draft position of a schedule.",
     "schema": "Write the spec's JSON Schema, for editors.",
 }

@@ -193,15 +193,15 @@ class Decoder:
             self._put(u[..., RESAMPLE]), self._law.resampler, self._forced_mask(at[:, :count]), self._tolerance,
             None if self._rates is None else self._rates[:count],
         )  # fmt: skip
-        accepted = _host(verdict.accepted)
-        window = np.concatenate([_host(drafts), np.zeros_like(valid)[:, None]], axis=1)
+        accepted, proposed = _host(verdict.accepted), _host(drafts)
+        window = np.concatenate([proposed, np.zeros_like(valid)[:, None]], axis=1)
         window[self._rows, accepted] = _host(verdict.token)
         self.watch.lap("law")
 
         # 5. Commit.
         state.commit(window, accepted, active)
         self.statistics.record(accepted, valid, _host(verdict.degenerate), active)
-        return RoundRecord(active, valid, accepted, window, p, q)
+        return RoundRecord(active, valid, accepted, proposed, window, p, q)
 
     def _draft(self, count: int, active: Host, at: Ints, u: Array, scale: Array | None) -> tuple[Array, Array]:
         """`count` drafts of each picture: tokens int64 [M, count] and the Q they were drawn from [M, count, V].

@@ -78,6 +78,7 @@ class RoundRecord:
     active: NDArray[np.bool_]  # [M] pictures that were not finished
     valid: Ints  # [M] drafts that counted
     accepted: Ints  # [M]
+    drafts: Ints  # [M, L'] as drawn from Q
     window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`
     target: Array  # P [M, L' + 1, V]
     draft: Array  # Q [M, L', V]

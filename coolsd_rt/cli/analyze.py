@@ -1,0 +1,76 @@
+"""`coolsd-rt analyze ENGINE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.progress import MofNCompleteColumn
+
+from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
+from coolsd_rt.measure.analyze import Analysis, Request, analyze
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{v:.3f}" for v in values)
+
+
+def _show(found: Analysis) -> None:
+    a = found.ambiguity
+    show_fields(
+        {
+            "pictures, rounds": f"{found.pictures}, {found.rounds}",
+            "mean entropy of P": f"{a.entropy:.3f} nats",
+            "top-5 mass of P": f"{a.top5:.3f}",
+            "TV(P, Q)": f"{a.tv:.3f}",
+            "TV by draft position": _numbers(a.tv_by_position),
+            "TV by row of the picture": _numbers(a.tv_by_row),
+        },
+        title="positions that lossless decoding judges",
+    )
+    rows = [(f"{entropy:.3f}", f"{tv:.3f}", f"{1 - kept:.3f}") for entropy, tv, kept in a.bins]
+    show_table(("entropy of P, nats", "TV(P, Q)", "rejected"), rows, title="ambiguity against rejection")
+    laws = [
+        (name, f"{o.accept_length:.3f}", f"{o.kl_per_token:.4f}", f"{o.tv_bound_per_token:.4f}", _numbers(o.acceptance))
+        for name, o in found.outlooks.items()
+    ]
+    columns = ("schedule", "accept length", "KL a token", "TV bound a token", "acceptance by position")
+    show_table(columns, laws, title="what each schedule would do")
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("-n", "--images", "pictures", type=int, default=16, show_default=True, help="Pictures to record.")
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--recording", "folder", type=click.Path(path_type=Path), help="Keep the recording here, and resume it.")
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@json_option
+def command(
+    engine: Path, pictures: int, prompts: tuple[str, ...], seed: int, folder: Path | None, spec_file: Path | None,
+    threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Record P and Q of real rounds: ambiguity, acceptance, and what any schedule would do without drawing again.
+
+    Accept length and KL (of the output's law from the target's, per generated token) are expectations over the
+    recorded rounds. The bound is the paper's: total variation, added up over positions.
+
+    \b
+    Example:
+      coolsd-rt analyze engines/emoji -n 32 --recording out/recording
+    """
+    request = Request(engine, pictures, prompts, seed, folder, spec_file, threads)
+    with progress(MofNCompleteColumn()) as bar:
+        task = bar.add_task("recording", total=None)
+
+        def on_batch(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if bar.disable and not as_json:
+                note(f"batch {done} of {of}")
+
+        found = analyze(request, on_batch)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        _show(found)

@@ -1,0 +1,104 @@
+"""From an engine's path to a recording of it: `coolsd-rt analyze`, and what else computes on recordings.
+
+Knows where prompts come from and how an engine is opened. Does not know what is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.law.traces import Outlook
+from coolsd_rt.measure.analysis import Ambiguity, ambiguity, compare, schedules
+from coolsd_rt.measure.recording import Recording, record
+from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.store import open_engine
+from coolsd_rt.workflows import drawing, opening
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to record. prompts: none = those beside the spec's vocabulary. folder: where the recording is kept, or None.
+
+    The recording is lossless: its rounds start where the target's own pictures go.
+    """
+
+    engine: Path
+    pictures: int = 16
+    prompts: tuple[str, ...] = ()
+    seed: int = 0
+    folder: Path | None = None
+    spec_file: Path | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The figures of one recording."""
+
+    pictures: int
+    rounds: int
+    ambiguity: Ambiguity
+    outlooks: dict[str, Outlook]
+
+    def as_dict(self) -> dict[str, Any]:
+        laws = {
+            name: {
+                "mean_acceptance_length": o.accept_length,
+                "kl_per_token": o.kl_per_token,
+                "tv_bound_per_token": o.tv_bound_per_token,
+                "acceptance_by_position": list(o.acceptance),
+            }
+            for name, o in self.outlooks.items()
+        }
+        return {"pictures": self.pictures, "rounds": self.rounds, **self.ambiguity.as_dict(), "schedules": laws}
+
+
+def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> tuple[Recording, Spec]:
+    """Record an engine's lossless rounds, and the spec it was built from.
+
+    Raises UserError: no engine, no prompts, a folder with another recording. CoolsdError: a broken engine.
+    """
+    if request.pictures < 1:
+        raise UserError("pictures", expected="1 or more", found=str(request.pictures))
+    folder = open_engine(request.engine)
+    spec = with_overrides(
+        Spec.model_validate(folder.manifest.spec),
+        {"schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal"},
+    )
+    verified = folder.verified()
+    vocabulary = opening.load_vocabulary(verified)
+    texts: Sequence[str] = request.prompts
+    if not texts:
+        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), vocabulary)
+    step = max(1, len(texts) // request.pictures)
+    spread = [texts[k * step % len(texts)] for k in range(request.pictures)]
+    jobs = [
+        drawing.Job(k, text, drawing.picture_seed(request.seed, k), words.ids, words.unknown)
+        for k, text in enumerate(spread)
+        for words in [vocabulary.encode(text)]
+    ]
+    batches = list(drawing.batches(jobs, spec.engine.max_batch))
+    engine = opening.load_engine(verified, request.threads)
+    head = {
+        "engine": folder.manifest.fingerprint, "prompts": spread, "seed": request.seed, **spec.run_view(),
+        "batch": spec.engine.max_batch,
+    }  # fmt: skip
+    settings = drawing.settings_of(spec)
+    whole = record(
+        engine, batches, vocabulary, settings, request.folder, head, lambda done: on_batch(done, len(batches))
+    )  # fmt: skip
+    return whole, spec
+
+
+def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> Analysis:
+    """Record and compute. Raises as `recorded`."""
+    recording, spec = recorded(request, on_batch)
+    rounds = len(recording.accepted)
+    dims = open_engine(request.engine).manifest.contract["dims"]
+    grid = int(int(dims["tokens"]) ** 0.5)
+    outlooks = compare(recording, schedules(spec.draft.length))
+    return Analysis(request.pictures, rounds, ambiguity(recording, grid), outlooks)

@@ -1,0 +1,149 @@
+"""P and Q of real rounds, kept: what `coolsd_rt.law.traces` computes on.
+
+    recording/recording.json      what was recorded: engine, settings, prompts, seed
+    recording/00000.npz, ...      one file a batch of pictures, whole or not there
+
+Knows engines, jobs and files. Does not know what is computed from a recording. An interrupted one goes on where it
+stopped; one of another engine or other settings is refused, never mixed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.law.traces import Windows
+from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.runtime.round import generate
+from coolsd_rt.runtime.state import RoundRecord, State
+from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.drawing import Job, Settings
+
+HEAD = "recording.json"
+_FIELDS = ("target", "draft", "drafts", "valid", "accepted", "position")
+
+
+@dataclass
+class Recorder:
+    """An `on_round` hook that keeps every window of unfinished pictures. Legend: L draft length, V codes."""
+
+    length: int
+    _kept: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: {name: [] for name in _FIELDS})
+
+    def __call__(self, state: State, record: RoundRecord) -> None:
+        """After a commit. Windows cut short by the image's end are filled up with a draft that nothing looks at."""
+        target, draft = np.asarray(record.target), np.asarray(record.draft)
+        short = self.length - draft.shape[1]
+        fill = np.full((short, target.shape[-1]), 1.0 / target.shape[-1], np.float32)
+        for m in np.flatnonzero(record.active & (record.valid > 0)):
+            self._keep("target", np.concatenate([target[m, : draft.shape[1]], fill]))
+            self._keep("draft", np.concatenate([draft[m], fill]))
+            self._keep("drafts", np.concatenate([record.drafts[m], np.zeros(short, np.int64)]))
+            self._keep("valid", record.valid[m])
+            self._keep("accepted", record.accepted[m])
+            # The commit has moved on by the accepted drafts and the token after them.
+            self._keep("position", state.committed[m] - record.accepted[m] - 1 - state.prefix)
+
+    def _keep(self, name: str, value: Any) -> None:
+        self._kept[name].append(np.array(value))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All windows so far: target, draft [n, L, V] float32, drafts [n, L], valid, accepted, position [n]."""
+        return {name: np.stack(values) if values else np.zeros(0) for name, values in self._kept.items()}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Windows, how many drafts of each were accepted, and the image token that each begins at; [n]."""
+
+    windows: Windows
+    accepted: NDArray[np.int64]
+    position: NDArray[np.int64]
+
+    @staticmethod
+    def of(parts: Sequence[dict[str, NDArray[Any]]]) -> Recording:
+        """Of the arrays of several batches."""
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}
+        windows = Windows(whole["target"], whole["draft"], whole["drafts"], whole["valid"])
+        return Recording(windows, whole["accepted"], whole["position"])
+
+
+def record(
+    engine: Engine,
+    batches: Sequence[Sequence[Job]],
+    vocabulary: WordVocabulary,
+    settings: Settings,
+    folder: Path | None,
+    head: dict[str, Any],
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> Recording:
+    """Draw all batches and keep their rounds; in `folder`, if one is given, as each batch is done.
+
+    head: what the recording is of, as JSON data. Raises UserError: the folder holds another recording.
+    """
+    if settings.plain:
+        raise UserError("a recording", expected="a draft", found="plain decoding")
+    if folder is not None:
+        _open(folder, head)
+    parts = []
+    for number, jobs in enumerate(batches):
+        path = None if folder is None else folder / f"{number:05d}.npz"
+        if path is not None and path.is_file():
+            parts.append(_read(path))
+        else:
+            parts.append(_batch(engine, jobs, vocabulary, settings))
+            if path is not None:
+                _write(path, parts[-1])
+        on_batch(number + 1)
+    return Recording.of(parts)
+
+
+def _batch(
+    engine: Engine, jobs: Sequence[Job], vocabulary: WordVocabulary, settings: Settings
+) -> dict[str, NDArray[Any]]:
+    recorder = Recorder(settings.law.length)
+    session = drawing.open_session(engine, jobs, vocabulary, settings)
+    generate(session, settings.law, settings.sampling, [job.seed for job in jobs], on_round=recorder)
+    return recorder.arrays()
+
+
+def _open(folder: Path, head: dict[str, Any]) -> None:
+    path = folder / HEAD
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            write_atomic(path, (json.dumps(head, indent=2) + "\n").encode())
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CoolsdError(str(path), expected="JSON", found=str(error), fix="remove the folder") from error
+    if found != json.loads(json.dumps(head)):
+        odd = next((k for k in head if not isinstance(found, dict) or found.get(k) != head[k]), "more keys")
+        raise UserError(str(folder), expected="a recording of this engine, settings and prompts",
+                        found=f"one that differs in {odd}", fix="name another folder")  # fmt: skip
+
+
+def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    data = io.BytesIO()
+    np.savez_compressed(data, allow_pickle=False, **arrays)
+    with disk_errors(path):
+        write_atomic(path, data.getvalue())
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in _FIELDS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise CoolsdError(str(path), expected="a batch of a recording", found=str(error), fix="remove it") from error
