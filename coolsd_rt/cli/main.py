@@ -33,6 +33,7 @@ VERBS = {
     "validate": "Check a spec and the files it names.",
     "doctor": "Say what this machine can run, and what is missing.",
     "analyze": "Record P and Q of real rounds: ambiguity, acceptance, and what other schedules would do.",
+    "tune": "Find the best schedule under a budget, on recorded rounds.",
     "schedule": "Print the relaxation of each draft position of a schedule.",
     "schema": "Write the spec's JSON Schema, for editors.",
 }
@@ -45,7 +46,8 @@ EXTRAS = {
     "onnx_ir": "build",
     "safetensors": "build",
     "fontTools": "train",
-    "scipy": "dev",
+    "scipy": "measure",
+    "matplotlib": "measure",
 }
 """Import name of an optional package to the extra that brings it."""
 

@@ -1,0 +1,81 @@
+"""`coolsd-rt tune ENGINE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import MofNCompleteColumn
+
+from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
+from coolsd_rt.errors import UserError
+from coolsd_rt.measure.analyze import Request
+
+_BUDGETS = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
+
+
+def _budget(values: dict[str, float | None]) -> tuple[str, float]:
+    given = [(name, value) for name, value in values.items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(_BUDGETS[name] for name, _ in given) or "none"
+        raise UserError("tune", expected=f"one of {', '.join(_BUDGETS.values())}", found=found)
+    return given[0]
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("--accept-length", type=float, help="Reach this accept length with the least KL.")
+@click.option("--kl", type=float, help="Accept most within this KL per generated token, in nats.")
+@click.option("--tv", type=float, help="Accept most within this total variation per token (the paper's bound).")
+@click.option("--resampler", type=click.Choice(["optimal", "waterfill"]), default="optimal", show_default=True)
+@click.option("-n", "--images", "pictures", type=int, default=32, show_default=True, help="Pictures to record.")
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--recording", "folder", type=click.Path(path_type=Path), help="Keep the recording here, and resume it.")
+@click.option("--write", type=click.Path(path_type=Path), help="Write the spec with that schedule, beside its own.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Plot accept length against KL (.png, .svg)."
+)
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@json_option
+def command(
+    engine: Path, accept_length: float | None, kl: float | None, tv: float | None, resampler: str, pictures: int,
+    prompts: tuple[str, ...], seed: int, folder: Path | None, write: Path | None, plot: Path | None,
+    spec_file: Path | None, threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Find the best schedule under a budget: every omega its own, against the families, on recorded rounds.
+
+    Half of the rounds are fitted on; the table is of the other half, every schedule brought to the same budget there.
+
+    \b
+    Example:
+      coolsd-rt tune engines/emoji --kl 0.02 --write pipelines/emoji-tuned.yaml
+    """
+    from coolsd_rt.measure import tune_engine  # needs scipy
+
+    budget = _budget({"accept_length": accept_length, "kl": kl, "tv": tv})
+    request = Request(engine, pictures, prompts, seed, folder, spec_file, threads)
+    with progress(MofNCompleteColumn()) as bar:
+        task = bar.add_task("recording", total=None)
+
+        def on_batch(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if bar.disable and not as_json:
+                note(f"batch {done} of {of}")
+
+        tuned = tune_engine.tune_engine(request, budget[0], budget[1], resampler, write, plot, on_batch)
+    if as_json:
+        print_json(tuned.as_dict())
+        return
+    rows: list[tuple[Any, ...]] = [
+        (j.name, f"{j.outlook.accept_length:.3f}", f"{j.outlook.kl_per_token:.4f}",
+         f"{j.outlook.tv_bound_per_token:.4f}", " ".join(f"{w:.3f}" for w in j.omegas))
+        for j in tuned.judged
+    ]  # fmt: skip
+    show_table(("schedule", "accept length", "KL a token", "TV bound a token", "omega"), rows)
+    say(tuned.verdict)
+    for path in (write, plot):
+        if path:
+            note(f"{path}: written")

@@ -1,0 +1,94 @@
+"""From an engine and a budget to a schedule, a spec that has it, and a picture of the trade.
+
+Knows recordings, specs and plots. Does not know how the optimum is found (`tuning`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.law import Law, Resampler
+from coolsd_rt.law.traces import outlook
+from coolsd_rt.measure.analyze import Request, recorded
+from coolsd_rt.measure.recording import Recording
+from coolsd_rt.measure.tuning import Budget, Figure, Tuned, compact, families, tune
+from coolsd_rt.spec import LoadedSpec, Spec, load_spec
+from coolsd_rt.store import open_engine
+from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.workflows import opening
+
+_PLOTS = (".png", ".svg")
+
+
+def tune_engine(
+    request: Request, figure: str, value: float, resampler: str, write: Path | None, plot: Path | None,
+    on_batch: Callable[[int, int], None] = lambda done, of: None,
+) -> Tuned:  # fmt: skip
+    """Record, tune, and write what was asked for.
+
+    Raises UserError: a budget that cannot be met, a spec that would land in another folder than its weights, a plot of
+    an unknown kind; before anything is drawn where that is possible.
+    """
+    loaded = None
+    if write is not None:
+        loaded = opening.find_spec(open_engine(request.engine), request.spec_file)
+        if write.parent.resolve() != loaded.path.parent.resolve():
+            expected = f"a file in {loaded.path.parent}, where the spec's weights are"
+            raise UserError("--write", expected=expected, found=str(write))
+    if plot is not None and plot.suffix not in _PLOTS:
+        raise UserError("--plot", expected=" or ".join(_PLOTS), found=plot.name)
+    recording, _ = recorded(request, on_batch)
+    kind = cast(Resampler, resampler)
+    tuned = tune(recording.windows, Budget(cast(Figure, figure), value), kind)
+    if write is not None and loaded is not None:
+        write_spec(loaded, tuned, kind, write)
+    if plot is not None:
+        with disk_errors(plot):
+            plot.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(plot, draw(recording, tuned, kind, plot.suffix[1:]))
+    return tuned
+
+
+def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Path) -> None:
+    """The spec with the schedule found, checked by reading it back."""
+    data = loaded.spec.resolved()
+    data["schedule"] = {"kind": "custom", "values": [round(w, 4) for w in tuned.best.omegas]}
+    data["resampler"] = {"kind": resampler}
+    data["acceptance"] = {"rule": "ratio"}
+    Spec.model_validate(data)
+    budget = json.dumps(tuned.as_dict()["budget"])
+    head = f"# {loaded.path.name} with the schedule that `coolsd-rt tune` found for {budget}.\n"
+    with disk_errors(path):
+        write_atomic(path, (head + yaml.safe_dump(data, sort_keys=False)).encode())
+    load_spec(path)
+
+
+def draw(recording: Recording, tuned: Tuned, resampler: Resampler, kind: str) -> bytes:
+    """Accept length against KL per token: the families as curves, the tuned schedule as a star."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    windows = compact(recording.windows)
+    figure, axes = pyplot.subplots(figsize=(7, 5))
+    for shape in families(windows.length):
+        points = [outlook(windows, Law(shape.at(t), resampler)) for t in (0.05, 0.1, 0.2, 0.4, 0.8, 1.1, 1.6, 2.2, 3.2)]
+        axes.plot([p.kl_per_token for p in points], [p.accept_length for p in points], marker=".", label=shape.name)
+    best = outlook(windows, Law(tuned.best.omegas, resampler))
+    axes.plot([best.kl_per_token], [best.accept_length], "k*", markersize=14, label=f"tuned ({tuned.best.name})")
+    axes.set(xlabel="KL of the output from the target, nats a token", ylabel="accept length, tokens a round")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    data = io.BytesIO()
+    options: dict[str, Any] = {"format": kind, "bbox_inches": "tight"}
+    figure.savefig(data, **options)
+    pyplot.close(figure)
+    return data.getvalue()
