@@ -1,9 +1,10 @@
-"""Stage `draft`: an EAGLE head distilled from the target's released weights, as it is used: under CFG, in chains.
+"""Stage `draft`: an EAGLE head distilled from the released target as it is used: guided, filtered, in chains.
 
-A picture enters with its caption and without; P and Q are mixed from both at a scale drawn for each picture, so what
-is trained is the pair of laws that a round compares. The first guess starts from the target's own features, further
-ones from the head's own (rolled out `ROLL` steps, as EAGLE-3 does). The loss is soft cross-entropy, TV(P, Q) itself
-(one minus the acceptance rate) and SmoothL1 on the features. Pictures come from the target's jittered pool.
+A picture enters with its caption and without; P and Q are mixed from both at a scale drawn for each picture and keep
+their likeliest codes, so what is trained is the pair of laws that a round compares. The first guess starts from the
+target's own features, further ones from the head's own (rolled out `ROLL` steps, as EAGLE-3 does). The loss is soft
+cross-entropy, TV(P, Q) itself (one minus the acceptance rate) and SmoothL1 on the features. Pictures come from the
+target's jittered pool.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ FEATURE_WEIGHT = 0.2
 ROLL = 3  # steps of its own predictions in training
 ROLL_DECAY = 0.8
 SCALES = (1.0, 2.0)  # CFG scales of training, uniform
+TOP_K = 6  # the spec's
 
 
 def draft_config(target: LlamaGenConfig) -> EagleConfig:
@@ -56,22 +58,29 @@ def guided(features: Tensor, scale: Tensor) -> Tensor:
     return uncond + (cond - uncond) * scale
 
 
+def filtered(logits: Tensor) -> Tensor:
+    """Probabilities over the `TOP_K` likeliest codes [..., V]."""
+    least = logits.topk(TOP_K, dim=-1).values[..., -1:]
+    return torch.softmax(logits.masked_fill(logits < least, float("-inf")), dim=-1)
+
+
 def losses(
     target: LlamaGen, passes: list[Tensor], features: Tensor, scale: Tensor
 ) -> tuple[Tensor, list[float]]:  # fmt: skip
     """The loss over the rows whose next token is an image token, and TV(P, Q) of each depth.
 
-    passes and features [2M, S, C]: guessed and true features of positions 1..S.
+    passes and features [2M, S, C]: guessed and true features of positions 1..S. The cross-entropy sees all of Q, so
+    that a code of P that the filter would keep from Q still pulls.
     """
     with torch.no_grad():
-        p = torch.softmax(target.output(guided(features, scale)).float(), dim=-1)
+        p = filtered(target.output(guided(features, scale)).float())
     total, tvs = torch.zeros((), device=features.device), []
     first = target.cfg.prefix - 2  # row t guesses position t + 1, whose logits predict token t + 2
     for depth, guess in enumerate(passes):
         rows = slice(first + depth, None)
-        log_q = torch.log_softmax(target.output(guided(guess[:, rows], scale)).float(), dim=-1)
-        soft = -(p[:, rows] * log_q).sum(-1).mean()
-        tv = 0.5 * (p[:, rows] - log_q.exp()).abs().sum(-1).mean()
+        logits = target.output(guided(guess[:, rows], scale)).float()
+        soft = -(p[:, rows] * torch.log_softmax(logits, dim=-1)).sum(-1).mean()
+        tv = 0.5 * (p[:, rows] - filtered(logits)).abs().sum(-1).mean()
         smooth = F.smooth_l1_loss(guess[:, rows].float(), features[:, rows].float())
         total = total + ROLL_DECAY**depth * (soft + TV_WEIGHT * tv + FEATURE_WEIGHT * smooth)
         tvs.append(tv.item())
