@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from coolsd_rt.errors import CoolsdError, UserError  # noqa: E402  (the path above makes the checkout importable)
 from coolsd_rt.runtime.round import generate  # noqa: E402
-from coolsd_rt.spec import Spec, with_overrides  # noqa: E402
+from coolsd_rt.spec import with_overrides  # noqa: E402
 from coolsd_rt.store import open_engine  # noqa: E402
 from coolsd_rt.workflows import drawing, opening  # noqa: E402
 from tools.emoji import data  # noqa: E402
@@ -34,7 +34,7 @@ def measure(
 ) -> dict[str, Any]:
     """One way of decoding over `prompts` trained captions, chosen by `seed`. Synthetic acceptance is refused."""
     folder = open_engine(engine_path)
-    spec = Spec.model_validate(folder.manifest.spec)
+    spec = opening.spec_of(folder)
     if length is not None:
         spec = spec.model_copy(update={"draft": spec.draft.model_copy(update={"length": length})})
     spec = with_overrides(spec, mode)

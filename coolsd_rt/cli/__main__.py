@@ -1,5 +1,16 @@
-"""`python -m coolsd_rt.cli`."""
+"""The entry point of the command, and `python -m coolsd_rt.cli`: Ctrl-C while imports run is one word too."""
 
-from coolsd_rt.cli.main import main
+import sys
 
-main()
+
+def main() -> None:
+    try:
+        from coolsd_rt.cli.main import main as run
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

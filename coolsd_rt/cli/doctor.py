@@ -30,7 +30,8 @@ _PURPOSE = {
     "onnx_ir": "to build",
     "safetensors": "to build",
     "fontTools": "to train the demo",
-    "scipy": "to test",
+    "scipy": "to tune",
+    "matplotlib": "to plot",
 }
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
 

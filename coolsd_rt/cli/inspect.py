@@ -8,16 +8,18 @@ from typing import Any
 import click
 
 from coolsd_rt.cli.output import json_option, print_json, say, show_fields, show_table
+from coolsd_rt.contract import CONTRACT_VERSION
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, Reason, open_engine, sha256_file, staleness, tool_versions
 from coolsd_rt.store.atomic import human
 from coolsd_rt.store.manifest import spec_path
+from coolsd_rt.workflows.build import code_digest
 
 
 def _reasons(engine: EngineFolder, spec_file: Path | None) -> list[Reason]:
-    tools = tool_versions(engine.manifest.tools)
+    tools, code = tool_versions(engine.manifest.tools), code_digest()
     if spec_file is None:
-        return staleness(engine.manifest, tools=tools)
+        return staleness(engine.manifest, tools=tools, code=code, contract_version=CONTRACT_VERSION)
     loaded = load_spec(spec_file, check_files=False)
     return staleness(
         engine.manifest,
@@ -25,6 +27,8 @@ def _reasons(engine: EngineFolder, spec_file: Path | None) -> list[Reason]:
         build_view=loaded.spec.build_view(),
         run_view=loaded.spec.run_view(),
         tools=tools,
+        code=code,
+        contract_version=CONTRACT_VERSION,
     )
 
 
@@ -51,7 +55,8 @@ def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -
     rows = [(n, f.role, human(f.size), f.sha256[:12]) for n, f in m.files.items()]
     show_table(("file", "stage", "size", "sha256"), rows)
     work = [r for r in reasons if r.kind != "run-time"]
-    say("stale: " + ("yes, a build would differ" if work else "no"))
+    unknown = "not as far as is known: the spec was not found, so weights and settings were not compared"
+    say("stale: " + ("yes, a build would differ" if work else "no" if spec_file else unknown))
     for reason in reasons:
         say(f"  {reason}")
 
@@ -80,6 +85,7 @@ def command(path: Path, spec_file: Path | None, verify: bool, as_json: bool) -> 
         document = engine.manifest.model_dump(mode="json") | {
             "folder": engine.folder,
             "stale": any(r.kind != "run-time" for r in reasons),
+            "compared_with": spec_file,
             "reasons": [r.as_dict() for r in reasons],
             "verified": verify,
         }

@@ -32,7 +32,7 @@ VERBS = {
     "inspect": "Say what an engine is, and why it is stale, without loading it.",
     "validate": "Check a spec and the files it names.",
     "doctor": "Say what this machine can run, and what is missing.",
-    "analyze": "Record P and Q of real rounds: ambiguity, acceptance, and what other schedules would do.",
+    "analyze": "Record P and Q of real rounds: what any schedule would do.",
     "tune": "Find the best schedule under a budget, on recorded rounds.",
     "schedule": "Print the relaxation of each draft position of a schedule.",
     "schema": "Write the spec's JSON Schema, for editors.",
@@ -153,7 +153,8 @@ def run(args: Sequence[str]) -> int:
     """Run a command line, report any failure, return the exit code."""
     try:
         code = group.main(args=list(args), prog_name="coolsd-rt", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller (`>&-`)
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         # The reader left (`| head`). Python would complain again at exit while it flushes: give it somewhere to.

@@ -53,7 +53,7 @@ def note(line: str) -> None:
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Rows on stdout: a table on a terminal, `a  b  c` lines elsewhere."""
     cells = [[str(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         table = Table(*columns, title=title or None, title_justify="left", show_header=any(columns))
         for row in cells:
             table.add_row(*(click.unstyle(cell).replace("[", r"\[") for cell in row))

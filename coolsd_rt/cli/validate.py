@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -10,17 +9,15 @@ import click
 from coolsd_rt.cli.output import json_option, print_json, say
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.store import check_safetensors
+from coolsd_rt.workflows.build import describe
 
 
 def _check_contents(loaded: LoadedSpec) -> None:
+    """Each file is what its key says, and they belong together: what a build would refuse before it runs."""
     for key, path in loaded.files.items():
-        if path.suffix == ".safetensors":
+        if key.endswith(".weights"):
             check_safetensors(path)
-        elif path.suffix == ".json":
-            try:
-                json.loads(path.read_bytes())
-            except ValueError as e:
-                raise loaded.error(key, "a JSON file", f"{path}, which is not: {e}") from e
+    describe(loaded)
 
 
 @click.command()

@@ -66,7 +66,7 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
         raise UserError("pictures", expected="1 or more", found=str(request.pictures))
     folder = open_engine(request.engine)
     spec = with_overrides(
-        Spec.model_validate(folder.manifest.spec),
+        opening.spec_of(folder),
         {"schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal"},
     )
     verified = folder.verified()

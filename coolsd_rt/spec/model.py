@@ -60,6 +60,7 @@ Delta = Annotated[
     float,
     Field(
         ge=0,
+        le=1e6,
         description="Budget: the mean of omega over the draft's positions, before the floor. 1 is lossless on average "
         "only; above 1 accepts more and drifts more. Finite, >= 0.",
     ),
@@ -137,7 +138,7 @@ class Excess(Section):
     """omega_i = 1 + beta * exp(-nu * (i - 1)): never under 1, and both uniform and annealed schedules are near it."""
 
     kind: Literal["excess"]
-    beta: float = Field(ge=0, description="What the first omega has above 1. 0 is lossless. Finite, >= 0.")
+    beta: float = Field(ge=0, le=1e6, description="What the first omega has above 1. 0 is lossless. Finite, >= 0.")
     nu: float = Field(default=0.7, ge=0, description="Decay per position of what is above 1. 0 is uniform.")
 
 
@@ -195,7 +196,7 @@ class LanternPP(Section):
     """LANTERN++: as LANTERN, but what a token may borrow is a multiple of its own probability. With schedule none."""
 
     rule: Literal["lantern_pp"]
-    factor: float = Field(ge=1, description="c(x) <= (factor - 1) P(x). 1 is lossless.")
+    factor: float = Field(ge=1, le=1e6, description="c(x) <= (factor - 1) P(x). 1 is lossless.")
     neighbours: Neighbours
 
 
@@ -217,10 +218,11 @@ class Sampling(Section):
     cfg_scale: float = Field(
         default=1.0,
         ge=1,
+        le=1e3,
         description="Classifier-free guidance: uncond + scale * (cond - uncond). 1 is no guidance; LlamaGen guides "
         "only above 1, so smaller values are refused rather than ignored.",
     )
-    temperature: float = Field(default=1.0, gt=0, description="Divides the logits.")
+    temperature: float = Field(default=1.0, gt=0, le=1e6, description="Divides the logits.")
     top_k: int = Field(default=0, ge=0, description="Keep the k most probable tokens, ties included; 0 keeps all.")
     top_p: float = Field(
         default=1.0, gt=0, le=1, description="Keep the smallest set of tokens with this mass; 1 keeps all."
@@ -234,7 +236,7 @@ class EngineOptions(Section):
     precision: Literal["fp32", "int8"] = Field(
         default="fp32", description="`int8` stores weights in 8 bits by blocks; arithmetic and KV stay in float32."
     )
-    max_batch: int = Field(default=4, ge=1, description="Most images drawn at once; more prompts go in turns.")
+    max_batch: int = Field(default=4, ge=1, le=4096, description="Most images drawn at once; more prompts go in turns.")
 
 
 def _refuse(loc: tuple[str, ...], value: Any, expected: str, found: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from coolsd_rt.errors import CoolsdError
+from coolsd_rt.errors import CoolsdError, UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -81,6 +81,14 @@ def disk_errors(where: Path, need: int = 0) -> Iterator[None]:
         if "no space left" in str(e).lower() or free_bytes(where) < _NEARLY_NONE:
             raise no_space(where, need) from e
         raise
+
+
+def check_folder(path: Path) -> None:
+    """Raise UserError if something that is not a folder stands at `path` or above it."""
+    there = _existing(path.absolute())
+    if not there.is_dir():
+        fix = "choose another with --out DIR"
+        raise UserError(str(path), expected="a folder, or a place for one", found=f"the file {there}", fix=fix)
 
 
 def fsync_path(path: Path) -> None:

@@ -77,7 +77,9 @@ def spec_path(folder: Path, manifest: Manifest) -> Path | None:
 def rebuild_hint(folder: Path | None = None, manifest: Manifest | None = None) -> str:
     """What to type when an engine is broken."""
     spec = spec_path(folder, manifest) if folder and manifest else None
-    return f"build it again: coolsd-rt build {spec or 'SPEC.yaml'}"
+    precision = manifest.build_view.get("engine", {}).get("precision") if manifest else None
+    asked = f" --precision {precision}" if isinstance(precision, str) else ""
+    return f"build it again: coolsd-rt build {spec or 'SPEC.yaml'}{asked}"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from coolsd_rt.store.manifest import Manifest
 
-Kind = Literal["file", "spec", "tool", "run-time"]
+Kind = Literal["file", "spec", "tool", "code", "run-time"]
 _ABSENT = "nothing"
 
 
@@ -58,6 +58,8 @@ def staleness(
     build_view: Mapping[str, Any] | None = None,
     run_view: Mapping[str, Any] | None = None,
     tools: Mapping[str, str] | None = None,
+    code: str | None = None,
+    contract_version: int | None = None,
 ) -> list[Reason]:
     """Differences between a manifest and today; None means "not known", and is not compared.
 
@@ -65,6 +67,7 @@ def staleness(
         files: spec key (`target.weights`) to the SHA-256 of the file today.
         build_view, run_view: the spec's two parts today.
         tools: installed versions; a tool that is not installed here is not compared.
+        code: digest of the code that makes graphs. contract_version: of the tensors that a backend steps.
     """
     reasons = []
     if files is not None:
@@ -79,6 +82,11 @@ def staleness(
     if tools is not None:
         old = {**_stage_union(manifest, "tools"), **manifest.tools}
         reasons += [Reason("tool", k, old[k], tools[k]) for k in old if k in tools and tools[k] != old[k]]
+    if code is not None:
+        old_code = {str(s.inputs.get("code", _ABSENT)) for s in manifest.stages.values()} - {code}
+        reasons += [Reason("code", "of the exporter", old, code) for old in sorted(old_code)]
+    if contract_version is not None and (found := manifest.contract.get("version")) != contract_version:
+        reasons.append(Reason("code", "contract version", str(found), str(contract_version)))
     if run_view is not None:
         reasons += _differences("run-time", {k: manifest.spec.get(k) for k in run_view}, run_view)
     return reasons

@@ -30,6 +30,7 @@ from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.models.header import read_config, size_of
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store import CachedStage, EngineFolder, Stage, Store, engine_fingerprint, hash_sources, sha256_file
+from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.fingerprint import tool_versions
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -132,6 +133,7 @@ def plan(loaded: LoadedSpec, out: Path) -> Plan:
     Raises:
         UserError: weights that are missing, broken or do not belong together; a draft longer than the image.
     """
+    check_folder(out)
     files = loaded.files
     description = describe(loaded)
     hashes = {key: sha256_file(path) for key, path in files.items()}

@@ -26,6 +26,8 @@ from coolsd_rt.runtime.statistics import Generation, Statistics
 from coolsd_rt.spec import Spec
 from coolsd_rt.spec.model import Lantern, LanternPP, Synthetic
 
+MOST_PICTURES = 100_000  # of one request: each is a job in memory before the first is drawn
+
 
 @dataclass(frozen=True)
 class Job:
@@ -93,6 +95,9 @@ def plan(prompts: Sequence[str], variants: int, seed: int, vocabulary: WordVocab
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
     if variants < 1:
         raise UserError("pictures per prompt", expected="1 or more", found=str(variants))
+    if len(prompts) * variants > MOST_PICTURES:
+        found = f"{len(prompts)} prompts of {variants}"
+        raise UserError("pictures", expected=f"at most {MOST_PICTURES} in one request", found=found, fix="ask in parts")
     if not 0 <= seed < SEED_LIMIT:
         raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
     encoded = [(prompt, vocabulary.encode(prompt)) for prompt in prompts]

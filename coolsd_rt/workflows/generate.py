@@ -27,7 +27,7 @@ from coolsd_rt.runtime.round import generate as rounds
 from coolsd_rt.runtime.statistics import PHASES, Statistics
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store import EngineFolder, Manifest, open_engine
-from coolsd_rt.store.atomic import disk_errors
+from coolsd_rt.store.atomic import check_folder, disk_errors
 from coolsd_rt.workflows import drawing, opening, pictures
 from coolsd_rt.workflows.drawing import Job, Settings
 
@@ -127,7 +127,7 @@ class Report:
 
 def resolve(folder: EngineFolder, request: Request) -> Spec:
     """The engine's spec with the request's run-time values. Raises UserError on any that the spec refuses."""
-    spec = Spec.model_validate(folder.manifest.spec)
+    spec = opening.spec_of(folder)
     if request.plain:
         told = [k for k in request.overrides if k.startswith(("schedule.", "resampler.", "acceptance."))]
         if told or request.draft_length is not None:
@@ -153,6 +153,7 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
         CoolsdError: a broken engine, a full disk.
     """
     listener = listener or Listener()
+    check_folder(request.out)
     folder = open_engine(engine)
     spec = resolve(folder, request)
     began = time.perf_counter()

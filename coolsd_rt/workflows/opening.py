@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from coolsd_rt import backends
 from coolsd_rt.backends.description import NEIGHBOURS_FILE
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.models.conditions import VOCABULARY_FILE, WordVocabulary
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.spec import LoadedSpec, load_spec
+from coolsd_rt.spec import LoadedSpec, Spec, load_spec
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, sha256_file
-from coolsd_rt.store.manifest import spec_path
+from coolsd_rt.store.manifest import rebuild_hint, spec_path
 
 PROMPTS = "prompts.txt"  # beside a spec's vocabulary: captions that the target was trained on
 
@@ -29,6 +30,18 @@ PROMPTS = "prompts.txt"  # beside a spec's vocabulary: captions that the target 
 def load_vocabulary(verified: VerifiedEngine) -> WordVocabulary:
     """The words that an engine knows."""
     return WordVocabulary.load(verified.path(VOCABULARY_FILE))
+
+
+def spec_of(folder: EngineFolder) -> Spec:
+    """The spec in an engine's manifest. Raises CoolsdError if it is not one of today's."""
+    try:
+        return Spec.model_validate(folder.manifest.spec)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        found = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        fix = rebuild_hint(folder.folder, folder.manifest)
+        raise CoolsdError(f"{folder.folder}: the manifest's spec", expected="one of this version", found=found,
+                          fix=fix) from error  # fmt: skip
 
 
 def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.runtime.randomness import SEED_LIMIT
+from coolsd_rt.spec import with_overrides
 from coolsd_rt.store import open_engine, tool_versions
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.parity_graphs import GraphParity, compare_graphs
@@ -114,12 +115,14 @@ def parity(
     listener = listener or Listener()
     if pictures < 1:
         raise UserError("pictures", expected="1 or more", found=str(pictures))
+    if not 0 <= seed < SEED_LIMIT:
+        raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
     folder = open_engine(engine)
     loaded = opening.find_spec(folder, spec_file)
     reference = opening.open_reference(loaded, threads)
     verified = folder.verified()
     vocabulary, tested = opening.load_vocabulary(verified), opening.load_engine(verified, threads)
-    spec = Spec.model_validate(folder.manifest.spec)
+    spec = opening.spec_of(folder)
     # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has.
     settings = drawing.settings_of(with_overrides(spec, {"acceptance.rule": "ratio", "resampler.kind": "optimal"}))
     texts = prompts or opening.default_prompts(loaded, vocabulary)

@@ -154,3 +154,26 @@ def test_a_reader_that_left(flush: bool) -> None:
     _, err = process.communicate(timeout=300)
     assert err == ""
     assert process.returncode == 1
+
+
+def test_a_closed_stdout_is_no_failure_of_ours() -> None:
+    """`coolsd-rt … >&-`: Python has no stdout then."""
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m coolsd_rt.cli schedule --delta 1.1 >&-"], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "AttributeError" not in done.stderr
+
+
+def test_ctrl_c_while_imports_run_is_a_word() -> None:
+    code = (
+        "import sys, builtins; real = builtins.__import__\n"
+        "def planted(name, *a, **k):\n"
+        "    if name == 'coolsd_rt.cli.main': raise KeyboardInterrupt\n"
+        "    return real(name, *a, **k)\n"
+        "builtins.__import__ = planted\n"
+        "from coolsd_rt.cli.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coolsd_rt.cli.output import print_json, show_table
+from coolsd_rt.contract import CONTRACT_VERSION
+from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.schema import schema_text
 from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file, tool_versions
+from coolsd_rt.workflows import build as builds
+from coolsd_rt.workflows.build import code_digest
 from tests.cli.conftest import Cli
 
 SPEC = """\
@@ -25,16 +30,26 @@ schedule: {kind: exponential, delta: 1.1}
 """
 
 
-def weights() -> bytes:
-    header = json.dumps({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+WORDS = WordVocabulary.from_captions(["red apple", "blue star"], 3)
+CONFIGS: dict[str, dict[str, Any]] = {
+    "target": {"vocab": 8, "dim": 16, "layers": 1, "heads": 2, "grid": 4, "prefix": 3, "words": len(WORDS.words)},
+    "draft": {"dim": 16, "heads": 2},
+    "vq": {"codebook_size": 8, "multipliers": [1, 2]},
+}
+
+
+def weights(**config: Any) -> bytes:
+    """A whole safetensors file with one byte in it, and a config in its header."""
+    tensors = {"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+    header = json.dumps({"__metadata__": {"config": json.dumps(config)}, **tensors}).encode()
     return len(header).to_bytes(8, "little") + header + b"\0"
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
     for name in ("target", "draft", "vq"):
-        (tmp_path / f"{name}.safetensors").write_bytes(weights())
-    (tmp_path / "vocab.json").write_text("{}")
+        (tmp_path / f"{name}.safetensors").write_bytes(weights(**CONFIGS[name]))
+    WORDS.save(tmp_path / "vocab.json")
     path = tmp_path / "toy.yaml"
     path.write_text(SPEC)
     return path
@@ -49,14 +64,14 @@ def engine(spec: Path, tmp_path: Path) -> EngineFolder:
     def produce(folder: Path) -> None:
         (folder / "target.onnx").write_bytes(b"graph")
 
-    stage = store.stage(Stage("target", files=files), produce)
+    stage = store.stage(Stage("target", files=files, code=code_digest()), produce)
     return store.assemble(
         [stage],
         name="toy",
         spec=loaded.spec.resolved(),
         build_view=loaded.spec.build_view(),
         tools=tool_versions(["numpy"]),
-        contract={},
+        contract={"version": CONTRACT_VERSION},
         spec_file=spec,
     )
 
@@ -98,7 +113,8 @@ def test_validate_looks_at_the_vocabulary(cli: Cli, spec: Path) -> None:
     (spec.parent / "vocab.json").write_text("{")
     result = cli("validate", spec)
     assert result.code == 2
-    assert f"{spec}:6: condition.vocab: expected a JSON file" in result.err
+    assert "vocab.json: not a word vocabulary: expected" in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 def test_schema(cli: Cli, tmp_path: Path) -> None:
@@ -132,7 +148,6 @@ def test_inspect(cli: Cli, engine: EngineFolder, tmp_path: Path) -> None:
 
 def test_inspect_says_why_stale(cli: Cli, engine: EngineFolder, spec: Path, tmp_path: Path) -> None:
     spec.write_text(SPEC.replace("length: 5", "length: 6").replace("delta: 1.1", "delta: 1.2"))
-    (spec.parent / "vq.safetensors").write_bytes(weights() + b"")
     (spec.parent / "target.safetensors").write_bytes(b"changed")
     (spec.parent / "draft.safetensors").unlink()
     result = cli("inspect", tmp_path / "engines" / "toy")
@@ -149,6 +164,40 @@ def test_inspect_says_why_stale(cli: Cli, engine: EngineFolder, spec: Path, tmp_
     assert kinds == {"run-time", "file"}
 
 
+def test_inspect_sees_other_code_and_another_contract(
+    cli: Cli, engine: EngineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.with_manifest(contract={"version": 77})
+    assert "contract version: 77 ->" in cli("inspect", engine.folder).out
+    engine.with_manifest(contract={"version": CONTRACT_VERSION})
+    assert cli("inspect", engine.folder, "--json").json["stale"] is False
+    monkeypatch.setattr("coolsd_rt.cli.inspect.code_digest", lambda: "another")
+    assert builds.code_digest() != "another"
+    result = cli("inspect", engine.folder, "--json").json
+    assert result["stale"] is True
+    assert [r["kind"] for r in result["reasons"]] == ["code"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("draft", {"dim": 32}, ":4: draft.weights: expected dim 16"),
+        ("vq", {"codebook_size": 9}, ":5: image.weights: expected codebook_size 8"),
+        ("target", {"grid": 2}, ":4: draft.length: expected at most the image's 4 tokens, found 5"),
+        ("target", {"words": 99}, ":6: condition.vocab: expected words 99"),
+        ("target", {"prefix": 4}, ":6: condition.vocab: expected prefix 4"),
+    ],
+)
+def test_validate_says_what_a_build_would_refuse(
+    cli: Cli, spec: Path, name: str, change: dict[str, Any], said: str
+) -> None:
+    (spec.parent / f"{name}.safetensors").write_bytes(weights(**CONFIGS[name] | change))
+    result = cli("validate", spec)
+    assert result.code == 2
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
+
+
 def test_inspect_loads_nothing_unless_asked_to_verify(cli: Cli, engine: EngineFolder) -> None:
     (engine.folder / "target.onnx").write_bytes(b"tampered")
     assert cli("inspect", engine.folder).code == 0
@@ -159,7 +208,9 @@ def test_inspect_loads_nothing_unless_asked_to_verify(cli: Cli, engine: EngineFo
 
 def test_inspect_without_its_spec(cli: Cli, engine: EngineFolder, spec: Path) -> None:
     spec.unlink()
-    assert "give --spec FILE" in cli("inspect", engine.folder).out
+    text = cli("inspect", engine.folder).out
+    assert "give --spec FILE" in text
+    assert "stale: not as far as is known: the spec was not found" in text
 
 
 def test_inspect_nothing(cli: Cli, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.models.conditions import VOCABULARY_FILE
+from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import opening, pictures
 from coolsd_rt.workflows.generate import Listener, Report, Request, generate
 from tests.workflows.fakes import DIMS, FakeEngine
@@ -160,6 +161,8 @@ def test_unknown_words_are_named_and_drawn_anyway(engine: Path, tmp_path: Path) 
         ({"plain": True, "draft_length": 2}, "plain"),
         ({"plain": True, "overrides": {"schedule.delta": 2.0}}, "plain"),
         ({"variants": 0}, "pictures"),
+        ({"variants": 10**20}, "at most 100000"),
+        ({"overrides": {"sampling.cfg_scale": 1e38}}, "--cfg-scale"),
         ({"seed": -1}, "seed"),
         ({"prompts": ["red apple", ""]}, "empty prompt"),
         ({"prompts": []}, "prompts"),
@@ -172,6 +175,13 @@ def test_bad_values_are_the_users_and_write_nothing(
     with pytest.raises(UserError, match=said):
         generate(engine, request)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_of_another_version_is_one_line(engine: Path, tmp_path: Path) -> None:
+    folder = open_engine(engine)
+    folder.with_manifest(spec=folder.manifest.spec | {"novelty": 1})
+    with pytest.raises(CoolsdError, match=r"the manifest's spec: expected one of this version, found novelty.*build"):
+        generate(engine, ask(tmp_path / "out"))
 
 
 def test_a_changed_engine_file_is_not_used(engine: Path, tmp_path: Path) -> None:
@@ -234,6 +244,6 @@ def test_a_full_disk_is_one_line(engine: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_a_file_where_the_folder_should_be_is_one_line(engine: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(CoolsdError, match="a folder that can be written"):
+    with pytest.raises(UserError, match="a folder, or a place for one, found the file"):
         generate(engine, ask(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "mine"
