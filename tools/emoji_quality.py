@@ -71,15 +71,17 @@ def measure(
 @click.option("--cfg-scale", type=float, help="Instead of the spec's.")
 @click.option("--top-k", type=int, help="Instead of the spec's.")
 @click.option("--temperature", type=float, help="Instead of the spec's.")
+@click.option("--confidence", type=float, help="Instead of the spec's.")
 @click.option("--draft-length", type=click.IntRange(min=1), help="Instead of the spec's.")
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    engine: str, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None,
+    engine: str, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None, confidence: float | None,
     draft_length: int | None, schedule: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Retrieval and accept length of a built emoji ENGINE on trained captions."""
     asked = {"sampling.cfg_scale": cfg_scale, "sampling.top_k": top_k, "sampling.temperature": temperature}
+    asked["pacing.confidence"] = confidence
     sampling = {k: v for k, v in asked.items() if v is not None}
     report = {}
     try:

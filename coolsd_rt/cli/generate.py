@@ -24,6 +24,7 @@ _KEYS = {
     "bound": "acceptance.bound",
     "factor": "acceptance.factor",
     "neighbours": "acceptance.neighbours",
+    "confidence": "pacing.confidence",
     "cfg_scale": "sampling.cfg_scale",
     "temperature": "sampling.temperature",
     "top_k": "sampling.top_k",
@@ -107,6 +108,9 @@ def _show(report: Report, out: Path) -> None:
 @click.option("--neighbours", type=int, help="How many of the nearest codes may lend (lantern rules).")
 @click.option("--draft-length", type=int, help="Tokens drafted a round; another than the built one goes step by step.")
 @click.option("--plain", is_flag=True, help="Decode without a draft: the baseline of every comparison.")
+@click.option(
+    "--confidence", type=float, help="Draft only where the target was this sure of its last token; 0: always."
+)
 @click.option("--cfg-scale", type=float, help="Guidance; 1 is none.")
 @click.option("--temperature", type=float, help="Divides the logits.")
 @click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0 keeps all.")

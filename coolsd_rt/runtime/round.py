@@ -20,10 +20,11 @@ Invariants between rounds:
 - `drafted <= cached`, and the rows between enter the draft in the next round's first step, with real features.
 - Stale cache rows (rejected drafts, rows made from predicted features) lie at or beyond `cached`, or `drafted`. The
   mask hides what lies beyond a step's positions, and writing at `cached` overwrites it: rollback is an integer.
-- Features exist for cached tokens only: those of positions `drafted..cached-1` are kept from the last target step.
+- Features exist for cached tokens only: those of positions `drafted..cached-1` are kept from the target's last steps.
 
 One round:
-1. Window: how many drafts each picture can still use, its uniforms, its CFG scales, its forced tokens.
+1. Window: how many drafts each picture can still use (none where the target was unsure of its last token, if
+   `sampling.confidence` says so), its uniforms, its CFG scales, its forced tokens.
 2. Draft: the newly cached positions enter the draft with real features; then d_1..d_L, each from its own Q.
 3. Target: one step over [pending, d_1..d_L] gives P_1..P_{L+1}, by the same processing as Q.
 4. Verdict: accept up to the first rejection; resample there, or take the bonus token.
@@ -50,7 +51,7 @@ from coolsd_rt.ops.logits import MIN_TEMPERATURE
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
-from coolsd_rt.runtime.state import Host, Ints, RoundRecord, State
+from coolsd_rt.runtime.state import CATCH_UP, Host, Ints, RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation, Statistics, Stopwatch
 
 Array = Any  # of the session's namespace
@@ -162,6 +163,7 @@ class Decoder:
         state.codes[:, 0] = token
         state.committed += width + 1
         state.cached += width
+        self._sure = self._confident(p, np.zeros(pictures, np.int64))
         self._no_drafts = (xp.astype(p[:, :0, 0], xp.int64), p[:, :0])
         self.watch.lap("law")
 
@@ -172,7 +174,7 @@ class Decoder:
         remaining = state.remaining
         active = remaining > 0
         self._idle = None if active.all() else self._put(~active)
-        valid = np.minimum(np.maximum(remaining - 1, 0), length)
+        valid = np.where(self._sure, np.minimum(np.maximum(remaining - 1, 0), length), 0)
         count = int(valid.max())
         at = state.image_index(state.committed, length + 1)
         u = self._uniforms[self._rows[:, None], at, self._offsets]
@@ -184,7 +186,8 @@ class Decoder:
         # 3. Target.
         pending = self._put(state.codes[self._rows, state.committed - state.prefix - 1][:, None])
         ids = self._xp.concat([pending, drafts], axis=1)
-        logits, self._features = self._target(self._both(ids))
+        logits, features = self._target(self._both(ids))
+        self._keep(features)
         p = self._distribution(logits, scale, at)
 
         # 4. Verdict.
@@ -196,11 +199,14 @@ class Decoder:
         accepted, proposed = _host(verdict.accepted), _host(drafts)
         window = np.concatenate([proposed, np.zeros_like(valid)[:, None]], axis=1)
         window[self._rows, accepted] = _host(verdict.token)
+        self._sure = self._confident(p, accepted)
         self.watch.lap("law")
 
         # 5. Commit.
         state.commit(window, accepted, active)
         self.statistics.record(accepted, valid, _host(verdict.degenerate), active)
+        if length and int((state.cached - state.drafted)[active].max()) >= CATCH_UP:
+            self._catch_up(active)
         return RoundRecord(active, valid, accepted, proposed, window, p, q)
 
     def _draft(self, count: int, active: Host, at: Ints, u: Array, scale: Array | None) -> tuple[Array, Array]:
@@ -209,13 +215,9 @@ class Decoder:
         The first step is ragged: as many rows as the last round decided tokens, padded to the longest. What the
         padding writes is overwritten before a mask shows it.
         """
-        state, session = self.state, self._session
-        fresh = state.cached - state.drafted
-        width = int(fresh[active].max())
-        fresh = np.minimum(fresh, width)  # finished pictures
-        known = state.codes[self._rows[:, None], state.image_index(state.drafted + 1, width)]
-        ids, features, pos = self._rowwise(known), self._features[:, :width], self._rowwise(state.drafted)
-        state.drafted = np.where(active, state.cached, state.drafted)
+        session = self._session
+        ids, features, pos, fresh = self._unseen(active)
+        width = ids.shape[1]
         self.watch.lap("other")
         if self._fused and self._forced_mask(at[:, :count]) is None:
             tokens, q = session.propose(
@@ -232,13 +234,61 @@ class Decoder:
         tokens, laws = [], []
         for i in range(count):
             if i > 0:  # on the draft's own features, in cache rows that the next round overwrites
-                logits, features = session.draft(self._both(tokens[-1]), features, self._rowwise(state.cached + i - 1))
+                logits, features = session.draft(
+                    self._both(tokens[-1]), features, self._rowwise(self.state.cached + i - 1)
+                )
             self.watch.lap("draft")
             q = self._distribution(logits, scale, at, start=i)
             tokens.append(sample(q, u[:, i : i + 1]))
             laws.append(q)
             self.watch.lap("law")
         return self._xp.concat(tokens, axis=1), self._xp.concat(laws, axis=1)
+
+    def _unseen(self, active: Host, spared: int = 0) -> tuple[Array, Array, Array, Ints]:
+        """What the draft has not seen yet, but for the last `spared`: ids and features of a ragged step, its positions,
+        and how many rows of it are each picture's own [M]. They count as seen from here on."""
+        state = self.state
+        fresh = state.cached - state.drafted - spared
+        width = int(fresh[active].max())
+        fresh = np.minimum(fresh, width)  # finished pictures
+        known = state.codes[self._rows[:, None], state.image_index(state.drafted + 1, width)]
+        ids, pos = self._rowwise(known), self._rowwise(state.drafted)
+        state.drafted = np.where(active, state.cached - spared, state.drafted)
+        return ids, self._features[:, :width], pos, fresh
+
+    def _catch_up(self, active: Host) -> None:
+        """Bring the draft's cache up to date after many rounds without it, so that its next step stays narrow.
+
+        The last row is left: the next drafts start from what the draft makes of it.
+        """
+        fresh = self.state.cached - self.state.drafted
+        ids, features, pos, _ = self._unseen(active, spared=1)
+        self._session.draft(ids, features, pos)
+        last = np.minimum(fresh, self._features.shape[1]) - 1
+        self._features = self._features[self._row_ids, self._rowwise(last)][:, None]
+        self.watch.lap("draft")
+
+    def _keep(self, features: Array) -> None:
+        """Put the features of a target step behind those that the draft has not seen; row by row, they are ragged."""
+        kept = self.state.cached - self.state.drafted
+        most = int(kept.max()) if self._law.length else 0
+        if not most:
+            self._features = features
+            return
+        rows, size, dim = features.shape
+        xp = self._xp
+        whole = xp.zeros((rows, most + size, dim), dtype=features.dtype, device=features.device)
+        had = min(most, self._features.shape[1])
+        whole[:, :had] = self._features[:, :had]
+        behind = self._rowwise(kept)[:, None] + xp.arange(size, dtype=xp.int64, device=features.device)
+        whole[self._row_ids[:, None], behind] = features
+        self._features = whole
+
+    def _confident(self, p: Array, at: Ints) -> Host:
+        """bool [M]: whether the target was sure enough, at window index `at` of P, for a round with drafts."""
+        if not self._sampling.confidence:
+            return np.ones(len(self._rows), bool)
+        return _host(self._xp.max(p[self._rows, at], axis=-1)) >= self._sampling.confidence
 
     def _target(self, ids: Array) -> tuple[Array, Array]:
         """The target's step at `cached`: logits [R, S, V] and features [R, S, C]."""

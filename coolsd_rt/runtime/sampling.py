@@ -21,6 +21,8 @@ class Sampling:
 
     cfg_scale: one number, or one for each image token (`cfg_interval` can end inside a round); 1 = no guidance.
     temperature: 0 or more, 0 is greedy. top_k: 0 = off. top_p: in (0, 1], 1 = off.
+    confidence: a round drafts only if the largest probability of P, where the last token was drawn, is at least this;
+    0 = always. It looks at decided tokens alone, so the law of the output stays what it is.
     Raises UserError on anything else.
     """
 
@@ -28,6 +30,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    confidence: float = 0.0
 
     def __post_init__(self) -> None:
         values = [self.cfg_scale] if isinstance(self.cfg_scale, (int, float)) else self.cfg_scale
@@ -38,6 +41,8 @@ class Sampling:
             raise UserError("temperature", expected="a finite number, 0 or more", found=str(self.temperature))
         if self.top_k < 0:
             raise UserError("top_k", expected="0 (off) or more", found=str(self.top_k))
+        if not 0 <= self.confidence <= 1:
+            raise UserError("confidence", expected="from 0 (always draft) to 1", found=str(self.confidence))
         if not 0 < self.top_p <= 1:
             raise UserError("top_p", expected="above 0, at most 1 (off)", found=str(self.top_p))
 

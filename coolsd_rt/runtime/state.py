@@ -21,9 +21,15 @@ Host = NDArray[Any]
 Ints = NDArray[np.int64]
 
 
-def capacity(dims: ModelDims, length: int) -> int:
-    """Cache positions a session needs at draft length `length`: the picture, and the padding of ragged rows past it."""
-    return dims.positions + length
+CATCH_UP = 16  # rounds without a draft after which the draft's cache is brought up to date
+
+
+def capacity(dims: ModelDims, length: int, paced: bool = False) -> int:
+    """Cache positions a session needs at draft length `length`: the picture, and the padding of ragged rows past it.
+
+    paced: rounds may go without a draft, and ragged rows grow by up to `CATCH_UP`.
+    """
+    return dims.positions + length + (CATCH_UP + length if paced else 0)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-RUN_TIME = ("schedule", "resampler", "acceptance", "sampling")
+RUN_TIME = ("schedule", "resampler", "acceptance", "sampling", "pacing")
 """Sections that are values of a generation: changing them rebuilds nothing."""
 
 BUILD_TIME = ("target", "draft", "image", "condition", "engine")
@@ -229,6 +229,18 @@ class Sampling(Section):
     )
 
 
+class Pacing(Section):
+    """When a round drafts at all. Changes the speed, never the law of the output."""
+
+    confidence: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Draft only where the target gave its last token's likeliest code at least this probability: where "
+        "it is unsure the draft is mostly rejected. 0 always drafts.",
+    )
+
+
 class EngineOptions(Section):
     """What the models are compiled to."""
 
@@ -265,6 +277,7 @@ class Spec(Section):
     resampler: Resampler = Field(default=Resampler(), description="Run-time.")
     acceptance: Acceptance = Field(default=Ratio(rule="ratio"), description="When a drafted token is kept. Run-time.")
     sampling: Sampling = Field(default=Sampling(), description="Run-time.")
+    pacing: Pacing = Field(default=Pacing(), description="Run-time.")
     engine: EngineOptions = Field(default=EngineOptions())
 
     @model_validator(mode="after")

@@ -57,7 +57,7 @@ def settings_of(spec: Spec, near: NDArray[np.int64] | None = None, *, plain: boo
 
     near: int64 [V, k], the engine's neighbours, which the lantern rules need. Raises UserError if they are missing.
     """
-    sampling = Sampling(**spec.sampling.model_dump())
+    sampling = Sampling(**spec.sampling.model_dump(), confidence=spec.pacing.confidence)
     if plain:
         return Settings(Law(()), sampling)
     omegas = make_omegas(spec.schedule.kind, spec.draft.length, **spec.schedule.model_dump(exclude={"kind"}))
@@ -125,7 +125,8 @@ def word_rows(jobs: Sequence[Job], vocabulary: WordVocabulary, guided: bool) -> 
 def open_session(engine: Engine, jobs: Sequence[Job], vocabulary: WordVocabulary, settings: Settings) -> Session:
     """A fresh session for the pictures of `jobs`."""
     prefix = engine.prefix(word_rows(jobs, vocabulary, settings.sampling.guided))
-    return engine.open(prefix, capacity(engine.dims, settings.law.length))
+    paced = settings.sampling.confidence > 0 and not settings.plain
+    return engine.open(prefix, capacity(engine.dims, settings.law.length, paced))
 
 
 def draw(

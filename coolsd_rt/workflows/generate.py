@@ -129,7 +129,7 @@ def resolve(folder: EngineFolder, request: Request) -> Spec:
     """The engine's spec with the request's run-time values. Raises UserError on any that the spec refuses."""
     spec = opening.spec_of(folder)
     if request.plain:
-        told = [k for k in request.overrides if k.startswith(("schedule.", "resampler.", "acceptance."))]
+        told = [k for k in request.overrides if k.startswith(("schedule.", "resampler.", "acceptance.", "pacing."))]
         if told or request.draft_length is not None:
             found = told[0] if told else "a draft length"
             raise UserError("plain decoding", expected="no draft and nothing about one", found=found, fix="drop one")

@@ -123,8 +123,10 @@ def parity(
     verified = folder.verified()
     vocabulary, tested = opening.load_vocabulary(verified), opening.load_engine(verified, threads)
     spec = opening.spec_of(folder)
-    # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has.
-    settings = drawing.settings_of(with_overrides(spec, {"acceptance.rule": "ratio", "resampler.kind": "optimal"}))
+    # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has,
+    # and a draft in every round.
+    usual = {"acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0}
+    settings = drawing.settings_of(with_overrides(spec, usual))
     texts = prompts or opening.default_prompts(loaded, vocabulary)
     spread = [texts[k * max(1, len(texts) // pictures) % len(texts)] for k in range(pictures)]
     jobs = [

@@ -47,6 +47,7 @@ class Method:
     forced: Context | None = None
     lantern: tuple[str, float, list[list[int]]] | None = None  # rule, bound, neighbours of each code
     rates: tuple[float, ...] | None = None
+    confidence: float = 0.0
 
     def fixed(self, n: int) -> int | None:
         return None if self.forced is None or self.forced[n] < 0 else self.forced[n]
@@ -117,6 +118,8 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
             yield Leaf(codes, box, rounds, accepted, degenerate)
             return
         length = min(len(method.omegas), tokens - len(codes) - 1)
+        if max(point(target, codes[:-1])) < method.confidence:  # where the last token was drawn
+            length = 0
         for new, more, kept, bad in window(codes, (), (), length):
             yield from picture(codes + new, box + more, rounds + 1, accepted + kept, degenerate + bad)
 
