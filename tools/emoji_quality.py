@@ -76,7 +76,8 @@ def measure(
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    engine: str, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None, confidence: float | None,
+    engine: str, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None,
+    confidence: float | None,
     draft_length: int | None, schedule: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Retrieval and accept length of a built emoji ENGINE on trained captions."""

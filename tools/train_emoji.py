@@ -67,7 +67,7 @@ def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
 
 
 @main.command("target")
-@click.option("--steps", default=3200)
+@click.option("--steps", default=7000)
 @click.option("--batch", default=16)
 @click.option("--lr", default=3e-3)
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")
@@ -84,7 +84,7 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 
 
 @main.command("draft")
-@click.option("--steps", default=800)
+@click.option("--steps", default=1500)
 @click.option("--batch", default=8, help="Pictures; each enters with and without its caption.")
 @click.option("--lr", default=3e-3)
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")
