@@ -53,6 +53,7 @@ from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
 from coolsd_rt.runtime.state import CATCH_UP, Host, Ints, RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation, Statistics, Stopwatch
+from coolsd_rt.runtime.unseen import Unseen
 
 Array = Any  # of the session's namespace
 OnProgress = Callable[[int, float], None]  # image tokens decided in all pictures, mean accept length so far
@@ -156,7 +157,7 @@ class Decoder:
             session.draft(self._rowwise(blank[:, 1:]), features[:, :-1], self._rowwise(state.drafted))
             state.drafted += width - 1
             self.watch.lap("draft")
-        self._features = features[:, -1:]
+        self._unseen = Unseen(state, self._rowwise, self._row_ids, features[:, -1:])
         at = np.zeros((pictures, 1), np.int64)
         p = self._distribution(logits[:, -1:], self._scale(at), at)
         token = _host(sample(p[:, 0], self._put(self._uniforms[:, 0, 0, RESAMPLE])))
@@ -187,7 +188,8 @@ class Decoder:
         pending = self._put(state.codes[self._rows, state.committed - state.prefix - 1][:, None])
         ids = self._xp.concat([pending, drafts], axis=1)
         logits, features = self._target(self._both(ids))
-        self._keep(features)
+        if length:
+            self._unseen.add(features)
         p = self._distribution(logits, scale, at)
 
         # 4. Verdict.
@@ -216,7 +218,7 @@ class Decoder:
         padding writes is overwritten before a mask shows it.
         """
         session = self._session
-        ids, features, pos, fresh = self._unseen(active)
+        ids, features, pos, fresh = self._unseen.take(active)
         width = ids.shape[1]
         self.watch.lap("other")
         if self._fused and self._forced_mask(at[:, :count]) is None:
@@ -244,45 +246,15 @@ class Decoder:
             self.watch.lap("law")
         return self._xp.concat(tokens, axis=1), self._xp.concat(laws, axis=1)
 
-    def _unseen(self, active: Host, spared: int = 0) -> tuple[Array, Array, Array, Ints]:
-        """What the draft has not seen yet, but for the last `spared`: ids and features of a ragged step, its positions,
-        and how many rows of it are each picture's own [M]. They count as seen from here on."""
-        state = self.state
-        fresh = state.cached - state.drafted - spared
-        width = int(fresh[active].max())
-        fresh = np.minimum(fresh, width)  # finished pictures
-        known = state.codes[self._rows[:, None], state.image_index(state.drafted + 1, width)]
-        ids, pos = self._rowwise(known), self._rowwise(state.drafted)
-        state.drafted = np.where(active, state.cached - spared, state.drafted)
-        return ids, self._features[:, :width], pos, fresh
-
     def _catch_up(self, active: Host) -> None:
         """Bring the draft's cache up to date after many rounds without it, so that its next step stays narrow.
 
         The last row is left: the next drafts start from what the draft makes of it.
         """
-        fresh = self.state.cached - self.state.drafted
-        ids, features, pos, _ = self._unseen(active, spared=1)
+        ids, features, pos, fresh = self._unseen.take(active, spared=1)
         self._session.draft(ids, features, pos)
-        last = np.minimum(fresh, self._features.shape[1]) - 1
-        self._features = self._features[self._row_ids, self._rowwise(last)][:, None]
+        self._unseen.leave_one(fresh)
         self.watch.lap("draft")
-
-    def _keep(self, features: Array) -> None:
-        """Put the features of a target step behind those that the draft has not seen; row by row, they are ragged."""
-        kept = self.state.cached - self.state.drafted
-        most = int(kept.max()) if self._law.length else 0
-        if not most:
-            self._features = features
-            return
-        rows, size, dim = features.shape
-        xp = self._xp
-        whole = xp.zeros((rows, most + size, dim), dtype=features.dtype, device=features.device)
-        had = min(most, self._features.shape[1])
-        whole[:, :had] = self._features[:, :had]
-        behind = self._rowwise(kept)[:, None] + xp.arange(size, dtype=xp.int64, device=features.device)
-        whole[self._row_ids[:, None], behind] = features
-        self._features = whole
 
     def _confident(self, p: Array, at: Ints) -> Host:
         """bool [M]: whether the target was sure enough, at window index `at` of P, for a round with drafts."""

@@ -1,0 +1,61 @@
+"""What the draft has not seen yet: features of the target's last steps, ragged over the pictures of a batch.
+
+After a round with drafts it is that round's accepted positions; after rounds without any it grows by a position each.
+Knows counters and arrays of a session. Does not know probabilities.
+
+Legend: M pictures, R rows, C model dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from coolsd_rt.runtime.state import Host, Ints, State
+
+Array = Any  # of the session's namespace
+
+
+class Unseen:
+    """Features [R, >= longest, C] of positions `drafted..cached-1` of each row, from column 0 on."""
+
+    def __init__(self, state: State, rowwise: Callable[[Host], Array], row_ids: Array, features: Array) -> None:
+        """rowwise: a value per picture -> per row, as the session's array. row_ids: int64 [R], 0, 1, ..."""
+        self._state, self._rowwise, self._row_ids, self._features = state, rowwise, row_ids, features
+        self._rows = np.arange(len(state.cached))
+
+    def add(self, features: Array) -> None:
+        """The features [R, S, C] of a target step at `cached`, behind those that are here."""
+        kept = self._state.cached - self._state.drafted
+        most = int(kept.max())
+        if not most:
+            self._features = features
+            return
+        xp = array_namespace(features)
+        rows, size, dim = features.shape
+        whole = xp.zeros((rows, most + size, dim), dtype=features.dtype, device=features.device)
+        had = min(most, self._features.shape[1])
+        whole[:, :had] = self._features[:, :had]
+        behind = self._rowwise(kept)[:, None] + xp.arange(size, dtype=xp.int64, device=features.device)
+        whole[self._row_ids[:, None], behind] = features
+        self._features = whole
+
+    def take(self, active: Host, spared: int = 0) -> tuple[Array, Array, Array, Ints]:
+        """A ragged draft step over all but the last `spared`: ids, features, positions, and how many columns of it are
+        each picture's own, int64 [M]. They count as seen from here on."""
+        state = self._state
+        fresh = state.cached - state.drafted - spared
+        width = int(fresh[active].max())
+        fresh = np.minimum(fresh, width)  # finished pictures
+        known = state.codes[self._rows[:, None], state.image_index(state.drafted + 1, width)]
+        ids, pos = self._rowwise(known), self._rowwise(state.drafted)
+        state.drafted = np.where(active, state.cached - spared, state.drafted)
+        return ids, self._features[:, :width], pos, fresh
+
+    def leave_one(self, fresh: Ints) -> None:
+        """After `take` with one spared and its `fresh` [M]: that one is all that is left."""
+        last = np.minimum(np.maximum(fresh, 0), self._features.shape[1] - 1)
+        self._features = self._features[self._row_ids, self._rowwise(last)][:, None]
