@@ -102,7 +102,12 @@ def test_negative_length_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"omegas": (math.nan,)}, {"omegas": (-1.0,)}, {"omegas": (), "resampler": "uniform"}, {"omegas": (), "rule": "x"}],
+    [
+        {"omegas": (math.nan,)},
+        {"omegas": (-1.0,)},
+        {"omegas": (), "resampler": "uniform"},
+        {"omegas": (1.0,), "resampler": "target", "rates": (2.0,)},
+    ],
 )
 def test_a_law_refuses_what_is_not_one(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):
