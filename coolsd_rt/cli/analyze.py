@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.progress import MofNCompleteColumn
 
-from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
+from coolsd_rt.cli.output import batches, json_option, print_json, show_fields, show_table
 from coolsd_rt.measure.analyze import Analysis, Request, analyze
 
 
@@ -61,14 +60,7 @@ def command(
       coolsd-rt analyze engines/emoji -n 32 --recording out/recording
     """
     request = Request(engine, pictures, prompts, seed, folder, spec_file, threads)
-    with progress(MofNCompleteColumn()) as bar:
-        task = bar.add_task("recording", total=None)
-
-        def on_batch(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
-            if bar.disable and not as_json:
-                note(f"batch {done} of {of}")
-
+    with batches("recording", quiet=as_json) as on_batch:
         found = analyze(request, on_batch)
     if as_json:
         print_json(found.as_dict())

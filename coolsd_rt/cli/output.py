@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,3 +78,17 @@ def progress(*extra: ProgressColumn, quiet: bool = False) -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), *extra, TimeElapsedColumn())
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
+
+
+@contextmanager
+def batches(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Called with how many batches of how many are done: a bar on a terminal, lines elsewhere unless `quiet`."""
+    with progress(MofNCompleteColumn()) as bar:
+        task = bar.add_task(what, total=None)
+
+        def on_batch(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if bar.disable and not quiet:
+                note(f"batch {done} of {of}")
+
+        yield on_batch

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
+from coolsd_rt.cli.output import batches, json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
 
@@ -57,14 +56,7 @@ def command(
 
     budget = _budget({"accept_length": accept_length, "kl": kl, "tv": tv})
     request = Request(engine, pictures, prompts, seed, folder, spec_file, threads)
-    with progress(MofNCompleteColumn()) as bar:
-        task = bar.add_task("recording", total=None)
-
-        def on_batch(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
-            if bar.disable and not as_json:
-                note(f"batch {done} of {of}")
-
+    with batches("recording", quiet=as_json) as on_batch:
         tuned = tune_engine.tune_engine(request, budget[0], budget[1], resampler, write, plot, on_batch)
     if as_json:
         print_json(tuned.as_dict())
