@@ -34,8 +34,11 @@ class Session(Protocol):
         """ids int64 [R, S], pos int64 [R] -> logits float32 [R, S, V], features float32 [R, S, C]."""
         ...
 
-    def draft(self, ids: Array, features: Array, pos: Array) -> tuple[Array, Array]:
-        """ids int64 [R, S], features float32 [R, S, C], pos int64 [R] -> logits, features as above."""
+    def draft(self, ids: Array, features: Array | None, pos: Array) -> tuple[Array, Array]:
+        """ids int64 [R, S], features float32 [R, S, C], pos int64 [R] -> logits, features as above.
+
+        An independent draft model is given no features (None), and its own mean nothing to anybody.
+        """
         ...
 
     @property

@@ -23,6 +23,8 @@ class Sampling:
     temperature: 0 or more, 0 is greedy. top_k: 0 = off. top_p: in (0, 1], 1 = off.
     confidence: a round drafts only if the largest probability of P, where the last token was drawn, is at least this;
     0 = always. It looks at decided tokens alone, so the law of the output stays what it is.
+    draft_confidence: a round's drafts end before the first whose Q has no probability of at least this; 0 = never.
+    Whether a draft counts depends on those before it, never on itself: the law stays again.
     Raises UserError on anything else.
     """
 
@@ -31,6 +33,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     confidence: float = 0.0
+    draft_confidence: float = 0.0
 
     def __post_init__(self) -> None:
         values = [self.cfg_scale] if isinstance(self.cfg_scale, (int, float)) else self.cfg_scale
@@ -41,8 +44,9 @@ class Sampling:
             raise UserError("temperature", expected="a finite number, 0 or more", found=str(self.temperature))
         if self.top_k < 0:
             raise UserError("top_k", expected="0 (off) or more", found=str(self.top_k))
-        if not 0 <= self.confidence <= 1:
-            raise UserError("confidence", expected="from 0 (always draft) to 1", found=str(self.confidence))
+        for name, least in (("confidence", self.confidence), ("draft_confidence", self.draft_confidence)):
+            if not 0 <= least <= 1:
+                raise UserError(name, expected="from 0 (always draft) to 1", found=str(least))
         if not 0 < self.top_p <= 1:
             raise UserError("top_p", expected="above 0, at most 1 (off)", found=str(self.top_p))
 

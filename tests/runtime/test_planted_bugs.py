@@ -13,7 +13,7 @@ import pytest
 from coolsd_rt import ops
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.runtime import Sampling, State, decode, round
+from coolsd_rt.runtime import Sampling, State, batch, decode, round
 from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.tree import Method, leaves, probes
 
@@ -91,7 +91,7 @@ def test_cfg_rows_that_drift_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     def planted(self: Any, ids: Any) -> Any:
         return np.concatenate([ids, (ids + 1) % VOCAB])  # the unconditional row sees other tokens
 
-    monkeypatch.setattr(round.Decoder, "_both", planted)
+    monkeypatch.setattr(batch.Batch, "both", planted)
     assert not holds(guided=True)
 
 
@@ -101,7 +101,7 @@ def test_q_filtered_unlike_p(monkeypatch: pytest.MonkeyPatch) -> None:
     def planted(logits: Any, scale: Any, temperature: float, top_k: int, top_p: float) -> Any:
         return real(logits, scale, 1.2 if logits.shape[1] == 1 else temperature, top_k, top_p)
 
-    monkeypatch.setattr(round, "process_logits", planted)
+    monkeypatch.setattr(batch, "process_logits", planted)
     assert not holds()
 
 
