@@ -48,6 +48,7 @@ class Method:
     lantern: tuple[str, float, list[list[int]]] | None = None  # rule, bound, neighbours of each code
     rates: tuple[float, ...] | None = None
     confidence: float = 0.0
+    draft_confidence: float = 0.0
 
     def fixed(self, n: int) -> int | None:
         return None if self.forced is None or self.forced[n] < 0 else self.forced[n]
@@ -127,7 +128,7 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
         i, context = len(done), codes + done
         n = len(context)
         p = point(target, context)
-        if i == length:
+        if i == length or max(point(draft, context)) < method.draft_confidence:
             yield from (((*done, x), box + b, i, 0) for x, b in draw(p, (n, i, 2)))
             return
         q, omega = point(draft, context), method.omegas[i]

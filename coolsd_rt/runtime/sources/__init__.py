@@ -25,8 +25,8 @@ __all__ = ["SOURCES", "Source", "SourceName", "make_source"]
 
 
 class Source(Protocol):
-    """Proposes tokens. Called in this order: `prefill` and `judged` once, then in each round `draft` (if there are to be
-    drafts), `seen`, `judged`, `committed`."""
+    """Proposes tokens. Called in this order: `prefill` and `judged` once, then in each round `draft` (if there are to
+    be drafts), `seen`, `judged`, `committed`."""
 
     def prefill(self, features: Array) -> None:
         """The prefix has been through the target: its features [R, W, C]. The state still counts nothing."""

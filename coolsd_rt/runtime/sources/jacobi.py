@@ -8,10 +8,10 @@ Coupled: a draft beyond the rejection is not drawn again but passed on from its 
 lossless rule itself (kept with min(1, P / Q), else drawn from the residual). Its law is P either way; but tokens stay
 where laws agree, so that the contexts of later ones settle sooner.
 
-Why the law of the output stays: a draft's law is fixed by tokens before it, of this round and earlier ones, and its own
-random numbers are its own. So given all that came before it in the window, in every iteration, it has the law Q that the
-verdict divides by, and the proof for one position applies. Sources: SJD (arXiv 2410.01699); coupling as in maximal
-couplings. Legend as in `coolsd_rt.runtime.round`.
+Why the law of the output stays: a draft's law is fixed by tokens before it, of this round and earlier ones, and its
+random numbers are its own. So given all that came before it in the window, in every iteration, it has the law Q that
+the verdict divides by, and the proof for one position applies. Source: SJD (arXiv 2410.01699); the coupling is the
+maximal one. Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations

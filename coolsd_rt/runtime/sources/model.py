@@ -1,8 +1,8 @@
 """Drafts of an independent small model with a KV cache of its own.
 
-Knows the model's cache: row t is the token at position t, and its logits are the law of position t + 1. `drafted` counts
-rows made from decided tokens; between rounds `drafted <= committed`, and the rows between enter in the next step. Does
-not look at the target's features. Source: Leviathan et al., 2023. Legend as in `coolsd_rt.runtime.round`.
+Knows the model's cache: row t is the token at position t, and its logits are the law of position t + 1. `drafted`
+counts rows made from decided tokens; between rounds `drafted <= committed`, and the rows between enter in the next
+step. Does not look at the target's features. Source: Leviathan et al., 2023. Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class ModelSource:
         u = batch.put(window.uniforms[..., DRAFT])
         logits, fresh = self._enter(window.active)
         logits = logits[batch.row_ids, batch.rowwise(fresh - 1)][:, None]
-        tokens, laws = [], []
+        tokens: list[Array] = []
+        laws: list[Array] = []
         for i in range(count):
             if i > 0:
                 at = batch.rowwise(batch.state.committed + i - 1)
