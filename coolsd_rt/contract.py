@@ -13,6 +13,9 @@ embedding from `ids`. The logits at position W - 1 predict image token 0.
 The draft is an EAGLE head. Its row t pairs the target's feature at position t with the token at position t + 1 and
 its logits predict the token at position t + 2. So `ids[:, s]` of a draft step is the token at position
 `pos + s + 1`, and the draft's cache row index is the position of the feature.
+
+Or it is a small model of its own (`draft_dim` > 0): then it is stepped as the target is, with its own part of the
+prefix, which stands behind the target's. Or there is none (`draft_layers` = 0): Jacobi decoding needs no graph.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 DType = Literal["int64", "float32", "uint8"]
+DraftKind = Literal["eagle", "model", "none"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class ModelDims:
     draft_layers: int
     draft_heads: int
     draft_head_dim: int
+    draft_dim: int = 0  # width of a draft model of its own; 0 is a head on the target's features, or none
+
+    @property
+    def draft_kind(self) -> DraftKind:
+        return "none" if not self.draft_layers else "model" if self.draft_dim else "eagle"
 
     @property
     def positions(self) -> int:
@@ -80,23 +89,33 @@ class GraphContract:
 
 def target_contract(d: ModelDims) -> GraphContract:
     """target.onnx: one step of the target over S positions of every row, KV updated in place."""
+    return _decoder(d, d.dim, (d.layers, d.heads, d.head_dim))
+
+
+def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int]) -> GraphContract:
+    """A model of width `dim` with (layers, heads, head dim), stepped over S positions of every row."""
     return GraphContract(
         (
             TensorSpec("ids", "int64", ("R", "S")),
             TensorSpec("pos", "int64", ("R",)),
-            TensorSpec("prefix", "float32", ("R", d.prefix, d.dim)),
-            *_caches(d.layers, d.heads, d.head_dim, False),
+            TensorSpec("prefix", "float32", ("R", d.prefix, dim)),
+            *_caches(*cache, False),
         ),
         (
             TensorSpec("logits", "float32", ("R", "S", d.vocab)),
-            TensorSpec("features", "float32", ("R", "S", d.dim)),
-            *_caches(d.layers, d.heads, d.head_dim, True),
+            TensorSpec("features", "float32", ("R", "S", dim)),
+            *_caches(*cache, True),
         ),
     )
 
 
 def draft_contract(d: ModelDims) -> GraphContract:
-    """draft.onnx: one step of the EAGLE head; features in are the target's (or its own), features out its guess."""
+    """draft.onnx: one step of the EAGLE head; features in are the target's (or its own), features out its guess.
+
+    Or one step of a draft model of its own, by the target's contract with its own sizes.
+    """
+    if d.draft_kind == "model":
+        return _decoder(d, d.draft_dim, (d.draft_layers, d.draft_heads, d.draft_head_dim))
     return GraphContract(
         (
             TensorSpec("ids", "int64", ("R", "S")),
@@ -141,9 +160,10 @@ def propose_contract(d: ModelDims, length: int) -> GraphContract:
 
 
 def condition_contract(d: ModelDims) -> GraphContract:
-    """condition.onnx: word ids to the prefix embeddings that the target and the draft read."""
+    """condition.onnx: word ids to the prefix embeddings that the target reads, and behind them a draft model's own."""
     return GraphContract(
-        (TensorSpec("words", "int64", ("R", d.prefix)),), (TensorSpec("prefix", "float32", ("R", d.prefix, d.dim)),)
+        (TensorSpec("words", "int64", ("R", d.prefix)),),
+        (TensorSpec("prefix", "float32", ("R", d.prefix, d.dim + d.draft_dim)),),
     )
 
 

@@ -42,14 +42,15 @@ def positions(pos: Tensor, size: int) -> Tensor:
 
 
 class ConditionGraph(nn.Module):
-    """words -> prefix."""
+    """words -> prefix: the target's, and behind it that of a draft model of its own."""
 
-    def __init__(self, source: WordEmbedder) -> None:
+    def __init__(self, *sources: WordEmbedder) -> None:
         super().__init__()
-        self.source = source
+        self.sources = nn.ModuleList(sources)
 
     def forward(self, words: Tensor) -> Tensor:
-        return cast(Tensor, self.source(words))
+        rows = [cast(Tensor, source(words)) for source in self.sources]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
 
 
 class TargetGraph(nn.Module):

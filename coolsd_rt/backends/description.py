@@ -50,8 +50,8 @@ class Description:
         contracts = {
             "condition": condition_contract(d),
             "target": target_contract(d),
-            "draft": draft_contract(d),
-            "propose": propose_contract(d, self.draft_length),
+            **({"draft": draft_contract(d)} if d.draft_kind != "none" else {}),
+            **({"propose": propose_contract(d, self.draft_length)} if d.draft_kind == "eagle" else {}),
             "image": image_contract(d, self.side),
         }
         return {name: GraphRecord(f"{name}.onnx", contract) for name, contract in contracts.items()}

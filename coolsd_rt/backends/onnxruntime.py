@@ -47,7 +47,7 @@ class OrtEngine:
 
     @property
     def draft_length(self) -> int:
-        """Draft length that `propose` was compiled for."""
+        """Draft length of the spec that was built, which `propose` was compiled for."""
         return self._description.draft_length
 
     def prefix(self, words: Ints) -> Floats:
@@ -73,19 +73,20 @@ class OrtSession:
     def __init__(self, description: Description, graphs: dict[str, Graph], prefix: Floats, capacity: int) -> None:
         d = self.dims = description.dims
         rows = len(prefix)
-        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix, np.float32))}
+        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., : d.dim], np.float32))}
         target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity)
-        draft = Caches(cache_names(d.draft_layers), (rows, d.draft_heads, d.draft_head_dim), capacity)
         self._target = Steps(graphs["target"], target, shared)
-        self._draft = Steps(graphs["draft"], draft, shared)
-        self._propose = Steps(graphs["propose"], draft, shared)
+        draft = Caches(cache_names(d.draft_layers), (rows, d.draft_heads, d.draft_head_dim), capacity)
+        own = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., d.dim :], np.float32))} if d.draft_dim else shared
+        self._draft = Steps(graphs["draft"], draft, own) if "draft" in graphs else None
+        self._propose = Steps(graphs["propose"], draft, own) if "propose" in graphs else None
         self._length = description.draft_length
         self._rows = rows
 
     @property
     def fused_length(self) -> int:
-        """0 for an odd number of rows: the fused draft wants pairs."""
-        return 0 if self._rows % 2 else self._length
+        """0 for an odd number of rows: the fused draft wants pairs. Only an EAGLE head has one."""
+        return 0 if self._rows % 2 or self._propose is None else self._length
 
     def asarray(self, data: Any, dtype: str) -> NDArray[Any]:
         return np.asarray(data, dtype=dtype)
@@ -96,18 +97,21 @@ class OrtSession:
         out = step(ids=ids, pos=pos)
         return out["logits"], out["features"]
 
-    def draft(self, ids: Ints, features: Floats, pos: Ints) -> tuple[Floats, Floats]:
+    def draft(self, ids: Ints, features: Floats | None, pos: Ints) -> tuple[Floats, Floats]:
+        if self._draft is None:
+            raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
         size = ids.shape[1]
         step = self._draft.at({"R": self._rows, "S": size}, int(pos.max()) + size)
-        out = step(ids=ids, features_in=features, pos=pos)
+        out = step(ids=ids, pos=pos, **({} if features is None else {"features_in": features}))
         return out["logits"], out["features"]
 
     def propose(
         self, ids: Ints, features: Floats, pos: Ints, count: Ints, uniforms: Floats, scale: Floats, temperature: float,
         top_k: int,
     ) -> tuple[Ints, Floats]:  # fmt: skip
-        if not self.fused_length:
-            raise CoolsdError("the fused draft", expected="rows in pairs", found=f"{self._rows} rows")
+        if not self.fused_length or self._propose is None:
+            expected = "an EAGLE head, and rows in pairs"
+            raise CoolsdError("the fused draft", expected=expected, found=f"{self._rows} rows")
         size = ids.shape[1]
         step = self._propose.at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
         out = step(

@@ -11,7 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
-from coolsd_rt.workflows.generate import Listener, Report, Request, generate
+from coolsd_rt.workflows.generate import DRAFTS, Listener, Report, Request, generate
 
 _KEYS = {
     "schedule": "schedule.kind",
@@ -25,6 +25,7 @@ _KEYS = {
     "factor": "acceptance.factor",
     "neighbours": "acceptance.neighbours",
     "confidence": "pacing.confidence",
+    "draft_confidence": "pacing.draft_confidence",
     "cfg_scale": "sampling.cfg_scale",
     "temperature": "sampling.temperature",
     "top_k": "sampling.top_k",
@@ -111,6 +112,10 @@ def _show(report: Report, out: Path) -> None:
 @click.option(
     "--confidence", type=float, help="Draft only where the target was this sure of its last token; 0: always."
 )
+@click.option("--draft-confidence", type=float, help="End a round's drafts before one the draft is less sure of.")
+@click.option(
+    "--draft", type=click.Choice(DRAFTS), help="Draft with the target's own last round: needs no draft model."
+)
 @click.option("--cfg-scale", type=float, help="Guidance; 1 is none.")
 @click.option("--temperature", type=float, help="Divides the logits.")
 @click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0 keeps all.")
@@ -126,6 +131,7 @@ def command(
     out: Path,
     draft_length: int | None,
     plain: bool,
+    draft: str | None,
     threads: int | None,
     as_json: bool,
     **values: Any,
@@ -141,7 +147,7 @@ def command(
     """
     everything = [*prompts, *(read_prompts(file) if file else [])]
     overrides = {_KEYS[name]: value for name, value in values.items() if value is not None}
-    request = Request(everything, out, variants, seed, overrides, draft_length, plain, threads)
+    request = Request(everything, out, variants, seed, overrides, draft_length, plain, threads, draft)
     with progress(MofNCompleteColumn(), TextColumn("{task.fields[accept]}")) as bar:
         screen = _Screen(bar)
         try:

@@ -26,7 +26,15 @@ from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 
-__all__ = ["load_draft", "load_target", "load_tokenizer", "model_dims", "parse_config", "read_config"]
+__all__ = [
+    "load_draft",
+    "load_draft_model",
+    "load_target",
+    "load_tokenizer",
+    "model_dims",
+    "parse_config",
+    "read_config",
+]
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
@@ -67,13 +75,27 @@ def load_draft(path: Path, target: LlamaGen) -> Eagle:
     return draft
 
 
+def load_draft_model(path: Path, target: LlamaGen) -> LlamaGen:
+    """A small model of its own that drafts for `target`, float32: another LlamaGen with the same words and picture.
+
+    Raises UserError as `load_target` does, and if the two do not speak of the same codes, cells and words.
+    """
+    draft = _load(path, LlamaGenConfig, LlamaGen)
+    for name in ("vocab", "grid", "prefix", "words"):
+        wanted, found = getattr(target.cfg, name), getattr(draft.cfg, name)
+        if found != wanted:
+            fix = "name a draft that was trained on the target's codes and words"
+            raise UserError(f"{path}: config: {name}", expected=f"the target's {wanted}", found=str(found), fix=fix)
+    return draft
+
+
 def load_tokenizer(path: Path) -> VQTokenizer:
     """The image tokenizer, float32. Raises UserError as `load_target` does."""
     return _load(path, VQConfig, VQTokenizer)
 
 
-def model_dims(target: LlamaGenConfig, draft: EagleConfig) -> ModelDims:
-    """The sizes that the contract is made of."""
+def model_dims(target: LlamaGenConfig, draft: EagleConfig | LlamaGenConfig | None) -> ModelDims:
+    """The contract's sizes of a target and its draft; None is no draft."""
     return ModelDims(
         vocab=target.vocab,
         dim=target.dim,
@@ -82,9 +104,10 @@ def model_dims(target: LlamaGenConfig, draft: EagleConfig) -> ModelDims:
         head_dim=target.layer.head_dim,
         prefix=target.prefix,
         tokens=target.tokens,
-        draft_layers=draft.layers,
-        draft_heads=draft.heads,
-        draft_head_dim=draft.layer.head_dim,
+        draft_layers=draft.layers if draft else 0,
+        draft_heads=draft.heads if draft else 0,
+        draft_head_dim=draft.layer.head_dim if draft else 0,
+        draft_dim=draft.dim if isinstance(draft, LlamaGenConfig) else 0,
     )
 
 

@@ -82,14 +82,39 @@ class Target(Section):
     weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
 
 
-class Draft(Section):
-    """The small model that proposes tokens."""
+_WEIGHTS = "Its safetensors file, relative to the spec's folder."
+DraftLength = Annotated[
+    int, Field(ge=1, description="Tokens proposed in a round (L). At least 1, at most the image's tokens. Build-time.")
+]
 
-    model: Literal["eagle"] = Field(description="Architecture of the draft: an EAGLE head on the target's features.")
-    weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
-    length: int = Field(
-        ge=1, description="Tokens proposed in a round (L). At least 1, at most the image's tokens. Build-time."
+
+class EagleDraft(Section):
+    """An EAGLE head on the target's features proposes tokens."""
+
+    model: Literal["eagle"]
+    weights: RelativePath = Field(description=_WEIGHTS)
+    length: DraftLength
+
+
+class ModelDraft(Section):
+    """A small model of its own proposes tokens: another LlamaGen with the same words, codes and picture."""
+
+    model: Literal["llamagen"]
+    weights: RelativePath = Field(description=_WEIGHTS)
+    length: DraftLength
+
+
+class JacobiDraft(Section):
+    """No draft model: the target's own distributions of the last round propose tokens (speculative Jacobi decoding)."""
+
+    model: Literal["jacobi"]
+    length: DraftLength
+    coupled: bool = Field(
+        default=False, description="Pass drafts on by a maximal coupling instead of drawing them again. Run-time."
     )
+
+
+Draft = Annotated[EagleDraft | ModelDraft | JacobiDraft, Field(discriminator="model")]
 
 
 class Image(Section):
@@ -239,6 +264,13 @@ class Pacing(Section):
         description="Draft only where the target gave its last token's likeliest code at least this probability: where "
         "it is unsure the draft is mostly rejected. 0 always drafts.",
     )
+    draft_confidence: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="End a round's drafts before the first one to whose likeliest code the draft gives less than this "
+        "probability: the target is then stepped over fewer positions. 0 never ends them.",
+    )
 
 
 class EngineOptions(Section):
@@ -307,7 +339,8 @@ class Spec(Section):
         view = self.model_dump(mode="json", include=set(BUILD_TIME))
         for key in FILE_KEYS:
             section, field = key.split(".")
-            del view[section][field]
+            view[section].pop(field, None)
+        view["draft"].pop("coupled", None)
         return view
 
     def run_view(self) -> dict[str, Any]:
@@ -315,6 +348,7 @@ class Spec(Section):
         return self.model_dump(mode="json", include=set(RUN_TIME))
 
     def file_names(self) -> dict[str, str]:
-        """Key (`target.weights`) to the relative path it holds, in the order of `FILE_KEYS`."""
+        """Key (`target.weights`) to the relative path it holds, in the order of `FILE_KEYS`, of those it has."""
         full = self.resolved()
-        return {key: full[key.split(".")[0]][key.split(".")[1]] for key in FILE_KEYS}
+        parts = [(key, *key.split(".")) for key in FILE_KEYS]
+        return {key: full[section][field] for key, section, field in parts if field in full[section]}

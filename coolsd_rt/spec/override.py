@@ -52,6 +52,21 @@ def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str,
     for key, value in overrides.items():
         section, field = key.split(".")
         data[section][field] = value
+    return _checked(data, names)
+
+
+def with_jacobi(spec: Spec, length: int, coupled: bool = False, names: Mapping[str, str] | None = None) -> Spec:
+    """The spec with drafts of the target's own last round (Jacobi decoding) in the place of its draft model.
+
+    length: drafts in the window. Pacing is made for the draft model, and dropped. Raises SpecError as `with_overrides`.
+    """
+    data = spec.resolved()
+    data["draft"] = {"model": "jacobi", "length": length, "coupled": coupled}
+    data["pacing"] = {}
+    return _checked(data, {"draft.length": "--draft-length", **(names or {})})
+
+
+def _checked(data: dict[str, Any], names: Mapping[str, str]) -> Spec:
     try:
         return Spec.model_validate(data)
     except ValidationError as e:

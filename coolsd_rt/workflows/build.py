@@ -1,8 +1,8 @@
 """From a spec to an engine: which stages there are, what each depends on, and running those whose inputs changed.
 
-    condition   words -> prefix                 target weights, vocabulary
+    condition   words -> prefix                 target weights, vocabulary (and those of a draft model of its own)
     target      one step of the target          target weights, precision
-    draft       the EAGLE head, single and fused  draft and target weights, draft length, precision
+    draft       one step of it, and an EAGLE head fused  draft and target weights, draft length, precision
     image       codes -> pixels, neighbours     tokenizer weights, number of neighbours
 
 Knows specs, hashes and the store. Does not know how a stage works: `stages` does, and is imported only if one has to
@@ -149,15 +149,17 @@ def plan(loaded: LoadedSpec, out: Path) -> Plan:
 
     precision, length = {"engine.precision": spec.engine.precision}, {"draft.length": spec.draft.length}
     models = {"target.model": spec.target.model}
-    words = make("condition", ("condition.vocab", "target.weights"), {"condition.kind": spec.condition.kind}, {})
+    kind = description.dims.draft_kind
+    read = ("condition.vocab", "target.weights", *(("draft.weights",) if kind == "model" else ()))
+    words = make("condition", read, {"condition.kind": spec.condition.kind}, {})
     target = make("target", ("target.weights",), {**models, **precision}, {})
     draft_values = {"draft.model": spec.draft.model, **models, **length, **precision}
-    draft = make("draft", ("draft.weights", "target.weights"), draft_values, {})
+    drafts = [] if kind == "none" else [make("draft", ("draft.weights", "target.weights"), draft_values, {})]
     image_values = {
         "image.tokenizer": spec.image.tokenizer, "image.neighbours": spec.image.neighbours, "grid": _grid(description)
     }  # fmt: skip
     image = make("image", ("image.weights",), image_values, {})
-    return Plan(loaded, out, (words, target, draft, image), description, hashes, tools)
+    return Plan(loaded, out, (words, target, *drafts, image), description, hashes, tools)
 
 
 def build(plan: Plan, listener: Listener | None = None) -> Built:
@@ -235,7 +237,8 @@ def describe(loaded: LoadedSpec) -> Description:
 
     Raises UserError: files that are missing, broken, or not made for each other; a draft longer than the image.
     """
-    paths = {key: loaded.files[key] for key in ("target.weights", "draft.weights", "image.weights")}
+    names = ("target.weights", "draft.weights", "image.weights")
+    paths = {key: loaded.files[key] for key in names if key in loaded.files}
     configs = {key: read_config(path) for key, path in paths.items()}
 
     def size(key: str, name: str) -> int:
@@ -248,7 +251,9 @@ def describe(loaded: LoadedSpec) -> Description:
     grid = size("target.weights", "grid")
     loaded.check_length(grid * grid)
     dim, heads, head_dim = of("target.weights")
-    _, draft_heads, draft_head_dim = of("draft.weights")
+    draft = "draft.weights" in configs
+    draft_dim, draft_heads, draft_head_dim = of("draft.weights") if draft else (0, 0, 0)
+    own = draft and loaded.spec.draft.model != "eagle"
     dims = ModelDims(
         vocab=size("target.weights", "vocab"),
         dim=dim,
@@ -257,15 +262,20 @@ def describe(loaded: LoadedSpec) -> Description:
         head_dim=head_dim,
         prefix=size("target.weights", "prefix"),
         tokens=grid * grid,
-        draft_layers=configs["draft.weights"].get("layers", 1),
+        draft_layers=configs["draft.weights"].get("layers", 1) if draft else 0,
         draft_heads=draft_heads,
         draft_head_dim=draft_head_dim,
+        draft_dim=draft_dim if own else 0,
     )
     vocabulary = WordVocabulary.load(loaded.files["condition.vocab"])
     _same(loaded, "condition.vocab", "words", len(vocabulary.words), size("target.weights", "words"))
     _same(loaded, "condition.vocab", "prefix", vocabulary.prefix, dims.prefix)
     _same(loaded, "image.weights", "codebook_size", size("image.weights", "codebook_size"), dims.vocab)
-    _same(loaded, "draft.weights", "dim", size("draft.weights", "dim"), dims.dim)
+    if own:
+        for name in ("vocab", "grid", "prefix", "words"):
+            _same(loaded, "draft.weights", name, size("draft.weights", name), size("target.weights", name))
+    elif draft:
+        _same(loaded, "draft.weights", "dim", draft_dim, dims.dim)
     multipliers = configs["image.weights"].get("multipliers")
     if not isinstance(multipliers, list) or not multipliers:
         what = f"{paths['image.weights']}: config: multipliers"

@@ -21,11 +21,13 @@ from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.runtime.round import OnProgress, generate
 from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.runtime.sources import SourceName
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation, Statistics
-from coolsd_rt.spec import Spec
-from coolsd_rt.spec.model import Lantern, LanternPP, Synthetic
+from coolsd_rt.spec import Spec, with_jacobi, with_overrides
+from coolsd_rt.spec.model import Draft, JacobiDraft, Lantern, LanternPP, Synthetic
 
+JACOBI_WINDOW = 15  # drafts of Jacobi decoding where nothing else is asked for; SJD's own window of 16 tokens
 MOST_PICTURES = 100_000  # of one request: each is a job in memory before the first is drawn
 
 
@@ -46,6 +48,7 @@ class Settings:
 
     law: Law
     sampling: Sampling
+    source: SourceName = "eagle"
 
     @property
     def plain(self) -> bool:
@@ -57,13 +60,14 @@ def settings_of(spec: Spec, near: NDArray[np.int64] | None = None, *, plain: boo
 
     near: int64 [V, k], the engine's neighbours, which the lantern rules need. Raises UserError if they are missing.
     """
-    sampling = Sampling(**spec.sampling.model_dump(), confidence=spec.pacing.confidence)
+    sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump())
+    source = source_of(spec.draft)
     if plain:
         return Settings(Law(()), sampling)
     omegas = make_omegas(spec.schedule.kind, spec.draft.length, **spec.schedule.model_dump(exclude={"kind"}))
     rule = spec.acceptance
     if isinstance(rule, Synthetic):
-        return Settings(Law(omegas, "target", rates=rule.rates), sampling)
+        return Settings(Law(omegas, "target", rates=rule.rates), sampling, source)
     tolerance = None
     if isinstance(rule, Lantern | LanternPP):
         have = 0 if near is None else near.shape[1]
@@ -74,7 +78,23 @@ def settings_of(spec: Spec, near: NDArray[np.int64] | None = None, *, plain: boo
             raise UserError(f"the rule {rule.rule}", expected=expected, found=found, fix=fix)
         bound = rule.bound if isinstance(rule, Lantern) else rule.factor
         tolerance = Tolerance(rule.rule, bound, near[:, : rule.neighbours])
-    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling)
+    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, source)
+
+
+def source_of(draft: Draft) -> SourceName:
+    """What proposes tokens."""
+    if isinstance(draft, JacobiDraft):
+        return "jacobi_coupled" if draft.coupled else "jacobi"
+    return "eagle" if draft.model == "eagle" else "model"
+
+
+def jacobi_settings(spec: Spec, length: int, coupled: bool = False) -> Settings:
+    """Settings of lossless Jacobi decoding with a spec's sampling, on any engine.
+
+    length: drafts in the window, 1 to the image's tokens. Raises UserError below 1.
+    """
+    lossless = {"schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal"}
+    return settings_of(with_jacobi(with_overrides(spec, lossless), length, coupled))
 
 
 def picture_seed(seed: int, variant: int) -> int:
@@ -125,7 +145,7 @@ def word_rows(jobs: Sequence[Job], vocabulary: WordVocabulary, guided: bool) -> 
 def open_session(engine: Engine, jobs: Sequence[Job], vocabulary: WordVocabulary, settings: Settings) -> Session:
     """A fresh session for the pictures of `jobs`."""
     prefix = engine.prefix(word_rows(jobs, vocabulary, settings.sampling.guided))
-    paced = settings.sampling.confidence > 0 and not settings.plain
+    paced = max(settings.sampling.confidence, settings.sampling.draft_confidence) > 0 and not settings.plain
     return engine.open(prefix, capacity(engine.dims, settings.law.length, paced))
 
 
@@ -139,7 +159,7 @@ def draw(
     """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and what it cost."""
     session = open_session(engine, jobs, vocabulary, settings)
     seeds = [job.seed for job in jobs]
-    return generate(session, settings.law, settings.sampling, seeds, on_progress=on_progress)
+    return generate(session, settings.law, settings.sampling, seeds, source=settings.source, on_progress=on_progress)
 
 
 def total(parts: Sequence[Statistics], length: int) -> Statistics:

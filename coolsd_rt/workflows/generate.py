@@ -25,12 +25,13 @@ from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.round import generate as rounds
 from coolsd_rt.runtime.statistics import PHASES, Statistics
-from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder, Manifest, open_engine
 from coolsd_rt.store.atomic import check_folder, disk_errors
 from coolsd_rt.workflows import drawing, opening, pictures
-from coolsd_rt.workflows.drawing import Job, Settings
+from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Job, Settings
 
+DRAFTS = ("jacobi", "jacobi-coupled")  # what can take the place of a built draft
 _WIDEST_ROW = 12  # pictures of one prompt that the sheet still shows as one row
 
 
@@ -39,8 +40,8 @@ class Request:
     """What a user asks for. Values are checked where they are used.
 
     variants: pictures per prompt. overrides: run-time spec keys (`schedule.delta`) and their values. draft_length:
-    another draft length than the built one; None is the built one. plain: decode without a draft. threads: of the
-    engine; None is the backend's choice.
+    another draft length than the built one; None is the built one. plain: decode without a draft. draft: one of
+    `DRAFTS` in the place of the spec's; None is the spec's. threads: of the engine; None is the backend's choice.
     """
 
     prompts: Sequence[str]
@@ -51,6 +52,7 @@ class Request:
     draft_length: int | None = None
     plain: bool = False
     threads: int | None = None
+    draft: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,17 @@ def resolve(folder: EngineFolder, request: Request) -> Spec:
     spec = opening.spec_of(folder)
     if request.plain:
         told = [k for k in request.overrides if k.startswith(("schedule.", "resampler.", "acceptance.", "pacing."))]
-        if told or request.draft_length is not None:
-            found = told[0] if told else "a draft length"
+        if told or request.draft_length is not None or request.draft is not None:
+            found = told[0] if told else "a draft" + (" length" if request.draft is None else "")
             raise UserError("plain decoding", expected="no draft and nothing about one", found=found, fix="drop one")
-    if request.draft_length is not None:
+    if request.draft is not None:
+        if request.draft not in DRAFTS:
+            raise UserError("the draft", expected=f"one of {', '.join(DRAFTS)}", found=request.draft)
+        length = request.draft_length
+        if length is None:
+            length = min(JACOBI_WINDOW, int(folder.manifest.contract["dims"]["tokens"]))
+        spec = with_jacobi(spec, length, coupled=request.draft == DRAFTS[1])
+    elif request.draft_length is not None:
         if request.draft_length < 1:
             fix = "for decoding without a draft use --plain"
             raise UserError("the draft length", expected="1 or more", found=str(request.draft_length), fix=fix)
@@ -247,7 +256,9 @@ class _Run:
         session = drawing.open_session(engine, jobs, self.vocabulary, settings)
         self.seconds_image += time.perf_counter() - began
         seeds = [job.seed for job in jobs]
-        generation = rounds(session, settings.law, settings.sampling, seeds, on_progress=on_progress)
+        generation = rounds(
+            session, settings.law, settings.sampling, seeds, source=settings.source, on_progress=on_progress
+        )
         self.parts.append(generation.statistics)
         del session  # its caches go before the painter needs room
         began = time.perf_counter()
@@ -273,6 +284,7 @@ class _Run:
         """What it takes to draw this picture again: with `--seed` its seed and -n 1."""
         law = {
             "plain": self.settings.plain,
+            "draft": None if self.settings.plain else self.settings.source,
             "draft_length": self.settings.law.length,
             "omegas": list(self.settings.law.omegas),
             "rule": self.settings.law.rule,

@@ -10,6 +10,7 @@ import importlib.util
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,9 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None) -> Engine:
     from coolsd_rt.backends import torch_eager
 
     files = loaded.files
-    return torch_eager.load(files["target.weights"], files["draft.weights"], files["image.weights"], threads)
+    kind: Literal["eagle", "model"] = "eagle" if loaded.spec.draft.model == "eagle" else "model"
+    target, image = files["target.weights"], files["image.weights"]
+    return torch_eager.load(target, files.get("draft.weights"), image, threads, kind)
 
 
 def default_prompts(loaded: LoadedSpec, vocabulary: WordVocabulary) -> list[str]:

@@ -27,6 +27,7 @@ import numpy as np
 from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.spec import with_overrides
+from coolsd_rt.spec.model import JacobiDraft
 from coolsd_rt.store import open_engine, tool_versions
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.parity_graphs import GraphParity, compare_graphs
@@ -125,8 +126,11 @@ def parity(
     spec = opening.spec_of(folder)
     # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has,
     # and a draft in every round.
-    usual = {"acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0}
-    settings = drawing.settings_of(with_overrides(spec, usual))
+    usual: dict[str, Any] = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
+    usual |= {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
+    # Jacobi drafts are made of the target's own distributions: the target is all there is to prove.
+    plain = isinstance(spec.draft, JacobiDraft)
+    settings = drawing.settings_of(with_overrides(spec, usual), plain=plain)
     texts = prompts or opening.default_prompts(loaded, vocabulary)
     spread = [texts[k * max(1, len(texts) // pictures) % len(texts)] for k in range(pictures)]
     jobs = [

@@ -93,9 +93,10 @@ class GraphParity:
             "condition": self.condition.as_dict(),
             "target": self.target.as_dict() | self.p.as_dict(),
             "target_features": self.target_features.as_dict(),
-            "draft": self.draft.as_dict() | self.q.as_dict(),
             "image": self.image.as_dict(),
         }
+        if self.draft.values:
+            graphs["draft"] = self.draft.as_dict() | self.q.as_dict()
         if self.proposed:
             alike = self.proposed_alike / self.proposed
             graphs["propose"] = self.propose.as_dict() | {"tokens": self.proposed, "alike": alike}
@@ -131,6 +132,7 @@ class _Walk:
     def __init__(self, tested: Session, reference: Session, settings: Settings, codes: Host, out: GraphParity) -> None:
         self.tested, self.reference, self.settings, self.codes, self.out = tested, reference, settings, codes, out
         self.dims, self.length = reference.dims, max(1, settings.law.length)
+        self.kind = self.dims.draft_kind
         self.pictures = len(codes)
         self.rows = 2 if settings.sampling.guided else 1
         self.position = np.full(self.pictures, self.dims.prefix, np.int64)
@@ -143,13 +145,19 @@ class _Walk:
         width = self.dims.prefix
         blank, zero = np.zeros((self.pictures, width), np.int64), np.zeros(self.pictures, np.int64)
         _, features = self._target(blank, zero)
-        if width > 1:
+        if self.kind == "model":
+            self._draft(blank, None, zero)
+            self.drafted += 1  # row t of its cache is token t, not feature t
+        elif self.kind == "eagle" and width > 1:
             self._draft(blank[:, 1:], features[:, :-1], zero)
         self.features = features[:, -1:]
 
     def round(self) -> None:
         """One round of the loop's shape, along the true tokens: k of L drafts count as accepted, k going round."""
-        self._drafts(np.maximum(self.position - self.drafted, 1))  # a finished picture rides along
+        if self.kind == "eagle":
+            self._drafts(np.maximum(self.position - self.drafted, 1))  # a finished picture rides along
+        elif self.kind == "model":
+            self._own_drafts(np.maximum(self.position + 1 - self.drafted, 1))
         kept = (np.arange(self.pictures) + self.rounds) % (self.length + 1)
         last = self.dims.positions - 1  # the last token is never stepped on
         kept = np.clip(np.minimum(kept, last - self.position - 1), 0, None)
@@ -159,7 +167,7 @@ class _Walk:
         window = np.where(wrong, (window + 1 + self.rounds) % self.dims.vocab, window)
         logits, self.features = self._target(window, self.position)
         self._laws(self.out.p, logits, at + 1, ~wrong & (self.position < last)[:, None])
-        self.drafted = np.minimum(self.position, last)
+        self.drafted = np.minimum(self.position + (self.kind == "model"), last)
         self.position = np.minimum(self.position + kept + 1, last)
         self.rounds += 1
 
@@ -190,6 +198,21 @@ class _Walk:
             if i + 1 < self.length:
                 logits, guessed = self._draft(token, guessed, self.position + i)
 
+    def _own_drafts(self, fresh: Host) -> None:
+        """A draft model of its own: the decided tokens up to `position`, then the draft on its own."""
+        rows, width = np.arange(self.pictures), int(fresh.max())
+        ids = self.codes[rows[:, None], self._at(self.drafted - self.dims.prefix, width)]
+        logits, _ = self._draft(ids, None, self.drafted)
+        every, end = np.arange(self.rows * self.pictures), self._rowwise(fresh - 1)
+        logits = tuple(side[every, end][:, None] for side in logits)
+        at = self._at(self.position + 1 - self.dims.prefix, self.length)
+        uniforms = self.uniforms[rows, self._at(self.position - self.dims.prefix, 1)[:, 0]]
+        for i in range(self.length):
+            q = self._laws(self.out.q, logits, at[:, i : i + 1], None)
+            if i + 1 < self.length:
+                token = host(sample(q, uniforms[:, i : i + 1]))
+                logits, _ = self._draft(token, None, self.position + 1 + i)
+
     @property
     def _fused(self) -> bool:
         s = self.settings.sampling
@@ -217,19 +240,22 @@ class _Walk:
         self.out.target_features.add(np.where(real, fa, 0), np.where(real, fb, 0))
         return (a.copy(), b.copy()), fb.copy()
 
-    def _draft(self, ids: Host, features: Host, pos: Host) -> tuple[tuple[Host, ...], Host]:
+    def _draft(self, ids: Host, features: Host | None, pos: Host) -> tuple[tuple[Host, ...], Host]:
         """Both sides' logits [R, S, V], and the features that the reference guesses."""
         ids, pos = self._rowwise(ids), self._rowwise(pos)
         (a, _), (b, guessed) = (
             tuple(
                 host(x)
                 for x in side.draft(
-                    side.asarray(ids, "int64"), side.asarray(features, "float32"), side.asarray(pos, "int64")
+                    side.asarray(ids, "int64"),
+                    None if features is None else side.asarray(features, "float32"),
+                    side.asarray(pos, "int64"),
                 )
             )
             for side in (self.tested, self.reference)
         )
-        real = (pos[:, None] + 1 + np.arange(ids.shape[1]) < self.dims.positions)[..., None]
+        shift = 0 if features is None else 1  # an EAGLE row stands for the token after its feature
+        real = (pos[:, None] + shift + np.arange(ids.shape[1]) < self.dims.positions)[..., None]
         self.out.draft.add(np.where(real, a, 0), np.where(real, b, 0))
         return (a.copy(), b.copy()), guessed.copy()
 

@@ -120,7 +120,8 @@ class _Pair:
         self.jobs, self.settings, self.dims = jobs, settings, sessions[0].dims
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
         self.decoders = [
-            Decoder(s, settings.law, settings.sampling, self.uniforms, None, time.perf_counter) for s in sessions
+            Decoder(s, settings.law, settings.sampling, self.uniforms, None, time.perf_counter, settings.source)
+            for s in sessions
         ]
         self.differences: list[Difference] = []
         self.first: list[int] = []  # pictures whose first token already differs

@@ -27,7 +27,7 @@ from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_onnx
 from coolsd_rt.law import nearest_codes
-from coolsd_rt.models.checkpoint import load_draft, load_target, load_tokenizer
+from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer
 from coolsd_rt.models.conditions import VOCABULARY_FILE
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.llamagen import LlamaGen
@@ -60,8 +60,10 @@ class Sources:
         return load_target(self.path("target.weights"))
 
     @cached_property
-    def draft(self) -> Eagle:
-        return load_draft(self.path("draft.weights"), self.target)
+    def draft(self) -> Eagle | LlamaGen:
+        """The draft's network; the spec has one."""
+        loader = load_draft if self.description.dims.draft_kind == "eagle" else load_draft_model
+        return loader(self.path("draft.weights"), self.target)
 
     @cached_property
     def tokenizer(self) -> VQTokenizer:
@@ -71,7 +73,9 @@ class Sources:
 def condition(sources: Sources, folder: Path) -> dict[str, Any]:
     """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
     shutil.copyfile(sources.path("condition.vocab"), folder / VOCABULARY_FILE)
-    return _write(sources, folder, "condition", ConditionGraph(sources.target.cls_embedding), "fp32")
+    networks = [sources.target, *([sources.draft] if sources.description.dims.draft_kind == "model" else [])]
+    embedders = [n.cls_embedding for n in networks if isinstance(n, LlamaGen)]
+    return _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
 
 
 def target(sources: Sources, folder: Path) -> dict[str, Any]:
@@ -80,11 +84,13 @@ def target(sources: Sources, folder: Path) -> dict[str, Any]:
 
 
 def draft(sources: Sources, folder: Path) -> dict[str, Any]:
-    """draft.onnx and propose.onnx, the same head step by step and fused."""
-    single = DraftGraph(sources.draft, sources.target)
-    fused = ProposeGraph(sources.draft, sources.target, sources.description.draft_length)
-    return _write(sources, folder, "draft", single, sources.precision) | _write(
-        sources, folder, "propose", fused, sources.precision
+    """draft.onnx; of an EAGLE head propose.onnx too, the same head fused over its steps."""
+    network, precision = sources.draft, sources.precision
+    if isinstance(network, LlamaGen):
+        return _write(sources, folder, "draft", TargetGraph(network), precision)
+    fused = ProposeGraph(network, sources.target, sources.description.draft_length)
+    return _write(sources, folder, "draft", DraftGraph(network, sources.target), precision) | _write(
+        sources, folder, "propose", fused, precision
     )
 
 

@@ -25,7 +25,7 @@ def test_good_spec_is_resolved(write: Write) -> None:
 # piece of the good spec, what stands there instead, and all that the one line must say
 BAD = {
     "unknown model": ("model: llamagen", "model: llamagn", [":3: target.model: expected llamagen", '"llamagn"', "did you mean 'llamagen'?"]),
-    "unknown draft": ("model: eagle", "model: medusa", [":4: draft.model: expected eagle", '"medusa"']),
+    "unknown draft": ("model: eagle", "model: medusa", [":4: draft.model: expected one of eagle", '"medusa"']),
     "unknown rule": ("version: 1", "acceptance: {rule: lanter}\nversion: 1", [":1: acceptance.rule: expected one of ratio, lantern, lantern_pp, synthetic", '"lanter"', "did you mean 'lantern'?"]),
     "no rule": ("version: 1", "acceptance: {}\nversion: 1", [":1: acceptance.rule: expected one of ratio", "found nothing"]),
     "rule a word": ("version: 1", "acceptance: ratio\nversion: 1", ['acceptance: expected a mapping, found "ratio"; write {rule: ratio}']),
