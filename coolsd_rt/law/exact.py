@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.law.acceptance import overlap
-from coolsd_rt.law.residual import Resampler, residual
+from coolsd_rt.law.position import position_law
+from coolsd_rt.law.residual import Resampler
 from coolsd_rt.law.rules import Law
 from coolsd_rt.law.tolerance import Tolerance
 
@@ -31,7 +31,7 @@ def step_law(
 
     law = overlap + (1 - rate) * G.
     """
-    kept, after = _position(p, q, Law((omega,), resampler, tolerance), 0)
+    kept, after = position_law(p, q, Law((omega,), resampler, tolerance), 0)
     return kept + after, float(kept.sum())
 
 
@@ -110,31 +110,10 @@ def _round(
     if len(done) == length:
         yield from (((*done, x), w) for x, w in _support(p))
         return
-    kept, after = _position(p, draft(context + done), law, len(done))
+    kept, after = position_law(p, draft(context + done), law, len(done))
     for x, w in _support(kept):
         yield from ((tokens, w * v) for tokens, v in _round(target, draft, law, length, context, (*done, x)))
     yield from (((*done, x), w) for x, w in _support(after))
-
-
-def _position(p: Any, q: Any, law: Law, i: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draft position i: what is drafted and kept, and what follows a rejection; float64 [V] each, 1 together."""
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    omega, tolerance = law.omegas[i], law.tolerance
-    borrowed = 0.0 if tolerance is None else tolerance.everywhere(p)
-    kept = overlap(p, q, omega, borrowed) if law.rates is None else law.rates[i] * q
-    if law.resampler != "lantern" or tolerance is None:
-        rejected = max(0.0, 1.0 - float(kept.sum()))
-        return kept, rejected * _normal(residual(p, q, omega, law.resampler, borrowed)[0])
-    after = np.zeros_like(p)
-    for x in np.flatnonzero(q > kept):  # the law after a rejection depends on the rejected token
-        lenders = tolerance.lenders(p, np.asarray(x))
-        after += (q[x] - kept[x]) * _normal(residual(p, q, omega, "lantern", lenders=lenders)[0])
-    return kept, after
-
-
-def _normal(weights: Any) -> NDArray[np.float64]:
-    weights = np.asarray(weights, np.float64)
-    return np.asarray(weights / weights.sum(), np.float64)
 
 
 def _support(law: NDArray[np.float64]) -> Iterator[tuple[int, float]]:

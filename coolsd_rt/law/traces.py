@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.law.acceptance import overlap
-from coolsd_rt.law.residual import residual
+from coolsd_rt.law.position import position_law
 from coolsd_rt.law.rules import Law
 
 Floats = NDArray[np.float64]
@@ -55,12 +54,16 @@ class Outlook:
     """What to expect of a round.
 
     accept_length: tokens, the resampled or bonus token included. kl: of the joint law of the window's tokens from the
-    target's, nats a round; exact for the recorded starts, by the chain rule. tv: total variation of each position's
-    own law, [L]. reach: probability that the position is judged, [L]. acceptance: probability to keep it then, [L].
+    target's, nats a round; exact for the recorded starts, by the chain rule. tv_round: total variation of that joint
+    law, an unbiased estimate, and tv_round_error its standard error (0 where windows are weighted: all are there then).
+    tv: total variation of each position's own law, [L]. reach: probability that the position is judged, [L].
+    acceptance: probability to keep it then, [L].
     """
 
     accept_length: float
     kl: float
+    tv_round: float
+    tv_round_error: float
     tv: tuple[float, ...]
     reach: tuple[float, ...]
     acceptance: tuple[float, ...]
@@ -89,39 +92,37 @@ def outlook(windows: Windows, law: Law) -> Outlook:
     rows = np.arange(count)
     # For the path to a position: `reach`, the probability that all drafts so far are kept, they being drafted;
     # `weight`, how much likelier the output's law makes this context than the drafts' did; and `open_`, the probability
-    # that a round which shows this context is still drafting. reach = weight * open_.
-    reach, weight, open_ = np.ones(count), np.ones(count), np.ones(count)
+    # that a round which shows this context is still drafting. reach = weight * open_. `ratio` is to the target's law
+    # what `weight` is to the output's.
+    reach, weight, open_, ratio = (np.ones(count) for _ in range(4))
+    apart = np.zeros(count)
     gained, kl = 0.0, 0.0
     figures: list[tuple[float, float, float]] = []
     for i in range(windows.length):
         live = (i < windows.valid).astype(np.float64)
         p, q = (np.asarray(a[:, i], np.float64) for a in (windows.target, windows.draft))
-        kept, out = position_law(p, q, law, i)
-        rate = kept.sum(-1)
+        kept, after = position_law(p, q, law, i)
+        rate, out = kept.sum(-1), kept + after
         seen = open_[:, None] * out + (1 - open_[:, None]) * p  # the next token's law given the context alone
         reached = windows.mean(reach * live)
         accepted = windows.mean(reach * live * rate)
         gained += accepted
         kl += windows.mean(weight * live * _kl(seen, p))
+        # Where a code ends the drafting for certain, or the window ends, all that follows has the target's law: the
+        # two joint laws are as far apart there as they will be. The other codes are followed along the drafts.
+        ends = (kept == 0) | np.equal(windows.valid, i + 1)[:, None]
+        apart += live * 0.5 * (np.abs(weight[:, None] * seen - ratio[:, None] * p) * ends).sum(-1)
         tv = windows.mean(reach * live * 0.5 * np.abs(out - p).sum(-1))
         share = 1 / reached if reached else 0.0
         figures.append((tv * share, reached, accepted * share))
         x = windows.drafts[:, i]
         drawn, shown = q[rows, x], seen[rows, x]
         reach = reach * kept[rows, x] / drawn
-        weight = weight * shown / drawn
+        weight, ratio = weight * shown / drawn, ratio * p[rows, x] / drawn
         open_ = np.divide(open_ * kept[rows, x], shown, out=np.zeros(count), where=shown > 0)
     tvs, reaches, rates = zip(*figures, strict=True) if figures else ((), (), ())
-    return Outlook(1.0 + gained, kl, tvs, reaches, rates)
-
-
-def position_law(p: Floats, q: Floats, law: Law, i: int) -> tuple[Floats, Floats]:
-    """Draft position i: what is drafted and kept [n, V], and the law of the position's token [n, V]."""
-    borrowed = 0.0 if law.tolerance is None else law.tolerance.everywhere(p)
-    kept = overlap(p, q, law.omegas[i], borrowed) if law.rates is None else law.rates[i] * q
-    weights, _ = residual(p, q, law.omegas[i], law.resampler, borrowed)
-    left = np.maximum(0.0, 1.0 - kept.sum(-1, keepdims=True))
-    return kept, kept + left * weights / weights.sum(-1, keepdims=True)
+    error = float(apart.std() / np.sqrt(count)) if windows.weight is None else 0.0
+    return Outlook(1.0 + gained, kl, windows.mean(apart), error, tvs, reaches, rates)
 
 
 def _kl(a: Floats, b: Floats) -> Floats:

@@ -27,12 +27,15 @@ LAWS = {
 }
 
 
-def every_window() -> Windows:
+def every_window(tables: Tables = TABLES) -> Windows:
     """All V^L drafts, each weighted with the probability to draft it."""
     paths = list(itertools.product(range(VOCAB), repeat=LENGTH))
-    p, q = (np.array([[of(path[:i]) for i in range(LENGTH)] for path in paths]) for of in (TABLES.p, TABLES.q))
+    p, q = (np.array([[of(path[:i]) for i in range(LENGTH)] for path in paths]) for of in (tables.p, tables.q))
     drafts = np.array(paths)
     weight = np.take_along_axis(q, drafts[..., None], -1)[..., 0].prod(-1)
+    some = weight > 0
+    p, q, drafts, weight = p[some], q[some], drafts[some], weight[some]
+    paths = drafts.tolist()
     return Windows(p, q, drafts, np.full(len(paths), LENGTH), weight)
 
 
@@ -41,7 +44,18 @@ def test_accept_length_and_kl_are_the_enumerations(name: str) -> None:
     law, found = LAWS[name], outlook(every_window(), LAWS[name])
     assert found.accept_length == pytest.approx(exact.accept_length(TABLES.p, TABLES.q, law), abs=1e-12)
     joint = exact.window_law(TABLES.p, TABLES.q, law)
-    assert found.kl == pytest.approx(exact.kl(joint, exact.target_law(TABLES.p, LENGTH)), abs=1e-12)
+    own = exact.target_law(TABLES.p, LENGTH)
+    assert found.kl == pytest.approx(exact.kl(joint, own), abs=1e-12)
+    assert found.tv_round == pytest.approx(exact.total_variation(joint, own), abs=1e-12)
+
+
+def test_tv_of_a_round_where_supports_differ() -> None:
+    """Codes that the draft never draws, and codes that the target never does."""
+    tables = Tables.random(VOCAB, LENGTH + 2, seed=12, zeros=True)
+    windows, law = every_window(tables), LAWS["excess"]
+    wanted = exact.total_variation(exact.window_law(tables.p, tables.q, law), exact.target_law(tables.p, LENGTH))
+    assert outlook(windows, law).tv_round == pytest.approx(wanted, abs=1e-12)
+    assert wanted > 0.02
 
 
 def test_positions_and_the_bound() -> None:
@@ -67,6 +81,7 @@ def test_sampled_windows_agree_within_their_error() -> None:
     a, b = outlook(sampled, law), outlook(whole, law)
     assert a.accept_length == pytest.approx(b.accept_length, abs=0.02)
     assert a.kl == pytest.approx(b.kl, rel=0.1)
+    assert abs(a.tv_round - b.tv_round) < 4 * a.tv_round_error < 0.02
     short = Windows(whole.target, whole.draft, whole.drafts, np.full(len(whole.drafts), 1), whole.weight)
     assert outlook(short, law).accept_length == pytest.approx(1 + b.acceptance[0])
 
