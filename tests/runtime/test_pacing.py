@@ -29,15 +29,19 @@ def catch_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-@pytest.mark.parametrize("confidence", [0.4, 0.5, 0.65, 1.0])
+@pytest.mark.parametrize(
+    ("confidence", "stop"), [(0.4, 0.0), (0.5, 0.0), (0.65, 0.0), (1.0, 0.0), (0.0, 0.5), (0.0, 0.7), (0.45, 0.55)]
+)
 @pytest.mark.parametrize("omegas", [(1.0, 1.0, 1.0), (0.4, 1.0, 0.8), (1.6, 1.2, 1.0)])
-def test_every_leaf_is_drawn(omegas: tuple[float, ...], confidence: float, library: str, catch_up: int) -> None:
+def test_every_leaf_is_drawn(
+    omegas: tuple[float, ...], confidence: float, stop: float, library: str, catch_up: int
+) -> None:
     """The real round over all of its draws, against a tree that knows the rule; lossless where it has to be."""
     t = Tables.random(VOCAB, 5, seed=3)
-    found = leaves(t.p, t.q, Method(omegas, confidence=confidence), 5)
+    found = leaves(t.p, t.q, Method(omegas, confidence=confidence, draft_confidence=stop), 5)
     for upper in (False, True):
         session = FakeSession(t, dims(VOCAB, 5), len(found), library=library, paced=True)
-        sampling = Sampling(confidence=confidence)
+        sampling = Sampling(confidence=confidence, draft_confidence=stop)
         result = decode(session, Law(omegas), sampling, probes(found, 5, LENGTH, upper))
         assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
         assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
@@ -46,22 +50,24 @@ def test_every_leaf_is_drawn(omegas: tuple[float, ...], confidence: float, libra
         assert exact.total_variation(output_law(found), exact.target_law(t.p, 5)) < 1e-12
 
 
-def draw(seeds: list[int], confidence: float = 0.5, **more: int) -> tuple[Generation, FakeSession]:
+def draw(seeds: list[int], confidence: float = 0.5, stop: float = 0.0, **more: int) -> tuple[Generation, FakeSession]:
     session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(seeds), guided=True, dtype="float32", paced=True, **more)  # type: ignore[arg-type]
-    return generate(session, LAW, Sampling(cfg_scale=1.5, confidence=confidence), seeds), session
+    return generate(session, LAW, Sampling(cfg_scale=1.5, confidence=confidence, draft_confidence=stop), seeds), session
 
 
 @pytest.mark.parametrize("fused", [0, LENGTH])
-def test_a_picture_does_not_depend_on_its_batch(fused: int, catch_up: int) -> None:
-    together, _ = draw(SEEDS, fused_length=fused)
+@pytest.mark.parametrize(("confidence", "stop"), [(0.5, 0.0), (0.0, 0.6), (0.5, 0.6)])
+def test_a_picture_does_not_depend_on_its_batch(fused: int, confidence: float, stop: float, catch_up: int) -> None:
+    together, _ = draw(SEEDS, confidence, stop, fused_length=fused)
     for row, seed in enumerate(SEEDS):
-        alone, _ = draw([seed], fused_length=fused)
+        alone, _ = draw([seed], confidence, stop, fused_length=fused)
         assert alone.codes[0].tolist() == together.codes[row].tolist()
         assert alone.statistics.rounds[0] == together.statistics.rounds[row]
 
 
-def test_fused_and_stepwise_draw_the_same(catch_up: int) -> None:
-    (a, fused), (b, _) = draw(SEEDS, fused_length=LENGTH), draw(SEEDS)
+@pytest.mark.parametrize("stop", [0.0, 0.6])
+def test_fused_and_stepwise_draw_the_same(stop: float, catch_up: int) -> None:
+    (a, fused), (b, _) = draw(SEEDS, stop=stop, fused_length=LENGTH), draw(SEEDS, stop=stop)
     np.testing.assert_array_equal(a.codes, b.codes)
     assert "propose" in fused.calls
 
@@ -96,7 +102,26 @@ def test_capacity_is_enough(catch_up: int) -> None:
     draw(SEEDS, slack=capacity(sizes, LENGTH, paced=True) - sizes.positions)
 
 
+def test_unsure_drafts_are_not_judged() -> None:
+    """What ends a window is Q alone: the target steps over fewer positions, and more rounds are needed."""
+
+    def run(stop: float) -> tuple[int, int]:
+        valid: list[int] = []
+
+        def on_round(state: State, record: RoundRecord) -> None:
+            valid.extend(record.valid[record.active].tolist())
+
+        session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), dtype="float32", paced=True)
+        result = generate(session, LAW, Sampling(draft_confidence=stop), SEEDS, on_round=on_round)
+        return sum(valid), int(result.statistics.rounds.sum())
+
+    judged, rounds = zip(*(run(stop) for stop in (0.0, 0.5, 0.7, 1.0)), strict=True)
+    assert judged[0] > judged[1] > judged[2] > judged[3] == 0
+    assert rounds[0] < rounds[1] < rounds[2] < rounds[3] == len(SEEDS) * (TOKENS - 1)
+
+
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
-def test_bad_values_are_refused(bad: float) -> None:
-    with pytest.raises(UserError, match="confidence"):
-        Sampling(confidence=bad)
+@pytest.mark.parametrize("name", ["confidence", "draft_confidence"])
+def test_bad_values_are_refused(name: str, bad: float) -> None:
+    with pytest.raises(UserError, match=f"^{name}: expected from 0"):
+        Sampling(**{name: bad})  # type: ignore[arg-type]
