@@ -19,7 +19,7 @@ from coolsd_rt.law import Law, Tolerance, make_omegas
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import SEED_LIMIT
-from coolsd_rt.runtime.round import OnProgress, generate
+from coolsd_rt.runtime.round import OnProgress, OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.sources import SourceName
 from coolsd_rt.runtime.state import capacity
@@ -155,11 +155,15 @@ def draw(
     vocabulary: WordVocabulary,
     settings: Settings,
     on_progress: OnProgress | None = None,
+    on_round: OnRound | None = None,
 ) -> Generation:
     """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and what it cost."""
     session = open_session(engine, jobs, vocabulary, settings)
     seeds = [job.seed for job in jobs]
-    return generate(session, settings.law, settings.sampling, seeds, source=settings.source, on_progress=on_progress)
+    return generate(
+        session, settings.law, settings.sampling, seeds, source=settings.source, on_progress=on_progress,
+        on_round=on_round,
+    )  # fmt: skip
 
 
 def total(parts: Sequence[Statistics], length: int) -> Statistics:
