@@ -84,7 +84,7 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 
 
 @main.command("draft")
-@click.option("--steps", default=1500)
+@click.option("--steps", default=4000)
 @click.option("--batch", default=8, help="Pictures; each enters with and without its caption.")
 @click.option("--lr", default=3e-3)
 @click.option("--pool", default=64, help="Tokenisations kept per glyph.")

@@ -11,27 +11,25 @@ Needs the extras cpu and build.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-from coolsd_rt import __version__
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.measure.analyze import spread_jobs
+from coolsd_rt.measure.machine import machine, usable_cores
 from coolsd_rt.measure.memory import peak_memory
 from coolsd_rt.measure.report import COLUMNS, EAGER, LOSSLESS, PLAIN, RELAXED, STRONGER, Table, markdown
 from coolsd_rt.measure.timing import Way, take_turns
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.spec import LoadedSpec, Spec, with_overrides
-from coolsd_rt.store import EngineFolder, open_engine, tool_versions
+from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
 
@@ -87,24 +85,6 @@ def memory_of(folder: EngineFolder, prompt: str, threads: int) -> int:
         return peak_memory([*command, "--out", out, "--threads", str(threads), "--json"])
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What the figures were measured on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
-    model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.processor())
-    return {
-        "cpu": model or platform.machine(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "versions": {"coolsd-rt": __version__, **tool_versions(["numpy", "onnxruntime", "torch"])},
-    }
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def measure(
     engine: Path, *, runs: int, batch: int, prompts: Sequence[str], threads: int, spec_file: Path | None, bar: Progress
 ) -> Table:
@@ -117,7 +97,7 @@ def measure(
     engines = both_engines(folder, loaded)
     ways, vocabulary = all_ways(loaded, engines, threads)
     texts = list(prompts) or opening.default_prompts(loaded, vocabulary)
-    jobs = drawing.plan([texts[k * 7 % len(texts)] for k in range(runs * batch)], 1, 0, vocabulary)
+    jobs = spread_jobs(texts, runs * batch, 0, vocabulary)
     bar.update(task, total=len(ways) * (runs + 1))
 
     def on_turn(way: Way) -> None:

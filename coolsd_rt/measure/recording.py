@@ -9,24 +9,21 @@ stopped; one of another engine or other settings is refused, never mixed.
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import UserError
 from coolsd_rt.law.traces import Windows
+from coolsd_rt.measure.folder import Arrays, Batches, claim
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.runtime.round import generate
 from coolsd_rt.runtime.state import RoundRecord, State
-from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 
@@ -58,7 +55,7 @@ class Recorder:
     def _keep(self, name: str, value: Any) -> None:
         self._kept[name].append(np.array(value))
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> Arrays:
         """All windows so far: target, draft [n, L, V] float32, drafts [n, L], valid, accepted, position [n]."""
         return {name: np.stack(values) if values else np.zeros(0) for name, values in self._kept.items()}
 
@@ -72,7 +69,7 @@ class Recording:
     position: NDArray[np.int64]
 
     @staticmethod
-    def of(parts: Sequence[dict[str, NDArray[Any]]]) -> Recording:
+    def of(parts: Sequence[Arrays]) -> Recording:
         """Of the arrays of several batches."""
         whole = {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}
         windows = Windows(whole["target"], whole["draft"], whole["drafts"], whole["valid"])
@@ -95,55 +92,15 @@ def record(
     if settings.plain:
         raise UserError("a recording", expected="a draft", found="plain decoding")
     if folder is not None:
-        _open(folder, head)
-    parts = []
+        claim(folder, HEAD, head, "a recording of this engine, settings and prompts")
+    kept, parts = Batches(folder, _FIELDS, "a batch of a recording"), []
     for number, jobs in enumerate(batches):
-        path = None if folder is None else folder / f"{number:05d}.npz"
-        if path is not None and path.is_file():
-            parts.append(_read(path))
-        else:
-            parts.append(_batch(engine, jobs, vocabulary, settings))
-            if path is not None:
-                _write(path, parts[-1])
+        parts.append(kept.get(number, partial(_batch, engine, jobs, vocabulary, settings)))
         on_batch(number + 1)
     return Recording.of(parts)
 
 
-def _batch(
-    engine: Engine, jobs: Sequence[Job], vocabulary: WordVocabulary, settings: Settings
-) -> dict[str, NDArray[Any]]:
+def _batch(engine: Engine, jobs: Sequence[Job], vocabulary: WordVocabulary, settings: Settings) -> Arrays:
     recorder = Recorder(settings.law.length)
-    session = drawing.open_session(engine, jobs, vocabulary, settings)
-    generate(session, settings.law, settings.sampling, [job.seed for job in jobs], on_round=recorder)
+    drawing.draw(engine, jobs, vocabulary, settings, on_round=recorder)
     return recorder.arrays()
-
-
-def _open(folder: Path, head: dict[str, Any]) -> None:
-    path = folder / HEAD
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            write_atomic(path, (json.dumps(head, indent=2) + "\n").encode())
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CoolsdError(str(path), expected="JSON", found=str(error), fix="remove the folder") from error
-    if found != json.loads(json.dumps(head)):
-        odd = next((k for k in head if not isinstance(found, dict) or found.get(k) != head[k]), "more keys")
-        raise UserError(str(folder), expected="a recording of this engine, settings and prompts",
-                        found=f"one that differs in {odd}", fix="name another folder")  # fmt: skip
-
-
-def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    data = io.BytesIO()
-    np.savez_compressed(data, allow_pickle=False, **arrays)
-    with disk_errors(path):
-        write_atomic(path, data.getvalue())
-
-
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in _FIELDS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise CoolsdError(str(path), expected="a batch of a recording", found=str(error), fix="remove it") from error

@@ -17,6 +17,7 @@ from typing import Any
 
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Statistics
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
@@ -33,14 +34,36 @@ class Way:
 
 
 @dataclass
+class Rounds:
+    """An `on_round` hook: what the rounds of a turn proposed, and how long each took."""
+
+    clock: Callable[[], float] = time.perf_counter
+    drafts: int = 0  # rounds of a picture that proposed anything
+    draft_tokens: int = 0  # tokens proposed
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # wall, by the longest window of the batch in drafts
+    _last: float | None = None
+
+    def __call__(self, state: State, record: RoundRecord) -> None:
+        """After a commit. The first round has no time of its own: the prefill stands before it."""
+        now = self.clock()
+        valid = record.valid[record.active]
+        self.drafts += int((valid > 0).sum())
+        self.draft_tokens += int(valid.sum())
+        if self._last is not None:
+            self.seconds.setdefault(int(valid.max()), []).append(now - self._last)
+        self._last = self.clock()
+
+
+@dataclass
 class Timed:
-    """A way and its turns."""
+    """A way and its turns; one entry a turn in every list."""
 
     way: Way
     seconds: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)  # tokens a second, by turn
+    rates: list[float] = field(default_factory=list)  # tokens a second
     outside: list[float] = field(default_factory=list)  # share of a turn spent outside the engine: law and Python
     parts: list[Statistics] = field(default_factory=list)
+    rounds: list[Rounds] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -71,8 +94,12 @@ def take_turns(
     vocabulary: WordVocabulary,
     on_turn: Callable[[Way], None] = lambda way: None,
     clock: Callable[[], float] = time.perf_counter,
+    between: Callable[[], None] = lambda: None,
 ) -> list[Timed]:
-    """Draw every batch of `turns` in every way, in turns, after one warm-up of each way that does not count."""
+    """Draw every batch of `turns` in every way, in turns, after one warm-up of each way that does not count.
+
+    between: called after each turn of all ways, for what else has to be measured at the same times.
+    """
     timed = [Timed(way) for way in ways]
     for way in ways:
         drawing.draw(way.engine, turns[0], vocabulary, way.settings)
@@ -81,16 +108,18 @@ def take_turns(
         for entry in timed:
             _turn(entry, jobs, vocabulary, clock)
             on_turn(entry.way)
+        between()
     return timed
 
 
 def _turn(entry: Timed, jobs: Sequence[Job], vocabulary: WordVocabulary, clock: Callable[[], float]) -> None:
-    way = entry.way
+    way, rounds = entry.way, Rounds()
     began = clock()
-    generation = drawing.draw(way.engine, jobs, vocabulary, way.settings)
+    generation = drawing.draw(way.engine, jobs, vocabulary, way.settings, on_round=rounds)
     seconds = clock() - began
     phases = generation.statistics.seconds
     entry.seconds.append(seconds)
     entry.rates.append(len(jobs) * way.engine.dims.tokens / seconds)
     entry.outside.append((phases["law"] + phases["other"]) / sum(phases.values()))
     entry.parts.append(generation.statistics)
+    entry.rounds.append(rounds)

@@ -1,0 +1,110 @@
+"""At which draft length a round stops being worth its time.
+
+Knows shares of accepted drafts and seconds. Does not know who measured them.
+
+What is measured: the acceptance of each position and the time of a round, both at the length L that was run; the time
+of a round of plain decoding; the target's step over every window from 1 to L + 1 tokens. What follows for a shorter
+length l, by arithmetic and not by measurement:
+
+- tokens of a round: 1 + sum over i <= l of the product of the acceptances up to i. The omegas are those of length L,
+  cut after l; a schedule that is normalised over l positions would differ.
+- seconds of a round: those of a plain round, what the target's wider window adds (measured), and l / L of what is left
+  of the measured round: draft, law, Python. A part of that does not shrink with l, so short lengths come out a little
+  too fast.
+
+At l = L both are what was measured. Under pacing all of it is of rounds that draft, and of windows that
+`draft_confidence` did not cut: how often that is, is not in these figures. In a batch the slowest picture decides;
+here each stands alone. To measure other lengths instead: `coolsd-rt bench --draft-length`; those drafts go step by
+step, where an engine built at that length would have them in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Length:
+    """A draft length: expected tokens of a round that drafts, its seconds, its tokens a second over plain's."""
+
+    length: int
+    tokens: float
+    seconds: float
+    speedup: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "draft_length": self.length,
+            "tokens_per_round": self.tokens,
+            "seconds_per_round": self.seconds,
+            "versus_plain": self.speedup,
+        }
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """All lengths from 1 to the one that was run."""
+
+    lengths: tuple[Length, ...]
+
+    @property
+    def longest(self) -> int:
+        """The longest draft length that is no slower than plain decoding; 0 if there is none."""
+        return max((at.length for at in self.lengths if at.speedup >= 1), default=0)
+
+    @property
+    def best(self) -> int:
+        """The fastest draft length; 0 (no draft) if none is as fast as plain decoding."""
+        return max(self.lengths, key=lambda at: at.speedup).length if self.longest else 0
+
+    def text(self) -> str:
+        """`up to 4, best 2`; `5 or more` where the longest that was run still pays."""
+        if not self.longest:
+            return "none"
+        reach = f"{self.longest} or more" if self.longest == len(self.lengths) else f"up to {self.longest}"
+        return f"{reach}, best {self.best}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "break_even_draft_length": self.longest,
+            "best_draft_length": self.best,
+            "by_draft_length": [at.as_dict() for at in self.lengths],
+        }
+
+
+def tokens_by_length(accepts: Sequence[int], attempts: Sequence[int]) -> list[float]:
+    """Expected tokens of a round with 1..L drafts, the resampled or bonus token included.
+
+    accepts, attempts: rounds in which draft i was accepted, and judged. The list ends before a position that rounds
+    reach but never judged.
+    """
+    tokens, reach, out = 1.0, 1.0, []
+    for accepted, judged in zip(accepts, attempts, strict=True):
+        if not judged and reach:
+            break
+        reach *= accepted / judged if judged else 0.0
+        tokens += reach
+        out.append(tokens)
+    return out
+
+
+def break_even(
+    tokens: Sequence[float], plain: float, whole: float, window: Mapping[int, float]
+) -> BreakEven | None:  # fmt: skip
+    """tokens: `tokens_by_length` at the length L that was run, L entries. None if positions are missing.
+
+    plain: seconds of a round of plain decoding. whole: of a round with L drafts. window: of the target's step over
+    1..L + 1 tokens.
+    """
+    length = max(window) - 1
+    if not length or len(tokens) < length:
+        return None
+    wider = {n: window[n + 1] - window[1] for n in range(1, length + 1)}
+    rest = whole - plain - wider[length]
+    lengths = []
+    for n in range(1, length + 1):
+        seconds = plain + wider[n] + rest * n / length
+        lengths.append(Length(n, tokens[n - 1], seconds, tokens[n - 1] * plain / seconds))
+    return BreakEven(tuple(lengths))

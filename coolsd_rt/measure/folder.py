@@ -1,0 +1,101 @@
+"""A folder of results that a kill leaves whole, and that the same command goes on with.
+
+    folder/<head>.json            what the results are of
+    folder/00000.npz, ...         one file a batch of work, whole or not there
+
+Knows files, JSON and arrays. Does not know what is drawn or computed. A folder of other results is refused before
+anything in it is touched.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.spec.messages import show
+from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def claim(folder: Path, name: str, head: Mapping[str, Any], what: str) -> None:
+    """Make a folder of `head` (JSON data, kept as the file `name`), or find that it is one already.
+
+    Raises UserError: the folder holds something else. CoolsdError: its head cannot be read.
+    """
+    wanted, path = json.loads(json.dumps(head)), folder / name
+    check_folder(folder)
+    if not path.is_file():
+        if there := sorted(p.name for p in folder.glob("[!.]*")):
+            found = f"other files in it ({there[0]})"
+            raise UserError(str(folder), expected=f"an empty folder, or {what}", found=found, fix="name another folder")
+        save(path, (json.dumps(head, indent=2) + "\n").encode())
+        return
+    try:
+        found_head = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CoolsdError(str(path), expected="JSON", found=str(error), fix="remove the folder") from error
+    if odd := _difference(found_head, wanted):
+        raise UserError(str(folder), expected=what, found=f"one that differs in {odd}", fix="name another folder")
+
+
+def _difference(found: Any, wanted: Any, path: str = "") -> str:
+    """The first place where two pieces of JSON data differ, with both values; empty if they are the same."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        pairs = [(f"{path}.{k}" if path else k, found.get(k), wanted.get(k)) for k in {**wanted, **found}]
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        pairs = [(f"{path}[{i}]", a, b) for i, (a, b) in enumerate(zip(found, wanted, strict=True))]
+    elif found == wanted:
+        return ""
+    elif isinstance(found, list) and isinstance(wanted, list):
+        return f"{path} ({len(found)} there, {len(wanted)} here)"
+    else:
+        return f"{path or 'everything'} ({show(found)} there, {show(wanted)} here)"
+    return next((text for where, a, b in pairs if (text := _difference(a, b, where))), "")
+
+
+def save(path: Path, data: bytes) -> None:
+    """A file, whole or not there, with the folders above it. Raises CoolsdError: no space, a folder not writable."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Numbered batches of arrays with the names `fields`. Without a folder nothing is kept.
+
+    what: one of them in words, for who finds a broken one.
+    """
+
+    folder: Path | None
+    fields: tuple[str, ...]
+    what: str
+
+    def get(self, number: int, make: Callable[[], Arrays]) -> Arrays:
+        """A batch from its file, or made now and kept. Raises CoolsdError: a file that is no such batch."""
+        path = None if self.folder is None else self.folder / f"{number:05d}.npz"
+        if path is not None and path.is_file():
+            return self._read(path)
+        arrays = make()
+        if path is not None:
+            data = io.BytesIO()
+            np.savez_compressed(data, allow_pickle=False, **arrays)
+            save(path, data.getvalue())
+        return arrays
+
+    def _read(self, path: Path) -> Arrays:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in self.fields}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise CoolsdError(str(path), expected=self.what, found=str(error), fix="remove it") from error

@@ -1,0 +1,35 @@
+"""What figures were measured on: the processor, how many of its cores, what else was running, and versions.
+
+Knows this machine. Does not know what is measured.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from coolsd_rt import __version__
+from coolsd_rt.store import tool_versions
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """As JSON data. threads: of the engine. load_average: processes that wanted a core over the last minute, 0 where
+    the system does not say."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.processor())
+    return {
+        "cpu": model or platform.machine(),
+        "cores": usable_cores(),
+        "threads": threads,
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+        "python": platform.python_version(),
+        "versions": {"coolsd-rt": __version__, **tool_versions(["numpy", "onnxruntime", "onnxruntime-gpu", "torch"])},
+    }
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,208 @@
+"""The paper's open questions, answered on recorded rounds: `python -m coolsd_rt.measure.questions engines/emoji`.
+
+    1. Does annealing hold for L > 2? At one KL a token, every family's accept length for L = 1..8, and the optimum.
+    2. What happens as TV(P, Q) grows, past the 0.4 of the paper's theory? Drafts of falling quality (`degraded`).
+    3. Are ambiguous tokens the rejected ones? Rejection by the entropy of P.
+
+Knows recordings, laws and tuning. Plots are in `questions_plot`. Needs the extras cpu and measure.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.law import Law, make_omegas
+from coolsd_rt.law.traces import Windows, outlook
+from coolsd_rt.measure.analysis import ambiguity
+from coolsd_rt.measure.analyze import spread_jobs
+from coolsd_rt.measure.degraded import NoisyTarget
+from coolsd_rt.measure.recording import Recording, record
+from coolsd_rt.measure.tuning import FREE, Budget, compact, tune
+from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.store import open_engine
+from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.drawing import Job, Settings
+
+LENGTHS = tuple(range(1, 9))
+NOISES = (0.3, 0.6, 1.0, 1.5, 2.0, 3.0)
+BUDGET = 0.02  # nats a token
+DELTA = 1.1
+ENTROPY_BINS = 12
+_LOSSLESS = {"schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal"}
+_UNPACED = {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An engine to record on, and what to draw."""
+
+    engine: Engine
+    vocabulary: WordVocabulary
+    spec: Spec
+    batches: list[list[Job]]
+
+    def record(self, length: int, engine: Engine | None = None, **settings: Any) -> Recording:
+        """Lossless rounds at a draft length; `engine` and `settings` in the place of the bench's own."""
+        draft = self.spec.draft.model_copy(update={"length": length})
+        spec = with_overrides(self.spec.model_copy(update={"draft": draft}), _LOSSLESS | _UNPACED)
+        used: Settings = replace(drawing.settings_of(spec), **settings)
+        return record(engine or self.engine, self.batches, self.vocabulary, used, None, {})
+
+
+def open_bench(path: Path, pictures: int, spec_file: Path | None = None) -> Bench:
+    """Raises UserError: no engine, no prompts."""
+    if pictures < 1:
+        raise UserError("pictures", expected="1 or more", found=str(pictures))
+    folder = open_engine(path)
+    spec, verified = opening.spec_of(folder), folder.verified()
+    vocabulary = opening.load_vocabulary(verified)
+    texts = opening.default_prompts(opening.find_spec(folder, spec_file), vocabulary)
+    jobs = spread_jobs(texts, pictures, 0, vocabulary)
+    batches = [list(b) for b in drawing.batches(jobs, spec.engine.max_batch)]
+    return Bench(opening.load_engine(verified), vocabulary, spec, batches)
+
+
+def cut(windows: Windows, length: int) -> Windows:
+    """The same rounds, had they drafted `length` tokens."""
+    w = windows
+    valid = np.minimum(w.valid, length)
+    return Windows(w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], valid, w.weight)
+
+
+def by_length(windows: Windows, budget: float = BUDGET) -> list[dict[str, Any]]:
+    """Accept length of every family at `budget` nats of KL a token, for each L up to the recorded one."""
+    rows = []
+    for length in range(1, windows.length + 1):
+        part = cut(windows, length)
+        tuned = tune(part, Budget("kl", budget))
+        found = {j.name: j.outlook.accept_length for j in tuned.judged}
+        free = next(j for j in tuned.judged if j.name == FREE)
+        lossless = outlook(part, Law((1.0,) * length)).accept_length
+        rows.append({"length": length, "lossless": lossless, "accept_length": found, "optimum": list(free.omegas)})
+    return rows
+
+
+def by_distance(bench: Bench, noises: tuple[float, ...], length: int, budget: float = BUDGET) -> list[dict[str, Any]]:
+    """Each noise: TV(P, Q), and what lossless, delta 1.1 and the families at one budget do there."""
+    laws = {
+        "lossless": Law((1.0,) * length),
+        "paper": Law(make_omegas("exponential", length, delta=DELTA)),
+        "floor": Law(make_omegas("exponential", length, delta=DELTA, floor=1.0)),
+        "uniform": Law(make_omegas("uniform", length, delta=DELTA)),
+    }
+    rows = []
+    for noise in noises:
+        recording = bench.record(length, NoisyTarget(bench.engine, noise), source="model")
+        windows = compact(recording.windows)
+        row: dict[str, Any] = {"noise": noise, "tv": ambiguity(recording, bench_grid(bench)).tv, "laws": {}}
+        for name, law in laws.items():
+            o = outlook(windows, law)
+            row["laws"][name] = {
+                "accept_length": o.accept_length, "kl_per_token": o.kl_per_token,
+                "tv_round": o.tv_round, "tv_round_error": o.tv_round_error,
+            }  # fmt: skip
+        tuned = tune(recording.windows, Budget("kl", budget))
+        row["accept_length_at_budget"] = {j.name: j.outlook.accept_length for j in tuned.judged}
+        row["optimum"] = list(next(j for j in tuned.judged if j.name == FREE).omegas)
+        rows.append(row)
+    return rows
+
+
+def bench_grid(bench: Bench) -> int:
+    """Cells along a side of the picture."""
+    return int(bench.engine.dims.tokens**0.5)
+
+
+def by_ambiguity(recording: Recording, bins: int = ENTROPY_BINS) -> list[dict[str, float]]:
+    """Judged positions by the entropy of P, as many in each bin: rejected, and by how much Q is off there."""
+    w = recording.windows
+    index = np.arange(w.length)
+    judged = (index <= recording.accepted[:, None]) & (index < w.valid[:, None])
+    p, q = w.target[judged].astype(np.float64), w.draft[judged].astype(np.float64)
+    entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)
+    rejected = (index >= recording.accepted[:, None])[judged]
+    tv = 0.5 * np.abs(p - q).sum(-1)
+    top5 = np.sort(p, axis=-1)[:, -5:].sum(-1)
+    order: NDArray[np.int64] = np.argsort(entropy, kind="stable")
+    return [
+        {
+            "entropy": float(entropy[part].mean()), "top5": float(top5[part].mean()),
+            "rejected": float(rejected[part].mean()), "tv": float(tv[part].mean()), "positions": len(part),
+        }
+        for part in np.array_split(order, bins)
+    ]  # fmt: skip
+
+
+def answer(
+    bench: Bench, say: Callable[[str], None], lengths: tuple[int, ...] = LENGTHS, noises: tuple[float, ...] = NOISES
+) -> dict[str, Any]:
+    """All three, as JSON data."""
+    say("recording rounds of the engine's own draft")
+    recording = bench.record(max(lengths))
+    say("annealing by draft length")
+    lengths_rows = by_length(recording.windows)
+    say("drafts of falling quality")
+    distance = by_distance(bench, noises, bench.spec.draft.length)
+    return {
+        "pictures": sum(len(b) for b in bench.batches),
+        "kl_per_token": BUDGET,
+        "delta": DELTA,
+        "by_length": lengths_rows,
+        "by_distance": distance,
+        "by_ambiguity": by_ambiguity(recording),
+    }
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("-n", "--images", "pictures", type=int, default=48, show_default=True, help="Pictures to record.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out/questions"), show_default=True)
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+def command(engine: Path, pictures: int, out: Path, spec_file: Path | None) -> None:
+    """Answer the paper's open questions on a built ENGINE: questions.json and three plots in the folder OUT.
+
+    \b
+    Example:
+      python -m coolsd_rt.measure.questions engines/emoji --out docs/questions
+    """
+    from coolsd_rt.measure.questions_plot import plots
+
+    found = answer(open_bench(engine, pictures, spec_file), lambda line: click.echo(line, err=True))
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / "questions.json", (json.dumps(found, indent=1) + "\n").encode())
+        for name, data in plots(found).items():
+            write_atomic(out / name, data)
+    click.echo(f"{out}: questions.json and {len(plots(found))} plots")
+
+
+def main() -> None:
+    """Entry point: a failure is one line and an exit code."""
+    try:
+        command.main(standalone_mode=False)
+    except click.ClickException as e:
+        click.echo(f"error: {e.format_message()}", err=True)
+        sys.exit(2)
+    except CoolsdError as e:
+        click.echo(f"error: {e}", err=True)
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
