@@ -1,70 +1,101 @@
 """Bugs of the kind that real code has had, each planted into the loop: the enumeration must notice every one.
 
-`holds` is the check of `test_exact_round`; without a bug it holds.
+Those of the law's own arithmetic are in `test_planted_law_bugs`. Without a bug every world holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from coolsd_rt import ops
-from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.runtime import Sampling, State, batch, decode, round
-from tests.runtime.fakes import FakeSession, Tables, dims
-from tests.runtime.tree import Method, leaves, probes
+from coolsd_rt.ops import process_logits, sample, verify
+from coolsd_rt.runtime import State
+from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
+from tests.runtime.fakes import Array, FakeSession, Floats, Tables
+from tests.runtime.planting import World, holds, plant, plant_in_arguments
+from tests.runtime.tree import Method
 
-TOKENS, VOCAB = 5, 2
 OMEGAS = make_omegas("exponential", 3, delta=1.1)
-LAW = Law(OMEGAS)
-TABLES = Tables.random(VOCAB, TOKENS, seed=6)
-LEAVES = leaves(TABLES.p, TABLES.q, Method(OMEGAS), TOKENS)
+PAPER = World(Tables.random(2, 5, seed=6), Method(OMEGAS), 2, 5)
+GUIDED = World(Tables.random(3, 4, seed=9, spread=0.5), Method((1.4, 0.6)), 3, 4, scales=(3.0, 2.0, 1.0, 0.5))
+FILTERED = World(Tables.random(3, 4, seed=2), Method((1.4, 0.6)), 3, 4, top_k=2)
+WORLDS = {"paper": PAPER, "guided": GUIDED, "filtered": FILTERED}
 
 
-def holds(law: Law = LAW, guided: bool = False) -> bool:
-    scale = 2.0 if guided else 1.0  # both rows have the same tables: any scale gives the same law
-    tables = Tables(TABLES.target[0], TABLES.draft[0])
-    for upper in (False, True):
-        session = FakeSession(tables, dims(VOCAB, TOKENS), len(LEAVES), guided=guided)
-        try:
-            codes = decode(session, law, Sampling(cfg_scale=scale), probes(LEAVES, TOKENS, 3, upper)).codes
-        except (CoolsdError, AssertionError, IndexError):
-            return False
-        if codes.tolist() != [list(leaf.codes) for leaf in LEAVES]:
-            return False
-    return True
-
-
-def test_without_a_bug_it_holds() -> None:
-    assert holds()
-    assert holds(guided=True)
+@pytest.mark.parametrize("name", list(WORLDS))
+def test_without_a_bug_it_holds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does planting as such break anything."""
+    assert holds(WORLDS[name])
+    for real in (verify, sample, process_logits):
+        plant_in_arguments(monkeypatch, real, lambda arguments: None)
+    assert holds(WORLDS[name])
 
 
 def test_the_classic_residual_below_one() -> None:
-    assert not holds(Law(OMEGAS, "residual"))
+    """Planted: [P - Q]_+ after a rejection, at every omega."""
+    assert not holds(PAPER, Law(OMEGAS, "residual"))
 
 
-def test_the_schedule_from_the_wrong_end() -> None:
-    assert not holds(Law(OMEGAS[::-1]))
+def test_a_schedule_that_runs_backwards() -> None:
+    """Planted: omega_L first."""
+    assert not holds(PAPER, Law(OMEGAS[::-1]))
 
 
-def test_the_bonus_token_from_the_row_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = ops.verify
+def test_a_schedule_counted_from_the_end_where_drafts_are_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: at the image's end the last omegas are taken. Every whole window is right."""
 
-    def planted(target: Any, *args: Any) -> Any:
-        target = target.copy()
-        target[:, -1] = target[:, max(0, target.shape[1] - 2)]
-        return real(target, *args)
+    def change(arguments: dict[str, Any]) -> None:
+        omegas = arguments["omegas"]
+        arguments["omegas"] = np.asarray(OMEGAS[len(OMEGAS) - len(omegas) :])
 
-    monkeypatch.setattr(round, "verify", planted)
-    assert not holds()
+    plant_in_arguments(monkeypatch, verify, change)
+    assert not holds(PAPER)
+
+
+def test_an_acceptance_test_that_forgets_omega(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: drafts are kept with min(1, P / Q)."""
+
+    def change(arguments: dict[str, Any]) -> None:
+        arguments["omegas"] = np.ones_like(arguments["omegas"])
+
+    plant_in_arguments(monkeypatch, verify, change)
+    assert not holds(PAPER)
+
+
+def test_draft_probabilities_rounded_to_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: drafts are drawn from Q, and judged by a Q of 8 bits."""
+
+    def change(arguments: dict[str, Any]) -> None:
+        q = arguments["draft"]
+        bits = np.asarray(q, np.float32).view(np.uint32)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)  # to the nearest, ties to even
+        arguments["draft"] = rounded.view(np.float32).astype(q.dtype)
+
+    plant_in_arguments(monkeypatch, verify, change)
+    assert not holds(PAPER)
+
+
+@pytest.mark.parametrize("row", ["before", "first"])
+def test_the_bonus_token_from_another_row(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: after a window that was kept whole, the token is drawn from P_L, or P_1, for P_{L+1}."""
+
+    def change(arguments: dict[str, Any]) -> None:
+        target = arguments["target"].copy()
+        target[:, -1] = target[:, max(0, target.shape[1] - 2) if row == "before" else 0]
+        arguments["target"] = target
+
+    plant_in_arguments(monkeypatch, verify, change)
+    assert not holds(PAPER)
 
 
 @pytest.mark.parametrize("error", [-1, 1])
-def test_a_rollback_off_by_one(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+def test_a_rollback_off_by_one(error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the target's cache is taken for one row shorter, or longer, than what was kept."""
     real = State.commit
 
     def planted(self: State, window: Any, accepted: Any, active: Any) -> None:
@@ -72,11 +103,11 @@ def test_a_rollback_off_by_one(monkeypatch: pytest.MonkeyPatch, error: int) -> N
         self.cached = self.cached + np.where(active, error, 0)
 
     monkeypatch.setattr(State, "commit", planted)
-    assert not holds()
+    assert not holds(PAPER)
 
 
 def test_predicted_features_left_in_the_draft_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first draft step enters only the last accepted position, as if the rows before it were good already."""
+    """Planted: the first draft step enters the last accepted position only, as if the rows before it were good."""
     real = State.commit
 
     def planted(self: State, window: Any, accepted: Any, active: Any) -> None:
@@ -84,32 +115,117 @@ def test_predicted_features_left_in_the_draft_cache(monkeypatch: pytest.MonkeyPa
         self.drafted = np.where(active, self.cached - 1, self.drafted)
 
     monkeypatch.setattr(State, "commit", planted)
-    assert not holds()
+    assert not holds(PAPER)
 
 
-def test_cfg_rows_that_drift_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    def planted(self: Any, ids: Any) -> Any:
-        return np.concatenate([ids, (ids + 1) % VOCAB])  # the unconditional row sees other tokens
+def test_the_number_that_rejected_draws_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the token after a rejection is drawn with the uniform that rejected the draft."""
 
-    monkeypatch.setattr(batch.Batch, "both", planted)
-    assert not holds(guided=True)
+    def change(arguments: dict[str, Any]) -> None:
+        u = arguments["u_resample"].copy()
+        count = arguments["u_accept"].shape[1]
+        u[:, :count] = arguments["u_accept"]
+        arguments["u_resample"] = u
+
+    plant_in_arguments(monkeypatch, verify, change)
+    assert not holds(PAPER)
 
 
-def test_q_filtered_unlike_p(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = ops.process_logits
+def shared_by_attempts(table: Floats) -> Floats:
+    return np.repeat(table[:, :, :1], table.shape[2], axis=2)
+
+
+def shared_by_purposes(one: int, other: int) -> Callable[[Floats], Floats]:
+    def numbers(table: Floats) -> Floats:
+        table = table.copy()
+        table[..., other] = table[..., one]
+        return table
+
+    return numbers
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param(shared_by_attempts, id="attempts"),
+        pytest.param(shared_by_purposes(DRAFT, ACCEPT), id="draft-accept"),
+        pytest.param(shared_by_purposes(DRAFT, RESAMPLE), id="draft-resample"),
+    ],
+)
+def test_a_position_that_uses_its_numbers_twice(numbers: Callable[[Floats], Floats]) -> None:
+    """Planted: after a rejection a position is drafted from the same uniforms again; or one serves two purposes."""
+    assert not holds(PAPER, numbers=numbers)
+
+
+def test_guidance_after_the_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: probabilities are mixed, not logits."""
 
     def planted(logits: Any, scale: Any, temperature: float, top_k: int, top_p: float) -> Any:
-        return real(logits, scale, 1.2 if logits.shape[1] == 1 else temperature, top_k, top_p)
+        probs = process_logits(logits, None, temperature, top_k, top_p)
+        pictures = len(probs) // 2
+        cond, uncond = probs[:pictures], probs[pictures:]
+        mixed = np.maximum(uncond + (cond - uncond) * scale[..., None], 1e-9)
+        return mixed / mixed.sum(-1, keepdims=True)
 
-    monkeypatch.setattr(batch, "process_logits", planted)
-    assert not holds()
+    plant(monkeypatch, process_logits, planted)
+    assert not holds(GUIDED)
 
 
-def test_an_acceptance_test_that_forgets_omega(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = ops.verify
+def test_a_scale_for_the_whole_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: guidance has the scale of the window's first position, where `cfg_interval` ends inside it."""
 
-    def planted(target: Any, draft: Any, tokens: Any, valid: Any, omegas: Any, *args: Any) -> Any:
-        return real(target, draft, tokens, valid, np.ones_like(omegas), *args)
+    def change(arguments: dict[str, Any]) -> None:
+        arguments["scale"] = np.repeat(arguments["scale"][:, :1], arguments["scale"].shape[1], axis=1)
 
-    monkeypatch.setattr(round, "verify", planted)
-    assert not holds()
+    plant_in_arguments(monkeypatch, process_logits, change)
+    assert not holds(GUIDED)
+
+
+class Drifting(FakeSession):
+    """The unconditional row is given a token of its own, as if each row of a pair were sampled by itself."""
+
+    def target(self, ids: Array, pos: Array) -> tuple[Array, Array]:
+        ids = ids.copy()
+        ids[self.pictures :, -1] = (ids[self.pictures :, -1] + 1) % self.dims.vocab
+        return super().target(ids, pos)
+
+
+def test_cfg_rows_that_drift_apart() -> None:
+    """Also where both rows have the same tables, so that only the contexts differ."""
+    assert not holds(GUIDED, session=Drifting)
+    t = GUIDED.tables
+    twins = replace(GUIDED, tables=Tables(t.target[0], t.draft[0]))
+    assert holds(twins)
+    assert not holds(twins, session=Drifting)
+
+
+@pytest.mark.parametrize("side", ["target", "draft"])
+@pytest.mark.parametrize("change", [{"top_k": 0}, {"temperature": 1.2}], ids=["top-k", "temperature"])
+def test_p_and_q_filtered_differently(side: str, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: one of the two is not cut to the likeliest codes, or has a temperature of its own."""
+    last = [""]
+
+    class Told(FakeSession):
+        def target(self, ids: Array, pos: Array) -> tuple[Array, Array]:
+            last[0] = "target"
+            return super().target(ids, pos)
+
+        def draft(self, ids: Array, features: Array, pos: Array) -> tuple[Array, Array]:
+            last[0] = "draft"
+            return super().draft(ids, features, pos)
+
+    plant_in_arguments(monkeypatch, process_logits, lambda a: a.update(change) if last[0] == side else None)
+    assert not holds(FILTERED, session=Told)
+
+
+def test_a_draw_that_can_land_on_a_code_without_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the first code whose cumulative weight reaches u, where it has to pass it; seen at u = 0."""
+
+    def planted(weights: Any, u: Any) -> Any:
+        cdf = np.cumsum(weights, axis=-1)
+        return (cdf < (u * cdf[..., -1])[..., None]).sum(-1)
+
+    world = World(Tables.random(3, 4, seed=3, zeros=True), Method((1.0, 1.0)), 3, 4)
+    assert holds(world)
+    plant(monkeypatch, sample, planted)
+    assert not holds(world)
