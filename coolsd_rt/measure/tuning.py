@@ -132,14 +132,21 @@ def families(length: int) -> list[Shape]:
 
 
 def compact(windows: Windows) -> Windows:
-    """The same windows over the codes that P or Q gives any weight: a filter like top-k leaves a few dozen of V."""
-    seen = (windows.target > 0) | (windows.draft > 0)
+    """The same windows over the codes that P or Q gives any weight: a filter like top-k leaves a few dozen of V.
+
+    What stands beyond the image's end is not looked at, and becomes uniform.
+    """
+    counts = np.arange(windows.length) < windows.valid[:, None]
+    seen = ((windows.target > 0) | (windows.draft > 0)) & counts[..., None]
     width = max(1, int(seen.sum(-1).max()))
     if width == seen.shape[-1]:
         return windows
     order = np.argsort(~seen, axis=-1, kind="stable")[..., :width]
     drafts = (order == windows.drafts[..., None]).argmax(-1)
-    target, draft = (np.take_along_axis(a, order, axis=-1) for a in (windows.target, windows.draft))
+    target, draft = (
+        np.where(counts[..., None], np.take_along_axis(a, order, axis=-1), 1.0 / width)
+        for a in (windows.target, windows.draft)
+    )
     return replace(windows, target=target, draft=draft, drafts=drafts)
 
 

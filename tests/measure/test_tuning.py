@@ -48,6 +48,18 @@ def test_codes_without_weight_change_nothing() -> None:
     assert a.kl == pytest.approx(b.kl, abs=1e-9)
 
 
+def test_what_lies_beyond_the_image_is_dropped() -> None:
+    """A recording fills up windows that the image's end cut short, with all codes alike."""
+    valid = np.where(np.arange(COUNT) % 7 == 0, 1, LENGTH)
+    beyond = np.arange(LENGTH) >= valid[:, None]
+    target, draft = (np.where(beyond[..., None], np.float32(0.1), a) for a in (WINDOWS.target, WINDOWS.draft))
+    ended = Windows(target, draft, np.where(beyond, 9, WINDOWS.drafts), valid)
+    small, law = compact(ended), Law(make_omegas("exponential", LENGTH, delta=1.4, floor=1.0))
+    assert small.target.shape[-1] == VOCAB
+    a, b = outlook(ended, law), outlook(small, law)
+    assert (a.accept_length, a.kl, a.tv_round) == pytest.approx((b.accept_length, b.kl, b.tv_round), abs=1e-9)
+
+
 @pytest.mark.parametrize(
     "budget", [Budget("kl", 0.01), Budget("tv", 0.05), Budget("accept_length", LOSSLESS.accept_length + 0.25)]
 )
