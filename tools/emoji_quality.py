@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coolsd_rt.errors import CoolsdError, UserError  # noqa: E402  (the path above makes the checkout importable)
-from coolsd_rt.runtime.round import generate  # noqa: E402
 from coolsd_rt.spec import with_overrides  # noqa: E402
 from coolsd_rt.store import open_engine  # noqa: E402
 from coolsd_rt.workflows import drawing, opening  # noqa: E402
@@ -52,8 +51,7 @@ def measure(
     jobs = [drawing.Job(j.index, j.prompt, seed + j.index, j.words, j.unknown) for j in jobs]
     pixels, parts = [], []
     for batch in drawing.batches(jobs, spec.engine.max_batch):
-        session = drawing.open_session(engine, batch, vocabulary, settings)
-        drawn = generate(session, settings.law, settings.sampling, [j.seed for j in batch])
+        drawn = drawing.draw(engine, batch, vocabulary, settings)
         pixels.append(engine.paint(drawn.codes))
         parts.append(drawn.statistics)
     whole = drawing.total(parts, settings.law.length)

@@ -32,7 +32,9 @@ VERBS = {
     "inspect": "Say what an engine is, and why it is stale, without loading it.",
     "validate": "Check a spec and the files it names.",
     "doctor": "Say what this machine can run, and what is missing.",
+    "bench": "Time every way of decoding, side by side: what pays.",
     "analyze": "Record P and Q of real rounds: what any schedule would do.",
+    "sweep": "Quality over accept length on a grid, with the Pareto front.",
     "tune": "Find the best schedule under a budget, on recorded rounds.",
     "schedule": "Print the relaxation of each draft position of a schedule.",
     "schema": "Write the spec's JSON Schema, for editors.",
@@ -48,6 +50,8 @@ EXTRAS = {
     "fontTools": "train",
     "scipy": "measure",
     "matplotlib": "measure",
+    "torchmetrics": "quality",
+    "transformers": "clip",
 }
 """Import name of an optional package to the extra that brings it."""
 

@@ -68,8 +68,13 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
     folder = open_engine(request.engine)
     spec = with_overrides(
         opening.spec_of(folder),
-        {"schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0,
-         "pacing.draft_confidence": 0.0},
+        {
+            "schedule.kind": "none",
+            "acceptance.rule": "ratio",
+            "resampler.kind": "optimal",
+            "pacing.confidence": 0.0,
+            "pacing.draft_confidence": 0.0,
+        },
     )
     verified = folder.verified()
     vocabulary = opening.load_vocabulary(verified)

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.model import Spec
+from coolsd_rt.spec.source import KEYS, Problem, Source, SourceError, parse
 from coolsd_rt.spec.source import Path as KeyPath
-from coolsd_rt.spec.source import Problem, Source, SourceError, parse
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def dotted(path: KeyPath) -> str:
@@ -59,7 +62,8 @@ class LoadedSpec:
             raise self.error("draft.length", f"at most the image's {tokens} tokens", str(self.spec.draft.length))
 
 
-def _as_error(path: Path, problem: Problem) -> UserError:
+def as_error(path: Path, problem: Problem) -> UserError:
+    """A problem of the file at `path` as what a user reads."""
     where = f"{path}:{problem.line}" if problem.line else str(path)
     what = f"{where}: {dotted(problem.path)}" if problem.path else where
     return UserError(what, expected=problem.expected, found=problem.found, fix=problem.fix)
@@ -108,6 +112,26 @@ def _find_files(spec: Spec, folder: Path, source: Source, must: bool) -> tuple[d
     return files, problems
 
 
+def read_model(path: Path, model: type[M], begins: str) -> tuple[M | None, Source, list[Problem]]:
+    """A YAML file as any closed model: the model (None if it is refused), where its keys stand, and what is wrong.
+
+    begins: the first keys, for who gives an empty file. Raises as `load_spec` where the file cannot be read at all.
+    """
+    try:
+        source = parse(_read(path), begins)
+    except SourceError as e:
+        raise SpecError([as_error(path, e.problem)]) from e
+    problems, found = list(source.problems), None
+    if isinstance(source.data, dict):
+        try:
+            found = model.model_validate(source.data)
+        except ValidationError as e:
+            problems += [replace(p, line=source.line(p.path)) for p in problems_of(e, source.data, model)]
+    else:
+        problems.append(Problem(1, (), f"a mapping with {begins}, ...", type(source.data).__name__))
+    return found, source, problems
+
+
 def load_spec(path: str | Path, *, check_files: bool = True) -> LoadedSpec:
     """Read and check a spec.
 
@@ -119,23 +143,11 @@ def load_spec(path: str | Path, *, check_files: bool = True) -> LoadedSpec:
         SpecError: every problem of its contents, in the order of their lines.
     """
     path = Path(path)
-    try:
-        source = parse(_read(path))
-    except SourceError as e:
-        raise SpecError([_as_error(path, e.problem)]) from e
-    problems = list(source.problems)
-    spec: Spec | None = None
-    if isinstance(source.data, dict):
-        try:
-            spec = Spec.model_validate(source.data)
-        except ValidationError as e:
-            problems += [replace(p, line=source.line(p.path)) for p in problems_of(e, source.data)]
-    else:
-        problems.append(Problem(1, (), "a mapping with version, name, target, ...", type(source.data).__name__))
+    spec, source, problems = read_model(path, Spec, KEYS)
     files: dict[str, Path] = {}
     if spec is not None:
         files, missing = _find_files(spec, path.parent, source, check_files)
         problems += missing
     if spec is None or problems:
-        raise SpecError([_as_error(path, p) for p in sorted(problems, key=lambda p: p.line)])
+        raise SpecError([as_error(path, p) for p in sorted(problems, key=lambda p: p.line)])
     return LoadedSpec(spec, path, path.parent, files, source.lines)

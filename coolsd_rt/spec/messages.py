@@ -1,6 +1,7 @@
 """Validation errors to sentences: expected this, found that, did you mean the other.
 
-Knows pydantic's error types and the spec's own schema. Does not know files or YAML.
+Knows pydantic's error types and the schema of the model that was validated (`Spec` unless another is named). Does not
+know files or YAML.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from coolsd_rt.spec.model import Spec
@@ -24,6 +25,9 @@ _TYPES = {
     "string_type": "a word",
     "finite_number": "a finite number",
     "tuple_type": "a list of numbers",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "string_pattern_mismatch": "lower-case letters, digits, - and _, at most 64, starting with a letter or digit",
@@ -36,28 +40,34 @@ _BOUNDS = {
 }
 
 
+Model = type[BaseModel]
+
+
 @cache
-def _schema() -> dict[str, Any]:
-    return Spec.model_json_schema()
+def _schema(model: Model) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
-def _section(node: dict[str, Any], data: Any) -> dict[str, Any]:
+def _section(model: Model, node: dict[str, Any], data: Any) -> dict[str, Any]:
     """Follow references, and a union by the data's own `kind`, to the schema of a plain section."""
+    if "anyOf" in node:  # a section that may be null, or left out
+        node = next((branch for branch in node["anyOf"] if "$ref" in branch), node)
     if "$ref" in node:
-        return _section(_schema()["$defs"][node["$ref"].rsplit("/", 1)[1]], data)
+        return _section(model, _schema(model)["$defs"][node["$ref"].rsplit("/", 1)[1]], data)
     if "discriminator" in node:
         kind = data.get(node["discriminator"]["propertyName"]) if isinstance(data, dict) else None
         ref = node["discriminator"]["mapping"].get(kind) if isinstance(kind, str) else None
-        return _section({"$ref": ref}, data) if ref else {}
+        return _section(model, {"$ref": ref}, data) if ref else {}
     return node
 
 
-def known_keys(path: Path, data: Any) -> list[str]:
+def known_keys(path: Path, data: Any, model: Model = Spec) -> list[str]:
     """Keys that the section at `path` may hold, given the data (which decides a union's branch)."""
-    node = _section(_schema(), data)
+    node = _section(model, _schema(model), data)
     for part in path:
         data = data.get(part) if isinstance(data, dict) else None
-        node = _section(node.get("properties", {}).get(part, {}), data)
+        named = node.get("additionalProperties") or {}  # a mapping of names that the user chooses
+        node = _section(model, node.get("properties", {}).get(part, named), data)
     return list(node.get("properties", {}))
 
 
@@ -73,31 +83,35 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _real_path(loc: Path) -> Path:
-    """Drop the tag that pydantic puts after a union's key: (schedule, uniform, delta) -> (schedule, delta)."""
-    return (loc[0], *loc[2:]) if loc[:1] and loc[0] in _tags() and len(loc) > 1 else loc
+def _real_path(loc: Path, model: Model) -> Path:
+    """Drop the tag that pydantic puts after a union's key: (schedule, uniform, delta) -> (schedule, delta).
+
+    And the mark it puts after a key that is itself refused.
+    """
+    loc = loc[:-1] if loc[-1:] == ("[key]",) else loc
+    return (loc[0], *loc[2:]) if loc[:1] and loc[0] in _tags(model) and len(loc) > 1 else loc
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r"'([^']*)'", text)
 
 
-def _sides(error: ErrorDetails, path: Path, data: Any) -> tuple[str, str, str]:
+def _sides(error: ErrorDetails, path: Path, data: Any, model: Model) -> tuple[str, str, str]:
     kind, value, ctx = error["type"], error.get("input"), error.get("ctx", {})
     if kind == "spec":
         return ctx["expected"], ctx["found"], ctx["fix"]
     if kind == "missing":
         return "a value", "nothing", "this key is required"
     if kind == "extra_forbidden":
-        known = known_keys(path[:-1], data)
+        known = known_keys(path[:-1], data, model)
         return f"one of {', '.join(known)}", "an unknown key", suggestion(path[-1], known)
     if kind == "literal_error":
         choices = _words(ctx["expected"])
         expected = (f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]) if choices else ctx["expected"]
         return expected, show(value), suggestion(value, choices)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tagged = _tags()[path[0]]
-        choices = _choices(str(path[0]))
+        tagged = _tags(model)[path[0]]
+        choices = _choices(str(path[0]), model)
         tag = value.get(tagged) if isinstance(value, dict) else value
         found = show(tag) if kind == "union_tag_invalid" else "nothing"
         return f"one of {', '.join(choices)}", found, suggestion(tag, choices)
@@ -107,36 +121,36 @@ def _sides(error: ErrorDetails, path: Path, data: Any) -> tuple[str, str, str]:
         return f"{number} {sign} {ctx[name]:g}", show(value), ""
     if kind == "too_short":
         return f"at least {ctx['min_length']} value", f"{ctx['actual_length']}", ""
-    if len(path) == 1 and path[0] in _tags() and value in _choices(str(path[0])):
-        return "a mapping", show(value), f"write {{{_tags()[path[0]]}: {value}}}"
+    if len(path) == 1 and path[0] in _tags(model) and value in _choices(str(path[0]), model):
+        return "a mapping", show(value), f"write {{{_tags(model)[path[0]]}: {value}}}"
     return _TYPES.get(kind, error["msg"]), show(value), ""
 
 
 @cache
-def _tags() -> dict[str | int, str]:
+def _tags(model: Model) -> dict[str | int, str]:
     """Sections that are unions, and the key that tells their branches apart."""
-    sections = _schema()["properties"].items()
+    sections = _schema(model)["properties"].items()
     return {name: node["discriminator"]["propertyName"] for name, node in sections if "discriminator" in node}
 
 
-def _choices(section: str) -> list[str]:
+def _choices(section: str, model: Model) -> list[str]:
     """A union's tags in the order of the models (the discriminator's own table is sorted)."""
-    names = [branch["$ref"].rsplit("/", 1)[1] for branch in _schema()["properties"][section]["oneOf"]]
-    return [_schema()["$defs"][name]["properties"][_tags()[section]]["const"] for name in names]
+    names = [branch["$ref"].rsplit("/", 1)[1] for branch in _schema(model)["properties"][section]["oneOf"]]
+    return [_schema(model)["$defs"][name]["properties"][_tags(model)[section]]["const"] for name in names]
 
 
-def problems_of(error: ValidationError, data: Any) -> list[Problem]:
+def problems_of(error: ValidationError, data: Any, model: Model = Spec) -> list[Problem]:
     """Every problem of a validation, without lines (0): the caller knows where the data came from."""
     out = []
     items = error.errors(include_url=False)
     for item in items:
-        path = _real_path(item["loc"])
+        path = _real_path(item["loc"], model)
         if item["type"] == "too_short" and any(
-            _real_path(other["loc"])[: len(path)] == path for other in items if other is not item
+            _real_path(other["loc"], model)[: len(path)] == path for other in items if other is not item
         ):
             continue  # items that were refused are not counted: that is said already
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            path = (*path, _tags()[path[0]])
-        expected, found, fix = _sides(item, path, data)
+            path = (*path, _tags(model)[path[0]])
+        expected, found, fix = _sides(item, path, data, model)
         out.append(Problem(0, path, expected, found, fix))
     return out

@@ -16,6 +16,8 @@ import yaml
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
+KEYS = "version, name, target"  # what a spec begins with
+
 Path = tuple[str | int, ...]
 
 
@@ -152,8 +154,8 @@ def _text(raw: bytes) -> str:
         raise SourceError(line, "UTF-8 text", f"byte 0x{raw[e.start]:02x}", "save the file as UTF-8") from e
 
 
-def parse(raw: bytes) -> Source:
-    """Bytes of a YAML file to data with lines.
+def parse(raw: bytes, begins: str = KEYS) -> Source:
+    """Bytes of a YAML file to data with lines. begins: its first keys, for who gives an empty file.
 
     Raises:
         SourceError: not UTF-8, not YAML, empty, an alias, a tag, too deep, too large.
@@ -174,7 +176,7 @@ def parse(raw: bytes) -> Source:
         if loader is not None:
             loader.dispose()
     if node is None:
-        raise SourceError(0, "a mapping with version, name, target, ...", "an empty file")
+        raise SourceError(0, f"a mapping with {begins}, ...", "an empty file")
     source = Source(None)
     source.data = _convert(node, (), source)
     return source

@@ -109,7 +109,10 @@ def test_every_key_is_described() -> None:
                 assert info.description or name in ("kind", "rule", "model"), f"{section.__name__}.{name}"
 
 
-@pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.yaml")), ids=lambda p: p.name)
+SPECS = sorted(set(PIPELINES.glob("*.yaml")) - set(PIPELINES.glob("*-sweep*")))
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.name)
 def test_shipped_specs_are_valid(path: Path) -> None:
     assert path.read_text().startswith("# yaml-language-server: $schema=spec.schema.json\n")
     assert load_spec(path, check_files=False).spec.name == path.stem

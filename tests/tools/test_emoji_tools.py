@@ -13,7 +13,7 @@ from coolsd_rt.models.conditions import UNCONDITIONAL, UNKNOWN
 from tools.emoji import data
 from tools.emoji.common import Ema, Log, learning_rate, release_weights
 from tools.emoji.loop import Training, optimizers, rate
-from tools.emoji.quality import retrieve, variants
+from tools.emoji.quality import references, retrieve
 from tools.emoji.train_draft import guided, losses
 from tools.emoji.train_target import GlyphOrder, drop_words
 
@@ -42,9 +42,8 @@ def test_jitter_leaves_white_white_and_stays_in_range() -> None:
 def test_a_glyph_that_may_not_be_flipped_is_not() -> None:
     assert not data.may_flip("leftwards hand")
     assert data.may_flip("red apple")
-    one = data.Glyphs(glyphs().rgba[:1], ("left thing",))
-    pixels, _ = variants(one)
-    assert len(pixels) == (2 * data.SHIFT + 1) ** 2
+    two = data.Glyphs(glyphs().rgba[:2], ("left thing", "red apple"))
+    assert references(two).flips.tolist() == [False, True]
 
 
 def test_retrieval_finds_each_glyph_and_notices_a_wrong_one() -> None:

@@ -1,6 +1,6 @@
 """How often a generated picture is recognisably its prompt's: nearest-glyph retrieval in pixel space.
 
-Knows pictures and glyphs. Does not know models.
+Knows glyphs. Does not know models, nor how a nearest picture is found (`coolsd_rt.measure.quality_retrieval`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from coolsd_rt.measure.quality_folder import References
+from coolsd_rt.measure.quality_retrieval import nearest
 
 from .data import SHIFT, Glyphs, may_flip, on_white
 
@@ -25,18 +28,11 @@ class Retrieval:
         return float(self.correct.mean())
 
 
-def variants(glyphs: Glyphs) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Every glyph under the training's shifts and flips: pixels [K, 64*64*3] in [0, 1] and the glyph's index [K]."""
-    clean = on_white(glyphs.rgba)
-    pictures, owners = [], []
-    steps = range(-SHIFT, SHIFT + 1)
-    for i, (picture, caption) in enumerate(zip(clean, glyphs.captions, strict=True)):
-        for base in (picture, picture[:, ::-1]) if may_flip(caption) else (picture,):
-            for dy in steps:
-                for dx in steps:
-                    pictures.append(np.roll(base, (dy, dx), (0, 1)).reshape(-1))
-                    owners.append(i)
-    return np.stack(pictures), np.array(owners)
+def references(glyphs: Glyphs) -> References:
+    """Every glyph on white, with the shifts and flips that training showed it under."""
+    pixels = (on_white(glyphs.rgba) * 255).round().astype(np.uint8)
+    flips = np.array([may_flip(caption) for caption in glyphs.captions])
+    return References(pixels, glyphs.captions, flips, SHIFT, digest="")
 
 
 def retrieve(pictures: npt.NDArray[np.uint8], prompts: list[str], glyphs: Glyphs) -> Retrieval:
@@ -44,9 +40,6 @@ def retrieve(pictures: npt.NDArray[np.uint8], prompts: list[str], glyphs: Glyphs
 
     pictures uint8 [N, 64, 64, 3], one prompt (a trained caption) each.
     """
-    references, owners = variants(glyphs)
-    x = pictures.reshape(len(pictures), -1).astype(np.float32) / 255
-    squares = (references**2).sum(1)
-    nearest = np.concatenate([owners[(squares - 2 * part @ references.T).argmin(1)] for part in np.array_split(x, 8)])
+    found = nearest(pictures, references(glyphs))
     own = np.array([glyphs.captions.index(p) for p in prompts])
-    return Retrieval(nearest, nearest == own)
+    return Retrieval(found, found == own)

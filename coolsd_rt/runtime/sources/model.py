@@ -50,7 +50,7 @@ class ModelSource:
         return xp.concat(tokens, axis=1), xp.concat(laws, axis=1)
 
     def _enter(self, active: Host, spared: int = 0) -> tuple[Array, Ints]:
-        """Decided tokens but the last `spared` into the cache: logits [R, S, V], how many of S are each picture's [M]."""
+        """Decided tokens but the last `spared` enter: logits [R, S, V], and how many of S are each picture's own."""
         batch, state = self._batch, self._batch.state
         fresh = state.committed - state.drafted - spared
         width = int(fresh[active].max())

@@ -1,0 +1,100 @@
+"""`coolsd-rt sweep ENGINE SPEC`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import MofNCompleteColumn, Progress, TaskID
+
+from coolsd_rt.cli.main import Interrupted
+from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
+
+if TYPE_CHECKING:  # needs matplotlib, which --help must not
+    from coolsd_rt.measure.sweep import Listener
+    from coolsd_rt.measure.sweep_results import PointResult, Results
+
+
+class _Screen:
+    """A bar in batches on a terminal, a line a point elsewhere. All of it on stderr."""
+
+    def __init__(self, bar: Progress, quiet: bool) -> None:
+        self._bar, self._quiet, self._task = bar, quiet, TaskID(0)
+        self.points = self.done = 0
+
+    def listener(self) -> Listener:
+        from coolsd_rt.measure.sweep import Listener
+
+        return Listener(lambda line: note(f"warning: {line}"), self._start, self._drawing, self._batch, self._point)
+
+    def _start(self, points: int, batches: int) -> None:
+        self.points = points
+        self._task = self._bar.add_task("", total=batches)
+
+    def _drawing(self, name: str) -> None:
+        self._bar.update(self._task, description=name)
+
+    def _batch(self) -> None:
+        self._bar.update(self._task, advance=1)
+
+    def _point(self, result: PointResult, was_there: bool) -> None:
+        self.done += 1
+        if self._bar.disable and not self._quiet:
+            figures = [f"accept length {result.mean_acceptance_length.value:.2f}"]
+            figures += [f"{name} {figure.value:.3g}" for name, figure in result.quality.items()]
+            done = " (was there)" if was_there else ""
+            note(f"point {self.done} of {self.points}: {result.name}: {', '.join(figures)}{done}")
+
+
+def _show(results: Results, out: Path) -> None:
+    measures = list(results.pareto)
+    rows = []
+    for p in results.points:
+        marks = ["lossless"] if p.lossless else []
+        marks += [f"{name} front" for name in measures if p.name in results.pareto[name]]
+        quality = [str(p.quality[name]) for name in measures]
+        speed = f"{p.speed.tokens_per_second:.0f}"
+        rows.append((p.name, str(p.mean_acceptance_length), *quality, speed, ", ".join(marks)))
+    columns = ("point", "accept length (95%)", *(f"{name} (95%)" for name in measures), "tokens/s", "")
+    show_table(columns, rows, title="front: no other point is better in both accept length and that figure")
+    say("tokens/s: drawn once, beside other work; no benchmark")
+    say(f"figures and plots: {out}")
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep; default: out/ and the file's name.")
+@click.option(
+    "--engine-spec", type=click.Path(path_type=Path), help="The engine's spec, if it has moved since the build."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@json_option
+def command(
+    engine: Path, spec: Path, out: Path | None, engine_spec: Path | None, threads: int | None, as_json: bool
+) -> None:
+    """Draw and measure every point of a grid of run-time values: quality over accept length, with the Pareto front.
+
+    SPEC is a sweep's YAML file. Interrupted or killed, the same command goes on: finished points are kept, and of the
+    one in work all batches but the last. The folder then holds results.json, pareto.png and .svg, and a sheet a point.
+
+    \b
+    Example:
+      python tools/emoji_references.py out/emoji-references
+      coolsd-rt sweep engines/emoji pipelines/emoji-sweep-rules.yaml
+    """
+    from coolsd_rt.measure.sweep import Request, sweep  # needs matplotlib
+
+    out = out or Path("out") / spec.stem
+    with progress(MofNCompleteColumn()) as bar:
+        screen = _Screen(bar, quiet=as_json)
+        try:
+            results = sweep(Request(engine, spec, out, engine_spec, threads), screen.listener())
+        except KeyboardInterrupt as e:
+            line = f"interrupted: {screen.done} of {screen.points} points are in {out}; the same command goes on"
+            raise Interrupted(line if screen.points else "interrupted") from e
+    if as_json:
+        print_json(results.model_dump(mode="json"))
+    else:
+        _show(results, out)
