@@ -25,10 +25,10 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.measure.analyze import spread_jobs
 from coolsd_rt.measure.machine import machine, usable_cores
 from coolsd_rt.measure.memory import peak_memory
-from coolsd_rt.measure.report import COLUMNS, EAGER, LOSSLESS, PLAIN, RELAXED, STRONGER, Table, markdown
+from coolsd_rt.measure.report import COLUMNS, DRAFTLESS, EAGER, LOSSLESS, PLAIN, RELAXED, STRONGER, Table, markdown
 from coolsd_rt.measure.timing import Way, take_turns
 from coolsd_rt.models.conditions import WordVocabulary
-from coolsd_rt.spec import LoadedSpec, Spec, with_overrides
+from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
@@ -51,13 +51,16 @@ def both_engines(folder: EngineFolder, loaded: LoadedSpec) -> dict[str, EngineFo
 
 
 def laws(spec: Spec) -> dict[str, Spec]:
-    """The speculating rows: the spec's schedule at each delta, or the paper's if the spec's has no delta."""
+    """The speculating rows: the spec's schedule at each delta, or the paper's if the spec's has no delta; and as many
+    drafts without a draft model."""
     spec = with_overrides(spec, {"acceptance.rule": "ratio"})
     kind = spec.schedule.kind if hasattr(spec.schedule, "delta") else "exponential"
+    relaxed = with_overrides(spec, {"schedule.kind": kind, "schedule.delta": 1.1})
     return {
         LOSSLESS: with_overrides(spec, {"schedule.kind": "none"}),
-        RELAXED: with_overrides(spec, {"schedule.kind": kind, "schedule.delta": 1.1}),
+        RELAXED: relaxed,
         STRONGER: with_overrides(spec, {"schedule.kind": kind, "schedule.delta": 2.0}),
+        DRAFTLESS: with_jacobi(relaxed, spec.draft.length),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from coolsd_rt.measure.timing import Timed
 
 EAGER, PLAIN, LOSSLESS, RELAXED = "eager PyTorch", "plain", "speculation, lossless", "COOL-SD, delta 1.1"
-STRONGER = "COOL-SD, delta 2"
+STRONGER, DRAFTLESS = "COOL-SD, delta 2", "COOL-SD, delta 1.1, Jacobi drafts"
 COLUMNS = ("engine", "decoding", "tokens/s (min-max)", "vs eager", "vs own plain", "accept length", "outside engine")
 
 
