@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from coolsd_rt.law.arrays import namespace
 
 Array = Any
 
@@ -27,7 +27,7 @@ def accepts(u: Array, p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -
 
 def overlap(p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array:
     """Q * f = min(Q, omega * P + c) [..., V]: the probability to draft x and keep it. Sums to the acceptance rate."""
-    return array_namespace(p, q).minimum(q, omega * p + borrowed)
+    return namespace(p, q).minimum(q, omega * p + borrowed)
 
 
 def acceptance(p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array:
@@ -35,7 +35,7 @@ def acceptance(p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array
 
     Where Q = 0 the token is never drafted; the limit is given: 1 where omega * P + c > 0, else 0.
     """
-    xp = array_namespace(p, q)
+    xp = namespace(p, q)
     drafted, most = q > 0, omega * p + borrowed
     ratio = most / xp.where(drafted, q, xp.ones_like(q))
     kept = xp.where(ratio < 1, ratio, xp.ones_like(ratio))

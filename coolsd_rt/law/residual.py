@@ -17,9 +17,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from array_api_compat import array_namespace
-
 from coolsd_rt.law.acceptance import overlap
+from coolsd_rt.law.arrays import namespace
 
 Array = Any
 Resampler = Literal["optimal", "waterfill", "residual", "lantern", "target"]
@@ -39,7 +38,7 @@ def residual(
     borrowed: c [..., V] of LANTERN. lenders: bool [..., V], the rejected token's (for the resampler lantern).
     A degenerate row (mass under 1e-6) has the weights of P. A NaN survives into the weights, where sampling finds it.
     """
-    xp = array_namespace(p, q)
+    xp = namespace(p, q)
     if kind == "target":
         return p, xp.zeros(p.shape[:-1], dtype=xp.bool, device=p.device)
     if kind in ("residual", "lantern"):
@@ -60,7 +59,7 @@ def water_level(p: Array, kept: Array) -> Array:
     The mass that a rejection has to place is poured where kept / P is lowest. With the j lowest ratios under water,
     kappa_j = (mass + their kept) / (their P); the level is the first that does not reach the next ratio. In float64.
     """
-    xp, dtype = array_namespace(p, kept), p.dtype
+    xp, dtype = namespace(p, kept), p.dtype
     p, kept = xp.astype(p, xp.float64), xp.astype(kept, xp.float64)
     ratio = xp.where(p > 0, kept / xp.where(p > 0, p, xp.ones_like(p)), xp.inf)
     order = xp.argsort(ratio, axis=-1)

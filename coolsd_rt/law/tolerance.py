@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.law.arrays import namespace
 
 Array = Any
 Kind = Literal["lantern", "lantern_pp"]
@@ -51,18 +51,18 @@ class Tolerance:
 
     def borrowed(self, p: Array, tokens: Array) -> Array:
         """c float64 [...] of `tokens` int64 [...] under P [..., V]."""
-        xp = array_namespace(p)
+        xp = namespace(p)
         own = xp.take_along_axis(p, tokens[..., None], axis=-1)
         return self._sum(xp, xp.take_along_axis(p, self.near[tokens], axis=-1), own)
 
     def everywhere(self, p: Array) -> Array:
         """c float64 [..., V] of every code under P [..., V]; takes V * k numbers a row."""
-        xp = array_namespace(p)
+        xp = namespace(p)
         return self._sum(xp, p[..., self.near], p[..., None])
 
     def lenders(self, p: Array, tokens: Array) -> Array:
         """bool [..., V]: the k neighbours of `tokens`, if the nearest lent at all. For LANTERN's own residual."""
-        xp = array_namespace(p)
+        xp = namespace(p)
         near = self.near[tokens]
         codes = xp.arange(p.shape[-1], dtype=near.dtype, device=near.device)
         among = xp.any(near[..., None] == codes, axis=-2)

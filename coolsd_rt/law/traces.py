@@ -111,7 +111,9 @@ def outlook(windows: Windows, law: Law) -> Outlook:
         # Where a code ends the drafting for certain, or the window ends, all that follows has the target's law: the
         # two joint laws are as far apart there as they will be. The other codes are followed along the drafts.
         ends = (kept == 0) | np.equal(windows.valid, i + 1)[:, None]
-        apart += live * 0.5 * (np.abs(weight[:, None] * seen - ratio[:, None] * p) * ends).sum(-1)
+        # Half of the distance is where the output has more, and there the weights are tame: those of the other half
+        # are large where Q is small and P is not.
+        apart += live * (np.maximum(weight[:, None] * seen - ratio[:, None] * p, 0) * ends).sum(-1)
         tv = windows.mean(reach * live * 0.5 * np.abs(out - p).sum(-1))
         share = 1 / reached if reached else 0.0
         figures.append((tv * share, reached, accepted * share))

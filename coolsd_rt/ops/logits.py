@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from coolsd_rt.law.arrays import namespace
 
 Array = Any
 
@@ -28,7 +28,7 @@ def process_logits(logits: Array, scale: Array | None, temperature: float, top_k
 
     A NaN spreads over its whole row; `sample` and `verify` refuse it. Source: LlamaGen's sampling order (models.md).
     """
-    xp = array_namespace(logits)
+    xp = namespace(logits)
     if logits.dtype not in (xp.float32, xp.float64):
         logits = xp.astype(logits, xp.float32)
     if scale is not None:

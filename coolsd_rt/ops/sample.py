@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.law.arrays import namespace
 
 Array = Any
 
@@ -27,7 +26,7 @@ def sample(weights: Array, u: Array) -> Array:
 
     Raises CoolsdError when a total is zero, infinite or NaN: the model gave no distribution.
     """
-    xp = array_namespace(weights)
+    xp = namespace(weights)
     cdf = xp.cumulative_sum(weights, axis=-1, dtype=xp.float64)
     total = cdf[..., -1]
     sound = (total > 0) & (total < xp.inf)
@@ -40,4 +39,4 @@ def sample(weights: Array, u: Array) -> Array:
         )
     u = xp.astype(u, xp.float64)
     reached = xp.where(u < _BELOW_ONE, u, _BELOW_ONE) * total
-    return xp.sum(xp.astype(cdf <= reached[..., None], xp.int64), axis=-1)
+    return xp.astype(xp.count_nonzero(cdf <= reached[..., None], axis=-1), xp.int64)

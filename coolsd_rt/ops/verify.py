@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
-
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law.acceptance import accepts
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.law.residual import Resampler, residual
 from coolsd_rt.law.tolerance import Tolerance
 from coolsd_rt.ops.sample import sample
@@ -53,7 +52,7 @@ def verify(
     Raises CoolsdError on NaN, or when a drafted token has Q = 0: it was not drawn from this Q.
     Source: arXiv 2601.09212, the relaxed round; steps 3 to 5 of method.md.
     """
-    xp = array_namespace(target)
+    xp = namespace(target)
     images, length = tokens.shape
     if length == 0:
         return Verdict(valid, sample(target[:, 0], u_resample[:, 0]), valid > 0)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import process_logits
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.sampling import Sampling
@@ -68,7 +68,7 @@ class Batch:
 
     def both(self, ids: Array) -> Array:
         """The same, for an array of the session's."""
-        return array_namespace(ids).concat([ids, ids], axis=0) if self.paired else ids
+        return namespace(ids).concat([ids, ids], axis=0) if self.paired else ids
 
     def scale(self, at: Ints) -> Array | None:
         """CFG scale of each image token, shaped as `at`; None without CFG."""

@@ -41,10 +41,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
 from coolsd_rt.runtime.batch import Array, Batch, Window, to_host
 from coolsd_rt.runtime.interface import Session
@@ -139,7 +139,7 @@ class Decoder:
         pictures = len(batch.rows)
         blank = np.zeros((pictures, width), np.int64)  # prefix positions are embedded from the prompt; ids are ignored
         logits, features = self._target(batch.rowwise(blank))
-        self._xp = array_namespace(logits)
+        self._xp = namespace(logits)
         self._prepare_law(logits.device)
         if self._source:
             self._source.prefill(features)

@@ -7,8 +7,8 @@ Source: EAGLE (arXiv 2401.15077). Legend as in `coolsd_rt.runtime.round`.
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 from coolsd_rt.runtime.batch import Array, Batch, Window
@@ -68,7 +68,7 @@ class EagleSource:
             tokens.append(sample(q, u[:, i : i + 1]))
             laws.append(q)
             batch.watch.lap("law")
-        xp = array_namespace(logits)
+        xp = namespace(logits)
         return xp.concat(tokens, axis=1), xp.concat(laws, axis=1)
 
     def seen(self, features: Array) -> None:

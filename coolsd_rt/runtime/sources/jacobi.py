@@ -17,9 +17,9 @@ maximal one. Legend as in `coolsd_rt.runtime.round`.
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from coolsd_rt.law.acceptance import accepts
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.law.residual import residual
 from coolsd_rt.ops import sample
 from coolsd_rt.runtime.batch import Array, Batch, Window
@@ -50,7 +50,7 @@ class JacobiSource:
         if self._moved is not None:
             stays = batch.put(index < self._end[:, None])
             at = batch.put(np.minimum(old, self._moved.shape[1] - 1))
-            tokens = array_namespace(q).where(stays, self._moved[rows, at], tokens)
+            tokens = namespace(q).where(stays, self._moved[rows, at], tokens)
         batch.watch.lap("law")
         return tokens, q
 
@@ -65,7 +65,7 @@ class JacobiSource:
     def _pass_on(self, p: Array, q: Array, drafts: Array, window: Window) -> Array:
         """Tokens [M, L'] of law P, coupled with `drafts` of law Q; the numbers are those that the verdict left."""
         batch, count = self._batch, drafts.shape[1]
-        xp = array_namespace(p)
+        xp = namespace(p)
         u = batch.put(window.uniforms[:, :count])
         own = drafts[..., None]
         of_p, of_q = (xp.take_along_axis(law, own, axis=-1)[..., 0] for law in (p, q))

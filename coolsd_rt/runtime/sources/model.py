@@ -8,8 +8,8 @@ step. Does not look at the target's features. Source: Leviathan et al., 2023. Le
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample
 from coolsd_rt.runtime.batch import Array, Batch, Window
 from coolsd_rt.runtime.randomness import DRAFT
@@ -46,7 +46,7 @@ class ModelSource:
             tokens.append(sample(q, u[:, i : i + 1]))
             laws.append(q)
             batch.watch.lap("law")
-        xp = array_namespace(logits)
+        xp = namespace(logits)
         return xp.concat(tokens, axis=1), xp.concat(laws, axis=1)
 
     def _enter(self, active: Host, spared: int = 0) -> tuple[Array, Ints]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.runtime.state import Host, Ints, State
 
 Array = Any  # of the session's namespace
@@ -34,7 +34,7 @@ class Unseen:
         if not most:
             self._features = features
             return
-        xp = array_namespace(features)
+        xp = namespace(features)
         rows, size, dim = features.shape
         whole = xp.zeros((rows, most + size, dim), dtype=features.dtype, device=features.device)
         had = min(most, self._features.shape[1])
