@@ -25,7 +25,18 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.measure.analyze import spread_jobs
 from coolsd_rt.measure.machine import machine, usable_cores
 from coolsd_rt.measure.memory import peak_memory
-from coolsd_rt.measure.report import COLUMNS, DRAFTLESS, EAGER, LOSSLESS, PLAIN, RELAXED, STRONGER, Table, markdown
+from coolsd_rt.measure.report import (
+    COLUMNS,
+    EAGER,
+    JACOBI,
+    JACOBI_LOSSLESS,
+    LOSSLESS,
+    PLAIN,
+    RELAXED,
+    STRONGER,
+    Table,
+    markdown,
+)
 from coolsd_rt.measure.timing import Way, take_turns
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
@@ -55,12 +66,14 @@ def laws(spec: Spec) -> dict[str, Spec]:
     drafts without a draft model."""
     spec = with_overrides(spec, {"acceptance.rule": "ratio"})
     kind = spec.schedule.kind if hasattr(spec.schedule, "delta") else "exponential"
+    lossless = with_overrides(spec, {"schedule.kind": "none"})
     relaxed = with_overrides(spec, {"schedule.kind": kind, "schedule.delta": 1.1})
     return {
-        LOSSLESS: with_overrides(spec, {"schedule.kind": "none"}),
+        LOSSLESS: lossless,
         RELAXED: relaxed,
         STRONGER: with_overrides(spec, {"schedule.kind": kind, "schedule.delta": 2.0}),
-        DRAFTLESS: with_jacobi(relaxed, spec.draft.length),
+        JACOBI_LOSSLESS: with_jacobi(lossless, spec.draft.length),
+        JACOBI: with_jacobi(relaxed, spec.draft.length),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coolsd_rt.measure import demo
-from coolsd_rt.measure.report import DRAFTLESS, LOSSLESS, RELAXED, STRONGER
+from coolsd_rt.measure.report import JACOBI, JACOBI_LOSSLESS, LOSSLESS, RELAXED, STRONGER
 from coolsd_rt.workflows import drawing
 from tests.workflows.test_drawing import spec
 
@@ -17,8 +17,8 @@ def test_rows_keep_the_specs_schedule_at_each_delta() -> None:
     mine = spec(schedule={"kind": "linear", "delta": 1.5, "floor": None})
     laws = {name: drawing.settings_of(s).law.omegas for name, s in demo.laws(mine).items()}
     assert laws[LOSSLESS] == (1.0, 1.0, 1.0)
-    assert laws[DRAFTLESS] == laws[RELAXED]
-    assert drawing.settings_of(demo.laws(mine)[DRAFTLESS]).source == "jacobi"
+    assert (laws[JACOBI_LOSSLESS], laws[JACOBI]) == (laws[LOSSLESS], laws[RELAXED])
+    assert drawing.settings_of(demo.laws(mine)[JACOBI]).source == "jacobi"
     assert sum(laws[RELAXED]) / 3 == pytest.approx(1.1)
     assert sum(laws[STRONGER]) / 3 == pytest.approx(2.0)
     assert laws[RELAXED][0] - laws[RELAXED][1] == pytest.approx(laws[RELAXED][1] - laws[RELAXED][2])
