@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from coolsd_rt.workflows import opening
 from tests.cli.conftest import Cli
@@ -78,6 +79,15 @@ def test_prompts_of_a_file_come_after_typed_ones(cli: Cli, engine: Path) -> None
         (["-p", "red apple", "--seed", "-1"], "seed"),
         (["-p", "red apple", "--threads", "0"], "threads"),
         (["-p", "red apple", "--prompts", "no.txt"], "no.txt"),
+        (["-p", "red apple", "--schedule", "custom"], "--values"),
+        (["-p", "red apple", "--schedule", "custom", "--values", "1,2"], "--values"),
+        (["-p", "red apple", "--schedule", "custom", "--values", "1,2,x"], "--values"),
+        (["-p", "red apple", "--schedule", "custom", "--values", "1,-2,1"], "--values"),
+        (["-p", "red apple", "--values", "1,2,1"], "--values"),
+        (["-p", "red apple", "--draft", "medusa"], "medusa"),
+        (["-p", "red apple", "--draft", "jacobi", "--plain"], "plain"),
+        (["-p", "red apple", "--draft", "jacobi", "--draft-length", "0"], "--draft-length"),
+        (["-p", "red apple", "--draft-confidence", "1.5"], "--draft-confidence"),
         (["-p", " "], "empty prompt"),
         ([], "-p"),
     ],
@@ -89,6 +99,23 @@ def test_the_users_mistakes_exit_with_2_and_one_line(cli: Cli, engine: Path, wor
     assert said in done.err
     assert done.out == ""
     assert not Path("out").exists()
+
+
+def test_every_omega_from_the_command_line(cli: Cli, engine: Path) -> None:
+    words = ["-p", "red apple", "--schedule", "custom", "--values", "1.5,1.2,1"]
+    document = cli("generate", engine, *words, "--json").json
+    with Image.open(document["images"][0]["path"]) as image:
+        law = json.loads(image.text["coolsd-rt"])["law"]  # type: ignore[attr-defined]
+    assert law["omegas"] == [1.5, 1.2, 1.0]
+    assert law["draft"] == "eagle"
+
+
+def test_jacobi_drafts_from_the_command_line(cli: Cli, engine: Path) -> None:
+    document = cli("generate", engine, "-p", "red apple", "--draft", "jacobi", "--draft-length", "4", "--json").json
+    with Image.open(document["images"][0]["path"]) as image:
+        law = json.loads(image.text["coolsd-rt"])["law"]  # type: ignore[attr-defined]
+    assert (law["draft"], law["draft_length"]) == ("jacobi", 4)
+    assert document["seconds_draft"] == 0
 
 
 def test_no_engine_is_the_users_mistake(cli: Cli, engine: Path) -> None:
