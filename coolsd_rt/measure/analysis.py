@@ -45,26 +45,54 @@ class Ambiguity:
         }
 
 
-def ambiguity(recording: Recording, grid: int) -> Ambiguity:
-    """grid: cells along a side of the picture. A position is judged if all drafts before it were accepted."""
-    windows, length = recording.windows, recording.windows.length
-    index = np.arange(length)
-    judged = (index <= recording.accepted[:, None]) & (index < windows.valid[:, None])
-    p, q = windows.target[judged].astype(np.float64), windows.draft[judged].astype(np.float64)
-    kept = (index < recording.accepted[:, None])[judged]
-    entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)
-    tv = 0.5 * np.abs(p - q).sum(-1)
-    position = np.broadcast_to(index, judged.shape)[judged]
-    row = ((recording.position[:, None] + index) // grid)[judged]
-    order = np.argsort(entropy, kind="stable")
-    bins = [
-        (float(entropy[part].mean()), float(tv[part].mean()), float(kept[part].mean()))
-        for part in np.array_split(order, min(BINS, len(order)))
-    ]
+@dataclass(frozen=True)
+class Judged:
+    """Every judged position of a recording, [k]: one is judged if all drafts before it were accepted.
+
+    entropy: of P, nats. top5: mass of P's five likeliest codes. tv: TV(P, Q). kept: whether its draft was accepted.
+    draft: its draft position, from 0. token: its place in the picture.
+    """
+
+    entropy: NDArray[np.float64]
+    top5: NDArray[np.float64]
+    tv: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+    draft: NDArray[np.int64]
+    token: NDArray[np.int64]
+
+    def by_entropy(self, bins: int) -> list[NDArray[np.int64]]:
+        """Positions from the least to the most ambiguous, as many in each of `bins`."""
+        order = np.argsort(self.entropy, kind="stable")
+        return list(np.array_split(order, max(1, min(bins, len(order)))))
+
+
+def judged(recording: Recording) -> Judged:
+    """The positions that a recording's own law judged."""
+    windows = recording.windows
+    index = np.arange(windows.length)
+    mask = (index <= recording.accepted[:, None]) & (index < windows.valid[:, None])
+    p, q = windows.target[mask].astype(np.float64), windows.draft[mask].astype(np.float64)
     top5 = np.partition(p, -5, axis=-1)[:, -5:].sum(-1) if p.shape[-1] > 5 else p.sum(-1)
+    return Judged(
+        entropy=-(p * np.log(np.maximum(p, 1e-300))).sum(-1),
+        top5=top5,
+        tv=0.5 * np.abs(p - q).sum(-1),
+        kept=(index < recording.accepted[:, None])[mask],
+        draft=np.broadcast_to(index, mask.shape)[mask],
+        token=(recording.position[:, None] + index)[mask],
+    )
+
+
+def ambiguity(recording: Recording, grid: int) -> Ambiguity:
+    """grid: cells along a side of the picture."""
+    at = judged(recording)
+    bins = [
+        (float(at.entropy[part].mean()), float(at.tv[part].mean()), float(at.kept[part].mean()))
+        for part in at.by_entropy(BINS)
+    ]
     return Ambiguity(
-        float(entropy.mean()), float(top5.mean()), float(tv.mean()), _means(tv, position, length),
-        _means(tv, row, grid), tuple(bins),
+        float(at.entropy.mean()), float(at.top5.mean()), float(at.tv.mean()),
+        _means(at.tv, at.draft, recording.windows.length), _means(at.tv, at.token // grid, grid), tuple(bins),
     )  # fmt: skip
 
 

@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import spread_jobs
+from coolsd_rt.measure.entry import enter
 from coolsd_rt.measure.machine import machine, usable_cores
 from coolsd_rt.measure.memory import peak_memory
 from coolsd_rt.measure.report import (
@@ -182,18 +183,8 @@ def command(
 
 
 def main() -> None:
-    """Entry point: a failure is one line and an exit code, as on the main command line."""
-    try:
-        command.main(standalone_mode=False)
-    except click.ClickException as e:
-        click.echo(f"error: {e.format_message()}", err=True)
-        sys.exit(2)
-    except CoolsdError as e:
-        click.echo(f"error: {e}", err=True)
-        sys.exit(e.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+    """Entry point."""
+    enter(command)
 
 
 if __name__ == "__main__":

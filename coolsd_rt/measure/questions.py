@@ -10,7 +10,6 @@ Knows recordings, laws and tuning. Plots are in `questions_plot`. Needs the extr
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +17,14 @@ from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import Windows, outlook
-from coolsd_rt.measure.analysis import ambiguity
+from coolsd_rt.measure.analysis import judged
 from coolsd_rt.measure.analyze import spread_jobs
 from coolsd_rt.measure.degraded import NoisyTarget
+from coolsd_rt.measure.entry import enter
 from coolsd_rt.measure.recording import Recording, record
 from coolsd_rt.measure.tuning import FREE, Budget, compact, tune
 from coolsd_rt.models.conditions import WordVocabulary
@@ -107,7 +106,7 @@ def by_distance(bench: Bench, noises: tuple[float, ...], length: int, budget: fl
     for noise in noises:
         recording = bench.record(length, NoisyTarget(bench.engine, noise), source="model")
         windows = compact(recording.windows)
-        row: dict[str, Any] = {"noise": noise, "tv": ambiguity(recording, bench_grid(bench)).tv, "laws": {}}
+        row: dict[str, Any] = {"noise": noise, "tv": float(judged(recording).tv.mean()), "laws": {}}
         for name, law in laws.items():
             o = outlook(windows, law)
             row["laws"][name] = {
@@ -121,28 +120,15 @@ def by_distance(bench: Bench, noises: tuple[float, ...], length: int, budget: fl
     return rows
 
 
-def bench_grid(bench: Bench) -> int:
-    """Cells along a side of the picture."""
-    return int(bench.engine.dims.tokens**0.5)
-
-
 def by_ambiguity(recording: Recording, bins: int = ENTROPY_BINS) -> list[dict[str, float]]:
     """Judged positions by the entropy of P, as many in each bin: rejected, and by how much Q is off there."""
-    w = recording.windows
-    index = np.arange(w.length)
-    judged = (index <= recording.accepted[:, None]) & (index < w.valid[:, None])
-    p, q = w.target[judged].astype(np.float64), w.draft[judged].astype(np.float64)
-    entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)
-    rejected = (index >= recording.accepted[:, None])[judged]
-    tv = 0.5 * np.abs(p - q).sum(-1)
-    top5 = np.sort(p, axis=-1)[:, -5:].sum(-1)
-    order: NDArray[np.int64] = np.argsort(entropy, kind="stable")
+    at = judged(recording)
     return [
         {
-            "entropy": float(entropy[part].mean()), "top5": float(top5[part].mean()),
-            "rejected": float(rejected[part].mean()), "tv": float(tv[part].mean()), "positions": len(part),
+            "entropy": float(at.entropy[part].mean()), "top5": float(at.top5[part].mean()),
+            "rejected": float(1 - at.kept[part].mean()), "tv": float(at.tv[part].mean()), "positions": len(part),
         }
-        for part in np.array_split(order, bins)
+        for part in at.by_entropy(bins)
     ]  # fmt: skip
 
 
@@ -190,18 +176,8 @@ def command(engine: Path, pictures: int, out: Path, spec_file: Path | None) -> N
 
 
 def main() -> None:
-    """Entry point: a failure is one line and an exit code."""
-    try:
-        command.main(standalone_mode=False)
-    except click.ClickException as e:
-        click.echo(f"error: {e.format_message()}", err=True)
-        sys.exit(2)
-    except CoolsdError as e:
-        click.echo(f"error: {e}", err=True)
-        sys.exit(e.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+    """Entry point."""
+    enter(command)
 
 
 if __name__ == "__main__":

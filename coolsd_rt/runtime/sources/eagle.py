@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from coolsd_rt.law.arrays import namespace
-from coolsd_rt.ops import sample
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 from coolsd_rt.runtime.batch import Array, Batch, Window
 from coolsd_rt.runtime.randomness import DRAFT
+from coolsd_rt.runtime.sources.chain import chain
 from coolsd_rt.runtime.sources.unseen import Unseen
 from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
 
@@ -41,12 +40,12 @@ class EagleSource:
         """The first step is ragged: as many rows as the last round decided tokens, padded to the longest. What the
         padding writes is overwritten before a mask shows it."""
         batch, session = self._batch, self._session
-        u = batch.put(window.uniforms[..., DRAFT])
         ids, features, pos, fresh = self._unseen.take(window.active)
         width = ids.shape[1]
         batch.watch.lap("other")
         if self._fused and batch.forced_mask(window.at[:, :count]) is None:
             s = batch.sampling
+            u = batch.put(window.uniforms[..., DRAFT])
             tokens, q = session.propose(
                 ids, features, pos, batch.rowwise(fresh), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
                 max(s.temperature, MIN_TEMPERATURE), s.top_k or session.dims.vocab,
@@ -54,22 +53,18 @@ class EagleSource:
             batch.watch.lap("draft")
             return tokens[:, :count], q[:, :count]
 
-        logits, features = session.draft(ids, features, pos)
+        logits, guessed = session.draft(ids, features, pos)
         if width > 1:
             last = batch.rowwise(fresh - 1)
-            logits, features = logits[batch.row_ids, last][:, None], features[batch.row_ids, last][:, None]
-        tokens, laws = [], []
-        for i in range(count):
-            if i > 0:  # on the head's own features, in cache rows that the next round overwrites
-                at = batch.rowwise(batch.state.cached + i - 1)
-                logits, features = session.draft(batch.both(tokens[-1]), features, at)
-            batch.watch.lap("draft")
-            q = batch.distribution(logits, window.scale, window.at, start=i)
-            tokens.append(sample(q, u[:, i : i + 1]))
-            laws.append(q)
-            batch.watch.lap("law")
-        xp = namespace(logits)
-        return xp.concat(tokens, axis=1), xp.concat(laws, axis=1)
+            logits, guessed = logits[batch.row_ids, last][:, None], guessed[batch.row_ids, last][:, None]
+
+        def step(i: int, token: Array) -> Array:
+            """On the head's own features, in cache rows that the next round overwrites."""
+            nonlocal guessed
+            logits, guessed = session.draft(token, guessed, batch.rowwise(batch.state.cached + i - 1))
+            return logits
+
+        return chain(batch, window, count, logits, step)
 
     def seen(self, features: Array) -> None:
         self._unseen.add(features)

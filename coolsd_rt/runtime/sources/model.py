@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from coolsd_rt.law.arrays import namespace
-from coolsd_rt.ops import sample
 from coolsd_rt.runtime.batch import Array, Batch, Window
-from coolsd_rt.runtime.randomness import DRAFT
+from coolsd_rt.runtime.sources.chain import chain
 from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
 
 
@@ -32,22 +30,15 @@ class ModelSource:
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
         """The first step is ragged, padded to the longest row; the mask hides what the padding writes."""
         batch = self._batch
-        u = batch.put(window.uniforms[..., DRAFT])
         logits, fresh = self._enter(window.active)
         logits = logits[batch.row_ids, batch.rowwise(fresh - 1)][:, None]
-        tokens: list[Array] = []
-        laws: list[Array] = []
-        for i in range(count):
-            if i > 0:
-                at = batch.rowwise(batch.state.committed + i - 1)
-                logits, _ = self._session.draft(batch.both(tokens[-1]), None, at)
-            batch.watch.lap("draft")
-            q = batch.distribution(logits, window.scale, window.at, start=i)
-            tokens.append(sample(q, u[:, i : i + 1]))
-            laws.append(q)
-            batch.watch.lap("law")
-        xp = namespace(logits)
-        return xp.concat(tokens, axis=1), xp.concat(laws, axis=1)
+
+        def step(i: int, token: Array) -> Array:
+            """On its own guesses, in cache rows that the next round overwrites."""
+            logits, _ = self._session.draft(token, None, batch.rowwise(batch.state.committed + i - 1))
+            return logits
+
+        return chain(batch, window, count, logits, step)
 
     def _enter(self, active: Host, spared: int = 0) -> tuple[Array, Ints]:
         """Decided tokens but the last `spared` enter: logits [R, S, V], and how many of S are each picture's own."""

@@ -1,0 +1,25 @@
+"""The entry point of a command that is run as a module: a failure is one line and an exit code, as on the main command
+line. Knows click."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from coolsd_rt.errors import CoolsdError
+
+
+def enter(command: click.Command) -> None:
+    """Run `command` on what was typed. Exit codes: 1 our failure, 2 the user's mistake, 130 interrupted."""
+    try:
+        command.main(standalone_mode=False)
+    except click.ClickException as e:
+        click.echo(f"error: {e.format_message()}", err=True)
+        sys.exit(2)
+    except CoolsdError as e:
+        click.echo(f"error: {e}", err=True)
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
