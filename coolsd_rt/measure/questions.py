@@ -36,7 +36,7 @@ from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
 
 LENGTHS = tuple(range(1, 9))
-NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0, 14.0)
+NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0)
 BUDGET = 0.02  # nats a token
 DELTA = 1.1
 ENTROPY_BINS = 12
