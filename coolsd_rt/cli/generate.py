@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from coolsd_rt.cli.options import numbers
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
@@ -33,16 +34,6 @@ _KEYS = {
     "top_p": "sampling.top_p",
 }
 """Options to the run-time keys of the spec that they replace. Their values are checked by the spec's own models."""
-
-
-def _numbers(context: click.Context, option: click.Parameter, text: str | None) -> list[float] | None:
-    """1.5,1.2,1 as numbers. What they may be is the spec's to say."""
-    if text is None:
-        return None
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError as e:
-        raise UserError("--values", expected="numbers with commas between, such as 1.5,1.2,1", found=text) from e
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -113,7 +104,7 @@ def _show(report: Report, out: Path) -> None:
 @click.option("--nu", type=float, help="Decay of the exponential and excess schedules.")
 @click.option("--beta", type=float, help="What the excess schedule's first omega has above 1.")
 @click.option("--floor", type=float, help="Least relaxation of any position; 0 is the schedule as it is.")
-@click.option("--values", metavar="W,W,...", callback=_numbers, help="Every omega of the schedule custom.")
+@click.option("--values", metavar="W,W,...", callback=numbers, help="Every omega of the schedule custom.")
 @click.option("--resampler", type=click.Choice(RESAMPLERS), help="Law after a rejection.")
 @click.option("--rule", type=click.Choice([r for r in RULES if r != "synthetic"]), help="When a draft token is kept.")
 @click.option("--bound", type=float, help="Most probability that a token may borrow (rule lantern).")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from coolsd_rt.cli.options import numbers
 from coolsd_rt.cli.output import json_option, print_json, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import SCHEDULES, make_omegas
@@ -20,14 +21,7 @@ _TAKES = {
 }
 _NEEDED = ("delta", "beta", "values")
 
-
-def _numbers(ctx: click.Context, param: click.Parameter, text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(word) for word in text.replace(",", " ").split()]
-    except ValueError as e:
-        raise UserError("--values", expected="numbers, as in 1.2,1.1,1", found=repr(text)) from e
+MOST = 65_536  # draft positions; more than any picture has tokens
 
 
 @click.command()
@@ -36,7 +30,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str | None) -> li
 @click.option("--delta", type=float, help="Mean of omega (exponential, linear, uniform).")
 @click.option("--nu", type=float, help="Decay per position (exponential, excess).  [default: 0.7]")
 @click.option("--beta", type=float, help="What the first omega has above 1 (excess).")
-@click.option("--values", callback=_numbers, metavar="A,B,…", help="The omegas themselves (custom).")
+@click.option("--values", callback=numbers, metavar="A,B,…", help="The omegas themselves (custom).")
 @click.option("--floor", type=float, help="Least omega; a spec's exponential and linear have 1 unless told.")
 @json_option
 def command(kind: str, length: int, floor: float | None, as_json: bool, **values: Any) -> None:
@@ -46,6 +40,8 @@ def command(kind: str, length: int, floor: float | None, as_json: bool, **values
     Example:
       coolsd-rt schedule --kind exponential --delta 1.1 --nu 0.7 --length 5
     """
+    if length > MOST:
+        raise UserError("--length", expected=f"at most {MOST}", found=str(length))
     given = {name: value for name, value in values.items() if value is not None}
     takes = _TAKES[kind]
     for name in given:

@@ -44,6 +44,7 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--kind", "none", "--delta", "1"], "found --delta"),
         ([], "expected --delta, found nothing"),
         (["--kind", "custom", "--values", "1,x"], "expected numbers"),
+        (["--delta", "1.1", "--length", "100000000"], "at most 65536"),
         (["--kind", "custom", "--values", "1,1"], "expected 5 values"),
         (["--delta", "-1"], "delta: expected a finite number, 0 or more, found -1"),
         (["--delta", "nan"], "delta"),
