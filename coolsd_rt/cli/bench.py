@@ -49,6 +49,8 @@ class _Screen:
 
 def _writer(html: Path | None, out: Path | None) -> Callable[[Report], None]:
     """What writes the files, checked before any work: the folders, and what the page is drawn with."""
+    if html is not None and html == out:
+        raise UserError("--html and --out", expected="two files", found=f"{html} twice")
     for option, path in (("--html", html), ("--out", out)):
         if path is not None:
             check_folder(path.parent)

@@ -32,6 +32,8 @@ _PURPOSE = {
     "fontTools": "to train the demo",
     "scipy": "to tune",
     "matplotlib": "to plot",
+    "torchmetrics": "to measure the pictures of a sweep",
+    "transformers": "for the CLIP score of a sweep",
 }
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
 

@@ -8,7 +8,6 @@ for a failure too; the line for a person goes to stderr either way.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import errno
 import importlib
@@ -130,9 +129,11 @@ def _explain(error: BaseException) -> CoolsdError:
         return CoolsdError("out of memory", fix="draw fewer images at once, or use a smaller model")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" ({error.filename})" if error.filename else ""
-        return CoolsdError(f"no space left on the disk{where}", fix="free some space, or choose another with --out DIR")
+        return CoolsdError(f"no space left on the disk{where}", fix="free some space, or choose another disk")
     if isinstance(error, OSError) and error.filename:
-        return CoolsdError(f"{error.filename}: {error.strerror}")
+        return CoolsdError(
+            str(error.filename), expected="a place that can be read and written", found=f"{error.strerror}"
+        )
     text = " ".join(str(error).split())
     return CoolsdError(f"unexpected {type(error).__name__}: {text}"[:500], fix=f"set {TRACEBACK}=1 for the traceback")
 
@@ -171,8 +172,12 @@ def run(args: Sequence[str]) -> int:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         error = _explain(e)
-        with contextlib.suppress(BrokenPipeError):
+        try:
             _report(error, wants_json(args))
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:  # stdout itself is what failed: nobody reads there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return error.exit_code
 
 

@@ -12,6 +12,6 @@ def numbers(context: click.Context, option: click.Parameter, text: str | None) -
     if text is None:
         return None
     try:
-        return [float(word) for word in text.replace(",", " ").split()]
+        return [float(word) for word in text.split(",")]
     except ValueError as e:
         raise UserError(option.opts[0], expected="numbers, as in 1.2,1.1,1", found=repr(text)) from e

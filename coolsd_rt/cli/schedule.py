@@ -26,23 +26,25 @@ MOST = 65_536  # draft positions; more than any picture has tokens
 
 @click.command()
 @click.option("--kind", type=click.Choice(SCHEDULES), default="exponential", show_default=True, help="Family.")
-@click.option("--length", type=int, default=5, show_default=True, help="Draft positions.")
+@click.option("--length", type=int, help="Draft positions.  [default: 5, or as many as --values]")
 @click.option("--delta", type=float, help="Mean of omega (exponential, linear, uniform).")
 @click.option("--nu", type=float, help="Decay per position (exponential, excess).  [default: 0.7]")
 @click.option("--beta", type=float, help="What the first omega has above 1 (excess).")
 @click.option("--values", callback=numbers, metavar="A,B,…", help="The omegas themselves (custom).")
 @click.option("--floor", type=float, help="Least omega; a spec's exponential and linear have 1 unless told.")
 @json_option
-def command(kind: str, length: int, floor: float | None, as_json: bool, **values: Any) -> None:
+def command(kind: str, length: int | None, floor: float | None, as_json: bool, **values: Any) -> None:
     """Print omega, the relaxation of each draft position, of a schedule.
 
     \b
     Example:
       coolsd-rt schedule --kind exponential --delta 1.1 --nu 0.7 --length 5
     """
-    if length > MOST:
-        raise UserError("--length", expected=f"at most {MOST}", found=str(length))
     given = {name: value for name, value in values.items() if value is not None}
+    if length is None:
+        length = len(given.get("values", ())) or 5
+    if not 1 <= length <= MOST:
+        raise UserError("--length", expected=f"from 1 to {MOST}", found=str(length))
     takes = _TAKES[kind]
     for name in given:
         if name not in takes:

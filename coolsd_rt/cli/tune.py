@@ -47,6 +47,7 @@ def command(
     """Find the best schedule under a budget: every omega its own, against the families, on recorded rounds.
 
     Half of the rounds are fitted on; the table is of the other half, every schedule brought to the same budget there.
+    All figures are of whole drafts in every round: pacing, where the spec has it, makes rounds shorter.
 
     \b
     Example:

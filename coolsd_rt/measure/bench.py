@@ -208,6 +208,8 @@ def _even(entry: Timed, step: float | None, windows: dict[int, float]) -> BreakE
     whole = _round_seconds(entry, length)
     if not length or step is None or whole is None:
         return None
+    if entry.way.settings.sampling.draft_confidence:
+        return None  # what is judged is what the draft was sure of: no account of the drafts that were cut
     total = entry.statistics
     tokens = tokens_by_length(total.accepts.tolist(), total.attempts.tolist())
     return break_even(tokens, step, whole, {n: windows[n] for n in range(1, length + 2)})

@@ -36,7 +36,8 @@ def tune_engine(
     Raises UserError: a budget that cannot be met, a spec that would land in another folder than its weights, a plot of
     an unknown kind; before anything is drawn where that is possible.
     """
-    loaded = None
+    loaded, budget = None, Budget(cast(Figure, figure), value)
+    budget.check()
     if write is not None:
         loaded = opening.find_spec(open_engine(request.engine), request.spec_file)
         if write.parent.resolve() != loaded.path.parent.resolve():
@@ -46,7 +47,7 @@ def tune_engine(
         raise UserError("--plot", expected=" or ".join(_PLOTS), found=plot.name)
     recording, _ = recorded(request, on_batch)
     kind = cast(Resampler, resampler)
-    tuned = tune(recording.windows, Budget(cast(Figure, figure), value), kind)
+    tuned = tune(recording.windows, budget, kind)
     if write is not None and loaded is not None:
         write_spec(loaded, tuned, kind, write)
     if plot is not None:
@@ -64,7 +65,7 @@ def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Pat
     data["acceptance"] = {"rule": "ratio"}
     Spec.model_validate(data)
     budget = json.dumps(tuned.as_dict()["budget"])
-    head = f"# {loaded.path.name} with the schedule that `coolsd-rt tune` found for {budget}.\n"
+    head = f"# {loaded.path.name} with the schedule that `coolsd-rt tune` found for {budget}, drafts in every round.\n"
     with disk_errors(path):
         write_atomic(path, (head + yaml.safe_dump(data, sort_keys=False)).encode())
     load_spec(path)

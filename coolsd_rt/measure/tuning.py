@@ -44,6 +44,11 @@ class Budget:
         """What is to be large: the accept length, or, if that is held, minus the KL per token."""
         return -found.kl_per_token if self.figure == "accept_length" else found.accept_length
 
+    def check(self) -> None:
+        """Raise UserError if no schedule can have such a budget."""
+        if not (math.isfinite(self.value) and self.value >= 0):
+            raise UserError("the budget", expected="a finite number, 0 or more", found=str(self.value))
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -182,8 +187,7 @@ def tune(windows: Windows, budget: Budget, resampler: Resampler = "optimal") -> 
 
 def _reachable(windows: Windows, budget: Budget, resampler: Resampler) -> None:
     """Raise UserError if even no relaxation, or all of it, does not meet the budget."""
-    if not (math.isfinite(budget.value) and budget.value >= 0):
-        raise UserError("the budget", expected="a finite number, 0 or more", found=str(budget.value))
+    budget.check()
     if budget.figure != "accept_length":
         return
     low, high = (outlook(windows, Law((w,) * windows.length, resampler)).accept_length for w in (1.0, _MOST))

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,19 @@ from coolsd_rt import __version__
 from coolsd_rt.cli.main import VERBS, wants_json
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from tests.cli.conftest import Cli, Verb
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["schedule", "--delta", "1.1", "--json"], ["schedule", "--delta", "-1", "--json"]])
+def test_a_full_stdout_is_one_line(words: list[str]) -> None:
+    with FULL.open("w") as full:
+        command = [sys.executable, "-m", "coolsd_rt.cli", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
 
 
 def fail(error: BaseException) -> None:
@@ -29,9 +43,9 @@ FAILURES: dict[str, tuple[BaseException, int, str]] = {
     "module": (ModuleNotFoundError("No module named 'onnxruntime.capi'", name="onnxruntime.capi"), 2, "error: this command needs the package onnxruntime: expected it installed, found nothing of that name; run: pip install 'coolsd-rt[cpu]'"),
     "unknown module": (ModuleNotFoundError("No module named 'x'", name="x"), 1, "error: unexpected ModuleNotFoundError: No module named 'x'; set COOLSD_TRACEBACK=1 for the traceback"),
     "memory": (MemoryError(), 1, "error: out of memory; draw fewer images at once, or use a smaller model"),
-    "disk": (OSError(errno.ENOSPC, "No space left on device", "a.png"), 1, "error: no space left on the disk (a.png); free some space, or choose another with --out DIR"),
-    "quota": (OSError(errno.EDQUOT, "quota"), 1, "error: no space left on the disk; free some space, or choose another with --out DIR"),
-    "file": (PermissionError(errno.EACCES, "Permission denied", "a.png"), 1, "error: a.png: Permission denied"),
+    "disk": (OSError(errno.ENOSPC, "No space left on device", "a.png"), 1, "error: no space left on the disk (a.png); free some space, or choose another disk"),
+    "quota": (OSError(errno.EDQUOT, "quota"), 1, "error: no space left on the disk; free some space, or choose another disk"),
+    "file": (PermissionError(errno.EACCES, "Permission denied", "a.png"), 1, "error: a.png: expected a place that can be read and written, found Permission denied"),
     "bug": (ZeroDivisionError("division\nby zero"), 1, "error: unexpected ZeroDivisionError: division by zero; set COOLSD_TRACEBACK=1 for the traceback"),
     "ctrl-c": (KeyboardInterrupt(), 130, "interrupted"),
 }  # fmt: skip

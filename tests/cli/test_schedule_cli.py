@@ -24,6 +24,7 @@ def test_each_family_and_the_floor(capsys: pytest.CaptureFixture[str]) -> None:
         (["excess", "--beta", "0.5", "--nu", "0.2"], make_omegas("excess", 5, beta=0.5, nu=0.2)),
         (["linear", "--delta", "1.5", "--floor", "1"], make_omegas("linear", 5, delta=1.5, floor=1.0)),
         (["custom", "--values", "1.2,1.1, 1,1,1"], (1.2, 1.1, 1.0, 1.0, 1.0)),
+        (["custom", "--values", "3,2"], (3.0, 2.0)),
         (["none"], (1.0,) * 5),
     ):
         assert run(["schedule", "--json", "--kind", *words]) == 0
@@ -44,11 +45,13 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--kind", "none", "--delta", "1"], "found --delta"),
         ([], "expected --delta, found nothing"),
         (["--kind", "custom", "--values", "1,x"], "expected numbers"),
-        (["--delta", "1.1", "--length", "100000000"], "at most 65536"),
-        (["--kind", "custom", "--values", "1,1"], "expected 5 values"),
+        (["--delta", "1.1", "--length", "100000000"], "from 1 to 65536"),
+        (["--delta", "1.1", "--length", "0"], "from 1 to 65536"),
+        (["--kind", "custom", "--values", "1,,2"], "expected numbers"),
+        (["--kind", "custom", "--values", "1,1", "--length", "5"], "expected 5 values"),
         (["--delta", "-1"], "delta: expected a finite number, 0 or more, found -1"),
         (["--delta", "nan"], "delta"),
-        (["--delta", "1", "--length", "-1"], "draft length"),
+        (["--delta", "1", "--length", "-1"], "from 1 to 65536"),
         (["--kind", "cosine"], "cosine"),
     ],
 )

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from coolsd_rt.cli.doctor import _PURPOSE
+from coolsd_rt.cli.main import EXTRAS
 from coolsd_rt.cli.output import print_json, show_table
 from coolsd_rt.contract import CONTRACT_VERSION
 from coolsd_rt.models.conditions import WordVocabulary
@@ -217,6 +219,10 @@ def test_inspect_nothing(cli: Cli, tmp_path: Path) -> None:
     result = cli("inspect", tmp_path / "none")
     assert result.code == 2
     assert "expected an engine" in result.err
+
+
+def test_doctor_knows_what_every_extra_is_for() -> None:
+    assert set(_PURPOSE) == set(EXTRAS)
 
 
 def test_doctor(cli: Cli, tmp_path: Path) -> None:
