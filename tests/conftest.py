@@ -5,6 +5,7 @@ torch is imported when a fixture is used: tests of the base install run without 
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from hypothesis import settings
 
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from coolsd_rt.backends.torch_eager import TorchEngine
