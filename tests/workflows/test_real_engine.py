@@ -151,12 +151,12 @@ def test_the_benchmark_measures_both_engines_beside_eager(
     document = json.loads((tmp_path / "f.json").read_text())
     rows = [(w["group"], w["name"]) for w in document["ways"]]
     assert rows[0] == (EAGER, PLAIN)
-    assert [g for g, _ in rows[1:]] == ["fp32"] * 4 + ["int8"] * 4
+    assert [g for g, _ in rows[1:]] == ["fp32"] * 6 + ["int8"] * 6
     assert all(len(w["seconds"]) == 2 for w in document["ways"])
     assert document["ways"][0]["versus_eager"] == 1.0
     assert set(document["memory"]) == {"fp32", "int8"}
     assert all(20e6 < peak < 400e6 for peak in document["memory"].values())
     assert "vs own plain" in out
     assert out.count("slower than plain") == len(document["losing"])
-    assert (tmp_path / "f.md").read_text().count("\n| ") >= 9 + len(document["goals"])
+    assert (tmp_path / "f.md").read_text().count("\n| ") >= 13 + len(document["goals"])
     assert open_engine(engines / "tiny").manifest.build_view["engine"]["precision"] == "fp32"
