@@ -19,6 +19,12 @@ from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
 
+LOSSLESS: dict[str, Any] = {
+    "schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0,
+    "pacing.draft_confidence": 0.0,
+}  # fmt: skip
+"""Run-time values of a recording: rounds start where the target's own pictures go, and each has all its drafts."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -66,16 +72,7 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
     if request.pictures < 1:
         raise UserError("pictures", expected="1 or more", found=str(request.pictures))
     folder = open_engine(request.engine)
-    spec = with_overrides(
-        opening.spec_of(folder),
-        {
-            "schedule.kind": "none",
-            "acceptance.rule": "ratio",
-            "resampler.kind": "optimal",
-            "pacing.confidence": 0.0,
-            "pacing.draft_confidence": 0.0,
-        },
-    )
+    spec = with_overrides(opening.spec_of(folder), LOSSLESS)
     verified = folder.verified()
     vocabulary = opening.load_vocabulary(verified)
     texts: Sequence[str] = request.prompts

@@ -22,7 +22,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import Windows, outlook
 from coolsd_rt.measure.analysis import judged
-from coolsd_rt.measure.analyze import spread_jobs
+from coolsd_rt.measure.analyze import LOSSLESS, spread_jobs
 from coolsd_rt.measure.degraded import NoisyTarget
 from coolsd_rt.measure.entry import enter
 from coolsd_rt.measure.recording import Recording, record
@@ -40,8 +40,6 @@ NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0)
 BUDGET = 0.02  # nats a token
 DELTA = 1.1
 ENTROPY_BINS = 12
-_LOSSLESS = {"schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal"}
-_UNPACED = {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Bench:
     def record(self, length: int, engine: Engine | None = None, **settings: Any) -> Recording:
         """Lossless rounds at a draft length; `engine` and `settings` in the place of the bench's own."""
         draft = self.spec.draft.model_copy(update={"length": length})
-        spec = with_overrides(self.spec.model_copy(update={"draft": draft}), _LOSSLESS | _UNPACED)
+        spec = with_overrides(self.spec.model_copy(update={"draft": draft}), LOSSLESS)
         used: Settings = replace(drawing.settings_of(spec), **settings)
         return record(engine or self.engine, self.batches, self.vocabulary, used, None, {})
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 
 from coolsd_rt.cli.main import run
 from coolsd_rt.cli.output import json_option
+from coolsd_rt.workflows import opening
+from tests.workflows.conftest import build_fake
+from tests.workflows.fakes import FakeEngine
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,12 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Verb:
         monkeypatch.setitem(sys.modules, "coolsd_rt.cli.build", module)
 
     return install
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """engines/fake in the working folder; its graphs are the fake's, and it has no neighbours of its codes."""
+    monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
+    monkeypatch.chdir(tmp_path)
+    build_fake(tmp_path)
+    return Path("engines/fake")

@@ -11,17 +11,7 @@ import pytest
 
 from coolsd_rt.workflows import opening
 from tests.cli.conftest import Cli
-from tests.workflows.conftest import build_fake
 from tests.workflows.fakes import FakeEngine
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """engines/fake in the working folder, which has no neighbours of its codes."""
-    monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
-    monkeypatch.chdir(tmp_path)
-    build_fake(tmp_path)
-    return Path("engines/fake")
 
 
 def test_tables_and_verdicts_on_stdout_and_turns_on_stderr(cli: Cli, engine: Path) -> None:

@@ -12,17 +12,7 @@ from PIL import Image
 
 from coolsd_rt.workflows import opening
 from tests.cli.conftest import Cli
-from tests.workflows.conftest import build_fake
 from tests.workflows.fakes import DIMS, FakeEngine
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """engines/fake in the working folder; its graphs are the fake's."""
-    monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
-    monkeypatch.chdir(tmp_path)
-    build_fake(tmp_path)
-    return Path("engines/fake")
 
 
 def test_a_table_on_stdout_and_files_in_out(cli: Cli, engine: Path) -> None:
