@@ -8,7 +8,11 @@ L draft length.
 
 One graph serves prefill, decoding and verification: they differ in S alone. A position p < W is a prefix position
 and takes its embedding from `prefix[:, p]` (its id is ignored); a position p >= W is image token p - W and takes its
-embedding from `ids`. The logits at position W - 1 predict image token 0.
+embedding from `ids`. The logits at position W - 1 predict image token 0. Where prompts differ in length (`padded`),
+prefixes stand at the right, and `start` is each row's first position: what lies before it is never seen, and a model
+with one-dimensional RoPE counts from there.
+
+Logits are float32 whatever the graph computes in; features, prefix and caches are of the graph's own type.
 
 The draft is an EAGLE head. Its row t pairs the target's feature at position t with the token at position t + 1 and
 its logits predict the token at position t + 2. So `ids[:, s]` of a draft step is the token at position
@@ -23,8 +27,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-CONTRACT_VERSION = 2
-DType = Literal["int64", "float32", "uint8"]
+CONTRACT_VERSION = 3
+Floating = Literal["float32", "float16", "bfloat16"]
+DType = Literal["int64", "float32", "float16", "bfloat16", "uint8"]
 DraftKind = Literal["eagle", "model", "none"]
 
 
@@ -52,6 +57,8 @@ class ModelDims:
     draft_heads: int
     draft_head_dim: int
     draft_dim: int = 0  # width of a draft model of its own; 0 is a head on the target's features, or none
+    padded: int = 0  # 1: prefixes of different lengths, padded on the left
+    condition_dim: int = 0  # width of a text encoder's features, which the condition graph reads; 0: it reads ids
 
     @property
     def draft_kind(self) -> DraftKind:
@@ -75,8 +82,8 @@ def cache_names(layers: int) -> list[tuple[str, str]]:
     return [(f"{kind}_{i}", f"{kind}_{i}_out") for i in range(layers) for kind in ("k", "v")]
 
 
-def _caches(layers: int, heads: int, head_dim: int, out: bool) -> list[TensorSpec]:
-    return [TensorSpec(n[out], "float32", ("R", heads, "T", head_dim)) for n in cache_names(layers)]
+def _caches(layers: int, heads: int, head_dim: int, dtype: Floating, out: bool) -> list[TensorSpec]:
+    return [TensorSpec(n[out], dtype, ("R", heads, "T", head_dim)) for n in cache_names(layers)]
 
 
 @dataclass(frozen=True)
@@ -87,49 +94,40 @@ class GraphContract:
     outputs: tuple[TensorSpec, ...]
 
 
-def target_contract(d: ModelDims) -> GraphContract:
+def target_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
     """target.onnx: one step of the target over S positions of every row, KV updated in place."""
-    return _decoder(d, d.dim, (d.layers, d.heads, d.head_dim))
+    return _decoder(d, d.dim, (d.layers, d.heads, d.head_dim), dtype)
 
 
-def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int]) -> GraphContract:
+def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int], dtype: Floating) -> GraphContract:
     """A model of width `dim` with (layers, heads, head dim), stepped over S positions of every row."""
     return GraphContract(
         (
             TensorSpec("ids", "int64", ("R", "S")),
             TensorSpec("pos", "int64", ("R",)),
-            TensorSpec("prefix", "float32", ("R", d.prefix, dim)),
-            *_caches(*cache, False),
+            TensorSpec("prefix", dtype, ("R", d.prefix, dim)),
+            *_caches(*cache, dtype, False),
+            *([TensorSpec("start", "int64", ("R",))] if d.padded else []),
         ),
         (
             TensorSpec("logits", "float32", ("R", "S", d.vocab)),
-            TensorSpec("features", "float32", ("R", "S", dim)),
-            *_caches(*cache, True),
+            TensorSpec("features", dtype, ("R", "S", dim)),
+            *_caches(*cache, dtype, True),
         ),
     )
 
 
-def draft_contract(d: ModelDims) -> GraphContract:
+def draft_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
     """draft.onnx: one step of the EAGLE head; features in are the target's (or its own), features out its guess.
 
     Or one step of a draft model of its own, by the target's contract with its own sizes.
     """
+    cache = (d.draft_layers, d.draft_heads, d.draft_head_dim)
     if d.draft_kind == "model":
-        return _decoder(d, d.draft_dim, (d.draft_layers, d.draft_heads, d.draft_head_dim))
-    return GraphContract(
-        (
-            TensorSpec("ids", "int64", ("R", "S")),
-            TensorSpec("features_in", "float32", ("R", "S", d.dim)),
-            TensorSpec("pos", "int64", ("R",)),
-            TensorSpec("prefix", "float32", ("R", d.prefix, d.dim)),
-            *_caches(d.draft_layers, d.draft_heads, d.draft_head_dim, False),
-        ),
-        (
-            TensorSpec("logits", "float32", ("R", "S", d.vocab)),
-            TensorSpec("features", "float32", ("R", "S", d.dim)),
-            *_caches(d.draft_layers, d.draft_heads, d.draft_head_dim, True),
-        ),
-    )
+        return _decoder(d, d.draft_dim, cache, dtype)
+    base = _decoder(d, d.dim, cache, dtype)
+    features = TensorSpec("features_in", dtype, ("R", "S", d.dim))
+    return GraphContract((base.inputs[0], features, *base.inputs[1:]), base.outputs)
 
 
 def propose_contract(d: ModelDims, length: int) -> GraphContract:
@@ -159,12 +157,13 @@ def propose_contract(d: ModelDims, length: int) -> GraphContract:
     )
 
 
-def condition_contract(d: ModelDims) -> GraphContract:
-    """condition.onnx: word ids to the prefix embeddings that the target reads, and behind them a draft model's own."""
-    return GraphContract(
-        (TensorSpec("words", "int64", ("R", d.prefix)),),
-        (TensorSpec("prefix", "float32", ("R", d.prefix, d.dim + d.draft_dim)),),
-    )
+def condition_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
+    """condition.onnx: word ids, or a text encoder's features, to the prefix embeddings that the target reads, and
+    behind them a draft model's own."""
+    words = TensorSpec("words", "int64", ("R", d.prefix))
+    text = TensorSpec("text", "float32", ("R", d.prefix, d.condition_dim))
+    prefix = TensorSpec("prefix", dtype, ("R", d.prefix, d.dim + d.draft_dim))
+    return GraphContract((text if d.condition_dim else words,), (prefix,))
 
 
 def image_contract(d: ModelDims, side: int) -> GraphContract:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolsd_rt.export.ops import tensor_scatter
-from coolsd_rt.models.layers import Attention, FeedForward, Layer, RMSNorm
+from coolsd_rt.models.layers import Attention, FeedForward, Layer, RMSNorm, visible
 
 Caches = tuple[Tensor, ...]  # k_0, v_0, k_1, v_1, ...
 
@@ -44,11 +44,10 @@ class Angles(nn.Module):
         """x [R, H, S, D] turned by the table's rows int64 [R, S]."""
         return torch.onnx.ops.rotary_embedding(x, self.cos, self.sin, rows, interleaved=True)
 
-    def at(self, pos: Tensor, size: int, capacity: int, shift: int = 0) -> At:
+    def at(self, pos: Tensor, size: int, capacity: int, shift: int = 0, start: Tensor | None = None) -> At:
         """Past its end the table's last row is read: only padding stands there."""
         slots = pos[:, None] + torch.arange(size)
-        mask = torch.arange(capacity) <= slots[:, None, :, None]
-        return At(pos, (slots + shift).clamp(max=self.cos.shape[0] - 1), mask)
+        return At(pos, (slots + shift).clamp(max=self.cos.shape[0] - 1), visible(slots, capacity, start))
 
 
 class Matrix(nn.Module):

@@ -13,7 +13,10 @@ from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 
 OPSET = 24
-_TYPES = {onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
+_TYPES = {
+    onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.BFLOAT16: "bfloat16", onnx.TensorProto.UINT8: "uint8",
+}  # fmt: skip
 # Each would write a cache by making another.
 _COPYING = ("ScatterND", "ScatterElements", "Scatter")
 

@@ -54,7 +54,7 @@ class ConditionGraph(nn.Module):
 
 
 class TargetGraph(nn.Module):
-    """ids, pos, prefix, caches -> logits, features, caches."""
+    """ids, pos, prefix, caches (, start) -> logits, features, caches."""
 
     def __init__(self, target: LlamaGen) -> None:
         super().__init__()
@@ -62,12 +62,14 @@ class TargetGraph(nn.Module):
         self.stack = Stack(list(target.layers), self.angles)
         self.norm, self.head = Norm(target.norm), Matrix(target.output.weight)
 
-    def forward(self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches) -> tuple[Tensor, ...]:
+    def forward(
+        self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         size = ids.shape[1]
         x = self.embed(ids, positions(pos, size), prefix)
-        x, caches = self.stack(x, self.angles.at(pos, size, caches[0].shape[2]), caches)
+        x, caches = self.stack(x, self.angles.at(pos, size, caches[0].shape[2], start=start), caches)
         features = self.norm(x)
-        return self.head(features), features, *caches
+        return self.head(features).float(), features, *caches
 
 
 class EagleCore(nn.Module):
@@ -83,26 +85,29 @@ class EagleCore(nn.Module):
         """fc on cat(embedding of token t + 1, feature t)."""
         return cast(Tensor, self.fc(torch.cat([embedded, features], dim=-1))) + self.bias
 
-    def step(self, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Caches) -> tuple[Tensor, Caches]:
+    def step(
+        self, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None
+    ) -> tuple[Tensor, Caches]:
         """Guessed features [R, S, C] of positions pos + 1 + s."""
         size = ids.shape[1]
         x = self.pair(self.embed(ids, positions(pos, size) + 1, prefix), features)
-        at: At = self.angles.at(pos, size, caches[0].shape[2], shift=1)
+        at: At = self.angles.at(pos, size, caches[0].shape[2], shift=1, start=start)
         return cast("tuple[Tensor, Caches]", self.stack(x, at, caches))
 
 
 class DraftGraph(nn.Module):
-    """ids, features_in, pos, prefix, caches -> logits, features, caches."""
+    """ids, features_in, pos, prefix, caches (, start) -> logits, features, caches."""
 
     def __init__(self, draft: Eagle, target: LlamaGen) -> None:
         super().__init__()
         self.core = EagleCore(draft, target)
 
     def forward(
-        self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, caches: Caches
-    ) -> tuple[Tensor, ...]:
-        x, caches = self.core.step(ids, features_in, pos, prefix, caches)
-        return self.core.head(x), x, *caches
+        self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, caches: Caches,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
+        return self.core.head(x).float(), x, *caches
 
 
 class ImageGraph(nn.Module):

@@ -94,15 +94,17 @@ class ProposeGraph(nn.Module):
 
     def forward(
         self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, count: Tensor, uniforms: Tensor,
-        scale: Tensor, temperature: Tensor, top_k: Tensor, caches: Caches,
+        scale: Tensor, temperature: Tensor, top_k: Tensor, caches: Caches, start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         sampling = Sampling.of(scale, temperature.clamp(min=MIN_TEMPERATURE), top_k)
         u = uniforms.double()[..., None].split(1, dim=1)
-        x, caches = self.core.step(ids, features_in, pos, prefix, caches)
+        x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
         rows = torch.arange(ids.shape[0]) * ids.shape[1]
         x = F.embedding(rows + count - 1, x.flatten(0, 1))[:, None]
         end = (pos + count)[:, None]  # where the first drafted token's predecessor stands, + 1
-        hidden = (torch.arange(caches[0].shape[2]) >= end)[:, None, None]
+        cells = torch.arange(caches[0].shape[2])
+        hidden = cells >= end if start is None else (cells >= end) | (cells < start[:, None])
+        hidden = hidden[:, None, None]
         turns = (
             (end + torch.arange(1, max(2, self.length))).clamp(max=self.core.angles.cos.shape[0] - 1).split(1, dim=1)
         )

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from coolsd_rt.contract import GraphContract, TensorSpec
+from coolsd_rt.contract import DType, GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.ops import OPSET, translations
 
 # Sizes of the example that is traced. All differ, and none is 0 or 1, which a tracer takes for constants.
 EXAMPLE = {"M": 2, "R": 4, "S": 3, "T": 24}
-_DTYPES = {"int64": torch.int64, "float32": torch.float32, "uint8": torch.uint8}
+_DTYPES = {name: getattr(torch, name) for name in get_args(DType)}
 
 
 def example(spec: TensorSpec) -> Tensor:
@@ -47,11 +48,13 @@ def _is_cache(spec: TensorSpec) -> bool:
     return "T" in spec.shape
 
 
-def _nest(contract: GraphContract, values: Sequence[Any]) -> tuple[Any, ...]:
-    """Values in the order of the inputs, the caches as one tuple at the end."""
-    plain = [v for s, v in zip(contract.inputs, values, strict=True) if not _is_cache(s)]
-    caches = tuple(v for s, v in zip(contract.inputs, values, strict=True) if _is_cache(s))
-    return (*plain, caches) if caches else tuple(plain)
+def nest(contract: GraphContract, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Values in the order of the inputs, the caches as one tuple where they stand: how a graph module is called."""
+    parts: list[Any] = []
+    for caches, pairs in itertools.groupby(zip(contract.inputs, values, strict=True), lambda pair: _is_cache(pair[0])):
+        group = [value for _, value in pairs]
+        parts += [tuple(group)] if caches else group
+    return tuple(parts)
 
 
 @contextlib.contextmanager
@@ -77,8 +80,8 @@ def to_onnx(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
         CoolsdError: torch could not export it.
     """
     dims = _dims(contract)
-    args = _nest(contract, [example(s) for s in contract.inputs])
-    shapes = _nest(contract, [_dynamic(s, dims) for s in contract.inputs])
+    args = nest(contract, [example(s) for s in contract.inputs])
+    shapes = nest(contract, [_dynamic(s, dims) for s in contract.inputs])
     try:
         with _quiet(), torch.no_grad():
             traced = torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)

@@ -50,11 +50,12 @@ class OrtEngine:
         """Draft length of the spec that was built, which `propose` was compiled for."""
         return self._description.draft_length
 
-    def prefix(self, words: Ints) -> Floats:
-        return self._graphs["condition"].call(words=np.asarray(words, np.int64))["prefix"]
+    def prefix(self, words: Ints | Floats) -> Floats:
+        spec = self._graphs["condition"].contract.inputs[0]
+        return self._graphs["condition"].call(**{spec.name: np.asarray(words, spec.dtype)})["prefix"]
 
-    def open(self, prefix: Floats, capacity: int) -> OrtSession:
-        return OrtSession(self._description, self._graphs, prefix, capacity)
+    def open(self, prefix: Floats, capacity: int, start: Ints | None = None) -> OrtSession:
+        return OrtSession(self._description, self._graphs, prefix, capacity, start)
 
     def paint(self, codes: Ints) -> NDArray[np.uint8]:
         """One picture at a time: the decoder's memory is the largest of a generation, and grows with the batch."""
@@ -70,14 +71,20 @@ class OrtSession:
     them; `capacity` is only the limit up to which they may.
     """
 
-    def __init__(self, description: Description, graphs: dict[str, Graph], prefix: Floats, capacity: int) -> None:
+    def __init__(
+        self, description: Description, graphs: dict[str, Graph], prefix: Floats, capacity: int, start: Ints | None
+    ) -> None:
         d = self.dims = description.dims
         rows = len(prefix)
-        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., : d.dim], np.float32))}
+        starts = np.zeros(rows, np.int64) if start is None else np.array(start, np.int64)
+        padding = {"start": Memory.of(starts)} if d.padded else {}
+        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., : d.dim], np.float32)), **padding}
         target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity)
         self._target = Steps(graphs["target"], target, shared)
         draft = Caches(cache_names(d.draft_layers), (rows, d.draft_heads, d.draft_head_dim), capacity)
-        own = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., d.dim :], np.float32))} if d.draft_dim else shared
+        own = shared
+        if d.draft_dim:
+            own = {**shared, "prefix": Memory.of(np.ascontiguousarray(prefix[..., d.dim :], np.float32))}
         self._draft = Steps(graphs["draft"], draft, own) if "draft" in graphs else None
         self._propose = Steps(graphs["propose"], draft, own) if "propose" in graphs else None
         self._length = description.draft_length

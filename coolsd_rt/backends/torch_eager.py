@@ -1,7 +1,7 @@
 """Eager PyTorch: the reference that engines are proven against, and the baseline they are timed against.
 
-Knows the eager networks. Does not know ONNX or files of a build. Static caches, scaled-dot-product attention,
-inference mode; nothing is compiled. Legend as in `coolsd_rt.contract`.
+Knows the eager networks, on any device and in any floating type. Does not know ONNX or files of a build. Static
+caches, scaled-dot-product attention, inference mode; nothing is compiled. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coolsd_rt.contract import ModelDims
+from coolsd_rt.contract import Floating, ModelDims
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer, model_dims
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.models.vq import VQTokenizer
+
+Device = Literal["cpu", "cuda"]
 
 
 def load(
@@ -28,24 +30,47 @@ def load(
     tokenizer: Path,
     threads: int | None = None,
     draft_kind: Literal["eagle", "model"] = "eagle",
+    device: Device = "cpu",
+    dtype: Floating = "float32",
 ) -> TorchEngine:
     """The reference with the weights of a spec. draft: None is no draft. `threads` is set for the whole process.
 
-    Raises UserError: weights that are missing or do not fit (`models.checkpoint`).
+    dtype: of the target's and the draft's weights, caches and features; the tokenizer stays in float32.
+    Raises UserError: weights that are missing or do not fit (`models.checkpoint`). CoolsdError: no such device.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    check_device(device)
     network = load_target(target)
     loader = load_draft if draft_kind == "eagle" else load_draft_model
-    return TorchEngine(network, None if draft is None else loader(draft, network), load_tokenizer(tokenizer))
+    engine = TorchEngine(network, None if draft is None else loader(draft, network), load_tokenizer(tokenizer))
+    return engine.to(device, dtype)
+
+
+def check_device(device: Device) -> None:
+    """Raise CoolsdError unless torch sees it."""
+    if device == "cuda" and not torch.cuda.is_available():
+        built = f"torch {torch.__version__} that sees none"
+        fix = "set engine.device: cpu, or engine.backend: onnxruntime, and build again"
+        raise CoolsdError("engine.device: cuda", expected="an NVIDIA GPU and torch with CUDA", found=built, fix=fix)
 
 
 class TorchEngine:
-    """`runtime.interface.Engine` over eager networks. Arrays are torch tensors on the CPU."""
+    """`runtime.interface.Engine` over eager networks. Arrays are torch tensors on its device."""
 
     def __init__(self, target: LlamaGen, draft: Eagle | LlamaGen | None, tokenizer: VQTokenizer) -> None:
         self._target, self._draft, self._tokenizer = target, draft, tokenizer
         self._dims = model_dims(target.cfg, None if draft is None else draft.cfg)
+        self.device = torch.device("cpu")
+
+    def to(self, device: Device, dtype: Floating) -> TorchEngine:
+        """Itself, with its networks moved and cast; RoPE tables stay in float32."""
+        self.device = torch.device(device)
+        for network in (self._target, self._draft):
+            if network is not None:
+                cast_weights(network, getattr(torch, dtype)).to(self.device)
+        self._tokenizer.to(self.device)
+        return self
 
     @property
     def dims(self) -> ModelDims:
@@ -53,28 +78,38 @@ class TorchEngine:
 
     @torch.inference_mode()
     def prefix(self, words: Any) -> Tensor:
-        ids = torch.as_tensor(words, dtype=torch.int64)
-        prefix: Tensor = self._target.cls_embedding(ids)
-        return torch.cat([prefix, self._draft.cls_embedding(ids)], -1) if isinstance(self._draft, LlamaGen) else prefix
+        ids = torch.as_tensor(words, device=self.device)
+        prefix = self._target.condition(ids)
+        return torch.cat([prefix, self._draft.condition(ids)], -1) if isinstance(self._draft, LlamaGen) else prefix
 
-    def open(self, prefix: Any, capacity: int) -> TorchSession:
-        return TorchSession(self._target, self._draft, self._dims, torch.as_tensor(prefix), capacity)
+    def open(self, prefix: Any, capacity: int, start: Any = None) -> TorchSession:
+        prefix = torch.as_tensor(prefix, device=self.device)
+        starts = None if start is None else torch.as_tensor(start, dtype=torch.int64, device=self.device)
+        return TorchSession(self._target, self._draft, self._dims, prefix, capacity, starts)
 
     @torch.inference_mode()
     def paint(self, codes: Any) -> NDArray[np.uint8]:
-        pixels = self._tokenizer.decode(torch.as_tensor(codes, dtype=torch.int64))
-        levels: NDArray[np.uint8] = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        pixels = self._tokenizer.decode(torch.as_tensor(codes, dtype=torch.int64, device=self.device))
+        levels: NDArray[np.uint8] = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return levels
 
 
+def cast_weights(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """Parameters to `dtype`, in place; buffers (the RoPE table) keep theirs."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return network
+
+
 class TorchSession:
-    """`runtime.interface.Session` over eager networks."""
+    """`runtime.interface.Session` over eager networks. Logits are float32, features of the weights' type."""
 
     def __init__(
-        self, target: LlamaGen, draft: Eagle | LlamaGen | None, dims: ModelDims, prefix: Tensor, capacity: int
-    ) -> None:
+        self, target: LlamaGen, draft: Eagle | LlamaGen | None, dims: ModelDims, prefix: Tensor, capacity: int,
+        start: Tensor | None,
+    ) -> None:  # fmt: skip
         self.dims = dims
-        self._target, self._draft = target, draft
+        self._target, self._draft, self._start = target, draft, start
         self._prefix, self._own_prefix = prefix[..., : dims.dim], prefix[..., dims.dim :]
         with torch.inference_mode():
             self._target_caches = target.caches(len(prefix), capacity)
@@ -85,19 +120,20 @@ class TorchSession:
         return 0
 
     def asarray(self, data: Any, dtype: str) -> Tensor:
-        return torch.as_tensor(data, dtype=getattr(torch, dtype))
+        return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self._prefix.device)
 
     @torch.inference_mode()
     def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
-        return self._target.step(ids, pos, self._prefix, self._target_caches)
+        return self._target.step(ids, pos, self._prefix, self._target_caches, self._start)
 
     @torch.inference_mode()
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(self._draft, LlamaGen):
-            return self._draft.step(ids, pos, self._own_prefix, self._draft_caches)
+            return self._draft.step(ids, pos, self._own_prefix, self._draft_caches, self._start)
         if self._draft is None or features is None:
             raise CoolsdError("a draft step", expected="a draft model", found="none, or no features for it")
-        return self._draft.step(self._target, ids, features, pos, self._prefix, self._draft_caches)
+        features = features.to(self._prefix.dtype)
+        return self._draft.step(self._target, ids, features, pos, self._prefix, self._draft_caches, self._start)
 
     def propose(
         self, ids: Tensor, features: Tensor, pos: Tensor, count: Tensor, uniforms: Tensor, scale: Tensor,

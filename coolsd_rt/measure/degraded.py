@@ -42,8 +42,8 @@ class NoisyTarget:
     def prefix(self, words: Array) -> Array:
         return np.asarray(self._engine.prefix(words))[..., : self._dims.dim]
 
-    def open(self, prefix: Array, capacity: int) -> NoisySession:
-        sessions = [self._engine.open(prefix, capacity) for _ in range(2)]
+    def open(self, prefix: Array, capacity: int, start: Array | None = None) -> NoisySession:
+        sessions = [self._engine.open(prefix, capacity, start) for _ in range(2)]
         return NoisySession(sessions[0], sessions[1], self._dims, self._noise)
 
     def paint(self, codes: Array) -> Array:

@@ -56,11 +56,12 @@ class Eagle(nn.Module):
         return torch.as_tensor(x)
 
     def step(
-        self, target: LlamaGen, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache]
-    ) -> tuple[Tensor, Tensor]:
+        self, target: LlamaGen, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache],
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One step of the contract; ids [R, S]: tokens at `pos + 1 + s`. Gives logits [R, S, V], features [R, S, C]."""
         x = self.fc(torch.cat([target.embed(ids, pos + 1, prefix), features], dim=-1))
-        step = cached_step(target.rope, pos, ids.shape[1], caches[0].k.shape[2], shift=1)
+        step = cached_step(target.rope, pos, ids.shape[1], caches[0].k.shape[2], shift=1, start=start)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
         return target.output(x).float(), x

@@ -145,16 +145,33 @@ def new_caches(cfg: LayerConfig, layers: int, rows: int, capacity: int, like: Te
     return [Cache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(layers)]
 
 
-def cached_step(table: Tensor, pos: Tensor, size: int, capacity: int, shift: int = 0) -> Step:
+def cached_step(
+    table: Tensor, pos: Tensor, size: int, capacity: int, shift: int = 0, start: Tensor | None = None,
+    from_start: bool = False,
+) -> Step:  # fmt: skip
     """The `Step` of `size` positions from `pos` int64 [R] on, against caches of `capacity` rows.
 
     table float32 [positions, D/2, 2]; `shift` is added to a position before its angle is read (an EAGLE head turns by
     the cell of the next token). Positions past the table read its last row: only padding stands there.
+    start: int64 [R], the first position of each row that is not padding; None is 0. from_start: angles count from it.
     """
     slots = pos[:, None] + torch.arange(size, device=pos.device)
-    angle = table[(slots + shift).clamp(max=table.shape[0] - 1)].unsqueeze(1)
-    mask = torch.arange(capacity, device=pos.device) <= slots[:, None, :, None]
+    turn = slots + shift - start[:, None] if from_start and start is not None else slots + shift
+    angle = table[turn.clamp(0, table.shape[0] - 1)].unsqueeze(1)
+    mask = visible(slots, capacity, start)
     return Step(angle[..., 0], angle[..., 1], mask, slots)
+
+
+def visible(slots: Tensor, capacity: int, start: Tensor | None) -> Tensor:
+    """What the positions `slots` int64 [R, S] see of a cache, bool [R, 1, S, T]: from `start` [R] to themselves.
+
+    Padding sees itself alone: a softmax over nothing would be NaN, and poison every row that masks it.
+    """
+    at = slots[:, None, :, None]
+    cells = torch.arange(capacity, device=slots.device)
+    if start is None:
+        return cells <= at
+    return (cells <= at) & (cells >= torch.minimum(start[:, None, None, None], at))
 
 
 def causal_step(table: Tensor, size: int, shift: int = 0) -> Step:

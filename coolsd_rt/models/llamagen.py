@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,13 +78,17 @@ class LlamaGen(nn.Module):
         table = rope_table(cfg.grid, cfg.prefix, cfg.layer.head_dim, cfg.rope_base, cfg.prefix_rope)
         self.register_buffer("rope", table, persistent=False)
 
+    def condition(self, words: Tensor) -> Tensor:
+        """int64 [R, W] -> prefix embeddings [R, W, C]."""
+        return cast(Tensor, self.cls_embedding(words))
+
     def forward(self, words: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing over a whole picture.
 
         words int64 [R, W], codes int64 [R, tokens] -> logits [R, tokens, V] (entry i predicts codes[:, i]) and
         features [R, W - 1 + tokens, C] of positions 0 .. W + tokens - 2.
         """
-        x = torch.cat([self.cls_embedding(words), self.tok_embeddings(codes[:, :-1])], dim=1)
+        x = torch.cat([self.condition(words), self.tok_embeddings(codes[:, :-1])], dim=1)
         step = causal_step(self.rope, x.shape[1])
         for layer in self.layers:
             x = layer(x, step)
@@ -101,10 +105,12 @@ class LlamaGen(nn.Module):
         before = prefix[row, where.clamp(max=self.cfg.prefix - 1)]
         return torch.where((where < self.cfg.prefix).unsqueeze(-1), before, self.tok_embeddings(ids))
 
-    def step(self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache]) -> tuple[Tensor, Tensor]:
+    def step(
+        self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache], start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One step of the contract: ids [R, S], pos [R], prefix [R, W, C] -> logits [R, S, V], features [R, S, C]."""
         x = self.embed(ids, pos, prefix)
-        step = cached_step(self.rope, pos, ids.shape[1], caches[0].k.shape[2])
+        step = cached_step(self.rope, pos, ids.shape[1], caches[0].k.shape[2], start=start)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
         features = self.norm(x)

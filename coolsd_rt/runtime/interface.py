@@ -61,11 +61,15 @@ class Engine(Protocol):
     def dims(self) -> ModelDims: ...
 
     def prefix(self, words: Array) -> Array:
-        """words int64 [R, W] -> prefix embeddings float32 [R, W, C]."""
+        """words int64 [R, W], or features of a text encoder float32 [R, W, E] -> prefix embeddings [R, W, C]."""
         ...
 
-    def open(self, prefix: Array, capacity: int) -> Session:
-        """Fresh caches for R rows and at least `capacity` positions (the backend may round up to a bucket)."""
+    def open(self, prefix: Array, capacity: int, start: Array | None = None) -> Session:
+        """Fresh caches for R rows and at least `capacity` positions (the backend may round up to a bucket).
+
+        start: int64 [R], host, the first position of each row's own prefix, of models that pad it on the left
+        (`dims.padded`); None is 0.
+        """
         ...
 
     def paint(self, codes: Array) -> Array:

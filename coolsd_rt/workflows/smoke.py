@@ -17,6 +17,7 @@ from coolsd_rt.backends.ort_graph import Graph
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.contract import GraphContract
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.export.torch_onnx import nest
 
 SIZES = {"M": 1, "R": 2, "S": 3, "T": 16}
 # Largest error over the largest value. int8 weights move every output; how far is the parity report's business.
@@ -52,10 +53,8 @@ def smoke(name: str, data: bytes, contract: GraphContract, module: nn.Module, pr
     feed = inputs(contract)
     graph = Graph(name, data, contract, Options(threads=1, spinning=False))
     found = graph.call(**feed)
-    plain = [torch.from_numpy(feed[s.name]) for s in contract.inputs if "T" not in s.shape]
-    caches = tuple(torch.from_numpy(feed[s.name]) for s in contract.inputs if "T" in s.shape)
     with torch.inference_mode():
-        out = module(*plain, caches) if caches else module(*plain)
+        out = module(*nest(contract, [torch.from_numpy(feed[s.name]) for s in contract.inputs]))
     wanted = dict(zip((s.name for s in contract.outputs), out if isinstance(out, tuple) else (out,), strict=True))
     if precision != "fp32" and "tokens" in wanted:
         wanted = _first_draft(wanted)  # one other token, and all that follow have another distribution

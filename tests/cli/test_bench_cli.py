@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_the_figures_on_stdout_and_no_file(
 
 def test_ctrl_c_exits_with_130(cli: Cli, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stops(FakeEngine):
-        def open(self, prefix: object, capacity: int) -> object:  # type: ignore[override]
+        def open(self, prefix: object, capacity: int, start: object = None) -> object:  # type: ignore[override]
             raise KeyboardInterrupt
 
     monkeypatch.setattr(opening, "load_engine", lambda *_: Stops())

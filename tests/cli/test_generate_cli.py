@@ -140,10 +140,10 @@ def test_a_full_disk_exits_with_1_and_leaves_nothing(cli: Cli, engine: Path, mon
 class Stops(FakeEngine):
     """Ctrl-C comes at the second batch."""
 
-    def open(self, prefix: Any, capacity: int) -> Any:
+    def open(self, prefix: Any, capacity: int, start: Any = None) -> Any:
         if self.opened:
             raise KeyboardInterrupt
-        return super().open(prefix, capacity)
+        return super().open(prefix, capacity, start)
 
 
 def test_ctrl_c_exits_with_130_and_keeps_what_is_whole(cli: Cli, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

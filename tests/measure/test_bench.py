@@ -194,7 +194,7 @@ def test_windows_are_timed_in_the_picture_and_in_turns() -> None:
             return super().target(ids, pos)
 
     class Engine(FakeEngine):
-        def open(self, prefix: Any, capacity: int) -> Slow:
+        def open(self, prefix: Any, capacity: int, start: Any = None) -> Slow:
             return Slow(self, np.asarray(prefix), capacity)
 
     settings = drawing.Settings(Law((1.0, 1.0, 1.0)), Sampling(cfg_scale=2.0))

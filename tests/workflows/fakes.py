@@ -40,7 +40,7 @@ class FakeEngine:
     def prefix(self, words: Any) -> Any:
         return self.words[np.asarray(words)].astype(np.float32)
 
-    def open(self, prefix: Any, capacity: int) -> FakeSession:
+    def open(self, prefix: Any, capacity: int, start: Any = None) -> FakeSession:
         self.opened.append(len(prefix))
         return FakeSession(self, np.asarray(prefix), capacity)
 

@@ -200,10 +200,10 @@ class Stops(FakeEngine):
 
     error_raised: BaseException = KeyboardInterrupt()
 
-    def open(self, prefix: Any, capacity: int) -> Any:
+    def open(self, prefix: Any, capacity: int, start: Any = None) -> Any:
         if self.opened:
             raise self.error_raised
-        return super().open(prefix, capacity)
+        return super().open(prefix, capacity, start)
 
 
 def test_what_was_finished_before_an_interruption_stays_whole(

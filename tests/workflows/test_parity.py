@@ -57,8 +57,8 @@ def test_an_error_of_logits_is_measured() -> None:
 class Keeps(FakeEngine):
     """Forgets to roll back: a position that was written stays as it is."""
 
-    def open(self, prefix: Any, capacity: int) -> Any:
-        session = super().open(prefix, capacity)
+    def open(self, prefix: Any, capacity: int, start: Any = None) -> Any:
+        session = super().open(prefix, capacity, start)
         step, top = session._step, {"target": -1, "draft": -1}
 
         def wrong(kind: str, ids: Any, pos: Any) -> Any:
