@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 from coolsd_rt.contract import (
     CONTRACT_VERSION,
+    Floating,
     GraphContract,
     ModelDims,
     condition_contract,
@@ -22,6 +23,13 @@ from coolsd_rt.contract import (
 from coolsd_rt.errors import CoolsdError
 
 NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, k]: the nearest codes of each code
+WEIGHTS = {name: f"{name}.safetensors" for name in ("target", "draft", "image")}  # of an engine that runs networks
+
+
+def dtype_of(precision: str, device: str) -> Floating:
+    """The type of prefix, features and caches at a spec's precision. int8 is of weights alone."""
+    plain: dict[str, Floating] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+    return plain.get(precision, "float16" if device == "cuda" else "float32")
 
 
 @dataclass(frozen=True)
@@ -37,21 +45,26 @@ class GraphRecord:
 
 @dataclass(frozen=True)
 class Description:
-    """All that a backend has to know before it opens a file. `side` is pixels along one side of a picture."""
+    """All that a backend has to know before it opens a file. `side` is pixels along one side of a picture.
+
+    dtype: of prefix, features and caches. fused: there is a graph of the whole draft, sampling included.
+    """
 
     dims: ModelDims
     draft_length: int
     side: int
+    dtype: Floating = "float32"
+    fused: bool = True
 
     @property
     def graphs(self) -> dict[str, GraphRecord]:
         """Graph name to its file and contract, in the order of a picture's way."""
-        d = self.dims
+        d, dtype = self.dims, self.dtype
         contracts = {
-            "condition": condition_contract(d),
-            "target": target_contract(d),
-            **({"draft": draft_contract(d)} if d.draft_kind != "none" else {}),
-            **({"propose": propose_contract(d, self.draft_length)} if d.draft_kind == "eagle" else {}),
+            "condition": condition_contract(d, dtype),
+            "target": target_contract(d, dtype),
+            **({"draft": draft_contract(d, dtype)} if d.draft_kind != "none" else {}),
+            **({"propose": propose_contract(d, self.draft_length)} if d.draft_kind == "eagle" and self.fused else {}),
             "image": image_contract(d, self.side),
         }
         return {name: GraphRecord(f"{name}.onnx", contract) for name, contract in contracts.items()}
@@ -63,6 +76,8 @@ class Description:
             "dims": self.dims.as_dict(),
             "draft_length": self.draft_length,
             "side": self.side,
+            "dtype": self.dtype,
+            "fused": self.fused,
             "graphs": {name: record.as_dict() for name, record in self.graphs.items()},
         }
 
@@ -78,7 +93,10 @@ class Description:
             )
         try:
             dims = ModelDims.from_dict(data["dims"])
-            return Description(dims, int(data["draft_length"]), int(data["side"]))
+            if data["dtype"] not in get_args(Floating):
+                raise ValueError(f"dtype {data['dtype']!r}")
+            dtype = cast(Floating, data["dtype"])
+            return Description(dims, int(data["draft_length"]), int(data["side"]), dtype, bool(data["fused"]))
         except (KeyError, TypeError, ValueError) as error:
             found = f"{type(error).__name__}: {error}"
             raise CoolsdError(

@@ -1,4 +1,6 @@
-"""ONNX Runtime: the engine of a build, stepped with its caches bound in place.
+"""ONNX Runtime: the engine of a build, stepped with its caches bound in place, on a CPU or by its CUDA provider.
+
+On a GPU the caches stay there, and logits come to the host at each step. That has not been run on a GPU yet.
 
 Knows sessions of the contract and NumPy. Does not know the loop's maths, nor torch or onnx. Graph calls and their
 bound memory are in `ort_graph`. Legend as in `coolsd_rt.contract`.
@@ -6,13 +8,14 @@ bound memory are in `ort_graph`. Legend as in `coolsd_rt.contract`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.backends.description import Description
-from coolsd_rt.backends.ort_graph import Caches, Graph, Memory, Steps
+from coolsd_rt.backends.ort_graph import CPU, CUDA, Caches, Graph, Memory, Steps
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.contract import ModelDims, cache_names
 from coolsd_rt.errors import CoolsdError
@@ -28,6 +31,9 @@ def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
     Raises CoolsdError: a graph is not of the contract, or ONNX Runtime cannot run it on the providers asked for.
     """
     description = Description.from_dict(verified.manifest.contract)
+    if not options.providers:
+        device = verified.manifest.spec.get("engine", {}).get("device", "cpu")
+        options = replace(options, providers=(CUDA,) if device == "cuda" else (CPU,))
     graphs = {
         name: Graph(name, verified.read(record.file), record.contract, options)
         for name, record in description.graphs.items()
@@ -75,16 +81,17 @@ class OrtSession:
         self, description: Description, graphs: dict[str, Graph], prefix: Floats, capacity: int, start: Ints | None
     ) -> None:
         d = self.dims = description.dims
-        rows = len(prefix)
+        rows, dtype, device = len(prefix), description.dtype, graphs["target"].device
         starts = np.zeros(rows, np.int64) if start is None else np.array(start, np.int64)
-        padding = {"start": Memory.of(starts)} if d.padded else {}
-        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., : d.dim], np.float32)), **padding}
-        target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity)
+        padding = {"start": Memory.of(starts, device)} if d.padded else {}
+        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., : d.dim], dtype), device), **padding}
+        target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity, dtype, device)
         self._target = Steps(graphs["target"], target, shared)
-        draft = Caches(cache_names(d.draft_layers), (rows, d.draft_heads, d.draft_head_dim), capacity)
+        sizes = (rows, d.draft_heads, d.draft_head_dim)
+        draft = Caches(cache_names(d.draft_layers), sizes, capacity, dtype, device)
         own = shared
         if d.draft_dim:
-            own = {**shared, "prefix": Memory.of(np.ascontiguousarray(prefix[..., d.dim :], np.float32))}
+            own = {**shared, "prefix": Memory.of(np.ascontiguousarray(prefix[..., d.dim :], dtype), device)}
         self._draft = Steps(graphs["draft"], draft, own) if "draft" in graphs else None
         self._propose = Steps(graphs["propose"], draft, own) if "propose" in graphs else None
         self._length = description.draft_length

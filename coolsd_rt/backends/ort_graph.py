@@ -21,24 +21,33 @@ from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 
 BUCKET = 64  # cache rows; capacities are multiples of it
-_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)", "uint8": "tensor(uint8)"}
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_TYPES = {
+    "int64": "tensor(int64)", "float32": "tensor(float)", "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)", "uint8": "tensor(uint8)",
+}  # fmt: skip
 _WARNING, _ERROR = 2, 3
 
 
 @dataclass(frozen=True)
 class Memory:
-    """An array and ONNX Runtime's view of the same bytes."""
+    """ONNX Runtime's view of an array: of the same bytes on a CPU, of a copy on another device."""
 
     array: NDArray[Any]
     value: Any  # ort.OrtValue
 
     @staticmethod
-    def of(array: NDArray[Any]) -> Memory:
-        return Memory(array, ort.OrtValue.ortvalue_from_numpy(array))
+    def of(array: NDArray[Any], device: str = "cpu") -> Memory:
+        return Memory(array, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
 
     @staticmethod
     def zeros(shape: Sequence[int], dtype: str) -> Memory:
         return Memory.of(np.zeros(tuple(shape), dtype))
+
+    def read(self) -> NDArray[Any]:
+        """What is there now, as an array of the host."""
+        values: NDArray[Any] = self.value.numpy()
+        return values
 
 
 def session_options(options: Options) -> Any:
@@ -60,7 +69,8 @@ class Graph:
     def __init__(self, name: str, data: bytes, contract: GraphContract, options: Options) -> None:
         """Raises CoolsdError: ONNX Runtime cannot load it, falls back to other providers, or it is another graph."""
         self.name, self.contract = name, contract
-        asked = list(options.providers)
+        asked = list(options.providers) or [CPU]
+        self.device = "cuda" if asked[0] == CUDA else "cpu"  # where its caches are
         if absent := [p for p in asked if p not in ort.get_available_providers()]:
             found = ", ".join(ort.get_available_providers())
             raise CoolsdError("ONNX Runtime's providers", expected=absent[0], found=found, fix="install its package")
@@ -94,9 +104,12 @@ class Graph:
 class Caches:
     """KV tensors [R, H, T, D] in binding order, zeros where nothing was written: NaN there would poison attention."""
 
-    def __init__(self, names: Sequence[tuple[str, str]], sizes: tuple[int, int, int], limit: int) -> None:
+    def __init__(
+        self, names: Sequence[tuple[str, str]], sizes: tuple[int, int, int], limit: int, dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
         """sizes: R, H, D. limit: capacity that is never exceeded, but for rounding up to a bucket."""
-        self.names, self._sizes = tuple(names), sizes
+        self.names, self._sizes, self._dtype, self._device = tuple(names), sizes, dtype, device
         self._limit = -(-limit // BUCKET) * BUCKET
         self.capacity = 0
         self.memory: dict[str, Memory] = {}
@@ -111,10 +124,10 @@ class Caches:
             raise CoolsdError("the KV caches", expected=f"at most {self._limit} positions", found=found)
         rows, heads, width = self._sizes
         for name, _ in self.names:
-            grown = Memory.zeros((rows, heads, capacity, width), "float32")
+            grown = np.zeros((rows, heads, capacity, width), self._dtype)
             if name in self.memory:
-                grown.array[:, :, : self.capacity] = self.memory[name].array
-            self.memory[name] = grown
+                grown[:, :, : self.capacity] = self.memory[name].read()
+            self.memory[name] = Memory.of(grown, self._device)
         self.capacity = capacity
 
 
@@ -124,7 +137,7 @@ class Step:
     def __init__(self, graph: Graph, sizes: Mapping[str, int], fixed: Mapping[str, Memory], caches: Caches) -> None:
         self._graph = graph
         self._binding = graph.session.io_binding()
-        self._inputs: dict[str, NDArray[Any]] = {}
+        self._inputs: dict[str, Memory] = {}
         self._outputs: dict[str, NDArray[Any]] = {}
         self._kept: list[Memory] = []  # a binding does not own what it points to
         in_place = dict(caches.names)
@@ -132,7 +145,7 @@ class Step:
             memory = fixed.get(spec.name) or caches.memory.get(spec.name)
             if memory is None:
                 memory = _empty(spec, sizes)
-                self._inputs[spec.name] = memory.array
+                self._inputs[spec.name] = memory
             self._bind(self._binding.bind_ortvalue_input, spec.name, memory)
             if spec.name in in_place:
                 self._bind(self._binding.bind_ortvalue_output, in_place[spec.name], memory)
@@ -148,8 +161,10 @@ class Step:
 
     def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]:
         """Run on these inputs; the outputs are the caller's own."""
-        for name, array in self._inputs.items():
-            array[...] = inputs[name]
+        for name, memory in self._inputs.items():
+            memory.array[...] = inputs[name]
+            if self._graph.device != "cpu":  # what is bound there is a copy, made while binding
+                self._binding.bind_ortvalue_input(name, memory.value)
         try:
             self._graph.session.run_with_iobinding(self._binding)
         except Exception as error:  # its exceptions share no base class

@@ -20,13 +20,14 @@ from coolsd_rt.store import VerifiedEngine
 class Options:
     """How an engine runs, apart from what it computes.
 
-    threads: of each operation; None lets the backend take the machine's cores. providers: what has to run the graphs,
-    best first; anything else is an error, not a fallback. spinning: waiting threads burn their core during a call
-    (faster alone, slower on a shared machine). verbose: the backend's own warnings go to stderr.
+    threads: of each operation; None lets the backend take the machine's cores. providers: ONNX Runtime's that have to
+    run the graphs, best first; anything else is an error, not a fallback; none is the spec's device. spinning: waiting
+    threads burn their core during a call (faster alone, slower on a shared machine). verbose: the backend's own
+    warnings go to stderr.
     """
 
     threads: int | None = None
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    providers: tuple[str, ...] = ()
     spinning: bool = True
     verbose: bool = False
 
@@ -82,3 +83,4 @@ def load(verified: VerifiedEngine, options: Options | None = None, *, backend: s
 
 
 register(Backend("onnxruntime", "coolsd_rt.backends.onnxruntime", "onnxruntime", "cpu"))
+register(Backend("torch", "coolsd_rt.backends.torch_backend", "torch", "build"))

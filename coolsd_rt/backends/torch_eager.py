@@ -83,9 +83,21 @@ class TorchEngine:
         return torch.cat([prefix, self._draft.condition(ids)], -1) if isinstance(self._draft, LlamaGen) else prefix
 
     def open(self, prefix: Any, capacity: int, start: Any = None) -> TorchSession:
-        prefix = torch.as_tensor(prefix, device=self.device)
-        starts = None if start is None else torch.as_tensor(start, dtype=torch.int64, device=self.device)
-        return TorchSession(self._target, self._draft, self._dims, prefix, capacity, starts)
+        session = self.steps(len(prefix), capacity)
+        session.reset(torch.as_tensor(prefix), None if start is None else self.array(start, "int64"))
+        return session
+
+    def steps(self, rows: int, capacity: int) -> TorchSession:
+        """A session for `rows` rows whose prefix is still to come (`TorchSession.reset`)."""
+        return TorchSession(self._target, self._draft, self._dims, rows, capacity)
+
+    def array(self, data: Any, dtype: str) -> Tensor:
+        """Host data on the device."""
+        return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self.device)
+
+    def like(self) -> Tensor:
+        """[0, C], of the features' type, on the device."""
+        return self._target.output.weight.new_empty(0, self._dims.dim)
 
     @torch.inference_mode()
     def paint(self, codes: Any) -> NDArray[np.uint8]:
@@ -104,16 +116,29 @@ def cast_weights(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Modul
 class TorchSession:
     """`runtime.interface.Session` over eager networks. Logits are float32, features of the weights' type."""
 
+    @torch.inference_mode()
     def __init__(
-        self, target: LlamaGen, draft: Eagle | LlamaGen | None, dims: ModelDims, prefix: Tensor, capacity: int,
-        start: Tensor | None,
-    ) -> None:  # fmt: skip
+        self, target: LlamaGen, draft: Eagle | LlamaGen | None, dims: ModelDims, rows: int, capacity: int
+    ) -> None:
         self.dims = dims
-        self._target, self._draft, self._start = target, draft, start
-        self._prefix, self._own_prefix = prefix[..., : dims.dim], prefix[..., dims.dim :]
-        with torch.inference_mode():
-            self._target_caches = target.caches(len(prefix), capacity)
-            self._draft_caches = draft.caches(len(prefix), capacity) if draft is not None else []
+        self._target, self._draft = target, draft
+        weight = target.output.weight
+        self._whole = weight.new_zeros(rows, dims.prefix, dims.dim + dims.draft_dim)
+        self._prefix, self._own_prefix = self._whole[..., : dims.dim], self._whole[..., dims.dim :]
+        starts = torch.zeros(rows, dtype=torch.int64, device=weight.device)
+        self._start = starts if dims.padded else None
+        self._target_caches = target.caches(rows, capacity)
+        self._draft_caches = draft.caches(rows, capacity) if draft is not None else []
+
+    @torch.inference_mode()
+    def reset(self, prefix: Tensor, start: Tensor | None) -> None:
+        """Another batch: its prefix [R, W, C], its first positions [R], and caches of zeros, where they were."""
+        self._whole.copy_(prefix)
+        if self._start is not None:
+            self._start.copy_(torch.zeros_like(self._start) if start is None else start)
+        for cache in (*self._target_caches, *self._draft_caches):
+            cache.k.zero_()
+            cache.v.zero_()
 
     @property
     def fused_length(self) -> int:

@@ -53,8 +53,8 @@ from coolsd_rt.runtime.sampling import Sampling, forced_ids
 from coolsd_rt.runtime.sources import SourceName, make_source
 from coolsd_rt.runtime.state import Host, Ints, RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation
+from coolsd_rt.runtime.whole import OnProgress, Request, WholeSession
 
-OnProgress = Callable[[int, float], None]  # image tokens decided in all pictures, mean accept length so far
 OnRound = Callable[[State, RoundRecord], None]  # after the commit
 
 
@@ -95,7 +95,16 @@ def decode(
     on_round: OnRound | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Generation:
-    """`generate` with the random numbers given: uniforms [M, N, L + 1, 3] as `uniform_table` lays them out."""
+    """`generate` with the random numbers given: uniforms [M, N, L + 1, 3] as `uniform_table` lays them out.
+
+    A session that can run all rounds by itself does so, unless `on_round` wants to see each.
+    """
+    if on_round is None and isinstance(session, WholeSession):
+        check_length(law, session)
+        ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
+        whole = session.decode(Request(law, sampling, uniforms, ids, source, on_progress, clock))
+        if whole is not None:
+            return whole
     decoder = Decoder(session, law, sampling, uniforms, forced, clock, source)
     decoder.prefill()
     state, statistics = decoder.state, decoder.statistics
@@ -108,6 +117,13 @@ def decode(
             on_progress(done, statistics.mean_acceptance_length)
     decoder.batch.watch.lap("other")
     return Generation(state.codes, statistics)
+
+
+def check_length(law: Law, session: Session) -> None:
+    """Raise UserError unless a round's drafts fit into the image."""
+    tokens = session.dims.tokens
+    if law.length > tokens:
+        raise UserError("the draft length", expected=f"at most the image's {tokens}", found=str(law.length))
 
 
 class Decoder:
@@ -124,8 +140,7 @@ class Decoder:
         source: SourceName = "eagle",
     ) -> None:
         dims = session.dims
-        if law.length > dims.tokens:
-            raise UserError("the draft length", expected=f"at most the image's {dims.tokens}", found=str(law.length))
+        check_length(law, session)
         self.batch = Batch(session, sampling, uniforms, forced_ids(forced, dims.tokens, dims.vocab), clock)
         self.state, self.statistics = self.batch.state, self.batch.statistics
         self._session, self._law = session, law

@@ -12,17 +12,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
+import torch
 from torch import nn
 
 from coolsd_rt.backends import Description
-from coolsd_rt.backends.description import NEIGHBOURS_FILE
+from coolsd_rt.backends.description import NEIGHBOURS_FILE, WEIGHTS
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
+from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_onnx
@@ -45,6 +47,7 @@ class Sources:
     description: Description
     precision: str
     neighbours: int
+    lengths: bool = False  # attention by lengths instead of a mask, as ONNX Runtime's CUDA provider has it fast
     _read: set[str] = field(default_factory=set)
 
     def path(self, key: str) -> Path:
@@ -57,13 +60,18 @@ class Sources:
 
     @cached_property
     def target(self) -> LlamaGen:
-        return load_target(self.path("target.weights"))
+        """In the graphs' own type, its RoPE table too: the operator wants one type of all its inputs."""
+        return load_target(self.path("target.weights")).to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return cast(torch.dtype, getattr(torch, self.description.dtype))
 
     @cached_property
     def draft(self) -> Eagle | LlamaGen:
         """The draft's network; the spec has one."""
         loader = load_draft if self.description.dims.draft_kind == "eagle" else load_draft_model
-        return loader(self.path("draft.weights"), self.target)
+        return loader(self.path("draft.weights"), self.target).to(self.dtype)
 
     @cached_property
     def tokenizer(self) -> VQTokenizer:
@@ -72,7 +80,7 @@ class Sources:
 
 def condition(sources: Sources, folder: Path) -> dict[str, Any]:
     """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
-    shutil.copyfile(sources.path("condition.vocab"), folder / VOCABULARY_FILE)
+    prompts(sources, folder)
     networks = [sources.target, *([sources.draft] if sources.description.dims.draft_kind == "model" else [])]
     embedders = [n.cls_embedding for n in networks if isinstance(n, LlamaGen)]
     return _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
@@ -88,18 +96,41 @@ def draft(sources: Sources, folder: Path) -> dict[str, Any]:
     network, precision = sources.draft, sources.precision
     if isinstance(network, LlamaGen):
         return _write(sources, folder, "draft", TargetGraph(network), precision)
-    fused = ProposeGraph(network, sources.target, sources.description.draft_length)
-    return _write(sources, folder, "draft", DraftGraph(network, sources.target), precision) | _write(
-        sources, folder, "propose", fused, precision
-    )
+    facts = _write(sources, folder, "draft", DraftGraph(network, sources.target), precision)
+    if sources.description.fused:
+        fused = ProposeGraph(network, sources.target, sources.description.draft_length)
+        facts |= _write(sources, folder, "propose", fused, precision)
+    return facts
 
 
 def image(sources: Sources, folder: Path) -> dict[str, Any]:
     """image.onnx, in float32 at any precision: it runs once a picture. And the codes' neighbours in its codebook."""
+    codes(sources, folder)
+    return _write(sources, folder, "image", ImageGraph(sources.tokenizer), "fp32")
+
+
+def codes(sources: Sources, folder: Path) -> dict[str, Any]:
+    """The codes' neighbours in the tokenizer's codebook."""
     codebook = sources.tokenizer.quantize.embedding.weight.numpy()
     near = nearest_codes(codebook, min(sources.neighbours, len(codebook) - 1))
     np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
-    return _write(sources, folder, "image", ImageGraph(sources.tokenizer), "fp32")
+    return {}
+
+
+def prompts(sources: Sources, folder: Path) -> dict[str, Any]:
+    """What an engine reads prompts with."""
+    shutil.copyfile(sources.path("condition.vocab"), folder / VOCABULARY_FILE)
+    return {}
+
+
+def weights(sources: Sources, folder: Path) -> dict[str, Any]:
+    """The networks' own files, for a backend that runs them; each is loaded once, so that none is broken."""
+    _ = sources.target, sources.tokenizer
+    for name, file in WEIGHTS.items():
+        if (key := f"{name}.weights") in sources.files:
+            _ = sources.draft if name == "draft" else None
+            shutil.copyfile(sources.path(key), folder / file)
+    return {}
 
 
 PRODUCERS: Mapping[str, Callable[[Sources, Path], dict[str, Any]]] = {
@@ -107,6 +138,9 @@ PRODUCERS: Mapping[str, Callable[[Sources, Path], dict[str, Any]]] = {
     "target": target,
     "draft": draft,
     "image": image,
+    "codes": codes,
+    "prompts": prompts,
+    "weights": weights,
 }
 
 
@@ -114,6 +148,8 @@ def _write(sources: Sources, folder: Path, name: str, module: nn.Module, precisi
     """Export, quantise, check, run once beside the module, write. Returns facts for the manifest."""
     record = sources.description.graphs[name]
     model = to_onnx(module, record.contract)
+    if sources.lengths:
+        mask_to_lengths(model)
     quantised = quantize(model) if precision == "int8" else []
     check_graph(model, record.contract, name=name)
     data = model.SerializeToString(deterministic=True)

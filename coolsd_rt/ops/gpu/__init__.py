@@ -1,0 +1,25 @@
+"""The operations of the loop on a GPU: torch operators over three Triton kernels, one launch each, no waiting.
+
+    process_logits   logits -> P or Q
+    draft_sample     logits -> Q and the drafted tokens
+    sample           weights -> tokens
+    verify           P, Q, the drafts -> how many are kept and the token that ends the round
+
+The eager reference in `coolsd_rt.ops` says what they mean; on a CPU they are it. Importing this needs torch; the first
+launch on a GPU needs triton too. `offline` compiles the kernels without a GPU, `plugin` puts them into TensorRT.
+"""
+
+from coolsd_rt.ops.gpu.faults import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, raise_fault
+from coolsd_rt.ops.gpu.ops import RESAMPLERS, draft_sample, process_logits, sample, verify
+
+__all__ = [
+    "FAULT_DRAFT",
+    "FAULT_TOTAL",
+    "FAULT_WINDOW",
+    "RESAMPLERS",
+    "draft_sample",
+    "process_logits",
+    "raise_fault",
+    "sample",
+    "verify",
+]

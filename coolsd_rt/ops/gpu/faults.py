@@ -1,0 +1,63 @@
+"""What a kernel says instead of raising: bits of an int32 a row, and their way back to an error on the host.
+
+A kernel cannot raise, and a host that waits for each verdict to look for NaN loses what the kernel won. So the bits
+travel with the tokens and are read when those are. Does not know tensors beyond `tolist`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coolsd_rt.errors import CoolsdError
+
+# A drafted token that counts has Q = 0, a negative or NaN P, a NaN Q, or is no code at all.
+FAULT_DRAFT = 1
+# The weights that end the round have no finite, positive total.
+FAULT_TOTAL = 2
+# `valid` is outside 0..L.
+FAULT_WINDOW = 4
+
+# The first that applies is raised, the cause before its consequences.
+_MEANINGS = (
+    (
+        FAULT_WINDOW,
+        "a window of drafts cannot be judged",
+        "from 0 to L drafts that count",
+        "a number outside that",
+        "valid and the drafts were not made for the same round",
+    ),
+    (
+        FAULT_DRAFT,
+        "a drafted token cannot be judged",
+        "P >= 0 and Q > 0 at each drafted token",
+        "NaN, Q = 0 or an id that is no code",
+        "the models' logits hold NaN, or the drafts were not drawn from this Q",
+    ),
+    (
+        FAULT_TOTAL,
+        "a distribution cannot be sampled",
+        "a finite, positive total",
+        "zero, infinity or NaN",
+        "the model's logits hold NaN or infinity, or nothing is left after filtering",
+    ),
+)
+
+
+def raise_fault(fault: Any) -> None:
+    """Raise the reference's CoolsdError for the first bit that any row has; return if none has one.
+
+    fault: int32, any shape; an array, a tensor on any device (this waits for it) or nested lists.
+    """
+    bits, rows = 0, _flat(fault.tolist() if hasattr(fault, "tolist") else fault)
+    for row in rows:
+        bits |= row
+    for bit, what, expected, found, fix in _MEANINGS:
+        if bits & bit:
+            where = [i for i, row in enumerate(rows) if row & bit]
+            raise CoolsdError(what, expected=expected, found=f"{found}, in row {where[0]}", fix=fix)
+
+
+def _flat(values: Any) -> list[int]:
+    if isinstance(values, list):
+        return [number for value in values for number in _flat(value)]
+    return [int(values)]

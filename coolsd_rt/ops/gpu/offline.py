@@ -1,0 +1,116 @@
+"""The kernels compiled for GPUs that are not here: PTX, cubin, and what a program of each costs.
+
+Ours is the signature of each kernel; the compilers and the disassembler that reads the costs come with triton. Compiles
+on any machine in seconds. Does not run anything, and knows neither times nor how many programs share a processor.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from coolsd_rt.errors import CoolsdError, MissingExtra
+from coolsd_rt.ops.gpu.shapes import block, process_warps, warps
+
+Kernel = Literal["process", "draw", "verdict"]
+
+# Every parameter that is no constant. A parameter given a constant leaves the signature (None: an input left out).
+SIGNATURES: dict[Kernel, dict[str, str]] = {
+    "process": {
+        "logits": "*fp32", "scale": "*fp32", "forced": "*i64", "u": "*fp32", "temperature": "fp32", "top_k": "i32",
+        "top_p": "fp64", "probs": "*fp32", "tokens": "*i64",
+    },
+    "draw": {"weights": "*fp32", "u": "*fp32", "tokens": "*i64", "fault": "*i32"},
+    "verdict": {
+        "target": "*fp32", "draft": "*fp32", "tokens": "*i64", "valid": "*i64", "omegas": "*fp64", "u_accept": "*fp32",
+        "u_resample": "*fp32", "forced": "*i1", "rates": "*fp64", "L": "i32", "accepted": "*i64", "token": "*i64",
+        "degenerate": "*i1", "fault": "*i32",
+    },
+}  # fmt: skip
+
+_USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel for one architecture, and what one program of it takes."""
+
+    name: str  # the entry point in ptx and cubin
+    arch: int  # 90 is sm_90
+    ptx: str
+    cubin: bytes
+    warps: int
+    shared: int  # bytes of dynamic shared memory, given at launch
+    registers: int  # a thread
+    spilled: int  # bytes of stack and local memory a thread; nothing else of ours lives there
+
+
+def compiled(
+    kernel: Kernel,
+    arch: int,
+    vocab: int,
+    constants: Mapping[str, Any] | None = None,
+    logits: str = "fp32",
+    aligned: bool = True,
+    ptx_version: int | None = None,
+) -> Compiled:
+    """A kernel for compute capability `arch` (80, 90, 120) and V = vocab, with num_warps as a launch has it.
+
+    constants: parameters with fixed values, None for an input left out; KIND and LB of `verdict` have defaults
+    (optimal, 8). logits: their type in `process`, fp32, fp16 or bf16. aligned: every pointer is a multiple of 16
+    bytes, as allocators give them, so that loads are wide. ptx_version: 87 is PTX 8.7; None = triton's choice, which
+    only its own assembler and the newest drivers may know.
+
+    Raises MissingExtra without triton, CoolsdError where its compiler fails.
+    """
+    try:
+        import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from triton.backends.compiler import GPUTarget  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+        from coolsd_rt.ops.gpu import kernels
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "triton":
+            raise
+        raise MissingExtra("triton", "gpu", "compiling the law for a GPU") from None
+    fixed: dict[str, Any] = {**block(vocab), **(constants or {})}
+    if kernel == "verdict":
+        fixed = {"KIND": "optimal", "LB": 8, **fixed}
+    function = getattr(kernels, kernel)
+    types = {**SIGNATURES[kernel], **({"logits": f"*{logits}"} if kernel == "process" else {})}
+    signature = {name: "constexpr" if name in fixed else types[name] for name in function.arg_names}
+    pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
+    attributes = {(i,): [["tt.divisibility", 16]] for i in pointers} if aligned else {}
+    many = process_warps(vocab) if kernel == "process" else warps(vocab)
+    source = triton.compiler.ASTSource(function, signature, fixed, attributes)
+    options: dict[str, Any] = {"num_warps": many, "enable_fp_fusion": False}
+    if ptx_version is not None:
+        options["ptx_version"] = ptx_version
+    try:
+        built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    except Exception as error:  # its compilers raise types of their own; the text is what helps
+        raise CoolsdError(f"compiling {kernel} for sm_{arch} failed", found=str(error)) from error
+    cubin: bytes = built.asm["cubin"]
+    registers, spilled = _usage(cubin)
+    shared = int(built.metadata.shared)
+    return Compiled(built.metadata.name, arch, built.asm["ptx"], cubin, many, shared, registers, spilled)
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack and local memory, a thread."""
+    import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        tool = triton.knobs.nvidia.cuobjdump.path
+        told = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True, check=False)
+    found = _USAGE.search(told.stdout)
+    if not found:
+        raise CoolsdError("cuobjdump told no resource usage", found=(told.stderr or told.stdout).strip())
+    registers, stack, _, local = (int(number) for number in found.groups())
+    return registers, stack + local

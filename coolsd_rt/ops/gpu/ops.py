@@ -1,0 +1,265 @@
+"""The torch operators coolsd::process_logits, draft_sample, sample and verify.
+
+CUDA tensors go to the Triton kernels, CPU tensors to the eager reference, or through the kernels in Triton's
+interpreter where the variable TRITON_INTERPRET is 1 (set it before triton is imported). The fake implementations know
+shapes only, so torch.compile and torch.export see through the operators. None of them waits for the device: what the
+reference raises, a kernel puts into `fault`. Does not know models, caches or where uniforms come from.
+
+Legend: M images, R rows (2M under CFG: all conditional rows first), S positions, L draft length, V codes.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coolsd_rt import ops as reference
+from coolsd_rt.errors import CoolsdError, MissingExtra
+from coolsd_rt.law.residual import Resampler
+from coolsd_rt.ops.gpu.shapes import block, power, process_warps, warps
+from coolsd_rt.ops.logits import MIN_TEMPERATURE
+
+RESAMPLERS: tuple[Resampler, ...] = ("optimal", "residual", "target")
+
+_LOGITS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@torch.library.custom_op("coolsd::process_logits", mutates_args=(), device_types=("cpu", "cuda"))
+def process_logits(
+    logits: Tensor, scale: Tensor | None, temperature: float, top_k: int, top_p: float, forced: Tensor | None = None
+) -> Tensor:
+    """Distributions float32 [M, S, V]: CFG, temperature, top-k, softmax, top-p.
+
+    logits: float32, float16 or bfloat16 [R, S, V]. scale: float32 [M, S], R = 2M; None = no CFG, R = M. temperature,
+    top_k, top_p: as in `coolsd_rt.ops.process_logits`. forced: int64 [M, S], an id makes its row an exact point mass,
+    whatever the logits hold; -1 = free. A row with a logit that is not finite, or a forced id >= V, is all NaN.
+
+    Raises CoolsdError on shapes or dtypes that do not fit. Source: `coolsd_rt.ops.process_logits`.
+    """
+    probs, _ = _processed(logits, scale, None, temperature, top_k, top_p, forced)
+    return probs
+
+
+@torch.library.custom_op("coolsd::draft_sample", mutates_args=(), device_types=("cpu", "cuda"))
+def draft_sample(
+    logits: Tensor,
+    scale: Tensor | None,
+    u: Tensor,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    forced: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Tokens int64 [M, S] and the very distributions float32 [M, S, V] they were drawn from, in one launch.
+
+    u: float32 [M, S], uniforms in [0, 1). The rest as `process_logits`. On a GPU the token of a NaN row is 0, and
+    `verify` finds the NaN in Q; the reference, on a CPU, raises at once.
+
+    Raises CoolsdError on shapes or dtypes that do not fit. Source: `coolsd_rt.ops.sample`.
+    """
+    probs, tokens = _processed(logits, scale, u, temperature, top_k, top_p, forced)
+    return tokens, probs
+
+
+@torch.library.custom_op("coolsd::sample", mutates_args=(), device_types=("cpu", "cuda"))
+def sample(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens int64 [M, S] from weights float32 [M, S, V] at uniforms u float32 [M, S]; and fault int32 [M, S].
+
+    Where a total is not finite and positive, fault is FAULT_TOTAL and the token means nothing (on a CPU the reference
+    raises). Raises CoolsdError on shapes or dtypes that do not fit. Source: `coolsd_rt.ops.sample`.
+    """
+    images, positions, vocab = weights.shape
+    _require("weights", weights, (images, positions, vocab), torch.float32)
+    _require("u", u, (images, positions), torch.float32)
+    if not _by_kernel(weights):
+        return reference.sample(weights, u), weights.new_zeros(u.shape, dtype=torch.int32)
+    tokens = torch.empty_like(u, dtype=torch.int64, memory_format=torch.contiguous_format)
+    fault = torch.empty_like(tokens, dtype=torch.int32)
+    _launch("draw", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
+    return tokens, fault
+
+
+@torch.library.custom_op("coolsd::verify", mutates_args=(), device_types=("cpu", "cuda"))
+def verify(
+    target: Tensor,
+    draft: Tensor,
+    tokens: Tensor,
+    valid: Tensor,
+    omegas: Tensor,
+    u_accept: Tensor,
+    u_resample: Tensor,
+    forced: Tensor | None,
+    rates: Tensor | None,
+    resampler: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """accepted int64 [M], token int64 [M], degenerate bool [M], fault int32 [M], in one launch and without waiting.
+
+    target: P float32 [M, L+1, V]. draft: Q float32 [M, L, V], the very tensor the tokens were drawn from. tokens:
+    int64 [M, L]. valid: int64 [M], 0..L. omegas: float64 [L]. u_accept: float32 [M, L]; u_resample: float32 [M, L+1].
+    forced: bool [M, L] or None. rates: float64 [L] or None. resampler: one of RESAMPLERS. L may be 0.
+
+    Means what `coolsd_rt.ops.verify` means. What that raises is a bit of fault here, and `raise_fault` raises it; the
+    other results of such a row mean nothing, but its token is a code. On a CPU the reference raises and fault is 0.
+
+    Raises CoolsdError on shapes, dtypes or a resampler that do not fit. Source: arXiv 2601.09212.
+    """
+    images, length = tokens.shape
+    vocab = target.shape[-1]
+    if resampler not in RESAMPLERS:
+        raise CoolsdError("the resampler on a GPU", expected=" or ".join(RESAMPLERS), found=resampler)
+    for name, tensor, shape, dtype in (
+        ("target", target, (images, length + 1, vocab), torch.float32),
+        ("draft", draft, (images, length, vocab), torch.float32),
+        ("tokens", tokens, (images, length), torch.int64),
+        ("valid", valid, (images,), torch.int64),
+        ("omegas", omegas, (length,), torch.float64),
+        ("u_accept", u_accept, (images, length), torch.float32),
+        ("u_resample", u_resample, (images, length + 1), torch.float32),
+        ("forced", forced, (images, length), torch.bool),
+        ("rates", rates, (length,), torch.float64),
+    ):
+        _require(name, tensor, shape, dtype)
+    outputs = _verdict(tokens)
+    inputs = (target, draft, tokens, valid, omegas, u_accept, u_resample)
+    if _by_kernel(target):
+        constants = {"KIND": resampler, "LB": power(max(length, 1)), **block(vocab)}
+        _launch("verdict", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
+        return outputs
+    told = reference.verify(*inputs, resampler, forced=forced, rates=rates)
+    for out, value in zip(outputs, told, strict=False):
+        out.copy_(value)
+    outputs[-1].zero_()
+    return outputs
+
+
+@process_logits.register_fake
+def _(
+    logits: Tensor, scale: Tensor | None, temperature: float, top_k: int, top_p: float, forced: Tensor | None = None
+) -> Tensor:
+    return _empty_probs(logits, scale)
+
+
+@draft_sample.register_fake
+def _(
+    logits: Tensor,
+    scale: Tensor | None,
+    u: Tensor,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    forced: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    probs = _empty_probs(logits, scale)
+    return probs.new_empty(probs.shape[:2], dtype=torch.int64), probs
+
+
+@sample.register_fake
+def _(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    return u.new_empty(u.shape, dtype=torch.int64), u.new_empty(u.shape, dtype=torch.int32)
+
+
+@verify.register_fake
+def _(
+    target: Tensor,
+    draft: Tensor,
+    tokens: Tensor,
+    valid: Tensor,
+    omegas: Tensor,
+    u_accept: Tensor,
+    u_resample: Tensor,
+    forced: Tensor | None,
+    rates: Tensor | None,
+    resampler: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _verdict(tokens)
+
+
+def _verdict(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtypes = (torch.int64, torch.int64, torch.bool, torch.int32)
+    accepted, token, degenerate, fault = (tokens.new_empty(tokens.shape[:1], dtype=dtype) for dtype in dtypes)
+    return accepted, token, degenerate, fault
+
+
+def _empty_probs(logits: Tensor, scale: Tensor | None) -> Tensor:
+    rows, positions, vocab = logits.shape
+    return logits.new_empty((rows if scale is None else rows // 2, positions, vocab), dtype=torch.float32)
+
+
+def _processed(
+    logits: Tensor,
+    scale: Tensor | None,
+    u: Tensor | None,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    forced: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Probabilities and, given u, tokens (empty without)."""
+    probs = _empty_probs(logits, scale)
+    images, positions, vocab = probs.shape
+    if logits.dtype not in _LOGITS:
+        raise CoolsdError("logits on a GPU", expected="float32, float16 or bfloat16", found=str(logits.dtype))
+    _require("logits", logits, (images if scale is None else 2 * images, positions, vocab), logits.dtype)
+    for name, tensor, dtype in (
+        ("scale", scale, torch.float32),
+        ("u", u, torch.float32),
+        ("forced", forced, torch.int64),
+    ):
+        _require(name, tensor, (images, positions), dtype)
+    if not _by_kernel(logits):
+        probs = _reference_probs(logits, scale, temperature, top_k, top_p, forced)
+        return probs, probs.new_empty(0, dtype=torch.int64) if u is None else reference.sample(probs, u)
+    tokens = probs.new_empty((0,) if u is None else (images, positions), dtype=torch.int64)
+    temperature = max(temperature, MIN_TEMPERATURE)
+    inputs = (logits, scale, forced, u, temperature, top_k, top_p)
+    _launch("process", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab))
+    return probs, tokens
+
+
+def _reference_probs(
+    logits: Tensor, scale: Tensor | None, temperature: float, top_k: int, top_p: float, forced: Tensor | None
+) -> Tensor:
+    probs: Tensor = reference.process_logits(logits, scale, temperature, top_k, top_p)
+    broken = ~torch.isfinite(logits).all(dim=-1, keepdim=True)
+    if scale is not None:
+        broken = broken[: len(probs)] | broken[len(probs) :]
+    probs = probs.masked_fill(broken, torch.nan)
+    if forced is not None:
+        ids = forced[..., None]
+        point = (torch.arange(probs.shape[-1], device=probs.device) == ids).to(probs.dtype)
+        probs = torch.where(ids < 0, probs, point.masked_fill(ids >= probs.shape[-1], torch.nan))
+    return probs
+
+
+def _require(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype):
+        raise CoolsdError(
+            f"the tensor {name} does not fit",
+            expected=f"{dtype} {list(shape)}",
+            found=f"{tensor.dtype} {list(tensor.shape)}",
+        )
+
+
+def _by_kernel(tensor: Tensor) -> bool:
+    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _launch(kernel: str, programs: int, num_warps: int, *args: Any, **constants: Any) -> None:
+    """Launch on the device of the first argument; its current stream. Inputs are made contiguous, outputs are."""
+    try:
+        from coolsd_rt.ops.gpu import kernels
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise MissingExtra("triton", "gpu", "running the law on a GPU") from None
+    given = [arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args]
+    first = given[0]
+    if programs == 0:
+        return
+    with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
+        # No fused multiply-add: CFG is rounded twice in the reference, and so is what top-k compares here.
+        getattr(kernels, kernel)[(programs,)](*given, **constants, num_warps=num_warps, enable_fp_fusion=False)

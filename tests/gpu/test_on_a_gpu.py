@@ -1,0 +1,106 @@
+"""What only a GPU can show: kernels against the reference, the round as a graph, and that nobody waits.
+
+    pytest -m gpu tests/gpu
+
+Skipped where torch sees no GPU, which is where this was written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from coolsd_rt.backends.device.engine import DeviceEngine
+from coolsd_rt.backends.device.program import WARM, Program
+from coolsd_rt.backends.device.state import DeviceState
+from coolsd_rt.ops.gpu import draft_sample, process_logits, verify
+from coolsd_rt.runtime.randomness import uniform_table
+from coolsd_rt.runtime.whole import Request
+from tests.backends.device.test_device_rounds import CASES, Case, draw, engine_of
+from tests.tiny import TARGET
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
+
+
+def both(*tensors: Any) -> list[Any]:
+    return [t.cuda() if isinstance(t, torch.Tensor) else t for t in tensors]
+
+
+@pytest.mark.parametrize("vocab", [1024, 16384, 65536])
+@pytest.mark.parametrize("top_k", [0, 1, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_draw_what_the_reference_draws(vocab: int, top_k: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(vocab + top_k)
+    logits, scale, u = torch.randn(8, 3, vocab).to(dtype), torch.full((4, 3), 3.0), torch.rand(4, 3)
+    rules: dict[str, Any] = {"temperature": 0.9, "top_k": top_k, "top_p": 1.0}
+    wanted = process_logits(logits, scale, **rules)
+    tokens, probs = draft_sample(*both(logits, scale, u), **rules)
+    torch.testing.assert_close(probs.cpu(), wanted, atol=1e-6, rtol=1e-4)
+    cdf = probs.double().cumsum(-1).cpu()
+    again = (cdf <= (u.double() * cdf[..., -1])[..., None]).sum(-1)
+    assert torch.equal(tokens.cpu(), again)
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+@pytest.mark.parametrize("resampler", ["optimal", "residual", "target"])
+def test_verdicts_are_the_reference_s(length: int, resampler: str) -> None:
+    torch.manual_seed(length)
+    p, q = torch.rand(64, length + 1, 16384).pow(8), torch.rand(64, length, 16384).pow(8)
+    p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
+    tokens = q.multinomial(1).view(64, length) if length == 1 else torch.randint(0, 16384, (64, length))
+    arguments = (
+        p, q, tokens, torch.randint(0, length + 1, (64,)), torch.rand(length, dtype=torch.float64) * 2,
+        torch.rand(64, length), torch.rand(64, length + 1), None, None, resampler,
+    )  # fmt: skip
+    wanted, found = verify(*arguments), verify(*both(*arguments))
+    for a, b in zip(wanted, found, strict=True):
+        assert torch.equal(a, b.cpu())
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_a_captured_picture_is_the_host_loop_s(case: Case) -> None:
+    """On the same GPU in float32: the graph replayed against the loop stepped from the host."""
+    engine = engine_of(case).to("cuda", "float32")
+    for seeds in ((1, 2, 3), (4, 5, 6)):
+        wanted, found = draw(engine, case, seeds), draw(DeviceEngine(engine), case, seeds)
+        np.testing.assert_array_equal(found.codes, wanted.codes)
+
+
+def program_of(case: Case) -> tuple[Program, Request, torch.Tensor]:
+    engine = engine_of(case).to("cuda", "float32")
+    table = uniform_table([1, 2, 3], TARGET.tokens, case.law.length)
+    request = Request(case.law, case.sampling, table)
+    steps = engine.steps(6, 40)
+    state = DeviceState.empty(engine.dims, 3, 6, case.law.length, engine.like())
+    prefix = torch.zeros(6, TARGET.prefix, TARGET.dim, device="cuda")
+    return Program(steps, state, request), request, prefix
+
+
+def test_no_round_waits_for_the_device() -> None:
+    """Synchronisations of a whole picture are those of its looks, not of its rounds or tokens."""
+    program, request, prefix = program_of(CASES["COOL-SD"])
+    program.decode(request, prefix, None)
+    with (
+        torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        ) as profile,
+        torch.inference_mode(),
+    ):
+        for _ in range(50):
+            program.step(WARM + 1)
+    waits = [e.key for e in profile.key_averages() if "Synchronize" in e.key and e.count > 2]
+    assert not waits
+    torch.cuda.synchronize()
+
+
+def test_a_round_is_one_launch() -> None:
+    program, request, prefix = program_of(CASES["COOL-SD"])
+    program.decode(request, prefix, None)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.inference_mode():
+        for _ in range(10):
+            program.step(WARM + 1)
+    launches = {e.key: e.count for e in profile.key_averages() if "Launch" in e.key}
+    assert launches == {"cudaGraphLaunch": 10}

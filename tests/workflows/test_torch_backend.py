@@ -1,0 +1,62 @@
+"""The backend `torch`, from a spec to pictures: the build's files, and the same tokens as ONNX Runtime's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.runtime.whole import WholeSession
+from coolsd_rt.spec import load_spec
+from coolsd_rt.store import EngineFolder
+from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.build import build, plan
+from coolsd_rt.workflows.opening import load_engine, load_vocabulary, spec_of
+from tests.workflows.building import edit
+
+
+@pytest.fixture
+def folder(copy: Path, tmp_path: Path) -> EngineFolder:
+    edit(copy, "engine: {", "engine: {backend: torch, ")
+    return build(plan(load_spec(copy), tmp_path / "engines")).engine
+
+
+def codes(folder: EngineFolder) -> np.ndarray:
+    verified = folder.verified()
+    engine, vocabulary = load_engine(verified), load_vocabulary(verified)
+    jobs = drawing.plan(["red apple", "blue star"], 2, 7, vocabulary)
+    return drawing.draw(engine, jobs, vocabulary, drawing.settings_of(spec_of(folder))).codes
+
+
+def test_an_engine_of_networks(folder: EngineFolder, copy: Path, tiny_engine: EngineFolder) -> None:
+    weights = {f"{name}.safetensors" for name in ("target", "draft", "image")}
+    assert set(folder.manifest.files) == {*weights, "vocab.json", "neighbours.npy"}
+    kept, given = load_file(folder.folder / "target.safetensors"), load_file(copy.parent / "target.safetensors")
+    assert all(np.array_equal(kept[k], given[k]) for k in given)
+    np.testing.assert_array_equal(codes(folder), codes(tiny_engine))
+
+
+def test_its_sessions_run_whole_requests(folder: EngineFolder) -> None:
+    engine = load_engine(folder.verified())
+    assert isinstance(engine.open(engine.prefix(np.zeros((2, 3), np.int64)), 32), WholeSession)
+
+
+def test_half_precision_is_half(copy: Path, tmp_path: Path) -> None:
+    """bf16 draws other pictures than fp32, from the same files."""
+    edit(copy, "engine: {precision: fp32", "engine: {backend: torch, precision: bf16")
+    folder = build(plan(load_spec(copy), tmp_path / "engines")).engine
+    assert folder.manifest.contract["dtype"] == "bfloat16"
+    assert codes(folder).shape == (4, 16)
+    engine = load_engine(folder.verified())
+    assert str(engine.prefix(np.zeros((2, 3), np.int64)).dtype) == "torch.bfloat16"
+
+
+def test_a_gpu_that_is_not_there_is_one_line(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    edit(copy, "engine: {", "engine: {backend: torch, device: cuda, ")
+    folder = build(plan(load_spec(copy), tmp_path / "engines")).engine
+    with pytest.raises(CoolsdError, match=r"an NVIDIA GPU.*engine\.backend: onnxruntime"):
+        load_engine(folder.verified())

@@ -1,0 +1,72 @@
+"""A GPU check's outcome as two files: JSON with everything, Markdown with what one wants to see first."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from coolsd_rt.store.atomic import disk_errors, write_atomic
+
+
+def write(outcome: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """`<folder>/<gpu>-<time>.json` and `.md`. Raises CoolsdError where they cannot be written."""
+    gpu = outcome["environment"]["gpu"]
+    name = re.sub(r"[^a-z0-9]+", "-", gpu["name"].lower()).strip("-") if gpu else "rehearsal"
+    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    files = folder / f"{stem}.json", folder / f"{stem}.md"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(files[0], (json.dumps(outcome, indent=1) + "\n").encode())
+        write_atomic(files[1], markdown(outcome).encode())
+    return files
+
+
+def markdown(outcome: dict[str, Any]) -> str:
+    """The summary."""
+    environment = outcome["environment"]
+    gpu = environment["gpu"]
+    where = (
+        f"{gpu['name']}, driver {gpu['driver']}, CUDA {gpu['cuda']}"
+        if gpu
+        else "a rehearsal on a CPU: no figure counts"
+    )
+    packages = ", ".join(f"{k} {v}" for k, v in environment["packages"].items())
+    lines = [f"# GPU check\n\n{where}. {packages}. {outcome['seconds']:g} s.\n"]
+    if tests := outcome.get("tests"):
+        last = tests["lines"][-1] if tests["lines"] else "no output"
+        lines.append(f"Tests: {'passed' if tests['passed'] else 'FAILED'} ({last}).\n")
+    if outcome.get("parity"):
+        lines += ["| backend | precision | passed | largest logit error | identical |", "|---|---|---|---|---|"]
+        lines += [_proof(row) for row in outcome["parity"]]
+        lines.append("")
+    if bench := outcome.get("benchmark"):
+        lines.append(f"Memory is read at {bench['read_bytes_per_second'] / 1e9:.0f} GB/s.\n")
+        lines += [
+            "| size | tokens | batch | backend | how | way | ms a round | over the floor | law | s a batch |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [_figures(row) for row in bench["rows"]]
+        lines.append("")
+    lines += [f"- skipped {line}" for line in outcome["skipped"]]
+    lines += [f"- FAILED: {line}" for line in outcome["failed"]]
+    return "\n".join(lines) + "\n"
+
+
+def _proof(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"| {row['backend']} | {row['precision']} | no: {row['error']} | | |"
+    passed = "yes" if row["passed"] else "no: " + "; ".join(row["failures"])
+    error = row["max_logit_error"]
+    shown = f"{error:.2g}" if isinstance(error, float) else str(error)
+    return f"| {row['backend']} | {row['precision']} | {passed} | {shown} | {row['identical']} of {row['pictures']} |"
+
+
+def _figures(row: dict[str, Any]) -> str:
+    picture = "" if row["picture_s"] is None else f"{row['picture_s']:.3f}"
+    return (
+        f"| {row['size']} | {row['tokens']} | {row['batch']} | {row['backend']} | {row['how']} | {row['way']} "
+        f"| {row['round_ms']:.3f} | {row['over_floor']:.2f} | {row['law_share']:.0%} | {picture} |"
+    )

@@ -1,0 +1,102 @@
+"""LlamaGen at its published sizes with random weights, on the device, and the bytes that a step has to read.
+
+Knows the networks' sizes. Times nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from coolsd_rt.backends.torch_eager import TorchEngine
+from coolsd_rt.contract import Floating
+from coolsd_rt.models.eagle import Eagle, EagleConfig
+from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
+from coolsd_rt.models.vq import VQConfig, VQTokenizer
+
+PREFIX = 120  # text to image
+_TINY_IMAGE = VQConfig(
+    codebook_size=32, codebook_dim=4, channels=8, multipliers=(1, 2), z_channels=8, res_blocks=1, norm_groups=4
+)  # the tokenizer is not what is timed
+
+
+@dataclass(frozen=True)
+class Size:
+    """A target's sizes (models.md), and the picture it draws."""
+
+    name: str
+    layers: int
+    heads: int
+    dim: int
+    ffn: int
+    grid: int = 16
+    vocab: int = 16384
+    prefix: int = PREFIX
+
+    def of(self, tokens: int) -> Size:
+        """The same model with pictures of `tokens` codes."""
+        return replace(self, grid=round(tokens**0.5))
+
+    @property
+    def tokens(self) -> int:
+        return self.grid * self.grid
+
+
+SIZES = {
+    "B": Size("B", 12, 12, 768, 2048),
+    "L": Size("L", 24, 16, 1024, 2816),
+    "XL": Size("XL", 36, 20, 1280, 3584),
+}
+TINY = Size("tiny", 2, 2, 64, 96, 4, 64, 3)  # a rehearsal on a CPU
+
+
+def engine_of(size: Size, device: str, dtype: Floating) -> TorchEngine:
+    """Target and EAGLE head with small random weights, made on the device in `dtype`."""
+    config = LlamaGenConfig(
+        size.vocab, size.dim, size.layers, size.heads, size.ffn, size.grid, size.prefix, words=8, word_dim=64
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        target, draft = LlamaGen(config), Eagle(EagleConfig(size.dim, size.heads, size.ffn))
+    for network in (target, draft):
+        _randomise(network)
+    engine = TorchEngine(target.eval(), draft.eval(), VQTokenizer(_TINY_IMAGE))
+    return engine.to("cuda" if device == "cuda" else "cpu", dtype)
+
+
+def _randomise(network: nn.Module) -> None:
+    """As LlamaGen starts training: normal with 0.02, so that no activation grows."""
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+        if parameter.ndim > 1:
+            parameter.normal_(std=0.02)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Bytes that a plain step, and a round of L drafts, read at least: weights once a step, and valid cache rows."""
+
+    step: float
+    round: float
+
+
+def floor_of(size: Size, rows: int, length: int, item: int, position: float) -> Floor:
+    """rows: 2 a picture under CFG. item: bytes of a number. position: how many cache rows are valid, a mean."""
+    layer = 4 * size.dim**2 + 3 * size.dim * size.ffn
+    head = size.dim * size.vocab
+    cache = 2 * rows * position * size.dim  # K and V of one layer
+    step = size.layers * (layer + cache) + head
+    draft = layer + cache + head + 2 * size.dim**2
+    return Floor(step * item, (step + length * draft) * item)
+
+
+def constant_rate(accept_length: float, length: int) -> float:
+    """The acceptance rate r of every position with 1 + r + ... + r^L = accept_length."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        total = sum(rate**i for i in range(length + 1))
+        low, high = (rate, high) if total < accept_length else (low, rate)
+    return (low + high) / 2

@@ -1,0 +1,63 @@
+"""One command for a machine with a GPU: tests, parity, benchmark; one JSON and one Markdown file of what came out.
+
+    python tools/gpu_check.py --out benchmarks/results
+
+Takes under 8 minutes and no network. What cannot run is skipped, with the reason in the report. `--rehearse` goes the
+whole way on a CPU with tiny models: for trying the tool, never for figures. Not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
+
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.measure.entry import enter
+from tools.gpu.check import Check, Plan
+from tools.gpu.report import write
+
+BUDGET = 460.0
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("benchmarks/results"),
+    show_default=True,
+    help="Folder of results.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=10),
+    default=BUDGET,
+    show_default=True,
+    help="Stop starting work after this long.",
+)
+@click.option(
+    "--only",
+    type=click.Choice(["tests", "parity", "benchmark"]),
+    multiple=True,
+    help="A part of it; may be given again.",
+)
+@click.option("--rehearse", is_flag=True, help="On a CPU, with tiny models.")
+def command(out: Path, seconds: float, only: tuple[str, ...], rehearse: bool) -> None:
+    """Check everything that needs a GPU, on this one."""
+    if not rehearse and not torch.cuda.is_available():
+        fix = "run it on a machine with one, with a torch built for CUDA; --rehearse tries the tool on a CPU"
+        raise CoolsdError("a GPU", expected="one that torch sees", found=f"none (torch {torch.__version__})", fix=fix)
+    check = Check(Plan(seconds, only or ("tests", "parity", "benchmark"), rehearse), click.echo)
+    files = write(check.run(), out)
+    click.echo(files[1].read_text(encoding="utf-8"))
+    click.echo(f"results: {files[0]} and {files[1]}")
+    if check.failed:
+        raise CoolsdError("the GPU check", expected="every part to pass", found=", ".join(check.failed))
+
+
+if __name__ == "__main__":
+    enter(command)
