@@ -43,7 +43,7 @@ def register() -> None:
         import tensorrt  # type: ignore[import-not-found, import-untyped, unused-ignore]
         import tensorrt.plugin  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ModuleNotFoundError:
-        raise MissingExtra("tensorrt", "gpu", "the law inside a TensorRT engine") from None
+        raise MissingExtra("tensorrt", "tensorrt", "the law inside a TensorRT engine") from None
     _register_verify(tensorrt)
     _register_process(tensorrt)
 
