@@ -34,7 +34,7 @@ $(DEMO_VENV)/.stamp: pyproject.toml
 	$(call venv,$(DEMO_VENV),cpu$(comma)build)
 
 $(TEST_VENV)/.stamp: pyproject.toml
-	$(call venv,$(TEST_VENV),cpu$(comma)build$(comma)train$(comma)measure$(comma)quality$(comma)dev)
+	$(call venv,$(TEST_VENV),cpu$(comma)build$(comma)train$(comma)measure$(comma)quality$(comma)tensorrt-rtx$(comma)dev)
 
 comma := ,
 

@@ -56,6 +56,7 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> list[str]:
         if name in keep or not block:
             continue
         codes, scales = quantize_matrix(weight.astype(np.float32), block)
+        scales = scales.astype(weight.dtype)  # a product wants both sides of one type
         graph.initializer.remove(constants[name])
         for use, node in enumerate(nodes):
             own = [f"{name}_{use}_codes", f"{name}_{use}_scales"]

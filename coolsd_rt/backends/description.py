@@ -47,7 +47,8 @@ class GraphRecord:
 class Description:
     """All that a backend has to know before it opens a file. `side` is pixels along one side of a picture.
 
-    dtype: of prefix, features and caches. fused: there is a graph of the whole draft, sampling included.
+    dtype: of prefix, features and caches. fused: there is a graph of the whole draft, sampling included. forced: the id
+    that each image token must have, -1 where free; None if all are.
     """
 
     dims: ModelDims
@@ -55,6 +56,7 @@ class Description:
     side: int
     dtype: Floating = "float32"
     fused: bool = True
+    forced: tuple[int, ...] | None = None
 
     @property
     def graphs(self) -> dict[str, GraphRecord]:
@@ -78,6 +80,7 @@ class Description:
             "side": self.side,
             "dtype": self.dtype,
             "fused": self.fused,
+            **({} if self.forced is None else {"forced": list(self.forced)}),
             "graphs": {name: record.as_dict() for name, record in self.graphs.items()},
         }
 
@@ -96,7 +99,9 @@ class Description:
             if data["dtype"] not in get_args(Floating):
                 raise ValueError(f"dtype {data['dtype']!r}")
             dtype = cast(Floating, data["dtype"])
-            return Description(dims, int(data["draft_length"]), int(data["side"]), dtype, bool(data["fused"]))
+            forced = tuple(int(i) for i in data["forced"]) if "forced" in data else None
+            side, fused = int(data["side"]), bool(data["fused"])
+            return Description(dims, int(data["draft_length"]), side, dtype, fused, forced)
         except (KeyError, TypeError, ValueError) as error:
             found = f"{type(error).__name__}: {error}"
             raise CoolsdError(

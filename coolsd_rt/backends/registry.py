@@ -84,3 +84,5 @@ def load(verified: VerifiedEngine, options: Options | None = None, *, backend: s
 
 register(Backend("onnxruntime", "coolsd_rt.backends.onnxruntime", "onnxruntime", "cpu"))
 register(Backend("torch", "coolsd_rt.backends.torch_backend", "torch", "build"))
+register(Backend("tensorrt", "coolsd_rt.backends.tensorrt_backend", "tensorrt", "tensorrt"))
+register(Backend("tensorrt-rtx", "coolsd_rt.backends.tensorrt_backend", "tensorrt_rtx", "tensorrt-rtx"))

@@ -101,7 +101,10 @@ class TorchEngine:
 
     @torch.inference_mode()
     def paint(self, codes: Any) -> NDArray[np.uint8]:
-        pixels = self._tokenizer.decode(torch.as_tensor(codes, dtype=torch.int64, device=self.device))
+        ids, layout = torch.as_tensor(codes, dtype=torch.int64, device=self.device), self._target.cfg.layout
+        if not layout.plain:  # line ends and the end are no part of the picture
+            ids = ids[:, torch.from_numpy(layout.painted).to(self.device)]
+        pixels = self._tokenizer.decode(ids)
         levels: NDArray[np.uint8] = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return levels
 

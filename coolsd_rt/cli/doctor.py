@@ -34,6 +34,9 @@ _PURPOSE = {
     "matplotlib": "to plot",
     "torchmetrics": "to measure the pictures of a sweep",
     "transformers": "for the CLIP score of a sweep",
+    "triton": "for the loop's kernels on a GPU",
+    "tensorrt": "to build and run TensorRT engines, on a GPU",
+    "tensorrt_rtx": "to build TensorRT-RTX engines anywhere, and to run them on a GPU",
 }
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
 
@@ -75,7 +78,7 @@ def _package(module: str) -> Finding:
     extra, purpose = EXTRAS[module], _PURPOSE[module]
     if importlib.util.find_spec(module) is None:
         return Finding(module, "missing", f"needed {purpose}", f"pip install 'coolsd-rt[{extra}]'")
-    version = _version(module, module.replace("_", "-"), f"{module}-gpu") or "unknown version"
+    version = _version(module, module.replace("_", "-"), f"{module}-gpu", f"{module}_cu13") or "unknown version"
     return Finding(module, "ok", f"{version}, {purpose}")
 
 

@@ -51,6 +51,9 @@ EXTRAS = {
     "matplotlib": "measure",
     "torchmetrics": "quality",
     "transformers": "clip",
+    "triton": "gpu",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
 }
 """Import name of an optional package to the extra that brings it."""
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -103,18 +104,25 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file beside its place, flush it, rename it over what was there."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written beside its place, flushed, and renamed over what was there; removed if the block raises."""
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temp.open("xb") as f:
-            f.write(data)
+            yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temp, path)
     finally:
         temp.unlink(missing_ok=True)
     fsync_path(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """The same for data that is there already."""
+    with atomic_file(path) as f:
+        f.write(data)
 
 
 def publish(temp: Path, final: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.store.atomic import Workshop, disk_errors, publish, write_atomic
-from coolsd_rt.store.engine import CURRENT, EngineFolder
+from coolsd_rt.store.atomic import Workshop, disk_errors, publish
+from coolsd_rt.store.engine import EngineFolder
 from coolsd_rt.store.fingerprint import engine_fingerprint, stage_key
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.manifest import MANIFEST, FileName, FileRecord, Manifest, StageEntry, _Record, read_manifest
@@ -195,18 +195,23 @@ class Store:
         tools: Mapping[str, str],
         contract: Mapping[str, Any],
         spec_file: Path | None = None,
+        internal: Collection[str] = (),
+        current: bool = True,
         on_wait: OnWait | None = None,
     ) -> EngineFolder:
         """Put stages together as `<out>/<name>/<fingerprint>` and point `current` at it.
 
         An engine that is there and whole is kept, with its parity receipt; only its spec's run-time values follow.
+        internal: stages that only others read; they are on record, their files are not part of the engine. current:
+        False leaves it where it points, for an engine that has to be proven first.
 
         Raises:
             CoolsdError: no space, a folder that cannot be written, two stages with a file of one name.
         """
         entries = {s.record.name: s.record.entry for s in stages}
         fingerprint = engine_fingerprint({n: e.key for n, e in entries.items()}, build_view)
-        files = _merge(stages)
+        shipped = [stage for stage in stages if stage.record.name not in internal]
+        files = _merge(shipped)
         final = self.out / name / fingerprint
         lock = f"{name}-{fingerprint}"
         relative = os.path.relpath(spec_file, self.out) if spec_file else ""
@@ -227,14 +232,15 @@ class Store:
                 engine = done.with_manifest(spec=dict(spec), spec_file=relative)
             else:
                 with self._shop.folder(lock) as temp:
-                    for stage in stages:
+                    for stage in shipped:
                         for file in stage.files:
                             _link(stage.folder / file, temp / file)
                     (temp / MANIFEST).write_bytes(manifest.text())
                     publish(temp, final)
                 engine = EngineFolder(final, manifest)
                 engine.verified()
-            write_atomic(self.out / name / CURRENT, f"{fingerprint}\n".encode())
+            if current:
+                engine.make_current()
         return engine
 
 

@@ -69,6 +69,11 @@ class EngineFolder:
                 write_atomic(self.folder / MANIFEST, new.text())
         return EngineFolder(self.folder, new)
 
+    def make_current(self) -> None:
+        """Let the folder's name (`engines/NAME`) mean this build. Raises CoolsdError if it cannot be written."""
+        with disk_errors(self.folder):
+            write_atomic(self.folder.parent / CURRENT, f"{self.manifest.fingerprint}\n".encode())
+
     def with_receipt(self, receipt: dict[str, Any]) -> EngineFolder:
         """Write a parity receipt (JSON data) into the manifest."""
         return self.with_manifest(parity=receipt)

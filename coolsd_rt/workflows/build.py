@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import coolsd_rt
+import coolsd_rt.backends.tensorrt
 import coolsd_rt.contract
 import coolsd_rt.export
 import coolsd_rt.law.tolerance
 import coolsd_rt.models
 from coolsd_rt.backends.description import Description
 from coolsd_rt.errors import MissingExtra
+from coolsd_rt.models.conditions import conditioner_files
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store import CachedStage, EngineFolder, Store, engine_fingerprint, hash_sources, sha256_file
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.fingerprint import tool_versions
 from coolsd_rt.workflows.describe import describe
-from coolsd_rt.workflows.planning import PlannedStage, Planner, by_lengths
+from coolsd_rt.workflows.planning import COMPILE, COMPILED, PlannedStage, Planner, by_lengths
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 _PACKAGES = {"torch": "build", "onnx": "build", "onnxscript": "build", "safetensors": "build", "onnxruntime": "cpu"}
@@ -53,6 +55,11 @@ class Plan:
     def folder(self) -> Path:
         return self.out / self.loaded.spec.name / self.fingerprint
 
+    @property
+    def gated(self) -> bool:
+        """Whether `current` waits for parity: TensorRT chooses its own kernels, on the GPU it is built for."""
+        return self.loaded.spec.engine.backend in COMPILED
+
     def as_dict(self) -> dict[str, Any]:
         """JSON data for `--dry-run --json`."""
         return {
@@ -67,11 +74,12 @@ class Plan:
 @dataclass(frozen=True)
 class Listener:
     """Who wants to hear of the work: a stage begins; it is done, after some seconds, run here or found cached;
-    another process is at it and is waited for."""
+    another process is at it and is waited for; a compiler has done so many of a phase's steps (in another thread)."""
 
     started: Callable[[PlannedStage], None] = lambda stage: None
     finished: Callable[[PlannedStage, float, bool], None] = lambda stage, seconds, fresh: None
     waiting: Callable[[str], None] = lambda stage: None
+    compiling: Callable[[str, int, int], None] = lambda phase, done, steps: None
 
 
 @dataclass(frozen=True)
@@ -133,42 +141,48 @@ def build(plan: Plan, listener: Listener | None = None) -> Built:
     """
     listener = listener or Listener()
     begun, store, spec = time.perf_counter(), Store(plan.out), plan.loaded.spec
+    if plan.gated:
+        from coolsd_rt.workflows.compiling import check_fits
+
+        check_fits(plan.loaded, plan.description)
     store.sweep()
-    run = _Runner(plan)
-    done: list[CachedStage] = []
+    run = _Runner(plan, listener.compiling)
+    done: dict[str, CachedStage] = {}
     for planned in plan.stages:
         listener.started(planned)
         start = time.perf_counter()
         result = store.stage(
             planned.stage,
-            lambda folder, name=planned.name: run(name, folder),  # type: ignore[misc]
+            lambda folder, name=planned.name: run(name, folder, done),  # type: ignore[misc]
             need_bytes=planned.need_bytes,
             on_wait=listener.waiting,
         )
-        done.append(result)
+        done[planned.name] = result
         listener.finished(planned, time.perf_counter() - start, result.fresh)
     engine = store.assemble(
-        done,
+        list(done.values()),
         name=spec.name,
         spec=spec.resolved(),
         build_view=spec.build_view(),
         tools=plan.tools,
         contract=plan.description.as_dict(),
         spec_file=plan.loaded.path,
+        internal=[s.name for s in plan.stages if not s.ships],
+        current=not plan.gated,
         on_wait=listener.waiting,
     )
-    fresh = tuple(s.record.name for s in done if s.fresh)
+    fresh = tuple(name for name, stage in done.items() if stage.fresh)
     return Built(plan, engine, fresh, time.perf_counter() - begun)
 
 
 class _Runner:
     """Runs stages by name; loads torch, and each weights file, with the first stage that needs it."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, compiling: Callable[[str, int, int], None]) -> None:
+        self._plan, self._progress = plan, compiling
         self._sources: Any = None
 
-    def __call__(self, name: str, folder: Path) -> Mapping[str, Any]:
+    def __call__(self, name: str, folder: Path, done: Mapping[str, CachedStage]) -> Mapping[str, Any]:
         for package, extra in _PACKAGES.items():
             if importlib.util.find_spec(package) is None:
                 raise MissingExtra(package, extra, "building an engine")
@@ -179,8 +193,14 @@ class _Runner:
             engine = loaded.spec.engine
             self._sources = stages.Sources(
                 loaded.files, self._plan.hashes, description, engine.precision, loaded.spec.image.neighbours,
-                by_lengths(engine, description),
+                conditioner_files(loaded.spec.condition), by_lengths(engine, description),
             )  # fmt: skip
+        if name.startswith(COMPILE):
+            from coolsd_rt.workflows.compiling import compile_graph
+
+            graph = name.removeprefix(COMPILE)
+            source = done[graph].folder / self._plan.description.graphs[graph].file
+            return compile_graph(graph, source, folder, self._plan.loaded.spec, self._plan.description, self._progress)
         return stages.PRODUCERS[name](self._sources, folder)
 
 
@@ -188,5 +208,6 @@ def code_digest() -> str:
     """One digest of the code that makes graphs: the networks, the exporter, the contract, the stages."""
     rooms = [Path(str(m.__file__)).parent for m in (coolsd_rt.export, coolsd_rt.models)]
     here = Path(__file__).parent
-    law = Path(coolsd_rt.law.tolerance.__file__)
-    return hash_sources([*rooms, Path(coolsd_rt.contract.__file__), law, here / "stages.py", here / "smoke.py"])
+    others = [Path(str(m.__file__)) for m in (coolsd_rt.contract, coolsd_rt.law.tolerance)]
+    compiler = Path(str(coolsd_rt.backends.tensorrt.__file__)).parent
+    return hash_sources([*rooms, *others, compiler, *(here / f"{n}.py" for n in ("stages", "smoke", "compiling"))])

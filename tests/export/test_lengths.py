@@ -35,8 +35,8 @@ def test_lengths_are_the_mask(model: onnx.ModelProto, pos: tuple[int, int], size
     assert mask_to_lengths(other) == 0
     onnx.checker.check_model(other)
     assert "LessOrEqual" not in {n.op_type for n in other.graph.node}  # what made the mask
-    rng = np.random.default_rng(0)
-    feed = {s.name: rng.standard_normal([{"R": 2, "T": 16, "S": size}.get(str(n), n) for n in s.shape]).astype(s.dtype)
+    rng, sizes = np.random.default_rng(0), {"R": 2, "T": 16, "S": size}
+    feed = {s.name: rng.standard_normal([sizes[n] if isinstance(n, str) else n for n in s.shape]).astype(s.dtype)
             for s in CONTRACT.inputs}  # fmt: skip
     feed |= {"ids": rng.integers(0, 32, (2, size)), "pos": np.array(pos)}
     a, b = (

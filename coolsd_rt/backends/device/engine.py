@@ -89,10 +89,10 @@ class DeviceSession:
         return self._models.array(data, dtype)
 
     def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
-        return self._own.target(ids, pos)
+        return _own_copy(self._own.target(ids, pos))
 
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
-        return self._own.draft(ids, features, pos)
+        return _own_copy(self._own.draft(ids, features, pos))
 
     def propose(self, *args: Any) -> tuple[Tensor, Tensor]:
         raise CoolsdError("a device's session", expected="single draft steps", found="a call of the fused draft")
@@ -103,3 +103,8 @@ class DeviceSession:
             self._steps = self._models.steps(len(self._prefix), self._capacity)
             self._steps.reset(self._prefix, self._start)
         return self._steps
+
+
+def _own_copy(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A device's step may answer in memory that its next one overwrites; the host's loop keeps what it is given."""
+    return outputs[0].clone(), outputs[1].clone()

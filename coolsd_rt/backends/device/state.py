@@ -91,5 +91,6 @@ class DeviceState:
 
     def statistics(self) -> Statistics:
         """The counts, on the host."""
-        parts = (self.rounds, self.histogram, self.attempts, self.accepts)
-        return Statistics(*(part.cpu().numpy().copy() for part in parts), degenerate=int(self.degenerate))
+        counts = (self.rounds, self.histogram, self.attempts, self.accepts)
+        rounds, histogram, attempts, accepts = (part.cpu().numpy().copy() for part in counts)
+        return Statistics(rounds, histogram, attempts, accepts, int(self.degenerate))

@@ -1,0 +1,231 @@
+"""A build's TensorRT engines on a GPU: `runtime.interface.Engine`, and the steps of a loop on the device.
+
+Knows the four models, their caches and what stays fixed for a batch. Does not know the loop's maths, nor what a context
+is (`model`). It has not run on a GPU; the tests drive it with a fake runtime. Legend as in `coolsd_rt.contract`.
+
+`TrtSteps` is what a loop on the device wants: a step enqueues and returns its own memory, which the next step of the
+same S overwrites. `TrtSession` is the same for a loop on the host: what it returns is the caller's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coolsd_rt.backends.description import Description
+from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.tensorrt.facts import Facts, check_capacity, check_facts
+from coolsd_rt.backends.tensorrt.log import make_log
+from coolsd_rt.backends.tensorrt.model import Scratch, TrtModel, TrtStep, make_runtime
+from coolsd_rt.backends.tensorrt.package import package, require_gpu
+from coolsd_rt.backends.tensorrt.profiles import parts
+from coolsd_rt.contract import ModelDims
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.store import VerifiedEngine
+from coolsd_rt.store.manifest import rebuild_hint
+
+STAGES = "compile_"  # how the names of stages begin whose facts are those of engines, by graph
+FILE = "{}.engine"
+
+
+def load(verified: VerifiedEngine, options: Options) -> TrtEngine:
+    """All engines of a checked build. Each is compared with this machine, then its hash is checked, then it is parsed.
+
+    Raises:
+        MissingExtra: the package it was built with is not installed.
+        CoolsdError: no GPU; an engine for another version, or another GPU; one that TensorRT refuses.
+    """
+    manifest = verified.manifest
+    description = Description.from_dict(manifest.contract)
+    rebuild = rebuild_hint(verified.engine.folder, manifest)
+    compiled = [entry.facts for name, entry in manifest.stages.items() if name.startswith(STAGES)]
+    facts = {name: found for entry in compiled for name, found in entry.items()}
+    flavour = str(manifest.spec.get("engine", {}).get("backend", ""))
+    return load_engines(description, facts, verified.read, flavour, rebuild)
+
+
+def load_engines(
+    description: Description, facts: Mapping[str, Any], read: Callable[[str], bytes], flavour: str, rebuild: str,
+    device: torch.device | None = None,
+) -> TrtEngine:  # fmt: skip
+    """facts: those a build wrote, by graph. read: contents of a file whose hash was checked. device: None is torch's
+    current GPU. Raises as `load`."""
+    chosen, gpu = package(flavour), require_gpu()
+    trt = chosen.load()
+    known: dict[str, Facts] = {}
+    for name in description.graphs:
+        if name not in facts:
+            raise CoolsdError("an engine of TensorRT", expected=f"the graph {name}", found="none", fix=rebuild)
+        known[name] = Facts.from_dict(facts[name], name)
+        check_facts(known[name], name, flavour=flavour, version=str(trt.__version__), gpu=gpu, rebuild=rebuild)
+    log = make_log(trt)
+    runtime = make_runtime(trt, log)
+    scratch = Scratch(device or torch.device("cuda", torch.cuda.current_device()))
+    models = {
+        name: TrtModel(trt, log, runtime, read(FILE.format(name)), record.contract, known[name], name, scratch)
+        for name, record in description.graphs.items()
+    }
+    return TrtEngine(description, models, known["target"], rebuild)
+
+
+class TrtEngine:
+    """`runtime.interface.Engine`. Arrays are torch tensors on the GPU, features of the graphs' own type."""
+
+    def __init__(self, description: Description, models: Mapping[str, TrtModel], facts: Facts, rebuild: str) -> None:
+        """facts: of the target."""
+        self._description, self._models, self._facts, self._rebuild = description, models, facts, rebuild
+        self._bound: dict[tuple[str, int], TrtStep] = {}  # condition and image, by the number of rows or images
+
+    @property
+    def dims(self) -> ModelDims:
+        return self._description.dims
+
+    @property
+    def device(self) -> torch.device:
+        return self._models["target"].device
+
+    @property
+    def draft_length(self) -> int:
+        return self._description.draft_length
+
+    def array(self, data: Any, dtype: str) -> Tensor:
+        """Host data on the device."""
+        return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self.device)
+
+    def like(self) -> Tensor:
+        """[0, C], of the features' type, on the device."""
+        spec = next(s for s in self._models["target"].contract.outputs if s.name == "features")
+        return torch.empty(0, self.dims.dim, dtype=getattr(torch, spec.dtype), device=self.device)
+
+    def prefix(self, words: Any) -> Tensor:
+        return torch.cat(self._batches("condition", "R", words))
+
+    def paint(self, codes: Any) -> NDArray[Any]:
+        return torch.cat([pixels.cpu() for pixels in self._batches("image", "M", codes)]).numpy()
+
+    def _batches(self, name: str, dim: str, data: Any) -> list[Tensor]:
+        """The only output of a graph of one input, for as many rows at once as it was built for."""
+        model = self._models[name]
+        spec = model.contract.inputs[0]
+        rows = self.array(data, spec.dtype)
+        found = []
+        for part in rows.split(model.profiles[0].ranges[dim].most):
+            step = self._bound.get((name, len(part)))
+            if step is None:
+                step = self._bound[name, len(part)] = model.bind({dim: len(part)}, {})
+            (out,) = step(**{spec.name: part}).values()
+            found.append(out.clone())
+        return found
+
+    def steps(self, rows: int, capacity: int) -> TrtSteps:
+        """Models with caches of zeros, and a prefix of zeros.
+
+        Raises CoolsdError: more rows or positions than the engine was built for.
+        """
+        check_capacity(self._facts, "target", capacity, self._rebuild)
+        return TrtSteps(self._description, self._models, rows)
+
+    def open(self, prefix: Any, capacity: int, start: Any = None) -> TrtSession:
+        steps = self.steps(len(prefix), capacity)
+        steps.reset(torch.as_tensor(prefix), None if start is None else self.array(start, "int64"))
+        return TrtSession(steps)
+
+
+class TrtSteps:
+    """Target and draft for `rows` rows, with caches at fixed addresses. A step enqueues on torch's current stream.
+
+    A step whose S has no profile of its own is run in parts. What lies past the capacity is not checked here: the loop
+    asks for `runtime.state.capacity` positions and stays inside.
+    """
+
+    def __init__(self, description: Description, models: Mapping[str, TrtModel], rows: int) -> None:
+        self.dims, self._models, self._rows = description.dims, models, rows
+        known = models["target"].profiles
+        span = known[0].ranges["R"]
+        if rows > span.most:
+            fix = "build with more engine.max_batch"
+            raise CoolsdError("a batch", expected=f"at most {span.most} rows", found=f"{rows} rows", fix=fix)
+        self._padded = max(rows, span.least)
+        self.device = models["target"].device
+        sizes = {"R": self._padded}
+        self._memory: dict[str, dict[str, Tensor]] = {}
+        for name in ("target", "draft"):
+            if name in models:
+                model = models[name]
+                kept = [s for s in model.contract.inputs if s in model.caches or s.name in ("prefix", "start")]
+                self._memory[name] = {s.name: model.zeros(s, sizes) for s in kept}
+        self._bound: dict[tuple[str, int], TrtStep] = {}
+
+    def reset(self, prefix: Tensor, start: Tensor | None) -> None:
+        """Another batch of as many rows: prefix [R, W, C] (behind it a draft model's own), the rows' first positions
+        int64 [R] (None: 0), and caches of zeros, where they were."""
+        dims = self.dims
+        for name, memory in self._memory.items():
+            own = name == "draft" and dims.draft_dim
+            memory["prefix"].copy_(prefix[..., dims.dim :] if own else prefix[..., : dims.dim])
+            if "start" in memory:
+                memory["start"].copy_(torch.zeros_like(memory["start"]) if start is None else start)
+            for spec in self._models[name].caches:
+                memory[spec.name].zero_()
+
+    def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """ids int64 [R, S], pos int64 [R] -> logits float32 [R, S, V], features [R, S, C]: the step's own memory."""
+        return self._step("target", pos, ids=ids)
+
+    def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the draft; features None for a draft model of its own."""
+        if "draft" not in self._memory:
+            raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
+        return self._step("draft", pos, ids=ids, **({} if features is None else {"features_in": features}))
+
+    def _step(self, name: str, pos: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        size = inputs["ids"].shape[1]
+        cut = parts(self._models[name].profiles, {"R": self._padded, "S": size})
+        if len(cut) == 1:
+            return self._part(name, size, {**inputs, "pos": pos})
+        found, at = [], 0
+        for width in cut:
+            piece = {key: x[:, at : at + width] for key, x in inputs.items()}
+            found.append([x.clone() for x in self._part(name, width, {**piece, "pos": pos + at})])
+            at += width
+        logits, features = (torch.cat(list(pieces), dim=1) for pieces in zip(*found, strict=True))
+        return logits, features
+
+    def _part(self, name: str, size: int, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        step = self._bound.get((name, size))
+        if step is None:
+            sizes = {"R": self._padded, "S": size}
+            step = self._bound[name, size] = self._models[name].bind(sizes, self._memory[name])
+        out = step(**inputs)
+        return out["logits"][: self._rows], out["features"][: self._rows]
+
+
+class TrtSession:
+    """`runtime.interface.Session` over steps; what it returns is the caller's own."""
+
+    fused_length = 0
+
+    def __init__(self, steps: TrtSteps) -> None:
+        self._steps = steps
+
+    @property
+    def dims(self) -> ModelDims:
+        return self._steps.dims
+
+    def asarray(self, data: Any, dtype: str) -> Tensor:
+        return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self._steps.device)
+
+    def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        logits, features = self._steps.target(ids, pos)
+        return logits.clone(), features.clone()
+
+    def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
+        logits, guessed = self._steps.draft(ids, features, pos)
+        return logits.clone(), guessed.clone()
+
+    def propose(self, *args: Any) -> tuple[Tensor, Tensor]:
+        raise CoolsdError("a TensorRT engine", expected="single draft steps", found="a call of the fused draft")

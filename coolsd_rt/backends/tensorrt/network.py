@@ -1,0 +1,103 @@
+"""An ONNX graph as TensorRT's network, and attention made to read its caches where they are.
+
+Knows TensorRT's parser and what it makes of `Attention`. Does not know contracts or engines.
+
+The parser multiplies queries and keys by the root of the scale, also by a scale of 1. A key cache that is multiplied
+is no longer the tensor that the KV update wrote: TensorRT-RTX 1.7.1 then copies all of it in every step, and its output
+is another tensor than its input. `tune_attention` takes those products out; the scale is in the weights already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coolsd_rt.backends.tensorrt.log import Log, reason, shorten
+from coolsd_rt.errors import CoolsdError
+
+_THROUGH = ("CAST", "SHUFFLE", "IDENTITY", "UNSQUEEZE")  # a constant is the same number behind these
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A network, and what has to live as long as it does."""
+
+    builder: Any
+    network: Any
+    parser: Any
+
+
+def parse(trt: Any, log: Log, graph: bytes | Path, name: str) -> Parsed:
+    """Strongly typed: every precision is the graph's own. A path is for graphs whose weights lie beside them.
+
+    Raises CoolsdError: the parser does not take it; the line names the node.
+    """
+    builder = trt.Builder(log)
+    flags = trt.NetworkDefinitionCreationFlag.__members__
+    # The only kind there is from TensorRT 11 on, where the flag may be gone.
+    typed = 1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0
+    network = builder.create_network(typed)
+    parser = trt.OnnxParser(network, log)
+    taken = parser.parse_from_file(str(graph)) if isinstance(graph, Path) else parser.parse(graph)
+    if not taken:
+        raise CoolsdError(
+            f"graph {name}", expected="one that TensorRT's parser takes", found=_first_error(parser) or reason(log)
+        )
+    return Parsed(builder, network, parser)
+
+
+def _first_error(parser: Any) -> str:
+    """The first of the parser's errors, with its node; "" if it has none."""
+    if not parser.num_errors:
+        return ""
+    error = parser.get_error(0)
+    node = f"{error.node_operator()} {error.node_name()}".strip()
+    return f"{node}: {shorten(error.desc())}" if node else shorten(error.desc())
+
+
+def layers_of(network: Any) -> list[Any]:
+    return [network.get_layer(i) for i in range(network.num_layers)]
+
+
+def attention_of(trt: Any, layer: Any) -> Any:
+    """The `IAttention` that a layer of type ATTENTION_INPUT begins. The binding hands out plain layers."""
+    layer.__class__ = trt.IAttentionInputLayer
+    return layer.attention
+
+
+def tune_attention(trt: Any, network: Any) -> int:
+    """Let attention read caches themselves, and be built from smaller layers where there is no kernel for it (float32
+    has none). Returns how many products by 1 were taken out."""
+    layers = layers_of(network)
+    makers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
+    taken = 0
+    for layer in layers:
+        if layer.type != trt.LayerType.ATTENTION_INPUT:
+            continue
+        attention = attention_of(trt, layer)
+        attention.decomposable = True
+        for index in range(2):  # query and key
+            maker = makers.get(attention.get_input(index).name)
+            if maker is not None and _times_one(trt, maker, makers):
+                attention.set_input(index, maker.get_input(0))
+                taken += 1
+    return taken
+
+
+def _times_one(trt: Any, layer: Any, makers: dict[str, Any]) -> bool:
+    """Whether a layer multiplies its first input by a constant 1."""
+    if layer.type != trt.LayerType.ELEMENTWISE:
+        return False
+    layer.__class__ = trt.IElementWiseLayer
+    if layer.op != trt.ElementWiseOperation.PROD:
+        return False
+    at = makers.get(layer.get_input(1).name)
+    while at is not None and at.type.name in _THROUGH:
+        at = makers.get(at.get_input(0).name)
+    if at is None or at.type != trt.LayerType.CONSTANT:
+        return False
+    at.__class__ = trt.IConstantLayer
+    weights = at.weights
+    single = getattr(weights, "size", 0) == 1 and str(getattr(weights, "dtype", "")) in ("float32", "float16")
+    return single and float(weights.item()) == 1.0

@@ -1,0 +1,103 @@
+"""Which TensorRT there is: `tensorrt` or `tensorrt_rtx`, its version, and the GPU it would run on.
+
+Knows module names, extras and devices. Does not know graphs or engines. Nothing is imported before it is asked for.
+What a driver says of itself could not be tried where this was written: there was none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, cast, get_args
+
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+# What runs without a GPU, said wherever one is missing.
+ON_A_CPU = "take a machine with an NVIDIA GPU, or build with engine.backend onnxruntime, which runs on a CPU"
+_MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+@dataclass(frozen=True)
+class Package:
+    """One of the two, installed or not."""
+
+    flavour: Flavour
+
+    @property
+    def module(self) -> str:
+        """Its import name."""
+        return _MODULES[self.flavour]
+
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.module) is not None
+
+    @property
+    def version(self) -> str:
+        """As the package says it, e.g. `1.7.1.116`. Raises as `load`."""
+        return str(self.load().__version__)
+
+    def load(self) -> ModuleType:
+        """The imported package.
+
+        Raises:
+            MissingExtra: it is not installed.
+            CoolsdError: it is, and its libraries cannot be loaded.
+        """
+        if not self.installed:
+            raise MissingExtra(self.module, self.flavour, f"the backend {self.flavour}")
+        try:
+            return importlib.import_module(self.module)
+        except (ImportError, OSError, RuntimeError) as error:
+            found = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            fix = f"install it again: pip install 'coolsd-rt[{self.flavour}]'"
+            raise CoolsdError(f"the package {self.module}", expected="it to load", found=found, fix=fix) from error
+
+
+def package(flavour: str) -> Package:
+    """The package of a backend's name. Raises UserError if it is neither."""
+    if flavour not in get_args(Flavour):
+        raise UserError("a TensorRT backend", expected=f"one of {', '.join(get_args(Flavour))}", found=flavour)
+    return Package(cast(Flavour, flavour))
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU that torch would use. `capability` as `9.0`; memory: bytes that are free."""
+
+    name: str
+    capability: str
+    memory: int
+
+
+def local_gpu(torch: Any = None) -> Gpu | None:
+    """The GPU of this machine, None if torch sees none. `torch` is for tests."""
+    torch = torch or _torch()
+    if torch is None or not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return Gpu(torch.cuda.get_device_name(), f"{major}.{minor}", int(torch.cuda.mem_get_info()[0]))
+
+
+def require_gpu(torch: Any = None) -> Gpu:
+    """The GPU of this machine.
+
+    Raises CoolsdError, which says why there is none: no torch, a torch for CPUs, no driver or one that is too old.
+    """
+    torch = torch or _torch()
+    if (gpu := local_gpu(torch)) is not None:
+        return gpu
+    if torch is None:
+        found = "no torch to reach one with"
+    elif torch.version.cuda is None:
+        found = f"torch {torch.__version__}, which was built without CUDA"
+    else:
+        found = f"none that torch for CUDA {torch.version.cuda} can use (no GPU, or a driver that is too old)"
+    raise CoolsdError("running a TensorRT engine", expected="an NVIDIA GPU", found=found, fix=ON_A_CPU)
+
+
+def _torch() -> ModuleType | None:
+    return importlib.import_module("torch") if importlib.util.find_spec("torch") else None

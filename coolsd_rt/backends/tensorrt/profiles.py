@@ -1,0 +1,141 @@
+"""The sizes a TensorRT engine is compiled for: optimisation profiles of a graph of the contract.
+
+Knows the contract's dimension names. Does not know TensorRT. T is one number, because the KV update layer wants it so;
+S is cut into the ranges that a loop asks for, each tuned for its own work. Legend as in `coolsd_rt.contract`.
+
+R begins at 2: TensorRT-RTX 1.7.1 finds no kernel for the attention of a single row with S > 1 unless it may decompose
+it, and then also gives up the kernel that reads a cache in place at S = 1. One row is run as two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from coolsd_rt.contract import GraphContract, ModelDims, TensorSpec
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.runtime.state import capacity
+
+ALIGN = 32  # cache rows; capacities are multiples of it
+LEAST_ROWS = 2
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What an engine has to serve: the most R (2 per image under CFG), L, W, and the most M."""
+
+    capacity: int
+    rows: int
+    length: int
+    prefix: int
+    images: int
+
+    @staticmethod
+    def of(dims: ModelDims, length: int, max_batch: int) -> Sizes:
+        """For `max_batch` pictures under CFG, with room for what a paced loop writes past the end of a picture."""
+        room = -(-capacity(dims, length, paced=True) // ALIGN) * ALIGN
+        return Sizes(room, max(LEAST_ROWS, 2 * max_batch), length, dims.prefix, max_batch)
+
+
+@dataclass(frozen=True)
+class Range:
+    """One dimension: the least and the most it can be, and what it is tuned for."""
+
+    least: int
+    best: int
+    most: int
+
+    def __contains__(self, size: object) -> bool:
+        return isinstance(size, int) and self.least <= size <= self.most
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A range for each varying dimension of a graph. T is in `fixed`: it does not vary."""
+
+    name: str
+    ranges: Mapping[str, Range]
+    fixed: Mapping[str, int]
+
+    def shapes(self, spec: TensorSpec) -> tuple[Shape, Shape, Shape]:
+        """(least, best, most) of a tensor."""
+        return self._shape(spec, "least"), self._shape(spec, "best"), self._shape(spec, "most")
+
+    def _shape(self, spec: TensorSpec, end: str) -> Shape:
+        return tuple(self._size(n, end) if isinstance(n, str) else n for n in spec.shape)
+
+    def _size(self, name: str, end: str) -> int:
+        return self.fixed[name] if name in self.fixed else int(getattr(self.ranges[name], end))
+
+    def fits(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a call of these sizes is inside. Dimensions that the graph does not have do not count."""
+        return all(sizes[name] in span for name, span in self.ranges.items())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data for the manifest."""
+        return {"name": self.name, "ranges": {n: asdict(r) for n, r in self.ranges.items()}, "fixed": dict(self.fixed)}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Profile:
+        """Read it back. Raises KeyError, TypeError or ValueError if it is not one."""
+        ranges = {str(n): Range(*(int(r[k]) for k in ("least", "best", "most"))) for n, r in data["ranges"].items()}
+        return Profile(str(data["name"]), ranges, {str(n): int(v) for n, v in data["fixed"].items()})
+
+
+def profiles(contract: GraphContract, sizes: Sizes) -> tuple[Profile, ...]:
+    """All profiles of a graph: of one position, of a draft's verification, of a prefill; or a single one without S.
+
+    Raises CoolsdError: a dimension of the contract that has no size here.
+    """
+    names = {n for spec in contract.inputs for n in spec.shape if isinstance(n, str)}
+    if odd := sorted(names - {"R", "S", "T", "M"}):
+        raise CoolsdError("a graph for TensorRT", expected="the dimensions R, S, T and M", found=odd[0])
+    least = LEAST_ROWS if "T" in names else 1
+    shared = {"R": Range(least, min(2, sizes.rows), sizes.rows), "M": Range(1, 1, sizes.images)}
+    ranges = {name: span for name, span in shared.items() if name in names}
+    fixed = {"T": sizes.capacity} if "T" in names else {}
+    if "S" not in names:
+        return (Profile("whole", ranges, fixed),)
+    return tuple(Profile(name, {**ranges, "S": span}, fixed) for name, span in _steps(sizes))
+
+
+def _steps(sizes: Sizes) -> list[tuple[str, Range]]:
+    """1, then up to L + 1, then up to W; what would be empty is left out, so that the ranges cover 1..max(L + 1, W)."""
+    found = [("step", Range(1, 1, 1))]
+    most = sizes.length + 1
+    if most > 1:
+        found.append(("verify", Range(2, most, most)))
+    if sizes.prefix > most:
+        found.append(("prefill", Range(most + 1, sizes.prefix, sizes.prefix)))
+    return found
+
+
+def choose(known: Sequence[Profile], sizes: Mapping[str, int]) -> int | None:
+    """Index of the profile that a call of these sizes runs under, None if there is none."""
+    return next((i for i, profile in enumerate(known) if profile.fits(sizes)), None)
+
+
+def parts(known: Sequence[Profile], sizes: Mapping[str, int]) -> list[int]:
+    """A step's S as steps that have a profile: one, or the largest first. The maths of a step allow it to be cut.
+
+    Raises CoolsdError: no profile serves so many rows.
+    """
+    if choose(known, sizes) is not None:
+        return [sizes["S"]]
+    spans = [p.ranges["S"] for p in known if p.fits({**sizes, "S": p.ranges["S"].least})]
+    if not spans:
+        most = max(p.ranges["R"].most for p in known)
+        raise CoolsdError(
+            "a step",
+            expected=f"at most {most} rows",
+            found=f"{sizes['R']} rows",
+            fix="build with more engine.max_batch",
+        )
+    found: list[int] = []
+    rest = sizes["S"]
+    while rest:
+        found.append(max(min(rest, span.most) for span in spans if span.least <= rest))
+        rest -= found[-1]
+    return found

@@ -1,0 +1,64 @@
+"""The stage that makes a TensorRT engine of a graph.
+
+Knows graphs of a build and the compiler. Does not know caching, nor what the engine will be asked.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+
+from coolsd_rt.backends import Description
+from coolsd_rt.backends.tensorrt.build import build_engine
+from coolsd_rt.backends.tensorrt.engine import FILE
+from coolsd_rt.backends.tensorrt.memory import Estimate, check_memory
+from coolsd_rt.backends.tensorrt.package import Flavour, local_gpu
+from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
+from coolsd_rt.export.tensorrt_graph import for_tensorrt, write
+from coolsd_rt.spec import LoadedSpec, Spec
+from coolsd_rt.store.weights import check_safetensors
+
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+ALWAYS_FP32 = ("image",)  # it runs once a picture
+
+
+def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
+    """What the engine will need of the GPU that is here, before anything is built; None where there is none.
+
+    Raises CoolsdError: it would not fit; the line says what would.
+    """
+    gpu = local_gpu()
+    if gpu is None:
+        return None
+    engine = loaded.spec.engine
+    files = [path for key, path in loaded.files.items() if key.endswith(".weights")]
+    numbers = sum(prod(t.shape) for path in files for t in check_safetensors(path).tensors.values())
+    sizes = Sizes.of(description.dims, description.draft_length, engine.max_batch)
+    contracts = [record.contract for record in description.graphs.values()]
+    return check_memory(numbers * _BYTES[engine.precision], contracts, sizes, gpu.memory)
+
+
+def compile_graph(
+    name: str, source: Path, folder: Path, spec: Spec, description: Description,
+    on_progress: Callable[[str, int, int], None],
+) -> dict[str, Any]:  # fmt: skip
+    """`<folder>/<name>.engine` from the ONNX file `source`; facts for the manifest.
+
+    Raises CoolsdError: a graph that TensorRT does not take, no GPU where one is needed. MissingExtra: no package.
+    """
+    contract = description.graphs[name].contract
+    sizes = Sizes.of(description.dims, description.draft_length, spec.engine.max_batch)
+    graph = for_tensorrt(onnx.load(str(source)), {"T": sizes.capacity}, name=name)
+    precision = "fp32" if name in ALWAYS_FP32 else spec.engine.precision
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        built = build_engine(
+            write(graph, Path(scratch) / f"{name}.onnx"), contract, profiles(contract, sizes), name=name,
+            flavour=cast(Flavour, spec.engine.backend), precision=precision, on_progress=on_progress,
+        )  # fmt: skip
+        (folder / FILE.format(name)).write_bytes(built.data)
+    return {name: built.facts.as_dict()}

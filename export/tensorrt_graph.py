@@ -1,0 +1,88 @@
+"""A graph of the contract as TensorRT wants it: the cache's capacity a number, and bytes made last of all.
+
+Knows ONNX protobufs. Does not know TensorRT. The graph that ONNX Runtime runs is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+
+from coolsd_rt.errors import CoolsdError
+
+# Protobuf's limit is 2 GiB a message; the rest is for the nodes.
+LARGEST = (2 << 30) - (64 << 20)
+_MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")  # they change places, and no value
+_DOUBLE = onnx.TensorProto.DOUBLE
+
+
+def for_tensorrt(model: onnx.ModelProto, sizes: Mapping[str, int], *, name: str = "graph") -> onnx.ModelProto:
+    """A copy with the dimensions named in `sizes` pinned, and casts to bytes moved behind what only moves them.
+
+    The KV update layer wants a static capacity. TensorRT has bytes as an input's or output's type alone.
+
+    Raises CoolsdError: float64 in the graph, which TensorRT does not have (the fused draft sums in it).
+    """
+    if any(_double(node) for node in model.graph.node) or any(t.data_type == _DOUBLE for t in model.graph.initializer):
+        fix = "draft in single steps"
+        raise CoolsdError(f"{name}: types", expected="those TensorRT has", found="float64", fix=fix)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    pin(copy, sizes)
+    bytes_last(copy)
+    return copy
+
+
+def _double(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == _DOUBLE for a in node.attribute)
+
+
+def pin(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
+    """Give named dimensions of inputs and outputs their sizes, in place."""
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_param") and dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]  # they are one field: this clears the name
+
+
+def bytes_last(model: onnx.ModelProto) -> int:
+    """Move casts to uint8 behind Transpose and its like, up to an output, in place. Returns how many were moved."""
+    graph = model.graph
+    outputs = {o.name for o in graph.output}
+    moved = 0
+    while (pair := _swappable(graph, outputs)) is not None:
+        cast, move = pair
+        between = f"{cast.output[0]}_moved"
+        move.input[0], cast.input[0] = cast.input[0], between
+        cast.output[0], move.output[0] = move.output[0], between
+        nodes = list(graph.node)
+        i, j = next(i for i, n in enumerate(nodes) if n is cast), next(i for i, n in enumerate(nodes) if n is move)
+        nodes[i], nodes[j] = nodes[j], nodes[i]
+        ordered = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+        del graph.node[:]
+        graph.node.extend(ordered)
+        moved += 1
+    return moved
+
+
+def _swappable(graph: onnx.GraphProto, outputs: set[str]) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+    """A cast to uint8 and the one node that reads it, if that only moves values."""
+    for cast in graph.node:
+        if cast.op_type != "Cast" or not any(a.name == "to" and a.i == onnx.TensorProto.UINT8 for a in cast.attribute):
+            continue
+        readers = [n for n in graph.node if cast.output[0] in n.input]
+        if len(readers) == 1 and cast.output[0] not in outputs and readers[0].op_type in _MOVES:
+            return cast, readers[0]
+    return None
+
+
+def write(model: onnx.ModelProto, path: Path, largest: int = LARGEST) -> Path:
+    """Write a graph for TensorRT's parser to read by its path; weights of a large one go into `<path>.data`."""
+    if model.ByteSize() < largest:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    else:
+        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+        onnx.load_external_data_for_model(model, str(path.parent))  # saving took them out of the model
+    return path
