@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolsd_rt.export.ops import tensor_scatter
-from coolsd_rt.models.layers import Attention, FeedForward, Layer, RMSNorm, visible
+from coolsd_rt.models.config import Pairs
+from coolsd_rt.models.layers import Attention, FeedForward, HeadNorm, Layer, RMSNorm, visible
 
 Caches = tuple[Tensor, ...]  # k_0, v_0, k_1, v_1, ...
 
@@ -30,24 +31,30 @@ class At(NamedTuple):
 
 
 class Angles(nn.Module):
-    """The RoPE table as two initializers."""
+    """The RoPE table as two initializers. from_start: its rows count from each row's first position."""
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, table: Tensor) -> None:
+    def __init__(self, table: Tensor, pairs: Pairs = "interleaved", from_start: bool = False) -> None:
         super().__init__()
+        self.interleaved, self.from_start = pairs == "interleaved", from_start
         self.register_buffer("cos", table[..., 0].clone())
         self.register_buffer("sin", table[..., 1].clone())
 
     def turn(self, x: Tensor, rows: Tensor) -> Tensor:
         """x [R, H, S, D] turned by the table's rows int64 [R, S]."""
-        return torch.onnx.ops.rotary_embedding(x, self.cos, self.sin, rows, interleaved=True)
+        return torch.onnx.ops.rotary_embedding(x, self.cos, self.sin, rows, interleaved=self.interleaved)
+
+    def rows(self, slots: Tensor, start: Tensor | None) -> Tensor:
+        """The table's rows of positions int64 [R, S]. Past its end the last is read: only padding stands there."""
+        if start is not None and self.from_start:
+            slots = (slots - start[:, None]).clamp(min=0)
+        return slots.clamp(max=self.cos.shape[0] - 1)
 
     def at(self, pos: Tensor, size: int, capacity: int, shift: int = 0, start: Tensor | None = None) -> At:
-        """Past its end the table's last row is read: only padding stands there."""
         slots = pos[:, None] + torch.arange(size)
-        return At(pos, (slots + shift).clamp(max=self.cos.shape[0] - 1), visible(slots, capacity, start))
+        return At(pos, self.rows(slots + shift, start), visible(slots, capacity, start))
 
 
 class Matrix(nn.Module):
@@ -73,46 +80,68 @@ class Norm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
+class HeadNormBlock(nn.Module):
+    """qk-norm of queries and keys at once; the query's share takes the scale of its scores."""
+
+    def __init__(self, q: HeadNorm, k: HeadNorm, scale: float) -> None:
+        super().__init__()
+        weight, bias = torch.cat([q.weight * scale, k.weight]), torch.cat([q.bias * scale, k.bias])
+        self.weight = nn.Parameter(weight.detach()[:, None], requires_grad=False)
+        self.bias = nn.Parameter(bias.detach()[:, None], requires_grad=False)
+        self.eps = q.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R, H, S, D] -> the same."""
+        return F.layer_norm(x, (x.shape[-1],), eps=self.eps) * self.weight + self.bias
+
+
 class AttentionBlock(nn.Module):
     """Attention of new positions to a cache that they were just written into.
 
-    The scale D^-0.5 is in the query's weights: ONNX Runtime has a fast product of one query with all keys for a scale
-    of 1 alone.
+    The scale D^-0.5 is in the query's weights, or in its norm's: ONNX Runtime has a fast product of one query with all
+    keys for a scale of 1 alone.
     """
 
     def __init__(self, source: Attention, angles: Angles) -> None:
         super().__init__()
-        self.heads = source.heads
-        q, k, v = source.wqkv.weight.chunk(3)
-        self.wqkv, self.wo = Matrix(q * (q.shape[0] // self.heads) ** -0.5, k, v), Matrix(source.wo.weight)
+        self.heads, self.shared, self.size = source.cfg.heads, source.cfg.cache_heads, source.cfg.head_dim
+        parts = (self.heads * self.size, self.shared * self.size, self.shared * self.size)
+        q, k, v = source.wqkv.weight.split(parts)
+        scale, q_norm, k_norm = float(self.size) ** -0.5, source.q_norm, source.k_norm
+        self.norm: nn.Module = nn.Identity()
+        if isinstance(q_norm, HeadNorm) and isinstance(k_norm, HeadNorm):
+            self.norm, scale = HeadNormBlock(q_norm, k_norm, scale), 1.0
+        self.wqkv, self.wo = Matrix(q * scale, k, v), Matrix(source.wo.weight)
         self.angles = angles
 
     def qkv(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[R, S, C] -> q (turned, scaled), k (turned), v, each [R, H, S, D]."""
-        heads = self.wqkv(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
-        qk, v = heads.split((2 * self.heads, self.heads), dim=1)
-        q, k = self.angles.turn(qk, turn).split((self.heads, self.heads), dim=1)
-        return q, k, v
+        """[R, S, C] -> q [R, Hq, S, D] (turned, scaled), k (turned), v, each [R, H, S, D]."""
+        heads = self.wqkv(x).unflatten(-1, (self.heads + 2 * self.shared, -1)).transpose(1, 2)
+        return self._turned(heads, turn)
 
     def qkv_one(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for S = 1, where no axes have to change places: [R, 1, C], turn [R, 1]."""
-        heads = self.wqkv(x).view(-1, 3 * self.heads, 1, self.wo.weight.shape[0] // self.heads)
-        qk, v = heads.split((2 * self.heads, self.heads), dim=1)
-        q, k = self.angles.turn(qk, turn).split((self.heads, self.heads), dim=1)
+        return self._turned(self.wqkv(x).view(-1, self.heads + 2 * self.shared, 1, self.size), turn)
+
+    def _turned(self, heads: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        qk, v = heads.split((self.heads + self.shared, self.shared), dim=1)
+        q, k = self.angles.turn(self.norm(qk), turn).split((self.heads, self.shared), dim=1)
         return q, k, v
 
     def join_one(self, y: Tensor) -> Tensor:
-        """[R, H, 1, D] -> [R, 1, C]."""
-        return cast(Tensor, self.wo(y.view(-1, 1, self.wo.weight.shape[0])))
+        """[R, Hq, 1, D], or with queries that share keys together [R, H, Hq / H, D] -> [R, 1, C]."""
+        return cast(Tensor, self.wo(y.reshape(-1, 1, self.wo.weight.shape[0])))
 
     def join(self, y: Tensor) -> Tensor:
-        """[R, H, S, D] -> [R, S, C]."""
+        """[R, Hq, S, D] -> [R, S, C]."""
         return cast(Tensor, self.wo(y.transpose(1, 2).flatten(2)))
 
     def forward(self, x: Tensor, at: At, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k_new, v_new = self.qkv(x, at.turn)
         k, v = tensor_scatter(k, k_new, at.pos), tensor_scatter(v, v_new, at.pos)
-        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=at.mask, scale=1.0)), k, v
+        shared = self.shared != self.heads
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=at.mask, scale=1.0, enable_gqa=shared)
+        return self.join(y), k, v
 
 
 class FeedForwardBlock(nn.Module):

@@ -13,17 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolsd_rt.export.blocks import Angles, At, Caches, Matrix, Norm, Stack
-from coolsd_rt.models.eagle import Eagle
-from coolsd_rt.models.llamagen import LlamaGen, WordEmbedder
+from coolsd_rt.models.decoder import Decoder, MlpHead, closed
+from coolsd_rt.models.eagle import Eagle, first_seen
+from coolsd_rt.models.embedders import Embedder
+from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.vq import VQTokenizer
 
 
 class Embedding(nn.Module):
     """Prefix rows below W, the codes' table from W on."""
 
-    def __init__(self, target: LlamaGen) -> None:
+    def __init__(self, prefix: int, table: nn.Embedding) -> None:
         super().__init__()
-        self.prefix, self.table = target.cfg.prefix, target.tok_embeddings
+        self.prefix, self.table = prefix, table
 
     def codes(self, ids: Tensor) -> Tensor:
         """Embeddings of image tokens int64 [...]."""
@@ -42,25 +44,47 @@ def positions(pos: Tensor, size: int) -> Tensor:
 
 
 class ConditionGraph(nn.Module):
-    """words -> prefix: the target's, and behind it that of a draft model of its own."""
+    """words (or a class, or text tokens), or text features -> prefix: the target's, and behind it that of a draft
+    model of its own."""
 
-    def __init__(self, *sources: WordEmbedder) -> None:
+    def __init__(self, *sources: Embedder) -> None:
         super().__init__()
         self.sources = nn.ModuleList(sources)
 
-    def forward(self, words: Tensor) -> Tensor:
-        rows = [cast(Tensor, source(words)) for source in self.sources]
+    def forward(self, given: Tensor) -> Tensor:
+        rows = [cast(Tensor, source(given)) for source in self.sources]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+
+
+class Head(nn.Module):
+    """Features to logits of all ids. `linear`: it maps a sum of features to the same sum of logits."""
+
+    def __init__(self, target: Decoder) -> None:
+        super().__init__()
+        head = target.output
+        self.vocab, self.linear = target.cfg.vocab, not isinstance(head, MlpHead)
+        self.last = Matrix(head.fc2.weight if isinstance(head, MlpHead) else head.weight)
+        if isinstance(head, MlpHead):
+            self.first = Matrix(head.fc1.weight)
+            self.biases = nn.ParameterList([nn.Parameter(m.bias.detach(), False) for m in (head.fc1, head.fc2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R, S, C] -> float32 [R, S, V]."""
+        if not self.linear:
+            return closed((self.last(F.gelu(self.first(x) + self.biases[0])) + self.biases[1]).float(), self.vocab)
+        return closed(self.last(x).float(), self.vocab)
 
 
 class TargetGraph(nn.Module):
     """ids, pos, prefix, caches (, start) -> logits, features, caches."""
 
-    def __init__(self, target: LlamaGen) -> None:
+    def __init__(self, target: Decoder) -> None:
         super().__init__()
-        self.embed, self.angles = Embedding(target), Angles(target.rope)
+        cfg = target.cfg
+        self.embed = Embedding(cfg.prefix, target.tok_embeddings)
+        self.angles = Angles(target.rope, cfg.layer.pairs, cfg.rope.from_start)
         self.stack = Stack(list(target.layers), self.angles)
-        self.norm, self.head = Norm(target.norm), Matrix(target.output.weight)
+        self.norm, self.head = Norm(target.norm), Head(target)
 
     def forward(
         self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None = None
@@ -69,17 +93,19 @@ class TargetGraph(nn.Module):
         x = self.embed(ids, positions(pos, size), prefix)
         x, caches = self.stack(x, self.angles.at(pos, size, caches[0].shape[2], start=start), caches)
         features = self.norm(x)
-        return self.head(features).float(), features, *caches
+        return self.head(features), features, *caches
 
 
 class EagleCore(nn.Module):
-    """What the single draft step and the fused one share: fc, layers, and the target's embedding, angles and head."""
+    """What the single draft step and the fused one share: fc, layers, embedding, and the target's angles and head."""
 
-    def __init__(self, draft: Eagle, target: LlamaGen) -> None:
+    def __init__(self, draft: Eagle, target: Decoder) -> None:
         super().__init__()
-        self.embed, self.angles = Embedding(target), Angles(target.rope)
+        self.cfg = draft.cfg
+        self.embed = Embedding(target.cfg.prefix, draft.table(target))
+        self.angles = Angles(target.rope, draft.cfg.pairs, target.cfg.rope.from_start)
         self.fc, self.bias = Matrix(draft.fc.weight), nn.Parameter(draft.fc.bias.detach(), requires_grad=False)
-        self.stack, self.head = Stack(list(draft.layers), self.angles), Matrix(target.output.weight)
+        self.stack, self.head = Stack(list(draft.layers), self.angles), Head(target)
 
     def pair(self, embedded: Tensor, features: Tensor) -> Tensor:
         """fc on cat(embedding of token t + 1, feature t)."""
@@ -91,14 +117,14 @@ class EagleCore(nn.Module):
         """Guessed features [R, S, C] of positions pos + 1 + s."""
         size = ids.shape[1]
         x = self.pair(self.embed(ids, positions(pos, size) + 1, prefix), features)
-        at: At = self.angles.at(pos, size, caches[0].shape[2], shift=1, start=start)
+        at: At = self.angles.at(pos, size, caches[0].shape[2], shift=1, start=first_seen(self.cfg, start))
         return cast("tuple[Tensor, Caches]", self.stack(x, at, caches))
 
 
 class DraftGraph(nn.Module):
     """ids, features_in, pos, prefix, caches (, start) -> logits, features, caches."""
 
-    def __init__(self, draft: Eagle, target: LlamaGen) -> None:
+    def __init__(self, draft: Eagle, target: Decoder) -> None:
         super().__init__()
         self.core = EagleCore(draft, target)
 
@@ -107,18 +133,24 @@ class DraftGraph(nn.Module):
         start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
-        return self.core.head(x).float(), x, *caches
+        return self.core.head(x), x, *caches
 
 
 class ImageGraph(nn.Module):
-    """codes -> RGB bytes, rounded to the nearest level."""
+    """codes -> RGB bytes, rounded to the nearest level. layout: where image codes stand among a picture's tokens."""
 
-    def __init__(self, tokenizer: VQTokenizer) -> None:
+    painted: Tensor
+
+    def __init__(self, tokenizer: VQTokenizer, layout: Layout | None = None) -> None:
         super().__init__()
         self.table = nn.Parameter(tokenizer.quantize.codes.detach(), requires_grad=False)
         self.post_quant_conv, self.decoder = tokenizer.post_quant_conv, tokenizer.decoder
+        self.plain = layout is None or layout.plain
+        if layout is not None and not layout.plain:
+            self.register_buffer("painted", torch.from_numpy(layout.painted))
 
     def forward(self, codes: Tensor) -> Tensor:
+        codes = codes if self.plain else codes[:, self.painted]
         side = int(codes.shape[1] ** 0.5)
         z = F.embedding(codes, self.table).unflatten(1, (side, side)).permute(0, 3, 1, 2)
         pixels: Tensor = self.decoder(self.post_quant_conv(z)).clamp(-1, 1)

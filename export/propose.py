@@ -7,8 +7,8 @@ Only the first step writes the caches: later steps run on guessed features, and 
 after the round, so they stay outside the caches and each attends to the cache and to the guesses before it. Thereby
 each cache is written once a call, in place.
 
-CFG and temperature act on the features, before the head, which is linear and has no bias: the same logits, from half
-the rows.
+CFG and temperature act on the features where the head is linear and has no bias: the same logits, from half the rows.
+Behind another head they act on the logits.
 
 Source: EAGLE's chain drafting; sampling as in `coolsd_rt.ops` (CFG, temperature, top-k, softmax, inverse CDF).
 """
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from coolsd_rt.export.blocks import AttentionBlock, Caches, LayerBlock
 from coolsd_rt.export.graphs import EagleCore
 from coolsd_rt.export.ops import kth_largest
-from coolsd_rt.models.eagle import Eagle
-from coolsd_rt.models.llamagen import LlamaGen
+from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle, first_seen
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 
 
@@ -47,7 +47,7 @@ class Sampling(NamedTuple):
         return Sampling(tuple(weights.split(1, dim=2)), top_k)
 
     def mix(self, x: Tensor, index: int) -> Tensor:
-        """Features [2M, 1, C] of draft `index` -> guided features over the temperature [M, 1, C]."""
+        """Features, or logits, [2M, 1, C] of draft `index` -> guided ones over the temperature [M, 1, C]."""
         mixed: Tensor = (x.unflatten(0, (2, -1)) * self.weights[index]).sum(0)
         return mixed
 
@@ -73,10 +73,13 @@ def attend(
 
     hidden: bool [R, 1, 1, T], rows of the cache not to be seen. cache: k, v [R, H, T, D]. guessed: k, v [R, H, j, D],
     empty for the first guess. Returns the block's output, and guessed keys and values with the new one. One softmax
-    runs over both parts, as if the cache were longer.
+    runs over both parts, as if the cache were longer. Queries that share a key stand where positions would: there is
+    one position.
     """
     k, v = cache
     q, k_all, v_all = block.qkv_one(x, turn)
+    if block.shared != block.heads:
+        q = q.view(-1, block.shared, block.heads // block.shared, block.size)
     if guessed:
         k_all, v_all = torch.cat([guessed[0], k_all], dim=2), torch.cat([guessed[1], v_all], dim=2)
     cached = (q @ k.transpose(-1, -2)).masked_fill(hidden, float("-inf"))
@@ -88,7 +91,7 @@ def attend(
 class ProposeGraph(nn.Module):
     """`contract.propose_contract`: newly accepted positions and uniforms -> L tokens and their distributions."""
 
-    def __init__(self, draft: Eagle, target: LlamaGen, length: int) -> None:
+    def __init__(self, draft: Eagle, target: Decoder, length: int) -> None:
         super().__init__()
         self.core, self.length = EagleCore(draft, target), length
 
@@ -101,22 +104,27 @@ class ProposeGraph(nn.Module):
         x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
         rows = torch.arange(ids.shape[0]) * ids.shape[1]
         x = F.embedding(rows + count - 1, x.flatten(0, 1))[:, None]
+        start = first_seen(self.core.cfg, start)
         end = (pos + count)[:, None]  # where the first drafted token's predecessor stands, + 1
         cells = torch.arange(caches[0].shape[2])
         hidden = cells >= end if start is None else (cells >= end) | (cells < start[:, None])
         hidden = hidden[:, None, None]
-        turns = (
-            (end + torch.arange(1, max(2, self.length))).clamp(max=self.core.angles.cos.shape[0] - 1).split(1, dim=1)
-        )
+        turns = self.core.angles.rows(end + torch.arange(1, max(2, self.length)), start).split(1, dim=1)
         seen: Caches = ()
         tokens: list[Tensor] = []
         dists: list[Tensor] = []
         for i in range(self.length):
             if i:
                 x, seen = self._guess(tokens[-1], x, turns[i - 1], hidden, caches, seen)
-            dists.append(sampling.probs(self.core.head(sampling.mix(x, i))))
+            dists.append(sampling.probs(self._guided(x, sampling, i)))
             tokens.append(draw(dists[-1], u[i]))
         return torch.cat(tokens, dim=1), torch.cat(dists, dim=1), *caches
+
+    def _guided(self, x: Tensor, sampling: Sampling, index: int) -> Tensor:
+        """Features [2M, 1, C] -> guided logits over the temperature [M, 1, V]."""
+        head = self.core.head
+        logits: Tensor = head(sampling.mix(x, index)) if head.linear else sampling.mix(head(x), index)
+        return logits
 
     def _guess(
         self, tokens: Tensor, feature: Tensor, turn: Tensor, hidden: Tensor, caches: Caches, seen: Caches

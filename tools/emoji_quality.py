@@ -40,18 +40,18 @@ def measure(
     if spec.acceptance.rule == "synthetic":
         raise UserError("quality", expected="a rule that looks at P and Q", found="synthetic acceptance")
     verified = folder.verified()
-    vocabulary = opening.load_vocabulary(verified)
+    conditioner = opening.load_conditioner(verified)
     engine = opening.load_engine(verified)
     glyphs = data.choose(data.render(data.find_font()), data.COUNT)
     chosen = np.random.default_rng(seed).choice(len(glyphs.captions), prompts, replace=False)
     captions = [glyphs.captions[i] for i in chosen]
     settings = drawing.settings_of(spec, opening.load_neighbours(verified), plain=plain)
-    jobs = drawing.plan(captions, 1, seed, vocabulary)
+    jobs = drawing.plan(captions, 1, seed, conditioner)
     # Neighbouring prompts must not share their random numbers: one seed each.
-    jobs = [drawing.Job(j.index, j.prompt, seed + j.index, j.words, j.unknown) for j in jobs]
+    jobs = [drawing.Job(j.index, j.prompt, seed + j.index, j.encoded) for j in jobs]
     pixels, parts = [], []
     for batch in drawing.batches(jobs, spec.engine.max_batch):
-        drawn = drawing.draw(engine, batch, vocabulary, settings)
+        drawn = drawing.draw(engine, batch, conditioner, settings)
         pixels.append(engine.paint(drawn.codes))
         parts.append(drawn.statistics)
     whole = drawing.total(parts, settings.law.length)

@@ -14,7 +14,6 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law.traces import Outlook
 from coolsd_rt.measure.analysis import Ambiguity, ambiguity, compare, schedules
 from coolsd_rt.measure.recording import Recording, record
-from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
@@ -74,11 +73,11 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
     folder = open_engine(request.engine)
     spec = with_overrides(opening.spec_of(folder), LOSSLESS)
     verified = folder.verified()
-    vocabulary = opening.load_vocabulary(verified)
+    conditioner = opening.load_conditioner(verified)
     texts: Sequence[str] = request.prompts
     if not texts:
-        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), vocabulary)
-    jobs = spread_jobs(texts, request.pictures, request.seed, vocabulary)
+        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), conditioner)
+    jobs = drawing.spread_jobs(texts, request.pictures, request.seed, conditioner)
     batches = list(drawing.batches(jobs, spec.engine.max_batch))
     engine = opening.load_engine(verified, request.threads)
     head = {
@@ -88,25 +87,11 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
         **spec.run_view(),
         "batch": spec.engine.max_batch,
     }
-    settings = drawing.settings_of(spec)
+    settings = drawing.settings_of(spec, forced=opening.load_forced(folder.manifest))
     whole = record(
-        engine, batches, vocabulary, settings, request.folder, head, lambda done: on_batch(done, len(batches))
+        engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
     )  # fmt: skip
     return whole, spec
-
-
-def spread_jobs(texts: Sequence[str], pictures: int, seed: int, vocabulary: WordVocabulary) -> list[drawing.Job]:
-    """Pictures over all of the prompts, picture k with seed + k: neighbouring prompts share no random numbers.
-
-    Raises UserError: a prompt that the vocabulary cannot read.
-    """
-    step = max(1, len(texts) // pictures)
-    spread = [texts[k * step % len(texts)] for k in range(pictures)]
-    return [
-        drawing.Job(k, text, drawing.picture_seed(seed, k), words.ids, words.unknown)
-        for k, text in enumerate(spread)
-        for words in [vocabulary.encode(text)]
-    ]
 
 
 def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> Analysis:

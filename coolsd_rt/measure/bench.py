@@ -15,21 +15,20 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.analyze import spread_jobs
 from coolsd_rt.measure.bench_even import BreakEven, break_even, tokens_by_length
 from coolsd_rt.measure.bench_report import Report, Row
 from coolsd_rt.measure.bench_stats import Median, paired_ratio
 from coolsd_rt.measure.bench_ways import Choice, Line, lines
 from coolsd_rt.measure.machine import machine, usable_cores
 from coolsd_rt.measure.timing import Timed, Way, take_turns
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.spec import with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
@@ -99,14 +98,14 @@ class Windows:
 
     way: Way  # the one with the longest draft: its session has room
     jobs: Sequence[Job]
-    vocabulary: WordVocabulary
+    conditioner: Conditioner
     clock: Callable[[], float] = time.perf_counter
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def __call__(self) -> None:
         """Time each window `_PROBES` times, in turns, after one step of each that does not count."""
         settings, dims = self.way.settings, self.way.engine.dims
-        session = drawing.open_session(self.way.engine, self.jobs, self.vocabulary, settings)
+        session = drawing.open_session(self.way.engine, self.jobs, self.conditioner, settings)
         rows = len(self.jobs) * (2 if settings.sampling.guided else 1)
         most = settings.law.length + 1
         at = max(0, min(dims.prefix + dims.tokens // 2, dims.positions - most))
@@ -142,12 +141,13 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
         raise UserError("--batch", expected=expected, found=str(request.batch))
     spec = with_overrides(spec, {f"pacing.{key}": value for key, value in request.pacing.items()})
     verified = folder.verified()
-    vocabulary = opening.load_vocabulary(verified)
-    turns = _turns(request, folder, vocabulary)
+    conditioner = opening.load_conditioner(verified)
+    turns = _turns(request, folder, conditioner)
     threads = request.threads or usable_cores()
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
     engine, near = opening.load_engine(verified, threads), opening.load_neighbours(verified)
     chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)
+    chosen = [_with_forced(line, opening.load_forced(folder.manifest)) for line in chosen]
     warnings = list(unknown_words([job for jobs in turns for job in jobs]))
     warnings += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []
@@ -155,9 +155,9 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
         listener.warning(line)
     listener.start(len(chosen), request.runs + 1)
     ways = [line.way for line in chosen]
-    windows = Windows(max(ways, key=lambda way: way.settings.law.length), turns[0], vocabulary)
+    windows = Windows(max(ways, key=lambda way: way.settings.law.length), turns[0], conditioner)
     tell = listener.way
-    timed = take_turns(ways, turns, vocabulary, lambda way: tell(way.name), between=windows)
+    timed = take_turns(ways, turns, conditioner, lambda way: tell(way.name), between=windows)
     return Report(
         machine=here,
         command=request.command(threads),
@@ -172,11 +172,16 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
     )
 
 
-def _turns(request: Request, folder: EngineFolder, vocabulary: WordVocabulary) -> list[Sequence[Job]]:
+def _with_forced(line: Line, forced: tuple[int, ...] | None) -> Line:
+    settings = replace(line.way.settings, forced=forced)
+    return replace(line, way=replace(line.way, settings=settings))
+
+
+def _turns(request: Request, folder: EngineFolder, conditioner: Conditioner) -> list[Sequence[Job]]:
     texts: Sequence[str] = request.prompts
     if not texts:
-        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), vocabulary)
-    jobs = spread_jobs(texts, request.runs * request.batch, request.seed, vocabulary)
+        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), conditioner)
+    jobs = drawing.spread_jobs(texts, request.runs * request.batch, request.seed, conditioner)
     return list(drawing.batches(jobs, request.batch))
 
 

@@ -22,7 +22,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.analyze import spread_jobs
 from coolsd_rt.measure.entry import enter
 from coolsd_rt.measure.machine import machine, usable_cores
 from coolsd_rt.measure.memory import peak_memory
@@ -39,7 +38,7 @@ from coolsd_rt.measure.report import (
     markdown,
 )
 from coolsd_rt.measure.timing import Way, take_turns
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner, WordVocabulary
 from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
@@ -80,18 +79,18 @@ def laws(spec: Spec) -> dict[str, Spec]:
 
 def all_ways(
     loaded: LoadedSpec, engines: dict[str, EngineFolder], threads: int
-) -> tuple[list[Way], WordVocabulary]:  # fmt: skip
+) -> tuple[list[Way], Conditioner]:  # fmt: skip
     """Every row of the table, with its engine loaded."""
     plain = drawing.settings_of(loaded.spec, plain=True)
     ways = [Way(EAGER, PLAIN, opening.open_reference(loaded, threads), plain)]
-    vocabulary = WordVocabulary.load(loaded.files["condition.vocab"])
+    conditioner: Conditioner = WordVocabulary.load(loaded.files["condition.vocab"])
     for precision, folder in engines.items():
         engine = opening.load_engine(folder.verified(), threads)
         ways.append(Way(precision, PLAIN, engine, plain))
         ways += [
             Way(precision, name, engine, drawing.settings_of(spec)) for name, spec in laws(loaded.spec).items()
         ]  # fmt: skip
-    return ways, vocabulary
+    return ways, conditioner
 
 
 def memory_of(folder: EngineFolder, prompt: str, threads: int) -> int:
@@ -112,15 +111,15 @@ def measure(
     loaded = opening.find_spec(folder, spec_file)
     task = bar.add_task("building what is missing", total=None)
     engines = both_engines(folder, loaded)
-    ways, vocabulary = all_ways(loaded, engines, threads)
-    texts = list(prompts) or opening.default_prompts(loaded, vocabulary)
-    jobs = spread_jobs(texts, runs * batch, 0, vocabulary)
+    ways, conditioner = all_ways(loaded, engines, threads)
+    texts = list(prompts) or opening.default_prompts(loaded, conditioner)
+    jobs = drawing.spread_jobs(texts, runs * batch, 0, conditioner)
     bar.update(task, total=len(ways) * (runs + 1))
 
     def on_turn(way: Way) -> None:
         bar.update(task, advance=1, description=f"{way.group}, {way.name}")
 
-    timed = take_turns(ways, list(drawing.batches(jobs, batch)), vocabulary, on_turn)
+    timed = take_turns(ways, list(drawing.batches(jobs, batch)), conditioner, on_turn)
     bar.update(task, description="memory")
     memory = {precision: memory_of(folder, jobs[0].prompt, threads) for precision, folder in engines.items()}
     return Table(timed, memory)

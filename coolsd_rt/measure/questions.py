@@ -22,12 +22,12 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import Windows, outlook
 from coolsd_rt.measure.analysis import judged
-from coolsd_rt.measure.analyze import LOSSLESS, spread_jobs
+from coolsd_rt.measure.analyze import LOSSLESS
 from coolsd_rt.measure.degraded import NoisyTarget
 from coolsd_rt.measure.entry import enter
 from coolsd_rt.measure.recording import Recording, record
 from coolsd_rt.measure.tuning import FREE, Budget, compact, tune
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store import open_engine
@@ -47,16 +47,17 @@ class Bench:
     """An engine to record on, and what to draw."""
 
     engine: Engine
-    vocabulary: WordVocabulary
+    conditioner: Conditioner
     spec: Spec
     batches: list[list[Job]]
+    forced: tuple[int, ...] | None = None
 
     def record(self, length: int, engine: Engine | None = None, **settings: Any) -> Recording:
         """Lossless rounds at a draft length; `engine` and `settings` in the place of the bench's own."""
         draft = self.spec.draft.model_copy(update={"length": length})
         spec = with_overrides(self.spec.model_copy(update={"draft": draft}), LOSSLESS)
-        used: Settings = replace(drawing.settings_of(spec), **settings)
-        return record(engine or self.engine, self.batches, self.vocabulary, used, None, {})
+        used: Settings = replace(drawing.settings_of(spec, forced=self.forced), **settings)
+        return record(engine or self.engine, self.batches, self.conditioner, used, None, {})
 
 
 def open_bench(path: Path, pictures: int, spec_file: Path | None = None) -> Bench:
@@ -65,11 +66,11 @@ def open_bench(path: Path, pictures: int, spec_file: Path | None = None) -> Benc
         raise UserError("pictures", expected="1 or more", found=str(pictures))
     folder = open_engine(path)
     spec, verified = opening.spec_of(folder), folder.verified()
-    vocabulary = opening.load_vocabulary(verified)
-    texts = opening.default_prompts(opening.find_spec(folder, spec_file), vocabulary)
-    jobs = spread_jobs(texts, pictures, 0, vocabulary)
+    conditioner = opening.load_conditioner(verified)
+    texts = opening.default_prompts(opening.find_spec(folder, spec_file), conditioner)
+    jobs = drawing.spread_jobs(texts, pictures, 0, conditioner)
     batches = [list(b) for b in drawing.batches(jobs, spec.engine.max_batch)]
-    return Bench(opening.load_engine(verified), vocabulary, spec, batches)
+    return Bench(opening.load_engine(verified), conditioner, spec, batches, opening.load_forced(folder.manifest))
 
 
 def cut(windows: Windows, length: int) -> Windows:

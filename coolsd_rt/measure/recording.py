@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.traces import Windows
 from coolsd_rt.measure.folder import Arrays, Batches, claim
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.workflows import drawing
@@ -79,7 +79,7 @@ class Recording:
 def record(
     engine: Engine,
     batches: Sequence[Sequence[Job]],
-    vocabulary: WordVocabulary,
+    conditioner: Conditioner,
     settings: Settings,
     folder: Path | None,
     head: dict[str, Any],
@@ -95,12 +95,12 @@ def record(
         claim(folder, HEAD, head, "a recording of this engine, settings and prompts")
     kept, parts = Batches(folder, _FIELDS, "a batch of a recording"), []
     for number, jobs in enumerate(batches):
-        parts.append(kept.get(number, partial(_batch, engine, jobs, vocabulary, settings)))
+        parts.append(kept.get(number, partial(_batch, engine, jobs, conditioner, settings)))
         on_batch(number + 1)
     return Recording.of(parts)
 
 
-def _batch(engine: Engine, jobs: Sequence[Job], vocabulary: WordVocabulary, settings: Settings) -> Arrays:
+def _batch(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> Arrays:
     recorder = Recorder(settings.law.length)
-    drawing.draw(engine, jobs, vocabulary, settings, on_round=recorder)
+    drawing.draw(engine, jobs, conditioner, settings, on_round=recorder)
     return recorder.arrays()

@@ -27,13 +27,12 @@ from typing import Any
 import numpy as np
 
 from coolsd_rt.measure import sweep_plot
-from coolsd_rt.measure.analyze import spread_jobs
 from coolsd_rt.measure.folder import claim, save
 from coolsd_rt.measure.quality import Measure, measures_of
 from coolsd_rt.measure.sweep_draw import Desk, Drawn, draw
 from coolsd_rt.measure.sweep_results import PointResult, Results, read_point
 from coolsd_rt.measure.sweep_spec import LoadedSweep, Point, load_sweep, points_of, reference_spec
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.spec import Spec
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.store.atomic import check_folder
@@ -79,25 +78,26 @@ def sweep(request: Request, listener: Listener | None = None) -> Results:
     points = points_of(loaded, base)
     check_folder(request.out)
     verified = folder.verified()
-    vocabulary, near = opening.load_vocabulary(verified), opening.load_neighbours(verified)
-    settings = [drawing.settings_of(point.spec, near, plain=point.plain) for point in points]
-    jobs = _jobs(request, loaded, folder, vocabulary)
+    conditioner, near = opening.load_conditioner(verified), opening.load_neighbours(verified)
+    forced = opening.load_forced(folder.manifest)
+    settings = [drawing.settings_of(point.spec, near, forced=forced, plain=point.plain) for point in points]
+    jobs = _jobs(request, loaded, folder, conditioner)
     for line in unknown_words(jobs):
         listener.warning(line)
     measures = measures_of(loaded, lambda: opening.find_spec(folder, request.engine_spec).files["image.weights"])
-    desk = Desk(opening.load_engine(verified, request.threads), vocabulary, base.engine.max_batch)
-    plan = _Plan(loaded, folder, reference_spec(loaded, base), points, settings, jobs, measures, desk)
+    desk = Desk(opening.load_engine(verified, request.threads), conditioner, base.engine.max_batch)
+    plan = _Plan(loaded, folder, reference_spec(loaded, base), points, settings, jobs, measures, desk, forced)
     plan.check()
     claim(request.out, HEAD, plan.head(), "a sweep of this engine by this file")
     return _Run(plan, request.out, listener).finish()
 
 
-def _jobs(request: Request, loaded: LoadedSweep, folder: EngineFolder, vocabulary: WordVocabulary) -> list[Job]:
+def _jobs(request: Request, loaded: LoadedSweep, folder: EngineFolder, conditioner: Conditioner) -> list[Job]:
     """The pictures of every point: prompts spread over them, picture k with seed + k."""
     texts = loaded.prompts()
     if not texts:
-        texts = opening.default_prompts(opening.find_spec(folder, request.engine_spec), vocabulary)
-    return spread_jobs(texts, loaded.spec.pictures, loaded.spec.seed, vocabulary)
+        texts = opening.default_prompts(opening.find_spec(folder, request.engine_spec), conditioner)
+    return drawing.spread_jobs(texts, loaded.spec.pictures, loaded.spec.seed, conditioner)
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class _Plan:
     jobs: list[Job]
     measures: list[Measure]
     desk: Desk
+    forced: tuple[int, ...] | None
 
     @property
     def prompts(self) -> list[str]:
@@ -126,7 +127,7 @@ class _Plan:
         wanted = asked.pictures if asked is not None and asked.pictures else count
         first = self.loaded.spec.seed + count
         again = [self.jobs[k % count] for k in range(wanted)]
-        return [Job(k, j.prompt, drawing.picture_seed(first, k), j.words, j.unknown) for k, j in enumerate(again)]
+        return [Job(k, j.prompt, drawing.picture_seed(first, k), j.encoded) for k, j in enumerate(again)]
 
     @property
     def batches(self) -> int:
@@ -178,7 +179,7 @@ class _Run:
         """Pictures of plain decoding for the measures that refer to them."""
         if jobs := self.plan.plain_jobs:
             self.listener.drawing("references")
-            settings = drawing.settings_of(self.plan.reference, plain=True)
+            settings = drawing.settings_of(self.plan.reference, forced=self.plan.forced, plain=True)
             drawn = draw(self.plan.desk, jobs, settings, self.out / "references", self.listener.batch)
             for measure in self.plan.measures:
                 if measure.plain_pictures:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.measure.folder import Arrays, Batches
 from coolsd_rt.measure.quality import Figure, Pictures
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.statistics import Statistics
 from coolsd_rt.workflows import drawing
@@ -32,7 +32,7 @@ class Desk:
     """What every point is drawn with."""
 
     engine: Engine
-    vocabulary: WordVocabulary
+    conditioner: Conditioner
     batch: int  # pictures at once
 
 
@@ -79,7 +79,7 @@ def draw(
 
 def _batch(desk: Desk, jobs: Sequence[Job], settings: Settings) -> Arrays:
     began = time.perf_counter()
-    generation = drawing.draw(desk.engine, jobs, desk.vocabulary, settings)
+    generation = drawing.draw(desk.engine, jobs, desk.conditioner, settings)
     seconds = time.perf_counter() - began
     found = generation.statistics
     return {

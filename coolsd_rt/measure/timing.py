@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Statistics
@@ -91,7 +91,7 @@ class Timed:
 def take_turns(
     ways: Sequence[Way],
     turns: Sequence[Sequence[Job]],
-    vocabulary: WordVocabulary,
+    conditioner: Conditioner,
     on_turn: Callable[[Way], None] = lambda way: None,
     clock: Callable[[], float] = time.perf_counter,
     between: Callable[[], None] = lambda: None,
@@ -102,20 +102,20 @@ def take_turns(
     """
     timed = [Timed(way) for way in ways]
     for way in ways:
-        drawing.draw(way.engine, turns[0], vocabulary, way.settings)
+        drawing.draw(way.engine, turns[0], conditioner, way.settings)
         on_turn(way)
     for jobs in turns:
         for entry in timed:
-            _turn(entry, jobs, vocabulary, clock)
+            _turn(entry, jobs, conditioner, clock)
             on_turn(entry.way)
         between()
     return timed
 
 
-def _turn(entry: Timed, jobs: Sequence[Job], vocabulary: WordVocabulary, clock: Callable[[], float]) -> None:
+def _turn(entry: Timed, jobs: Sequence[Job], conditioner: Conditioner, clock: Callable[[], float]) -> None:
     way, rounds = entry.way, Rounds()
     began = clock()
-    generation = drawing.draw(way.engine, jobs, vocabulary, way.settings, on_round=rounds)
+    generation = drawing.draw(way.engine, jobs, conditioner, way.settings, on_round=rounds)
     seconds = clock() - began
     phases = generation.statistics.seconds
     entry.seconds.append(seconds)

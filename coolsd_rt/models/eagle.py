@@ -1,34 +1,30 @@
 """The EAGLE draft: one Llama layer that guesses the target's next feature from its last feature and next token.
 
-Knows its layer and borrows the target's embeddings and head (frozen, not stored twice). Does not know sampling.
-Source: EAGLE (Li et al., 2024), as LANTERN uses it on LlamaGen. Legend as in `coolsd_rt.contract`.
+Knows its layer and borrows the target's head, RoPE table and, unless it has one of its own, embeddings (frozen, not
+stored twice). Does not know sampling. Source: EAGLE (Li et al., 2024), as LANTERN uses it on LlamaGen. Legend as in
+`coolsd_rt.contract`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .layers import Cache, Layer, LayerConfig, cached_step, causal_step, new_caches
-from .llamagen import LlamaGen
+from coolsd_rt.models.config import EagleConfig
+from coolsd_rt.models.decoder import Decoder, embed
+from coolsd_rt.models.layers import Cache, Layer, cached_step, causal_step, new_caches
+
+__all__ = ["Eagle", "EagleConfig", "first_seen"]
 
 
-@dataclass(frozen=True)
-class EagleConfig:
-    """Sizes of the head; dim is the target's."""
+def first_seen(cfg: EagleConfig, start: Tensor | None) -> Tensor | None:
+    """The first position int64 [R] that the head sees: `start`, or 0 where it sees padding.
 
-    dim: int
-    heads: int
-    ffn: int
-    norm_eps: float = 1e-5
-    layers: int = 1
-
-    @property
-    def layer(self) -> LayerConfig:
-        return LayerConfig(self.dim, self.heads, self.ffn, self.norm_eps)
+    The graph's input is read either way, so that the contract is one.
+    """
+    return start.clamp(max=0) if start is not None and cfg.sees_padding else start
 
 
 class Eagle(nn.Module):
@@ -41,13 +37,14 @@ class Eagle(nn.Module):
     def __init__(self, cfg: EagleConfig) -> None:
         super().__init__()
         self.cfg = cfg
+        self.tok_embeddings = None if cfg.vocab is None else nn.Embedding(cfg.vocab, cfg.dim)
         self.fc = nn.Linear(2 * cfg.dim, cfg.dim)
         self.layers = nn.ModuleList([Layer(cfg.layer, input_norm=False) for _ in range(cfg.layers)])
 
     def forward(self, embedded: Tensor, features: Tensor, rope: Tensor) -> Tensor:
         """Teacher forcing from row 0 on: embedded [R, S, C] of tokens 1..S, features [R, S, C] of positions 0..S-1.
 
-        rope: the target's table. Returns the guessed features of positions 1..S, [R, S, C].
+        rope: the target's table. Returns the guessed features of positions 1..S, [R, S, C]. Without padding.
         """
         x = self.fc(torch.cat([embedded, features], dim=-1))
         step = causal_step(rope, x.shape[1], shift=1)
@@ -56,15 +53,20 @@ class Eagle(nn.Module):
         return torch.as_tensor(x)
 
     def step(
-        self, target: LlamaGen, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache],
+        self, target: Decoder, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache],
         start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One step of the contract; ids [R, S]: tokens at `pos + 1 + s`. Gives logits [R, S, V], features [R, S, C]."""
-        x = self.fc(torch.cat([target.embed(ids, pos + 1, prefix), features], dim=-1))
-        step = cached_step(target.rope, pos, ids.shape[1], caches[0].k.shape[2], shift=1, start=start)
+        x = self.fc(torch.cat([embed(self.table(target), ids, pos + 1, prefix), features], dim=-1))
+        capacity, from_start, start = caches[0].k.shape[2], target.cfg.rope.from_start, first_seen(self.cfg, start)
+        step = cached_step(target.rope, pos, ids.shape[1], capacity, shift=1, start=start, from_start=from_start)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
-        return target.output(x).float(), x
+        return target.logits(x), x
+
+    def table(self, target: Decoder) -> nn.Embedding:
+        """The codes' embeddings: its own, or the target's."""
+        return target.tok_embeddings if self.tok_embeddings is None else self.tok_embeddings
 
     def caches(self, rows: int, capacity: int) -> list[Cache]:
         """Zeroed caches for `rows` rows of `capacity` positions."""

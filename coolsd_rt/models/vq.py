@@ -1,4 +1,4 @@
-"""The LlamaGen image tokenizer: a convolutional VQ autoencoder with an L2-normalised codebook.
+"""The image tokenizer of LlamaGen, and VQGAN: a convolutional VQ autoencoder, its codebook L2-normalised or as it is.
 
 Knows pixels and code ids. Does not know prompts, token order in a sequence, or checkpoints' file formats.
 Module names are those of the published LlamaGen VQ checkpoints, so that a state dict loads without a map.
@@ -8,34 +8,15 @@ Shapes: B images, C channels, F pixels a side, G = F / downsampling cells a side
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coolsd_rt.models.config import VQConfig
 
-@dataclass(frozen=True)
-class VQConfig:
-    """Sizes of the tokenizer. The defaults are LlamaGen's VQ-16.
-
-    Without `attention` a code depends on its surroundings alone, which makes codes easier to predict.
-    """
-
-    codebook_size: int = 16384
-    codebook_dim: int = 8
-    channels: int = 128
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    z_channels: int = 256
-    res_blocks: int = 2
-    norm_groups: int = 32
-    attention: bool = True
-
-    @property
-    def downsampling(self) -> int:
-        """Pixels along one side of a token's cell."""
-        return int(2 ** (len(self.multipliers) - 1))
+__all__ = ["VQConfig", "VQTokenizer"]
 
 
 def _norm(channels: int, cfg: VQConfig) -> nn.GroupNorm:
@@ -106,11 +87,12 @@ def _middle(channels: int, cfg: VQConfig) -> nn.ModuleList:
 class _Level(nn.Module):
     """One resolution: residual blocks, with attention after each at the lowest level, then a change of size."""
 
-    def __init__(self, widths: list[int], attention: bool, cfg: VQConfig) -> None:
+    def __init__(self, widths: list[int], lowest: bool, cfg: VQConfig) -> None:
         super().__init__()
+        attention = lowest and cfg.attention and cfg.low_attention
         pairs = list(pairwise(widths))
         self.res = nn.ModuleList([ResBlock(a, b, cfg) for a, b in pairs])
-        self.attn = nn.ModuleList([AttnBlock(b, cfg) for _, b in pairs] if attention and cfg.attention else [])
+        self.attn = nn.ModuleList([AttnBlock(b, cfg) for _, b in pairs] if attention else [])
 
     def forward(self, x: Tensor) -> Tensor:
         for i, res in enumerate(self.res):
@@ -176,24 +158,31 @@ class Decoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """Nearest code on the unit sphere: latents and codes are both L2-normalised at lookup."""
+    """The codes and the nearest of them: on the unit sphere, where latents and codes are L2-normalised, or in space."""
 
     def __init__(self, cfg: VQConfig) -> None:
         super().__init__()
+        self.unit = cfg.unit_codes
         self.embedding = nn.Embedding(cfg.codebook_size, cfg.codebook_dim)
 
     @property
     def codes(self) -> Tensor:
-        """Float [K, E], unit length."""
-        return F.normalize(self.embedding.weight, dim=-1)
+        """Float [K, E], as the decoder takes them."""
+        return self.scaled(self.embedding.weight)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Latents or codes [..., E]: of unit length, or as they are."""
+        return F.normalize(x, dim=-1) if self.unit else x
 
     def nearest(self, z: Tensor) -> Tensor:
         """Latents [..., E] -> code ids int64 [...]. Nearest on the sphere is the largest cosine."""
-        return (F.normalize(z, dim=-1) @ self.codes.T).argmax(-1)
+        codes = self.codes
+        scores = self.scaled(z) @ codes.T
+        return (scores if self.unit else scores - codes.square().sum(-1) / 2).argmax(-1)
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """Code ids int64 [...] -> unit codes [..., E]."""
-        return F.normalize(self.embedding(ids), dim=-1)
+        """Code ids int64 [...] -> codes [..., E]."""
+        return self.scaled(self.embedding(ids))
 
 
 class VQTokenizer(nn.Module):
@@ -212,15 +201,15 @@ class VQTokenizer(nn.Module):
         self.post_quant_conv = _conv(cfg.codebook_dim, cfg.z_channels, 1)
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """Pixels -> unit latents [B, G, G, E] before quantisation."""
+        """Pixels -> latents [B, G, G, E] before quantisation, of unit length where codes are."""
         z = self.quant_conv(self.encoder(pixels)).permute(0, 2, 3, 1)
-        return F.normalize(z.float(), dim=-1)
+        return self.quantize.scaled(z.float())
 
     def encode(self, pixels: Tensor) -> Tensor:
         return self.quantize.nearest(self.latents(pixels)).flatten(1)
 
     def decode_latents(self, codes: Tensor) -> Tensor:
-        """Unit codes [B, G, G, E] -> pixels, not clamped (training needs the gradient outside [-1, 1])."""
+        """Codes [B, G, G, E] -> pixels, not clamped (training needs the gradient outside [-1, 1])."""
         y: Tensor = self.decoder(self.post_quant_conv(codes.permute(0, 3, 1, 2)))
         return y
 

@@ -25,6 +25,8 @@ class Sampling:
     0 = always. It looks at decided tokens alone, so the law of the output stays what it is.
     draft_confidence: a round's drafts end before the first whose Q has no probability of at least this; 0 = never.
     Whether a draft counts depends on those before it, never on itself: the law stays again.
+    cfg_interval: the last decode step that is guided, counted from 0 after the first token; -1 = all are. So image
+    tokens up to cfg_interval + 1 are, and later ones have a scale of 1. Source: LlamaGen's cfg_interval.
     Raises UserError on anything else.
     """
 
@@ -34,6 +36,7 @@ class Sampling:
     top_p: float = 1.0
     confidence: float = 0.0
     draft_confidence: float = 0.0
+    cfg_interval: int = -1
 
     def __post_init__(self) -> None:
         values = [self.cfg_scale] if isinstance(self.cfg_scale, (int, float)) else self.cfg_scale
@@ -47,6 +50,8 @@ class Sampling:
         for name, least in (("confidence", self.confidence), ("draft_confidence", self.draft_confidence)):
             if not 0 <= least <= 1:
                 raise UserError(name, expected="from 0 (always draft) to 1", found=str(least))
+        if self.cfg_interval < -1:
+            raise UserError("cfg_interval", expected="-1 (off) or a decode step", found=str(self.cfg_interval))
         if not 0 < self.top_p <= 1:
             raise UserError("top_p", expected="above 0, at most 1 (off)", found=str(self.top_p))
 
@@ -60,7 +65,10 @@ class Sampling:
         scales = np.asarray(self.cfg_scale, np.float32)
         if scales.ndim and scales.shape != (tokens,):
             raise UserError("cfg_scale", expected=f"{tokens} values, one per image token", found=str(len(scales)))
-        return np.broadcast_to(scales, (tokens,)).copy()
+        scales = np.broadcast_to(scales, (tokens,)).copy()
+        if self.cfg_interval >= 0:
+            scales[self.cfg_interval + 2 :] = 1.0
+        return scales
 
 
 def forced_ids(forced: Sequence[int] | NDArray[np.int64] | None, tokens: int, vocab: int) -> NDArray[np.int64] | None:

@@ -136,7 +136,8 @@ def _tags(model: Model) -> dict[str | int, str]:
 def _choices(section: str, model: Model) -> list[str]:
     """A union's tags in the order of the models (the discriminator's own table is sorted)."""
     names = [branch["$ref"].rsplit("/", 1)[1] for branch in _schema(model)["properties"][section]["oneOf"]]
-    return [_schema(model)["$defs"][name]["properties"][_tags(model)[section]]["const"] for name in names]
+    nodes = [_schema(model)["$defs"][name]["properties"][_tags(model)[section]] for name in names]
+    return [choice for node in nodes for choice in node.get("enum", [node.get("const")])]
 
 
 def problems_of(error: ValidationError, data: Any, model: Model = Spec) -> list[Problem]:

@@ -6,11 +6,13 @@ Knows specs and weights files' headers. Reads no tensor, and needs neither torch
 from __future__ import annotations
 
 from coolsd_rt.backends.description import Description, dtype_of
-from coolsd_rt.contract import ModelDims
-from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions import WordVocabulary
-from coolsd_rt.models.header import read_config, size_of
+from coolsd_rt.models.conditions import describe_condition
+from coolsd_rt.models.config import DecoderConfig, EagleConfig
+from coolsd_rt.models.families import check_draft_model, family_of, model_dims, read_eagle, read_target, read_tokenizer
 from coolsd_rt.spec import LoadedSpec
+
+_KINDS = {"words": "words", "class": "class", "t5": "text", "tokens": "ids"}
+"""Kind of a spec's condition to the prefix that a target of that kind reads."""
 
 
 def describe(loaded: LoadedSpec) -> Description:
@@ -18,58 +20,47 @@ def describe(loaded: LoadedSpec) -> Description:
 
     Raises UserError: files that are missing, broken, or not made for each other; a draft longer than the image.
     """
-    names = ("target.weights", "draft.weights", "image.weights")
-    paths = {key: loaded.files[key] for key in names if key in loaded.files}
-    configs = {key: read_config(path) for key, path in paths.items()}
-
-    def size(key: str, name: str) -> int:
-        return size_of(paths[key], configs[key], name)
-
-    def of(key: str) -> tuple[int, int, int]:
-        dim, heads = size(key, "dim"), size(key, "heads")
-        return dim, heads, dim // heads
-
-    grid = size("target.weights", "grid")
-    loaded.check_length(grid * grid)
-    dim, heads, head_dim = of("target.weights")
-    draft = "draft.weights" in configs
-    draft_dim, draft_heads, draft_head_dim = of("draft.weights") if draft else (0, 0, 0)
-    own = draft and loaded.spec.draft.model != "eagle"
-    dims = ModelDims(
-        vocab=size("target.weights", "vocab"),
-        dim=dim,
-        layers=size("target.weights", "layers"),
-        heads=heads,
-        head_dim=head_dim,
-        prefix=size("target.weights", "prefix"),
-        tokens=grid * grid,
-        draft_layers=configs["draft.weights"].get("layers", 1) if draft else 0,
-        draft_heads=draft_heads,
-        draft_head_dim=draft_head_dim,
-        draft_dim=draft_dim if own else 0,
+    spec, files = loaded.spec, loaded.files
+    target = read_target(files["target.weights"])
+    _same(loaded, "target.model", "family", spec.target.model, family_of(target).name)
+    loaded.check_length(target.tokens)
+    draft: EagleConfig | DecoderConfig | None = None
+    if "draft.weights" in files and spec.draft.model == "eagle":
+        draft = read_eagle(files["draft.weights"])
+        _same(loaded, "draft.weights", "dim", draft.dim, target.dim)
+    elif "draft.weights" in files:
+        own = draft = read_target(files["draft.weights"])
+        check_draft_model(files["draft.weights"], own, target)
+    _check_condition(loaded, target)
+    image = read_tokenizer(files["image.weights"])
+    _same(loaded, "image.weights", "codebook_size", image.codebook_size, target.layout.codes)
+    engine, layout = spec.engine, target.layout
+    return Description(
+        model_dims(target, draft),
+        spec.draft.length,
+        layout.rows * image.downsampling,
+        dtype_of(engine.precision, engine.device),
+        # Elsewhere the draft's steps are operators of their own.
+        fused=engine.backend == "onnxruntime" and engine.device == "cpu",
+        forced=None if layout.plain else tuple(layout.forced.tolist()),
     )
-    vocabulary = WordVocabulary.load(loaded.files["condition.vocab"])
-    _same(loaded, "condition.vocab", "words", len(vocabulary.words), size("target.weights", "words"))
-    _same(loaded, "condition.vocab", "prefix", vocabulary.prefix, dims.prefix)
-    _same(loaded, "image.weights", "codebook_size", size("image.weights", "codebook_size"), dims.vocab)
-    if own:
-        for name in ("vocab", "grid", "prefix", "words"):
-            _same(loaded, "draft.weights", name, size("draft.weights", name), size("target.weights", name))
-    elif draft:
-        _same(loaded, "draft.weights", "dim", draft_dim, dims.dim)
-    multipliers = configs["image.weights"].get("multipliers")
-    if not isinstance(multipliers, list) or not multipliers:
-        what = f"{paths['image.weights']}: config: multipliers"
-        raise UserError(what, expected="a list of widths", found=repr(multipliers))
-    engine = loaded.spec.engine
-    fused = (
-        engine.backend == "onnxruntime" and engine.device == "cpu"
-    )  # elsewhere the draft's steps are ops of their own
-    side, dtype = grid * 2 ** (len(multipliers) - 1), dtype_of(engine.precision, engine.device)
-    return Description(dims, loaded.spec.draft.length, side, dtype, fused)
 
 
-def _same(loaded: LoadedSpec, key: str, what: str, found: int, wanted: int) -> None:
+def _check_condition(loaded: LoadedSpec, target: DecoderConfig) -> None:
+    """The spec's condition gives what the target's prefix is made of."""
+    condition, (rows, width) = loaded.spec.condition, target.condition_size
+    key = next((k for k in loaded.files if k.startswith("condition.")), "condition.kind")
+    _same(loaded, "condition.kind", "prefix of", _KINDS[condition.kind], target.condition)
+    facts = describe_condition(condition, loaded.files)
+    _same(loaded, key, "prefix", facts.prefix, target.prefix)
+    if facts.ids is not None:
+        _same(loaded, key, "words" if condition.kind == "words" else "ids", facts.ids, rows)
+    if facts.features_dim:
+        _same(loaded, key, "features of width", facts.features_dim, width)
+
+
+def _same(loaded: LoadedSpec, key: str, what: str, found: object, wanted: object) -> None:
     if found != wanted:
+        where = f" in {loaded.files[key]}" if key in loaded.files else ""
         fix = "name files that were trained together"
-        raise loaded.error(key, f"{what} {wanted}, as the target has", f"{found} in {loaded.files[key]}", fix)
+        raise loaded.error(key, f"{what} {wanted}, as the target has", f"{found}{where}", fix)

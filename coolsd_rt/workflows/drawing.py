@@ -2,8 +2,7 @@
 
 Knows prompts, seeds and the order of rows. Does not know which backend steps, files, or what a picture is written to.
 
-Legend: M pictures of a batch, R rows (2M under CFG: all conditional rows first, then all unconditional), W prefix
-length.
+Legend: M pictures of a batch, R rows (2M under CFG: all conditional rows first, then all unconditional).
 """
 
 from __future__ import annotations
@@ -16,16 +15,18 @@ from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance, make_omegas
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import SEED_LIMIT
-from coolsd_rt.runtime.round import OnProgress, OnRound, generate
+from coolsd_rt.runtime.round import OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.sources import SourceName
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation, Statistics
+from coolsd_rt.runtime.whole import OnProgress
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
-from coolsd_rt.spec.model import Draft, JacobiDraft, Lantern, LanternPP, Synthetic
+from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
+from coolsd_rt.spec.models import Draft, JacobiDraft
 
 JACOBI_WINDOW = 15  # drafts of Jacobi decoding where nothing else is asked for; SJD's own window of 16 tokens
 MOST_PICTURES = 100_000  # of one request: each is a job in memory before the first is drawn
@@ -38,36 +39,51 @@ class Job:
     index: int
     prompt: str
     seed: int
-    words: tuple[int, ...]  # W word ids
-    unknown: tuple[str, ...]  # words the vocabulary does not have
+    encoded: Encoded  # what the target reads of the prompt
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """What of the prompt could not be read."""
+        return self.encoded.unknown
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loop needs of a spec. A law of length 0 is plain decoding."""
+    """What the loop needs of a spec, and of an engine. A law of length 0 is plain decoding.
+
+    forced: the ids that image tokens must have (line ends, an end), one a token and -1 where free; None: all are free.
+    """
 
     law: Law
     sampling: Sampling
     source: SourceName = "eagle"
+    forced: tuple[int, ...] | None = None
 
     @property
     def plain(self) -> bool:
         return self.law.length == 0
 
 
-def settings_of(spec: Spec, near: NDArray[np.int64] | None = None, *, plain: bool = False) -> Settings:
+def settings_of(
+    spec: Spec,
+    near: NDArray[np.int64] | None = None,
+    *,
+    forced: tuple[int, ...] | None = None,
+    plain: bool = False,
+) -> Settings:
     """The run-time values of a spec as the loop takes them.
 
-    near: int64 [V, k], the engine's neighbours, which the lantern rules need. Raises UserError if they are missing.
+    near: int64 [V, k], the engine's neighbours, which the lantern rules need. forced: the engine's forced tokens
+    (`opening.load_forced`). Raises UserError if neighbours are needed and missing.
     """
     sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump())
     source = source_of(spec.draft)
     if plain:
-        return Settings(Law(()), sampling)
+        return Settings(Law(()), sampling, forced=forced)
     omegas = make_omegas(spec.schedule.kind, spec.draft.length, **spec.schedule.model_dump(exclude={"kind"}))
     rule = spec.acceptance
     if isinstance(rule, Synthetic):
-        return Settings(Law(omegas, "target", rates=rule.rates), sampling, source)
+        return Settings(Law(omegas, "target", rates=rule.rates), sampling, source, forced)
     tolerance = None
     if isinstance(rule, Lantern | LanternPP):
         have = 0 if near is None else near.shape[1]
@@ -78,7 +94,7 @@ def settings_of(spec: Spec, near: NDArray[np.int64] | None = None, *, plain: boo
             raise UserError(f"the rule {rule.rule}", expected=expected, found=found, fix=fix)
         bound = rule.bound if isinstance(rule, Lantern) else rule.factor
         tolerance = Tolerance(rule.rule, bound, near[:, : rule.neighbours])
-    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, source)
+    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, source, forced)
 
 
 def source_of(draft: Draft) -> SourceName:
@@ -106,10 +122,10 @@ def picture_seed(seed: int, variant: int) -> int:
     return (seed + variant) % SEED_LIMIT
 
 
-def plan(prompts: Sequence[str], variants: int, seed: int, vocabulary: WordVocabulary) -> list[Job]:
+def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditioner) -> list[Job]:
     """One job a picture: all variants of the first prompt, then of the second.
 
-    Raises UserError: no prompt, an empty or too long one, a seed or a number of pictures out of range.
+    Raises UserError: no prompt, one that the conditioner refuses, a seed or a number of pictures out of range.
     """
     if not prompts:
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
@@ -120,12 +136,32 @@ def plan(prompts: Sequence[str], variants: int, seed: int, vocabulary: WordVocab
         raise UserError("pictures", expected=f"at most {MOST_PICTURES} in one request", found=found, fix="ask in parts")
     if not 0 <= seed < SEED_LIMIT:
         raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
-    encoded = [(prompt, vocabulary.encode(prompt)) for prompt in prompts]
+    encoded = encode(prompts, conditioner)
     return [
-        Job(k * variants + i, prompt, picture_seed(seed, i), words.ids, words.unknown)
-        for k, (prompt, words) in enumerate(encoded)
+        Job(k * variants + i, prompt, picture_seed(seed, i), read)
+        for k, (prompt, read) in enumerate(zip(prompts, encoded, strict=True))
         for i in range(variants)
     ]
+
+
+def spread_jobs(texts: Sequence[str], pictures: int, seed: int, conditioner: Conditioner) -> list[Job]:
+    """Pictures over all of the prompts, picture k with seed + k: neighbouring prompts share no random numbers.
+
+    Raises UserError: a prompt that the conditioner refuses.
+    """
+    step = max(1, len(texts) // pictures)
+    spread = [texts[k * step % len(texts)] for k in range(pictures)]
+    read = encode(spread, conditioner)
+    return [Job(k, text, picture_seed(seed, k), e) for k, (text, e) in enumerate(zip(spread, read, strict=True))]
+
+
+def encode(prompts: Sequence[str], conditioner: Conditioner) -> list[Encoded]:
+    """Every prompt's row, in order. Each text is encoded once, and a text encoder does not outlive it in memory."""
+    try:
+        known = {prompt: conditioner.encode(prompt) for prompt in dict.fromkeys(prompts)}
+    finally:
+        conditioner.release()
+    return [known[prompt] for prompt in prompts]
 
 
 def batches(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
@@ -134,35 +170,33 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
         yield jobs[start : start + size]
 
 
-def word_rows(jobs: Sequence[Job], vocabulary: WordVocabulary, guided: bool) -> np.ndarray:
-    """Word ids int64 [R, W]: the prompts, and under CFG as many unconditional rows after them."""
-    rows = [job.words for job in jobs]
-    if guided:
-        rows += [vocabulary.unconditional()] * len(jobs)
-    return np.asarray(rows, np.int64)
+def prefix_rows(jobs: Sequence[Job], conditioner: Conditioner, guided: bool) -> Rows:
+    """What the target reads of the prompts, and under CFG as many unconditional rows after them."""
+    return stack(conditioner, [job.encoded for job in jobs], guided)
 
 
-def open_session(engine: Engine, jobs: Sequence[Job], vocabulary: WordVocabulary, settings: Settings) -> Session:
-    """A fresh session for the pictures of `jobs`."""
-    prefix = engine.prefix(word_rows(jobs, vocabulary, settings.sampling.guided))
+def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> Session:
+    """A fresh session for the pictures of `jobs`. Raises CoolsdError if the engine reads another kind of prefix."""
+    check_fit(conditioner, engine.dims)
+    rows = prefix_rows(jobs, conditioner, settings.sampling.guided)
     paced = max(settings.sampling.confidence, settings.sampling.draft_confidence) > 0 and not settings.plain
-    return engine.open(prefix, capacity(engine.dims, settings.law.length, paced))
+    return engine.open(engine.prefix(rows.text), capacity(engine.dims, settings.law.length, paced), rows.start)
 
 
 def draw(
     engine: Engine,
     jobs: Sequence[Job],
-    vocabulary: WordVocabulary,
+    conditioner: Conditioner,
     settings: Settings,
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
 ) -> Generation:
     """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and what it cost."""
-    session = open_session(engine, jobs, vocabulary, settings)
+    session = open_session(engine, jobs, conditioner, settings)
     seeds = [job.seed for job in jobs]
     return generate(
-        session, settings.law, settings.sampling, seeds, source=settings.source, on_progress=on_progress,
-        on_round=on_round,
+        session, settings.law, settings.sampling, seeds, settings.forced, source=settings.source,
+        on_progress=on_progress, on_round=on_round,
     )  # fmt: skip
 
 

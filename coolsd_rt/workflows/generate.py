@@ -21,7 +21,7 @@ from typing import Any
 
 from coolsd_rt import __version__
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.round import generate as rounds
 from coolsd_rt.runtime.statistics import PHASES, Statistics
@@ -42,6 +42,7 @@ class Request:
     variants: pictures per prompt. overrides: run-time spec keys (`schedule.delta`) and their values. draft_length:
     another draft length than the built one; None is the built one. plain: decode without a draft. draft: one of
     `DRAFTS` in the place of the spec's; None is the spec's. threads: of the engine; None is the backend's choice.
+    features, text_encoder: a file of precomputed features and a text encoder's folder in the place of the spec's.
     """
 
     prompts: Sequence[str]
@@ -53,6 +54,8 @@ class Request:
     plain: bool = False
     threads: int | None = None
     draft: str | None = None
+    features: Path | None = None
+    text_encoder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -167,16 +170,17 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
     spec = resolve(folder, request)
     began = time.perf_counter()
     verified = folder.verified()
-    vocabulary = opening.load_vocabulary(verified)
-    jobs = drawing.plan(request.prompts, request.variants, request.seed, vocabulary)
-    settings = drawing.settings_of(spec, opening.load_neighbours(verified), plain=request.plain)
+    conditioner = opening.load_conditioner(verified, features=request.features, encoder=request.text_encoder)
+    jobs = drawing.plan(request.prompts, request.variants, request.seed, conditioner)
+    forced = opening.load_forced(folder.manifest)
+    settings = drawing.settings_of(spec, opening.load_neighbours(verified), forced=forced, plain=request.plain)
     warnings = (*unknown_words(jobs), *([SYNTHETIC] if settings.law.rule == "synthetic" else []))
     for line in warnings:
         listener.warning(line)
     loaded = opening.load_engine(verified, request.threads)
     load = time.perf_counter() - began
     with _folder(request.out):
-        run = _Run(loaded, vocabulary, folder.manifest, spec, settings, request, listener, jobs)
+        run = _Run(loaded, conditioner, folder.manifest, spec, settings, request, listener, jobs)
         return run.report(load, warnings)
 
 
@@ -213,7 +217,7 @@ class _Run:
     def __init__(
         self,
         engine: Engine,
-        vocabulary: WordVocabulary,
+        conditioner: Conditioner,
         manifest: Manifest,
         spec: Spec,
         settings: Settings,
@@ -221,7 +225,7 @@ class _Run:
         listener: Listener,
         jobs: Sequence[Job],
     ) -> None:
-        self.engine, self.vocabulary, self.manifest = engine, vocabulary, manifest
+        self.engine, self.conditioner, self.manifest = engine, conditioner, manifest
         self.spec, self.request, self.listener, self.jobs = spec, request, listener, jobs
         self.settings = settings
         self.tokens = engine.dims.tokens
@@ -253,12 +257,13 @@ class _Run:
 
         engine, settings = self.engine, self.settings
         began = time.perf_counter()
-        session = drawing.open_session(engine, jobs, self.vocabulary, settings)
+        session = drawing.open_session(engine, jobs, self.conditioner, settings)
         self.seconds_image += time.perf_counter() - began
         seeds = [job.seed for job in jobs]
         generation = rounds(
-            session, settings.law, settings.sampling, seeds, source=settings.source, on_progress=on_progress
-        )
+            session, settings.law, settings.sampling, seeds, settings.forced, source=settings.source,
+            on_progress=on_progress,
+        )  # fmt: skip
         self.parts.append(generation.statistics)
         del session  # its caches go before the painter needs room
         began = time.perf_counter()

@@ -19,18 +19,50 @@ from pydantic import ValidationError
 from coolsd_rt import backends
 from coolsd_rt.backends.description import NEIGHBOURS_FILE
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
-from coolsd_rt.models.conditions import VOCABULARY_FILE, WordVocabulary
+from coolsd_rt.models.conditions import KEYS, Conditioner
+from coolsd_rt.models.conditions import load_conditioner as read_conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import LoadedSpec, Spec, load_spec
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, sha256_file
 from coolsd_rt.store.manifest import rebuild_hint, spec_path
 
-PROMPTS = "prompts.txt"  # beside a spec's vocabulary: captions that the target was trained on
+PROMPTS = "prompts.txt"  # beside a spec's condition file: captions that the target was trained on
 
 
-def load_vocabulary(verified: VerifiedEngine) -> WordVocabulary:
-    """The words that an engine knows."""
-    return WordVocabulary.load(verified.path(VOCABULARY_FILE))
+def load_conditioner(
+    verified: VerifiedEngine, *, features: Path | None = None, encoder: Path | None = None
+) -> Conditioner:
+    """How an engine reads prompts.
+
+    features, encoder: a file of precomputed features and a text encoder's folder in the place of the spec's.
+    Raises UserError, CoolsdError, MissingExtra: as `models.conditions.load_conditioner`.
+    """
+    manifest, folder = verified.manifest, verified.engine.folder
+    spec_file = spec_path(folder, manifest)
+    return read_conditioner(
+        spec_of(verified.engine).condition,
+        verified.path,
+        spec_folder=None if spec_file is None else spec_file.parent,
+        features=features,
+        encoder=encoder,
+    )
+
+
+def load_forced(manifest: Manifest) -> tuple[int, ...] | None:
+    """The ids that an engine's image tokens must have, -1 where free; None if all are free.
+
+    Raises CoolsdError: the manifest's list is not one id a token.
+    """
+    ids = manifest.contract.get("forced")
+    if not ids:
+        return None
+    dims = manifest.contract["dims"]
+    whole = isinstance(ids, list) and len(ids) == dims["tokens"]
+    if not whole or not all(type(i) is int and -1 <= i < dims["vocab"] for i in ids):
+        expected = f"{dims['tokens']} ids from -1 (free) to {dims['vocab'] - 1}"
+        fix = "build the engine again"
+        raise CoolsdError("the manifest's forced tokens", expected=expected, found=str(ids)[:60], fix=fix)
+    return tuple(ids)
 
 
 def spec_of(folder: EngineFolder) -> Spec:
@@ -109,11 +141,13 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None) -> Engine:
     return torch_eager.load(target, files.get("draft.weights"), image, threads, kind)
 
 
-def default_prompts(loaded: LoadedSpec, vocabulary: WordVocabulary) -> list[str]:
-    """Prompts to try an engine on: the captions beside its vocabulary, else single words of it."""
-    path = loaded.files["condition.vocab"].parent / PROMPTS
+def default_prompts(loaded: LoadedSpec, conditioner: Conditioner) -> list[str]:
+    """Prompts to try an engine on: the captions beside its condition's file (its vocabulary), else the conditioner's
+    own (single words of it)."""
+    named = [loaded.files[key] for key in KEYS if key in loaded.files]
+    path = (named[0].parent if named else loaded.folder) / PROMPTS
     if path.is_file():
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         if any(lines):
             return [line for line in lines if line]
-    return [word for word in vocabulary.words if not word.startswith("<")]
+    return conditioner.samples()

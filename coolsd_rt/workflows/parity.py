@@ -27,7 +27,7 @@ import numpy as np
 from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.spec import with_overrides
-from coolsd_rt.spec.model import JacobiDraft
+from coolsd_rt.spec.models import JacobiDraft
 from coolsd_rt.store import open_engine, tool_versions
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.parity_graphs import GraphParity, compare_graphs
@@ -105,7 +105,7 @@ def parity(
 ) -> Parity:
     """Compare an engine with the reference on `pictures` whole pictures and write the receipt.
 
-    prompts go round until there are enough pictures; none are given: the ones beside the spec's vocabulary.
+    prompts go round until there are enough pictures; none are given: `opening.default_prompts`.
     spec_file: the spec, if it is not where the build found it.
 
     Raises:
@@ -122,7 +122,7 @@ def parity(
     loaded = opening.find_spec(folder, spec_file)
     reference = opening.open_reference(loaded, threads)
     verified = folder.verified()
-    vocabulary, tested = opening.load_vocabulary(verified), opening.load_engine(verified, threads)
+    conditioner, tested = opening.load_conditioner(verified), opening.load_engine(verified, threads)
     spec = opening.spec_of(folder)
     # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has,
     # and a draft in every round.
@@ -130,19 +130,16 @@ def parity(
     usual |= {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
     # Jacobi drafts are made of the target's own distributions: the target is all there is to prove.
     plain = isinstance(spec.draft, JacobiDraft)
-    settings = drawing.settings_of(with_overrides(spec, usual), plain=plain)
-    texts = prompts or opening.default_prompts(loaded, vocabulary)
-    spread = [texts[k * max(1, len(texts) // pictures) % len(texts)] for k in range(pictures)]
-    jobs = [
-        drawing.Job(k, text, drawing.picture_seed(seed, k), *_words(vocabulary.encode(text)))
-        for k, text in enumerate(spread)
-    ]
+    forced = opening.load_forced(folder.manifest)
+    settings = drawing.settings_of(with_overrides(spec, usual), forced=forced, plain=plain)
+    texts = prompts or opening.default_prompts(loaded, conditioner)
+    jobs = drawing.spread_jobs(texts, pictures, seed, conditioner)
     whole = PictureParity()
     for batch in drawing.batches(jobs, spec.engine.max_batch):
-        compare_pictures(tested, reference, batch, vocabulary, settings, whole)
+        compare_pictures(tested, reference, batch, conditioner, settings, whole)
         listener.pictures(whole.pictures)
     first = jobs[: len(whole.codes[0])]
-    graphs = compare_graphs(tested, reference, first, vocabulary, settings, whole.codes[0])
+    graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0])
     outcome = Parity(spec.engine.precision, graphs, whole, judge(spec.engine.precision, graphs, whole))
     folder.with_receipt(outcome.receipt())
     return outcome
@@ -170,10 +167,6 @@ def judge(precision: str, graphs: GraphParity, whole: PictureParity) -> tuple[st
     if t.decision_error is not None and whole.unexplained:
         lines.append(f"differences: expected each explained, found {whole.unexplained} that is not")
     return tuple(lines)
-
-
-def _words(encoded: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    return encoded.ids, encoded.unknown
 
 
 def _number(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import DRAFT, uniform_table
@@ -69,7 +69,8 @@ class Distances:
         self.seen.append(0.5 * np.abs(tested.astype(np.float64) - reference).sum(-1).ravel())
 
     def as_dict(self) -> dict[str, float]:
-        tv = np.concatenate(self.seen) if self.seen else np.zeros(1)
+        tv = np.concatenate([*self.seen, np.zeros(0)])
+        tv = tv if tv.size else np.zeros(1)
         return {"mean_tv": float(tv.mean()), "max_tv": float(tv.max())}
 
 
@@ -107,19 +108,20 @@ def compare_graphs(
     tested: Engine,
     reference: Engine,
     jobs: Sequence[Job],
-    vocabulary: WordVocabulary,
+    conditioner: Conditioner,
     settings: Settings,
     codes: Host,
 ) -> GraphParity:
     """Step both engines over the pictures `codes` int64 [M, tokens], drawn for `jobs`, at the law's draft length."""
     out = GraphParity()
     guided = settings.sampling.guided
-    words = drawing.word_rows(jobs, vocabulary, guided)
-    prefix = host(reference.prefix(words))
-    out.condition.add(host(tested.prefix(words)), prefix)
+    rows = drawing.prefix_rows(jobs, conditioner, guided)
+    prefix = host(reference.prefix(rows.text))
+    out.condition.add(host(tested.prefix(rows.text)), prefix)
     out.image.add(host(tested.paint(codes)), host(reference.paint(codes)))
     size = capacity(reference.dims, max(1, settings.law.length))
-    walk = _Walk(tested.open(prefix, size), reference.open(prefix, size), settings, codes, out)
+    sides = (tested.open(prefix, size, rows.start), reference.open(prefix, size, rows.start))
+    walk = _Walk(sides, settings, codes, rows.start, out)
     walk.prefill()
     while walk.position.min() < reference.dims.positions - 1:
         walk.round()
@@ -127,10 +129,17 @@ def compare_graphs(
 
 
 class _Walk:
-    """Both sessions along given pictures. `position` int64 [M]: next position to enter the target."""
+    """Both sessions along given pictures. `position` int64 [M]: next position to enter the target.
 
-    def __init__(self, tested: Session, reference: Session, settings: Settings, codes: Host, out: GraphParity) -> None:
+    start: int64 [R], each row's first position. What stands before it is nobody's business, and is not compared.
+    """
+
+    def __init__(
+        self, sides: tuple[Session, Session], settings: Settings, codes: Host, start: Host, out: GraphParity
+    ) -> None:
+        tested, reference = sides
         self.tested, self.reference, self.settings, self.codes, self.out = tested, reference, settings, codes, out
+        self.start = start
         self.dims, self.length = reference.dims, max(1, settings.law.length)
         self.kind = self.dims.draft_kind
         self.pictures = len(codes)
@@ -138,6 +147,7 @@ class _Walk:
         self.position = np.full(self.pictures, self.dims.prefix, np.int64)
         self.drafted = np.full(self.pictures, self.dims.prefix - 1, np.int64)
         self.scales = settings.sampling.scales(self.dims.tokens)
+        self.free = None if settings.forced is None else np.asarray(settings.forced) < 0  # bool [tokens]
         self.uniforms = uniform_table(range(self.pictures), self.dims.tokens, self.length)[..., DRAFT]
         self.rounds = 0
 
@@ -235,7 +245,7 @@ class _Walk:
             tuple(host(x) for x in side.target(side.asarray(ids, "int64"), side.asarray(pos, "int64")))
             for side in (self.tested, self.reference)
         )
-        real = (pos[:, None] + np.arange(ids.shape[1]) < self.dims.positions)[..., None]  # past it: padding, discarded
+        real = self._real(pos, ids.shape[1])
         self.out.target.add(np.where(real, a, 0), np.where(real, b, 0))
         self.out.target_features.add(np.where(real, fa, 0), np.where(real, fb, 0))
         return (a.copy(), b.copy()), fb.copy()
@@ -254,15 +264,28 @@ class _Walk:
             )
             for side in (self.tested, self.reference)
         )
-        shift = 0 if features is None else 1  # an EAGLE row stands for the token after its feature
-        real = (pos[:, None] + shift + np.arange(ids.shape[1]) < self.dims.positions)[..., None]
+        real = self._real(pos, ids.shape[1], shift=0 if features is None else 1)
         self.out.draft.add(np.where(real, a, 0), np.where(real, b, 0))
         return (a.copy(), b.copy()), guessed.copy()
 
+    def _real(self, pos: Host, width: int, shift: int = 0) -> Host:
+        """bool [R, S, 1]: outputs that count. Before a row's start and past the image there is only padding.
+
+        shift: 1 for an EAGLE row, which stands for the token after its feature.
+        """
+        at = pos[:, None] + np.arange(width)
+        real: Host = ((at >= self.start[:, None]) & (at + shift < self.dims.positions))[..., None]
+        return real
+
     def _laws(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
-        """Distributions of both sides at image tokens `at` [M, S], compared where `keep`; the reference's [M, S, V]."""
+        """Distributions of both sides at image tokens `at` [M, S], compared where `keep`; the reference's [M, S, V].
+
+        A forced token is a point mass on both sides, whatever the logits are: it is not compared.
+        """
         s = self.settings.sampling
         inside = at < self.dims.tokens
+        if self.free is not None:
+            inside &= self.free[np.minimum(at, self.dims.tokens - 1)]
         keep = inside if keep is None else keep & inside
         scale = self.scales[np.minimum(at, self.dims.tokens - 1)] if s.guided else None
         a, b = (process_logits(side, scale, s.temperature, s.top_k, s.top_p) for side in logits)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from coolsd_rt.law.residual import residual
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
@@ -93,16 +93,16 @@ def compare_pictures(
     tested: Engine,
     reference: Engine,
     jobs: Sequence[Job],
-    vocabulary: WordVocabulary,
+    conditioner: Conditioner,
     settings: Settings,
     into: PictureParity,
 ) -> None:
     """Draw one batch on both engines and add what came out to `into`."""
-    sides = [drawing.open_session(e, jobs, vocabulary, settings) for e in (tested, reference)]
+    sides = [drawing.open_session(e, jobs, conditioner, settings) for e in (tested, reference)]
     pair = _Pair(sides, jobs, settings)
     pair.run()
     if pair.first:  # the prefill's own distributions are not kept by the loop: step it again
-        fresh = [drawing.open_session(e, jobs, vocabulary, settings) for e in (tested, reference)]
+        fresh = [drawing.open_session(e, jobs, conditioner, settings) for e in (tested, reference)]
         pair.explain_first(fresh)
     a, b = (d.state.codes for d in pair.decoders)
     into.pictures += len(jobs)
@@ -119,9 +119,9 @@ class _Pair:
     def __init__(self, sessions: Sequence[Session], jobs: Sequence[Job], settings: Settings) -> None:
         self.jobs, self.settings, self.dims = jobs, settings, sessions[0].dims
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
+        clock, forced, source = time.perf_counter, settings.forced, settings.source
         self.decoders = [
-            Decoder(s, settings.law, settings.sampling, self.uniforms, None, time.perf_counter, settings.source)
-            for s in sessions
+            Decoder(s, settings.law, settings.sampling, self.uniforms, forced, clock, source) for s in sessions
         ]
         self.differences: list[Difference] = []
         self.first: list[int] = []  # pictures whose first token already differs

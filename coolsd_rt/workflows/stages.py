@@ -30,9 +30,12 @@ from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_onnx
 from coolsd_rt.law import nearest_codes
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer
-from coolsd_rt.models.conditions import VOCABULARY_FILE
+from coolsd_rt.models.conditions import UNCONDITIONAL_FILE
+from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
-from coolsd_rt.models.llamagen import LlamaGen
+from coolsd_rt.models.embedders import TextEmbedder
+from coolsd_rt.models.families import read_target
+from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store import sha256_file
 from coolsd_rt.workflows.smoke import smoke
@@ -47,6 +50,7 @@ class Sources:
     description: Description
     precision: str
     neighbours: int
+    prompts: Mapping[str, str]  # what prompts are read with: file name in an engine's folder to the spec's key
     lengths: bool = False  # attention by lengths instead of a mask, as ONNX Runtime's CUDA provider has it fast
     _read: set[str] = field(default_factory=set)
 
@@ -59,16 +63,21 @@ class Sources:
         return path
 
     @cached_property
-    def target(self) -> LlamaGen:
+    def target(self) -> Decoder:
         """In the graphs' own type, its RoPE table too: the operator wants one type of all its inputs."""
         return load_target(self.path("target.weights")).to(self.dtype)
+
+    @property
+    def layout(self) -> Layout:
+        """Where image codes stand among a picture's tokens; from the target's header alone."""
+        return read_target(self.files["target.weights"]).layout
 
     @property
     def dtype(self) -> torch.dtype:
         return cast(torch.dtype, getattr(torch, self.description.dtype))
 
     @cached_property
-    def draft(self) -> Eagle | LlamaGen:
+    def draft(self) -> Eagle | Decoder:
         """The draft's network; the spec has one."""
         loader = load_draft if self.description.dims.draft_kind == "eagle" else load_draft_model
         return loader(self.path("draft.weights"), self.target).to(self.dtype)
@@ -82,7 +91,7 @@ def condition(sources: Sources, folder: Path) -> dict[str, Any]:
     """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
     prompts(sources, folder)
     networks = [sources.target, *([sources.draft] if sources.description.dims.draft_kind == "model" else [])]
-    embedders = [n.cls_embedding for n in networks if isinstance(n, LlamaGen)]
+    embedders = [n.cls_embedding for n in networks if isinstance(n, Decoder)]
     return _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
 
 
@@ -94,7 +103,7 @@ def target(sources: Sources, folder: Path) -> dict[str, Any]:
 def draft(sources: Sources, folder: Path) -> dict[str, Any]:
     """draft.onnx; of an EAGLE head propose.onnx too, the same head fused over its steps."""
     network, precision = sources.draft, sources.precision
-    if isinstance(network, LlamaGen):
+    if isinstance(network, Decoder):
         return _write(sources, folder, "draft", TargetGraph(network), precision)
     facts = _write(sources, folder, "draft", DraftGraph(network, sources.target), precision)
     if sources.description.fused:
@@ -106,7 +115,7 @@ def draft(sources: Sources, folder: Path) -> dict[str, Any]:
 def image(sources: Sources, folder: Path) -> dict[str, Any]:
     """image.onnx, in float32 at any precision: it runs once a picture. And the codes' neighbours in its codebook."""
     codes(sources, folder)
-    return _write(sources, folder, "image", ImageGraph(sources.tokenizer), "fp32")
+    return _write(sources, folder, "image", ImageGraph(sources.tokenizer, sources.layout), "fp32")
 
 
 def codes(sources: Sources, folder: Path) -> dict[str, Any]:
@@ -118,8 +127,12 @@ def codes(sources: Sources, folder: Path) -> dict[str, Any]:
 
 
 def prompts(sources: Sources, folder: Path) -> dict[str, Any]:
-    """What an engine reads prompts with."""
-    shutil.copyfile(sources.path("condition.vocab"), folder / VOCABULARY_FILE)
+    """What an engine reads prompts with: the condition's files, and what the target learned for lack of a prompt."""
+    for file, key in sources.prompts.items():
+        shutil.copyfile(sources.path(key), folder / file)
+    embedder = sources.target.cls_embedding if sources.description.dims.condition_dim else None
+    if isinstance(embedder, TextEmbedder):
+        np.save(folder / UNCONDITIONAL_FILE, embedder.uncond_embedding.float().numpy(), allow_pickle=False)
     return {}
 
 

@@ -56,7 +56,7 @@ def test_expectations_agree_with_what_happened(recording: Recording, tiny_engine
     law = Law(make_omegas("excess", LENGTH, beta=1.0, nu=0.3))
     expected = outlook(recording.windows, law).accept_length
     verified = tiny_engine.verified()
-    engine, vocabulary = opening.load_engine(verified, 1), opening.load_vocabulary(verified)
+    engine, vocabulary = opening.load_engine(verified, 1), opening.load_conditioner(verified)
     settings = drawing.Settings(law, drawing.settings_of(_spec(tiny_engine)).sampling)
     parts = [
         drawing.draw(engine, batch, vocabulary, settings).statistics

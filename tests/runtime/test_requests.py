@@ -28,7 +28,7 @@ def fake(pictures: int = 1) -> FakeSession:
     "settings",
     [
         {"cfg_scale": math.nan}, {"cfg_scale": [1.0, math.inf]}, {"temperature": math.nan}, {"temperature": -1.0},
-        {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_p": math.nan},
+        {"cfg_interval": -2}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_p": math.nan},
     ],
 )  # fmt: skip
 def test_bad_sampling_is_refused(settings: dict[str, Any]) -> None:
@@ -44,6 +44,21 @@ def test_guidance_is_needed_only_where_a_scale_is_not_one() -> None:
     assert Sampling(cfg_scale=2.0).scales(3).tolist() == [2.0, 2.0, 2.0]
     with pytest.raises(UserError, match="one per image token"):
         Sampling(cfg_scale=[1.0, 2.0]).scales(3)
+
+
+@pytest.mark.parametrize(
+    ("interval", "scales"), [(-1, [3, 3, 3, 3]), (0, [3, 3, 1, 1]), (1, [3, 3, 3, 1]), (2, [3] * 4), (99, [3] * 4)]
+)
+def test_guidance_ends_after_the_decode_step_that_is_named(interval: int, scales: list[float]) -> None:
+    """LlamaGen counts decode steps from 0 after the prefill, which draws token 0; the step named is still guided."""
+    sampling = Sampling(cfg_scale=3.0, cfg_interval=interval)
+    assert sampling.scales(4).tolist() == scales
+    assert sampling.guided
+    assert not Sampling(cfg_interval=interval).guided
+
+
+def test_an_interval_ends_a_list_of_scales_too() -> None:
+    assert Sampling(cfg_scale=[2.0, 3.0, 4.0], cfg_interval=0).scales(3).tolist() == [2.0, 3.0, 1.0]
 
 
 @pytest.mark.parametrize("forced", [[-1] * 3, [-1, -1, -1, 3], [-2, -1, -1, -1], [[-1] * 4]])

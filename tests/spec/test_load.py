@@ -22,9 +22,11 @@ def test_good_spec_is_resolved(write: Write) -> None:
     assert set(loaded.files) == {"target.weights", "draft.weights", "image.weights", "condition.vocab"}
 
 
+WORDS = "{kind: words, vocab: w/vocab.json}"
+
 # piece of the good spec, what stands there instead, and all that the one line must say
 BAD = {
-    "unknown model": ("model: llamagen", "model: llamagn", [":3: target.model: expected llamagen", '"llamagn"', "did you mean 'llamagen'?"]),
+    "unknown model": ("model: llamagen", "model: llamagn", [":3: target.model: expected one of llamagen, llamagen-c2i", '"llamagn"', "did you mean 'llamagen'?"]),
     "unknown draft": ("model: eagle", "model: medusa", [":4: draft.model: expected one of eagle", '"medusa"']),
     "unknown rule": ("version: 1", "acceptance: {rule: lanter}\nversion: 1", [":1: acceptance.rule: expected one of ratio, lantern, lantern_pp, synthetic", '"lanter"', "did you mean 'lantern'?"]),
     "no rule": ("version: 1", "acceptance: {}\nversion: 1", [":1: acceptance.rule: expected one of ratio", "found nothing"]),
@@ -86,6 +88,24 @@ BAD = {
     "home path": ("w/vq.safetensors", "~/x.safetensors", [":5: image.weights: expected a path relative"]),
     "path out": ("w/vq.safetensors", "w/../../x", [":5: image.weights: expected a path inside the spec's folder"]),
     "empty path": ("w/vq.safetensors", "''", [":5: image.weights: expected a file name"]),
+    "unknown condition": ("kind: words", "kind: word", [":6: condition.kind: expected one of words, class, t5, tokens", '"word"', "did you mean 'words'?"]),
+    "key of another condition": ("kind: words", "kind: class", [":6: condition.vocab: expected one of kind, classes, labels", "an unknown key"]),
+    "no classes": (WORDS, "{kind: class, classes: 0}", [":6: condition.classes: expected a whole number >= 1, found 0"]),
+    "labels out": (WORDS, "{kind: class, labels: /etc/labels}", [":6: condition.labels: expected a path relative"]),
+    "encoder without revision": (WORDS, "{kind: t5, encoder: google/flan-t5-xl}", [":6: condition.revision: expected the commit of the encoder, found nothing"]),
+    "revision a branch": (WORDS, "{kind: t5, encoder: google/flan-t5-xl, revision: main}", [":6: condition.revision: expected a commit, 40 hexadecimal digits, found main"]),
+    "revision alone": (WORDS, "{kind: t5, revision: main, features: f}", [":6: condition.revision: expected no revision without an encoder, found main"]),
+    "encoder no id": (WORDS, "{kind: t5, encoder: flan, features: f}", [":6: condition.encoder: expected a hub id, OWNER/NAME, found flan; name a local folder"]),
+    "two encoders": (WORDS, f"{{kind: t5, encoder: a/b, revision: {'a' * 40}, folder: t5}}", [":6: condition.folder: expected encoder or folder, found both"]),
+    "no features from anywhere": (WORDS, "{kind: t5}", [":6: condition.features: expected features, an encoder with its revision, or a folder, found none"]),
+    "encoder's folder out": (WORDS, "{kind: t5, folder: ../t5}", [":6: condition.folder: expected a path inside the spec's folder"]),
+    "no layout": (WORDS, "{kind: tokens, tokenizer: t}", [":6: condition.layout: expected a value, found nothing"]),
+    "odd size": (WORDS, "{kind: tokens, layout: lumina, tokenizer: t, width: 770, height: 512}", [":6: condition.width: expected pixels, a multiple of 32, found 770"]),
+    "no height": (WORDS, "{kind: tokens, layout: lumina, tokenizer: t, width: 768}", [":6: condition.height: expected pixels, a multiple of 32, found nothing"]),
+    "size of janus": (WORDS, "{kind: tokens, layout: janus, tokenizer: t, width: 768}", [":6: condition.width: expected no size", "found 768"]),
+    "template without a prompt": (WORDS, "{kind: tokens, layout: janus, tokenizer: t, template: draw}", [":6: condition.template: expected a text with {prompt} in it, once"]),
+    "template with another place": (WORDS, "{kind: tokens, layout: janus, tokenizer: t, template: '{width} {prompt}'}", [":6: condition.template: expected no place but {prompt}, found {width}"]),
+    "cfg interval below -1": ("version: 1", "version: 1\nsampling: {cfg_interval: -2}", [":2: sampling.cfg_interval: expected a whole number >= -1, found -2"]),
     "twice": ("name: toy", "name: toy\nname: toy", [":3: name: expected each key once", "first on line 2"]),
     "twice inside": ("length: 5", "length: 5, length: 6", [":4: draft.length: expected each key once"]),
 }  # fmt: skip

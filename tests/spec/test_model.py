@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from coolsd_rt.spec import Spec, load_spec
+from coolsd_rt.spec import Spec, condition, load_spec
 from coolsd_rt.spec import model as spec_model
 from coolsd_rt.spec.model import BUILD_TIME, FILE_KEYS, RUN_TIME
 from coolsd_rt.spec.schema import schema_text
@@ -37,7 +37,8 @@ def test_views() -> None:
     assert set(spec.run_view()) == set(RUN_TIME)
     assert set(spec.build_view()) == set(BUILD_TIME)
     assert "weights" not in json.dumps(spec.build_view())
-    assert set(spec.file_names()) == set(FILE_KEYS)
+    assert list(spec.file_names()) == [key for key in FILE_KEYS if key in spec.file_names()]
+    assert set(spec.file_names()) == {"target.weights", "draft.weights", "image.weights", "condition.vocab"}
     assert spec.build_view()["draft"] == {"model": "eagle", "length": 5}
 
 
@@ -80,6 +81,31 @@ def test_floor_defaults() -> None:
     assert floor(kind="custom", values=[1.0] * 5) is None
 
 
+CONDITIONS: list[dict[str, Any]] = [
+    {"kind": "class"},
+    {"kind": "class", "classes": 10, "labels": "l.txt"},
+    {"kind": "t5", "encoder": "google/flan-t5-xl", "revision": "0" * 40},
+    {"kind": "t5", "folder": "t5", "precision": "fp32", "length": 77},
+    {"kind": "t5", "features": "f.safetensors"},
+    {"kind": "tokens", "layout": "lumina", "tokenizer": "t.json", "width": 768, "height": 512},
+    {"kind": "tokens", "layout": "lumina", "tokenizer": "t.json", "width": 32, "height": 32,
+     "template": "{width} {prompt}"},
+    {"kind": "tokens", "layout": "janus", "tokenizer": "t.json", "length": 64, "template": "{prompt}!"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", CONDITIONS)
+def test_every_condition_is_taken_back_as_it_is_resolved(keys: dict[str, Any]) -> None:
+    """`resolved` is what an engine's manifest holds of it."""
+    data = good() | {"condition": keys}
+    jsonschema.validate(data, json.loads(schema_text()))
+    spec = Spec.model_validate(data)
+    resolved = spec.resolved()
+    assert resolved["condition"].items() >= keys.items()
+    jsonschema.validate(resolved, json.loads(schema_text()))
+    assert Spec.model_validate(json.loads(json.dumps(resolved))) == spec
+
+
 def test_a_spec_cannot_be_changed() -> None:
     spec = Spec.model_validate(good())
     with pytest.raises(ValidationError):
@@ -103,7 +129,7 @@ def test_schema_refuses_what_the_models_refuse() -> None:
 
 def test_every_key_is_described() -> None:
     """Field descriptions are the reference documentation."""
-    for section in vars(spec_model).values():
+    for section in (*vars(spec_model).values(), *vars(condition).values()):
         if isinstance(section, type) and issubclass(section, BaseModel) and section is not Spec:
             for name, info in section.model_fields.items():
                 assert info.description or name in ("kind", "rule", "model"), f"{section.__name__}.{name}"

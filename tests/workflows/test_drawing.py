@@ -62,9 +62,10 @@ def test_unconditional_rows_exist_only_under_guidance() -> None:
     drawing.draw(engine, jobs, VOCABULARY, RELAXED)
     drawing.draw(engine, jobs, VOCABULARY, Settings(RELAXED.law, Sampling(cfg_scale=1.0)))
     assert engine.opened == [6, 3]
-    rows = drawing.word_rows(jobs, VOCABULARY, guided=True)
-    assert rows[:3].tolist() == [list(job.words) for job in jobs]
-    assert (rows[3:] == np.array(VOCABULARY.unconditional())).all()
+    rows = drawing.prefix_rows(jobs, VOCABULARY, guided=True)
+    assert rows.text[:3].tolist() == [list(job.encoded.ids) for job in jobs]
+    assert (rows.text[3:] == np.array(VOCABULARY.unconditional().ids)).all()
+    assert rows.start.tolist() == [0] * 6
 
 
 def test_jobs_stand_in_the_prompts_order_and_seeds_wrap() -> None:

@@ -14,7 +14,7 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.build import build, plan
-from coolsd_rt.workflows.opening import load_engine, load_vocabulary, spec_of
+from coolsd_rt.workflows.opening import load_conditioner, load_engine, spec_of
 from tests.workflows.building import edit
 
 
@@ -26,9 +26,9 @@ def folder(copy: Path, tmp_path: Path) -> EngineFolder:
 
 def codes(folder: EngineFolder) -> np.ndarray:
     verified = folder.verified()
-    engine, vocabulary = load_engine(verified), load_vocabulary(verified)
-    jobs = drawing.plan(["red apple", "blue star"], 2, 7, vocabulary)
-    return drawing.draw(engine, jobs, vocabulary, drawing.settings_of(spec_of(folder))).codes
+    engine, conditioner = load_engine(verified), load_conditioner(verified)
+    jobs = drawing.plan(["red apple", "blue star"], 2, 7, conditioner)
+    return drawing.draw(engine, jobs, conditioner, drawing.settings_of(spec_of(folder))).codes
 
 
 def test_an_engine_of_networks(folder: EngineFolder, copy: Path, tiny_engine: EngineFolder) -> None:

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coolsd_rt.models.conditions import UNCONDITIONAL
+from coolsd_rt.models.config import DecoderConfig
 from coolsd_rt.models.eagle import Eagle, EagleConfig
-from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
+from coolsd_rt.models.llamagen import LlamaGen
 
 from .common import Ema, Log, Workspace, load_checkpoint, read_weights, release_weights
 from .data import Glyphs
@@ -32,7 +33,7 @@ SCALES = (1.0, 2.0)  # CFG scales of training, uniform
 TOP_K = 6  # the spec's
 
 
-def draft_config(target: LlamaGenConfig) -> EagleConfig:
+def draft_config(target: DecoderConfig) -> EagleConfig:
     """The target's width and heads, a feed-forward twice as wide: it costs no further calls, and there is one layer."""
     return EagleConfig(dim=target.dim, heads=target.heads, ffn=2 * target.ffn, norm_eps=target.norm_eps)
 

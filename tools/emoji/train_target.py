@@ -115,7 +115,7 @@ def initialise(model: LlamaGen) -> None:
         nn.init.normal_(p, std=std)
     nn.init.normal_(model.output.weight, std=0.02)
     nn.init.normal_(model.tok_embeddings.weight, std=0.3)
-    nn.init.normal_(model.cls_embedding.embedding.weight, std=1.0)
+    nn.init.normal_(model.get_parameter("cls_embedding.embedding.weight"), std=1.0)
 
 
 def train(

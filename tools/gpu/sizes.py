@@ -55,8 +55,9 @@ TINY = Size("tiny", 2, 2, 64, 96, 4, 64, 3)  # a rehearsal on a CPU
 def engine_of(size: Size, device: str, dtype: Floating) -> TorchEngine:
     """Target and EAGLE head with small random weights, made on the device in `dtype`."""
     config = LlamaGenConfig(
-        size.vocab, size.dim, size.layers, size.heads, size.ffn, size.grid, size.prefix, words=8, word_dim=64
-    )
+        vocab=size.vocab, dim=size.dim, layers=size.layers, heads=size.heads, ffn=size.ffn, grid=size.grid,
+        prefix=size.prefix, words=8, word_dim=64,
+    )  # fmt: skip
     torch.manual_seed(0)
     with torch.device(device):
         target, draft = LlamaGen(config), Eagle(EagleConfig(size.dim, size.heads, size.ffn))

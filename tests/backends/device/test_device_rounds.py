@@ -68,7 +68,7 @@ def engine_of(case: Case) -> TorchEngine:
 def draw(engine: Any, case: Case, seeds: tuple[int, ...], prompts: list[str] = PROMPTS) -> Generation:
     words = [VOCABULARY.encode(p).ids for p in prompts]
     if case.sampling.guided:
-        words += [VOCABULARY.unconditional()] * len(prompts)
+        words += [VOCABULARY.unconditional().ids] * len(prompts)
     size = capacity(engine.dims, case.law.length, paced=True)
     session = engine.open(engine.prefix(np.asarray(words)), size)
     table = uniform_table(seeds, engine.dims.tokens, case.law.length)

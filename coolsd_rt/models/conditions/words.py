@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.models.conditions.base import Encoded
 
 VOCABULARY_FILE = "vocab.json"  # in an engine's folder
 PAD, UNKNOWN, UNCONDITIONAL = 0, 1, 2
@@ -20,16 +21,11 @@ _SPECIAL = ("<pad>", "<unknown>", "<unconditional>")
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A prompt's word ids (length W, padded on the left) and what could not be read."""
-
-    ids: tuple[int, ...]
-    unknown: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class WordVocabulary:
-    """All words a target was trained on, in id order, and the prefix length W."""
+    """All words a target was trained on, in id order, and the prefix length W. A `Conditioner`.
+
+    Every row has W ids, padded on the left with an id that the target was trained to see: none starts later.
+    """
 
     words: tuple[str, ...]
     prefix: int
@@ -88,9 +84,24 @@ class WordVocabulary:
         ids = [index.get(w, UNKNOWN) for w in words]
         return Encoded(self._pad(ids), tuple(w for w in words if w not in index))
 
-    def unconditional(self) -> tuple[int, ...]:
-        """The prefix of the rows that CFG subtracts."""
-        return (UNCONDITIONAL,) * self.prefix
+    @property
+    def features_dim(self) -> int:
+        return 0
+
+    @property
+    def padded(self) -> bool:
+        return False
+
+    def unconditional(self, encoded: Encoded | None = None) -> Encoded:
+        """The row that CFG subtracts: the same for every prompt."""
+        return Encoded((UNCONDITIONAL,) * self.prefix)
+
+    def samples(self) -> list[str]:
+        """Single words of it."""
+        return [word for word in self.words if not word.startswith("<")]
+
+    def release(self) -> None:
+        """Nothing to let go of."""
 
     def _pad(self, ids: Sequence[int]) -> tuple[int, ...]:
         return (PAD,) * (self.prefix - len(ids)) + tuple(ids)

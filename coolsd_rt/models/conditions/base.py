@@ -1,0 +1,135 @@
+"""What every kind of condition gives: a prompt's own prefix, the unconditional one beside it, and both as rows.
+
+Knows shapes and their order. Does not know text, files or networks.
+
+Legend: M pictures, R rows (2M under CFG: all conditional rows first, then all unconditional), W prefix length, E width
+of a text encoder's features. A row's own prefix has n <= W positions and ends at position W - 1; its first is `start`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.contract import ModelDims
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+SAMPLES = ("a red apple on a wooden table", "a cat in a field of flowers", "a sailing boat at sunset", "a snowy street")
+"""Prompts to try an engine on where its files name none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One row's own prefix: `ids` (n of them), or `features` float32 [n, E] in their place.
+
+    start: the first position, W - n. unknown: what of the prompt could not be read.
+    """
+
+    ids: tuple[int, ...] = ()
+    unknown: tuple[str, ...] = ()
+    start: int = 0
+    features: Floats | None = None
+
+
+class Conditioner(Protocol):
+    """Prompts to prefixes. Encodes alike on every machine and in any order."""
+
+    @property
+    def prefix(self) -> int:
+        """W."""
+        ...
+
+    @property
+    def features_dim(self) -> int:
+        """E, or 0 where rows are ids."""
+        ...
+
+    @property
+    def padded(self) -> bool:
+        """Whether rows may start later than at position 0, so that the target has to know where."""
+        ...
+
+    def encode(self, prompt: str) -> Encoded:
+        """A prompt's row. Raises UserError: empty, too long, or nothing that this kind can read."""
+        ...
+
+    def unconditional(self, encoded: Encoded) -> Encoded:
+        """The row that CFG subtracts from `encoded`'s."""
+        ...
+
+    def samples(self) -> list[str]:
+        """Prompts to try an engine on, at least one."""
+        ...
+
+    def release(self) -> None:
+        """Let go of what only encoding needs (a text encoder's weights). It comes back when it is needed."""
+        ...
+
+
+class Rows(NamedTuple):
+    """What a session begins with. text: ids int64 [R, W], or features float32 [R, W, E]; zeros before `start`.
+
+    start: int64 [R], the first position of each row's own prefix.
+    """
+
+    text: Ints | Floats
+    start: Ints
+
+
+def stack(conditioner: Conditioner, encoded: Sequence[Encoded], guided: bool) -> Rows:
+    """Rows of M prompts, and under CFG the M unconditional ones after them."""
+    every = [*encoded, *(conditioner.unconditional(e) for e in encoded)] if guided else list(encoded)
+    start = np.asarray([e.start for e in every], np.int64)
+    shape = (len(every), conditioner.prefix)
+    if not conditioner.features_dim:
+        ids = np.zeros(shape, np.int64)
+        for row, e in zip(ids, every, strict=True):
+            row[e.start :] = e.ids
+        return Rows(ids, start)
+    text = np.zeros((*shape, conditioner.features_dim), np.float32)
+    for values, e in zip(text, every, strict=True):
+        values[e.start :] = e.features
+    return Rows(text, start)
+
+
+def check_fit(conditioner: Conditioner, dims: ModelDims) -> None:
+    """Raise CoolsdError unless prefixes of this kind are what a target of these sizes reads."""
+    pairs = [
+        ("prefix positions", dims.prefix, conditioner.prefix),
+        ("width of the features (0: it reads ids)", dims.condition_dim, conditioner.features_dim),
+        ("prefixes of different lengths (1) or not (0)", max(dims.padded, int(conditioner.padded)), dims.padded),
+    ]
+    for what, wanted, found in pairs:
+        if wanted != found:
+            fix = "name the condition the target was trained with, and build again"
+            raise CoolsdError(f"the condition: {what}", expected=str(wanted), found=str(found), fix=fix)
+
+
+def some_text(prompt: str) -> str:
+    """The prompt without the white space around it. Raises UserError if that leaves nothing."""
+    text = prompt.strip()
+    if not text:
+        fix = 'give one, for example -p "red apple"'
+        raise UserError("empty prompt", expected="at least one word", found=repr(prompt), fix=fix)
+    return text
+
+
+def too_long(prompt: str, tokens: int, most: int) -> UserError:
+    """The one error of a prompt that does not fit."""
+    shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+    found = f"{tokens} in {shown!r}"
+    return UserError("prompt too long", expected=f"at most {most} tokens", found=found, fix="shorten it")
+
+
+def need(extra: str, *packages: str) -> None:
+    """Raise MissingExtra for the first package that is not installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, extra, "reading prompts for this target")

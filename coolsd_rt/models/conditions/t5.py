@@ -1,0 +1,119 @@
+"""Captions to features: the `t5` condition of LlamaGen t2i.
+
+A caption is cleaned, and its n tokens' features stand at the right end of the W prefix positions; before them are zeros
+that nobody sees. (The published pipeline pads on the right, rotates by n, and multiplies by the mask: the same rows.)
+The unconditional row is the target's learned embedding at the positions that the caption's own row has, and starts
+where that does: LlamaGen gives it the conditional prompt's mask.
+
+Knows where features may come from: a file, an encoder. Does not know networks, and needs no torch for the file's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.models.conditions.base import SAMPLES, Encoded, Floats, some_text
+from coolsd_rt.models.conditions.cleaning import clean
+from coolsd_rt.models.conditions.features import FeatureFile
+
+UNCONDITIONAL_FILE = "unconditional.npy"  # in an engine's folder: float32 [W, E], the target's `uncond_embedding`
+
+
+class TextEncoder(Protocol):
+    """A network that turns a cleaned caption into features."""
+
+    @property
+    def name(self) -> str:
+        """What it is: a hub id with its revision, or a folder."""
+        ...
+
+    def features(self, caption: str) -> Floats:
+        """float32 [n, E] of its n tokens. Raises UserError: too many tokens, or no such encoder on this machine."""
+        ...
+
+    def release(self) -> None:
+        """Free its memory; the next call loads it again."""
+        ...
+
+
+def load_unconditional(path: Path) -> Floats:
+    """The target's learned rows, float32 [W, E]. Raises CoolsdError if the file is not such a table."""
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CoolsdError(
+            str(path), expected="a table [W, E]", found=str(error), fix="build the engine again"
+        ) from error
+    if table.ndim != 2 or table.dtype.kind != "f" or not np.isfinite(table).all():
+        found = f"{table.dtype} {list(table.shape)}"
+        raise CoolsdError(str(path), expected="finite numbers [W, E]", found=found, fix="build the engine again")
+    return np.ascontiguousarray(table, np.float32)
+
+
+@dataclass(frozen=True)
+class T5Conditioner:
+    """A `Conditioner`. learned: float32 [W, E], the target's unconditional rows. A caption that `file` lacks goes to
+    `encoder`."""
+
+    learned: Floats
+    file: FeatureFile | None = None
+    encoder: TextEncoder | None = None
+
+    def __post_init__(self) -> None:
+        file = self.file
+        if file is None:
+            return
+        if (file.dim, file.length) != (self.features_dim, self.prefix):
+            expected = f"features of width {self.features_dim} and at most {self.prefix} tokens, as the target reads"
+            raise UserError(str(file.path), expected=expected, found=f"width {file.dim}, {file.length} tokens")
+
+    @property
+    def prefix(self) -> int:
+        return len(self.learned)
+
+    @property
+    def features_dim(self) -> int:
+        return int(self.learned.shape[1])
+
+    @property
+    def padded(self) -> bool:
+        return True
+
+    def encode(self, prompt: str) -> Encoded:
+        """A caption's features. Raises UserError: nothing left after cleaning, too long, nowhere to get them from."""
+        caption = clean(some_text(prompt))
+        if not caption:
+            found = f"none left of {prompt!r} after cleaning"
+            raise UserError("prompt", expected="words that the text encoder knows", found=found, fix="say it in words")
+        rows = None if self.file is None else self.file.get(caption)
+        if rows is None and self.encoder is not None:
+            rows = self.encoder.features(caption)
+        if rows is None:
+            raise self._nowhere(caption)
+        if rows.shape[1] != self.features_dim or not 1 <= len(rows) <= self.prefix:
+            expected = f"features of width {self.features_dim}, at most {self.prefix} rows, as the target reads"
+            fix = "name the encoder the target was trained with"
+            raise UserError("the text encoder", expected=expected, found=str(list(rows.shape)), fix=fix)
+        return Encoded(start=self.prefix - len(rows), features=rows)
+
+    def _nowhere(self, caption: str) -> UserError:
+        where = f"not in {self.file.path}" if self.file is not None else "no file of features, and no text encoder"
+        fix = "compute it: python -m coolsd_rt.workflows.precompute SPEC -p PROMPT, or name an encoder's folder"
+        return UserError("prompt", expected=f"the features of {caption!r}", found=where, fix=fix)
+
+    def unconditional(self, encoded: Encoded) -> Encoded:
+        """The learned rows at the caption's own positions."""
+        return Encoded(start=encoded.start, features=self.learned[encoded.start :])
+
+    def samples(self) -> list[str]:
+        """The captions of the file, else some of anything."""
+        return sorted(self.file.captions.values()) if self.file is not None and self.encoder is None else list(SAMPLES)
+
+    def release(self) -> None:
+        if self.encoder is not None:
+            self.encoder.release()

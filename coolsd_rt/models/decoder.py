@@ -1,0 +1,144 @@
+"""The network of every target: a Llama over a condition prefix and a picture's tokens.
+
+A family's config says which forms it takes (`coolsd_rt.models.config`); nothing here asks for a family's name. Knows
+embeddings, layers and the head. Does not know text (see `embedders`, `conditions`), sampling or files. Parameter names
+are those of the published LlamaGen checkpoints. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coolsd_rt.models.config import DecoderConfig
+from coolsd_rt.models.embedders import make_embedder
+from coolsd_rt.models.layers import (
+    Cache,
+    Layer,
+    RMSNorm,
+    cached_step,
+    causal_step,
+    line_table,
+    new_caches,
+    rope_table,
+)
+
+CLOSED = 200.0
+"""How far under the largest logit an id lies that can only be forced: exp(-200) is 0 in float32.
+
+Infinity would be NaN after CFG. Relative to the largest, the distance holds through CFG of any scale from 1 on.
+"""
+
+
+class MlpHead(nn.Module):
+    """A head of two matrices with biases and a GELU between them. Source: Janus."""
+
+    def __init__(self, dim: int, width: int, codes: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, width), nn.Linear(width, codes)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.fc2.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+def closed(logits: Tensor, vocab: int) -> Tensor:
+    """Logits [..., codes] -> [..., V]: ids behind the image codes are never drawn, they are forced (`layout`)."""
+    more = vocab - logits.shape[-1]
+    if not more:
+        return logits
+    floor = logits.max(dim=-1, keepdim=True).values - CLOSED
+    return torch.cat([logits, floor.expand(*logits.shape[:-1], more)], dim=-1)
+
+
+def table_of(cfg: DecoderConfig) -> Tensor:
+    """The RoPE table of a config, float32 [positions, D/2, 2]."""
+    rope, head_dim = cfg.rope, cfg.layer.head_dim
+    if rope.kind == "line":
+        return line_table(cfg.prefix + cfg.tokens, head_dim, rope.base)
+    return rope_table(rope.grid, cfg.prefix, head_dim, rope.base, rope.prefix_rope)
+
+
+class Decoder(nn.Module):
+    """Target network. Training calls `forward`; everything else steps with caches."""
+
+    rope: Tensor
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        codes = cfg.layout.codes
+        self.cls_embedding = make_embedder(cfg)
+        self.tok_embeddings = nn.Embedding(cfg.vocab, cfg.dim)
+        self.layers = nn.ModuleList([Layer(cfg.layer) for _ in range(cfg.layers)])
+        self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
+        self.output: nn.Linear | MlpHead = (
+            MlpHead(cfg.dim, cfg.head_width, codes) if cfg.head_width else nn.Linear(cfg.dim, codes, bias=False)
+        )
+        self.make_table()
+
+    def make_table(self) -> None:
+        """The RoPE table, anew: a network made without memory has none."""
+        self.register_buffer("rope", table_of(self.cfg), persistent=False)
+
+    def condition(self, given: Tensor) -> Tensor:
+        """What the condition is made of, int64 [R, W] or features float [R, W, I] -> prefix embeddings [R, W, C]."""
+        return cast(Tensor, self.cls_embedding(given))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features [R, S, C] -> float32 [R, S, V]."""
+        return closed(self.output(features).float(), self.cfg.vocab)
+
+    def forward(self, condition: Tensor, codes: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Teacher forcing over a whole picture.
+
+        condition: as `condition` takes it, codes int64 [R, tokens], start int64 [R] where prefixes are padded ->
+        logits [R, tokens, V] (entry i predicts codes[:, i]) and features [R, W - 1 + tokens, C] of positions
+        0 .. W + tokens - 2.
+        """
+        x = torch.cat([self.condition(condition), self.tok_embeddings(codes[:, :-1])], dim=1)
+        step = causal_step(self.rope, x.shape[1], start=start, from_start=self.cfg.rope.from_start)
+        for layer in self.layers:
+            x = layer(x, step)
+        features = self.norm(x)
+        return closed(self.output(features[:, self.cfg.prefix - 1 :]), self.cfg.vocab), features
+
+    def embed(self, ids: Tensor, pos: Tensor, prefix: Tensor) -> Tensor:
+        """Embeddings of S tokens at positions `pos + s`: from `prefix` below W, from the codes' table from W on.
+
+        ids int64 [R, S], pos int64 [R], prefix float [R, W, C] -> float [R, S, C].
+        """
+        return embed(self.tok_embeddings, ids, pos, prefix)
+
+    def step(
+        self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache], start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One step of the contract: ids [R, S], pos [R], prefix [R, W, C] -> logits [R, S, V], features [R, S, C]."""
+        x = self.embed(ids, pos, prefix)
+        capacity, from_start = caches[0].k.shape[2], self.cfg.rope.from_start
+        step = cached_step(self.rope, pos, ids.shape[1], capacity, start=start, from_start=from_start)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, step, cache)
+        features = self.norm(x)
+        return self.logits(features), features
+
+    def caches(self, rows: int, capacity: int) -> list[Cache]:
+        """Zeroed caches for `rows` rows of `capacity` positions."""
+        return new_caches(self.cfg.layer, self.cfg.layers, rows, capacity, self.output.weight)
+
+
+def embed(table: nn.Embedding, ids: Tensor, pos: Tensor, prefix: Tensor) -> Tensor:
+    """`Decoder.embed` with the codes' table given."""
+    width = prefix.shape[1]
+    where = pos[:, None] + torch.arange(ids.shape[1], device=ids.device)
+    row = torch.arange(ids.shape[0], device=ids.device)[:, None]
+    before = prefix[row, where.clamp(max=width - 1)]
+    return torch.where((where < width).unsqueeze(-1), before, table(ids))

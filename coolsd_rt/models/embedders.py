@@ -1,0 +1,97 @@
+"""From a condition to the prefix that a decoder reads: words, a class, a text encoder's features, or text tokens.
+
+Knows tables and one MLP. Does not know text: who turns a prompt into ids or features (see `conditions`). Parameter
+names are those of the published LlamaGen checkpoints. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coolsd_rt.models.config import Condition, DecoderConfig
+
+
+class Mlp(nn.ModuleDict):
+    """LlamaGen's caption MLP: two matrices, tanh-GELU, no biases. [..., I] -> [..., C]."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__({"fc1": nn.Linear(width, dim, bias=False), "fc2": nn.Linear(dim, dim, bias=False)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self["fc2"](F.gelu(self["fc1"](x), approximate="tanh"))
+        return y
+
+
+class WordEmbedder(nn.Module):
+    """Word ids to prefix embeddings: a lookup, then the MLP."""
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        words, width = cfg.condition_size
+        self.embedding = nn.Embedding(words, width)
+        self.cap_proj = Mlp(width, cfg.dim)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """int64 [R, W] -> float [R, W, C]."""
+        y: Tensor = self.cap_proj(self.embedding(words))
+        return y
+
+
+class ClassEmbedder(nn.Module):
+    """A class id to the one prefix embedding; the last row of the table is the unconditional one."""
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(*cfg.condition_size)
+
+    def forward(self, classes: Tensor) -> Tensor:
+        """int64 [R, 1] -> float [R, 1, C]."""
+        y: Tensor = self.embedding_table(classes)
+        return y
+
+
+class TextEmbedder(nn.Module):
+    """A text encoder's features to prefix embeddings.
+
+    `uncond_embedding` [W, I] stands for the features of the unconditional row, and takes the same way.
+    """
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        _, width = cfg.condition_size
+        self.cap_proj = Mlp(width, cfg.dim)
+        self.uncond_embedding = nn.Parameter(torch.randn(cfg.prefix, width) / width**0.5)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """float [R, W, I] -> float [R, W, C], of the weights' type."""
+        y: Tensor = self.cap_proj(text.to(self.uncond_embedding.dtype))
+        return y
+
+
+class TokenEmbedder(nn.Module):
+    """Ids of the model's own text tokens to prefix embeddings: its full table."""
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(*cfg.condition_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int64 [R, W] -> float [R, W, C]."""
+        y: Tensor = self.embedding(ids)
+        return y
+
+
+Embedder = WordEmbedder | ClassEmbedder | TextEmbedder | TokenEmbedder
+_KINDS: dict[Condition, type[Embedder]] = {
+    "words": WordEmbedder,
+    "class": ClassEmbedder,
+    "text": TextEmbedder,
+    "ids": TokenEmbedder,
+}
+
+
+def make_embedder(cfg: DecoderConfig) -> Embedder:
+    """The condition's network of a config."""
+    return _KINDS[cfg.condition](cfg)

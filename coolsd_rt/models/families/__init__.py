@@ -1,0 +1,119 @@
+"""The families of targets that can be loaded, exported and drawn with: one small adapter each, side by side.
+
+An adapter is a config, whose properties say which forms the one network takes, and facts on published models. Needs no
+torch. `docs/add-a-model.md` takes a reader through adding one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from coolsd_rt.contract import ModelDims
+from coolsd_rt.errors import UserError
+from coolsd_rt.models.config import DecoderConfig, EagleConfig, VQConfig, parse_config
+from coolsd_rt.models.families.family import Family
+from coolsd_rt.models.families.janus import JANUS
+from coolsd_rt.models.families.llamagen import CAPTIONED, CLASS, WORDS
+from coolsd_rt.models.families.lumina import LUMINA
+from coolsd_rt.models.header import read_config
+
+__all__ = [
+    "FAMILIES", "Family", "check_draft_model", "family_named", "family_of", "model_dims", "parse_target",
+    "read_eagle", "read_target", "read_tokenizer",
+]  # fmt: skip
+
+FAMILY_KEY = "family"
+"""Of a header's config; without it a file is of the first family, as all were before there were others."""
+
+
+_SHARED = (
+    "vocab",
+    "grid",
+    "prefix",
+    "words",
+    "classes",
+    "text_dim",
+    "text",
+)  # of a target and a model that drafts for it
+
+
+def _registry(*families: Family) -> Mapping[str, Family]:
+    named = {f.name: f for f in families}
+    if len(named) != len(families):
+        raise ValueError("two families of one name")
+    return named
+
+
+FAMILIES: Mapping[str, Family] = _registry(WORDS, CLASS, CAPTIONED, LUMINA, JANUS)
+
+
+def family_named(name: object, what: str) -> Family:
+    """The family of a name. what: where it was read. Raises UserError if there is none."""
+    if isinstance(name, str) and name in FAMILIES:
+        return FAMILIES[name]
+    near = difflib.get_close_matches(str(name), FAMILIES, n=1)
+    fix = f"did you mean '{near[0]}'?" if near else ""
+    raise UserError(what, expected=f"one of {', '.join(FAMILIES)}", found=str(name), fix=fix)
+
+
+def family_of(config: DecoderConfig) -> Family:
+    """The family that a config belongs to."""
+    return next(f for f in FAMILIES.values() if f.config is type(config))
+
+
+def parse_target(path: Path, data: Mapping[str, Any]) -> DecoderConfig:
+    """A target's config from its header's JSON. Raises UserError: an unknown family, or a key that is wrong."""
+    family = family_named(data.get(FAMILY_KEY, WORDS.name), f"{path}: config: {FAMILY_KEY}")
+    return parse_config(path, family.config, {k: v for k, v in data.items() if k != FAMILY_KEY})
+
+
+def read_target(path: Path) -> DecoderConfig:
+    """The config of a target's weights file. Raises UserError: not whole safetensors, or as `parse_target` does."""
+    return parse_target(path, read_config(path))
+
+
+def read_eagle(path: Path) -> EagleConfig:
+    """The config of an EAGLE head's weights file. Raises UserError as `read_target` does."""
+    return parse_config(path, EagleConfig, read_config(path))
+
+
+def read_tokenizer(path: Path) -> VQConfig:
+    """The config of an image tokenizer's weights file. Raises UserError as `read_target` does."""
+    return parse_config(path, VQConfig, read_config(path))
+
+
+def check_draft_model(path: Path, draft: DecoderConfig, target: DecoderConfig) -> None:
+    """Raise UserError, naming the draft's file, unless a model of its own speaks of the target's codes, cells and
+    conditions."""
+    known = [f.name for f in fields(target) if f.name in _SHARED]
+    fix = "name a draft that was trained on the target's codes and words"
+    wanted_family, found_family = family_of(target).name, family_of(draft).name
+    if found_family != wanted_family:
+        raise UserError(f"{path}: config: {FAMILY_KEY}", expected=wanted_family, found=found_family, fix=fix)
+    for name in known:
+        wanted, found = getattr(target, name), getattr(draft, name)
+        if found != wanted:
+            raise UserError(f"{path}: config: {name}", expected=f"the target's {wanted}", found=str(found), fix=fix)
+
+
+def model_dims(target: DecoderConfig, draft: EagleConfig | DecoderConfig | None) -> ModelDims:
+    """The contract's sizes of a target and its draft; None is no draft."""
+    return ModelDims(
+        vocab=target.vocab,
+        dim=target.dim,
+        layers=target.layers,
+        heads=target.layer.cache_heads,
+        head_dim=target.layer.head_dim,
+        prefix=target.prefix,
+        tokens=target.tokens,
+        draft_layers=draft.layers if draft else 0,
+        draft_heads=draft.layer.cache_heads if draft else 0,
+        draft_head_dim=draft.layer.head_dim if draft else 0,
+        draft_dim=draft.dim if isinstance(draft, DecoderConfig) else 0,
+        padded=int(target.padded),
+        condition_dim=target.condition_size[1] if target.condition == "text" else 0,
+    )

@@ -1,0 +1,77 @@
+"""Lumina-mGPT: Chameleon with pictures in rows, each with a line end behind it, and an end.
+
+A prompt's text tokens, then begin of image and the two grid tokens, are the prefix; the unconditional row has the last
+three alone. The token ids of the model are not those of the graph, which knows pictures only:
+
+    graph            model
+    0 .. 8191        4 .. 8195     image codes (id - 4)
+    8192             8803          line end
+    8193             8196          end of image
+
+Sizes and facts; the network is `coolsd_rt.models.decoder`. Source: Lumina-mGPT (Liu et al., 2024), Chameleon (2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from coolsd_rt.models.config import Condition, DecoderConfig, Fault, LayerConfig, Rope
+from coolsd_rt.models.families.family import Family
+from coolsd_rt.models.layout import Layout
+
+FIRST_CODE, END_OF_IMAGE, BEGIN_OF_IMAGE, LINE_END, GRID = 4, 8196, 8197, 8803, 8804
+"""Ids of the model: code 0, the end, the beginning, a line's end, and the grid token of size 0."""
+HEAD_OF_IMAGE = 3  # tokens between text and codes: begin of image, rows, columns
+PROMPT = 256  # positions of a prefix where nothing else is said
+
+
+@dataclass(frozen=True, kw_only=True)
+class LuminaConfig(DecoderConfig):
+    """`text`: rows of the model's own embedding table. vocab: image codes, line end, end."""
+
+    text: int
+    grid: int
+    prefix: int = PROMPT
+    kv_heads: int | None = None
+
+    @property
+    def layer(self) -> LayerConfig:
+        return replace(super().layer, kv_heads=self.kv_heads, qk_norm=True, pairs="half")
+
+    @property
+    def layout(self) -> Layout:
+        codes = self.vocab - 2
+        return Layout(codes, self.grid, self.grid, line_end=codes, end=codes + 1)
+
+    @property
+    def rope(self) -> Rope:
+        return Rope("line", self.rope_base)
+
+    @property
+    def condition(self) -> Condition:
+        return "ids"
+
+    @property
+    def condition_size(self) -> tuple[int, int]:
+        return self.text, self.dim
+
+    def faults(self) -> Iterator[Fault]:
+        if self.vocab < 3:
+            yield Fault("vocab", "image codes, a line end and an end", str(self.vocab))
+        if self.prefix < HEAD_OF_IMAGE:
+            yield Fault("prefix", f"at least the {HEAD_OF_IMAGE} tokens before the codes", str(self.prefix))
+        yield from super().faults()
+
+
+def image_head(grid: int) -> tuple[int, int, int]:
+    """The model's ids between a prompt and the codes of `grid` rows: begin of image, height and width over 32 pixels.
+
+    They end every prefix, and are all that the unconditional row has.
+    """
+    return BEGIN_OF_IMAGE, GRID + grid // 2, GRID + grid // 2
+
+
+_7B = {"dim": 4096, "layers": 32, "heads": 32, "ffn": 11008}
+
+LUMINA = Family("lumina-mgpt", LuminaConfig, cell=16, sizes=(512, 768), models={"7B": _7B})

@@ -1,0 +1,59 @@
+"""The spec's `engine` section: what the models are compiled to, and which precisions run where.
+
+Knows names of backends. Does not know backends.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from coolsd_rt.spec.section import Section, complaint
+
+RUNNABLE: dict[tuple[str, str], tuple[str, ...]] = {
+    ("onnxruntime", "cpu"): ("fp32", "int8"),  # its CPU provider has no bf16, and casts its way through fp16
+    ("onnxruntime", "cuda"): ("fp32", "fp16"),
+    ("torch", "cpu"): ("fp32", "bf16"),
+    ("torch", "cuda"): ("fp32", "fp16", "bf16"),
+    ("tensorrt", "cuda"): ("fp32", "fp16", "bf16", "int8"),
+    ("tensorrt-rtx", "cuda"): ("fp32", "fp16", "bf16", "int8"),
+}
+"""(backend, device) to the precisions it runs."""
+
+
+class EngineOptions(Section):
+    """What the models are compiled to."""
+
+    backend: Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"] = Field(
+        default="onnxruntime",
+        description="What runs the models. `torch`: the networks themselves. `tensorrt` and `tensorrt-rtx` need a GPU "
+        "to run.",
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="Where. Left out, it is `cuda` for TensorRT and `cpu` for the others."
+    )
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        default="fp32",
+        description="Of weights, arithmetic and KV cache; logits are float32 at any. `int8` stores weights in 8 bits "
+        "by blocks, with float32 arithmetic on a CPU and fp16 on a GPU.",
+    )
+    max_batch: int = Field(default=4, ge=1, le=4096, description="Most images drawn at once; more prompts go in turns.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _device_of_the_backend(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "device" not in data and str(data.get("backend", "")).startswith("tensorrt"):
+            return {**data, "device": "cuda"}
+        return data
+
+    @model_validator(mode="after")
+    def _parts_that_run(self) -> EngineOptions:
+        here = RUNNABLE.get((self.backend, self.device))
+        if here is None:
+            found = f"device {self.device}"
+            raise complaint(f"the device cuda for the backend {self.backend}", found, "set engine.device: cuda")
+        if self.precision not in here:
+            expected = f"one of {', '.join(here)} for {self.backend} on {self.device}"
+            raise complaint(expected, f"precision {self.precision}")
+        return self

@@ -1,0 +1,67 @@
+"""The spec's `target`, `draft` and `image` sections: which models, and their files.
+
+Knows keys, ranges and defaults. Does not know what is in a weights file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from coolsd_rt.spec.section import RelativePath, Section
+
+FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", "janus-pro"]
+"""`llamagen` reads words, `llamagen-c2i` a class, `llamagen-t2i` a caption's features."""
+
+
+class Target(Section):
+    """The model whose distribution is wanted."""
+
+    model: FamilyName = Field(description="Family of the target, as its weights file says too.")
+    weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
+
+
+_WEIGHTS = "Its safetensors file, relative to the spec's folder."
+DraftLength = Annotated[
+    int, Field(ge=1, description="Tokens proposed in a round (L). At least 1, at most the image's tokens. Build-time.")
+]
+
+
+class EagleDraft(Section):
+    """An EAGLE head on the target's features proposes tokens."""
+
+    model: Literal["eagle"]
+    weights: RelativePath = Field(description=_WEIGHTS)
+    length: DraftLength
+
+
+class ModelDraft(Section):
+    """A small model of its own proposes tokens: another of the target's family, with the same words and picture."""
+
+    model: FamilyName
+    weights: RelativePath = Field(description=_WEIGHTS)
+    length: DraftLength
+
+
+class JacobiDraft(Section):
+    """No draft model: the target's own distributions of the last round propose tokens (speculative Jacobi decoding)."""
+
+    model: Literal["jacobi"]
+    length: DraftLength
+    coupled: bool = Field(
+        default=False, description="Pass drafts on by a maximal coupling instead of drawing them again. Run-time."
+    )
+
+
+Draft = Annotated[EagleDraft | ModelDraft | JacobiDraft, Field(discriminator="model")]
+
+
+class Image(Section):
+    """The tokenizer that turns code ids into pixels."""
+
+    tokenizer: Literal["vq"] = Field(description="Kind of image tokenizer.")
+    weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
+    neighbours: int = Field(
+        default=64, ge=1, description="Nearest codes kept of each code, for the lantern rules. Build-time."
+    )

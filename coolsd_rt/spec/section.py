@@ -1,0 +1,38 @@
+"""What every section of a spec is made of: closed models, relative paths, and complaints with two sides.
+
+Knows pydantic. Does not know which sections there are.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+
+def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
+    """A validation error with its two sides apart, so that every message can be set the same way."""
+    # The text goes through the context: a template would read braces in it as fields.
+    return PydanticCustomError("spec", "{text}", {"text": expected, "expected": expected, "found": found, "fix": fix})
+
+
+def _relative(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value.strip() or "\0" in value:
+        raise complaint("a file name", repr(value))
+    if path.is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith("~"):
+        raise complaint("a path relative to the spec's folder", value, "put the file beside the spec")
+    if ".." in path.parts or "\\" in value:
+        raise complaint("a path inside the spec's folder, with / between names", value)
+    return value
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+
+
+class Section(BaseModel):
+    """Closed, immutable and literal-minded: "4" is not 4, and NaN is not a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -1,0 +1,151 @@
+"""Caption features computed before any picture: where the text encoder is, for engines that run where it is not.
+
+    1. Clean the captions, drop those that the file has already.
+    2. Encode the rest with the spec's T5 encoder, one at a time.
+    3. Write all of them, each with its checksum, whole under its name or not at all.
+
+Knows specs and the file of features. Does not know engines. Needs the extra `text` (torch, transformers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.models.conditions import FeatureFile, text_encoder
+from coolsd_rt.models.conditions.base import Floats, need, some_text
+from coolsd_rt.models.conditions.cleaning import clean
+from coolsd_rt.models.conditions.features import key_of, metadata
+from coolsd_rt.spec import LoadedSpec, load_spec
+from coolsd_rt.spec.condition import T5Condition
+from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
+
+
+def precompute(
+    loaded: LoadedSpec,
+    prompts: Sequence[str],
+    out: Path,
+    *,
+    encoder: Path | None = None,
+    device: str = "cpu",
+    on_caption: Callable[[str], None] = lambda caption: None,
+) -> FeatureFile:
+    """Write the features of `prompts` to `out`, beside those it has already.
+
+    encoder: a folder in the place of the spec's encoder. device: as torch names it.
+
+    Raises:
+        UserError: the spec has no T5 condition or no encoder; a prompt that is empty or too long; `out` holds something
+            else, or features of another encoder.
+        MissingExtra: torch or transformers is not installed.
+        CoolsdError: no space.
+    """
+    condition = loaded.spec.condition
+    if not isinstance(condition, T5Condition):
+        raise loaded.error("condition.kind", "t5, which reads captions through an encoder", condition.kind)
+    if not prompts:
+        raise UserError("prompts", expected="at least one", found="none", fix="give -p TEXT or --prompts FILE")
+    source = text_encoder(condition, loaded.folder, encoder)
+    if source is None:
+        fix = "set condition.encoder and condition.revision, or give --text-encoder FOLDER"
+        raise loaded.error("condition", "a text encoder", "features only", fix)
+    need("text", "torch", "transformers", "safetensors")
+    check_folder(out.parent)
+    source.device = device
+    old = _there(out, source.name, condition.length)
+    captions = list(dict.fromkeys(_cleaned(prompt) for prompt in prompts))
+    found = {} if old is None else {caption: old.rows(caption) for caption in old.captions.values()}
+    for caption in captions:
+        if caption not in found:
+            found[caption] = source.features(caption)
+            on_caption(caption)
+    data = _packed(found, source.name, condition.length, condition.precision)
+    with disk_errors(out.parent, len(data)):
+        write_atomic(out, data)
+    return FeatureFile.open(out)
+
+
+def _cleaned(prompt: str) -> str:
+    caption = clean(some_text(prompt))
+    if not caption:
+        raise UserError("prompt", expected="words that the text encoder knows", found=f"none in {prompt!r}")
+    return caption
+
+
+def _there(out: Path, encoder: str, length: int) -> FeatureFile | None:
+    """The file as it is. Raises UserError unless it can be added to."""
+    if not out.exists():
+        return None
+    old = FeatureFile.open(out)
+    if (old.encoder, old.length) != (encoder, length):
+        found = f"those of {old.encoder}, {old.length} tokens"
+        fix = "give another --out"
+        raise UserError(str(out), expected=f"features of {encoder}, {length} tokens", found=found, fix=fix)
+    return old
+
+
+def _packed(found: dict[str, Floats], encoder: str, length: int, precision: str) -> bytes:
+    """The file. Features stand in the encoder's own type: nothing is lost, and bf16 takes half the room."""
+    import torch
+    from safetensors.torch import save
+
+    dtype, bits = (torch.bfloat16, torch.int16) if precision == "bf16" else (torch.float32, torch.int32)
+    tensors = {key_of(caption): torch.from_numpy(rows.copy()).to(dtype) for caption, rows in found.items()}
+    sums = {key: hashlib.sha256(rows.view(bits).numpy().tobytes()).hexdigest() for key, rows in tensors.items()}
+    facts = metadata(encoder, length, {key_of(caption): caption for caption in found}, sums)
+    packed: bytes = save(tensors, metadata=facts)
+    return packed
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(str(path), expected="a text file, one prompt a line", found=str(error)) from error
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; may be given several times.")
+@click.option("--prompts", "file", type=click.Path(path_type=Path), help="File of prompts, one a line.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("features.safetensors"), show_default=True)
+@click.option("--text-encoder", "encoder", type=click.Path(path_type=Path), help="Its folder, instead of the spec's.")
+@click.option("--device", default="cpu", show_default=True, help="Where torch computes.")
+def command(
+    spec: Path, prompts: tuple[str, ...], file: Path | None, out: Path, encoder: Path | None, device: str
+) -> None:
+    """Compute the text features of prompts for the SPEC's target, so that an engine can draw them without T5.
+
+    \b
+    Example:
+      python -m coolsd_rt.workflows.precompute SPEC.yaml --prompts prompts.txt --out features.safetensors
+    """
+    texts = [*prompts, *(_lines(file) if file is not None else ())]
+    loaded = load_spec(spec, check_files=False)
+    made = precompute(loaded, texts, out, encoder=encoder, device=device, on_caption=lambda c: click.echo(c, err=True))
+    click.echo(f"{out}: {len(made.captions)} captions")
+
+
+def main(arguments: Sequence[str] | None = None) -> Any:
+    """Entry point. Exit codes: 1 our failure, 2 the user's mistake, 130 interrupted."""
+    try:
+        return command.main(args=arguments, standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(2)
+    except CoolsdError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
