@@ -7,24 +7,33 @@ from pathlib import Path
 import click
 from rich.progress import Progress, TaskID
 
+from coolsd_rt.backends.tensorrt.package import local_gpu
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
-from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build, plan, with_precision
+from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build, plan, with_engine
+from coolsd_rt.workflows.parity import PICTURES, parity
+from coolsd_rt.workflows.parity import Listener as ProofListener
 
 
 class _Screen:
     """A bar over the stages on a terminal, a line a stage elsewhere. All of it on stderr."""
 
     def __init__(self, bar: Progress, stages: int) -> None:
-        self._bar = bar
+        self._bar, self._stage = bar, ""
         self._task: TaskID = bar.add_task("building", total=stages)
 
     def listener(self) -> Listener:
-        return Listener(self._started, self._finished, lambda name: note(f"waiting: another build is at {name}"))
+        return Listener(
+            self._started, self._finished, lambda name: note(f"waiting: another build is at {name}"), self._compiling
+        )
 
     def _started(self, stage: PlannedStage) -> None:
+        self._stage = stage.name
         self._bar.update(self._task, description=f"building: {stage.name}")
+
+    def _compiling(self, phase: str, done: int, steps: int) -> None:
+        self._bar.update(self._task, description=f"building: {self._stage}, {phase} {done} of {steps}"[:100])
 
     def _finished(self, stage: PlannedStage, seconds: float, fresh: bool) -> None:
         self._bar.advance(self._task)
@@ -55,21 +64,40 @@ def _show(built: Built) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("engines"), show_default=True, help="Folder for engines."
 )
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Instead of the spec's engine.precision.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Instead of the spec's engine.precision."
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]),
+    help="Instead of the spec's engine.backend.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Instead of the spec's engine.device.")
 @click.option("--dry-run", is_flag=True, help="Show what would be built and what is cached; write nothing.")
 @json_option
-def command(file: Path, out: Path, precision: str | None, dry_run: bool, as_json: bool) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context,
+    file: Path,
+    out: Path,
+    precision: str | None,
+    backend: str | None,
+    device: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Compile a spec's models into an engine.
 
     Stages whose weights, settings and tools did not change are not run again. The engine lands in OUT/NAME/FINGERPRINT,
-    and OUT/NAME/current names the latest one.
+    and OUT/NAME/current names the latest one. One of TensorRT is proven on its GPU first: until parity has passed, only
+    its own folder names it.
 
     \b
     Example:
       coolsd-rt build pipelines/emoji.yaml
       coolsd-rt build pipelines/emoji.yaml --precision int8 --dry-run
     """
-    planned = plan(with_precision(load_spec(file), precision), out)
+    planned = plan(with_engine(load_spec(file), backend=backend, device=device, precision=precision), out)
     if dry_run:
         if as_json:
             print_json(planned.as_dict())
@@ -78,7 +106,31 @@ def command(file: Path, out: Path, precision: str | None, dry_run: bool, as_json
         return
     with progress(quiet=as_json) as bar:
         built = build(planned, _Screen(bar, len(planned.stages)).listener())
+    proven = _prove(built, as_json) if planned.gated else None
     if as_json:
-        print_json(built.as_dict())
+        print_json(built.as_dict() | ({"proven": proven} if planned.gated else {}))
     else:
         _show(built)
+    if proven is False:
+        ctx.exit(1)
+
+
+def _prove(built: Built, quiet: bool) -> bool | None:
+    """Whether it passes parity on the GPU that is here; None without one. What chose its own kernels has to."""
+    folder, name = built.engine.folder, built.plan.loaded.spec.name
+    receipt = built.engine.manifest.parity
+    if not built.fresh and receipt is not None and receipt.get("passed"):
+        built.engine.make_current()
+        return True
+    if local_gpu() is None:
+        fix = f"on a machine with one: coolsd-rt parity {folder}"
+        note(f"not proven, there is no GPU here; {name} does not mean this build before it is: {fix}")
+        return None
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task("parity: pictures on both sides", total=PICTURES)
+        listener = ProofListener(pictures=lambda done: bar.update(task, completed=done))
+        proof = parity(folder, spec_file=built.plan.loaded.path, listener=listener)
+    for line in proof.failures:
+        note(f"error: {line}")
+    note(f"parity: {'passed' if proof.passed else 'missed; the engine is used by its own folder alone'}")
+    return proof.passed

@@ -34,6 +34,8 @@ _PURPOSE = {
     "matplotlib": "to plot",
     "torchmetrics": "to measure the pictures of a sweep",
     "transformers": "for the CLIP score of a sweep",
+    "tokenizers": "for prompts of Lumina-mGPT and Janus-Pro",
+    "huggingface_hub": "to convert checkpoints straight from the hub",
     "triton": "for the loop's kernels on a GPU",
     "tensorrt": "to build and run TensorRT engines, on a GPU",
     "tensorrt_rtx": "to build TensorRT-RTX engines anywhere, and to run them on a GPU",

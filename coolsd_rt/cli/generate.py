@@ -29,6 +29,7 @@ _KEYS = {
     "confidence": "pacing.confidence",
     "draft_confidence": "pacing.draft_confidence",
     "cfg_scale": "sampling.cfg_scale",
+    "cfg_interval": "sampling.cfg_interval",
     "temperature": "sampling.temperature",
     "top_k": "sampling.top_k",
     "top_p": "sampling.top_p",
@@ -120,9 +121,12 @@ def _show(report: Report, out: Path) -> None:
     "--draft", type=click.Choice(DRAFTS), help="Draft with the target's own last round: needs no draft model."
 )
 @click.option("--cfg-scale", type=float, help="Guidance; 1 is none.")
+@click.option("--cfg-interval", type=int, help="Last decode step with guidance; -1 guides all.")
 @click.option("--temperature", type=float, help="Divides the logits.")
 @click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0 keeps all.")
 @click.option("--top-p", type=float, help="Keep the likeliest tokens of this mass; 1 keeps all.")
+@click.option("--features", type=click.Path(path_type=Path), help="Captions' features, computed before (condition t5).")
+@click.option("--text-encoder", type=click.Path(path_type=Path), help="Folder of the text encoder (condition t5).")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
 @json_option
 def command(
@@ -135,6 +139,8 @@ def command(
     draft_length: int | None,
     plain: bool,
     draft: str | None,
+    features: Path | None,
+    text_encoder: Path | None,
     threads: int | None,
     as_json: bool,
     **values: Any,
@@ -150,7 +156,9 @@ def command(
     """
     everything = [*prompts, *(read_prompts(file) if file else [])]
     overrides = {_KEYS[name]: value for name, value in values.items() if value is not None}
-    request = Request(everything, out, variants, seed, overrides, draft_length, plain, threads, draft)
+    request = Request(
+        everything, out, variants, seed, overrides, draft_length, plain, threads, draft, features, text_encoder
+    )
     with progress(MofNCompleteColumn(), TextColumn("{task.fields[accept]}")) as bar:
         screen = _Screen(bar)
         try:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 import coolsd_rt
 import coolsd_rt.backends.tensorrt
 import coolsd_rt.contract
@@ -20,7 +22,7 @@ import coolsd_rt.export
 import coolsd_rt.law.tolerance
 import coolsd_rt.models
 from coolsd_rt.backends.description import Description
-from coolsd_rt.errors import MissingExtra
+from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.models.conditions import conditioner_files
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store import CachedStage, EngineFolder, Store, engine_fingerprint, hash_sources, sha256_file
@@ -32,7 +34,18 @@ from coolsd_rt.workflows.planning import COMPILE, COMPILED, PlannedStage, Planne
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 _PACKAGES = {"torch": "build", "onnx": "build", "onnxscript": "build", "safetensors": "build", "onnxruntime": "cpu"}
 
-__all__ = ["Built", "Listener", "Plan", "PlannedStage", "build", "code_digest", "describe", "plan", "with_precision"]
+__all__ = [
+    "Built",
+    "Listener",
+    "Plan",
+    "PlannedStage",
+    "build",
+    "code_digest",
+    "describe",
+    "plan",
+    "with_engine",
+    "with_precision",
+]
 
 
 @dataclass(frozen=True)
@@ -107,11 +120,30 @@ class Built:
 
 def with_precision(loaded: LoadedSpec, precision: str | None) -> LoadedSpec:
     """The spec at another precision; None leaves it as it is."""
-    if precision is None:
+    return with_engine(loaded, precision=precision)
+
+
+def with_engine(
+    loaded: LoadedSpec, *, backend: str | None = None, device: str | None = None, precision: str | None = None
+) -> LoadedSpec:
+    """The spec for another backend, device or precision; None leaves each as it is, but for the backend's own device.
+
+    Raises UserError: a precision or device that the backend does not have.
+    """
+    asked = {k: v for k, v in (("backend", backend), ("device", device), ("precision", precision)) if v is not None}
+    if not asked:
         return loaded
     data = loaded.spec.resolved()
-    data["engine"]["precision"] = precision
-    return replace(loaded, spec=Spec.model_validate(data))
+    if backend is not None and device is None:
+        del data["engine"]["device"]
+    data["engine"] |= asked
+    try:
+        return replace(loaded, spec=Spec.model_validate(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        told = first.get("ctx", {"expected": first["msg"], "found": str(first.get("input")), "fix": ""})
+        what = " ".join(f"--{k} {v}" for k, v in asked.items())
+        raise UserError(what, expected=told["expected"], found=told["found"], fix=told["fix"]) from error
 
 
 def plan(loaded: LoadedSpec, out: Path) -> Plan:

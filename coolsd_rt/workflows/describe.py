@@ -35,10 +35,14 @@ def describe(loaded: LoadedSpec) -> Description:
     image = read_tokenizer(files["image.weights"])
     _same(loaded, "image.weights", "codebook_size", image.codebook_size, target.layout.codes)
     engine, layout = spec.engine, target.layout
+    side = layout.rows * image.downsampling
+    for key in ("width", "height"):  # of a condition that tells the target its picture's size
+        if (pixels := getattr(spec.condition, key, None)) is not None:
+            _same(loaded, f"condition.{key}", "pixels", pixels, side)
     return Description(
         model_dims(target, draft),
         spec.draft.length,
-        layout.rows * image.downsampling,
+        side,
         dtype_of(engine.precision, engine.device),
         # Elsewhere the draft's steps are operators of their own.
         fused=engine.backend == "onnxruntime" and engine.device == "cpu",

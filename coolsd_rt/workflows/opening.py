@@ -125,10 +125,10 @@ def built_from(manifest: Manifest) -> Mapping[str, str]:
     return {k: str(v) for stage in manifest.stages.values() for k, v in dict(stage.inputs.get("files") or {}).items()}
 
 
-def open_reference(loaded: LoadedSpec, threads: int | None = None) -> Engine:
-    """The eager PyTorch networks with the spec's weights. `threads` is set for the whole process.
+def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu") -> Engine:
+    """The eager PyTorch networks with the spec's weights, in float32. `threads` is set for the whole process.
 
-    Raises MissingExtra without torch, UserError when the weights do not fit.
+    Raises MissingExtra without torch, UserError when the weights do not fit, CoolsdError without such a device.
     """
     for package in ("torch", "safetensors"):
         if importlib.util.find_spec(package) is None:
@@ -138,7 +138,7 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None) -> Engine:
     files = loaded.files
     kind: Literal["eagle", "model"] = "eagle" if loaded.spec.draft.model == "eagle" else "model"
     target, image = files["target.weights"], files["image.weights"]
-    return torch_eager.load(target, files.get("draft.weights"), image, threads, kind)
+    return torch_eager.load(target, files.get("draft.weights"), image, threads, kind, device)
 
 
 def default_prompts(loaded: LoadedSpec, conditioner: Conditioner) -> list[str]:

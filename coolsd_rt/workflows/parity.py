@@ -32,6 +32,7 @@ from coolsd_rt.store import open_engine, tool_versions
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.parity_graphs import GraphParity, compare_graphs
 from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
+from coolsd_rt.workflows.planning import COMPILED
 
 PICTURES = 32
 _TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
@@ -51,6 +52,9 @@ class Thresholds:
 
 THRESHOLDS = {
     "fp32": Thresholds(1e-3, 0.99, 1e-3, None, 1.0, False),
+    # Rounding of 11 and 8 bits in every product; CFG multiplies it. Distributions are compared, not tokens.
+    "fp16": Thresholds(None, None, None, 0.02, 2.0, True),
+    "bf16": Thresholds(None, None, None, 0.05, 2.0, True),
     "int8": Thresholds(None, None, None, 0.05, 2.0, True),
 }
 
@@ -105,6 +109,8 @@ def parity(
 ) -> Parity:
     """Compare an engine with the reference on `pictures` whole pictures and write the receipt.
 
+    A compiled engine that passes becomes what its pipeline's name means.
+
     prompts go round until there are enough pictures; none are given: `opening.default_prompts`.
     spec_file: the spec, if it is not where the build found it.
 
@@ -120,10 +126,10 @@ def parity(
         raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
     folder = open_engine(engine)
     loaded = opening.find_spec(folder, spec_file)
-    reference = opening.open_reference(loaded, threads)
+    spec = opening.spec_of(folder)
+    reference = opening.open_reference(loaded, threads, spec.engine.device)
     verified = folder.verified()
     conditioner, tested = opening.load_conditioner(verified), opening.load_engine(verified, threads)
-    spec = opening.spec_of(folder)
     # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has,
     # and a draft in every round.
     usual: dict[str, Any] = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
@@ -141,7 +147,9 @@ def parity(
     first = jobs[: len(whole.codes[0])]
     graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0])
     outcome = Parity(spec.engine.precision, graphs, whole, judge(spec.engine.precision, graphs, whole))
-    folder.with_receipt(outcome.receipt())
+    proven = folder.with_receipt(outcome.receipt())
+    if outcome.passed and spec.engine.backend in COMPILED:  # it waited for this
+        proven.make_current()
     return outcome
 
 

@@ -29,8 +29,12 @@ PROPOSE_EVERY = 4  # rounds: the fused draft takes turns with the single steps i
 
 
 def host(array: Any) -> Host:
-    """An array of any namespace on the host."""
-    return np.asarray(array)
+    """An array of any namespace on the host; half precision becomes float32."""
+    if not isinstance(array, np.ndarray) and hasattr(array, "cpu"):  # torch's, wherever it is
+        array = array.detach().cpu()
+        array = array.float() if array.dtype.is_floating_point and array.dtype.itemsize < 4 else array
+    values = np.asarray(array)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 @dataclass

@@ -157,7 +157,7 @@ def test_ctrl_c_exits_with_130_and_keeps_what_is_whole(cli: Cli, engine: Path, m
 
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "open_reference", lambda loaded, threads=None: FakeEngine())
+    monkeypatch.setattr(opening, "open_reference", lambda *_: FakeEngine())
 
 
 @pytest.mark.usefixtures("reference")

@@ -34,8 +34,18 @@ schedule: {kind: exponential, delta: 1.1}
 
 WORDS = WordVocabulary.from_captions(["red apple", "blue star"], 3)
 CONFIGS: dict[str, dict[str, Any]] = {
-    "target": {"vocab": 8, "dim": 16, "layers": 1, "heads": 2, "grid": 4, "prefix": 3, "words": len(WORDS.words)},
-    "draft": {"dim": 16, "heads": 2},
+    "target": {
+        "vocab": 8,
+        "dim": 16,
+        "layers": 1,
+        "heads": 2,
+        "ffn": 8,
+        "grid": 4,
+        "prefix": 3,
+        "words": len(WORDS.words),
+        "word_dim": 4,
+    },
+    "draft": {"dim": 16, "heads": 2, "ffn": 8},
     "vq": {"codebook_size": 8, "multipliers": [1, 2]},
 }
 

@@ -137,5 +137,7 @@ def test_a_draft_of_another_pipeline_is_refused(change: dict[str, int], named: s
 
 def test_an_eagle_head_where_a_model_is_named_is_refused(tmp_path: Path) -> None:
     path = pipeline(tmp_path, "{model: llamagen, weights: draft.safetensors, length: 2}")
-    with pytest.raises(UserError, match=r"draft.safetensors: config: kv_heads: expected one of vocab, dim.*found an unknown key"):
+    with pytest.raises(
+        UserError, match=r"draft.safetensors: config: kv_heads: expected one of vocab, dim.*found an unknown key"
+    ):
         building.plan(load_spec(path), tmp_path / "engines")

@@ -172,7 +172,7 @@ def test_nan_fails_both_precisions() -> None:
 
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "open_reference", lambda loaded, threads=None: FakeEngine())
+    monkeypatch.setattr(opening, "open_reference", lambda *_: FakeEngine())
 
 
 @pytest.mark.usefixtures("reference")

@@ -1,0 +1,76 @@
+"""A tiny pipeline of every family of targets, in real files: random weights, what its prompts are read with, a spec."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from coolsd_rt.models.config import DecoderConfig, VQConfig
+from coolsd_rt.models.families import family_of
+from coolsd_rt.models.vq import VQTokenizer
+from tests import tiny
+from tests.models.conditions.encoders import DIM, write_encoder
+from tests.models.conditions.test_tokens import W, write_tokenizer
+from tests.models.family_cases import CONFIGS, random_draft, random_target
+
+WORDS = tiny.VOCABULARY
+PIXELS = 64  # 4 cells of 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """The target's config, the spec's condition, and two prompts of different length."""
+
+    config: DecoderConfig
+    condition: str
+    prompts: tuple[str, str] = ("red apple", "star")
+
+
+_TOKENS = f"kind: tokens, tokenizer: tokenizer.json, length: {W}"
+CASES = {
+    "llamagen": Case(
+        replace(CONFIGS["llamagen"], words=len(WORDS.words)),
+        "{kind: words, vocab: vocab.json}",  # type: ignore[call-arg]
+    ),
+    "llamagen-c2i": Case(CONFIGS["llamagen-c2i"], "{kind: class, classes: 10}", ("3", "7")),
+    "llamagen-t2i": Case(
+        replace(CONFIGS["llamagen-t2i"], prefix=6, text_dim=DIM),  # type: ignore[call-arg]
+        "{kind: t5, length: 6, folder: t5, precision: fp32}",
+    ),
+    "lumina-mgpt": Case(
+        replace(CONFIGS["lumina-mgpt"], prefix=W, text=8900),  # type: ignore[call-arg]
+        f"{{{_TOKENS}, layout: lumina, width: {PIXELS}, height: {PIXELS}}}",
+    ),
+    "janus-pro": Case(replace(CONFIGS["janus-pro"], prefix=W), f"{{{_TOKENS}, layout: janus}}"),
+}
+
+
+def write_pipeline(folder: Path, name: str, engine: str = "{max_batch: 4}", draft: str = "eagle") -> Path:
+    """All files of the family's pipeline; returns the spec. draft: eagle or jacobi."""
+    folder.mkdir(parents=True, exist_ok=True)
+    case, target = CASES[name], random_target(CASES[name].config)
+    header = asdict(case.config) | {"family": family_of(case.config).name}
+    tiny.write_weights(folder / "target.safetensors", target, header)
+    head = random_draft(target)
+    tiny.write_weights(folder / "draft.safetensors", head, head.cfg)
+    image = VQConfig(
+        codebook_size=case.config.layout.codes, codebook_dim=4, channels=8, multipliers=(1,) * 5, z_channels=8,
+        res_blocks=1, norm_groups=4, unit_codes=name != "lumina-mgpt",
+    )  # fmt: skip
+    torch.manual_seed(4)
+    tiny.write_weights(folder / "vq.safetensors", VQTokenizer(image), image)
+    WORDS.save(folder / "vocab.json")
+    if "t5" in case.condition:
+        write_encoder(folder / "t5")
+    if "tokenizer" in case.condition:
+        write_tokenizer(folder / "tokenizer.json")
+    drafts = {"eagle": "{model: eagle, weights: draft.safetensors, length: 3}", "jacobi": "{model: jacobi, length: 3}"}
+    (folder / "family.yaml").write_text(
+        f"version: 1\nname: family\ntarget: {{model: {name}, weights: target.safetensors}}\n"
+        f"draft: {drafts[draft]}\nimage: {{tokenizer: vq, weights: vq.safetensors}}\n"
+        f"condition: {case.condition}\nschedule: {{kind: exponential, delta: 1.3}}\n"
+        f"sampling: {{cfg_scale: 2.0, top_k: 12}}\nengine: {engine}\n"
+    )
+    return folder / "family.yaml"

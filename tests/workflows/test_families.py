@@ -1,0 +1,99 @@
+"""Every family of targets, from a spec to pictures: built, proven, drawn; on ONNX Runtime and as networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.models.families import FAMILIES, read_target
+from coolsd_rt.spec import load_spec
+from coolsd_rt.store import EngineFolder
+from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.build import build, plan, with_engine
+from coolsd_rt.workflows.generate import Request, generate
+from coolsd_rt.workflows.parity import parity
+from tests.workflows.building import edit
+from tests.workflows.family_pipelines import CASES, PIXELS, write_pipeline
+
+pytest.importorskip("transformers")
+pytest.importorskip("tokenizers")
+
+
+def test_every_family_has_a_pipeline_here() -> None:
+    assert set(CASES) == set(FAMILIES)
+
+
+@pytest.fixture(scope="module", params=sorted(CASES))
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
+    path = write_pipeline(tmp_path_factory.mktemp(request.param), request.param)
+    return build(plan(load_spec(path), path.parent / "engines")).engine
+
+
+def name_of(engine: EngineFolder) -> str:
+    return str(engine.manifest.spec["target"]["model"])
+
+
+def test_it_is_the_reference(engine: EngineFolder) -> None:
+    """Logits of every graph, and whole pictures token by token, with prompts of different lengths in one batch."""
+    outcome = parity(engine.folder, pictures=4, prompts=CASES[name_of(engine)].prompts)
+    assert outcome.failures == ()
+    assert outcome.pictures.identical == 4
+
+
+def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
+    report = generate(engine.folder, Request(list(CASES[name_of(engine)].prompts), tmp_path, 2))
+    assert len(report.drawn) == 4
+    for drawn in report.drawn:
+        assert Image.open(drawn.path).size == (PIXELS, PIXELS)
+
+
+def test_forced_tokens_stand_where_they_must(engine: EngineFolder) -> None:
+    verified = engine.verified()
+    conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine.manifest)
+    settings = drawing.settings_of(opening.spec_of(engine), forced=forced)
+    jobs = drawing.plan(CASES[name_of(engine)].prompts, 1, 3, conditioner)
+    codes = drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes
+    layout = CASES[name_of(engine)].config.layout
+    assert (forced is None) == layout.plain
+    fixed = layout.forced >= 0
+    np.testing.assert_array_equal(codes[:, fixed], np.broadcast_to(layout.forced[fixed], codes[:, fixed].shape))
+    assert (codes[:, ~fixed] < layout.codes).all()
+
+
+def test_networks_draw_what_graphs_draw(engine: EngineFolder, tmp_path: Path) -> None:
+    """The backend torch on the same weights: the same codes from the same seeds."""
+    loaded = with_engine(load_spec(engine.folder.parent.parent.parent / "family.yaml"), backend="torch")
+    drawn = []
+    for folder in (engine, build(plan(loaded, tmp_path)).engine):
+        verified = folder.verified()
+        conditioner, forced = opening.load_conditioner(verified), opening.load_forced(folder.manifest)
+        settings = drawing.settings_of(opening.spec_of(folder), forced=forced)
+        jobs = drawing.plan(CASES[name_of(engine)].prompts, 2, 5, conditioner)
+        drawn.append(drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes)
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_a_target_of_another_family_is_refused(tmp_path: Path) -> None:
+    path = write_pipeline(tmp_path, "llamagen-c2i")
+    edit(path, "model: llamagen-c2i", "model: janus-pro")
+    with pytest.raises(UserError, match=r"family\.yaml:3: target\.model: expected .*llamagen-c2i.* found janus-pro"):
+        plan(load_spec(path), tmp_path / "engines")
+
+
+def test_a_condition_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = write_pipeline(tmp_path, "llamagen-c2i")
+    edit(path, CASES["llamagen-c2i"].condition, CASES["llamagen"].condition)
+    with pytest.raises(UserError, match=r"condition\.kind: expected .*class"):
+        plan(load_spec(path), tmp_path / "engines")
+
+
+def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
+    path = write_pipeline(tmp_path, "lumina-mgpt")
+    assert read_target(tmp_path / "target.safetensors").layout.rows == 4
+    edit(path, f"width: {PIXELS}", "width: 128")
+    with pytest.raises(UserError, match=r"condition\.width: expected .*64.* found 128"):
+        plan(load_spec(path), tmp_path / "engines")

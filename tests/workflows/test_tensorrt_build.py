@@ -1,0 +1,81 @@
+"""A build for TensorRT-RTX on a machine without a GPU: what is compiled, what ships, and that nothing means it yet."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from coolsd_rt.backends.tensorrt.package import local_gpu
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.spec import load_spec
+from coolsd_rt.store import EngineFolder, open_engine
+from coolsd_rt.workflows.build import Listener, build, plan
+from coolsd_rt.workflows.opening import load_engine
+from tests.tiny import TARGET, write_spec
+from tests.workflows.building import edit
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed"),
+    pytest.mark.skipif(local_gpu() is not None, reason="for a machine without a GPU"),
+]
+GRAPHS = ("condition", "target", "draft", "image")
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_spec(tmp_path_factory.mktemp("spec"))
+    edit(path, "engine: {precision: fp32", "engine: {backend: tensorrt-rtx, precision: fp16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="module")
+def folder(spec: Path, out: Path) -> EngineFolder:
+    phases: list[str] = []
+    built = build(plan(load_spec(spec), out), Listener(compiling=lambda phase, done, steps: phases.append(phase)))
+    assert phases
+    return built.engine
+
+
+def test_engines_ship_and_graphs_stay_in_the_cache(folder: EngineFolder) -> None:
+    assert set(folder.manifest.files) == {f"{name}.engine" for name in GRAPHS} | {"vocab.json", "neighbours.npy"}
+    assert set(GRAPHS) <= set(folder.manifest.stages)
+    folder.verified()
+
+
+def test_the_layers_are_those_of_a_cache_in_place(folder: EngineFolder) -> None:
+    facts = folder.manifest.stages["compile_target"].facts["target"]
+    assert facts["flavour"] == "tensorrt-rtx"
+    assert facts["capabilities"] == []  # any that the package supports: there was no GPU to build for
+    layers = facts["details"]["layers"]
+    assert layers["KV_CACHE_UPDATE"] == 2 * TARGET.layers
+    assert layers["ROTARY_EMBEDDING"] >= TARGET.layers
+    assert layers["ATTENTION_INPUT"] == TARGET.layers
+
+
+def test_an_engine_that_is_not_proven_has_no_name(folder: EngineFolder, out: Path) -> None:
+    """Its fingerprint finds it, the pipeline's name does not."""
+    assert open_engine(folder.folder).manifest.fingerprint == folder.manifest.fingerprint
+    assert not (out / "tiny" / "current").exists()
+    folder.make_current()
+    assert open_engine(out / "tiny").manifest.fingerprint == folder.manifest.fingerprint
+    (out / "tiny" / "current").unlink()
+
+
+def test_it_says_that_there_is_no_gpu(folder: EngineFolder) -> None:
+    with pytest.raises(CoolsdError, match=r"an NVIDIA GPU.*onnxruntime"):
+        load_engine(folder.verified())
+
+
+def test_another_batch_compiles_again_and_exports_nothing(spec: Path, folder: EngineFolder, out: Path) -> None:
+    text = spec.read_text()
+    edit(spec, "max_batch: 4", "max_batch: 2")
+    planned = plan(load_spec(spec), out)
+    spec.write_text(text)
+    assert {s.name for s in planned.stages if not s.cached} == {f"compile_{name}" for name in GRAPHS}
