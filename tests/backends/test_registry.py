@@ -23,7 +23,7 @@ def test_importing_the_package_imports_no_backend() -> None:
 
 def test_names(tiny_engine: EngineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     verified = tiny_engine.verified()
-    with pytest.raises(UserError, match="expected one of onnxruntime, .*torch.*, found tensorflow"):
+    with pytest.raises(UserError, match=r"expected one of onnxruntime, .*torch.*, found tensorflow"):
         load(verified, backend="tensorflow")
     with pytest.raises(UserError, match="threads: expected 1 or more, found 0"):
         load(verified, Options(threads=0))

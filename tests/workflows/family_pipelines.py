@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,22 +29,26 @@ class Case:
     prompts: tuple[str, str] = ("red apple", "star")
 
 
+def _resized(name: str, **sizes: Any) -> DecoderConfig:
+    return replace(CONFIGS[name], **sizes)
+
+
 _TOKENS = f"kind: tokens, tokenizer: tokenizer.json, length: {W}"
 CASES = {
     "llamagen": Case(
-        replace(CONFIGS["llamagen"], words=len(WORDS.words)),
-        "{kind: words, vocab: vocab.json}",  # type: ignore[call-arg]
+        _resized("llamagen", words=len(WORDS.words)),
+        "{kind: words, vocab: vocab.json}",
     ),
     "llamagen-c2i": Case(CONFIGS["llamagen-c2i"], "{kind: class, classes: 10}", ("3", "7")),
     "llamagen-t2i": Case(
-        replace(CONFIGS["llamagen-t2i"], prefix=6, text_dim=DIM),  # type: ignore[call-arg]
+        _resized("llamagen-t2i", prefix=6, text_dim=DIM),
         "{kind: t5, length: 6, folder: t5, precision: fp32}",
     ),
     "lumina-mgpt": Case(
-        replace(CONFIGS["lumina-mgpt"], prefix=W, text=8900),  # type: ignore[call-arg]
+        _resized("lumina-mgpt", prefix=W, text=8900),
         f"{{{_TOKENS}, layout: lumina, width: {PIXELS}, height: {PIXELS}}}",
     ),
-    "janus-pro": Case(replace(CONFIGS["janus-pro"], prefix=W), f"{{{_TOKENS}, layout: janus}}"),
+    "janus-pro": Case(_resized("janus-pro", prefix=W), f"{{{_TOKENS}, layout: janus}}"),
 }
 
 

@@ -71,7 +71,7 @@ class Subject:
     size: Size
     steps: Callable[[int, int], Steps]  # rows, capacity
     like: torch.Tensor
-    item: int  # bytes of a number
+    weight: float  # bytes of a weight
 
 
 def measure(subject: Subject, batch: int, plain: bool, how: How, bandwidth: float, rounds: int, pictures: int) -> Row:
@@ -86,7 +86,7 @@ def measure(subject: Subject, batch: int, plain: bool, how: How, bandwidth: floa
         law_ms = _time_rounds(Hollow(steps, rows, subject.like), state, request, how, rounds, device)
         spent = _time_pictures(steps, state, request, pictures) if how == "graph" and pictures else None
     at = size.prefix + size.tokens / 2
-    floor = floor_of(size, rows, request.length, subject.item, at)
+    floor = floor_of(size, rows, request.length, subject.weight, subject.like.element_size(), at)
     floor_ms = (floor.step if plain else floor.round) / bandwidth * 1e3
     return Row(
         size.name, size.tokens, batch, subject.backend, how, "plain" if plain else "COOL-SD", round_ms, floor_ms,

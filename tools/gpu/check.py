@@ -13,24 +13,27 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from coolsd_rt.backends import backends
+from coolsd_rt.backends.tensorrt.package import Flavour, package
 from coolsd_rt.contract import Floating
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.workflows.build import build, plan
 from coolsd_rt.workflows.parity import parity
-from tools.gpu.bench import How, Row, Subject, measure
+from tools.gpu.bench import LENGTH, How, Row, Subject, measure
+from tools.gpu.compiled import compile_size
 from tools.gpu.environment import environment, read_bandwidth
 from tools.gpu.sizes import SIZES, TINY, Size, engine_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENS = (256, 576, 1024)
 BATCHES = (1, 8)
+COMPILED = ((SIZES["XL"].of(1024), "bf16"), (SIZES["XL"].of(1024), "int8"), (SIZES["B"].of(256), "bf16"))
 HOWS: tuple[How, ...] = ("graph", "eager")
 # What has to pass for a backend: (backend, precision), on the demo.
 PROVEN = (
@@ -155,7 +158,30 @@ class Check:
                 what = f"{size.name}, {size.tokens} tokens, batch {batch}, {how}"
                 if not self._late(what):
                     rows += self._measure(size, batch, "float32" if self._plan.rehearse else dtype, how, bandwidth)  # type: ignore[arg-type]
+        for flavour in get_args(Flavour):
+            for size, precision in COMPILED:
+                what = f"{size.name}, {size.tokens} tokens, {flavour} {precision}"
+                if not package(flavour).installed:
+                    self._skip(what, "its package is not installed")
+                elif self._plan.rehearse:
+                    self._skip(what, "an engine runs on a GPU alone")
+                elif not self._late(what):
+                    rows += self._compiled(size, flavour, precision, bandwidth)
         return {"read_bytes_per_second": bandwidth, "rows": [row.as_dict() for row in rows]}
+
+    def _compiled(self, size: Size, flavour: Flavour, precision: str, bandwidth: float) -> list[Row]:
+        """TensorRT's engines of a size, plain and COOL-SD, one picture and the most at once."""
+        self._say(f"compiling {size.name} for {flavour}, {precision}")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                made = compile_size(size, flavour, precision, BATCHES[-1], LENGTH, Path(folder), self._say)
+                engine = made.load()
+        except CoolsdError as error:
+            self.failed.append(f"{size.name} {flavour} {precision}: {error}")
+            return []
+        weight = 1.0 if precision == "int8" else 2.0
+        subject = Subject(f"{flavour} {precision}", size, engine.steps, engine.like(), weight)
+        return [row for batch in BATCHES for row in self._rows(subject, batch, "graph", bandwidth)]
 
     def _sizes(self) -> list[tuple[Size, int]]:
         """The largest first: what is left out for lack of time is the least."""
@@ -169,10 +195,13 @@ class Check:
         ]
 
     def _measure(self, size: Size, batch: int, dtype: Floating, how: How, bandwidth: float) -> list[Row]:
-        rows = []
         engine = engine_of(size, self._plan.device, dtype)
         like = engine.like()
         subject = Subject(f"torch {dtype}", size, engine.steps, like, like.element_size())
+        return self._rows(subject, batch, how, bandwidth)
+
+    def _rows(self, subject: Subject, batch: int, how: How, bandwidth: float) -> list[Row]:
+        size, rows = subject.size, list[Row]()
         for plain in (True, False):
             try:
                 row = measure(subject, batch, plain, how, bandwidth, rounds=20, pictures=1 if how == "graph" else 0)

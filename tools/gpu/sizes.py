@@ -53,7 +53,13 @@ TINY = Size("tiny", 2, 2, 64, 96, 4, 64, 3)  # a rehearsal on a CPU
 
 
 def engine_of(size: Size, device: str, dtype: Floating) -> TorchEngine:
-    """Target and EAGLE head with small random weights, made on the device in `dtype`."""
+    """The eager networks of a size on the device, in `dtype`."""
+    engine = TorchEngine(*networks_of(size, device), VQTokenizer(_TINY_IMAGE))
+    return engine.to("cuda" if device == "cuda" else "cpu", dtype)
+
+
+def networks_of(size: Size, device: str) -> tuple[LlamaGen, Eagle]:
+    """Target and EAGLE head with small random weights, made on the device in float32."""
     config = LlamaGenConfig(
         vocab=size.vocab, dim=size.dim, layers=size.layers, heads=size.heads, ffn=size.ffn, grid=size.grid,
         prefix=size.prefix, words=8, word_dim=64,
@@ -63,8 +69,7 @@ def engine_of(size: Size, device: str, dtype: Floating) -> TorchEngine:
         target, draft = LlamaGen(config), Eagle(EagleConfig(size.dim, size.heads, size.ffn))
     for network in (target, draft):
         _randomise(network)
-    engine = TorchEngine(target.eval(), draft.eval(), VQTokenizer(_TINY_IMAGE))
-    return engine.to("cuda" if device == "cuda" else "cpu", dtype)
+    return target.eval(), draft.eval()
 
 
 def _randomise(network: nn.Module) -> None:
@@ -83,14 +88,15 @@ class Floor:
     round: float
 
 
-def floor_of(size: Size, rows: int, length: int, item: int, position: float) -> Floor:
-    """rows: 2 a picture under CFG. item: bytes of a number. position: how many cache rows are valid, a mean."""
-    layer = 4 * size.dim**2 + 3 * size.dim * size.ffn
-    head = size.dim * size.vocab
-    cache = 2 * rows * position * size.dim  # K and V of one layer
+def floor_of(size: Size, rows: int, length: int, weight: float, item: int, position: float) -> Floor:
+    """rows: 2 a picture under CFG. weight, item: bytes of a weight, and of a number in the cache. position: how many
+    cache rows are valid, a mean."""
+    layer = (4 * size.dim**2 + 3 * size.dim * size.ffn) * weight
+    head = size.dim * size.vocab * weight
+    cache = 2 * rows * position * size.dim * item  # K and V of one layer
     step = size.layers * (layer + cache) + head
-    draft = layer + cache + head + 2 * size.dim**2
-    return Floor(step * item, (step + length * draft) * item)
+    draft = layer + cache + head + 2 * size.dim**2 * weight
+    return Floor(step, step + length * draft)
 
 
 def constant_rate(accept_length: float, length: int) -> float:

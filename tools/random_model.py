@@ -1,0 +1,185 @@
+"""Random weights of any published size of any family, in our own files, with a spec: for figures of speed and memory.
+
+    python tools/random_model.py --family llamagen-t2i --size XL --grid 16 --out data/random
+    coolsd-rt build data/random/llamagen-t2i-xl.yaml --precision int8
+
+Writes target, EAGLE head and image tokenizer in half precision, what prompts are read with, and a spec whose drafts
+are accepted at the rate that gives the paper's accept length. One tensor is in memory at a time. The pictures mean
+nothing; how long they take, and what room they need, does not depend on the weights' values.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.measure.entry import enter
+from coolsd_rt.models.conditions.tokens import FIRST, JANUS_PAD, TEMPLATES
+from coolsd_rt.models.config import DecoderConfig, VQConfig
+from coolsd_rt.models.convert_writer import write_safetensors
+from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle, EagleConfig
+from coolsd_rt.models.families import FAMILIES, FAMILY_KEY, family_of
+from coolsd_rt.models.vq import VQTokenizer
+from coolsd_rt.store.atomic import check_folder
+from coolsd_rt.store.weights import TensorInfo
+from coolsd_rt.workflows.precompute import _packed
+from tools.gpu.sizes import constant_rate
+
+PROMPTS = ("a red apple", "a blue star")
+LENGTH = 5
+ACCEPT_LENGTH = {"lumina-mgpt": 3.11}  # of COOL-SD at delta 1.1 in the paper; elsewhere LlamaGen-XL's
+_SPREAD = 0.02  # of the weights: features and logits of a size that halves can hold
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What is written: the target, its image tokenizer, the most tokens a round drafts, and the files' name."""
+
+    name: str
+    target: DecoderConfig
+    image: VQConfig
+    length: int = LENGTH
+
+    @property
+    def draft(self) -> EagleConfig:
+        """One layer of the target's width. Source: EAGLE."""
+        layer = self.target.layer
+        return EagleConfig(layer.dim, layer.heads, layer.ffn, layer.norm_eps, kv_heads=layer.kv_heads)
+
+
+def published(family: str, size: str, grid: int | None = None, layers: int | None = None) -> Pipeline:
+    """A published model. grid: codes along one side; None is the smallest picture it was trained on. layers: fewer
+    than it has, to measure by.
+
+    Raises UserError: no such family or size, or a family without published models.
+    """
+    known = {name: f for name, f in FAMILIES.items() if f.models}
+    if family not in known:
+        raise UserError("--family", expected=f"one of {', '.join(known)}", found=family)
+    found = known[family]
+    if size not in found.models:
+        raise UserError("--size", expected=f"one of {', '.join(found.models)}", found=size)
+    sizes: dict[str, Any] = dict(found.models[size])
+    sizes |= {"layers": layers or sizes["layers"], "grid": grid or min(found.sizes) // found.cell}
+    image = VQConfig()
+    if family == "lumina-mgpt":
+        sizes |= {"vocab": 8194, "text": 65536}
+        image = replace(image, codebook_size=8192, codebook_dim=256, low_attention=False, unit_codes=False)
+    else:
+        sizes |= {"vocab": 16384}
+    if family == "janus-pro":
+        sizes |= {"text": 102400, "head": sizes["dim"]}
+    return Pipeline(f"{family}-{size.lower()}", found.config(**sizes), image)
+
+
+def write_pipeline(folder: Path, made: Pipeline, seed: int = 0) -> Path:
+    """All files of a pipeline in `folder`; returns the spec. Raises CoolsdError: no space, no folder."""
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    header = asdict(made.target) | {FAMILY_KEY: family_of(made.target).name}
+    _weights(folder / f"{made.name}.safetensors", lambda: Decoder(made.target), header, seed)
+    _weights(folder / f"{made.name}-draft.safetensors", lambda: Eagle(made.draft), asdict(made.draft), seed + 1)
+    _weights(folder / f"{made.name}-vq.safetensors", lambda: VQTokenizer(made.image), asdict(made.image), seed + 2)
+    spec = folder / f"{made.name}.yaml"
+    spec.write_text(_spec(made, _condition(folder, made, seed + 3)), encoding="utf-8")
+    return spec
+
+
+def _weights(path: Path, network: Callable[[], nn.Module], config: Mapping[str, Any], seed: int) -> None:
+    with torch.device("meta"):
+        state = network().state_dict()
+    generator = torch.Generator().manual_seed(seed)
+
+    def read(name: str) -> Tensor:
+        shape = state[name].shape
+        if name.endswith("bias"):
+            return torch.zeros(shape, dtype=torch.float16)
+        if "norm" in name:
+            return torch.ones(shape, dtype=torch.float16)
+        return (torch.randn(shape, generator=generator) * _SPREAD).half()
+
+    tensors = [(name, TensorInfo("F16", tuple(t.shape))) for name, t in state.items()]
+    write_safetensors(path, tensors, {"config": json.dumps(dict(config))}, read)
+
+
+def _condition(folder: Path, made: Pipeline, seed: int) -> str:
+    """The spec's condition, and its files."""
+    target = made.target
+    if target.condition == "class":
+        return f"{{kind: class, classes: {target.condition_size[0] - 1}}}"
+    if target.condition == "text":
+        generator = torch.Generator().manual_seed(seed)
+        width = target.condition_size[1]
+        rows = {p: torch.randn((min(6, target.prefix), width), generator=generator).numpy() for p in PROMPTS}
+        name = f"{made.name}-features.safetensors"
+        (folder / name).write_bytes(_packed(rows, "random", target.prefix, "bf16"))
+        return f"{{kind: t5, length: {target.prefix}, features: {name}}}"
+    name = f"{made.name}-tokenizer.json"
+    janus = family_of(target).name == "janus-pro"
+    (folder / name).write_text(_tokenizer(janus), encoding="utf-8")
+    pixels = target.layout.rows * made.image.downsampling
+    layout = "layout: janus" if janus else f"layout: lumina, width: {pixels}, height: {pixels}"
+    return f"{{kind: tokens, tokenizer: {name}, length: {target.prefix}, {layout}}}"
+
+
+def _tokenizer(janus: bool) -> str:
+    """A tokenizer that knows the template's marks and the two prompts' words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    marks = [*FIRST.values(), JANUS_PAD, "<unk>", "<reserved08706>", "<|User|>", "<|Assistant|>", "<begin_of_image>"]
+    words = " ".join((*PROMPTS, TEMPLATES["janus" if janus else "lumina"])).split()
+    ids = {word: n for n, word in enumerate(dict.fromkeys([*marks, *words]))}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(marks)
+    text: str = tokenizer.to_str()
+    return text
+
+
+def _spec(made: Pipeline, condition: str) -> str:
+    family = family_of(made.target).name
+    rate = constant_rate(ACCEPT_LENGTH.get(family, 2.73), made.length)
+    rates = ", ".join([f"{rate:.4f}"] * made.length)
+    return f"""\
+# Random weights, written by tools/random_model.py: for speed and memory, never for pictures.
+version: 1
+name: {made.name}
+target: {{model: {family}, weights: {made.name}.safetensors}}
+draft: {{model: eagle, weights: {made.name}-draft.safetensors, length: {made.length}}}
+image: {{tokenizer: vq, weights: {made.name}-vq.safetensors}}
+condition: {condition}
+schedule: {{kind: none}}
+resampler: {{kind: target}}
+acceptance: {{rule: synthetic, rates: [{rates}]}}
+sampling: {{cfg_scale: 7.5, top_k: 1000}}
+engine: {{backend: onnxruntime, precision: int8, max_batch: 1}}
+"""
+
+
+@click.command()
+@click.option("--family", required=True, help="As a spec's target.model says it, such as llamagen-t2i.")
+@click.option("--size", required=True, help="Of the published models, such as XL.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
+@click.option("--grid", type=click.IntRange(min=1), help="Codes along one side; else of the smallest picture.")
+@click.option("--layers", type=click.IntRange(min=1), help="Fewer layers than the model has, to measure by.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def command(family: str, size: str, out: Path, grid: int | None, layers: int | None, seed: int) -> None:
+    """Write random weights of a published size, and a spec that names them."""
+    spec = write_pipeline(out, published(family, size, grid, layers), seed)
+    click.echo(spec)
+
+
+if __name__ == "__main__":
+    enter(command)
