@@ -106,7 +106,7 @@ def fsync_path(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that is written beside its place, flushed, and renamed over what was there; removed if the block raises."""
+    """A file that is written beside its place, flushed, renamed over what was there; removed if the block raises."""
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temp.open("xb") as f:
