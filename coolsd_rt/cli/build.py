@@ -10,8 +10,9 @@ from rich.progress import Progress, TaskID
 from coolsd_rt.backends.tensorrt.package import local_gpu
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
 from coolsd_rt.spec import load_spec
-from coolsd_rt.store.atomic import human
+from coolsd_rt.store.atomic import free_bytes, human
 from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build, plan, with_engine
+from coolsd_rt.workflows.estimate import MEASURED_ON
 from coolsd_rt.workflows.parity import PICTURES, parity
 from coolsd_rt.workflows.parity import Listener as ProofListener
 
@@ -41,9 +42,26 @@ class _Screen:
 
 
 def _show_plan(planned: Plan) -> None:
-    rows = [(s.name, s.stage.key, "cached" if s.cached else "to build") for s in planned.stages]
-    show_table(("stage", "key", "state"), rows)
-    show_fields({"engine": planned.folder, "precision": planned.loaded.spec.engine.precision})
+    rows = [
+        (s.name, s.stage.key, "cached", "", "", "")
+        if s.cached
+        else (
+            s.name, s.stage.key, "to build", human(s.amount.disk), human(s.amount.memory),
+            f"{s.amount.seconds:.0f} s" if s.amount.seconds else "?",
+        )
+        for s in planned.stages
+    ]  # fmt: skip
+    show_table(("stage", "key", "state", "disk", "memory", "time"), rows)
+    whole, small = planned.estimate, "" if planned.fits else ": too little, a build will be refused"
+    show_fields(
+        {
+            "engine": planned.folder,
+            "precision": planned.loaded.spec.engine.precision,
+            "disk": f"{human(whole.disk)} to write, {human(free_bytes(planned.out))} free{small}",
+            "memory": f"about {human(whole.memory)} at the peak",
+            "time": f"roughly {whole.seconds:.0f} s, at rates of {MEASURED_ON}",
+        }
+    )
 
 
 def _show(built: Built) -> None:

@@ -35,7 +35,8 @@ def command(
     """Turn a published checkpoint into a safetensors file that a spec can name.
 
     SOURCE is a file of torch.save or safetensors, a folder of shards, or org/name@COMMIT on the Hugging Face hub, with
-    :FILE behind it for one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, janus-pro, eagle, vq, vqgan.
+    :FILE behind it for one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, janus-pro, eagle, vq, vqgan,
+    fid-inception.
 
     Every tensor must be known, present and of the right shape, or nothing is written. One tensor at a time is in
     memory. This is the one verb that reads pickles, and only tensors of them.
@@ -49,14 +50,19 @@ def command(
     try:
         from coolsd_rt.models.convert import convert, named_options
         from coolsd_rt.models.convert_hub import locate
+        from coolsd_rt.models.convert_inception import convert_inception
+        from coolsd_rt.models.inception import FAMILY
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "build", "reading a checkpoint") from error
     options = named_options(size, heads, prefix)
     with progress(MofNCompleteColumn(), quiet=as_json) as bar:
         task = bar.add_task("converting", total=None)
-        done = convert(
-            locate(source), to, family, options, dtype, lambda at, of: bar.update(task, completed=at, total=of)
-        )
+        if family == FAMILY:
+            done = convert_inception(locate(source), to)
+        else:
+            done = convert(
+                locate(source), to, family, options, dtype, lambda at, of: bar.update(task, completed=at, total=of)
+            )
     if as_json:
         print_json(done.as_dict())
         return

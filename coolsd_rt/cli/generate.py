@@ -14,7 +14,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
 from coolsd_rt.workflows.generate import DRAFTS, Listener, Report, Request, generate
 
-_KEYS = {
+KEYS = {
     "schedule": "schedule.kind",
     "delta": "schedule.delta",
     "nu": "schedule.nu",
@@ -155,7 +155,7 @@ def command(
       coolsd-rt generate engines/emoji -p "red apple" -p "yellow star" -n 4
     """
     everything = [*prompts, *(read_prompts(file) if file else [])]
-    overrides = {_KEYS[name]: value for name, value in values.items() if value is not None}
+    overrides = {KEYS[name]: value for name, value in values.items() if value is not None}
     request = Request(
         everything, out, variants, seed, overrides, draft_length, plain, threads, draft, features, text_encoder
     )

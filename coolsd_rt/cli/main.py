@@ -35,6 +35,7 @@ VERBS = {
     "bench": "Time every way of decoding, side by side: what pays.",
     "analyze": "Record P and Q of real rounds: what any schedule would do.",
     "sweep": "Quality over accept length on a grid, with the Pareto front.",
+    "quality": "Draw many captions' pictures and measure them: FID, CLIP score, ImageReward.",
     "tune": "Find the best schedule under a budget, on recorded rounds.",
     "schedule": "Print the relaxation of each draft position of a schedule.",
     "schema": "Write the spec's JSON Schema, for editors.",

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import CLIPModel, CLIPProcessor
 from transformers.utils import logging
 
@@ -55,8 +56,8 @@ class ClipScore:
         """Nothing: the references are the prompts."""
 
     @torch.no_grad()
-    def scores(self, pictures: Pictures, prompts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """100 times the cosine of each pair, [N]."""
+    def scores(self, pictures: Pictures | Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """100 times the cosine of each pair, [N]. pictures: RGB, as one array or one each, of any sizes."""
         out = []
         for start in range(0, len(prompts), _BATCH):
             batch = slice(start, start + _BATCH)
@@ -66,7 +67,8 @@ class ClipScore:
             )  # fmt: skip
             found = self.model(**inputs)  # both embeddings have unit length
             out.append(100 * (found.image_embeds * found.text_embeds).sum(-1))
-        return torch.cat(out).double().numpy()
+        found_scores: NDArray[np.float64] = torch.cat(out).double().numpy()
+        return found_scores
 
     def measure(self, pictures: Pictures, prompts: Sequence[str]) -> Figure:
         scores = self.scores(pictures, prompts)

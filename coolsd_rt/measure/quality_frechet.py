@@ -8,7 +8,7 @@ points of one sweep, and read nothing into the distance of two sweeps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,19 @@ def distance(real: Tensor, drawn: Tensor) -> float:
     return float(metric.compute())
 
 
-def with_jackknife(real: Tensor, drawn: Tensor, paired: bool) -> Figure:
+def with_jackknife(
+    real: Tensor, drawn: Tensor, paired: bool, between: Callable[[Tensor, Tensor], float] = distance
+) -> Figure:
     """The distance, with the error that leaving out a tenth of the pictures at a time gives.
 
+    between: computes it of features [N, D] and [M, D].
     paired: real picture k is of the prompt of drawn picture k modulo their number, and left out with it. What prompts
     differ in is then no error: both sets have it.
     """
-    value, groups = distance(real, drawn), min(_GROUPS, len(drawn))
+    value, groups = between(real, drawn), min(_GROUPS, len(drawn))
     group = torch.arange(len(drawn)) % groups
     others = group[torch.arange(len(real)) % len(drawn)] if paired else torch.full((len(real),), -1)
-    without = np.array([distance(real[others != g], drawn[group != g]) for g in range(groups)])
+    without = np.array([between(real[others != g], drawn[group != g]) for g in range(groups)])
     error = float(np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum()))
     figure = Figure.around(value, error, f"95%, jackknife over the {'prompts' if paired else 'pictures'}")
     return figure.model_copy(update={"low": max(0.0, figure.low or 0.0)})

@@ -1,0 +1,141 @@
+"""`coolsd-rt quality ENGINE`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import MofNCompleteColumn, Progress, TaskID
+
+from coolsd_rt.cli import generate
+from coolsd_rt.cli.main import Interrupted
+from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
+from coolsd_rt.workflows.generate import Request
+
+if TYPE_CHECKING:  # needs torch, which --help must not
+    from coolsd_rt.measure.quality_draw import Listener
+    from coolsd_rt.measure.quality_run import Report
+
+_OWN = ("prompts", "variants", "out", "seed")
+_TAKEN = {*generate.KEYS, *(field.name for field in dataclasses.fields(Request))} - set(_OWN)
+_SHARED = [p for p in generate.command.params if isinstance(p, click.Option) and p.name in _TAKEN]
+"""What `generate` draws with, and so does this verb: one list of options, with one help text each."""
+
+
+class _Screen:
+    """A bar in pictures on a terminal, a line a stage elsewhere. All of it on stderr."""
+
+    def __init__(self, bar: Progress, quiet: bool) -> None:
+        self._bar, self._quiet, self._task = bar, quiet, TaskID(0)
+        self.stage, self.done, self.of = "", 0, 0
+
+    def listener(self) -> Listener:
+        from coolsd_rt.measure.quality_draw import Listener
+
+        return Listener(lambda line: note(f"warning: {line}"), self._start, self._step)
+
+    def _start(self, stage: str, pictures: int) -> None:
+        if self.stage:
+            self._bar.remove_task(self._task)
+        self.stage, self.done, self.of = stage, 0, pictures
+        self._task = self._bar.add_task(stage, total=pictures)
+        if self._bar.disable and not self._quiet:
+            note(f"{stage}: {pictures} pictures")
+
+    def _step(self, pictures: int) -> None:
+        self.done += pictures
+        self._bar.update(self._task, completed=self.done)
+
+    @property
+    def interrupted(self) -> str:
+        return f"interrupted: {self.stage}: {self.done} of {self.of} pictures are done" if self.stage else "interrupted"
+
+
+def _show(report: Report, out: Path) -> None:
+    from coolsd_rt.measure.quality_run import settings_line
+
+    rows = []
+    for row in report.rows:
+        arrow = "lower is better" if row.kind.lower_is_better else ""
+        value = "not measured" if row.figure is None else f"{row.figure.value:.4g}"
+        interval = (
+            "" if row.figure is None or row.figure.low is None else f"{row.figure.low:.4g} to {row.figure.high:.4g}"
+        )
+        how = "" if row.figure is None else row.figure.interval
+        rows.append((row.kind.label, value, interval, how, row.pictures or "", arrow))
+    show_table(("measure", "value", "interval", "of what kind", "pictures", ""), rows)
+    for row in report.rows:
+        if row.figure is None:
+            say(f"{row.kind.label}: {row.how}")
+    show_fields(
+        {
+            "engine": f"{report.engine['name']} {report.engine['fingerprint'][:12]}",
+            "settings": settings_line(report),
+            "accept length": report.cost.accept_length,
+            "seconds a picture": f"{report.cost.seconds:.3g} (drawn beside other work; no benchmark)",
+            "FID is": report.as_dict()["fid_convention"],
+            "figures": out,
+        }
+    )
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), required=True, help="JSON: captions by id, or COCO's captions."
+)
+@click.option("--reference", type=click.Path(path_type=Path), help="Folder of real pictures, named by the same ids.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run: pictures and figures.")
+@click.option("--seed", type=int, default=0, show_default=True, help="A picture's seed is this plus its id.")
+@click.option("--inception", type=click.Path(path_type=Path), help="FID's Inception in safetensors, see `convert`.")
+@click.option("--clip", type=click.Path(path_type=Path), help="Folder of a CLIP model, for the CLIP score.")
+@click.option("--image-reward", type=click.Path(path_type=Path), help="Folder of ImageReward's two files.")
+@click.option("--hpsv2", type=click.Path(path_type=Path), help="Weights of HPSv2.")
+@click.option("--crop", is_flag=True, help="Cut references to their central square first; clean-fid does not.")
+@click.option("--limit", type=click.IntRange(min=1), help="Draw and measure the first so many ids only.")
+@click.option("--reference-cache", type=click.Path(path_type=Path),
+              help="Folder that keeps the references' features for other runs; default: in --out.")  # fmt: skip
+@json_option
+def command(
+    engine: Path, prompts: Path, reference: Path | None, out: Path, inception: Path | None, clip: Path | None,
+    image_reward: Path | None, hpsv2: Path | None, crop: bool, limit: int | None, reference_cache: Path | None,
+    as_json: bool, **drawing: Any,
+) -> None:  # fmt: skip
+    """Draw the pictures of many captions, and measure them: FID, CLIP score, ImageReward, HPSv2.
+
+    Captions, pictures and references are paired by id, never by order; picture ID has the seed --seed + ID. Interrupted
+    or killed, the same command goes on. A measure whose files are not given is a row that says how to get them; nothing
+    is downloaded. The CLIP score is torchmetrics', 100 times the cosine. docs/reproduce.md has the paper's table.
+
+    \b
+    Example:
+      coolsd-rt quality engines/llamagen --prompts captions_val2014.json --reference val2014 --out out/cool-1.1 \\
+        --delta 1.1 --inception inception.safetensors --clip clip-vit-base-patch32
+    """
+    from coolsd_rt.measure.quality_run import Wanted, quality  # needs torch
+
+    request = _request(drawing)
+    wanted = Wanted(reference, inception, clip, image_reward, hpsv2, crop, reference_cache)
+    with progress(MofNCompleteColumn()) as bar:
+        screen = _Screen(bar, quiet=as_json)
+        try:
+            report = quality(engine, prompts, out, request, wanted, limit, screen.listener())
+        except KeyboardInterrupt as e:
+            after = f"; the same command goes on in {out}" if screen.stage else ""
+            raise Interrupted(screen.interrupted + after) from e
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _show(report, out)
+
+
+command.params += _SHARED
+
+
+def _request(values: dict[str, Any]) -> Request:
+    """The options of `generate` as its request; those that are no run-time key are fields of it by their own names."""
+    keys = generate.KEYS
+    overrides = {keys[name]: value for name, value in values.items() if name in keys and value is not None}
+    return Request((), overrides=overrides, **{name: value for name, value in values.items() if name not in keys})

@@ -1,0 +1,64 @@
+"""The published weights of FID's Inception, once, to a safetensors file that `quality --inception` reads.
+
+Knows the names of `pt_inception-2015-12-05-6726825d.pth` (pytorch-fid) and `weights-inception-2015-12-05-6726825d.pth`
+(torch-fidelity), which are the same. Refuses torchvision's ImageNet network: its distances are not FID. Does not know
+pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.models.convert import Converted
+from coolsd_rt.models.convert_source import Source
+from coolsd_rt.models.convert_writer import DTYPES, write_safetensors
+from coolsd_rt.models.inception import FAMILY, WIDTH, shapes
+from coolsd_rt.store.weights import TensorInfo
+
+_CLASSES = 1008  # of the network that FID is defined by; ImageNet's has 1,000
+_HEAD = ("fc.weight", "fc.bias")  # behind the features
+
+
+def convert_inception(source: Path, to: Path) -> Converted:
+    """Write the checkpoint `source` (torch.save or safetensors) as `to`, in float32, one tensor in memory at a time.
+
+    Its classifier and counters of training are dropped. Raises UserError: no checkpoint, another network, a tensor that
+    is missing, surplus or of another shape; CoolsdError: no space.
+    """
+    begun = time.perf_counter()
+    if to.is_dir() or not to.parent.is_dir() or (to.exists() and source.exists() and to.samefile(source)):
+        found = "a folder" if to.is_dir() else "the checkpoint itself" if to.exists() else f"no folder {to.parent}"
+        raise UserError(f"--to {to}", expected="a new file in a folder that is there", found=found)
+    opened, wanted = Source(source), shapes()
+    dropped = [name for name in opened.tensors if name in _HEAD or name.endswith(".num_batches_tracked")]
+    _check(source, {k: v for k, v in opened.tensors.items() if k not in dropped}, wanted)
+    head = opened.tensors.get("fc.weight")
+    if head is not None and head.shape != (_CLASSES, WIDTH):
+        found = f"{list(head.shape)}, as torchvision's ImageNet network has it"
+        raise UserError(f"{source}: fc.weight", expected=f"[{_CLASSES}, {WIDTH}] of {FAMILY}", found=found)
+
+    def read(name: str) -> torch.Tensor:
+        value = opened.read(name).to(torch.float32)
+        if not bool(torch.isfinite(value).all()):
+            raise UserError(f"{source}: {name}", expected="finite numbers", found="NaN or infinite ones")
+        return value
+
+    infos = [(name, TensorInfo("F32", wanted[name])) for name in sorted(wanted, key=opened.order)]
+    config = {"family": FAMILY}
+    size = write_safetensors(to, infos, {"format": "pt", "config": json.dumps(config)}, read)
+    return Converted(to, FAMILY, config, len(infos), size, len(dropped), time.perf_counter() - begun)
+
+
+def _check(source: Path, found: dict[str, TensorInfo], wanted: dict[str, tuple[int, ...]]) -> None:
+    for name in (*wanted, *found):
+        if name not in wanted:
+            there = str(list(found[name].shape))
+            raise UserError(f"{source}: {name}", expected=f"no such tensor in {FAMILY}", found=there)
+        if name not in found or found[name].shape != wanted[name] or found[name].dtype not in DTYPES:
+            there = f"{found[name].dtype} {list(found[name].shape)}" if name in found else "none"
+            raise UserError(f"{source}: {name}", expected=f"floats {list(wanted[name])}", found=there)
