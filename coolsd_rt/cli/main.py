@@ -35,6 +35,7 @@ VERBS = {
     "bench": "Time every way of decoding, side by side: what pays.",
     "analyze": "Record P and Q of real rounds: what any schedule would do.",
     "sweep": "Quality over accept length on a grid, with the Pareto front.",
+    "train-draft": "Train a draft for a spec's target, and measure its accept length.",
     "quality": "Draw many captions' pictures and measure them: FID, CLIP score, ImageReward.",
     "tune": "Find the best schedule under a budget, on recorded rounds.",
     "schedule": "Print the relaxation of each draft position of a schedule.",
@@ -53,6 +54,9 @@ EXTRAS = {
     "matplotlib": "measure",
     "torchmetrics": "quality",
     "transformers": "clip",
+    "accelerate": "train",
+    "tensorboard": "train",
+    "wandb": "wandb",
     "tokenizers": "tokens",
     "huggingface_hub": "hub",
     "triton": "gpu",
@@ -79,7 +83,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"coolsd_rt.cli.{cmd_name}").command
+        module = importlib.import_module(f"coolsd_rt.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         command.name = cmd_name
         return command
 

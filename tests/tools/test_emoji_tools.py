@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from coolsd_rt.models.conditions import UNCONDITIONAL, UNKNOWN
+from coolsd_rt.train.loop import Ema, optimizers, rate
+from coolsd_rt.train.networks import write_weights
 from tools.emoji import data
-from tools.emoji.common import Ema, Log, learning_rate, release_weights
-from tools.emoji.loop import Training, optimizers, rate
+from tools.emoji.common import Log, learning_rate
+from tools.emoji.loop import Training
 from tools.emoji.quality import references, retrieve
-from tools.emoji.train_draft import guided, losses
 from tools.emoji.train_target import GlyphOrder, drop_words
 
 
@@ -122,38 +123,10 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     assert "resumes at step 20" in (tmp_path / "killed.log").read_text()
 
 
-class _Target(nn.Module):
-    """What `losses` needs of a target: a linear head without a bias, and its prefix length."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.output = nn.Linear(4, 7, bias=False)
-        self.cfg = type("Config", (), {"prefix": 3})
-
-
-def test_a_perfect_draft_has_no_tv_and_the_smallest_loss() -> None:
-    torch.manual_seed(0)
-    target, features = _Target(), torch.randn(4, 6, 4)
-    scale = torch.tensor([1.0, 1.7])[:, None, None]
-    best, tvs = losses(target, [features, features], features, scale)  # type: ignore[arg-type]
-    assert tvs == pytest.approx([0.0, 0.0], abs=1e-6)
-    worse, off = losses(target, [features + 0.3, features], features, scale)  # type: ignore[arg-type]
-    assert off[0] > 0.01
-    assert off[1] == pytest.approx(0.0, abs=1e-6)
-    assert worse.item() > best.item()
-
-
-def test_guidance_on_features_is_guidance_on_logits() -> None:
-    torch.manual_seed(0)
-    head, features, scale = nn.Linear(4, 7, bias=False), torch.randn(4, 6, 4), torch.tensor([1.0, 1.7])[:, None, None]
-    cond, uncond = head(features).chunk(2)
-    assert torch.allclose(head(guided(features, scale)), uncond + (cond - uncond) * scale, atol=1e-6)
-
-
 def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
     """A build is keyed by its files' hashes: training the same model again must not look like another."""
     model = nn.Linear(3, 3)
     files = [tmp_path / f"{i}.safetensors" for i in range(4)]
     for file in files:
-        release_weights(file, model, {"b": 1, "a": (1, 2)})
+        write_weights(file, model, {"b": 1, "a": (1, 2)})
     assert len({file.read_bytes() for file in files}) == 1

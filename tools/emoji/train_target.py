@@ -10,15 +10,17 @@ from dataclasses import asdict, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from coolsd_rt.models.conditions import UNCONDITIONAL, UNKNOWN, WordVocabulary
 from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
+from coolsd_rt.train.loop import Ema, optimizers
+from coolsd_rt.train.networks import initialise, write_weights
 
-from .common import Ema, Log, Workspace, read_weights, release_weights
+from .common import Log, Workspace, read_weights
 from .data import Glyphs, jitter, may_flip
-from .loop import Training, optimizers
+from .loop import Training
 
 CONFIG = LlamaGenConfig(
     vocab=1024, dim=192, layers=12, heads=3, ffn=512, grid=16, prefix=8, words=0, word_dim=192, prefix_rope="identity"
@@ -104,20 +106,6 @@ def drop_words(words: Tensor, rng: torch.Generator) -> Tensor:
     return out
 
 
-def initialise(model: LlamaGen) -> None:
-    """Small normal weights; outputs of each residual branch start at a depth-scaled size."""
-    for name, p in model.named_parameters():
-        if p.ndim < 2:
-            continue
-        std = 0.02 if "embedding" in name else p.shape[-1] ** -0.5 * 0.7
-        if name.endswith(("wo.weight", "w2.weight")):
-            std /= (2 * model.cfg.layers) ** 0.5
-        nn.init.normal_(p, std=std)
-    nn.init.normal_(model.output.weight, std=0.02)
-    nn.init.normal_(model.tok_embeddings.weight, std=0.3)
-    nn.init.normal_(model.get_parameter("cls_embedding.embedding.weight"), std=1.0)
-
-
 def train(
     work: Workspace, glyphs: Glyphs, *, steps: int, batch: int, lr: float, pool: int, seed: int, device: str, fuse: bool
 ) -> None:
@@ -134,7 +122,7 @@ def train(
     matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
     run = Training(
         "target", model, optimizers(model, matrices, lr, 0.02), Ema(model, 0.998), lr=lr, steps=steps, save_every=100,
-        file=work.file("target.pt"), log=Log(work.file("target.log")),
+        file=work.file("target.safetensors"), log=Log(work.file("target.log")),
     )  # fmt: skip
     if state := run.resume():
         source.codes, source.filled = state["codes"], state["filled"]
@@ -153,4 +141,4 @@ def train(
         if run.due:
             run.save(codes=source.codes, filled=source.filled, rng=rng.get_state())
     vocab.save(work.release / "vocab.json")
-    release_weights(work.release / "target.safetensors", run.ema.model, asdict(config))
+    write_weights(work.release / "target.safetensors", run.ema.model, asdict(config))

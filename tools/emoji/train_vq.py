@@ -17,8 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
+from coolsd_rt.train.checkpoint import load_tree, save_tree
+from coolsd_rt.train.loop import Ema
+from coolsd_rt.train.networks import write_weights
 
-from .common import Ema, Log, Workspace, learning_rate, load_checkpoint, release_weights, save_checkpoint
+from .common import Log, Workspace, learning_rate
 from .data import Glyphs, jitter, may_flip, on_white
 
 CONFIG = VQConfig(
@@ -46,7 +49,7 @@ def train(
     ema = Ema(model, 0.995)
     usage = torch.ones(CONFIG.codebook_size, device=device)
     start = 0
-    if state := load_checkpoint(work.file("vq.pt")):
+    if state := load_tree(work.file("vq.safetensors")):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
@@ -92,14 +95,21 @@ def train(
             missed = float((model.quantize.nearest(z)[white] != BACKGROUND).float().mean())
             log(f"vq step {step} mse {mse.item():.5f} commit {commit.item():.4f} background missed {missed:.3f}")
         if (step + 1) % 200 == 0 or step + 1 == steps:
-            save_checkpoint(
-                work.file("vq.pt"), model=model.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict(),
-                usage=usage, step=step + 1, rng=rng.get_state(),
-            )  # fmt: skip
+            save_tree(
+                work.file("vq.safetensors"),
+                {
+                    "model": dict(model.state_dict()),
+                    "optimizer": optimizer.state_dict(),
+                    "ema": ema.state_dict(),
+                    "usage": usage,
+                    "step": step + 1,
+                    "rng": rng.get_state(),
+                },
+            )
             if step >= WARM:
                 report = evaluate(ema.model, glyphs, chosen)
                 log("vq " + " ".join(f"{k} {v:.2f}" for k, v in report.items()))
-    release_weights(work.release / "vq.safetensors", ema.model, asdict(CONFIG), torch.float32)
+    write_weights(work.release / "vq.safetensors", ema.model, asdict(CONFIG), torch.float32)
 
 
 def background(x: Tensor, side: int) -> Tensor:

@@ -1,0 +1,77 @@
+"""A training's state in one file that appears whole or not at all: tensors as safetensors, the rest as JSON in it.
+
+The JSON stands in the same file's metadata, so that the two can never be of different steps. Nothing is pickled. Knows
+trees of dicts, lists, tuples, tensors and plain values. Does not know what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.store.weights import check_safetensors
+
+_KEY = "tree"
+_TENSOR, _TUPLE, _PAIRS = "$tensor", "$tuple", "$pairs"
+
+
+def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a tree over what stood at `path`. A kill, or a full disk, leaves the file that was there.
+
+    Raises CoolsdError: no space, or a folder that cannot be written. TypeError: a value that is no plain one.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_packed(dict(tree), tensors, ""), sort_keys=True)
+    data = save(tensors, metadata={_KEY: text})
+    with disk_errors(path.parent, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+
+
+def load_tree(path: Path) -> dict[str, Any] | None:
+    """The tree that was saved last, on the CPU; None before the first save.
+
+    Raises UserError: not whole safetensors. CoolsdError: not a file that `save_tree` wrote.
+    """
+    if not path.exists():
+        return None
+    text = check_safetensors(path).metadata.get(_KEY)
+    if text is None:
+        fix = f"remove {path} to begin again"
+        raise CoolsdError(str(path), expected="a checkpoint of train-draft", found="another safetensors file", fix=fix)
+    tree: dict[str, Any] = _unpacked(json.loads(text), load_file(str(path)))
+    return tree
+
+
+def _packed(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().clone().contiguous()  # two names of one tensor would not be saved
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        parts = [(key, _packed(part, tensors, f"{name}.{key}" if name else str(key))) for key, part in value.items()]
+        return {_PAIRS: [list(pair) for pair in parts]}  # keys may be numbers, which JSON would turn into words
+    if isinstance(value, list | tuple):
+        items = [_packed(part, tensors, f"{name}.{i}") for i, part in enumerate(value)]
+        return {_TUPLE: items} if isinstance(value, tuple) else items
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name}: {type(value).__name__} is no plain value")
+
+
+def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(part, tensors) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _TUPLE in value:
+        return tuple(_unpacked(part, tensors) for part in value[_TUPLE])
+    return {key: _unpacked(part, tensors) for key, part in value[_PAIRS]}

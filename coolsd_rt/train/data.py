@@ -1,0 +1,162 @@
+"""The pictures of a training and those held out, as codes with their prompts: made once, kept, drawn from by number.
+
+Held-out pictures are always the target's own, of prompts that training never sees: their codes have the law P, which
+is what an accept length is measured on. Knows stores, prompts and batches. Does not know drafts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.models.checkpoint import load_tokenizer
+from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.train.codes import CodeStore, Make
+from coolsd_rt.train.draw import draw_codes
+from coolsd_rt.train.pictures import Picture, digest, load_pixels, read_folder
+from coolsd_rt.train.process import Process
+from coolsd_rt.train.prompts import Prompts, conditioner_of, split_prompts
+from coolsd_rt.train.request import Listener, Request
+from coolsd_rt.train.students import Example
+
+OWN = "self:"
+HELD_SEEDS = 1 << 48  # held-out pictures share no random numbers with drawn ones
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """codes int64 [n, N], and the number of each one's prompt."""
+
+    prompts: Prompts
+    codes: Tensor
+    prompt: tuple[int, ...]
+    padded: bool
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+    def example(self, index: Sequence[int], scale: Tensor | None, device: torch.device) -> Example:
+        """Pictures with these numbers. scale: [M, N], or None."""
+        rows = self.prompts.rows([self.prompt[i] for i in index])
+        start = torch.from_numpy(rows.start).to(device) if self.padded else None
+        codes = self.codes[list(index)].to(device)
+        by = None if scale is None else scale.to(device)
+        return Example(torch.from_numpy(rows.text).to(device), start, codes, by, tuple(index))
+
+
+@dataclass(frozen=True)
+class Data:
+    """train, held: the two sets. name: changes with anything that either depends on."""
+
+    train: Pictures
+    held: Pictures
+    name: str
+
+
+def count_of(data: str) -> int | None:
+    """N of `self:N`; None for a folder. Raises UserError on another word behind `self:`."""
+    if not data.startswith(OWN):
+        return None
+    number = data.removeprefix(OWN)
+    if not number.isdecimal() or not 0 < int(number) <= 10**8:
+        raise UserError("--data", expected="self:N with N pictures, as in self:2000", found=data)
+    return int(number)
+
+
+def prepare(
+    request: Request, target: Decoder, sampling: Sampling, process: Process, listener: Listener
+) -> Data:  # fmt: skip
+    """Encode or draw what is not there yet. Raises UserError, CoolsdError: whatever is wrong with data or prompts."""
+    loaded, own = request.loaded, count_of(request.data)
+    found: list[Picture] = []
+    if own is None:
+        found = read_folder(Path(request.data))
+    conditioner = conditioner_of(loaded, target)
+    texts = [p.caption for p in found] or list(request.prompts) or conditioner.samples()
+    seen, apart = split_prompts(texts, request.held_out, request.seed)
+    trained = set(seen)
+    guided = sampling.guided
+    known, held = (Prompts(part, conditioner, target, guided) for part in (seen, apart))
+    drawn_by = _drawn_by(request)
+    padded = bool(target.cfg.padded)
+
+    def own_pictures(what: str, prompts: Prompts, count: int, seed: int) -> tuple[Pictures, CodeStore]:
+        number = tuple(k % len(prompts) for k in range(count))
+
+        def make(shard: range) -> Tensor:
+            rows = prompts.rows([number[k] for k in shard])
+            return draw_codes(target, rows, sampling, [seed + k for k in shard]).cpu()
+
+        store = CodeStore(request.folder, what, drawn_by | {"prompts": prompts.texts, "seed": seed}, count,
+                          target.cfg.tokens)  # fmt: skip
+        codes = _filled(store, make, process, listener, f"drawing {what} pictures")
+        return Pictures(prompts, codes, number, padded), store
+
+    measured, held_store = own_pictures("held-out", held, request.held_out, HELD_SEEDS + request.seed)
+    if own is not None:
+        train, store = own_pictures("self", known, own, request.seed)
+    else:
+        train, store = _encoded(request, target, [p for p in found if p.caption in trained], known, process, listener)
+    return Data(train, measured, f"{store.folder.name}-{len(train)} {held_store.folder.name}-{len(measured)}")
+
+
+def _filled(store: CodeStore, make: Make, process: Process, listener: Listener, what: str) -> Tensor:
+    store.fill(make, lambda done, of: listener.pictures(what, done, of), (process.rank, process.count))
+    process.wait()
+    return store.load()
+
+
+def _drawn_by(request: Request) -> dict[str, Any]:
+    """What the target's own pictures depend on, but for prompts and seeds."""
+    spec, files = request.loaded.spec, request.loaded.files
+    hashes = {key: sha256_file(path) for key, path in files.items() if key.startswith(("target", "condition"))}
+    return {"files": hashes, "sampling": spec.sampling.model_dump(mode="json"),
+            "condition": spec.condition.model_dump(mode="json")}  # fmt: skip
+
+
+def _encoded(
+    request: Request, target: Decoder, found: list[Picture], prompts: Prompts, process: Process, listener: Listener
+) -> tuple[Pictures, CodeStore]:
+    """Pictures through the spec's tokenizer, with forced tokens where the target's layout has them."""
+    path, layout = request.loaded.files["image.weights"], target.cfg.layout
+    tokenizer = load_tokenizer(path).to(process.device)
+    if tokenizer.cfg.codebook_size != layout.codes:
+        expected, fix = f"the target's {layout.codes} codes", "name the tokenizer that the target was trained with"
+        raise UserError(str(path), expected=expected, found=str(tokenizer.cfg.codebook_size), fix=fix)
+    side = layout.rows * tokenizer.cfg.downsampling
+    whole, painted = torch.from_numpy(layout.forced), torch.from_numpy(layout.painted)
+
+    @torch.inference_mode()
+    def make(shard: range) -> Tensor:
+        pixels = load_pixels([found[k] for k in shard], side)
+        codes = whole.repeat(len(shard), 1)
+        codes[:, painted] = tokenizer.encode(pixels.to(process.device)).cpu()
+        return codes
+
+    identity = {"tokenizer": sha256_file(path), "pictures": digest(found), "side": side}
+    store = CodeStore(request.folder, "folder", identity, len(found), target.cfg.tokens)
+    codes = _filled(store, make, process, listener, "encoding pictures")
+    number = {text: i for i, text in enumerate(prompts.texts)}
+    return Pictures(prompts, codes, tuple(number[p.caption] for p in found), bool(target.cfg.padded)), store
+
+
+def batch_at(step: int, size: int, count: int, seed: int) -> list[int]:
+    """Picture numbers of a step's batch: shuffled epochs, one behind the other. Depends on its arguments alone, so that
+    a training goes on after a kill with the batches it would have had."""
+    return [
+        _epoch(position // count, count, seed)[position % count] for position in range(step * size, (step + 1) * size)
+    ]
+
+
+@lru_cache(maxsize=2)
+def _epoch(epoch: int, count: int, seed: int) -> tuple[int, ...]:
+    return tuple(torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist())

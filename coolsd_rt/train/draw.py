@@ -1,0 +1,60 @@
+"""The target's own pictures, as the spec samples them: plain decoding by the round itself, without a draft.
+
+So their codes have the law P exactly, forced tokens included. Knows the eager target. Does not know prompts' text, or
+where codes are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.contract import ModelDims
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.law import Law
+from coolsd_rt.models.conditions import Rows
+from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.families import model_dims
+from coolsd_rt.runtime.round import generate
+from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.runtime.state import capacity
+
+
+class TargetSession:
+    """`runtime.interface.Session` of a target that nothing drafts for."""
+
+    fused_length = 0
+
+    @torch.inference_mode()
+    def __init__(self, target: Decoder, rows: Rows) -> None:
+        self.dims: ModelDims = model_dims(target.cfg, None)
+        self._target = target
+        weight = target.tok_embeddings.weight
+        self._prefix = target.condition(torch.as_tensor(rows.text, device=weight.device))
+        start = torch.as_tensor(rows.start, device=weight.device)
+        self._start = start if target.cfg.padded else None
+        self._caches = target.caches(len(rows.text), capacity(self.dims, 0))
+
+    def asarray(self, data: Any, dtype: str) -> Tensor:
+        return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self._prefix.device)
+
+    @torch.inference_mode()
+    def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        return self._target.step(ids, pos, self._prefix, self._caches, self._start)
+
+    def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
+        raise CoolsdError("a draft step", expected="a draft", found="a target alone")
+
+    def propose(self, *args: Any) -> tuple[Tensor, Tensor]:
+        raise CoolsdError("a draft step", expected="a draft", found="a target alone")
+
+
+def draw_codes(target: Decoder, rows: Rows, sampling: Sampling, seeds: Sequence[int]) -> Tensor:
+    """Codes int64 [M, N] of M pictures. rows: their prefixes, and the unconditional ones behind them if the sampling is
+    guided. A picture depends on its own rows and seed alone."""
+    forced = target.cfg.layout.forced if not target.cfg.layout.plain else None
+    made = generate(TargetSession(target, rows), Law(()), sampling, seeds, forced)
+    return torch.from_numpy(made.codes)

@@ -1,0 +1,139 @@
+"""The draft that is trained: its kind, its sizes, where it starts from, and the file that it becomes.
+
+| kind | network | how it learns |
+|---|---|---|
+| eagle | one Llama layer on the target's features | from real features with noise; features are part of the loss |
+| eagle3 | the same | from several steps of its own predictions, as in a round; no loss on features |
+| model | a small target of the target's family | from tokens |
+
+`eagle3` is EAGLE-3's training alone: its second half, features of three of the target's layers, would be another graph
+than engines have, and is not offered. Knows networks. Does not know data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.models.checkpoint import load_draft, load_draft_model
+from coolsd_rt.models.config import DecoderConfig, EagleConfig
+from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.families import FAMILY_KEY, family_of
+from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.train.students import HeadStudent, ModelStudent
+
+Kind = Literal["eagle", "eagle3", "model"]
+KINDS: tuple[Kind, ...] = ("eagle", "eagle3", "model")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes that were asked for; None is the kind's own. dim and heads: of the kind `model` alone, since a head has the
+    target's."""
+
+    layers: int | None = None
+    dim: int | None = None
+    heads: int | None = None
+    ffn: int | None = None
+
+    @property
+    def given(self) -> dict[str, int]:
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+def make_student(
+    kind: Kind, shape: Shape, target: Decoder, start_from: Path | None, seed: int
+) -> HeadStudent | ModelStudent:
+    """A fresh draft, or the one in the file `start_from`, float32, ready to be trained.
+
+    Raises UserError: sizes that no network has, sizes beside a file, a file for another target.
+    """
+    if start_from is not None and shape.given:
+        found = ", ".join(f"--{name}" for name in shape.given)
+        raise UserError("--from", expected="the sizes of that file", found=found, fix="leave them out")
+    torch.manual_seed(seed)
+    if kind == "model":
+        if start_from is not None:
+            model = load_draft_model(start_from, target)
+        else:
+            model = Decoder(_model_config(target.cfg, shape))
+            initialise(model)
+        return ModelStudent(model.train().requires_grad_(True), target)
+    head = Eagle(_head_config(target.cfg, shape)) if start_from is None else load_draft(start_from, target)
+    return HeadStudent(head.train().requires_grad_(True), target)
+
+
+def _head_config(target: DecoderConfig, shape: Shape) -> EagleConfig:
+    for name in ("dim", "heads"):
+        if name in shape.given:
+            expected, found = f"the target's {getattr(target, name)}", str(shape.given[name])
+            raise UserError(f"--{name}", expected=expected, found=found, fix="leave it out, or take --kind model")
+    layer = target.layer
+    config = EagleConfig(
+        dim=layer.dim, heads=layer.heads, ffn=shape.ffn or layer.ffn, norm_eps=layer.norm_eps,
+        layers=shape.layers or 1, kv_heads=layer.kv_heads, pairs=layer.pairs,
+    )  # fmt: skip
+    return config
+
+
+def _model_config(target: DecoderConfig, shape: Shape) -> DecoderConfig:
+    """A quarter of the target's layers, and its other sizes, unless others are asked for."""
+    sizes = {"layers": max(1, target.layers // 4)} | shape.given
+    known = {f.name for f in fields(target)}
+    if "kv_heads" in known and "heads" in sizes:
+        sizes["kv_heads"] = sizes["heads"]
+    if "dim" in sizes and "heads" not in sizes and sizes["dim"] % target.layer.head_dim == 0:
+        sizes["heads"] = sizes["dim"] // target.layer.head_dim
+    if "dim" in sizes and "ffn" not in shape.given:
+        sizes["ffn"] = max(1, round(target.ffn * sizes["dim"] / target.dim))
+    config = replace(target, **sizes)
+    for fault in config.faults():
+        raise UserError(f"--{fault.key}", expected=fault.expected, found=fault.found, fix="choose other sizes")
+    return config
+
+
+def initialise(model: Decoder) -> None:
+    """Small normal weights; outputs of each residual branch start at a depth-scaled size."""
+    for name, p in model.named_parameters():
+        if p.ndim < 2:
+            continue
+        std = 0.02 if "embedding" in name else p.shape[-1] ** -0.5 * 0.7
+        if name.endswith(("wo.weight", "w2.weight")):
+            std /= (2 * model.cfg.layers) ** 0.5
+        nn.init.normal_(p, std=std)
+    nn.init.normal_(model.output.weight, std=0.02)
+    nn.init.normal_(model.tok_embeddings.weight, std=0.3)
+    if model.cfg.condition == "words":
+        nn.init.normal_(model.get_parameter("cls_embedding.embedding.weight"), std=1.0)
+
+
+def config_of(network: Eagle | Decoder) -> dict[str, Any]:
+    """What the header of a network's file says, JSON data."""
+    if isinstance(network, Eagle):
+        return asdict(network.cfg)
+    return {FAMILY_KEY: family_of(network.cfg).name, **asdict(network.cfg)}
+
+
+def write_weights(path: Path, model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> None:
+    """One safetensors file with the config as JSON in its header, one key, since their order is not kept. The same
+    weights are the same bytes. The file appears whole or not at all.
+
+    Raises CoolsdError: no space, or a folder that cannot be written.
+    """
+    tensors = {
+        k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
+        for k, v in model.state_dict().items()
+    }
+    data = save(tensors, metadata={"config": json.dumps(dict(config), sort_keys=True)})
+    with disk_errors(path.parent, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)

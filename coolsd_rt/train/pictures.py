@@ -1,0 +1,115 @@
+"""A folder of pictures with captions, as `train-draft --data DIR` takes it.
+
+    metadata.jsonl    one object a line, {"file_name": "cat.png", "text": "a cat"} (as the hub's image folders have it)
+    cat.png, cat.txt  or, without metadata.jsonl: each picture's caption in a text file of its name
+
+Knows files. Does not know tokenizers or what a caption means to a target.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.store.hashing import sha256_file
+
+INDEX = "metadata.jsonl"
+KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_FIX = f"put a {INDEX} there, or a caption in NAME.txt beside each NAME.png"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file and what it shows."""
+
+    path: Path
+    caption: str
+
+
+def read_folder(folder: Path) -> list[Picture]:
+    """Every picture of a folder, by name. No picture is opened.
+
+    Raises UserError: no folder, no picture, a picture without a caption, a line of the index that is wrong.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise UserError(str(folder), expected="a folder of pictures with captions, or self:N", found=found, fix=_FIX)
+    index = folder / INDEX
+    pictures = _indexed(index) if index.is_file() else _beside(folder)
+    if not pictures:
+        raise UserError(str(folder), expected="pictures with captions", found="none", fix=_FIX)
+    return sorted(pictures, key=lambda p: p.path.name)
+
+
+def _beside(folder: Path) -> list[Picture]:
+    pictures = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in KINDS:
+            continue
+        text = path.with_suffix(".txt")
+        try:
+            caption = " ".join(text.read_text(encoding="utf-8").split())
+        except (OSError, UnicodeDecodeError) as error:
+            found = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+            raise UserError(str(text), expected=f"the caption of {path.name}", found=found, fix=_FIX) from error
+        if not caption:
+            raise UserError(str(text), expected=f"the caption of {path.name}", found="an empty file", fix=_FIX)
+        pictures.append(Picture(path, caption))
+    return pictures
+
+
+def _indexed(index: Path) -> list[Picture]:
+    pictures = []
+    expected = '{"file_name": "cat.png", "text": "a cat"}'
+    try:
+        lines = index.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(str(index), expected="a text file in UTF-8", found=str(error)) from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            name, text = entry["file_name"], " ".join(entry["text"].split())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{index}:{number}", expected=expected, found=line[:60]) from error
+        path = index.parent / str(name)
+        if not text or not path.is_file() or not path.resolve().is_relative_to(index.parent.resolve()):
+            found = "no caption" if not text else f"no such file: {name}"
+            raise UserError(f"{index}:{number}", expected="a picture in this folder and its caption", found=found)
+        pictures.append(Picture(path, text))
+    return pictures
+
+
+def digest(pictures: list[Picture]) -> list[str]:
+    """What codes of these files depend on: their contents, in order."""
+    return [sha256_file(picture.path) for picture in pictures]
+
+
+def load_pixels(pictures: list[Picture], side: int) -> Tensor:
+    """Pixels float32 [n, 3, side, side] in [-1, 1]: the centre square, resized; transparent parts are white.
+
+    Raises UserError: a file that is no picture, or too large a one to open safely.
+    """
+    out = []
+    for picture in pictures:
+        try:
+            with Image.open(picture.path) as image:
+                rgba = image.convert("RGBA")
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(str(picture.path), expected="a picture", found=str(error), fix="remove it") from error
+        rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        size = min(rgb.size)
+        left, top = (rgb.width - size) // 2, (rgb.height - size) // 2
+        square = rgb.crop((left, top, left + size, top + size))
+        if size != side:
+            square = square.resize((side, side), Image.Resampling.LANCZOS)
+        out.append(np.asarray(square, np.float32) / 127.5 - 1)
+    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,82 @@
+"""One process, or several that train one draft together (through accelerate), behind one small interface.
+
+Every process sees the same batch numbers, takes its own share of each batch, and averages gradients: so the weights are
+those of one process with the whole batch, up to rounding, and every process has them. Knows devices and sums. Does not
+know what is trained.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.errors import CoolsdError, MissingExtra
+
+
+class Process:
+    """A single one. device: `cpu`, `cuda`, or None for what there is."""
+
+    rank, count = 0, 1
+
+    def __init__(self, device: str | None = None) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            found = f"torch {torch.__version__} that sees none"
+            fix = "leave --device out"
+            raise CoolsdError("--device cuda", expected="an NVIDIA GPU and torch with CUDA", found=found, fix=fix)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @property
+    def main(self) -> bool:
+        """Whether it is the one that writes files and speaks."""
+        return self.rank == 0
+
+    def average(self, parameters: Iterable[Tensor]) -> None:
+        """Gradients become their mean over all processes, in place."""
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return flag
+
+    def close(self) -> None:
+        """At the end of training."""
+
+
+class Together(Process):
+    """One of several, started by `accelerate launch` or `torchrun`."""
+
+    def __init__(self, device: str | None = None) -> None:
+        if importlib.util.find_spec("accelerate") is None:
+            raise MissingExtra("accelerate", "train", "training in several processes")
+        from accelerate import Accelerator
+
+        self._accelerator: Any = Accelerator(cpu=device == "cpu")
+        self.device = self._accelerator.device
+        self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
+
+    def average(self, parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = self._accelerator.reduce(parameter.grad, reduction="mean")
+
+    def wait(self) -> None:
+        self._accelerator.wait_for_everyone()
+
+    def agree(self, flag: bool) -> bool:
+        total = self._accelerator.reduce(torch.tensor(float(flag), device=self.device), reduction="sum")
+        return bool(total > 0)
+
+    def close(self) -> None:
+        self._accelerator.end_training()
+
+
+def here(device: str | None = None) -> Process:
+    """The process that we are in: one of several if a launcher says so."""
+    return Together(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Process(device)

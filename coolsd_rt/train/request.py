@@ -1,0 +1,128 @@
+"""What a training is asked for, what it tells while it runs, and what it returns. Pure data.
+
+Does not know how any of it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.spec import LoadedSpec
+from coolsd_rt.train.acceptance import Acceptance
+from coolsd_rt.train.networks import Kind, Shape
+
+OWN_STEPS = 5  # most steps of its own predictions, unless more are asked for
+SEEDS = 1 << 32
+NOISE = 0.1  # of EAGLE-1, in standard deviations of the target's features
+
+
+@dataclass(frozen=True)
+class Request:
+    """data: a folder of pictures with captions, or `self:N`. out: the weights file to write. prompts: for `self:N`;
+    none: the condition's own samples. steps: at most so many. every: steps between two measurements. patience:
+    measurements without a rise before it stops. own_steps, noise: None is the kind's. work: folder of checkpoint, log
+    and codes; None is beside `out`."""
+
+    loaded: LoadedSpec
+    data: str
+    out: Path
+    kind: Kind = "eagle3"
+    prompts: tuple[str, ...] = ()
+    shape: Shape = field(default_factory=Shape)
+    start_from: Path | None = None
+    own_steps: int | None = None
+    noise: float | None = None
+    steps: int = 4000
+    batch: int = 8
+    lr: float = 1e-3
+    every: int = 200
+    patience: int = 5
+    held_out: int = 16
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str | None = None
+    work: Path | None = None
+    tensorboard: Path | None = None
+    wandb: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "batch": 1, "every": 1, "patience": 1, "held_out": 1, "seed": 0}
+        for name, at_least in least.items():
+            if getattr(self, name) < at_least:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(flag, expected=f"{at_least} or more", found=str(getattr(self, name)))
+        if self.seed >= SEEDS:
+            raise UserError("--seed", expected=f"under {SEEDS}", found=str(self.seed))
+        if not 0 < self.lr < 1:
+            raise UserError("--lr", expected="above 0, under 1", found=str(self.lr))
+        if self.kind != "eagle3" and self.own_steps not in (None, 1):
+            fix = "take --kind eagle3"
+            raise UserError(
+                "--own-steps", expected=f"none for the kind {self.kind}", found=str(self.own_steps), fix=fix
+            )
+        if self.own_steps is not None and self.own_steps < 1:
+            raise UserError("--own-steps", expected="1 or more", found=str(self.own_steps))
+        if self.noise is not None and not 0 <= self.noise <= 10:
+            raise UserError("--noise", expected="from 0 to 10", found=str(self.noise))
+
+    @property
+    def depths(self) -> int:
+        """Steps of its own predictions in training, the first one from real features included."""
+        if self.kind != "eagle3":
+            return 1
+        return self.own_steps or min(OWN_STEPS, self.loaded.spec.draft.length)
+
+    @property
+    def feature_noise(self) -> float:
+        if self.noise is not None:
+            return self.noise
+        return NOISE if self.kind == "eagle" else 0.0
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoint, log and codes stand."""
+        return self.work or self.out.with_suffix(".train")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After a step: its number of how many, the loss, and TV(P, Q) of each depth, means since the last report."""
+
+    step: int
+    steps: int
+    loss: float
+    tv: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to hear of the work while it goes on."""
+
+    note: Callable[[str], None] = lambda line: None
+    pictures: Callable[[str, int, int], None] = lambda what, done, of: None
+    stepped: Callable[[Progress], None] = lambda progress: None
+    measured: Callable[[int, Acceptance, bool], None] = lambda step, found, best: None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome. start: what was measured before the first step. best: of the weights in `out`. stopped: why."""
+
+    out: Path
+    kind: Kind
+    steps: int
+    best_step: int
+    start: Acceptance
+    best: Acceptance
+    stopped: Literal["steps", "patience"]
+    pictures: int
+    held_out_prompts: int
+    seconds: float
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"out": str(self.out), "start": self.start.as_dict(), "best": self.best.as_dict()}
