@@ -1,6 +1,7 @@
 """A torch module of the contract to an ONNX model of the contract.
 
-Knows torch.onnx. Does not know which model it is given, nor what precision it will have.
+Knows torch.onnx. Does not know which model it is given, nor what precision it will have. Large weights that are lazy
+are not read: the graph names them (`external.Outline`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import onnx
+import onnx_ir
 import torch
 from torch import Tensor, nn
 
 from coolsd_rt.contract import DType, GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.export.external import Make, Outline, Weight, fill, placeholder
+from coolsd_rt.export.hollow import hollow, is_hollow
 from coolsd_rt.export.ops import OPSET, translations
+from coolsd_rt.models.lazy import Lazy
+from coolsd_rt.models.lazy import value as numbers_of
 
 # Sizes of the example that is traced. All differ, and none is 0 or 1, which a tracer takes for constants.
 EXAMPLE = {"M": 2, "R": 4, "S": 3, "T": 24}
@@ -79,31 +85,64 @@ def to_onnx(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
     Raises:
         CoolsdError: torch could not export it.
     """
-    dims = _dims(contract)
-    args = nest(contract, [example(s) for s in contract.inputs])
-    shapes = nest(contract, [_dynamic(s, dims) for s in contract.inputs])
+    outline = to_outline(module, contract)
+    fill(outline)
+    return outline.model
+
+
+def to_outline(module: nn.Module, contract: GraphContract) -> Outline:
+    """The same without the numbers of large lazy weights, which stay in their files. Raises as `to_onnx` does."""
+    used: dict[str, Weight] = {}
+    with hollow(module) as large, _told(module), _quiet(), torch.no_grad():
+        program = _traced(module, contract)
+        for name, initializer in program.model.graph.initializers.items():
+            if not is_hollow(getattr(initializer.const_value, "raw", None)):
+                continue
+            if name not in large:
+                raise ValueError(f"the weight {name} under another name")
+            used[name] = Weight(_maker(large[name]))
+            # The optimizer takes it for a file that is not there, and does not look inside.
+            proto = placeholder(name, int(initializer.const_value.dtype), tuple(large[name].shape))
+            initializer.const_value = onnx_ir.serde.deserialize_tensor(proto)
+        program.optimize()
+        model: onnx.ModelProto = program.model_proto
+    _name_dims(model, contract)
+    _strip(model)
+    return Outline(model, used)
+
+
+def _maker(x: Lazy) -> Make:
+    return lambda: (numbers_of(x).contiguous().view(torch.uint8).numpy(),)
+
+
+@contextlib.contextmanager
+def _told(module: nn.Module) -> Iterator[None]:
+    """What the exporter raises, in one line."""
     try:
-        with _quiet(), torch.no_grad():
-            traced = torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
-            program = torch.onnx.export(
-                traced,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[s.name for s in contract.inputs],
-                output_names=[s.name for s in contract.outputs],
-                custom_translation_table=dict(translations()),
-                optimize=True,
-                verbose=False,
-            )
+        yield
     except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise CoolsdError(f"exporting {type(module).__name__}", expected="a graph", found=first) from error
+
+
+def _traced(module: nn.Module, contract: GraphContract) -> Any:
+    dims = _dims(contract)
+    args = nest(contract, [example(s) for s in contract.inputs])
+    shapes = nest(contract, [_dynamic(s, dims) for s in contract.inputs])
+    traced = torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
+    program = torch.onnx.export(
+        traced,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[s.name for s in contract.inputs],
+        output_names=[s.name for s in contract.outputs],
+        custom_translation_table=dict(translations()),
+        optimize=False,
+        verbose=False,
+    )
     if program is None:
-        raise CoolsdError(f"exporting {type(module).__name__}", expected="a graph", found="nothing")
-    model: onnx.ModelProto = program.model_proto
-    _name_dims(model, contract)
-    _strip(model)
-    return model
+        raise ValueError("nothing")
+    return program
 
 
 def _name_dims(model: onnx.ModelProto, contract: GraphContract) -> None:

@@ -88,13 +88,20 @@ def write_pipeline(folder: Path, made: Pipeline, seed: int = 0) -> Path:
     """All files of a pipeline in `folder`; returns the spec. Raises CoolsdError: no space, no folder."""
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    header = asdict(made.target) | {FAMILY_KEY: family_of(made.target).name}
-    _weights(folder / f"{made.name}.safetensors", lambda: Decoder(made.target), header, seed)
+    write_target(folder, made, seed)
     _weights(folder / f"{made.name}-draft.safetensors", lambda: Eagle(made.draft), asdict(made.draft), seed + 1)
     _weights(folder / f"{made.name}-vq.safetensors", lambda: VQTokenizer(made.image), asdict(made.image), seed + 2)
     spec = folder / f"{made.name}.yaml"
     spec.write_text(_spec(made, _condition(folder, made, seed + 3)), encoding="utf-8")
     return spec
+
+
+def write_target(folder: Path, made: Pipeline, seed: int = 0) -> Path:
+    """The target's weights alone; returns their file."""
+    header = asdict(made.target) | {FAMILY_KEY: family_of(made.target).name}
+    path = folder / f"{made.name}.safetensors"
+    _weights(path, lambda: Decoder(made.target), header, seed)
+    return path
 
 
 def _weights(path: Path, network: Callable[[], nn.Module], config: Mapping[str, Any], seed: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.backends.description import Description
+from coolsd_rt.backends.description import DATA, Description
 from coolsd_rt.backends.ort_graph import CPU, CUDA, Caches, Graph, Memory, Steps
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.contract import ModelDims, cache_names
@@ -34,10 +34,12 @@ def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
     if not options.providers:
         device = verified.manifest.spec.get("engine", {}).get("device", "cpu")
         options = replace(options, providers=(CUDA,) if device == "cuda" else (CPU,))
-    graphs = {
-        name: Graph(name, verified.read(record.file), record.contract, options)
-        for name, record in description.graphs.items()
-    }
+    graphs = {}
+    for name, record in description.graphs.items():
+        # Weights beside a graph are mapped by ONNX Runtime; their hash held when `verified` was made.
+        data = f"{record.file}{DATA}"
+        beside = verified.path(data).parent if data in verified.manifest.files else None
+        graphs[name] = Graph(name, verified.read(record.file), record.contract, options, beside)
     return OrtEngine(description, graphs)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,12 @@ class Memory:
         return values
 
 
-def session_options(options: Options) -> Any:
-    """ONNX Runtime's options of every session."""
+def session_options(options: Options, beside: Path | None = None, mapped: bool = False) -> Any:
+    """ONNX Runtime's options of every session.
+
+    beside: the folder of the weights that are not in the graph. mapped: leave them where they are, without the copy
+    in the layout that products run fastest on.
+    """
     so = ort.SessionOptions()
     so.log_severity_level = _WARNING if options.verbose else _ERROR
     so.intra_op_num_threads = options.threads or 0
@@ -60,22 +65,37 @@ def session_options(options: Options) -> Any:
     so.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
     # Each session has threads of its own; without this those of one graph would spin while the next one runs.
     so.add_session_config_entry("session.force_spinning_stop", "1")
+    if beside is not None:
+        so.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.absolute()))
+    if mapped:
+        so.add_session_config_entry("session.disable_prepacking", "1")
     return so
 
 
 class Graph:
     """A session whose inputs and outputs are those of its contract."""
 
-    def __init__(self, name: str, data: bytes, contract: GraphContract, options: Options) -> None:
-        """Raises CoolsdError: ONNX Runtime cannot load it, falls back to other providers, or it is another graph."""
+    def __init__(
+        self, name: str, data: bytes, contract: GraphContract, options: Options, beside: Path | None = None,
+        mapped: bool = False,
+    ) -> None:  # fmt: skip
+        """data: the graph; its weights too, or they are in the folder `beside`. mapped: as in `session_options`.
+
+        Raises CoolsdError: ONNX Runtime cannot load it, falls back to other providers, or it is another graph.
+        """
         self.name, self.contract = name, contract
         asked = list(options.providers) or [CPU]
         self.device = "cuda" if asked[0] == CUDA else "cpu"  # where its caches are
         if absent := [p for p in asked if p not in ort.get_available_providers()]:
             found = ", ".join(ort.get_available_providers())
-            raise CoolsdError("ONNX Runtime's providers", expected=absent[0], found=found, fix="install its package")
+            raise CoolsdError(
+                "ONNX Runtime's providers",
+                expected=absent[0],
+                found=found,
+                fix="pip install 'coolsd-rt[gpu]' in place of onnxruntime, on a machine with an NVIDIA GPU",
+            )
         try:
-            self.session = ort.InferenceSession(data, session_options(options), providers=asked)
+            self.session = ort.InferenceSession(data, session_options(options, beside, mapped), providers=asked)
         except Exception as error:  # its exceptions share no base class
             raise CoolsdError(f"graph {name}", expected="one that ONNX Runtime loads", found=_line(error)) from error
         running = self.session.get_providers()

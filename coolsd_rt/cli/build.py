@@ -124,6 +124,8 @@ def command(
         return
     with progress(quiet=as_json) as bar:
         built = build(planned, _Screen(bar, len(planned.stages)).listener())
+    if planned.loaded.spec.engine.device == "cuda" and not planned.gated and local_gpu() is None:
+        note("there is no GPU here: the engine is built, and nothing has run it")
     proven = _prove(built, as_json) if planned.gated else None
     if as_json:
         print_json(built.as_dict() | ({"proven": proven} if planned.gated else {}))

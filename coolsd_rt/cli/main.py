@@ -139,7 +139,7 @@ def _explain(error: BaseException) -> CoolsdError:
         return missing
     if isinstance(error, MemoryError):
         return CoolsdError("out of memory", fix="draw fewer images at once, or use a smaller model")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         where = f" ({error.filename})" if error.filename else ""
         return CoolsdError(f"no space left on the disk{where}", fix="free some space, or choose another disk")
     if isinstance(error, OSError) and error.filename:

@@ -1,12 +1,15 @@
 """Weights files to networks: safetensors whose header carries the config, loaded strictly.
 
 Knows the networks and what their files must hold. Does not know specs, engines or training. Nothing is unpickled, and
-no tensor is read before the header has been compared with the network, name by name and shape by shape.
+no tensor is read before the header has been compared with the network, name by name and shape by shape. A network can
+be loaded `lazy`: its weights then stay in their file, are read one at a time when their values are wanted
+(`models.lazy`), and a number that is not finite is found then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +23,7 @@ from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.families import check_draft_model, model_dims, parse_target
 from coolsd_rt.models.header import config_of, read_config
+from coolsd_rt.models.lazy import lazy as lazy_tensor
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.store.weights import TensorInfo, WeightsHeader, check_safetensors
 
@@ -38,24 +42,27 @@ M = TypeVar("M", bound=nn.Module)
 _FLOATS = ("F16", "BF16", "F32")
 
 
-def load_target(path: Path) -> Decoder:
-    """The target, of the family that its header names (none: LlamaGen with words), float32, in evaluation mode.
+def load_target(path: Path, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Decoder:
+    """The target, of the family that its header names (none: LlamaGen with words), in evaluation mode.
+
+    dtype: of its weights and RoPE table. Tensors are converted one at a time, so that no second copy is made.
+    lazy: its weights stay in the file, and the network cannot be run before they are read.
 
     Raises:
         UserError: not whole safetensors; an unknown family; a config key that is unknown, missing or wrong; a tensor
             that is missing, surplus, of another shape or type, or not finite.
     """
     header = check_safetensors(path)
-    return _load(path, header, Decoder, parse_target(path, config_of(path, header)))
+    return _load(path, header, Decoder, parse_target(path, config_of(path, header)), dtype, lazy)
 
 
-def load_draft(path: Path, target: Decoder) -> Eagle:
-    """The EAGLE head of `target`, float32. Its file holds its own tensors: the head, and mostly the embedding, are the
-    target's.
+def load_draft(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Eagle:
+    """The EAGLE head of `target`. Its file holds its own tensors: the head, and mostly the embedding, are the target's.
 
-    Raises UserError as `load_target` does, and if the head was not made for a target of these sizes.
+    dtype and lazy as in `load_target`. Raises UserError as it does, and if the head was not made for a target of these
+    sizes.
     """
-    draft = _load_as(path, Eagle, EagleConfig)
+    draft = _load_as(path, Eagle, EagleConfig, dtype, lazy)
     wanted, found = target.cfg, draft.cfg
     fix = "name the draft that was distilled from this target"
     if found.dim != wanted.dim:
@@ -70,12 +77,13 @@ def load_draft(path: Path, target: Decoder) -> Eagle:
     return draft
 
 
-def load_draft_model(path: Path, target: Decoder) -> Decoder:
-    """A small model of its own that drafts for `target`, float32: another target with the same condition and picture.
+def load_draft_model(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Decoder:
+    """A small model of its own that drafts for `target`: another target with the same condition and picture.
 
-    Raises UserError as `load_target` does, and if the two do not speak of the same codes, cells and conditions.
+    dtype and lazy as in `load_target`. Raises UserError as it does, and if the two do not speak of the same codes,
+    cells and conditions.
     """
-    draft = load_target(path)
+    draft = load_target(path, dtype, lazy=lazy)
     check_draft_model(path, draft.cfg, target.cfg)
     return draft
 
@@ -85,30 +93,45 @@ def load_tokenizer(path: Path) -> VQTokenizer:
     return _load_as(path, VQTokenizer, VQConfig)
 
 
-def _load_as(path: Path, network: Callable[[C], M], config_type: type[C]) -> M:
+def _load_as(
+    path: Path, network: Callable[[C], M], config_type: type[C], dtype: torch.dtype = torch.float32, lazy: bool = False
+) -> M:
     header = check_safetensors(path)
-    return _load(path, header, network, parse_config(path, config_type, config_of(path, header)))
+    return _load(path, header, network, parse_config(path, config_type, config_of(path, header)), dtype, lazy)
 
 
-def _load(path: Path, header: WeightsHeader, network: Callable[[C], M], config: C) -> M:
+def _load(
+    path: Path, header: WeightsHeader, network: Callable[[C], M], config: C, dtype: torch.dtype, lazy: bool
+) -> M:  # fmt: skip
     with torch.device("meta"):  # shapes without memory: a config may ask for anything
         model = network(config)
     wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     _compare(path, wanted, header.tensors)
-    with safe_open(str(path), framework="pt") as file:
-        state = {key: _read(path, key, file.get_tensor(key)) for key in wanted}
+    state: dict[str, Tensor]
+    if lazy:
+        state = {k: lazy_tensor(shape, dtype, partial(_read_one, path, k, dtype)) for k, shape in wanted.items()}
+    else:
+        with safe_open(str(path), framework="pt") as file:
+            state = {key: _read(path, key, file.get_tensor(key), dtype) for key in wanted}
     model.load_state_dict(state, assign=True)
     if isinstance(model, Decoder):
         model.make_table()
+        model.rope = model.rope.to(dtype)
     return model.eval().requires_grad_(False)
 
 
-def _read(path: Path, key: str, value: Tensor) -> Tensor:
+def _read_one(path: Path, key: str, dtype: torch.dtype) -> Tensor:
+    """One tensor of a file whose header was compared; the file is mapped no longer than that takes."""
+    with safe_open(str(path), framework="pt") as file:
+        return _read(path, key, file.get_tensor(key), dtype)
+
+
+def _read(path: Path, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     if not bool(torch.isfinite(value).all()):
         bad = int((~torch.isfinite(value)).sum())
         found = f"{bad} of {value.numel()} NaN or infinite"
         raise UserError(f"{path}: {key}", expected="finite numbers", found=found, fix="train the file again")
-    return value.to(torch.float32, copy=True)  # what is read is mapped: the file may change
+    return value.to(dtype, copy=True)  # what is read is mapped: the file may change
 
 
 def _compare(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, TensorInfo]) -> None:

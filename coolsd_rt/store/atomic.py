@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from coolsd_rt.errors import CoolsdError, UserError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _NEARLY_NONE = 1 << 20
 

@@ -77,8 +77,10 @@ def spec_path(folder: Path, manifest: Manifest) -> Path | None:
 def rebuild_hint(folder: Path | None = None, manifest: Manifest | None = None) -> str:
     """What to type when an engine is broken."""
     spec = spec_path(folder, manifest) if folder and manifest else None
-    precision = manifest.build_view.get("engine", {}).get("precision") if manifest else None
-    asked = f" --precision {precision}" if isinstance(precision, str) else ""
+    engine = manifest.build_view.get("engine", {}) if manifest else {}
+    usual = {"backend": "onnxruntime", "device": "cuda" if str(engine.get("backend")).startswith("tensorrt") else "cpu"}
+    words = [(key, engine.get(key)) for key in ("backend", "device", "precision")]
+    asked = "".join(f" --{key} {word}" for key, word in words if isinstance(word, str) and word != usual.get(key))
     return f"build it again: coolsd-rt build {spec or 'SPEC.yaml'}{asked}"
 
 

@@ -26,9 +26,10 @@ from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.models.conditions import conditioner_files
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store import CachedStage, EngineFolder, Store, engine_fingerprint, hash_sources, sha256_file
-from coolsd_rt.store.atomic import check_folder
+from coolsd_rt.store.atomic import check_folder, free_bytes
 from coolsd_rt.store.fingerprint import tool_versions
 from coolsd_rt.workflows.describe import describe
+from coolsd_rt.workflows.estimate import MEASURED_ON, Amount, check_disk, total
 from coolsd_rt.workflows.planning import COMPILE, COMPILED, PlannedStage, Planner, by_lengths
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -73,6 +74,21 @@ class Plan:
         """Whether `current` waits for parity: TensorRT chooses its own kernels, on the GPU it is built for."""
         return self.loaded.spec.engine.backend in COMPILED
 
+    @property
+    def estimate(self) -> Amount:
+        """What the stages that are not cached will take."""
+        return total(s.amount for s in self.stages if not s.cached)
+
+    @property
+    def need_bytes(self) -> int:
+        """Disk that has to be free before it begins."""
+        return sum(s.need_bytes for s in self.stages if not s.cached)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk has that much."""
+        return free_bytes(self.out) >= self.need_bytes
+
     def as_dict(self) -> dict[str, Any]:
         """JSON data for `--dry-run --json`."""
         return {
@@ -81,6 +97,9 @@ class Plan:
             "folder": str(self.folder),
             "precision": self.loaded.spec.engine.precision,
             "stages": [s.as_dict() for s in self.stages],
+            "estimate": {**self.estimate.as_dict(), "measured_on": MEASURED_ON},
+            "free_bytes": free_bytes(self.out),
+            "fits": self.fits,
         }
 
 
@@ -173,6 +192,7 @@ def build(plan: Plan, listener: Listener | None = None) -> Built:
     """
     listener = listener or Listener()
     begun, store, spec = time.perf_counter(), Store(plan.out), plan.loaded.spec
+    check_disk(plan.out, plan.need_bytes)
     if plan.gated:
         from coolsd_rt.workflows.compiling import check_fits
 

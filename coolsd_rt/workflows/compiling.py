@@ -17,8 +17,9 @@ from coolsd_rt.backends import Description
 from coolsd_rt.backends.tensorrt.build import build_engine
 from coolsd_rt.backends.tensorrt.engine import FILE
 from coolsd_rt.backends.tensorrt.memory import Estimate, check_memory
-from coolsd_rt.backends.tensorrt.package import Flavour, local_gpu
+from coolsd_rt.backends.tensorrt.package import ON_A_CPU, Flavour, local_gpu, package
 from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
+from coolsd_rt.errors import CoolsdError, MissingExtra
 from coolsd_rt.export.tensorrt_graph import for_tensorrt, write
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store.weights import check_safetensors
@@ -30,12 +31,19 @@ ALWAYS_FP32 = ("image",)  # it runs once a picture
 def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
     """What the engine will need of the GPU that is here, before anything is built; None where there is none.
 
-    Raises CoolsdError: it would not fit; the line says what would.
+    Raises CoolsdError: it would not fit (the line says what would), or TensorRT has no GPU to build for. MissingExtra:
+    the compiler's package is not installed.
     """
+    engine = loaded.spec.engine
+    chosen = package(engine.backend)
+    if not chosen.installed:
+        raise MissingExtra(chosen.module, engine.backend, "compiling an engine")
     gpu = local_gpu()
+    if gpu is None and engine.backend == "tensorrt":
+        fix = f"build with engine.backend tensorrt-rtx, which needs none, or {ON_A_CPU}"
+        raise CoolsdError("building with TensorRT", expected="the NVIDIA GPU to build for", found="none", fix=fix)
     if gpu is None:
         return None
-    engine = loaded.spec.engine
     files = [path for key, path in loaded.files.items() if key.endswith(".weights")]
     numbers = sum(prod(t.shape) for path in files for t in check_safetensors(path).tensors.values())
     sizes = Sizes.of(description.dims, description.draft_length, engine.max_batch)

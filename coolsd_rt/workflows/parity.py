@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from coolsd_rt.backends.tensorrt.package import require_gpu
 from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.spec import with_overrides
@@ -127,6 +128,8 @@ def parity(
     folder = open_engine(engine)
     loaded = opening.find_spec(folder, spec_file)
     spec = opening.spec_of(folder)
+    if spec.engine.backend in COMPILED:
+        require_gpu()
     reference = opening.open_reference(loaded, threads, spec.engine.device)
     verified = folder.verified()
     conditioner, tested = opening.load_conditioner(verified), opening.load_engine(verified, threads)

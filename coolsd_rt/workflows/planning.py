@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from coolsd_rt.backends.description import Description
@@ -31,12 +32,13 @@ from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.store import Stage, Store
 from coolsd_rt.store.fingerprint import tool_versions
+from coolsd_rt.workflows.estimate import Amount, Sizes
 
 COMPILE = "compile_"
 COMPILED = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_cu13"}
 """Backends whose graphs are compiled, and the distribution that does it."""
 
-_HEADROOM = 1.5  # disk a stage may take, over the size of its weights in float32
+_HEADROOM = 1.02  # disk a stage may take, over its estimate
 
 
 def by_lengths(engine: EngineOptions, description: Description) -> bool:
@@ -46,19 +48,28 @@ def by_lengths(engine: EngineOptions, description: Description) -> bool:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage, and whether its result is there already. ships: its files are part of the engine."""
+    """A stage, and whether its result is there already. ships: its files are part of the engine. amount: what it will
+    take if it has to run."""
 
     stage: Stage
     cached: bool
-    need_bytes: int
+    amount: Amount
     ships: bool = True
 
     @property
     def name(self) -> str:
         return self.stage.name
 
+    @property
+    def need_bytes(self) -> int:
+        """Disk that has to be free before it runs."""
+        return int(_HEADROOM * self.amount.disk)
+
     def as_dict(self) -> dict[str, Any]:
-        return {"stage": self.name, "key": self.stage.key, "cached": self.cached, "inputs": self.stage.inputs}
+        return {
+            "stage": self.name, "key": self.stage.key, "cached": self.cached, "inputs": self.stage.inputs,
+            "estimate": self.amount.as_dict(),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,8 @@ class Planner:
             stage = Stage(
                 COMPILE + source.name, spec=values, tools=tools, code=self.code, after={source.name: source.stage.key}
             )
-            engines.append(PlannedStage(stage, self.store.cached(stage) is not None, source.need_bytes))
+            amount = self._sizes.stage(stage.name)
+            engines.append(PlannedStage(stage, self.store.cached(stage) is not None, amount))
         return (*(replace(g, ships=False) for g in graphs), self._prompts(), self._codes(), *engines)
 
     def _networks(self) -> tuple[PlannedStage, ...]:
@@ -149,5 +161,8 @@ class Planner:
     def _make(self, name: str, keys: tuple[str, ...], values: Mapping[str, Any]) -> PlannedStage:
         used = {key: self.hashes[key] for key in keys}
         stage = Stage(name, files=used, spec=values, tools=self.tools, code=self.code)
-        need = int(_HEADROOM * 2 * sum(self.loaded.files[key].stat().st_size for key in keys))
-        return PlannedStage(stage, self.store.cached(stage) is not None, need)
+        return PlannedStage(stage, self.store.cached(stage) is not None, self._sizes.stage(name))
+
+    @cached_property
+    def _sizes(self) -> Sizes:
+        return Sizes(self.loaded, self.description)

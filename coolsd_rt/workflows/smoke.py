@@ -6,6 +6,7 @@ Knows contracts and tolerances. A sign of life on made-up inputs, not a proof: t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from coolsd_rt.backends.ort_graph import Graph
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.contract import GraphContract
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.export.hollow import streamed
 from coolsd_rt.export.torch_onnx import nest
 
 SIZES = {"M": 1, "R": 2, "S": 3, "T": 16}
@@ -45,16 +47,22 @@ def inputs(contract: GraphContract, seed: int = 0) -> dict[str, NDArray[Any]]:
     return made
 
 
-def smoke(name: str, data: bytes, contract: GraphContract, module: nn.Module, precision: str) -> float:
-    """Run a serialised graph and its module on the same inputs; returns the largest relative error of any output.
+def smoke(
+    name: str, path: Path, contract: GraphContract, module: nn.Module, precision: str, beside: bool = False
+) -> float:  # fmt: skip
+    """Run a graph's file and its module on the same inputs; returns the largest relative error of any output.
+
+    beside: its weights are in a file of their own; they are then mapped, and so are not in memory twice with the
+    module's, of which one matrix is read at a time.
 
     Raises CoolsdError: ONNX Runtime cannot load or run it, or an output is further off than the precision allows.
     """
     feed = inputs(contract)
-    graph = Graph(name, data, contract, Options(threads=1, spinning=False))
-    found = graph.call(**feed)
-    with torch.inference_mode():
+    with torch.inference_mode(), streamed(module):
         out = module(*nest(contract, [torch.from_numpy(feed[s.name]) for s in contract.inputs]))
+    folder = path.parent if beside else None
+    graph = Graph(name, path.read_bytes(), contract, Options(threads=1, spinning=False), folder, mapped=beside)
+    found = graph.call(**feed)
     wanted = dict(zip((s.name for s in contract.outputs), out if isinstance(out, tuple) else (out,), strict=True))
     if precision != "fp32" and "tokens" in wanted:
         wanted = _first_draft(wanted)  # one other token, and all that follow have another distribution

@@ -20,14 +20,15 @@ import torch
 from torch import nn
 
 from coolsd_rt.backends import Description
-from coolsd_rt.backends.description import NEIGHBOURS_FILE, WEIGHTS
+from coolsd_rt.backends.description import DATA, NEIGHBOURS_FILE, WEIGHTS
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
+from coolsd_rt.export.external import write
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
 from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.quantize import quantize
-from coolsd_rt.export.torch_onnx import to_onnx
+from coolsd_rt.export.torch_onnx import to_outline
 from coolsd_rt.law import nearest_codes
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer
 from coolsd_rt.models.conditions import UNCONDITIONAL_FILE
@@ -36,6 +37,7 @@ from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.embedders import TextEmbedder
 from coolsd_rt.models.families import read_target
 from coolsd_rt.models.layout import Layout
+from coolsd_rt.models.lazy import value
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store import sha256_file
 from coolsd_rt.workflows.smoke import smoke
@@ -64,8 +66,9 @@ class Sources:
 
     @cached_property
     def target(self) -> Decoder:
-        """In the graphs' own type, its RoPE table too: the operator wants one type of all its inputs."""
-        return load_target(self.path("target.weights")).to(self.dtype)
+        """In the graphs' own type, its RoPE table too: the operator wants one type of all its inputs. Its weights
+        are read one at a time, when they are written."""
+        return load_target(self.path("target.weights"), self.dtype, lazy=True)
 
     @property
     def layout(self) -> Layout:
@@ -80,7 +83,7 @@ class Sources:
     def draft(self) -> Eagle | Decoder:
         """The draft's network; the spec has one."""
         loader = load_draft if self.description.dims.draft_kind == "eagle" else load_draft_model
-        return loader(self.path("draft.weights"), self.target).to(self.dtype)
+        return loader(self.path("draft.weights"), self.target, self.dtype, lazy=True)
 
     @cached_property
     def tokenizer(self) -> VQTokenizer:
@@ -132,16 +135,17 @@ def prompts(sources: Sources, folder: Path) -> dict[str, Any]:
         shutil.copyfile(sources.path(key), folder / file)
     embedder = sources.target.cls_embedding if sources.description.dims.condition_dim else None
     if isinstance(embedder, TextEmbedder):
-        np.save(folder / UNCONDITIONAL_FILE, embedder.uncond_embedding.float().numpy(), allow_pickle=False)
+        np.save(folder / UNCONDITIONAL_FILE, value(embedder.uncond_embedding).float().numpy(), allow_pickle=False)
     return {}
 
 
 def weights(sources: Sources, folder: Path) -> dict[str, Any]:
-    """The networks' own files, for a backend that runs them; each is loaded once, so that none is broken."""
-    _ = sources.target, sources.tokenizer
+    """The networks' own files, for a backend that runs them; each number is read once, so that none is broken."""
+    for network in (sources.target, sources.tokenizer, *([sources.draft] if "draft.weights" in sources.files else [])):
+        for tensor in network.state_dict().values():
+            value(tensor)
     for name, file in WEIGHTS.items():
         if (key := f"{name}.weights") in sources.files:
-            _ = sources.draft if name == "draft" else None
             shutil.copyfile(sources.path(key), folder / file)
     return {}
 
@@ -160,22 +164,26 @@ PRODUCERS: Mapping[str, Callable[[Sources, Path], dict[str, Any]]] = {
 def _write(sources: Sources, folder: Path, name: str, module: nn.Module, precision: str) -> dict[str, Any]:
     """Export, quantise, check, run once beside the module, write. Returns facts for the manifest."""
     record = sources.description.graphs[name]
-    model = to_onnx(module, record.contract)
+    outline = to_outline(module, record.contract)
     if sources.lengths:
-        mask_to_lengths(model)
-    quantised = quantize(model) if precision == "int8" else []
-    check_graph(model, record.contract, name=name)
-    data = model.SerializeToString(deterministic=True)
-    error = smoke(name, data, record.contract, module, precision)
-    (folder / record.file).write_bytes(data)
-    return {name: _facts(model, len(quantised), error)}
+        mask_to_lengths(outline.model)
+    quantised = quantize(outline) if precision == "int8" else []
+    check_graph(outline.model, record.contract, name=name)
+    path = folder / record.file
+    beside = write(outline, path, folder / f"{record.file}{DATA}")
+    dtypes = {spec.dtype for spec in (*record.contract.inputs, *record.contract.outputs)}
+    error: float | None = None  # ONNX Runtime's CPU provider has no bfloat16: parity on the GPU is the first run
+    if "bfloat16" not in dtypes:
+        halved = "float16" in dtypes and precision != "int8"
+        error = smoke(name, path, record.contract, module, "fp16" if halved else precision, beside)
+    return {name: _facts(outline.model, len(quantised), error)}
 
 
-def _facts(model: onnx.ModelProto, quantised: int, error: float) -> dict[str, Any]:
+def _facts(model: onnx.ModelProto, quantised: int, error: float | None) -> dict[str, Any]:
     operators = Counter(n.op_type for n in model.graph.node)
     return {
         "nodes": len(model.graph.node),
         "operators": dict(sorted(operators.items())),
         "quantised_matrices": quantised,
-        "smoke_error": float(f"{error:.3g}"),
+        "smoke_error": None if error is None else float(f"{error:.3g}"),
     }

@@ -70,7 +70,7 @@ class TestTheFilesDoNotFit:
 
     def test_a_config_of_nothing(self, copy: Path, tmp_path: Path) -> None:
         self.reweigh(copy, "target", grid=None)
-        self.refused(copy, tmp_path / "o", "target.safetensors: config: grid", "found nothing")
+        self.refused(copy, tmp_path / "o", "target.safetensors: config: grid", "found null")
         self.reweigh(copy, "target", grid=4, heads=0)
         self.refused(copy, tmp_path / "o", "config: heads", "found 0")
 

@@ -64,8 +64,9 @@ class Program:
         self._run()
 
     def counters(self) -> Tensor:
-        """int64 [2, M]: decided tokens of each picture, and fault bits."""
-        return torch.stack([self.state.committed - self.steps.dims.prefix, self.state.fault.to(torch.int64)])
+        """int64 [3, M]: decided tokens of each picture, its rounds, and fault bits."""
+        decided = self.state.committed - self.steps.dims.prefix
+        return torch.stack([decided, self.state.rounds, self.state.fault.to(torch.int64)])
 
 
 def capture(function: Callable[[], None]) -> Callable[[], None]:
@@ -122,13 +123,12 @@ class _Watch:
 
     def _heard(self, counters: Tensor) -> None:
         values = counters.numpy()
-        raise_fault(values[1])
+        raise_fault(values[2])
         self._finished = bool((values[0] >= self._tokens).all())
         if self._request.on_progress is not None:
-            pictures = values.shape[1]
-            # Of tokens and rounds alone: the first token is the prefill's.
-            length = (int(values[0].sum()) - pictures) / max(1, self.rounds * pictures)
-            self._request.on_progress(int(values[0].sum()), length)
+            decided, rounds = int(values[0].sum()), int(values[1].sum())
+            length = (decided - values.shape[1]) / max(1, rounds)  # a picture's first token is the prefill's
+            self._request.on_progress(decided, length)
 
 
 class Programs:

@@ -1,0 +1,134 @@
+"""A graph whose weights are not in it yet, and its file: weights in it, or beside it where they are many.
+
+An ONNX file is one message, and a message ends at 2 GiB; ONNX Runtime maps what stands beside it instead of copying
+it. Weights are made and written one at a time. Knows ONNX protobufs and bytes. Does not know what makes a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+LARGEST = 256 << 20
+"""Bytes of weights above which they stand in a file of their own: far under the 2 GiB, since a graph's one message is
+held several times over while it is parsed."""
+_ALIGNED = 4096  # where a page begins: mapped weights are read in place
+_SMALL = 1024  # bytes of a constant that stays in the graph: shapes and scalars, which checks want to read
+_PLACE = "to be written"
+
+Bytes = NDArray[Any]
+Make = Callable[[], tuple[Bytes, ...]]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor of those that `make` makes together (a matrix; or its codes and its scales)."""
+
+    make: Make
+    part: int = 0
+
+
+@dataclass
+class Outline:
+    """A graph, and how to make those of its initializers that have a type and a shape alone."""
+
+    model: onnx.ModelProto
+    weights: dict[str, Weight] = field(default_factory=dict)
+
+
+def placeholder(name: str, dtype: int, shape: tuple[int, ...]) -> onnx.TensorProto:
+    """An initializer whose content comes later. dtype: of `onnx.TensorProto`."""
+    tensor = onnx.TensorProto(name=name, data_type=dtype, dims=shape, data_location=onnx.TensorProto.EXTERNAL)
+    _point(tensor, _PLACE, 0, size_of(tensor))
+    return tensor
+
+
+def size_of(tensor: onnx.TensorProto) -> int:
+    """Bytes of an initializer's content, wherever it is."""
+    return int(prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def read(outline: Outline, tensor: onnx.TensorProto) -> NDArray[Any]:
+    """The content of an initializer, in its type and shape."""
+    weight = outline.weights.get(tensor.name)
+    if weight is None:
+        return numpy_helper.to_array(tensor)
+    data = weight.make()[weight.part]
+    shape: NDArray[Any] = data.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
+    return shape
+
+
+def write(outline: Outline, path: Path, data: Path, largest: int | None = None) -> bool:
+    """Write a graph with all of its weights to `path`; more than `largest` bytes of them go into `data` beside it.
+
+    largest: None is `LARGEST`.
+    The outline's graph is then as the file has it: filled, or pointing beside it. Returns whether there is `data`.
+    """
+    model = outline.model
+    beside = sum(size_of(t) for t in model.graph.initializer) > (LARGEST if largest is None else largest)
+    if beside:
+        with data.open("xb") as file:
+            _stream(outline, file, data.name)
+    else:
+        fill(outline)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return beside
+
+
+def fill(outline: Outline) -> None:
+    """Put every weight into the graph itself."""
+    for tensor, data, _ in _made(outline):
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        tensor.raw_data = data.tobytes()
+
+
+def _made(outline: Outline) -> Iterator[tuple[onnx.TensorProto, Bytes, tuple[int, int]]]:
+    """Every initializer that was a placeholder, its content, and which content that is; one is held at a time."""
+    last: Make | None = None
+    parts: tuple[Bytes, ...] = ()
+    for tensor in outline.model.graph.initializer:
+        weight = outline.weights.get(tensor.name)
+        if weight is None:
+            continue
+        if weight.make is not last:
+            parts = ()  # before the next is made
+            last, parts = weight.make, weight.make()
+        yield tensor, parts[weight.part], (id(weight.make), weight.part)
+
+
+def _stream(outline: Outline, file: BinaryIO, location: str) -> None:
+    """Content once, however many initializers have it."""
+    places: dict[tuple[int, int], int] = {}
+    for tensor, data, which in _made(outline):
+        if which not in places:
+            places[which] = _append(file, np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
+        _point(tensor, location, places[which], size_of(tensor))
+    for tensor in outline.model.graph.initializer:
+        if tensor.HasField("raw_data") and len(tensor.raw_data) > _SMALL:
+            offset, size = _append(file, memoryview(tensor.raw_data)), len(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            _point(tensor, location, offset, size)
+
+
+def _append(file: BinaryIO, data: memoryview) -> int:
+    """Write at the next page; returns where."""
+    file.write(bytes(-file.tell() % _ALIGNED))
+    at = file.tell()
+    file.write(data)
+    return at
+
+
+def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=text)
