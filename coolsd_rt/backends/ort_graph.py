@@ -88,12 +88,8 @@ class Graph:
         self.device = "cuda" if asked[0] == CUDA else "cpu"  # where its caches are
         if absent := [p for p in asked if p not in ort.get_available_providers()]:
             found = ", ".join(ort.get_available_providers())
-            raise CoolsdError(
-                "ONNX Runtime's providers",
-                expected=absent[0],
-                found=found,
-                fix="pip install 'coolsd-rt[gpu]' in place of onnxruntime, on a machine with an NVIDIA GPU",
-            )
+            fix = "pip install 'coolsd-rt[gpu]' in place of onnxruntime, on a machine with an NVIDIA GPU"
+            raise CoolsdError("ONNX Runtime's providers", expected=absent[0], found=found, fix=fix)
         try:
             self.session = ort.InferenceSession(data, session_options(options, beside, mapped), providers=asked)
         except Exception as error:  # its exceptions share no base class

@@ -85,7 +85,7 @@ def waits(profile: torch.profiler.profile) -> int:
 
 
 def test_nobody_waits_for_a_round() -> None:
-    """Of whole pictures, profiled: the host waits for a look at the counters every few rounds at most, never a token."""
+    """Of whole pictures, profiled: the host waits for a look at the counters every few rounds, never for a token."""
     program, request, prefix = program_of(CASES["COOL-SD"])
     program.decode(request, prefix, None)
     with profiled() as profile:
