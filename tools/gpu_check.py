@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, f
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.measure.entry import enter
 from tools.gpu.check import Check, Plan
-from tools.gpu.report import write
+from tools.gpu.report import Report
 
 BUDGET = 460.0
 
@@ -52,9 +52,14 @@ def command(out: Path, seconds: float, only: tuple[str, ...], rehearse: bool) ->
         fix = "run it on a machine with one, with a torch built for CUDA; --rehearse tries the tool on a CPU"
         raise CoolsdError("a GPU", expected="one that torch sees", found=f"none (torch {torch.__version__})", fix=fix)
     check = Check(Plan(seconds, only or ("tests", "parity", "benchmark"), rehearse), click.echo)
-    files = write(check.run(), out)
-    click.echo(files[1].read_text(encoding="utf-8"))
-    click.echo(f"results: {files[0]} and {files[1]}")
+    report = Report(out)
+    try:
+        for outcome in check.run():
+            report.write(outcome)
+    finally:
+        if report.files is not None:  # what an interrupt leaves is what was found before it
+            click.echo(report.files[1].read_text(encoding="utf-8"))
+            click.echo(f"results: {report.files[0]} and {report.files[1]}")
     if check.failed:
         raise CoolsdError("the GPU check", expected="every part to pass", found=", ".join(check.failed))
 

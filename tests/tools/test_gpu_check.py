@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from coolsd_rt.errors import CoolsdError
 from tools.gpu import check
 from tools.gpu.bench import Subject, measure
 from tools.gpu.compiled import compile_size
-from tools.gpu.report import markdown, write
+from tools.gpu.report import Report, markdown
 from tools.gpu.sizes import SIZES, TINY, constant_rate, engine_of, floor_of, networks_of
 
 
@@ -58,7 +59,8 @@ def test_a_row_is_measured(plain: bool) -> None:
 def test_a_rehearsal_goes_the_whole_way(tmp_path: Path) -> None:
     said: list[str] = []
     run = check.Check(check.Plan(60.0, ("benchmark",), rehearse=True), said.append)
-    files = write(run.run(), tmp_path)
+    report = Report(tmp_path)
+    files = [report.write(outcome) for outcome in run.run()][-1]
     document = json.loads(files[0].read_text())
     assert document["rehearsal"] is True
     assert {row["way"] for row in document["benchmark"]["rows"]} == {"plain", "COOL-SD"}
@@ -69,10 +71,36 @@ def test_a_rehearsal_goes_the_whole_way(tmp_path: Path) -> None:
 
 def test_late_work_is_not_begun() -> None:
     run = check.Check(check.Plan(0.0, ("parity", "benchmark"), rehearse=True), lambda line: None)
-    out = run.run()
+    out = list(run.run())[-1]
     assert out["parity"] == []
     assert out["benchmark"]["rows"] == []
     assert all("the 0 s are over" in line or "GPU alone" in line or "installed" in line for line in out["skipped"])
+
+
+def test_what_breaks_is_a_finding_and_the_rest_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA error in the second measurement: the first is in the report, on the disk, and so is the error."""
+    calls: list[Any] = []
+
+    def broken(*args: Any, **named: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+        return measure(*args, **named)
+
+    monkeypatch.setattr("tools.gpu.check.measure", broken)
+    run = check.Check(check.Plan(60.0, ("benchmark",), rehearse=True), lambda line: None)
+    report = Report(tmp_path)
+    files = [report.write(outcome) for outcome in run.run()][-1]
+    document = json.loads(files[0].read_text())
+    assert len(document["benchmark"]["rows"]) >= 1
+    assert any("stream is capturing" in line for line in document["failed"])
+    assert "stream is capturing" in files[1].read_text()
+
+
+def test_a_place_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CoolsdError):
+        Report(tmp_path / "file" / "x")
 
 
 def test_failures_show() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +20,6 @@ import torch
 from coolsd_rt.backends import backends
 from coolsd_rt.backends.tensorrt.package import Flavour, package
 from coolsd_rt.contract import Floating
-from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.workflows.build import build, plan
@@ -34,6 +33,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TOKENS = (256, 576, 1024)
 BATCHES = (1, 8)
 COMPILED = ((SIZES["XL"].of(1024), "bf16"), (SIZES["XL"].of(1024), "int8"), (SIZES["B"].of(256), "bf16"))
+COMPILE_AFTER = (SIZES["XL"].of(1024), 1)
+COMPILE_SECONDS = 120
+TESTS_SHARE = 0.3  # of the time
 HOWS: tuple[How, ...] = ("graph", "eager")
 # What has to pass for a backend: (backend, precision), on the demo.
 PROVEN = (
@@ -64,15 +66,27 @@ class Check:
         self.failed: list[str] = []
         self.skipped: list[str] = []
 
-    def run(self) -> dict[str, Any]:
-        """All parts, as JSON data."""
+    def run(self) -> Iterator[dict[str, Any]]:
+        """After each part, all that is known so far as JSON data: what is killed later leaves the rest behind.
+
+        A part that breaks is a failure of the check, with its error in the report, and the next part runs.
+        """
         out: dict[str, Any] = {"rehearsal": self._plan.rehearse, "environment": environment(self._plan.device)}
-        if "tests" in self._plan.parts:
-            out["tests"] = self._tests()
-        if "parity" in self._plan.parts:
-            out["parity"] = self._parity()
-        if "benchmark" in self._plan.parts:
-            out["benchmark"] = self._benchmark()
+        parts: dict[str, Callable[[], Iterator[Any]]] = {
+            "tests": self._tests, "parity": self._parity, "benchmark": self._benchmark
+        }  # fmt: skip
+        for name, part in parts.items():
+            if name not in self._plan.parts:
+                continue
+            try:
+                for found in part():
+                    out[name] = found
+                    yield self._so_far(out)
+            except Exception as error:  # on a machine nobody has seen, anything may break: that is a finding
+                self.failed.append(f"{name}: {type(error).__name__}: {_line(error)}")
+            yield self._so_far(out)
+
+    def _so_far(self, out: dict[str, Any]) -> dict[str, Any]:
         return out | {"failed": self.failed, "skipped": self.skipped, "seconds": round(self._spent, 1)}
 
     @property
@@ -89,10 +103,10 @@ class Check:
         self.skipped.append(f"{what}: {why}")
         self._say(f"skipped {what}: {why}")
 
-    def _tests(self) -> dict[str, Any] | None:
+    def _tests(self) -> Iterator[dict[str, Any]]:
         if importlib.util.find_spec("pytest") is None:
             self._skip("tests", "pytest is not installed")
-            return None
+            return
         self._say("tests")
         command = [
             sys.executable,
@@ -105,28 +119,32 @@ class Check:
             "no:cacheprovider",
             str(ROOT / "tests" / "gpu"),
         ]
-        left = max(30.0, self._plan.seconds - self._spent)
+        left = max(30.0, TESTS_SHARE * self._plan.seconds - self._spent)
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=left, check=False)
         except subprocess.TimeoutExpired:
             self.failed.append("tests")
-            return {"passed": False, "lines": [f"did not end within {left:.0f} s"]}
+            yield {"passed": False, "lines": [f"did not end within {left:.0f} s"]}
+            return
         lines = done.stdout.strip().splitlines()
         if done.returncode:
             self.failed.append("tests")
-        return {"passed": done.returncode == 0, "lines": lines[-30:]}
+        yield {"passed": done.returncode == 0, "lines": lines[-30:]}
 
-    def _parity(self) -> list[dict[str, Any]]:
+    def _parity(self) -> Iterator[list[dict[str, Any]]]:
         rows: list[dict[str, Any]] = []
         wanted = (("torch", "fp32"), ("onnxruntime", "fp32")) if self._plan.rehearse else PROVEN
         for name, precision in wanted:
             what = f"parity of {name} {precision}"
             if name not in backends() or not backends()[name].installed:
                 self._skip(what, "its package is not installed")
+            elif name == "onnxruntime" and not self._plan.rehearse and not _has_cuda_provider():
+                self._skip(what, "this onnxruntime has no CUDA provider")
             elif not self._late(what):
                 self._say(what)
                 rows.append(self._prove(name, precision))
-        return rows
+                yield rows
+        yield rows
 
     def _prove(self, name: str, precision: str) -> dict[str, Any]:
         """The demo built for a backend, and its parity report."""
@@ -139,25 +157,40 @@ class Check:
                 loaded = replace(loaded, spec=Spec.model_validate(data))
                 engine = build(plan(loaded, Path(folder))).engine
                 outcome = parity(engine.folder, pictures=4 if self._plan.rehearse else 32, spec_file=loaded.path)
-        except CoolsdError as error:
+        except Exception as error:  # as in `run`
             self.failed.append(f"{name} {precision}")
-            return row | {"passed": False, "error": str(error)}
+            return row | {"passed": False, "error": _line(error)}
         if not outcome.passed:
             self.failed.append(f"{name} {precision}")
         receipt = outcome.receipt()
         kept = ("passed", "max_logit_error", "pictures", "identical", "failures")
         return row | {key: receipt[key] for key in kept}
 
-    def _benchmark(self) -> dict[str, Any]:
+    def _benchmark(self) -> Iterator[dict[str, Any]]:
         device = self._plan.device
         bandwidth = read_bandwidth(device)
         self._say(f"memory is read at {bandwidth / 1e9:.0f} GB/s")
         rows: list[Row] = []
+
+        def found() -> dict[str, Any]:
+            return {"read_bytes_per_second": bandwidth, "rows": [row.as_dict() for row in rows]}
+
         for size, batch in self._sizes():
-            for dtype, how in (("bfloat16", "graph"), ("bfloat16", "eager")):
+            for how in HOWS:
                 what = f"{size.name}, {size.tokens} tokens, batch {batch}, {how}"
                 if not self._late(what):
-                    rows += self._measure(size, batch, "float32" if self._plan.rehearse else dtype, how, bandwidth)  # type: ignore[arg-type]
+                    rows += self._measure(size, batch, how, bandwidth)
+                    yield found()
+            if (size, batch) == COMPILE_AFTER:  # in time: the largest sizes first, and both kinds beside each other
+                for more in self._all_compiled(bandwidth):
+                    rows += more
+                    yield found()
+        if self._plan.rehearse:
+            for more in self._all_compiled(bandwidth):
+                rows += more
+        yield found()
+
+    def _all_compiled(self, bandwidth: float) -> Iterator[list[Row]]:
         for flavour in get_args(Flavour):
             for size, precision in COMPILED:
                 what = f"{size.name}, {size.tokens} tokens, {flavour} {precision}"
@@ -165,9 +198,10 @@ class Check:
                     self._skip(what, "its package is not installed")
                 elif self._plan.rehearse:
                     self._skip(what, "an engine runs on a GPU alone")
-                elif not self._late(what):
-                    rows += self._compiled(size, flavour, precision, bandwidth)
-        return {"read_bytes_per_second": bandwidth, "rows": [row.as_dict() for row in rows]}
+                elif self._spent > self._plan.seconds - COMPILE_SECONDS:
+                    self._skip(what, f"compiling takes about {COMPILE_SECONDS} s, and fewer are left")
+                else:
+                    yield self._compiled(size, flavour, precision, bandwidth)
 
     def _compiled(self, size: Size, flavour: Flavour, precision: str, bandwidth: float) -> list[Row]:
         """TensorRT's engines of a size, plain and COOL-SD, one picture and the most at once."""
@@ -176,8 +210,8 @@ class Check:
             with tempfile.TemporaryDirectory() as folder:
                 made = compile_size(size, flavour, precision, BATCHES[-1], LENGTH, Path(folder), self._say)
                 engine = made.load()
-        except CoolsdError as error:
-            self.failed.append(f"{size.name} {flavour} {precision}: {error}")
+        except Exception as error:  # as in `run`
+            self.failed.append(f"{size.name} {flavour} {precision}: {_line(error)}")
             return []
         weight = 1.0 if precision == "int8" else 2.0
         subject = Subject(f"{flavour} {precision}", size, engine.steps, engine.like(), weight)
@@ -194,7 +228,8 @@ class Check:
             for batch in BATCHES
         ]
 
-    def _measure(self, size: Size, batch: int, dtype: Floating, how: How, bandwidth: float) -> list[Row]:
+    def _measure(self, size: Size, batch: int, how: How, bandwidth: float) -> list[Row]:
+        dtype: Floating = "float32" if self._plan.rehearse else "bfloat16"
         engine = engine_of(size, self._plan.device, dtype)
         like = engine.like()
         subject = Subject(f"torch {dtype}", size, engine.steps, like, like.element_size())
@@ -206,7 +241,10 @@ class Check:
             try:
                 row = measure(subject, batch, plain, how, bandwidth, rounds=20, pictures=1 if how == "graph" else 0)
             except torch.cuda.OutOfMemoryError as error:
-                self._skip(f"{size.name}, {size.tokens} tokens, batch {batch}", str(error).splitlines()[0])
+                self._skip(f"{size.name}, {size.tokens} tokens, batch {batch}", _line(error))
+                break
+            except RuntimeError as error:
+                self.failed.append(f"{subject.backend} {size.name} {size.tokens} x{batch} {how}: {_line(error)}")
                 break
             rows.append(row)
             self._say(
@@ -214,3 +252,14 @@ class Check:
                 f"{row.over_floor:.2f} of the floor"
             )
         return rows
+
+
+def _has_cuda_provider() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line; CUDA's are pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

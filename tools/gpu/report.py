@@ -8,20 +8,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 
 
-def write(outcome: dict[str, Any], folder: Path) -> tuple[Path, Path]:
-    """`<folder>/<gpu>-<time>.json` and `.md`. Raises CoolsdError where they cannot be written."""
-    gpu = outcome["environment"]["gpu"]
-    name = re.sub(r"[^a-z0-9]+", "-", gpu["name"].lower()).strip("-") if gpu else "rehearsal"
-    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    files = folder / f"{stem}.json", folder / f"{stem}.md"
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(files[0], (json.dumps(outcome, indent=1) + "\n").encode())
-        write_atomic(files[1], markdown(outcome).encode())
-    return files
+class Report:
+    """Two files, rewritten whole as more is known."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises CoolsdError where `folder` cannot be written: before anything is measured."""
+        self._folder, self._begun = folder, f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        check_folder(folder)
+        self.files: tuple[Path, Path] | None = None
+
+    def write(self, outcome: dict[str, Any]) -> tuple[Path, Path]:
+        """`<folder>/<gpu>-<time>.json` and `.md`."""
+        gpu = outcome["environment"]["gpu"]
+        name = re.sub(r"[^a-z0-9]+", "-", gpu["name"].lower()).strip("-") if gpu else "rehearsal"
+        stem = f"{name}-{self._begun}"
+        files = self.files = self._folder / f"{stem}.json", self._folder / f"{stem}.md"
+        with disk_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(files[0], (json.dumps(outcome, indent=1) + "\n").encode())
+            write_atomic(files[1], markdown(outcome).encode())
+        return files
 
 
 def markdown(outcome: dict[str, Any]) -> str:
@@ -37,7 +46,8 @@ def markdown(outcome: dict[str, Any]) -> str:
     lines = [f"# GPU check\n\n{where}. {packages}. {outcome['seconds']:g} s.\n"]
     if tests := outcome.get("tests"):
         last = tests["lines"][-1] if tests["lines"] else "no output"
-        lines.append(f"Tests: {'passed' if tests['passed'] else 'FAILED'} ({last}).\n")
+        ran = "passed" if tests["passed"] and " passed" in last else "NONE RAN" if tests["passed"] else "FAILED"
+        lines.append(f"Tests: {ran} ({last}).\n")
     if outcome.get("parity"):
         lines += ["| backend | precision | passed | largest logit error | identical |", "|---|---|---|---|---|"]
         lines += [_proof(row) for row in outcome["parity"]]
@@ -45,7 +55,7 @@ def markdown(outcome: dict[str, Any]) -> str:
     if bench := outcome.get("benchmark"):
         lines.append(f"Memory is read at {bench['read_bytes_per_second'] / 1e9:.0f} GB/s.\n")
         lines += [
-            "| size | tokens | batch | backend | how | way | ms a round | over the floor | law | s a batch |",
+            "| size | tokens | batch | backend | how | way | ms a round | over the floor | law | s a batch, decoding |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         lines += [_figures(row) for row in bench["rows"]]

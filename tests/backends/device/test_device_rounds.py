@@ -89,6 +89,36 @@ def test_the_device_decides_what_the_host_decides(case: Case) -> None:
             assert int(found.statistics.attempts[0]) > 0
 
 
+def test_requests_in_a_row_do_not_mix() -> None:
+    """One engine, requests that differ in one thing each: what is compiled in makes another round, the rest is filled
+    in anew."""
+    engine = engine_of(CASES["lossless"])
+    device = DeviceEngine(engine)
+    law, sampling = Law((1.4, 1.1, 0.8)), Sampling(cfg_scale=2.0, top_k=9)
+    base = Case(law, sampling)
+    requests = [
+        base,
+        replace(base, sampling=replace(sampling, temperature=0.5)),
+        replace(base, sampling=replace(sampling, top_p=0.6)),
+        replace(base, sampling=replace(sampling, top_k=4)),
+        replace(base, sampling=replace(sampling, cfg_scale=[2.5] * 8 + [1.0] * 8)),
+        replace(base, sampling=replace(sampling, confidence=0.2)),
+        replace(base, sampling=replace(sampling, draft_confidence=0.15)),
+        replace(base, law=Law((1.0, 1.0, 1.0))),
+        replace(base, law=Law((0.6, 0.6, 0.6), "residual")),
+        replace(base, law=Law((1.0, 1.0, 1.0), "target", rates=(0.9, 0.9, 0.9))),
+        replace(base, law=Law((1.0, 1.0, 1.0), "target", rates=(0.1, 0.1, 0.1))),
+        replace(base, forced=FORCED),
+        replace(base, forced=tuple(3 if i % 4 == 3 else -1 for i in range(TARGET.tokens))),
+        base,
+    ]
+    for number, case in enumerate([*requests, *reversed(requests)]):
+        seeds = (number, number + 1, number + 2)
+        wanted, found = draw(engine, case, seeds), draw(device, case, seeds)
+        np.testing.assert_array_equal(found.codes, wanted.codes, f"request {number}")
+        np.testing.assert_array_equal(found.statistics.accepts, wanted.statistics.accepts, f"request {number}")
+
+
 def test_the_session_really_ran_it() -> None:
     device, case = DeviceEngine(engine_of(CASES["lossless"])), CASES["lossless"]
     session = device.open(device.prefix(np.zeros((2, TARGET.prefix), np.int64)), 32)
@@ -130,6 +160,6 @@ def test_progress_is_told_to_the_end() -> None:
     device = DeviceEngine(engine_of(case))
     session = device.open(device.prefix(np.zeros((2, TARGET.prefix), np.int64)), 32)
     table = uniform_table([3], TARGET.tokens, 3)
-    decode(session, case.law, case.sampling, table, on_progress=lambda done, length: seen.append((done, length)))
-    assert seen[-1][0] == TARGET.tokens
+    done = decode(session, case.law, case.sampling, table, on_progress=lambda done, length: seen.append((done, length)))
+    assert seen[-1] == (TARGET.tokens, pytest.approx(done.statistics.mean_acceptance_length))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
