@@ -108,6 +108,7 @@ def test_requests_in_a_row_do_not_mix() -> None:
         replace(base, law=Law((0.6, 0.6, 0.6), "residual")),
         replace(base, law=Law((1.0, 1.0, 1.0), "target", rates=(0.9, 0.9, 0.9))),
         replace(base, law=Law((1.0, 1.0, 1.0), "target", rates=(0.1, 0.1, 0.1))),
+        base,  # the last two kinds are kept: this one beside the next
         replace(base, forced=FORCED),
         replace(base, forced=tuple(3 if i % 4 == 3 else -1 for i in range(TARGET.tokens))),
         base,
