@@ -24,6 +24,7 @@ from coolsd_rt.models.convert_llama import _for_each_head
 from coolsd_rt.models.convert_writer import write_safetensors
 from coolsd_rt.models.families.llamagen import CLASS
 from coolsd_rt.models.header import read_config
+from coolsd_rt.models.inception import FAMILY as INCEPTION
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 from tests.models.test_reference_llamagen import HEADS, checkpoint
@@ -281,4 +282,4 @@ def test_the_verb(published: Path, tmp_path: Path) -> None:
     assert "llamagen-c2i" in shown.stdout
     listed = re.search(r"Families: ([^.]*)\.", " ".join(str(command.help).split()))
     assert listed is not None
-    assert sorted(listed[1].split(", ")) == sorted(FORMATS)
+    assert sorted(listed[1].split(", ")) == sorted([*FORMATS, INCEPTION])  # the one that no spec names
