@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.measure.entry import enter
+from coolsd_rt.workflows.entry import enter
 from tools.gpu.check import Check, Plan
 from tools.gpu.report import Report
 

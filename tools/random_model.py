@@ -24,7 +24,6 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.entry import enter
 from coolsd_rt.models.conditions.tokens import FIRST, JANUS_PAD, TEMPLATES
 from coolsd_rt.models.config import DecoderConfig, VQConfig
 from coolsd_rt.models.convert_writer import write_safetensors
@@ -34,6 +33,7 @@ from coolsd_rt.models.families import FAMILIES, FAMILY_KEY, family_of
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.weights import TensorInfo
+from coolsd_rt.workflows.entry import enter
 from coolsd_rt.workflows.precompute import _packed
 from tools.gpu.sizes import constant_rate
 

@@ -22,7 +22,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.entry import enter
 from coolsd_rt.measure.machine import machine, usable_cores
 from coolsd_rt.measure.memory import peak_memory
 from coolsd_rt.measure.report import (
@@ -43,6 +42,7 @@ from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
+from coolsd_rt.workflows.entry import enter
 
 PRECISIONS = ("fp32", "int8")
 GOAL_COLUMNS = ("figure", "goal", "found", "")

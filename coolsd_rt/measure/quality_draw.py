@@ -178,21 +178,13 @@ def _warn(lines: Sequence[str], listener: Listener, most: int = 3) -> None:
 
 def _provenance(plan: Plan, name: str, job: Job) -> dict[str, Any]:
     """What it takes to draw the picture again, as `generate` has it, and the id."""
-    law = plan.settings.law
     return {
         "version": __version__,
         "engine": plan.engine,
         "id": name,
         "prompt": job.prompt,
         "seed": job.seed,
-        "law": {
-            "plain": plan.settings.plain,
-            "draft": None if plan.settings.plain else plan.settings.source,
-            "draft_length": law.length,
-            "omegas": list(law.omegas),
-            "rule": law.rule,
-            "resampler": law.resampler,
-        },
+        "law": plan.settings.law_as_dict(),
         "spec": plan.spec.resolved(),
     }
 

@@ -24,7 +24,6 @@ from coolsd_rt.law.traces import Windows, outlook
 from coolsd_rt.measure.analysis import judged
 from coolsd_rt.measure.analyze import LOSSLESS
 from coolsd_rt.measure.degraded import NoisyTarget
-from coolsd_rt.measure.entry import enter
 from coolsd_rt.measure.recording import Recording, record
 from coolsd_rt.measure.tuning import FREE, Budget, compact, tune
 from coolsd_rt.models.conditions import Conditioner
@@ -34,6 +33,7 @@ from coolsd_rt.store import open_engine
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
+from coolsd_rt.workflows.entry import enter
 
 LENGTHS = tuple(range(1, 9))
 NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0)

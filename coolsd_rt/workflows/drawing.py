@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,17 @@ class Settings:
     @property
     def plain(self) -> bool:
         return self.law.length == 0
+
+    def law_as_dict(self) -> dict[str, Any]:
+        """JSON data for a picture's provenance."""
+        return {
+            "plain": self.plain,
+            "draft": None if self.plain else self.source,
+            "draft_length": self.law.length,
+            "omegas": list(self.law.omegas),
+            "rule": self.law.rule,
+            "resampler": self.law.resampler,
+        }
 
 
 def settings_of(

@@ -287,19 +287,11 @@ class _Run:
 
     def provenance(self, job: Job) -> dict[str, Any]:
         """What it takes to draw this picture again: with `--seed` its seed and -n 1."""
-        law = {
-            "plain": self.settings.plain,
-            "draft": None if self.settings.plain else self.settings.source,
-            "draft_length": self.settings.law.length,
-            "omegas": list(self.settings.law.omegas),
-            "rule": self.settings.law.rule,
-            "resampler": self.settings.law.resampler,
-        }
         return {
             "version": __version__,
             "engine": {"name": self.manifest.name, "fingerprint": self.manifest.fingerprint},
             "prompt": job.prompt,
             "seed": job.seed,
-            "law": law,
+            "law": self.settings.law_as_dict(),
             "spec": self.spec.resolved(),
         }

@@ -10,14 +10,13 @@ Knows specs and the file of features. Does not know engines. Needs the extra `te
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import UserError
 from coolsd_rt.models.conditions import FeatureFile, text_encoder
 from coolsd_rt.models.conditions.base import Floats, need, some_text
 from coolsd_rt.models.conditions.cleaning import clean
@@ -25,6 +24,7 @@ from coolsd_rt.models.conditions.features import key_of, metadata
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.condition import T5Condition
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
+from coolsd_rt.workflows.entry import enter
 
 
 def precompute(
@@ -134,17 +134,7 @@ def command(
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Entry point. Exit codes: 1 our failure, 2 the user's mistake, 130 interrupted."""
-    try:
-        return command.main(args=arguments, standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        sys.exit(2)
-    except CoolsdError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+    return enter(command, arguments)
 
 
 if __name__ == "__main__":
