@@ -9,12 +9,15 @@ from rich.progress import Progress, TaskID
 
 from coolsd_rt.backends.tensorrt.package import local_gpu
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
+from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import free_bytes, human
 from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build, plan, with_engine
 from coolsd_rt.workflows.estimate import MEASURED_ON
 from coolsd_rt.workflows.parity import PICTURES, parity
 from coolsd_rt.workflows.parity import Listener as ProofListener
+
+ENGINES = Path("engines")
 
 
 class _Screen:
@@ -79,9 +82,7 @@ def _show(built: Built) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("engines"), show_default=True, help="Folder for engines."
-)
+@click.option("--out", type=click.Path(path_type=Path), default=ENGINES, show_default=True, help="Folder for engines.")
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Instead of the spec's engine.precision."
 )
@@ -122,17 +123,31 @@ def command(
         else:
             _show_plan(planned)
         return
-    with progress(quiet=as_json) as bar:
-        built = build(planned, _Screen(bar, len(planned.stages)).listener())
-    if planned.loaded.spec.engine.device == "cuda" and not planned.gated and local_gpu() is None:
-        note("there is no GPU here: the engine is built, and nothing has run it")
-    proven = _prove(built, as_json) if planned.gated else None
+    built, proven = make(planned, as_json)
     if as_json:
         print_json(built.as_dict() | ({"proven": proven} if planned.gated else {}))
     else:
         _show(built)
     if proven is False:
         ctx.exit(1)
+
+
+def make(planned: Plan, quiet: bool) -> tuple[Built, bool | None]:
+    """Build what is planned, and prove it if it has to be. quiet: no progress. Returns what `_prove` does beside it."""
+    with progress(quiet=quiet) as bar:
+        built = build(planned, _Screen(bar, len(planned.stages)).listener())
+    if planned.loaded.spec.engine.device == "cuda" and not planned.gated and local_gpu() is None:
+        note("there is no GPU here: the engine is built, and nothing has run it")
+    return built, _prove(built, quiet) if planned.gated else None
+
+
+def engine_of(path: Path, quiet: bool) -> Path:
+    """A spec's engine, engines/NAME/FINGERPRINT, built now if it is not there. Raises as `build`, or without parity."""
+    built, proven = make(plan(load_spec(path), ENGINES), quiet)
+    if proven is False:
+        fix = f"to use it all the same: coolsd-rt generate {built.engine.folder} ..."
+        raise CoolsdError(str(path), expected="an engine that passes parity", found="one that does not", fix=fix)
+    return built.engine.folder
 
 
 def _prove(built: Built, quiet: bool) -> bool | None:

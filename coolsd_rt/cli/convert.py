@@ -1,15 +1,16 @@
-"""`coolsd-rt convert SOURCE --to FILE`."""
+"""`coolsd-rt convert SOURCE --to FILE`, and `coolsd-rt convert SPEC`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import MofNCompleteColumn
 
-from coolsd_rt.cli.output import json_option, print_json, progress, show_fields
-from coolsd_rt.errors import MissingExtra
+from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
+from coolsd_rt.errors import MissingExtra, UserError
+from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source")
-@click.option("--to", type=click.Path(path_type=Path), required=True, help="Safetensors file to write.")
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="Safetensors file to write. Needed unless SOURCE is a spec."
+)
+@click.option("--mirror", type=click.Path(path_type=Path), help="Folder with the hub's files, to read instead of it.")
 @click.option("--family", help="What the checkpoint is of; default: told by its tensors' names.")
 @click.option("--size", type=int, help="Pixels along one side of a picture, where a family has several.")
 @click.option("--heads", type=int, help="Attention heads, where no config.json and no published size tells.")
@@ -29,49 +33,92 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @json_option
 def command(
-    source: str, to: Path, family: str | None, size: int | None, heads: int | None, prefix: int | None, dtype: DType,
-    as_json: bool,
+    source: str, to: Path | None, mirror: Path | None, family: str | None, size: int | None, heads: int | None,
+    prefix: int | None, dtype: DType, as_json: bool,
 ) -> None:  # fmt: skip
-    """Turn a published checkpoint into a safetensors file that a spec can name.
+    """Turn published checkpoints into safetensors files that a spec can name.
 
-    SOURCE is a file of torch.save or safetensors, a folder of shards, or org/name@COMMIT on the Hugging Face hub, with
-    :FILE behind it for one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, janus-pro, eagle, vq, vqgan,
-    fid-inception.
+    SOURCE is a spec, all of whose `sources` are converted to the files it names; or one checkpoint: a file of
+    torch.save or safetensors, a folder of shards, or org/name@COMMIT on the Hugging Face hub, with :FILE behind it for
+    one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, janus-pro, eagle, vq, vqgan, fid-inception.
 
     Every tensor must be known, present and of the right shape, or nothing is written. One tensor at a time is in
-    memory. This is the one verb that reads pickles, and only tensors of them.
+    memory. This is the one verb that reads pickles, and only tensors of them. What was downloaded or converted once is
+    not done again.
 
     \b
     Example:
+      coolsd-rt convert pipelines/llamagen-c2i-xl-384.yaml
+      coolsd-rt convert pipelines/llamagen-c2i-xl-384.yaml --mirror /data/hub
       coolsd-rt convert c2i_XL_384.pt --size 384 --to target.safetensors
       coolsd-rt convert ./Lumina-mGPT-7B-768 --size 768 --to target.safetensors --dtype bfloat16
-      coolsd-rt convert vq_ds16_c2i.pt --to vq.safetensors
     """
+    if mirror is not None and not mirror.is_dir():
+        raise UserError(f"--mirror {mirror}", expected="a folder", found="none")
     try:
-        from coolsd_rt.models.convert import convert, named_options
-        from coolsd_rt.models.convert_hub import locate
-        from coolsd_rt.models.convert_inception import convert_inception
-        from coolsd_rt.models.inception import FAMILY
+        if Path(source).suffix in (".yaml", ".yml"):
+            given = {"to": to, "family": family, "size": size, "heads": heads, "prefix": prefix}
+            _refuse_beside_spec(given | {"dtype": None if dtype == "keep" else dtype})
+            _convert_spec(Path(source), mirror, as_json)
+        elif to is None:
+            raise UserError("--to", expected="a file to write", found="nothing", fix="add --to FILE.safetensors")
+        else:
+            _convert_one(source, to, mirror, family, (size, heads, prefix), dtype, as_json)
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "build", "reading a checkpoint") from error
-    options = named_options(size, heads, prefix)
+
+
+def _refuse_beside_spec(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            fix = "say it in the spec's sources"
+            raise UserError(f"--{name}", expected="nothing beside a spec", found=str(value), fix=fix)
+
+
+def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
+    from coolsd_rt.workflows.checkpoints import Listener, make_weights
+
+    loaded = load_spec(path, check_files=False)
     with progress(MofNCompleteColumn(), quiet=as_json) as bar:
         task = bar.add_task("converting", total=None)
+
+        def started(key: str, at: str) -> None:
+            note(f"{key}: from {at}")
+            bar.update(task, description=f"converting: {key}", completed=0, total=None)
+
+        listener = Listener(started, lambda done, of: bar.update(task, completed=done, total=of))
+        made = make_weights(loaded, mirror, listener)
+    if as_json:
+        print_json({"files": [m.as_dict() for m in made]})
+        return
+    show_table(("file", "what was done", "seconds"), [(m.path, m.done, f"{m.seconds:.1f}") for m in made])
+
+
+def _convert_one(
+    source: str, to: Path, mirror: Path | None, family: str | None, sizes: tuple[int | None, int | None, int | None],
+    dtype: DType, as_json: bool,
+) -> None:  # fmt: skip
+    from coolsd_rt.models.convert import convert, named_options
+    from coolsd_rt.models.convert_hub import locate
+    from coolsd_rt.models.convert_inception import convert_inception
+    from coolsd_rt.models.inception import FAMILY
+
+    options = named_options(*sizes)
+    with progress(MofNCompleteColumn(), quiet=as_json) as bar:
+        task = bar.add_task("converting", total=None)
+        place = locate(source, mirror)
         if family == FAMILY:
-            done = convert_inception(locate(source), to)
+            done = convert_inception(place, to)
         else:
-            done = convert(
-                locate(source), to, family, options, dtype, lambda at, of: bar.update(task, completed=at, total=of)
-            )
+            done = convert(place, to, family, options, dtype, lambda at, of: bar.update(task, completed=at, total=of))
     if as_json:
         print_json(done.as_dict())
         return
-    config = ", ".join(f"{k} {v}" for k, v in done.config.items() if k != "family")
     show_fields(
         {
             "file": done.path,
             "family": done.family,
-            "config": config,
+            "config": ", ".join(f"{k} {v}" for k, v in done.config.items() if k != "family"),
             "tensors": f"{done.tensors} ({done.dropped} of the checkpoint's are no part of it)",
             "size": human(done.bytes),
             "seconds": f"{done.seconds:.1f}",

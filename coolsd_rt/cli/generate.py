@@ -147,18 +147,24 @@ def command(
 ) -> None:
     """Draw images from prompts with a built engine: one PNG a picture, and sheet.png for several.
 
-    ENGINE is engines/NAME (its current build) or one fingerprint's folder. Options that are not given keep the values
-    of the engine's spec. Each PNG carries its prompt, seed, spec and law in the text chunk "coolsd-rt".
+    ENGINE is engines/NAME (its current build), one fingerprint's folder, or a spec: it is built into engines/ first
+    where it is not. Options that are not given keep the values of the engine's spec. Each PNG carries its prompt, seed,
+    spec and law in the text chunk "coolsd-rt".
 
     \b
     Example:
       coolsd-rt generate engines/emoji -p "red apple" -p "yellow star" -n 4
+      coolsd-rt generate pipelines/emoji.yaml -p "red apple"
     """
     everything = [*prompts, *(read_prompts(file) if file else [])]
     overrides = {KEYS[name]: value for name, value in values.items() if value is not None}
     request = Request(
         everything, out, variants, seed, overrides, draft_length, plain, threads, draft, features, text_encoder
     )
+    if engine.suffix in (".yaml", ".yml"):
+        from coolsd_rt.cli.build import engine_of  # not needed where engines only run
+
+        engine = engine_of(engine, as_json)
     with progress(MofNCompleteColumn(), TextColumn("{task.fields[accept]}")) as bar:
         screen = _Screen(bar)
         try:

@@ -77,6 +77,10 @@ def _show(report: Report) -> None:
     help="An EAGLE head, one trained on its own predictions, or a small model of its own.",
 )  # fmt: skip
 @click.option("--prompts", "file", type=click.Path(path_type=Path), help="Prompts of self:N, one a line.")
+@click.option(
+    "--measure-on", type=click.Path(path_type=Path), metavar="FILE",
+    help="Prompts of the held-out pictures, one a line. Default: a tenth of the prompts, never trained on.",
+)  # fmt: skip
 @click.option("--from", "start_from", type=click.Path(path_type=Path), help="Start from this draft's weights.")
 @click.option("--layers", type=click.IntRange(min=1), help="Of the draft. Default: 1; of a model a quarter.")
 @click.option("--dim", type=click.IntRange(min=1), help="Width of a model of its own. Default: the target's.")
@@ -106,10 +110,10 @@ def _show(report: Report) -> None:
 @json_option
 def command(
     spec: Path, data: str, out: Path, kind: Literal["eagle", "eagle3", "model"], file: Path | None,
-    start_from: Path | None, layers: int | None, dim: int | None, heads: int | None, ffn: int | None,
-    own_steps: int | None, noise: float | None, steps: int, batch: int, lr: float, every: int, patience: int,
-    held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: str | None, threads: int | None,
-    work: Path | None, tensorboard: Path | None, wandb: str | None, as_json: bool,
+    measure_on: Path | None, start_from: Path | None, layers: int | None, dim: int | None, heads: int | None,
+    ffn: int | None, own_steps: int | None, noise: float | None, steps: int, batch: int, lr: float, every: int,
+    patience: int, held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: str | None,
+    threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a draft for a spec's target, and measure its accept length on held-out prompts as it goes.
 
@@ -133,8 +137,8 @@ def command(
         torch.set_num_threads(threads)
     request = Request(
         load_spec(spec, check_files=True), data, out, kind, tuple(read_prompts(file)) if file else (),
-        Shape(layers, dim, heads, ffn), start_from, own_steps, noise, steps, batch, lr, every, patience, held_out, seed,
-        precision, device, work, tensorboard, wandb,
+        tuple(read_prompts(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
+        noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb,
     )  # fmt: skip
     with progress(MofNCompleteColumn(), TextColumn("{task.fields[figures]}"), quiet=as_json) as bar:
         try:

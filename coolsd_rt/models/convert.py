@@ -56,12 +56,14 @@ def convert(
     options: Options | None = None,
     dtype: DType = "keep",
     on_tensor: Callable[[int, int], None] = lambda done, of: None,
+    notes: Mapping[str, str] | None = None,
 ) -> Converted:
     """Write the checkpoint `source` (a file, or a folder of shards) as `to`.
 
     family: a name of `FORMATS`; None looks at the tensors' names. dtype: `keep` writes each as it is stored.
-    on_tensor: called with how many of how many are written. Raises UserError: no checkpoint, another family, a tensor
-    that is missing, surplus or of another shape, a size that is needed and not given. CoolsdError: no space.
+    on_tensor: called with how many of how many are written. notes: more for the header's metadata.
+    Raises UserError: no checkpoint, another family, a tensor that is missing, surplus or of another shape, a size that
+    is needed and not given. CoolsdError: no space.
     """
     begun = time.perf_counter()
     _check_place(source, to)
@@ -80,7 +82,7 @@ def convert(
         return part.make(*(opened.read(key) for key in part.sources)).to(DTYPES[info.dtype])
 
     infos = [(name, info) for name, (_, info) in tensors]
-    metadata = {"format": "pt", "config": json.dumps(header)}
+    metadata = {**(notes or {}), "format": "pt", "config": json.dumps(header)}
     size = write_safetensors(to, infos, metadata, read, lambda done: on_tensor(done, len(parts)))
     return Converted(to, form.name, header, len(parts), size, dropped, time.perf_counter() - begun)
 

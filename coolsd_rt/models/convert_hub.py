@@ -6,32 +6,42 @@ Knows names of repositories and what the hub says when it cannot be reached. Doe
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.spec.sources import COMMIT, how_to_pin, on_hub
 
-_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[^:]+)(:(?P<inside>.+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAFE, _PICKLES = ("*.json", "*.safetensors"), ("*.json", "*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def locate(source: str) -> Path:
+def locate(source: str, mirror: Path | None = None) -> Path:
     """The file or folder of a SOURCE: a path that is there, or `org/name@commit`, or `org/name@commit:file`.
 
-    Raises UserError: neither, or a revision that can move. MissingExtra: no huggingface_hub. CoolsdError: the hub
-    could not be reached, or has no such repository, revision or file.
+    mirror: a folder to look in instead of the hub, for `org/name/file`, `name/file` or `file`; commits are not looked
+    at there. Raises UserError: neither, a revision that can move, nothing in the mirror. MissingExtra: no
+    huggingface_hub. CoolsdError: the hub could not be reached, or has no such repository, revision or file.
     """
     if Path(source).exists():
         return Path(source)
-    match = _HUB.fullmatch(source)
+    match = on_hub(source)
     if not match:
         expected = "a checkpoint, its folder, or org/name@commit"
-        raise UserError(source, expected=expected, found="no such file, and no commit behind an @")
-    if not _COMMIT.fullmatch(match["revision"]):
-        fix = "copy the commit from the repository's page, Files, History"
-        raise UserError(source, expected="a pinned revision of 40 hex digits", found=match["revision"], fix=fix)
-    return _download(source, match["repo"], match["revision"], match["inside"])
+        raise UserError(source, expected=expected, found="no such file, and no name on the hub")
+    if mirror is not None:
+        return _in_mirror(source, mirror, match["repo"], match["inside"])
+    if not COMMIT.fullmatch(match["commit"] or ""):
+        found, fix = match["commit"] or "no commit behind an @", how_to_pin(match["repo"])
+        raise UserError(source, expected="a pinned revision of 40 hex digits", found=found, fix=fix)
+    return _download(source, match["repo"], match["commit"], match["inside"])
+
+
+def _in_mirror(source: str, mirror: Path, repo: str, inside: str | None) -> Path:
+    folders = [mirror / repo, mirror / repo.split("/")[1]]
+    places = [folder / inside for folder in (*folders, mirror)] if inside else folders
+    found = next((p for p in places if (p.is_file() if inside else p.is_dir())), None)
+    if found is None:
+        raise UserError(source, expected=f"one of {', '.join(map(str, places))}", found="none of them")
+    return found
 
 
 def _download(source: str, repo: str, revision: str, inside: str | None) -> Path:

@@ -27,6 +27,7 @@ from coolsd_rt.spec.law import (
 )
 from coolsd_rt.spec.models import Draft, Image, Target
 from coolsd_rt.spec.section import Section, complaint
+from coolsd_rt.spec.sources import Sources
 
 RUN_TIME = ("schedule", "resampler", "acceptance", "sampling", "pacing")
 """Sections that are values of a generation: changing them rebuilds nothing."""
@@ -76,6 +77,7 @@ class Spec(Section):
     sampling: Sampling = Field(default=Sampling(), description="Run-time.")
     pacing: Pacing = Field(default=Pacing(), description="Run-time.")
     engine: EngineOptions = Field(default=EngineOptions())
+    sources: Sources = Field(default=Sources(), description="What `coolsd-rt convert SPEC` makes its files of.")
 
     @model_validator(mode="after")
     def _parts_that_fit(self) -> Spec:
@@ -96,8 +98,11 @@ class Spec(Section):
         return self
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults included, as JSON data. `Spec.model_validate` takes it back."""
-        return self.model_dump(mode="json")
+        """Every key with its value, defaults included, as JSON data. `Spec.model_validate` takes it back.
+
+        Without `sources` where there are none: they are no part of what runs.
+        """
+        return self.model_dump(mode="json", exclude={"sources"} if self.sources == Sources() else None)
 
     def build_view(self) -> dict[str, Any]:
         """What an engine's fingerprint depends on, without file names (their contents are hashed instead)."""

@@ -18,7 +18,8 @@ def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
     return PydanticCustomError("spec", "{text}", {"text": expected, "expected": expected, "found": found, "fix": fix})
 
 
-def _relative(value: str) -> str:
+def relative(value: str) -> str:
+    """The value itself. Raises a complaint unless it is a path inside the spec's folder."""
     path = PurePosixPath(value)
     if not value.strip() or "\0" in value:
         raise complaint("a file name", repr(value))
@@ -29,7 +30,7 @@ def _relative(value: str) -> str:
     return value
 
 
-RelativePath = Annotated[str, AfterValidator(_relative)]
+RelativePath = Annotated[str, AfterValidator(relative)]
 
 
 class Section(BaseModel):

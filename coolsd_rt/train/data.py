@@ -1,7 +1,7 @@
 """The pictures of a training and those held out, as codes with their prompts: made once, kept, drawn from by number.
 
-Held-out pictures are always the target's own, of prompts that training never sees: their codes have the law P, which
-is what an accept length is measured on. Knows stores, prompts and batches. Does not know drafts.
+Held-out pictures are always the target's own, of prompts that training never sees unless they were named: their codes
+have the law P, which is what an accept length is measured on. Knows stores, prompts and batches. Does not know drafts.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def prepare(
         found = read_folder(Path(request.data))
     conditioner = conditioner_of(loaded, target)
     texts = [p.caption for p in found] or list(request.prompts) or conditioner.samples()
-    seen, apart = split_prompts(texts, request.held_out, request.seed)
+    seen, apart = split_prompts(texts, request.held_out, request.seed, request.measured_prompts)
     trained = set(seen)
     guided = sampling.guided
     known, held = (Prompts(part, conditioner, target, guided) for part in (seen, apart))

@@ -76,12 +76,17 @@ class Prompts:
             raise UserError("the condition", expected=f"ids under the target's {known}", found=str(most), fix=fix)
 
 
-def split_prompts(texts: Sequence[str], held: int, seed: int) -> tuple[list[str], list[str]]:
+def split_prompts(
+    texts: Sequence[str], held: int, seed: int, measured: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """Distinct prompts to train on, and those held out: at most `held`, and at most a tenth (but one at least).
 
-    A shuffle by the seed, the same on every machine. Raises UserError: fewer than two prompts.
+    A shuffle by the seed, the same on every machine. measured: prompts to measure on instead, with all of `texts` to
+    train on. Raises UserError: fewer than two prompts.
     """
     distinct = list(dict.fromkeys(texts))
+    if measured:
+        return distinct, list(dict.fromkeys(measured))
     if len(distinct) < 2:
         fix = "give more with --prompts FILE, one a line"
         raise UserError("prompts", expected="at least 2, one of them held out", found=str(len(distinct)), fix=fix)

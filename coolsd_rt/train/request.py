@@ -23,7 +23,8 @@ NOISE = 0.1  # of EAGLE-1, in standard deviations of the target's features
 @dataclass(frozen=True)
 class Request:
     """data: a folder of pictures with captions, or `self:N`. out: the weights file to write. prompts: for `self:N`;
-    none: the condition's own samples. steps: at most so many. every: steps between two measurements. patience:
+    none: the condition's own samples. measured_prompts: of the held-out pictures; none: a tenth of the prompts, which
+    are not trained on. steps: at most so many. every: steps between two measurements. patience:
     measurements without a rise before it stops. own_steps, noise: None is the kind's. work: folder of checkpoint, log
     and codes; None is beside `out`."""
 
@@ -32,6 +33,7 @@ class Request:
     out: Path
     kind: Kind = "eagle3"
     prompts: tuple[str, ...] = ()
+    measured_prompts: tuple[str, ...] = ()
     shape: Shape = field(default_factory=Shape)
     start_from: Path | None = None
     own_steps: int | None = None

@@ -236,7 +236,7 @@ def test_norms_of_ranks_become_norms_of_heads() -> None:
 def test_where_a_checkpoint_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     huggingface_hub = pytest.importorskip("huggingface_hub")
     assert locate(str(tmp_path)) == tmp_path
-    for source, word in (("absent.pt", "no commit"), ("org/name", "no commit"), ("org/name@main", "found main")):
+    for source, word in (("absent.pt", "no such file"), ("org/name", "no commit"), ("org/name@main", "found main")):
         with pytest.raises(UserError, match=word):
             locate(source)
     asked: list[tuple[Any, ...]] = []

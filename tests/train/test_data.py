@@ -76,6 +76,17 @@ def test_held_out_prompts_are_never_trained_on() -> None:
     assert split_prompts(texts, 16, seed=1)[1] != held
 
 
+def test_named_prompts_are_measured_on_and_none_is_kept_back(tmp_path: Path, tiny_spec: Path) -> None:
+    assert split_prompts(["a", "b", "a"], 16, 0, ["b", "c", "b"]) == (["a", "b"], ["b", "c"])
+    asked = request(tiny_spec, tmp_path / "d", measured_prompts=PROMPTS[:2], held_out=3)
+    target = load_target(asked.loaded.files["target.weights"])
+    made = prepare(asked, target, Sampling(cfg_scale=2.0), Process("cpu"), Listener())
+    assert tuple(made.train.prompts.texts) == PROMPTS
+    assert tuple(made.held.prompts.texts) == PROMPTS[:2]
+    assert made.held.prompt == (0, 1, 0)
+    assert not torch.equal(made.held.codes[0], made.train.codes[0])  # another picture of the same prompt
+
+
 def _folder(folder: Path) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
