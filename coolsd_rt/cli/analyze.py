@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import batches, json_option, print_json, show_fields, show_table
 from coolsd_rt.measure.analyze import Analysis, Request, analyze
+from coolsd_rt.workflows.opening import Reading
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -44,11 +46,12 @@ def _show(found: Analysis) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
 @click.option("--recording", "folder", type=click.Path(path_type=Path), help="Keep the recording here, and resume it.")
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
 @json_option
 def command(
     engine: Path, pictures: int, prompts: tuple[str, ...], seed: int, folder: Path | None, spec_file: Path | None,
-    threads: int | None, as_json: bool,
+    threads: int | None, features: Path | None, text_encoder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Record P and Q of real rounds: ambiguity, acceptance, and what any schedule would do without drawing again.
 
@@ -59,7 +62,7 @@ def command(
     Example:
       coolsd-rt analyze engines/emoji -n 32 --recording out/recording
     """
-    request = Request(engine, pictures, prompts, seed, folder, spec_file, threads)
+    request = Request(engine, pictures, prompts, seed, folder, spec_file, threads, Reading(features, text_encoder))
     with batches("recording", quiet=as_json) as on_batch:
         found = analyze(request, on_batch)
     if as_json:

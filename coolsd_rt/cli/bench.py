@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
+from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_ways import NAMES, Choice
 from coolsd_rt.store.atomic import check_folder
+from coolsd_rt.workflows.opening import Reading
 
 if TYPE_CHECKING:
     from coolsd_rt.measure.bench import Listener
@@ -121,6 +123,7 @@ def _show(report: Report) -> None:
 @click.option("--confidence", type=float, help="Pacing of all ways with a draft model; 0 drafts always.")
 @click.option("--draft-confidence", type=float, help="End their drafts before one the draft is less sure of; 0: never.")
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine; default: the usable cores.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a report with plots here, one file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures and raw samples here, as JSON.")
@@ -129,7 +132,7 @@ def command(
     engine: Path, runs: int, batch: int, prompts: tuple[str, ...], seed: int, names: tuple[str, ...],
     deltas: tuple[float, ...], lengths: tuple[int, ...], jacobi_length: int | None, confidence: float | None,
     draft_confidence: float | None, spec_file: Path | None, threads: int | None, html: Path | None, out: Path | None,
-    as_json: bool,
+    features: Path | None, text_encoder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Time plain, lossless, relaxed and rival decoding side by side, and say whether speculation pays.
 
@@ -145,7 +148,8 @@ def command(
 
     write = _writer(html, out)
     choice = Choice(names, deltas, lengths, jacobi_length)
-    request = Request(engine, runs, batch, prompts, seed, choice, confidence, draft_confidence, spec_file, threads)
+    request = Request(engine, runs, batch, prompts, seed, choice, confidence, draft_confidence, spec_file, threads,
+                      Reading(features, text_encoder))  # fmt: skip
     with progress(MofNCompleteColumn()) as bar:
         report = bench(request, _Screen(bar, as_json).listener())
     if as_json:

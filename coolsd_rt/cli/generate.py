@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from coolsd_rt.cli.options import numbers
+from coolsd_rt.cli.options import numbers, reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
@@ -125,8 +125,7 @@ def _show(report: Report, out: Path) -> None:
 @click.option("--temperature", type=float, help="Divides the logits.")
 @click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0 keeps all.")
 @click.option("--top-p", type=float, help="Keep the likeliest tokens of this mass; 1 keeps all.")
-@click.option("--features", type=click.Path(path_type=Path), help="Captions' features, computed before (condition t5).")
-@click.option("--text-encoder", type=click.Path(path_type=Path), help="Folder of the text encoder (condition t5).")
+@reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
 @json_option
 def command(

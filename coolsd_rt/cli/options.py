@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
 import click
 
 from coolsd_rt.errors import UserError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def numbers(context: click.Context, option: click.Parameter, text: str | None) -> list[float] | None:
@@ -15,3 +21,14 @@ def numbers(context: click.Context, option: click.Parameter, text: str | None) -
         return [float(word) for word in text.split(",")]
     except ValueError as e:
         raise UserError(option.opts[0], expected="numbers, as in 1.2,1.1,1", found=repr(text)) from e
+
+
+def reading_options(function: F) -> F:
+    """What prompts are read with in the place of the spec's; arrives as `features` and `text_encoder`."""
+    place = click.Path(path_type=Path)
+    for option in (
+        click.option("--text-encoder", type=place, help="Folder of the text encoder (condition t5)."),
+        click.option("--features", type=place, help="Captions' features, computed before (condition t5)."),
+    ):
+        function = option(function)
+    return function

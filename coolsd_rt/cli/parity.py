@@ -8,7 +8,9 @@ from typing import Any
 import click
 from rich.progress import MofNCompleteColumn
 
+from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
+from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.parity import PICTURES, Listener, Parity, parity
 
 
@@ -45,6 +47,7 @@ def _show(outcome: Parity) -> None:
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of both sides.")
 @json_option
 @click.pass_context
@@ -56,6 +59,8 @@ def command(
     seed: int,
     spec_file: Path | None,
     threads: int | None,
+    features: Path | None,
+    text_encoder: Path | None,
     as_json: bool,
 ) -> None:
     """Prove an engine against the eager PyTorch reference: logits of each graph, and whole pictures.
@@ -78,7 +83,7 @@ def command(
         listener = Listener(pictures=on_pictures)
         outcome = parity(
             engine, pictures=pictures, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
-            listener=listener,
+            reading=Reading(features, text_encoder), listener=listener,
         )  # fmt: skip
     if as_json:
         print_json(outcome.receipt())

@@ -9,7 +9,9 @@ import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from coolsd_rt.cli.main import Interrupted
+from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
+from coolsd_rt.workflows.opening import Reading
 
 if TYPE_CHECKING:  # needs matplotlib, which --help must not
     from coolsd_rt.measure.sweep import Listener
@@ -69,11 +71,13 @@ def _show(results: Results, out: Path) -> None:
 @click.option(
     "--engine-spec", type=click.Path(path_type=Path), help="The engine's spec, if it has moved since the build."
 )
+@reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
 @json_option
 def command(
-    engine: Path, spec: Path, out: Path | None, engine_spec: Path | None, threads: int | None, as_json: bool
-) -> None:
+    engine: Path, spec: Path, out: Path | None, engine_spec: Path | None, threads: int | None, features: Path | None,
+    text_encoder: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Draw and measure every point of a grid of run-time values: quality over accept length, with the Pareto front.
 
     SPEC is a sweep's YAML file. Interrupted or killed, the same command goes on: finished points are kept, and of the
@@ -86,11 +90,11 @@ def command(
     """
     from coolsd_rt.measure.sweep import Request, sweep  # needs matplotlib
 
-    out = out or Path("out") / spec.stem
+    out, reading = out or Path("out") / spec.stem, Reading(features, text_encoder)
     with progress(MofNCompleteColumn()) as bar:
         screen = _Screen(bar, quiet=as_json)
         try:
-            results = sweep(Request(engine, spec, out, engine_spec, threads), screen.listener())
+            results = sweep(Request(engine, spec, out, engine_spec, threads, reading), screen.listener())
         except KeyboardInterrupt as e:
             line = f"interrupted: {screen.done} of {screen.points} points are in {out}; the same command goes on"
             raise Interrupted(line if screen.points else "interrupted") from e

@@ -39,6 +39,7 @@ class Request:
     folder: Path | None = None
     spec_file: Path | None = None
     threads: int | None = None
+    reading: opening.Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
     folder = open_engine(request.engine)
     spec = with_overrides(opening.spec_of(folder), LOSSLESS)
     verified = folder.verified()
-    conditioner = opening.load_conditioner(verified)
+    conditioner = opening.load_conditioner(verified, request.reading)
     texts: Sequence[str] = request.prompts
     if not texts:
         texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), conditioner)

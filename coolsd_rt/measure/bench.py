@@ -56,6 +56,7 @@ class Request:
     draft_confidence: float | None = None
     spec_file: Path | None = None
     threads: int | None = None
+    reading: opening.Reading = field(default_factory=opening.Reading)
 
     @property
     def pacing(self) -> dict[str, float]:
@@ -78,6 +79,8 @@ class Request:
             *((f"--{key.replace('_', '-')}", [f"{value:g}"]) for key, value in self.pacing.items()),
             ("--spec", [] if self.spec_file is None else [self.spec_file]),
             ("--threads", [threads]),
+            ("--features", [p] if (p := self.reading.features) else []),
+            ("--text-encoder", [p] if (p := self.reading.text_encoder) else []),
         ]
         words = [str(word) for option, values in options for value in values for word in (option, value)]
         return shlex.join(["coolsd-rt", "bench", str(self.engine), *words])
@@ -141,7 +144,7 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
         raise UserError("--batch", expected=expected, found=str(request.batch))
     spec = with_overrides(spec, {f"pacing.{key}": value for key, value in request.pacing.items()})
     verified = folder.verified()
-    conditioner = opening.load_conditioner(verified)
+    conditioner = opening.load_conditioner(verified, request.reading)
     turns = _turns(request, folder, conditioner)
     threads = request.threads or usable_cores()
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")

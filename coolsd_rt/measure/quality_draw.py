@@ -80,7 +80,7 @@ class Plan:
 
     def conditioner(self) -> Conditioner:
         request = self.request
-        return opening.load_conditioner(self.verified, features=request.features, encoder=request.text_encoder)
+        return opening.load_conditioner(self.verified, opening.Reading(request.features, request.text_encoder))
 
     @property
     def engine(self) -> dict[str, Any]:

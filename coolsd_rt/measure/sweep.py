@@ -52,6 +52,7 @@ class Request:
     out: Path
     engine_spec: Path | None = None
     threads: int | None = None
+    reading: opening.Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def sweep(request: Request, listener: Listener | None = None) -> Results:
     points = points_of(loaded, base)
     check_folder(request.out)
     verified = folder.verified()
-    conditioner, near = opening.load_conditioner(verified), opening.load_neighbours(verified)
+    conditioner, near = opening.load_conditioner(verified, request.reading), opening.load_neighbours(verified)
     forced = opening.load_forced(folder.manifest)
     settings = [drawing.settings_of(point.spec, near, forced=forced, plain=point.plain) for point in points]
     jobs = _jobs(request, loaded, folder, conditioner)

@@ -170,7 +170,7 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
     spec = resolve(folder, request)
     began = time.perf_counter()
     verified = folder.verified()
-    conditioner = opening.load_conditioner(verified, features=request.features, encoder=request.text_encoder)
+    conditioner = opening.load_conditioner(verified, opening.Reading(request.features, request.text_encoder))
     jobs = drawing.plan(request.prompts, request.variants, request.seed, conditioner)
     forced = opening.load_forced(folder.manifest)
     settings = drawing.settings_of(spec, opening.load_neighbours(verified), forced=forced, plain=request.plain)

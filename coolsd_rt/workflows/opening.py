@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -29,22 +30,28 @@ from coolsd_rt.store.manifest import rebuild_hint, spec_path
 PROMPTS = "prompts.txt"  # beside a spec's condition file: captions that the target was trained on
 
 
-def load_conditioner(
-    verified: VerifiedEngine, *, features: Path | None = None, encoder: Path | None = None
-) -> Conditioner:
+@dataclass(frozen=True)
+class Reading:
+    """A file of precomputed features and a text encoder's folder, in the place of the spec's; None leaves those."""
+
+    features: Path | None = None
+    text_encoder: Path | None = None
+
+
+def load_conditioner(verified: VerifiedEngine, reading: Reading | None = None) -> Conditioner:
     """How an engine reads prompts.
 
-    features, encoder: a file of precomputed features and a text encoder's folder in the place of the spec's.
     Raises UserError, CoolsdError, MissingExtra: as `models.conditions.load_conditioner`.
     """
+    reading = reading or Reading()
     manifest, folder = verified.manifest, verified.engine.folder
     spec_file = spec_path(folder, manifest)
     return read_conditioner(
         spec_of(verified.engine).condition,
         verified.path,
         spec_folder=None if spec_file is None else spec_file.parent,
-        features=features,
-        encoder=encoder,
+        features=reading.features,
+        encoder=reading.text_encoder,
     )
 
 

@@ -31,7 +31,8 @@ from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.models import JacobiDraft
 from coolsd_rt.store import open_engine, tool_versions
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.parity_graphs import GraphParity, compare_graphs
+from coolsd_rt.workflows.parity_errors import GraphParity
+from coolsd_rt.workflows.parity_graphs import compare_graphs
 from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
 from coolsd_rt.workflows.planning import COMPILED
 
@@ -106,6 +107,7 @@ def parity(
     seed: int = 0,
     spec_file: Path | None = None,
     threads: int | None = None,
+    reading: opening.Reading | None = None,
     listener: Listener | None = None,
 ) -> Parity:
     """Compare an engine with the reference on `pictures` whole pictures and write the receipt.
@@ -113,7 +115,7 @@ def parity(
     A compiled engine that passes becomes what its pipeline's name means.
 
     prompts go round until there are enough pictures; none are given: `opening.default_prompts`.
-    spec_file: the spec, if it is not where the build found it.
+    spec_file: the spec, if it is not where the build found it. reading: what prompts are read with.
 
     Raises:
         UserError: no engine, the weights are not the ones it was built from, a bad prompt or number.
@@ -132,7 +134,7 @@ def parity(
         require_gpu()
     reference = opening.open_reference(loaded, threads, spec.engine.device)
     verified = folder.verified()
-    conditioner, tested = opening.load_conditioner(verified), opening.load_engine(verified, threads)
+    conditioner, tested = opening.load_conditioner(verified, reading), opening.load_engine(verified, threads)
     # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has,
     # and a draft in every round.
     usual: dict[str, Any] = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}

@@ -10,11 +10,8 @@ Legend as in `coolsd_rt.contract`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.ops import process_logits, sample
@@ -23,89 +20,9 @@ from coolsd_rt.runtime.randomness import DRAFT, uniform_table
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
+from coolsd_rt.workflows.parity_errors import Distances, GraphParity, Host, host
 
-Host = NDArray[Any]
 PROPOSE_EVERY = 4  # rounds: the fused draft takes turns with the single steps it was made from
-
-
-def host(array: Any) -> Host:
-    """An array of any namespace on the host; half precision becomes float32."""
-    if not isinstance(array, np.ndarray) and hasattr(array, "cpu"):  # torch's, wherever it is
-        array = array.detach().cpu()
-        array = array.float() if array.dtype.is_floating_point and array.dtype.itemsize < 4 else array
-    values = np.asarray(array)
-    return values.astype(np.float32) if values.dtype == np.float16 else values
-
-
-@dataclass
-class Deviation:
-    """How far one side's numbers are from the reference's."""
-
-    values: int = 0
-    largest: float = 0.0  # max |tested - reference|; infinite if either is not finite
-    magnitude: float = 0.0  # max |reference|
-    total: float = 0.0
-
-    def add(self, tested: Host, reference: Host) -> None:
-        error = np.abs(tested.astype(np.float64) - reference)
-        worst = float(error.max(initial=0.0))
-        self.largest = max(self.largest, worst if np.isfinite(worst) else np.inf)
-        self.magnitude = max(self.magnitude, float(np.abs(reference).max(initial=0)))
-        self.total += float(error.sum())
-        self.values += error.size
-
-    def as_dict(self) -> dict[str, float]:
-        """relative: the largest error over the largest reference value."""
-        return {
-            "max_error": self.largest,
-            "relative_error": self.largest / self.magnitude if self.magnitude else self.largest,
-            "mean_error": self.total / max(1, self.values),
-        }
-
-
-@dataclass
-class Distances:
-    """Total variation between both sides' distributions after sampling's filters, over positions."""
-
-    seen: list[Host] = field(default_factory=list)
-
-    def add(self, tested: Host, reference: Host) -> None:
-        self.seen.append(0.5 * np.abs(tested.astype(np.float64) - reference).sum(-1).ravel())
-
-    def as_dict(self) -> dict[str, float]:
-        tv = np.concatenate([*self.seen, np.zeros(0)])
-        tv = tv if tv.size else np.zeros(1)
-        return {"mean_tv": float(tv.mean()), "max_tv": float(tv.max())}
-
-
-@dataclass
-class GraphParity:
-    """Every graph's errors. `proposed_alike` of `proposed` fused draft tokens are what the reference would draw."""
-
-    condition: Deviation = field(default_factory=Deviation)
-    target: Deviation = field(default_factory=Deviation)
-    target_features: Deviation = field(default_factory=Deviation)
-    draft: Deviation = field(default_factory=Deviation)
-    image: Deviation = field(default_factory=Deviation)
-    propose: Deviation = field(default_factory=Deviation)  # of probabilities
-    p: Distances = field(default_factory=Distances)
-    q: Distances = field(default_factory=Distances)
-    proposed: int = 0
-    proposed_alike: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        graphs: dict[str, Any] = {
-            "condition": self.condition.as_dict(),
-            "target": self.target.as_dict() | self.p.as_dict(),
-            "target_features": self.target_features.as_dict(),
-            "image": self.image.as_dict(),
-        }
-        if self.draft.values:
-            graphs["draft"] = self.draft.as_dict() | self.q.as_dict()
-        if self.proposed:
-            alike = self.proposed_alike / self.proposed
-            graphs["propose"] = self.propose.as_dict() | {"tokens": self.proposed, "alike": alike}
-        return graphs
 
 
 def compare_graphs(

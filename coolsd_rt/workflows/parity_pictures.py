@@ -26,7 +26,7 @@ from coolsd_rt.runtime.round import Decoder
 from coolsd_rt.runtime.state import RoundRecord
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.parity_graphs import Host, host
+from coolsd_rt.workflows.parity_errors import Host, host
 
 Decision = Literal["first token", "draft", "acceptance", "resampling", "bonus", "none found"]
 ROUNDING = 2e-6  # of a float32 cumulative sum inside a graph, as probability mass

@@ -15,7 +15,8 @@ from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Settings
 from coolsd_rt.workflows.parity import Parity, judge, parity
-from coolsd_rt.workflows.parity_graphs import GraphParity, compare_graphs
+from coolsd_rt.workflows.parity_errors import GraphParity
+from coolsd_rt.workflows.parity_graphs import compare_graphs
 from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
 from tests.workflows.fakes import VOCABULARY, FakeEngine
 

@@ -19,7 +19,8 @@ from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.generate import Request, generate
-from coolsd_rt.workflows.parity_graphs import GraphParity, compare_graphs
+from coolsd_rt.workflows.parity_errors import GraphParity
+from coolsd_rt.workflows.parity_graphs import compare_graphs
 from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
 from tests.workflows.fakes import DIMS, VOCABULARY, FakeEngine, FakeSession
 
