@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from coolsd_rt.export.blocks import Angles, At, Caches, Matrix, Norm, Stack
 from coolsd_rt.models.decoder import Decoder, MlpHead, closed
-from coolsd_rt.models.eagle import Eagle, first_seen
+from coolsd_rt.models.eagle import Eagle, first_seen, seen_prefix
 from coolsd_rt.models.embedders import Embedder
 from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.vq import VQTokenizer
@@ -115,7 +115,7 @@ class EagleCore(nn.Module):
         self, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None
     ) -> tuple[Tensor, Caches]:
         """Guessed features [R, S, C] of positions pos + 1 + s."""
-        size = ids.shape[1]
+        size, prefix = ids.shape[1], seen_prefix(self.cfg, prefix, self.embed.table)
         x = self.pair(self.embed(ids, positions(pos, size) + 1, prefix), features)
         at: At = self.angles.at(pos, size, caches[0].shape[2], shift=1, start=first_seen(self.cfg, start))
         return cast("tuple[Tensor, Caches]", self.stack(x, at, caches))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--size", type=int, help="Pixels along one side of a picture, where a family has several.")
 @click.option("--heads", type=int, help="Attention heads, where no config.json and no published size tells.")
 @click.option("--prefix", type=int, help="Positions for a prompt, of families that read text tokens. Default: 256.")
+@click.option("--cell", type=int, help="Pixels along one side of a code's cell: 8 for a target over VQ-8. Default: 16.")
 @click.option(
     "--dtype", type=click.Choice(["keep", "float32", "float16", "bfloat16"]), default="keep", show_default=True,
     help="Type of the tensors written.",
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     source: str, to: Path | None, mirror: Path | None, family: str | None, size: int | None, heads: int | None,
-    prefix: int | None, dtype: DType, as_json: bool,
+    prefix: int | None, cell: int | None, dtype: DType, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn published checkpoints into safetensors files that a spec can name.
 
@@ -57,13 +58,13 @@ def command(
         raise UserError(f"--mirror {mirror}", expected="a folder", found="none")
     try:
         if Path(source).suffix in (".yaml", ".yml"):
-            given = {"to": to, "family": family, "size": size, "heads": heads, "prefix": prefix}
+            given = {"to": to, "family": family, "size": size, "heads": heads, "prefix": prefix, "cell": cell}
             _refuse_beside_spec(given | {"dtype": None if dtype == "keep" else dtype})
             _convert_spec(Path(source), mirror, as_json)
         elif to is None:
             raise UserError("--to", expected="a file to write", found="nothing", fix="add --to FILE.safetensors")
         else:
-            _convert_one(source, to, mirror, family, (size, heads, prefix), dtype, as_json)
+            _convert_one(source, to, mirror, family, (size, heads, prefix, cell), dtype, as_json)
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "build", "reading a checkpoint") from error
 
@@ -95,7 +96,7 @@ def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
 
 
 def _convert_one(
-    source: str, to: Path, mirror: Path | None, family: str | None, sizes: tuple[int | None, int | None, int | None],
+    source: str, to: Path, mirror: Path | None, family: str | None, sizes: tuple[int | None, ...],
     dtype: DType, as_json: bool,
 ) -> None:  # fmt: skip
     from coolsd_rt.models.convert import convert, named_options

@@ -140,7 +140,10 @@ class EagleConfig:
     """Sizes and forms of an EAGLE head; dim is the target's.
 
     vocab: rows of an embedding table of its own; None: it reads the target's. sees_padding: prefix slots before
-    `start` are seen and counted, as heads were trained that knew no padding mask (LANTERN's).
+    `start` are seen and counted, as heads were trained that knew no padding mask (LANTERN's for LlamaGen).
+    blank_prefix: prefix slots are embedded as code 0, as heads were trained that knew no condition but by its features
+    (the same). input_norm: its layers have a norm before attention, and qk_norm as a target's may (LANTERN's for
+    Chameleon's kin).
     """
 
     dim: int
@@ -152,10 +155,13 @@ class EagleConfig:
     pairs: Pairs = "interleaved"
     vocab: int | None = None
     sees_padding: bool = False
+    blank_prefix: bool = False
+    input_norm: bool = False
+    qk_norm: bool = False
 
     @property
     def layer(self) -> LayerConfig:
-        return LayerConfig(self.dim, self.heads, self.ffn, self.norm_eps, self.kv_heads, pairs=self.pairs)
+        return LayerConfig(self.dim, self.heads, self.ffn, self.norm_eps, self.kv_heads, self.qk_norm, self.pairs)
 
     def faults(self) -> Iterator[Fault]:
         axes = 2 if self.pairs == "interleaved" else 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,9 +157,13 @@ def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dty
     return first.dtype if dtype == "keep" else _TYPES[dtype]
 
 
-def named_options(size: int | None, heads: int | None, prefix: int | None) -> Options:
-    """Options as a command line gives them. Raises UserError at one that is not positive."""
-    options = replace(Options(), size=size, heads=heads, prefix=prefix)
+def named_options(
+    size: int | None, heads: int | None, prefix: int | None, cell: int | None = None
+) -> Options:  # fmt: skip
+    """Options as a command line gives them. Raises UserError at one that is not positive, or a cell of no tokenizer."""
+    options = Options(size, heads, prefix, cell)
+    if cell not in (None, 8, 16):
+        raise UserError("--cell", expected="8 or 16", found=str(cell))
     for name, value in asdict(options).items():
         if value is not None and value < 1:
             raise UserError(f"--{name}", expected="1 or more", found=str(value))

@@ -29,12 +29,14 @@ Config = DecoderConfig | EagleConfig | VQConfig
 class Options:
     """What no checkpoint says of itself. None: not given.
 
-    size: pixels along one side of a picture. heads: of attention. prefix: positions of a prompt.
+    size: pixels along one side of a picture. heads: of attention. prefix: positions of a prompt. cell: pixels along one
+    side of a code's cell, where it is not the family's 16.
     """
 
     size: int | None = None
     heads: int | None = None
     prefix: int | None = None
+    cell: int | None = None
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _lumina_config(given: Given) -> Config:
         LUMINA,
         vocab=CODES + 2,
         text=text,
-        grid=LUMINA.check_size("--size", given.options.size),
+        grid=LUMINA.check_size("--size", given.options.size, given.options.cell),
         prefix=given.options.prefix,
         norm_eps=float(given.said("rms_norm_eps", 1e-5)),
         rope_base=_base(given),
@@ -156,7 +156,7 @@ def _janus_config(given: Given) -> Config:
         vocab=given.size(codebook, 0),
         text=given.size(f"{root}embed_tokens.weight", 0),
         head=given.size(f"{first}.weight", 0),
-        grid=JANUS.check_size("--size", given.options.size),
+        grid=JANUS.check_size("--size", given.options.size, given.options.cell),
         prefix=given.options.prefix,
         norm_eps=float(given.said("rms_norm_eps", 1e-6)),
         rope_base=_base(given),
@@ -194,23 +194,28 @@ def _by_number(name: str) -> tuple[str, int]:
 
 
 def _eagle_config(given: Given) -> Config:
+    """LANTERN's heads: for LlamaGen, whose prefix they know by features alone, padding included, with a table that is
+    not the target's (of its head); for Chameleon's kin, whose layers they have as they are, with the target's table."""
     rows = given.size("embed_tokens.weight", 0) if "embed_tokens.weight" in given.tensors else None
     text = rows is not None and rows > LINE_END and rows != 16384  # a language model's table, pictures and all
-    dim = given.size("fc.weight", 0)
+    dim, q_norm = given.size("fc.weight", 0), "layers.0.self_attn.q_norm.weight"
+    known = given.options.heads or (dim // max(1, given.shape(q_norm)[-1]) if q_norm in given.tensors else 0)
     data = {
-        **_sizes(given, "", given.heads(None, dim=dim)),
-        "norm_eps": float(given.said("rms_norm_eps", 1e-6)),
+        **_sizes(given, "", known or given.heads(None, dim=dim)),
+        "norm_eps": float(given.said("rms_norm_eps", 1e-5 if text else 1e-6)),
         "pairs": "half" if text else "interleaved",
-        "vocab": CODES + 2 if text else rows,
-        "sees_padding": True,
+        "vocab": None if text else rows,
+        "sees_padding": not text,
+        "blank_prefix": not text and rows is not None,
+        "input_norm": "layers.0.input_layernorm.weight" in given.tensors,
+        "qk_norm": q_norm in given.tensors,
     }
     return parse_config(given.path, EagleConfig, {k: v for k, v in data.items() if v is not None})
 
 
 def _eagle_part(name: str, given: Given, config: Any) -> Part:
     if name == "tok_embeddings.weight":
-        cut = given.size("embed_tokens.weight", 0) != config.vocab
-        return Part(("embed_tokens.weight",), pictures if cut else same)
+        return Part(("embed_tokens.weight",), same)
     return layer_part(name, "", config.layer) or Part((name,), same)
 
 
@@ -224,6 +229,6 @@ FORMATS = (
            (r"(model\.)?(vision_model|aligner|vqmodel|gen_vision_model)\..*", r"(language_model\.)?lm_head\.weight",
             _ROTARY),
            _janus_config, _janus_part),
-    Format("eagle", "an EAGLE head", (r"fc\.weight", r"layers\.0\.self_attn\.q_proj\.weight"), (_ROTARY, r"freqs_cis"),
-           _eagle_config, _eagle_part),
+    Format("eagle", "an EAGLE head", (r"fc\.weight", r"layers\.0\.self_attn\.q_proj\.weight"),
+           (_ROTARY, r"freqs_cis", r"embed_tokens\.weight"), _eagle_config, _eagle_part),
 )  # fmt: skip

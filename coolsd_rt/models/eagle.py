@@ -16,7 +16,7 @@ from coolsd_rt.models.config import EagleConfig
 from coolsd_rt.models.decoder import Decoder, embed
 from coolsd_rt.models.layers import Cache, Layer, cached_step, causal_step, new_caches
 
-__all__ = ["Eagle", "EagleConfig", "first_seen"]
+__all__ = ["Eagle", "EagleConfig", "first_seen", "seen_prefix"]
 
 
 def first_seen(cfg: EagleConfig, start: Tensor | None) -> Tensor | None:
@@ -27,8 +27,16 @@ def first_seen(cfg: EagleConfig, start: Tensor | None) -> Tensor | None:
     return start.clamp(max=0) if start is not None and cfg.sees_padding else start
 
 
+def seen_prefix(cfg: EagleConfig, prefix: Tensor, table: nn.Embedding) -> Tensor:
+    """What stands in the prefix's slots for the head, [R, W, C]: `prefix`, or code 0 of its table in each of them.
+
+    The graph's input is read either way, so that the contract is one.
+    """
+    return torch.add(prefix * 0, table.weight[0]) if cfg.blank_prefix else prefix
+
+
 class Eagle(nn.Module):
-    """fc 2C -> C on cat(embedding of token t+1, feature t), then layers without input norm; no final norm.
+    """fc 2C -> C on cat(embedding of token t+1, feature t), then layers, mostly without input norm; no final norm.
 
     Row t of its cache belongs to feature t and token t+1, turned by the RoPE row of t+1; its output is the guess of
     feature t+1, and the target's head on it the distribution of token t+2.
@@ -39,7 +47,7 @@ class Eagle(nn.Module):
         self.cfg = cfg
         self.tok_embeddings = None if cfg.vocab is None else nn.Embedding(cfg.vocab, cfg.dim)
         self.fc = nn.Linear(2 * cfg.dim, cfg.dim)
-        self.layers = nn.ModuleList([Layer(cfg.layer, input_norm=False) for _ in range(cfg.layers)])
+        self.layers = nn.ModuleList([Layer(cfg.layer, cfg.input_norm) for _ in range(cfg.layers)])
 
     def forward(self, embedded: Tensor, features: Tensor, rope: Tensor) -> Tensor:
         """Teacher forcing from row 0 on: embedded [R, S, C] of tokens 1..S, features [R, S, C] of positions 0..S-1.
@@ -57,7 +65,9 @@ class Eagle(nn.Module):
         start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One step of the contract; ids [R, S]: tokens at `pos + 1 + s`. Gives logits [R, S, V], features [R, S, C]."""
-        x = self.fc(torch.cat([embed(self.table(target), ids, pos + 1, prefix), features], dim=-1))
+        table = self.table(target)
+        embedded = embed(table, ids, pos + 1, seen_prefix(self.cfg, prefix, table))
+        x = self.fc(torch.cat([embedded, features], dim=-1))
         capacity, from_start, start = caches[0].k.shape[2], target.cfg.rope.from_start, first_seen(self.cfg, start)
         step = cached_step(target.rope, pos, ids.shape[1], capacity, shift=1, start=start, from_start=from_start)
         for layer, cache in zip(self.layers, caches, strict=True):

@@ -188,13 +188,15 @@ def cached_step(
 def visible(slots: Tensor, capacity: int, start: Tensor | None) -> Tensor:
     """What the positions `slots` int64 [R, S] see of a cache, bool [R, 1, S, T]: from `start` [R] to themselves.
 
-    Padding sees itself alone: a softmax over nothing would be NaN, and poison every row that masks it.
+    Padding sees the padding up to itself: a softmax over nothing would be NaN, and poison every row that masks it; and
+    so were features made that a head which sees padding was trained on (LANTERN's, in bfloat16).
     """
     at = slots[:, None, :, None]
     cells = torch.arange(capacity, device=slots.device)
     if start is None:
         return cells <= at
-    return (cells <= at) & (cells >= torch.minimum(start[:, None, None, None], at))
+    first = start[:, None, None, None]
+    return (cells <= at) & (cells >= first * (at >= first))
 
 
 def causal_step(

@@ -65,6 +65,9 @@ class Origin(Section):
     )
     heads: int | None = Field(default=None, ge=1, description="Attention heads, where no published size tells.")
     prefix: int | None = Field(default=None, ge=1, description="Positions for a prompt, where the family has a choice.")
+    cell: Literal[8, 16] | None = Field(
+        default=None, description="Pixels along one side of a code's cell: 8 for a target over VQ-8. null: 16."
+    )
     dtype: Literal["keep", "float32", "float16", "bfloat16"] = Field(
         default="keep", description="Type of the tensors written."
     )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolsd_rt.models.decoder import Decoder
-from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.eagle import Eagle, seen_prefix
 from coolsd_rt.train.chain import own_predictions
 
 
@@ -122,7 +122,9 @@ class HeadStudent:
         with torch.no_grad():
             prefix = target.condition(example.text)
             features = self.memory.features(target, example)
-        embedded = torch.cat([prefix[:, 1:], self.network.table(target)(codes)], dim=1)
+        table = self.network.table(target)
+        prefix = seen_prefix(self.network.cfg, prefix, table)
+        embedded = torch.cat([prefix[:, 1:], table(codes)], dim=1)
         given = features if noise is None else features + noise.to(features.dtype) * features.std()
         # Row t guesses the feature of t + 1, whose logits predict token t + 2; the last row's has no counterpart.
         guesses = own_predictions(self.network, target, embedded[:, :-1], given[:, :-1], steps, example.start)

@@ -191,4 +191,4 @@ def _options(loaded: LoadedSpec, name: str, origin: Origin) -> Options:
     if name == "target" and isinstance(condition, TokensCondition):
         prefix = prefix or condition.length
         size = size or (condition.width if condition.width == condition.height else None)
-    return Options(size=size, heads=origin.heads, prefix=prefix)
+    return Options(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell)

@@ -25,6 +25,7 @@ from tests.models.family_cases import (
     CAPACITY,
     CONFIGS,
     FAMILY_NAMES,
+    HEADS,
     ROWS,
     eager,
     module_caches,
@@ -74,15 +75,14 @@ def test_target_modules(name: str) -> None:
         assert relative(found.features, wanted.features) < 1e-5
 
 
-@pytest.mark.parametrize("sees_padding", [False, True])
+@pytest.mark.parametrize("kind", HEADS)
 @every_family
 @torch.no_grad()
-def test_draft_modules(name: str, sees_padding: bool) -> None:
-    """A head with the target's embedding, and one with its own that sees padding, as LANTERN's."""
+def test_draft_modules(name: str, kind: str) -> None:
+    """A head with the target's embedding, and LANTERN's two kinds."""
     cfg = CONFIGS[name]
     target, given = random_target(cfg), picture(cfg)
-    own: dict[str, Any] = {"vocab": cfg.vocab, "norm_eps": 1e-6} if sees_padding else {}
-    draft = random_draft(target, sees_padding=sees_padding, **own)
+    draft = random_draft(target, **HEADS[kind], **({"vocab": cfg.vocab} if kind == "lantern" else {}))
     prefix, torch_caches = target.condition(given.condition), draft.caches(ROWS, CAPACITY)
     graph, caches = DraftGraph(draft, target), module_caches(torch_caches)
     for pos, size in (((0, 0, 0), cfg.prefix), ((5, 5, 5), 1), ((6, 7, 6), 4)):
@@ -123,7 +123,7 @@ def test_fused_drafts(name: str, sees_padding: bool) -> None:
     """Two pictures with ragged counts and starts: the single steps of the eager head with the ops of the loop."""
     cfg, length, w = CONFIGS[name], 3, CONFIGS[name].prefix
     target = random_target(cfg)
-    draft = random_draft(target, vocab=cfg.vocab, sees_padding=sees_padding)
+    draft = random_draft(target, vocab=cfg.vocab, **HEADS["lantern" if sees_padding else "anole"])
     torch.manual_seed(4)
     prefix, caches = torch.randn(4, w, cfg.dim), draft.caches(4, CAPACITY)
     for cache in caches:
@@ -156,7 +156,7 @@ def test_exported_graphs_in_onnx_runtime(name: str) -> None:
     """Condition, target and draft: prefill, steps and verification with rollback, from the graphs' bytes. One layer."""
     cfg = replace(CONFIGS[name], layers=1)
     target, given = random_target(cfg), picture(cfg)
-    draft = random_draft(target, vocab=cfg.vocab, sees_padding=cfg.padded)
+    draft = random_draft(target, vocab=cfg.vocab, **HEADS["lantern" if cfg.padded else "anole"])
     dims = model_dims(cfg, draft.cfg)
     (prefix,) = session(ConditionGraph(target.cls_embedding), condition_contract(dims), "condition")([given.condition])
     assert relative(prefix, target.condition(given.condition)) < 1e-5

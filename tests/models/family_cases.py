@@ -32,6 +32,14 @@ ROWS, CAPACITY = 3, 40
 FAMILY_NAMES = sorted(CONFIGS)
 
 
+HEADS: Mapping[str, dict[str, Any]] = {
+    "plain": {},
+    "lantern": {"norm_eps": 1e-6, "sees_padding": True, "blank_prefix": True},
+    "anole": {"input_norm": True, "qk_norm": True},
+}
+"""Forms of EAGLE heads: our own, and LANTERN's for LlamaGen and for Chameleon's kin."""
+
+
 def random_target(cfg: DecoderConfig, seed: int = 0) -> Decoder:
     """Distributions neither flat nor sharp, and norms and biases that are neither ones nor zeros."""
     torch.manual_seed(seed)
@@ -128,6 +136,6 @@ def module_caches(caches: Any) -> tuple[Tensor, ...]:
 
 
 __all__ = [
-    "CAPACITY", "CONFIGS", "FAMILY_NAMES", "ROWS", "Picture", "Stepped", "eager", "module_caches", "picture",
+    "CAPACITY", "CONFIGS", "FAMILY_NAMES", "HEADS", "ROWS", "Picture", "Stepped", "eager", "module_caches", "picture",
     "random_draft", "random_target", "relative", "stepped",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ _7B = FAMILIES["lumina-mgpt"].models["7B"]
 
 def test_a_lumina_picture() -> None:
     """768 px: 2356 tokens of the model with the three before the codes, 512 px: 1060, as its public code has them."""
-    for pixels, total in ((768, 2356), (512, 1060)):
+    for pixels, total in ((1024, 4164), (768, 2356), (512, 1060)):
         grid = FAMILIES["lumina-mgpt"].check_size("--size", pixels)
         cfg = LuminaConfig(vocab=8194, text=65536, grid=grid, **_7B)
         assert cfg.tokens + len(image_head(grid)) == total

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from coolsd_rt.models.checkpoint import load_draft, load_target
+from coolsd_rt.models.checkpoint import load_target
 from coolsd_rt.models.convert import convert
 from coolsd_rt.models.convert_format import Options
 from tests.models.family_cases import CAPACITY, ROWS, Picture, eager, relative, stepped
@@ -135,55 +135,3 @@ def test_llamagen(kind: str, wrapper: str | None, tmp_path: Path) -> None:
         wanted = features[row][begin : at + len(seen)]
         assert relative(seen[begin - at :], wanted) < TOLERANCE
         assert relative(logits[begin - at :], wanted @ state["output.weight"].T) < TOLERANCE
-
-
-def head() -> State:
-    """An EAGLE head under LANTERN's published names."""
-    torch.manual_seed(8)
-    at = "layers.0."
-    shapes = {
-        "embed_tokens.weight": (VOCAB, DIM), "fc.weight": (DIM, 2 * DIM), "fc.bias": (DIM,),
-        **{f"{at}self_attn.{p}_proj.weight": (DIM, DIM) for p in "qkvo"},
-        f"{at}mlp.gate_proj.weight": (FFN, DIM), f"{at}mlp.up_proj.weight": (FFN, DIM),
-        f"{at}mlp.down_proj.weight": (DIM, FFN), f"{at}post_attention_layernorm.weight": (DIM,),
-    }  # fmt: skip
-    return {n: torch.rand(s) + 0.5 if len(s) == 1 else torch.randn(s) / s[-1] ** 0.5 for n, s in shapes.items()}
-
-
-@torch.no_grad()
-def test_published_heads(tmp_path: Path) -> None:
-    """Its own table of codes, eps 1e-6, and all slots of the caption seen, padding included."""
-    state, w = checkpoint("t2i"), head()
-    torch.save(state, tmp_path / "target.pt")
-    torch.save(w, tmp_path / "head.pt")
-    target = load_target(convert(tmp_path / "target.pt", tmp_path / "t.safetensors", None, Options(256, HEADS)).path)
-    done = convert(tmp_path / "head.pt", tmp_path / "d.safetensors", None, Options(heads=HEADS))
-    assert done.family == "eagle"
-    draft = load_draft(done.path, target)
-    assert (draft.cfg.vocab, draft.cfg.norm_eps, draft.cfg.sees_padding) == (VOCAB, 1e-6, True)
-    ours: State = {
-        "layers.0.attention.wqkv.weight": torch.cat([w[f"layers.0.self_attn.{p}_proj.weight"] for p in "qkv"]),
-        "layers.0.attention.wo.weight": w["layers.0.self_attn.o_proj.weight"],
-        "layers.0.ffn_norm.weight": w["layers.0.post_attention_layernorm.weight"],
-        "layers.0.feed_forward.w1.weight": w["layers.0.mlp.gate_proj.weight"],
-        "layers.0.feed_forward.w3.weight": w["layers.0.mlp.up_proj.weight"],
-        "layers.0.feed_forward.w2.weight": w["layers.0.mlp.down_proj.weight"],
-    }
-    given, count = given_for("t2i", target.cfg.tokens), CAPTION + 12
-    assert given.start is not None
-    features = torch.randn(ROWS, count, DIM)
-    prefix, caches = target.condition(given.condition), draft.caches(ROWS, count + 4)
-    ids = torch.cat([torch.zeros(ROWS, CAPTION, dtype=torch.int64), given.tokens], dim=1)[:, 1:]
-    found, pos = [], 0
-    for size in (CAPTION - 1, 1, 1, 6, 5):
-        at = torch.full((ROWS,), pos)
-        part = slice(pos, pos + size)
-        found.append(draft.step(target, ids[:, part], features[:, part], at, prefix, caches, given.start)[0])
-        pos += size
-    logits = torch.cat(found, dim=1)
-    for row in range(ROWS):
-        codes = w["embed_tokens.weight"][given.tokens[row, : count - CAPTION + 1]]
-        embedded = torch.cat([prefix_of(state, given.condition[row])[1:], codes])
-        x = torch.cat([embedded, features[row]], dim=-1) @ w["fc.weight"].T + w["fc.bias"]
-        x = layer(x, ours, "layers.0.", 0, CAPTION, first=1, eps=None)
-        assert relative(logits[row], x @ state["output.weight"].T) < TOLERANCE

@@ -14,7 +14,7 @@ from coolsd_rt.models.vq import VQTokenizer
 from tests import tiny
 from tests.models.conditions.encoders import DIM, write_encoder
 from tests.models.conditions.test_tokens import W, write_tokenizer
-from tests.models.family_cases import CONFIGS, random_draft, random_target
+from tests.models.family_cases import CONFIGS, HEADS, random_draft, random_target
 
 WORDS = tiny.VOCABULARY
 PIXELS = 64  # 4 cells of 16
@@ -51,6 +51,8 @@ CASES = {
     "janus-pro": Case(_resized("janus-pro", prefix=W), f"{{{_TOKENS}, layout: janus}}"),
 }
 
+_HEADS = {"llamagen-t2i": "lantern", "lumina-mgpt": "anole"}  # as they are published for these families
+
 
 def write_pipeline(folder: Path, name: str, engine: str = "{max_batch: 4}", draft: str = "eagle") -> Path:
     """All files of the family's pipeline; returns the spec. draft: eagle or jacobi."""
@@ -58,7 +60,7 @@ def write_pipeline(folder: Path, name: str, engine: str = "{max_batch: 4}", draf
     case, target = CASES[name], random_target(CASES[name].config)
     header = asdict(case.config) | {"family": family_of(case.config).name}
     tiny.write_weights(folder / "target.safetensors", target, header)
-    head = random_draft(target)
+    head = random_draft(target, **HEADS[_HEADS.get(name, "plain")])
     tiny.write_weights(folder / "draft.safetensors", head, head.cfg)
     image = VQConfig(
         codebook_size=case.config.layout.codes, codebook_dim=4, channels=8, multipliers=(1,) * 5, z_channels=8,

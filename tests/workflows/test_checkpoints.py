@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from coolsd_rt.models.convert_hub import locate
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.spec import load_spec
 from coolsd_rt.workflows import checkpoints
+from coolsd_rt.workflows.build import plan
 from coolsd_rt.workflows.checkpoints import Listener, Made, make_weights
 from tests.models.test_reference_llamagen import HEADS, VOCAB, checkpoint
 
@@ -119,6 +121,18 @@ def test_another_file_in_the_place_is_kept(spec: Path) -> None:
     with pytest.raises(UserError, match=r"target.safetensors.*expected"):
         make(spec)
     assert (spec.parent / "w/target.safetensors").read_bytes() == b"mine"
+
+
+def test_a_target_over_cells_of_eight_pixels(spec: Path) -> None:
+    """VQ-8 halves a picture three times: 256 pixels are 32 x 32 codes, and the picture has 256 again."""
+    torch.save({"model": VQTokenizer(replace(TINY, multipliers=(1, 1, 1, 1))).state_dict()}, spec.parent / "own/vq.pt")
+    digest = hashlib.sha256((spec.parent / "own/vq.pt").read_bytes()).hexdigest()
+    text = re.sub(r"sha256: \w+", f"sha256: {digest}", spec.read_text())
+    spec.write_text(text.replace("size: 256", "size: 256, cell: 8"))
+    make(spec)
+    found = plan(load_spec(spec), spec.parent / "engines").description
+    assert (found.dims.tokens, found.side) == (1024, 256)
+    assert run(["convert", "some.pt", "--to", "x", "--cell", "12"]) == 2
 
 
 def test_a_copied_tokenizer(spec: Path) -> None:

@@ -27,7 +27,8 @@ SAMPLES = ("a red apple on a wooden table", "a cat in a field of flowers", "a sa
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """One row's own prefix: `ids` (n of them), or `features` float32 [n, E] in their place.
+    """One row's own prefix: `ids` (n of them), or `features` float32 [n, E] in their place, or [W, E] where padding has
+    some too.
 
     start: the first position, W - n. unknown: what of the prompt could not be read.
     """
@@ -74,7 +75,8 @@ class Conditioner(Protocol):
 
 
 class Rows(NamedTuple):
-    """What a session begins with. text: ids int64 [R, W], or features float32 [R, W, E]; zeros before `start`.
+    """What a session begins with. text: ids int64 [R, W], or features float32 [R, W, E]; what stands before `start` is
+    zeros, or nothing that a target sees.
 
     start: int64 [R], the first position of each row's own prefix.
     """
@@ -95,7 +97,8 @@ def stack(conditioner: Conditioner, encoded: Sequence[Encoded], guided: bool) ->
         return Rows(ids, start)
     text = np.zeros((*shape, conditioner.features_dim), np.float32)
     for values, e in zip(text, every, strict=True):
-        values[e.start :] = e.features
+        own = len(e.features) if e.features is not None else 0
+        values[conditioner.prefix - own :] = e.features
     return Rows(text, start)
 
 

@@ -2,8 +2,8 @@
 
 A caption is cleaned, and its n tokens' features stand at the right end of the W prefix positions; before them are zeros
 that nobody sees. (The published pipeline pads on the right, rotates by n, and multiplies by the mask: the same rows.)
-The unconditional row is the target's learned embedding at the positions that the caption's own row has, and starts
-where that does: LlamaGen gives it the conditional prompt's mask.
+The unconditional row is the target's learned embedding, padding included, and starts where the caption's own row does:
+LlamaGen gives it the conditional prompt's mask.
 
 Knows where features may come from: a file, an encoder. Does not know networks, and needs no torch for the file's.
 """
@@ -107,8 +107,8 @@ class T5Conditioner:
         return UserError("prompt", expected=f"the features of {caption!r}", found=where, fix=fix)
 
     def unconditional(self, encoded: Encoded) -> Encoded:
-        """The learned rows at the caption's own positions."""
-        return Encoded(start=encoded.start, features=self.learned[encoded.start :])
+        """The learned rows, which start where the caption does; those before it are for heads that see padding."""
+        return Encoded(start=encoded.start, features=self.learned)
 
     def samples(self) -> list[str]:
         """The captions of the file, else some of anything."""

@@ -13,8 +13,8 @@ from coolsd_rt.models.config import DecoderConfig
 class Family:
     """`name`: the key `family` of a header. `config`: its sizes, and through them its forms.
 
-    cell: pixels along one side of a code's cell, 0 where it depends on the tokenizer. sizes: pixels along one side of
-    the pictures that published models were trained on; () is any. models: published sizes by name.
+    cell: pixels along one side of a code's cell in published models, 0 where it depends on the tokenizer. sizes: pixels
+    along one side of the pictures that published models were trained on; () is any. models: published sizes by name.
     """
 
     name: str
@@ -23,17 +23,18 @@ class Family:
     sizes: tuple[int, ...]
     models: Mapping[str, Mapping[str, int]]
 
-    def check_size(self, what: str, pixels: int | None) -> int:
+    def check_size(self, what: str, pixels: int | None, cell: int | None = None) -> int:
         """Cells along one side of a picture of `pixels` a side; None stands for the one trained size.
 
-        what: where the number was given. Raises UserError: a size that no published model was trained on.
+        what: where the number was given. cell: of another tokenizer (8 for VQ-8). Raises UserError: a size that no
+        published model was trained on.
         """
         if pixels is None and len(self.sizes) == 1:
             pixels = self.sizes[0]
         if pixels not in self.sizes:
             expected = f"a picture size that {self.name} was trained on: {', '.join(map(str, self.sizes))}"
             raise UserError(what, expected=expected, found="nothing" if pixels is None else str(pixels))
-        return pixels // self.cell
+        return pixels // (cell or self.cell)
 
     def of_sizes(self, **sizes: int) -> Mapping[str, int] | None:
         """The published model that has all these sizes, if there is one."""

@@ -74,4 +74,4 @@ def image_head(grid: int) -> tuple[int, int, int]:
 
 _7B = {"dim": 4096, "layers": 32, "heads": 32, "ffn": 11008}
 
-LUMINA = Family("lumina-mgpt", LuminaConfig, cell=16, sizes=(512, 768), models={"7B": _7B})
+LUMINA = Family("lumina-mgpt", LuminaConfig, cell=16, sizes=(512, 768, 1024), models={"7B": _7B})
