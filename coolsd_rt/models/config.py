@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -78,7 +79,7 @@ class Rope:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
+class DecoderConfig(ABC):
     """Sizes of a target, and of any model that is stepped as one. A family's config derives from it and says the rest.
 
     Its fields are the JSON of a weights file's header, beside the key `family`.
@@ -98,22 +99,24 @@ class DecoderConfig:
         return LayerConfig(self.dim, self.heads, self.ffn, self.norm_eps)
 
     @property
+    @abstractmethod
     def layout(self) -> Layout:
         """The order of a picture's tokens."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def rope(self) -> Rope:
-        raise NotImplementedError
+        """The angles of its positions."""
 
     @property
+    @abstractmethod
     def condition(self) -> Condition:
-        raise NotImplementedError
+        """What its prefix is made of."""
 
     @property
+    @abstractmethod
     def condition_size(self) -> tuple[int, int]:
         """Rows of the condition's table (0: it has none), and numbers that an entry has before it is `dim` wide."""
-        raise NotImplementedError
 
     @property
     def padded(self) -> bool:

@@ -9,45 +9,23 @@ Sizes and facts; the network is `coolsd_rt.models.decoder`. Source: Janus-Pro (C
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from coolsd_rt.models.config import Condition, DecoderConfig, LayerConfig, Rope
 from coolsd_rt.models.families.family import Family
+from coolsd_rt.models.families.prompted import PromptedConfig
 from coolsd_rt.models.layout import Layout
-
-PROMPT = 256  # positions of a prefix where nothing else is said
 
 
 @dataclass(frozen=True, kw_only=True)
-class JanusConfig(DecoderConfig):
-    """`text`: rows of the language model's own embedding table. `head`: width between the head's two matrices."""
+class JanusConfig(PromptedConfig):
+    """`head`: width between the head's two matrices."""
 
-    text: int
-    grid: int
     head: int
-    prefix: int = PROMPT
     norm_eps: float = 1e-6
-    kv_heads: int | None = None
-
-    @property
-    def layer(self) -> LayerConfig:
-        return replace(super().layer, kv_heads=self.kv_heads, pairs="half")
 
     @property
     def layout(self) -> Layout:
         return Layout(self.vocab, self.grid, self.grid)
-
-    @property
-    def rope(self) -> Rope:
-        return Rope("line", self.rope_base)
-
-    @property
-    def condition(self) -> Condition:
-        return "ids"
-
-    @property
-    def condition_size(self) -> tuple[int, int]:
-        return self.text, self.dim
 
     @property
     def head_width(self) -> int:

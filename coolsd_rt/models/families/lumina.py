@@ -16,45 +16,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from coolsd_rt.models.config import Condition, DecoderConfig, Fault, LayerConfig, Rope
+from coolsd_rt.models.config import Fault, LayerConfig
 from coolsd_rt.models.families.family import Family
+from coolsd_rt.models.families.prompted import PromptedConfig
 from coolsd_rt.models.layout import Layout
 
 FIRST_CODE, END_OF_IMAGE, BEGIN_OF_IMAGE, LINE_END, GRID = 4, 8196, 8197, 8803, 8804
 """Ids of the model: code 0, the end, the beginning, a line's end, and the grid token of size 0."""
 HEAD_OF_IMAGE = 3  # tokens between text and codes: begin of image, rows, columns
-PROMPT = 256  # positions of a prefix where nothing else is said
 
 
 @dataclass(frozen=True, kw_only=True)
-class LuminaConfig(DecoderConfig):
-    """`text`: rows of the model's own embedding table. vocab: image codes, line end, end."""
-
-    text: int
-    grid: int
-    prefix: int = PROMPT
-    kv_heads: int | None = None
+class LuminaConfig(PromptedConfig):
+    """vocab: image codes, line end, end."""
 
     @property
     def layer(self) -> LayerConfig:
-        return replace(super().layer, kv_heads=self.kv_heads, qk_norm=True, pairs="half")
+        return replace(super().layer, qk_norm=True)
 
     @property
     def layout(self) -> Layout:
         codes = self.vocab - 2
         return Layout(codes, self.grid, self.grid, line_end=codes, end=codes + 1)
-
-    @property
-    def rope(self) -> Rope:
-        return Rope("line", self.rope_base)
-
-    @property
-    def condition(self) -> Condition:
-        return "ids"
-
-    @property
-    def condition_size(self) -> tuple[int, int]:
-        return self.text, self.dim
 
     def faults(self) -> Iterator[Fault]:
         if self.vocab < 3:
