@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.export.external import size_of
 
 # Protobuf's limit is 2 GiB a message; the rest is for the nodes.
 LARGEST = (2 << 30) - (64 << 20)
@@ -21,18 +23,39 @@ _DOUBLE = onnx.TensorProto.DOUBLE
 def for_tensorrt(model: onnx.ModelProto, sizes: Mapping[str, int], *, name: str = "graph") -> onnx.ModelProto:
     """A copy with the dimensions named in `sizes` pinned, and casts to bytes moved behind what only moves them.
 
-    The KV update layer wants a static capacity. TensorRT has bytes as an input's or output's type alone.
+    The KV update layer wants a static capacity. TensorRT has bytes as an input's or output's type alone. Weights that
+    stand beside the graph's file and were not loaded stay there: the copy names them too.
 
     Raises CoolsdError: float64 in the graph, which TensorRT does not have (the fused draft sums in it).
     """
     if any(_double(node) for node in model.graph.node) or any(t.data_type == _DOUBLE for t in model.graph.initializer):
         fix = "draft in single steps"
         raise CoolsdError(f"{name}: types", expected="those TensorRT has", found="float64", fix=fix)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = _copy(model)
     pin(copy, sizes)
     bytes_last(copy)
     return copy
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Tensor by tensor: protobuf copies a message through its bytes, and those end at 2 GiB."""
+    copy = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _take(copy, field, value)
+    for field, value in model.graph.ListFields():
+        _take(copy.graph, field, value)
+    return copy
+
+
+def _take(into: Any, field: Any, value: Any) -> None:
+    here = getattr(into, field.name)
+    if hasattr(here, "extend"):
+        here.extend(value)
+    elif hasattr(here, "CopyFrom"):
+        here.CopyFrom(value)
+    else:
+        setattr(into, field.name, value)
 
 
 def _double(node: onnx.NodeProto) -> bool:
@@ -80,7 +103,7 @@ def _swappable(graph: onnx.GraphProto, outputs: set[str]) -> tuple[onnx.NodeProt
 
 def write(model: onnx.ModelProto, path: Path, largest: int = LARGEST) -> Path:
     """Write a graph for TensorRT's parser to read by its path; weights of a large one go into `<path>.data`."""
-    if model.ByteSize() < largest:
+    if sum(size_of(t) for t in model.graph.initializer) < largest:
         path.write_bytes(model.SerializeToString(deterministic=True))
     else:
         onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)

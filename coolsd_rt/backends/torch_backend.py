@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
+
 from coolsd_rt.backends.description import WEIGHTS, Description
 from coolsd_rt.backends.device.engine import DeviceEngine
+from coolsd_rt.backends.device.memory import give_back, weights_refused
 from coolsd_rt.backends.registry import Options
-from coolsd_rt.backends.torch_eager import Device
+from coolsd_rt.backends.torch_eager import Device, TorchEngine
 from coolsd_rt.backends.torch_eager import load as load_eager
 from coolsd_rt.store import VerifiedEngine
 
@@ -19,12 +22,28 @@ from coolsd_rt.store import VerifiedEngine
 def load(verified: VerifiedEngine, options: Options) -> DeviceEngine:
     """The networks of a checked engine, in the type of its precision.
 
-    Raises CoolsdError: the spec asks for a GPU and there is none. UserError: weights that do not fit.
+    Raises CoolsdError: the spec asks for a GPU and there is none, or its memory does not hold the weights. UserError:
+    weights that do not fit.
     """
+    try:
+        return DeviceEngine(_networks(verified, options))
+    except torch.cuda.OutOfMemoryError:
+        pass  # what the frames of the error hold goes with it
+    give_back()
+    raise weights_refused(sum(verified.path(file).stat().st_size for file in _files(verified).values()))
+
+
+def _files(verified: VerifiedEngine) -> dict[str, str]:
+    """The files of weights that an engine has."""
+    kind = Description.from_dict(verified.manifest.contract).dims.draft_kind
+    return {name: file for name, file in WEIGHTS.items() if kind != "none" or name != "draft"}
+
+
+def _networks(verified: VerifiedEngine, options: Options) -> TorchEngine:
     description = Description.from_dict(verified.manifest.contract)
     kind = description.dims.draft_kind
     device = cast(Device, verified.manifest.spec["engine"]["device"])
-    models = load_eager(
+    return load_eager(
         verified.path(WEIGHTS["target"]),
         None if kind == "none" else verified.path(WEIGHTS["draft"]),
         verified.path(WEIGHTS["image"]),
@@ -33,4 +52,3 @@ def load(verified: VerifiedEngine, options: Options) -> DeviceEngine:
         device,
         description.dtype,
     )
-    return DeviceEngine(models)

@@ -6,6 +6,8 @@ caches, scaled-dot-product attention, inference mode; nothing is compiled. Legen
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +24,7 @@ from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.models.vq import VQTokenizer
 
 Device = Literal["cpu", "cuda"]
+ALIGN = 16  # positions of a cache on a GPU
 
 
 def load(
@@ -89,6 +92,8 @@ class TorchEngine:
 
     def steps(self, rows: int, capacity: int) -> TorchSession:
         """A session for `rows` rows whose prefix is still to come (`TorchSession.reset`)."""
+        if self.device.type == "cuda":  # attention with a mask pads any other width anew in every layer
+            capacity = -(-capacity // ALIGN) * ALIGN
         return TorchSession(self._target, self._draft, self._dims, rows, capacity)
 
     def array(self, data: Any, dtype: str) -> Tensor:
@@ -104,7 +109,8 @@ class TorchEngine:
         ids, layout = torch.as_tensor(codes, dtype=torch.int64, device=self.device), self._target.cfg.layout
         if not layout.plain:  # line ends and the end are no part of the picture
             ids = ids[:, torch.from_numpy(layout.painted).to(self.device)]
-        pixels = self._tokenizer.decode(ids)
+        with _convolutions(exact=self._target.output.weight.dtype == torch.float32):
+            pixels = self._tokenizer.decode(ids)
         levels: NDArray[np.uint8] = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return levels
 
@@ -114,6 +120,17 @@ def cast_weights(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Modul
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)
     return network
+
+
+@contextlib.contextmanager
+def _convolutions(exact: bool) -> Iterator[None]:
+    """exact: in float32 itself. On a GPU cuDNN takes TF32 for it unless told, which is off by levels of a pixel."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before and not exact
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 class TorchSession:

@@ -5,7 +5,6 @@ Knows graphs of a build and the compiler. Does not know caching, nor what the en
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -20,7 +19,7 @@ from coolsd_rt.backends.tensorrt.memory import Estimate, check_memory
 from coolsd_rt.backends.tensorrt.package import ON_A_CPU, Flavour, local_gpu, package
 from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
 from coolsd_rt.errors import CoolsdError, MissingExtra
-from coolsd_rt.export.tensorrt_graph import for_tensorrt, write
+from coolsd_rt.export.tensorrt_graph import for_tensorrt
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store.weights import check_safetensors
 
@@ -61,12 +60,12 @@ def compile_graph(
     """
     contract = description.graphs[name].contract
     sizes = Sizes.of(description.dims, description.draft_length, spec.engine.max_batch)
-    graph = for_tensorrt(onnx.load(str(source)), {"T": sizes.capacity}, name=name)
+    # Weights beside the graph stay there: TensorRT reads them, and no message has to hold them.
+    graph = for_tensorrt(onnx.load(str(source), load_external_data=False), {"T": sizes.capacity}, name=name)
     precision = "fp32" if name in ALWAYS_FP32 else spec.engine.precision
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        built = build_engine(
-            write(graph, Path(scratch) / f"{name}.onnx"), contract, profiles(contract, sizes), name=name,
-            flavour=cast(Flavour, spec.engine.backend), precision=precision, on_progress=on_progress,
-        )  # fmt: skip
-        (folder / FILE.format(name)).write_bytes(built.data)
+    built = build_engine(
+        graph.SerializeToString(), contract, profiles(contract, sizes), name=name,
+        flavour=cast(Flavour, spec.engine.backend), precision=precision, on_progress=on_progress, beside=source,
+    )  # fmt: skip
+    (folder / FILE.format(name)).write_bytes(built.data)
     return {name: built.facts.as_dict()}

@@ -248,9 +248,16 @@ def test_a_fallback_to_other_providers_is_an_error(engine: OrtEngine, monkeypatc
     import onnxruntime as ort
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(ort, "InferenceSession", lambda *args, **kwargs: engine._graphs["target"].session)
+    given: list[object] = []
+
+    def session(*args: object, **more: object) -> object:
+        given.append(more["providers"])
+        return engine._graphs["target"].session
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
     with pytest.raises(CoolsdError, match="expected it on CUDAExecutionProvider, found CPUExecutionProvider"):
         Graph("target", b"", engine._graphs["target"].contract, Options(providers=("CUDAExecutionProvider",)))
+    assert given == [[("CUDAExecutionProvider", {"use_tf32": "0"})]]  # float32 means float32
 
 
 class TestTheWarning:

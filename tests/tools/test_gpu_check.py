@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,23 +61,118 @@ def test_a_row_is_measured(plain: bool) -> None:
 
 def test_a_rehearsal_goes_the_whole_way(tmp_path: Path) -> None:
     said: list[str] = []
-    run = check.Check(check.Plan(60.0, ("benchmark",), rehearse=True), said.append)
+    run = check.Check(check.Plan(60.0, ("xl", "tensorrt", "sizes"), rehearse=True), said.append)
     report = Report(tmp_path)
     files = [report.write(outcome) for outcome in run.run()][-1]
     document = json.loads(files[0].read_text())
     assert document["rehearsal"] is True
-    assert {row["way"] for row in document["benchmark"]["rows"]} == {"plain", "COOL-SD"}
+    rows = document["benchmark"]["rows"]
+    assert [(row["how"], row["way"]) for row in rows] == [
+        ("graph", "plain"), ("graph", "COOL-SD"), ("eager", "plain"), ("eager", "COOL-SD"),
+    ]  # fmt: skip
+    assert all(row["note"] == "" for row in rows)
     assert "no figure counts" in files[1].read_text()
     assert any("skipped" in line for line in said)
     assert run.failed == []
 
 
 def test_late_work_is_not_begun() -> None:
-    run = check.Check(check.Plan(0.0, ("parity", "benchmark"), rehearse=True), lambda line: None)
+    run = check.Check(check.Plan(0.0, tuple(check.PARTS), rehearse=True), lambda line: None)
     out = list(run.run())[-1]
     assert out["parity"] == []
-    assert out["benchmark"]["rows"] == []
-    assert all("the 0 s are over" in line or "GPU alone" in line or "installed" in line for line in out["skipped"])
+    assert "benchmark" not in out
+    words = ("0 s are left", "GPU alone", "installed")
+    assert all(any(word in line for word in words) for line in out["skipped"])
+
+
+def test_parts_come_in_their_order_and_keep_to_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tells most first, whatever order was asked for; one part that takes long leaves the others theirs."""
+    run = check.Check(check.Plan(100.0, ("sizes", "parity", "tests"), rehearse=True), lambda line: None)
+    now, begun = [0.0], list[tuple[str, float]]()
+    monkeypatch.setattr(check.Check, "_spent", property(lambda self: now[0]))
+
+    def part(name: str, takes: float) -> Any:
+        def work() -> Any:
+            begun.append((name, run._until))
+            now[0] += takes
+            yield
+
+        return work
+
+    for name, method, takes in (("parity", "_parity", 50.0), ("tests", "_tests", 10.0), ("sizes", "_sizes", 1.0)):
+        monkeypatch.setattr(run, method, part(name, takes))
+    outcomes = list(run.run())
+    assert begun == [("parity", 26.0), ("tests", pytest.approx(72.0)), ("sizes", 100.0)]
+    assert len(outcomes) == 8
+    now[0] = 90.0
+    run._until = 100.0
+    assert run._late("a build", 30.0)
+    assert not run._late("a row")
+    assert run.skipped == ["a build: 10 s are left to its part, and it takes about 30 s"]
+
+
+def test_a_backend_whose_demo_breaks_is_not_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str, *args: Any) -> Any:
+        raise CoolsdError(f"engine target of {name}", expected="one that TensorRT loads", found="no such GPU")
+
+    monkeypatch.setattr(check, "prove", broken)
+    monkeypatch.setattr(check, "compile_size", lambda *args: pytest.fail("compiled all the same"))
+    monkeypatch.setattr(check, "package", lambda flavour: SimpleNamespace(installed=True))
+    monkeypatch.setattr(check, "PROVEN", (("tensorrt-rtx", "fp16"), ("tensorrt", "fp16")))
+    names = dict.fromkeys(("tensorrt-rtx", "tensorrt"), SimpleNamespace(installed=True))
+    monkeypatch.setattr(check, "backends", lambda: names)
+    monkeypatch.setattr(check.Check, "_still_there", lambda self: None)
+    monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
+    run = check.Check(check.Plan(460.0, ("parity", "tensorrt"), rehearse=False), lambda line: None)
+    out = list(run.run())[-1]
+    assert [row["error"].split(":")[0] for row in out["parity"]] == [
+        "engine target of tensorrt-rtx", "engine target of tensorrt",
+    ]  # fmt: skip
+    assert len([line for line in out["skipped"] if "the demo does not run on" in line]) == 6
+
+
+def test_a_gpu_that_is_lost_ends_the_check_with_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(check, "prove", lambda *args: lost())
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
+    run = check.Check(check.Plan(460.0, ("parity", "xl"), rehearse=False), lambda line: None)
+    out = list(run.run())[-1]
+    assert out["failed"] == [
+        "parity: the GPU: expected an answer, found CUDA error: an illegal memory access was encountered; "
+        "run the parts that are missing with --only"
+    ]
+
+
+def test_tests_that_take_too_long_leave_what_they_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.run", partial(_slow, subprocess.run))
+    found = check.gpu_tests(0.1)
+    assert found == {"passed": False, "lines": ["one passed", "did not end within 0 s"]}
+
+
+def _slow(run: Any, command: list[str], **named: Any) -> Any:
+    return run(["/bin/sh", "-c", "echo one passed; sleep 20"], **{**named, "timeout": 1})
+
+
+def test_a_round_without_a_graph_says_so(tmp_path: Path) -> None:
+    row = {
+        "size": "XL", "tokens": 1024, "batch": 1, "backend": "torch bfloat16", "how": "graph", "way": "plain",
+        "round_ms": 1.0, "floor_ms": 0.5, "law_share": 0.1, "picture_s": None, "rounds": None, "over_floor": 2.0,
+        "note": "operation not permitted",
+    }  # fmt: skip
+    proof = {
+        "backend": "torch", "precision": "fp32", "passed": True, "max_logit_error": 0.0, "pictures": 8, "identical": 8,
+        "failures": [], "rounds": {"pictures": 4, "identical": 3, "near_ties": 1, "why_not": ""},
+    }  # fmt: skip
+    outcome = {
+        "environment": {"gpu": None, "packages": {}}, "seconds": 1, "skipped": [], "failed": [], "parity": [proof],
+        "benchmark": {"read_bytes_per_second": 1e9, "rows": [row]},
+    }  # fmt: skip
+    text = markdown(outcome)
+    assert "| NO GRAPH: operation not permitted | plain |" in text
+    assert "| 8 of 8 | 3 of 4, 1 at near ties |" in text
 
 
 def test_what_breaks_is_a_finding_and_the_rest_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +186,11 @@ def test_what_breaks_is_a_finding_and_the_rest_stays(tmp_path: Path, monkeypatch
         return measure(*args, **named)
 
     monkeypatch.setattr("tools.gpu.check.measure", broken)
-    run = check.Check(check.Plan(60.0, ("benchmark",), rehearse=True), lambda line: None)
+    run = check.Check(check.Plan(60.0, ("xl", "sizes"), rehearse=True), lambda line: None)
     report = Report(tmp_path)
     files = [report.write(outcome) for outcome in run.run()][-1]
     document = json.loads(files[0].read_text())
-    assert len(document["benchmark"]["rows"]) >= 1
+    assert len(document["benchmark"]["rows"]) == 3
     assert any("stream is capturing" in line for line in document["failed"])
     assert "stream is capturing" in files[1].read_text()
 

@@ -1,6 +1,6 @@
-"""The parts of a GPU check in turn, within their time: tests, parity of each backend, benchmark.
+"""The parts of a GPU check in turn, each within its share of the time: the most telling first.
 
-Knows the order and the clock. How each part is done is `bench`'s and the workflows' business.
+Knows the order and the clock. How each part is done is `proofs`', `bench`'s and `compiled`'s business.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,33 +20,31 @@ import torch
 from coolsd_rt.backends import backends
 from coolsd_rt.backends.tensorrt.package import Flavour, package
 from coolsd_rt.contract import Floating
-from coolsd_rt.spec import load_spec
-from coolsd_rt.spec.model import Spec
-from coolsd_rt.workflows.build import build, plan
-from coolsd_rt.workflows.parity import parity
+from coolsd_rt.errors import CoolsdError
 from tools.gpu.bench import LENGTH, How, Row, Subject, measure
 from tools.gpu.compiled import compile_size
 from tools.gpu.environment import environment, read_bandwidth
+from tools.gpu.proofs import ROOT, prove
 from tools.gpu.sizes import SIZES, TINY, Size, engine_of
 
-ROOT = Path(__file__).resolve().parents[2]
+# Each part and its share of the time; what one leaves the last may have.
+PARTS = {"parity": 0.26, "xl": 0.12, "tensorrt": 0.4, "tests": 0.22, "sizes": 1.0}
+LARGEST = SIZES["XL"].of(1024)
 TOKENS = (256, 576, 1024)
 BATCHES = (1, 8)
-COMPILED = ((SIZES["XL"].of(1024), "bf16"), (SIZES["XL"].of(1024), "int8"), (SIZES["B"].of(256), "bf16"))
-COMPILE_AFTER = (SIZES["XL"].of(1024), 1)
-COMPILE_SECONDS = 120
-TESTS_SHARE = 0.3  # of the time
-HOWS: tuple[How, ...] = ("graph", "eager")
+COMPILED = ((LARGEST, "bf16"), (LARGEST, "int8"), (SIZES["B"].of(256), "bf16"))
+COMPILE_SECONDS = 110
 # What has to pass for a backend: (backend, precision), on the demo.
 PROVEN = (
-    ("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("tensorrt-rtx", "fp16"),
-    ("tensorrt", "fp16"),
+    ("torch", "fp32"), ("tensorrt-rtx", "fp16"), ("tensorrt", "fp16"), ("torch", "bf16"), ("onnxruntime", "fp32"),
+    ("onnxruntime", "fp16"),
 )  # fmt: skip
+PICTURES = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """seconds: after which nothing new starts. parts: of tests, parity, benchmark."""
+    """seconds: after which nothing new starts. parts: of `PARTS`."""
 
     seconds: float
     parts: Sequence[str]
@@ -57,82 +55,76 @@ class Plan:
         return "cpu" if self.rehearse else "cuda"
 
 
+class Lost(CoolsdError):
+    """The GPU answers no more: nothing that follows in this process would mean anything."""
+
+
 class Check:
     """Runs a plan. `failed` names the parts that did not pass."""
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self._plan, self._say = plan, say
         self._begun = time.perf_counter()
+        self._until = plan.seconds
+        self._out: dict[str, Any] = {}
+        self._rows: list[Row] = []
+        self._bandwidth = 0.0
+        self._broken: set[str] = set()  # backends whose demo could not be run
         self.failed: list[str] = []
         self.skipped: list[str] = []
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """After each part, all that is known so far as JSON data: what is killed later leaves the rest behind.
+        """After each figure, all that is known so far as JSON data: what is killed later leaves the rest behind.
 
         A part that breaks is a failure of the check, with its error in the report, and the next part runs.
         """
-        out: dict[str, Any] = {"rehearsal": self._plan.rehearse, "environment": environment(self._plan.device)}
-        parts: dict[str, Callable[[], Iterator[Any]]] = {
-            "tests": self._tests, "parity": self._parity, "benchmark": self._benchmark
+        self._out = {"rehearsal": self._plan.rehearse, "environment": environment(self._plan.device)}
+        yield self._so_far()  # the machine alone is worth a file
+        work: dict[str, Callable[[], Iterator[None]]] = {
+            "parity": self._parity, "xl": self._largest, "tensorrt": self._compiled, "tests": self._tests,
+            "sizes": self._sizes,
         }  # fmt: skip
-        for name, part in parts.items():
-            if name not in self._plan.parts:
-                continue
+        chosen = [name for name in PARTS if name in self._plan.parts]
+        for name in chosen:
+            share = 1.0 if name == chosen[-1] else PARTS[name]
+            self._until = min(self._plan.seconds, self._spent + share * self._plan.seconds)
             try:
-                for found in part():
-                    out[name] = found
-                    yield self._so_far(out)
+                for _ in work[name]():
+                    yield self._so_far()
+            except Lost as error:
+                self.failed.append(f"{name}: {error}")
+                break
             except Exception as error:  # on a machine nobody has seen, anything may break: that is a finding
                 self.failed.append(f"{name}: {type(error).__name__}: {_line(error)}")
-            yield self._so_far(out)
+            yield self._so_far()
+        yield self._so_far()
 
-    def _so_far(self, out: dict[str, Any]) -> dict[str, Any]:
-        return out | {"failed": self.failed, "skipped": self.skipped, "seconds": round(self._spent, 1)}
+    def _so_far(self) -> dict[str, Any]:
+        done = {"failed": self.failed, "skipped": self.skipped, "seconds": round(self._spent, 1)}
+        if self._bandwidth:
+            rows = [row.as_dict() for row in self._rows]
+            done["benchmark"] = {"read_bytes_per_second": self._bandwidth, "rows": rows}
+        return self._out | done
 
     @property
     def _spent(self) -> float:
         return time.perf_counter() - self._begun
 
-    def _late(self, what: str) -> bool:
-        if self._spent < self._plan.seconds:
+    def _late(self, what: str, needed: float = 0.0) -> bool:
+        if self._spent + needed <= self._until and self._spent < self._until:
             return False
-        self._skip(what, f"the {self._plan.seconds:g} s are over")
+        left = max(0.0, self._until - self._spent)
+        takes = f", and it takes about {needed:g} s" if needed else ""
+        self._skip(what, f"{left:.0f} s are left to its part{takes}")
         return True
 
     def _skip(self, what: str, why: str) -> None:
         self.skipped.append(f"{what}: {why}")
         self._say(f"skipped {what}: {why}")
 
-    def _tests(self) -> Iterator[dict[str, Any]]:
-        if importlib.util.find_spec("pytest") is None:
-            self._skip("tests", "pytest is not installed")
-            return
-        self._say("tests")
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-m",
-            "gpu",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            str(ROOT / "tests" / "gpu"),
-        ]
-        left = max(30.0, TESTS_SHARE * self._plan.seconds - self._spent)
-        try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=left, check=False)
-        except subprocess.TimeoutExpired:
-            self.failed.append("tests")
-            yield {"passed": False, "lines": [f"did not end within {left:.0f} s"]}
-            return
-        lines = done.stdout.strip().splitlines()
-        if done.returncode:
-            self.failed.append("tests")
-        yield {"passed": done.returncode == 0, "lines": lines[-30:]}
-
-    def _parity(self) -> Iterator[list[dict[str, Any]]]:
+    def _parity(self) -> Iterator[None]:
         rows: list[dict[str, Any]] = []
+        self._out["parity"] = rows
         wanted = (("torch", "fp32"), ("onnxruntime", "fp32")) if self._plan.rehearse else PROVEN
         for name, precision in wanted:
             what = f"parity of {name} {precision}"
@@ -143,54 +135,49 @@ class Check:
             elif not self._late(what):
                 self._say(what)
                 rows.append(self._prove(name, precision))
-                yield rows
-        yield rows
+                yield
 
     def _prove(self, name: str, precision: str) -> dict[str, Any]:
-        """The demo built for a backend, and its parity report."""
-        loaded = load_spec(ROOT / "pipelines" / "emoji.yaml")
-        data = loaded.spec.resolved()
-        data["engine"] |= {"backend": name, "precision": precision, "device": self._plan.device}
-        row: dict[str, Any] = {"backend": name, "precision": precision}
+        begun = self._spent
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                loaded = replace(loaded, spec=Spec.model_validate(data))
-                engine = build(plan(loaded, Path(folder))).engine
-                outcome = parity(engine.folder, pictures=4 if self._plan.rehearse else 32, spec_file=loaded.path)
+            row = prove(name, precision, self._plan.device, 4 if self._plan.rehearse else PICTURES)
         except Exception as error:  # as in `run`
+            self._broken.add(name)
+            row = {"backend": name, "precision": precision, "passed": False, "error": _line(error)}
+            self._say(f"FAILED: {row['error']}")
+            self._still_there()
+        if not row["passed"]:
             self.failed.append(f"{name} {precision}")
-            return row | {"passed": False, "error": _line(error)}
-        if not outcome.passed:
-            self.failed.append(f"{name} {precision}")
-        receipt = outcome.receipt()
-        kept = ("passed", "max_logit_error", "pictures", "identical", "failures")
-        return row | {key: receipt[key] for key in kept}
+        return row | {"seconds": round(self._spent - begun, 1)}
 
-    def _benchmark(self) -> Iterator[dict[str, Any]]:
-        device = self._plan.device
-        bandwidth = read_bandwidth(device)
-        self._say(f"memory is read at {bandwidth / 1e9:.0f} GB/s")
-        rows: list[Row] = []
+    def _largest(self) -> Iterator[None]:
+        size = TINY if self._plan.rehearse else LARGEST
+        for batch in BATCHES[: 1 if self._plan.rehearse else None]:
+            yield from self._networks(size, batch, "graph")
 
-        def found() -> dict[str, Any]:
-            return {"read_bytes_per_second": bandwidth, "rows": [row.as_dict() for row in rows]}
-
-        for size, batch in self._sizes():
-            for how in HOWS:
-                what = f"{size.name}, {size.tokens} tokens, batch {batch}, {how}"
-                if not self._late(what):
-                    rows += self._measure(size, batch, how, bandwidth)
-                    yield found()
-            if (size, batch) == COMPILE_AFTER:  # in time: the largest sizes first, and both kinds beside each other
-                for more in self._all_compiled(bandwidth):
-                    rows += more
-                    yield found()
+    def _sizes(self) -> Iterator[None]:
+        """The largest first: what is left out for lack of time is the least."""
         if self._plan.rehearse:
-            for more in self._all_compiled(bandwidth):
-                rows += more
-        yield found()
+            yield from self._networks(TINY, 1, "eager")
+            return
+        yield from self._networks(LARGEST, 1, "eager")
+        for size in reversed(SIZES.values()):
+            for tokens in reversed(TOKENS):
+                for batch in BATCHES:
+                    if size.of(tokens) != LARGEST:
+                        yield from self._networks(size.of(tokens), batch, "graph")
 
-    def _all_compiled(self, bandwidth: float) -> Iterator[list[Row]]:
+    def _networks(self, size: Size, batch: int, how: How) -> Iterator[None]:
+        """The eager networks at a size, plain and COOL-SD."""
+        if self._late(f"{size.name}, {size.tokens} tokens, batch {batch}, {how}"):
+            return
+        dtype: Floating = "float32" if self._plan.rehearse else "bfloat16"
+        engine = engine_of(size, self._plan.device, dtype)
+        like = engine.like()
+        yield from self._measure(Subject(f"torch {dtype}", size, engine.steps, like, like.element_size()), batch, how)
+
+    def _compiled(self) -> Iterator[None]:
+        """TensorRT's engines of a size, plain and COOL-SD, one picture and the most at once."""
         for flavour in get_args(Flavour):
             for size, precision in COMPILED:
                 what = f"{size.name}, {size.tokens} tokens, {flavour} {precision}"
@@ -198,60 +185,91 @@ class Check:
                     self._skip(what, "its package is not installed")
                 elif self._plan.rehearse:
                     self._skip(what, "an engine runs on a GPU alone")
-                elif self._spent > self._plan.seconds - COMPILE_SECONDS:
-                    self._skip(what, f"compiling takes about {COMPILE_SECONDS} s, and fewer are left")
-                else:
-                    yield self._compiled(size, flavour, precision, bandwidth)
+                elif flavour in self._broken:
+                    self._skip(what, f"the demo does not run on {flavour} here")
+                elif not self._late(what, COMPILE_SECONDS):
+                    yield from self._compile(size, flavour, precision)
 
-    def _compiled(self, size: Size, flavour: Flavour, precision: str, bandwidth: float) -> list[Row]:
-        """TensorRT's engines of a size, plain and COOL-SD, one picture and the most at once."""
+    def _compile(self, size: Size, flavour: Flavour, precision: str) -> Iterator[None]:
         self._say(f"compiling {size.name} for {flavour}, {precision}")
+        begun = self._spent
         try:
             with tempfile.TemporaryDirectory() as folder:
                 made = compile_size(size, flavour, precision, BATCHES[-1], LENGTH, Path(folder), self._say)
                 engine = made.load()
         except Exception as error:  # as in `run`
             self.failed.append(f"{size.name} {flavour} {precision}: {_line(error)}")
-            return []
+            self._still_there()
+            return
+        self._say(f"compiled and loaded in {self._spent - begun:.0f} s")
         weight = 1.0 if precision == "int8" else 2.0
         subject = Subject(f"{flavour} {precision}", size, engine.steps, engine.like(), weight)
-        return [row for batch in BATCHES for row in self._rows(subject, batch, "graph", bandwidth)]
+        for batch in BATCHES:
+            yield from self._measure(subject, batch, "graph")
 
-    def _sizes(self) -> list[tuple[Size, int]]:
-        """The largest first: what is left out for lack of time is the least."""
-        if self._plan.rehearse:
-            return [(TINY, 1)]
-        return [
-            (size.of(tokens), batch)
-            for size in reversed(SIZES.values())
-            for tokens in reversed(TOKENS)
-            for batch in BATCHES
-        ]
-
-    def _measure(self, size: Size, batch: int, how: How, bandwidth: float) -> list[Row]:
-        dtype: Floating = "float32" if self._plan.rehearse else "bfloat16"
-        engine = engine_of(size, self._plan.device, dtype)
-        like = engine.like()
-        subject = Subject(f"torch {dtype}", size, engine.steps, like, like.element_size())
-        return self._rows(subject, batch, how, bandwidth)
-
-    def _rows(self, subject: Subject, batch: int, how: How, bandwidth: float) -> list[Row]:
-        size, rows = subject.size, list[Row]()
+    def _measure(self, subject: Subject, batch: int, how: How) -> Iterator[None]:
+        size = subject.size
+        if not self._bandwidth:
+            self._bandwidth = read_bandwidth(self._plan.device)
+            self._say(f"memory is read at {self._bandwidth / 1e9:.0f} GB/s")
         for plain in (True, False):
+            pictures = 1 if how == "graph" else 0
             try:
-                row = measure(subject, batch, plain, how, bandwidth, rounds=20, pictures=1 if how == "graph" else 0)
+                row = measure(subject, batch, plain, how, self._bandwidth, rounds=50, pictures=pictures)
             except torch.cuda.OutOfMemoryError as error:
                 self._skip(f"{size.name}, {size.tokens} tokens, batch {batch}", _line(error))
-                break
-            except RuntimeError as error:
+                return
+            except (RuntimeError, CoolsdError) as error:
                 self.failed.append(f"{subject.backend} {size.name} {size.tokens} x{batch} {how}: {_line(error)}")
-                break
-            rows.append(row)
+                self._still_there()
+                return
+            self._rows.append(row)
             self._say(
-                f"{size.name} {size.tokens} x{batch} {how} {row.way}: {row.round_ms:.3f} ms, "
-                f"{row.over_floor:.2f} of the floor"
+                f"{size.name} {size.tokens} x{batch} {subject.backend} {how} {row.way}: {row.round_ms:.3f} ms, "
+                f"{row.over_floor:.2f} of the floor{', NO GRAPH: ' + row.note if row.note else ''}"
             )
-        return rows
+            yield
+
+    def _still_there(self) -> None:
+        """Raises Lost where an error took the GPU with it, as an illegal access does."""
+        if self._plan.rehearse:
+            return
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            fix = "run the parts that are missing with --only"
+            raise Lost("the GPU", expected="an answer", found=_line(error), fix=fix) from error
+
+    def _tests(self) -> Iterator[None]:
+        if importlib.util.find_spec("pytest") is None:
+            self._skip("tests", "pytest is not installed")
+            return
+        if self._late("tests"):
+            return
+        self._say("tests")
+        self._out["tests"] = gpu_tests(self._until - self._spent)
+        if not self._out["tests"]["passed"]:
+            self.failed.append("tests")
+        yield
+
+
+def gpu_tests(seconds: float) -> dict[str, Any]:
+    """`pytest -m gpu` in a process of its own, and the end of what it said; stopped when the time is over."""
+    command = [
+        sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--maxfail=8", "--durations=5", "-p", "no:cacheprovider",
+        str(ROOT / "tests" / "gpu"),
+    ]  # fmt: skip
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, timeout=max(10.0, seconds), check=False
+            )
+            passed, note = done.returncode == 0, list[str]()
+        except subprocess.TimeoutExpired:
+            passed, note = False, [f"did not end within {seconds:.0f} s"]
+        said.seek(0)
+        lines = said.read().strip().splitlines()
+    return {"passed": passed, "lines": lines[-60:] + note}
 
 
 def _has_cuda_provider() -> bool:

@@ -18,7 +18,7 @@ PACKAGES = (
     "torch", "triton", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "numpy",
     "transformers",
 )  # fmt: skip
-_COPY_BYTES = 1 << 30
+_COPY_BYTES = 1 << 32
 _REPEATS = 20
 
 
@@ -56,11 +56,14 @@ def _driver() -> str:
 
 
 def read_bandwidth(device: str) -> float:
-    """Bytes a second that a sum over a gigabyte reads: what weights and caches could at best be read at."""
+    """Bytes a second of the faster of a sum, which reads, and a copy, which reads and writes: what weights and caches
+    could at best be read at. On random numbers: zeros can be faster than any."""
     size = _COPY_BYTES if device == "cuda" else 1 << 26
-    data = torch.zeros(size // 4, device=device)
-    seconds = best_of(lambda: data.sum(), _REPEATS, device)
-    return size / seconds
+    data = torch.empty(size // 4, device=device).uniform_()
+    other = torch.empty_like(data)
+    reading = size / best_of(data.sum, _REPEATS, device)
+    copying = 2 * size / best_of(lambda: other.copy_(data), _REPEATS, device)
+    return max(reading, copying)
 
 
 def best_of(work: Any, repeats: int, device: str) -> float:

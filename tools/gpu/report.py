@@ -49,7 +49,10 @@ def markdown(outcome: dict[str, Any]) -> str:
         ran = "passed" if tests["passed"] and " passed" in last else "NONE RAN" if tests["passed"] else "FAILED"
         lines.append(f"Tests: {ran} ({last}).\n")
     if outcome.get("parity"):
-        lines += ["| backend | precision | passed | largest logit error | identical |", "|---|---|---|---|---|"]
+        lines += [
+            "| backend | precision | passed | largest logit error | identical | rounds on the device, as the host's |",
+            "|---|---|---|---|---|---|",
+        ]
         lines += [_proof(row) for row in outcome["parity"]]
         lines.append("")
     if bench := outcome.get("benchmark"):
@@ -67,16 +70,26 @@ def markdown(outcome: dict[str, Any]) -> str:
 
 def _proof(row: dict[str, Any]) -> str:
     if "error" in row:
-        return f"| {row['backend']} | {row['precision']} | no: {row['error']} | | |"
+        return f"| {row['backend']} | {row['precision']} | no: {row['error']} | | | |"
     passed = "yes" if row["passed"] else "no: " + "; ".join(row["failures"])
     error = row["max_logit_error"]
     shown = f"{error:.2g}" if isinstance(error, float) else str(error)
-    return f"| {row['backend']} | {row['precision']} | {passed} | {shown} | {row['identical']} of {row['pictures']} |"
+    alike = f"{row['identical']} of {row['pictures']}"
+    return f"| {row['backend']} | {row['precision']} | {passed} | {shown} | {alike} | {_rounds(row.get('rounds'))} |"
+
+
+def _rounds(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    near = f", {found['near_ties']} at near ties" if found["near_ties"] else ""
+    why = f"; {found['why_not']}" if found["why_not"] else ""
+    return f"{found['identical']} of {found['pictures']}{near}{why}"
 
 
 def _figures(row: dict[str, Any]) -> str:
     picture = "" if row["picture_s"] is None else f"{row['picture_s']:.3f}"
+    how = f"NO GRAPH: {row['note']}" if row["note"] else row["how"]
     return (
-        f"| {row['size']} | {row['tokens']} | {row['batch']} | {row['backend']} | {row['how']} | {row['way']} "
+        f"| {row['size']} | {row['tokens']} | {row['batch']} | {row['backend']} | {how} | {row['way']} "
         f"| {row['round_ms']:.3f} | {row['over_floor']:.2f} | {row['law_share']:.0%} | {picture} |"
     )

@@ -1,8 +1,8 @@
 """A batch from its prefill to its last token: rounds one after another, on a GPU as replays of one CUDA graph.
 
 Knows when a batch is done, and CUDA graphs. Does not know what a round does. The host launches rounds ahead and looks
-at an asynchronous copy of the counters every few of them; a round after the end moves nothing. CUDA has not been run
-where this was written; on a CPU the same rounds run one by one.
+at an asynchronous copy of the counters every few of them; it never launches more than there must still be. One after
+the end moves nothing. CUDA has not been run where this was written; on a CPU the same rounds run one by one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coolsd_rt.backends.device.capture import Captured, capture, on_stream
 from coolsd_rt.backends.device.round import DeviceRound, Steps
 from coolsd_rt.backends.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
@@ -33,13 +34,17 @@ class Program:
     def __init__(self, steps: Steps, state: DeviceState, request: Request) -> None:
         self.steps, self.state = steps, state
         self._round = DeviceRound(steps, state, request)
-        self._run: Callable[[], None] = self._round
-        self._cuda = state.codes.is_cuda
-        self._captured = False
+        self._captured: Captured | None = None
+        device = state.codes.device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @torch.inference_mode()
     def decode(self, request: Request, prefix: Tensor, start: Tensor | None) -> Generation:
         """All rounds. Raises CoolsdError: NaN in the models' output."""
+        with on_stream(self._stream):
+            return self._decode(request, prefix, start)
+
+    def _decode(self, request: Request, prefix: Tensor, start: Tensor | None) -> Generation:
         begun = request.clock()
         dims, state = self.steps.dims, self.state
         self.steps.reset(prefix, start)
@@ -58,10 +63,16 @@ class Program:
 
     def step(self, done: int) -> None:
         """Enqueue a round; `done` were before it in this batch."""
-        if self._cuda and not self._captured and done == WARM:
-            self._run = capture(self._round)
-            self._captured = True
-        self._run()
+        if self._stream is not None and self._captured is None and done == WARM:
+            self._captured = capture(self._round)
+        (self._round if self._captured is None else self._captured.run)()
+
+    @property
+    def why_not(self) -> str:
+        """Why rounds are not replays of one CUDA graph; empty if they are, or will be."""
+        if self._stream is None:
+            return "not on a GPU"
+        return "" if self._captured is None else self._captured.why_not
 
     def counters(self) -> Tensor:
         """int64 [3, M]: decided tokens of each picture, its rounds, and fault bits."""
@@ -69,66 +80,72 @@ class Program:
         return torch.stack([decided, self.state.rounds, self.state.fault.to(torch.int64)])
 
 
-def capture(function: Callable[[], None]) -> Callable[[], None]:
-    """`function` as a CUDA graph. Capturing runs nothing."""
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
-
-
 class _Watch:
     """How far the batch is, as far as the host has heard."""
 
     def __init__(self, program: Program, request: Request) -> None:
         self._program, self._request = program, request
-        self._tokens = program.steps.dims.tokens
+        self._tokens, self._most = program.steps.dims.tokens, request.length + 1
         self._cuda = program.state.codes.is_cuda
         self._every = EVERY if self._cuda else 1
-        self._under_way: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+        self._under_way: deque[tuple[Tensor, torch.cuda.Event, int]] = deque()
         self.rounds = 0
+        self._needed = -(-(self._tokens - 1) // self._most)  # rounds that there will be at least
         self._finished = False
 
     def launched(self) -> None:
         """A round was enqueued."""
         self.rounds += 1
-        if self.rounds % self._every:
+        if self.rounds % self._every and self.rounds < self._needed:
             return
         counters = self._program.counters()
         if not self._cuda:
-            self._heard(counters)
+            self._heard(counters, self.rounds)
             return
-        host = torch.empty(counters.shape, dtype=counters.dtype, pin_memory=True)
-        host.copy_(counters, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        self._under_way.append((host, event))
+        self._under_way.append((*_on_its_way(counters), self.rounds))
 
     def done(self) -> bool:
-        """Whether all pictures are known to be full. Waits only when `AHEAD` looks are still under way."""
-        while self._under_way and (len(self._under_way) > AHEAD or self._under_way[0][1].query()):
-            host, event = self._under_way.popleft()
+        """Whether all pictures are known to be full.
+
+        Waits when `AHEAD` looks are still under way, and when the next round may be one too many.
+        """
+        while self._under_way:
+            host, event, rounds = self._under_way[0]
+            if not (len(self._under_way) > AHEAD or self.rounds >= self._needed or event.query()):
+                break
+            self._under_way.popleft()
             event.synchronize()
-            self._heard(host)
+            self._heard(host, rounds)
         return self._finished
 
     def finish(self) -> None:
         """Wait for the end. Raises CoolsdError on a fault, or if pictures are not full after all."""
         self._under_way.clear()
-        self._heard(self._program.counters().cpu())
+        self._heard(self._program.counters().cpu(), self.rounds)
         if not self._finished:
             found = f"{int(self._program.counters()[0].min())} of {self._tokens}"
             raise CoolsdError("a batch on the device", expected="all tokens decided", found=found)
 
-    def _heard(self, counters: Tensor) -> None:
+    def _heard(self, counters: Tensor, rounds: int) -> None:
+        """The counters after so many rounds."""
         values = counters.numpy()
         raise_fault(values[2])
-        self._finished = bool((values[0] >= self._tokens).all())
+        left = self._tokens - int(values[0].min())
+        self._finished = left <= 0
+        self._needed = rounds + -(-left // self._most)
         if self._request.on_progress is not None:
-            decided, rounds = int(values[0].sum()), int(values[1].sum())
-            length = (decided - values.shape[1]) / max(1, rounds)  # a picture's first token is the prefill's
+            decided, done = int(values[0].sum()), int(values[1].sum())
+            length = (decided - values.shape[1]) / max(1, done)  # a picture's first token is the prefill's
             self._request.on_progress(decided, length)
+
+
+def _on_its_way(counters: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+    """A copy on the host, whole once the event has happened."""
+    host = torch.empty(counters.shape, dtype=counters.dtype, pin_memory=True)
+    host.copy_(counters, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return host, event
 
 
 class Programs:
@@ -152,6 +169,15 @@ class Programs:
             program = Program(steps, state, request)
         self._kept[key] = program
         return program
+
+    def forget(self) -> None:
+        """Give their memory back."""
+        self._kept.clear()
+
+    @property
+    def why_not(self) -> str:
+        """Of the last one, as `Program.why_not`; empty before the first."""
+        return next(reversed(self._kept.values())).why_not if self._kept else ""
 
 
 def servable(request: Request) -> bool:

@@ -166,12 +166,14 @@ class DeviceRound:
         return cast("tuple[Tensor, Tensor, Tensor, Tensor]", out)
 
     def _shortened(self, q: Tensor, valid: Tensor) -> Tensor:
-        """Drafts end before the first Q that is unsure."""
+        """Drafts end before the first Q that is unsure. With a NaN among those that could count none is cut: the
+        verdict has to find it."""
         least = self._sampling.draft_confidence
         if not least or not self._length:
             return valid
         sure = (q.amax(-1) >= least).to(torch.int64)
-        return torch.minimum(valid, sure.cumprod(1).sum(1))
+        broken = q[..., 0].isnan() & (self._offsets[:-1] < valid[:, None])  # such a row is NaN from end to end
+        return torch.where(broken.any(1), valid, torch.minimum(valid, sure.cumprod(1).sum(1)))
 
     def _confident(self, p: Tensor) -> Tensor:
         """bool [M] of P [M, V], where the last token was drawn."""

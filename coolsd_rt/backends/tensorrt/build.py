@@ -31,6 +31,7 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.store.atomic import write_atomic
 
 OnProgress = Callable[[str, int, int], None]  # a phase of the builder, its steps done, its steps
+HEAD = 8
 _TICK = 0.1  # seconds between two looks for an interrupt
 
 
@@ -67,8 +68,12 @@ def build_engine(
     precision: str,
     options: BuildOptions | None = None,
     on_progress: OnProgress | None = None,
+    beside: Path | None = None,
 ) -> BuiltEngine:
     """Parse, check the layers, build. A path is for a graph whose weights lie beside it.
+
+    beside: a graph's file in whose folder the weights are that `graph`, its bytes, names: they are read by TensorRT
+    alone, and no message holds them.
 
     on_progress is called in another thread; what it raises ends the build and is raised here.
 
@@ -80,11 +85,13 @@ def build_engine(
         KeyboardInterrupt: after the builder has stopped.
     """
     options, trt = options or BuildOptions(), Package(flavour).load()
+    if flavour == "tensorrt-rtx":
+        _check_heads(contract, precision, name)
     log = make_log(trt)
     begun = time.perf_counter()
     with native_words(log):
         capabilities = _capabilities(trt, flavour, options)
-        parsed = parse(trt, log, graph, name)
+        parsed = parse(trt, log, graph, name, beside)
         products = tune_attention(trt, parsed.network)
         layers = read_layers(trt, parsed.network)
         capacity = profiles[0].fixed.get("T", 0)
@@ -96,6 +103,16 @@ def build_engine(
     details = _details(layers, contract, data, products, time.perf_counter() - begun)
     facts = Facts(flavour, str(trt.__version__), capabilities, precision, capacity, tuple(profiles), details)
     return BuiltEngine(data, facts)
+
+
+def _check_heads(contract: GraphContract, precision: str, name: str) -> None:
+    """TensorRT-RTX 1.7.1 fails inside its compiler on heads of another width, and does not say so."""
+    widths = {spec.shape[-1] for spec in contract.inputs if "T" in spec.shape}
+    odd = [width for width in widths if isinstance(width, int) and width % HEAD]
+    if odd and precision != "fp32":
+        fix = "build with engine.backend torch, or in fp32"
+        expected = f"heads of a multiple of {HEAD} numbers in {precision}"
+        raise CoolsdError(f"graph {name}", expected=expected, found=str(odd[0]), fix=fix)
 
 
 def _details(
@@ -137,6 +154,7 @@ def _config(
 ) -> Any:
     config = parsed.builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 in a graph is float32: TF32 would be on
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if options.level is not None:

@@ -1,10 +1,10 @@
-"""A build's TensorRT engines on a GPU: `runtime.interface.Engine`, and the steps of a loop on the device.
+"""A build's TensorRT engines on a GPU: the models that `device.engine.DeviceEngine` decodes with.
 
 Knows the four models, their caches and what stays fixed for a batch. Does not know the loop's maths, nor what a context
 is (`model`). It has not run on a GPU; the tests drive it with a fake runtime. Legend as in `coolsd_rt.contract`.
 
 `TrtSteps` is what a loop on the device wants: a step enqueues and returns its own memory, which the next step of the
-same S overwrites. `TrtSession` is the same for a loop on the host: what it returns is the caller's own.
+same S overwrites.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from coolsd_rt.backends.description import Description
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.backends.tensorrt.facts import Facts, check_capacity, check_facts
 from coolsd_rt.backends.tensorrt.log import make_log
-from coolsd_rt.backends.tensorrt.model import Scratch, TrtModel, TrtStep, make_runtime
+from coolsd_rt.backends.tensorrt.model import LESS, Scratch, TrtModel, TrtStep, make_runtime
 from coolsd_rt.backends.tensorrt.package import package, require_gpu
 from coolsd_rt.backends.tensorrt.profiles import parts
 from coolsd_rt.contract import ModelDims
@@ -37,7 +37,8 @@ def load(verified: VerifiedEngine, options: Options) -> TrtEngine:
 
     Raises:
         MissingExtra: the package it was built with is not installed.
-        CoolsdError: no GPU; an engine for another version, or another GPU; one that TensorRT refuses.
+        CoolsdError: no GPU, or too little memory on it; an engine for another version, or another GPU; one that
+            TensorRT refuses.
     """
     manifest = verified.manifest
     description = Description.from_dict(manifest.contract)
@@ -65,15 +66,19 @@ def load_engines(
     log = make_log(trt)
     runtime = make_runtime(trt, log)
     scratch = Scratch(device or torch.device("cuda", torch.cuda.current_device()))
-    models = {
-        name: TrtModel(trt, log, runtime, read(FILE.format(name)), record.contract, known[name], name, scratch)
-        for name, record in description.graphs.items()
-    }
+    try:
+        models = {
+            name: TrtModel(trt, log, runtime, read(FILE.format(name)), record.contract, known[name], name, scratch)
+            for name, record in description.graphs.items()
+        }
+    except torch.cuda.OutOfMemoryError as error:  # torch's own: TensorRT says it in its log
+        found = str(error).strip().splitlines()[0]
+        raise CoolsdError("engines of TensorRT", expected="memory for their scratch", found=found, fix=LESS) from None
     return TrtEngine(description, models, known["target"], rebuild)
 
 
 class TrtEngine:
-    """`runtime.interface.Engine`. Arrays are torch tensors on the GPU, features of the graphs' own type."""
+    """`device.engine.Models`. Arrays are torch tensors on the GPU, features of the graphs' own type."""
 
     def __init__(self, description: Description, models: Mapping[str, TrtModel], facts: Facts, rebuild: str) -> None:
         """facts: of the target."""
@@ -128,11 +133,6 @@ class TrtEngine:
         """
         check_capacity(self._facts, "target", capacity, self._rebuild)
         return TrtSteps(self._description, self._models, rows)
-
-    def open(self, prefix: Any, capacity: int, start: Any = None) -> TrtSession:
-        steps = self.steps(len(prefix), capacity)
-        steps.reset(torch.as_tensor(prefix), None if start is None else self.array(start, "int64"))
-        return TrtSession(steps)
 
 
 class TrtSteps:
@@ -202,30 +202,3 @@ class TrtSteps:
             step = self._bound[name, size] = self._models[name].bind(sizes, self._memory[name])
         out = step(**inputs)
         return out["logits"][: self._rows], out["features"][: self._rows]
-
-
-class TrtSession:
-    """`runtime.interface.Session` over steps; what it returns is the caller's own."""
-
-    fused_length = 0
-
-    def __init__(self, steps: TrtSteps) -> None:
-        self._steps = steps
-
-    @property
-    def dims(self) -> ModelDims:
-        return self._steps.dims
-
-    def asarray(self, data: Any, dtype: str) -> Tensor:
-        return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self._steps.device)
-
-    def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
-        logits, features = self._steps.target(ids, pos)
-        return logits.clone(), features.clone()
-
-    def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
-        logits, guessed = self._steps.draft(ids, features, pos)
-        return logits.clone(), guessed.clone()
-
-    def propose(self, *args: Any) -> tuple[Tensor, Tensor]:
-        raise CoolsdError("a TensorRT engine", expected="single draft steps", found="a call of the fused draft")

@@ -5,12 +5,13 @@ tests drive it with a fake of TensorRT's runtime that checks what is bound where
 
 A step is one context with one set of shapes and addresses. Calling it copies small inputs to where the context reads
 them and enqueues on torch's current stream: nothing is allocated and nothing waits, so a CUDA graph can capture it once
-it has run (`TrtStep.warm`). Caches are one address for input and output. All contexts share one scratch memory; they
-must run on one stream, one after another.
+it has run (TensorRT-RTX compiles in a shape's first run). Caches are one address for input and output. All contexts
+share one scratch memory; they must run on one stream, one after another.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 
 _LEAST_SCRATCH = 256  # so that there is an address
+LESS = "close what else uses the GPU, or build with a smaller engine.max_batch"
+_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|cudaErrorMemoryAllocation", re.IGNORECASE)
 _DRIVER = ("driver version is insufficient", "no CUDA-capable device", "CUDA initialization")
 
 
@@ -154,7 +157,8 @@ class TrtModel:
             raise self.failed(what)
 
     def failed(self, what: str) -> CoolsdError:
-        return CoolsdError(f"engine {self.name}", expected=f"{what} from TensorRT", found=reason(self._log))
+        fix = LESS if _memory_is_out(self._log) else ""
+        return CoolsdError(f"engine {self.name}", expected=f"{what} from TensorRT", found=reason(self._log), fix=fix)
 
 
 class TrtStep:
@@ -191,12 +195,6 @@ class TrtStep:
         self.enqueue()
         return self.outputs
 
-    def warm(self) -> None:
-        """Run once on what is there, and wait: TensorRT-RTX compiles in a shape's first run, which is not captured."""
-        self.enqueue()
-        if self._model.device.type == "cuda":
-            torch.cuda.current_stream(self._model.device).synchronize()
-
 
 def stream(device: torch.device) -> int:
     """Handle of torch's current stream; 0 where there are none. TensorRT is slower on the default stream."""
@@ -215,7 +213,14 @@ def make_runtime(trt: Any, log: Log) -> Any:
         ) from error
 
 
+def _memory_is_out(log: Log) -> bool:
+    last = (*list(log.errors)[-3:], *log.words[-3:])
+    return any(_MEMORY.search(line) for line in last)
+
+
 def _fix(log: Log) -> str:
+    if _memory_is_out(log):
+        return LESS
     said = " ".join((*log.errors, *log.words))
     if any(word in said for word in _DRIVER):
         return f"install an NVIDIA driver for this TensorRT's CUDA, {ON_A_CPU}"

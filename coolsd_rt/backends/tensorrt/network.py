@@ -28,8 +28,10 @@ class Parsed:
     parser: Any
 
 
-def parse(trt: Any, log: Log, graph: bytes | Path, name: str) -> Parsed:
+def parse(trt: Any, log: Log, graph: bytes | Path, name: str, beside: Path | None = None) -> Parsed:
     """Strongly typed: every precision is the graph's own. A path is for graphs whose weights lie beside them.
+
+    beside: a graph's file in whose folder the weights are that `graph`, its bytes, names.
 
     Raises CoolsdError: the parser does not take it; the line names the node.
     """
@@ -39,7 +41,10 @@ def parse(trt: Any, log: Log, graph: bytes | Path, name: str) -> Parsed:
     typed = 1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0
     network = builder.create_network(typed)
     parser = trt.OnnxParser(network, log)
-    taken = parser.parse_from_file(str(graph)) if isinstance(graph, Path) else parser.parse(graph)
+    if isinstance(graph, Path):
+        taken = parser.parse_from_file(str(graph))
+    else:
+        taken = parser.parse(graph, str(beside)) if beside is not None else parser.parse(graph)
     if not taken:
         raise CoolsdError(
             f"graph {name}", expected="one that TensorRT's parser takes", found=_first_error(parser) or reason(log)

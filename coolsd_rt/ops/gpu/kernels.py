@@ -28,8 +28,8 @@ _DEGENERATE = tl.constexpr(DEGENERATE_MASS)
 _DRAFT = tl.constexpr(FAULT_DRAFT)
 _TOTAL = tl.constexpr(FAULT_TOTAL)
 _WINDOW = tl.constexpr(FAULT_WINDOW)
-_NAN = tl.constexpr(float("nan"))
 _INF = tl.constexpr(float("inf"))
+# No NaN among them: at each launch triton compares a kernel's globals with those it was compiled with.
 
 
 @triton.jit
@@ -155,10 +155,10 @@ def process(
         likely = weights.to(tl.int32, bitcast=True) > _top_p_key(weights, top_p, V)
         weights = tl.where(likely, weights, 0.0)
         weights = weights * tl.div_rn(1.0, tl.sum(weights))
-    weights = tl.where(broken, _NAN, weights)
+    weights = tl.where(broken, float("nan"), weights)
     if forced is not None:
         only = tl.load(forced + r)
-        weights = tl.where(only < 0, weights, tl.where(only >= V, _NAN, (index == only).to(tl.float32)))
+        weights = tl.where(only < 0, weights, tl.where(only >= V, float("nan"), (index == only).to(tl.float32)))
 
     tl.store(probs + r * V + index, weights, mask=inside)
     if u is not None:

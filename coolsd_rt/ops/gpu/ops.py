@@ -249,7 +249,10 @@ def _by_kernel(tensor: Tensor) -> bool:
 
 
 def _launch(kernel: str, programs: int, num_warps: int, *args: Any, **constants: Any) -> None:
-    """Launch on the device of the first argument; its current stream. Inputs are made contiguous, outputs are."""
+    """Launch on the device of the first argument; its current stream. Inputs are made contiguous, outputs are.
+
+    Raises MissingExtra without triton; CoolsdError, in one line, where it cannot compile or launch the kernel.
+    """
     try:
         from coolsd_rt.ops.gpu import kernels
     except ModuleNotFoundError as error:
@@ -261,5 +264,18 @@ def _launch(kernel: str, programs: int, num_warps: int, *args: Any, **constants:
     if programs == 0:
         return
     with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
-        # No fused multiply-add: CFG is rounded twice in the reference, and so is what top-k compares here.
-        getattr(kernels, kernel)[(programs,)](*given, **constants, num_warps=num_warps, enable_fp_fusion=False)
+        try:
+            # No fused multiply-add: CFG is rounded twice in the reference, and so is what top-k compares here.
+            getattr(kernels, kernel)[(programs,)](*given, **constants, num_warps=num_warps, enable_fp_fusion=False)
+        except Exception as error:  # triton's, its compilers' and the driver's own; the text is what helps
+            raise CoolsdError(f"the kernel {kernel}", expected=_EXPECTED, found=_told(error), fix=_FIX) from error
+
+
+_EXPECTED = "triton to compile and launch it"
+_FIX = "triton needs a C compiler, Python's headers and an NVIDIA driver; a broken cache is in ~/.triton"
+
+
+def _told(error: Exception) -> str:
+    """The type and the last line of an error: triton quotes the source first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^\t")]
+    return f"{type(error).__name__}: {lines[-1][:300] if lines else 'no word of why'}"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from coolsd_rt.backends.description import Description
+from coolsd_rt.backends.device.engine import DeviceEngine
 from coolsd_rt.backends.tensorrt import engine as engine_module
 from coolsd_rt.backends.tensorrt.engine import TrtEngine, load_engines
 from coolsd_rt.backends.tensorrt.facts import Facts
@@ -53,3 +54,7 @@ class Bench:
 
     def open(self) -> TrtEngine:
         return load_engines(self.description, self.facts, self.read, "tensorrt-rtx", "build it again", CPU)
+
+    def engine(self) -> DeviceEngine:
+        """As the backend loads it."""
+        return DeviceEngine(self.open())

@@ -38,6 +38,7 @@ class FakeTrt:
     def __init__(self, engines: Mapping[bytes, FakeEngine]) -> None:
         self.engines = dict(engines)
         self.refuses: str = ""  # what the runtime's constructor says when it fails
+        self.unread = "Error Code 1: Serialization (bad header)"  # what it says of an engine it does not know
 
     def Runtime(self, log: Any) -> Any:
         if self.refuses:
@@ -47,7 +48,7 @@ class FakeTrt:
         def deserialize(data: bytes) -> FakeEngine | None:
             engine = self.engines.get(bytes(data))
             if engine is None:
-                log.log(self.ILogger.ERROR, "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (bad header)")
+                log.log(self.ILogger.ERROR, f"IRuntime::deserializeCudaEngine: {self.unread}")
             return engine
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)

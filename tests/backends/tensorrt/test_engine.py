@@ -9,7 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coolsd_rt.backends.tensorrt.engine import TrtEngine, TrtSession  # noqa: E402
+from coolsd_rt.backends.device.engine import DeviceEngine, DeviceSession, Models  # noqa: E402
+from coolsd_rt.backends.tensorrt.engine import TrtEngine  # noqa: E402
 from coolsd_rt.backends.tensorrt.model import Scratch  # noqa: E402
 from coolsd_rt.contract import ModelDims  # noqa: E402
 from coolsd_rt.errors import CoolsdError  # noqa: E402
@@ -23,9 +24,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(monkeypatch)
 
 
-def protocols(engine: TrtEngine, session: TrtSession) -> tuple[Engine, Session]:
+def protocols(models: TrtEngine, engine: DeviceEngine, session: DeviceSession) -> tuple[Models, Engine, Session]:
     """For the type checker: they are what the loop asks for."""
-    return engine, session
+    return models, engine, session
 
 
 def whole(ids: Any, base: Any) -> Any:
@@ -38,7 +39,7 @@ def test_a_session_says_what_the_model_says_of_the_whole_sequence(bench: Bench) 
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 5, (4, 22))
     prefix = rng.random((4, 10, 4), np.float32)
-    session = bench.open().open(torch.from_numpy(prefix), bench.sizes.capacity)
+    session = bench.engine().open(torch.from_numpy(prefix), bench.sizes.capacity)
     wanted = whole(ids, prefix.sum(axis=(1, 2)))
     steps = [(0, 10), (10, 14), (12, 13), (13, 14), (14, 16), (0, 22), (3, 20)]
     for first, last in steps:
@@ -50,15 +51,14 @@ def test_a_session_says_what_the_model_says_of_the_whole_sequence(bench: Bench) 
 
 
 def test_rows_may_stand_at_different_positions(bench: Bench) -> None:
-    session = bench.open().open(torch.zeros(2, 10, 4), 20)
+    session = bench.engine().open(torch.zeros(2, 10, 4), 20)
     session.target(torch.ones(2, 10, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
     logits, _ = session.target(torch.tensor([[3, 0], [0, 0]]), torch.tensor([4, 8]))
     np.testing.assert_allclose(logits[..., 0], [[4 * 2 + 4, 4 * 2 + 5], [8 * 2 + 1, 8 * 2 + 2]])
 
 
 def test_one_row_is_run_as_two_and_comes_back_as_one(bench: Bench) -> None:
-    engine = bench.open()
-    session = engine.open(torch.ones(1, 10, 4), 20)
+    session = bench.engine().open(torch.ones(1, 10, 4), 20)
     logits, features = session.target(torch.tensor([[2, 1, 0]]), torch.tensor([0]))
     assert logits.shape == (1, 3, 5)
     assert features.shape == (1, 3, 4)
@@ -105,7 +105,7 @@ def test_a_step_that_was_bound_does_nothing_but_enqueue(bench: Bench, monkeypatc
 
 
 def test_what_a_session_returns_is_the_callers_own(bench: Bench) -> None:
-    session = bench.open().open(torch.zeros(2, 10, 4), 20)
+    session = bench.engine().open(torch.zeros(2, 10, 4), 20)
     pos = torch.zeros(2, dtype=torch.int64)
     logits, features = session.target(torch.zeros(2, 1, dtype=torch.int64), pos)
     before = logits.clone(), features.clone()
@@ -126,7 +126,7 @@ def test_a_reset_is_a_new_batch_in_the_same_memory(bench: Bench) -> None:
 
 
 def test_the_drafts_features_are_fed_and_its_cache_is_its_own(bench: Bench) -> None:
-    session = bench.open().open(torch.zeros(2, 10, 4), 20)
+    session = bench.engine().open(torch.zeros(2, 10, 4), 20)
     pos = torch.zeros(2, dtype=torch.int64)
     session.target(torch.full((2, 10), 4), pos)
     features = torch.arange(24.0).reshape(2, 3, 4)
@@ -138,7 +138,7 @@ def test_the_drafts_features_are_fed_and_its_cache_is_its_own(bench: Bench) -> N
 def test_a_draft_model_of_its_own_reads_its_own_part_of_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Bench(monkeypatch, ModelDims(**{**DIMS.as_dict(), "draft_dim": 4}))
     prefix = torch.cat([torch.zeros(2, 10, 4), torch.ones(2, 10, 4)], dim=-1)
-    session = own.open().open(prefix, 20)
+    session = own.engine().open(prefix, 20)
     ids, pos = torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
     np.testing.assert_allclose(session.target(ids, pos)[0][..., 0], 1)
     np.testing.assert_allclose(session.draft(ids, None, pos)[0][..., 0], 41)
@@ -146,7 +146,7 @@ def test_a_draft_model_of_its_own_reads_its_own_part_of_the_prefix(monkeypatch: 
 
 def test_where_rows_begin_is_bound_for_padded_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
     padded = Bench(monkeypatch, ModelDims(**{**DIMS.as_dict(), "padded": 1}))
-    session = padded.open().open(torch.zeros(2, 10, 4), 20, [3, 7])
+    session = padded.engine().open(torch.zeros(2, 10, 4), 20, [3, 7])
     ids, pos = torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
     session.target(ids, pos)
     context = padded.engines["target"].contexts[0]

@@ -27,11 +27,31 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def test_more_rows_or_positions_than_were_built_for_are_one_clear_line(bench: Bench) -> None:
-    engine = bench.open()
+    engine, ids = bench.engine(), torch.zeros(5, 1, dtype=torch.int64)
     with pytest.raises(CoolsdError, match=r"expected at most 4 rows, found 5 rows; build with more engine.max_batch"):
-        engine.open(torch.zeros(5, 10, 4), 20)
+        engine.open(torch.zeros(5, 10, 4), 20).target(ids, ids[:, 0])
     with pytest.raises(CoolsdError, match=r"KV caches: expected at most 64 positions.*found 65; build it again"):
-        engine.open(torch.zeros(2, 10, 4), 65)
+        engine.open(torch.zeros(2, 10, 4), 65).target(ids[:2], ids[:2, 0])
+
+
+class NoMemory:
+    """A GPU without room, in torch's words."""
+
+    def __init__(self, *args: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore of it")
+
+
+def test_memory_that_is_out_is_one_line_with_what_to_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's for the scratch, TensorRT's own for an engine or a context."""
+    bench.engines["target"].device_memory_size_v2 = 1 << 20
+    with monkeypatch.context() as patch:
+        patch.setattr(Scratch, "want", NoMemory.__init__)
+        with pytest.raises(CoolsdError, match=r"scratch, found CUDA out of memory.*GiB.; close what else"):
+            bench.open()
+    bench.trt.unread = "Error Code 2: OutOfMemory (Requested size was 9 bytes.)"
+    del bench.trt.engines[b"draft"]
+    with pytest.raises(CoolsdError, match=r"OutOfMemory \(Requested.*build with a smaller engine.max_batch"):
+        bench.open()
 
 
 @pytest.mark.parametrize(

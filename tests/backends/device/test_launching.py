@@ -1,0 +1,54 @@
+"""Triton's own way from a call to a launch, without a GPU: signatures, globals, the second call of a kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[2]
+
+
+def run(*command: str, **env: str) -> str:
+    """A process of its own: triton is told who it is when it is imported."""
+    plain = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    whole = {**plain, "PYTHONPATH": str(ROOT), **env}
+    done = subprocess.run([sys.executable, *command], env=whole, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_every_kernel_is_launched_twice() -> None:
+    """Triton refuses a kernel's second launch, or even the first, if a global is not equal to itself, as NaN is."""
+    told: dict[str, Any] = json.loads(run(str(FOLDER / "launching.py"), "64").splitlines()[-1])
+    launched = told["launched"]
+    assert len(launched) == 10
+    assert launched[:5] == launched[5:]
+    process, draft, verdict, first, draw = launched[:5]
+    assert [one["grid"] for one in launched[:5]] == [[3, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1], [6, 1, 1]]
+    # Doubles where sums decide, and no tensor taken for a constant.
+    assert (process["kinds"]["top_p"], process["kinds"]["u"]) == ("fp64", "constexpr")
+    assert (draft["kinds"]["logits"], draft["kinds"]["u"], draft["kinds"]["tokens"]) == ("*bf16", "*fp32", "*i64")
+    assert (verdict["kinds"]["omegas"], verdict["kinds"]["rates"], verdict["kinds"]["forced"]) == (
+        "*fp64",
+        "*fp64",
+        "*u1",
+    )
+    assert (first["kinds"]["forced"], draw["kinds"]["u"]) == ("constexpr", "*fp32")
+
+
+def test_rounds_over_the_kernels_decide_what_the_host_decides() -> None:
+    """The device's round with every kernel in Triton's interpreter, beside the loop on the host."""
+    said = run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / "interpreted_rounds.py"), TRITON_INTERPRET="1"
+    )
+    assert " passed" in said

@@ -1,0 +1,74 @@
+"""What proves a backend on this machine: the demo built for it, its parity, and its rounds beside the host's loop.
+
+Knows the demo. Does not know the clock, nor what is proven before what.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from coolsd_rt.backends.device.engine import DeviceEngine
+from coolsd_rt.models.conditions import Conditioner
+from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.runtime.randomness import uniform_table
+from coolsd_rt.runtime.round import decode
+from coolsd_rt.spec import LoadedSpec, load_spec
+from coolsd_rt.spec.model import Spec
+from coolsd_rt.store import EngineFolder
+from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.build import build, plan
+from coolsd_rt.workflows.parity import parity
+from tools.gpu.ties import HostLoop
+
+ROOT = Path(__file__).resolve().parents[2]
+_KEPT = ("passed", "max_logit_error", "pictures", "identical", "failures")
+
+
+def prove(name: str, precision: str, device: str, pictures: int) -> dict[str, Any]:
+    """A row of the report. Raises what breaks."""
+    loaded = _demo(name, precision, device)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = build(plan(loaded, Path(folder))).engine
+        receipt = parity(engine.folder, pictures=pictures, spec_file=loaded.path).receipt()
+        rounds = _rounds(engine, loaded, precision, min(4, pictures))
+    row: dict[str, Any] = {"backend": name, "precision": precision, **{key: receipt[key] for key in _KEPT}}
+    if rounds is not None:
+        row["rounds"] = rounds
+        if rounds["unexplained"]:
+            row["passed"] = False
+            row["failures"] = [*row["failures"], f"{rounds['unexplained']} pictures of the device's rounds are others"]
+    return row
+
+
+def _demo(name: str, precision: str, device: str) -> LoadedSpec:
+    loaded = load_spec(ROOT / "pipelines" / "emoji.yaml")
+    data = loaded.spec.resolved()
+    data["engine"] |= {"backend": name, "precision": precision, "device": device}
+    return replace(loaded, spec=Spec.model_validate(data))
+
+
+def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: int) -> dict[str, Any] | None:
+    """Whole pictures of the device's own rounds beside the host's loop, on one engine; None without such rounds.
+
+    In half precision a step over more positions rounds too differently for tokens to be compared: they are counted.
+    """
+    verified = folder.verified()
+    engine: Engine = opening.load_engine(verified)
+    if not isinstance(engine, DeviceEngine):
+        return None
+    conditioner: Conditioner = opening.load_conditioner(verified)
+    settings = drawing.settings_of(opening.spec_of(folder), forced=opening.load_forced(folder.manifest))
+    jobs = drawing.spread_jobs(opening.default_prompts(loaded, conditioner), pictures, 0, conditioner)
+    law, sampling, forced, source = settings.law, settings.sampling, settings.forced, settings.source
+    table = uniform_table([job.seed for job in jobs], engine.dims.tokens, law.length)
+    sessions = [drawing.open_session(engine, jobs, conditioner, settings) for _ in range(2)]
+    host = HostLoop(sessions[0], law, sampling, table, forced, source)
+    found = host.partings(decode(sessions[1], law, sampling, table, forced, source=source).codes)
+    near = sum(parting.near for parting in found)
+    return {
+        "pictures": pictures, "identical": pictures - len(found), "near_ties": near, "why_not": engine.why_not,
+        "unexplained": len(found) - near if precision == "fp32" else 0,
+    }  # fmt: skip
