@@ -24,12 +24,13 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions.tokens import FIRST, JANUS_PAD, TEMPLATES
+from coolsd_rt.models.conditions.tokens import FIRST, JANUS_PAD, TEMPLATES, Layout
 from coolsd_rt.models.config import DecoderConfig, VQConfig
 from coolsd_rt.models.convert_writer import write_safetensors
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.families import FAMILIES, FAMILY_KEY, family_of
+from coolsd_rt.models.families.chameleon import CODES
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.weights import TensorInfo
@@ -39,6 +40,7 @@ from tools.gpu.sizes import constant_rate
 
 PROMPTS = ("a red apple", "a blue star")
 LENGTH = 5
+LAYOUTS: dict[str, Layout] = {"lumina-mgpt": "lumina", "anole": "anole", "janus-pro": "janus"}
 ACCEPT_LENGTH = {"lumina-mgpt": 3.11}  # of COOL-SD at delta 1.1 in the paper; elsewhere LlamaGen-XL's
 _SPREAD = 0.02  # of the weights: features and logits of a size that halves can hold
 
@@ -74,9 +76,9 @@ def published(family: str, size: str, grid: int | None = None, layers: int | Non
     sizes: dict[str, Any] = dict(found.models[size])
     sizes |= {"layers": layers or sizes["layers"], "grid": grid or min(found.sizes) // found.cell}
     image = VQConfig()
-    if family == "lumina-mgpt":
-        sizes |= {"vocab": 8194, "text": 65536}
-        image = replace(image, codebook_size=8192, codebook_dim=256, low_attention=False, unit_codes=False)
+    if family in ("lumina-mgpt", "anole"):
+        sizes |= {"vocab": CODES + (2 if family == "lumina-mgpt" else 0), "text": 65536}
+        image = replace(image, codebook_size=CODES, codebook_dim=256, low_attention=False, unit_codes=False)
     else:
         sizes |= {"vocab": 16384}
     if family == "janus-pro":
@@ -133,20 +135,19 @@ def _condition(folder: Path, made: Pipeline, seed: int) -> str:
         name = f"{made.name}-features.safetensors"
         (folder / name).write_bytes(_packed(rows, "random", target.prefix, "bf16"))
         return f"{{kind: t5, length: {target.prefix}, features: {name}}}"
-    name = f"{made.name}-tokenizer.json"
-    janus = family_of(target).name == "janus-pro"
-    (folder / name).write_text(_tokenizer(janus), encoding="utf-8")
+    name, layout = f"{made.name}-tokenizer.json", LAYOUTS[family_of(target).name]
+    (folder / name).write_text(_tokenizer(TEMPLATES[layout]), encoding="utf-8")
     pixels = target.layout.rows * made.image.downsampling
-    layout = "layout: janus" if janus else f"layout: lumina, width: {pixels}, height: {pixels}"
-    return f"{{kind: tokens, tokenizer: {name}, length: {target.prefix}, {layout}}}"
+    size = f", width: {pixels}, height: {pixels}" if layout == "lumina" else ""
+    return f"{{kind: tokens, tokenizer: {name}, length: {target.prefix}, layout: {layout}{size}}}"
 
 
-def _tokenizer(janus: bool) -> str:
+def _tokenizer(template: str) -> str:
     """A tokenizer that knows the template's marks and the two prompts' words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     marks = [*FIRST.values(), JANUS_PAD, "<unk>", "<reserved08706>", "<|User|>", "<|Assistant|>", "<begin_of_image>"]
-    words = " ".join((*PROMPTS, TEMPLATES["janus" if janus else "lumina"])).split()
+    words = " ".join((*PROMPTS, template)).split()
     ids = {word: n for n, word in enumerate(dict.fromkeys([*marks, *words]))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "--to", type=click.Path(path_type=Path), help="Safetensors file to write. Needed unless SOURCE is a spec."
 )
 @click.option("--mirror", type=click.Path(path_type=Path), help="Folder with the hub's files, to read instead of it.")
-@click.option("--family", help="What the checkpoint is of; default: told by its tensors' names.")
+@click.option("--family", help="What the checkpoint is of; default: told by its tensors' names, where these tell.")
 @click.option("--size", type=int, help="Pixels along one side of a picture, where a family has several.")
 @click.option("--heads", type=int, help="Attention heads, where no config.json and no published size tells.")
 @click.option("--prefix", type=int, help="Positions for a prompt, of families that read text tokens. Default: 256.")
@@ -41,7 +41,7 @@ def command(
 
     SOURCE is a spec, all of whose `sources` are converted to the files it names; or one checkpoint: a file of
     torch.save or safetensors, a folder of shards, or org/name@COMMIT on the Hugging Face hub, with :FILE behind it for
-    one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, janus-pro, eagle, vq, vqgan, fid-inception.
+    one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, anole, janus-pro, eagle, vq, vqgan, fid-inception.
 
     Every tensor must be known, present and of the right shape, or nothing is written. One tensor at a time is in
     memory. This is the one verb that reads pickles, and only tensors of them. What was downloaded or converted once is
@@ -52,7 +52,7 @@ def command(
       coolsd-rt convert pipelines/llamagen-c2i-xl-384.yaml
       coolsd-rt convert pipelines/llamagen-c2i-xl-384.yaml --mirror /data/hub
       coolsd-rt convert c2i_XL_384.pt --size 384 --to target.safetensors
-      coolsd-rt convert ./Lumina-mGPT-7B-768 --size 768 --to target.safetensors --dtype bfloat16
+      coolsd-rt convert ./Lumina-mGPT-7B-768 --family lumina-mgpt --size 768 --to target.safetensors --dtype bfloat16
     """
     if mirror is not None and not mirror.is_dir():
         raise UserError(f"--mirror {mirror}", expected="a folder", found="none")

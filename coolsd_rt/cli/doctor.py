@@ -37,7 +37,7 @@ _PURPOSE = {
     "accelerate": "to train a draft on several GPUs",
     "tensorboard": "to watch a training",
     "wandb": "to watch a training",
-    "tokenizers": "for prompts of Lumina-mGPT and Janus-Pro",
+    "tokenizers": "for prompts of Lumina-mGPT, Anole and Janus-Pro",
     "huggingface_hub": "to convert checkpoints straight from the hub",
     "triton": "for the loop's kernels on a GPU",
     "tensorrt": "to build and run TensorRT engines, on a GPU",

@@ -62,8 +62,8 @@ def convert(
 
     family: a name of `FORMATS`; None looks at the tensors' names. dtype: `keep` writes each as it is stored.
     on_tensor: called with how many of how many are written. notes: more for the header's metadata.
-    Raises UserError: no checkpoint, another family, a tensor that is missing, surplus or of another shape, a size that
-    is needed and not given. CoolsdError: no space.
+    Raises UserError: no checkpoint, another family, a tensor that is missing, surplus or of another shape, a size or
+    a family that is needed and not given. CoolsdError: no space.
     """
     begun = time.perf_counter()
     _check_place(source, to)
@@ -110,6 +110,10 @@ def _format(given: Given, family: str | None) -> Format:
         fix = "say --family NAME to hear what it lacks"
         expected = f"a checkpoint of {', '.join(FORMATS)}"
         raise UserError(str(given.path), expected=expected, found=f"tensors {names}, ...", fix=fix)
+    alike = [f.name for f in FORMATS.values() if f.marks == form.marks]
+    if len(alike) > 1:
+        fix = f"say --family {' or --family '.join(alike)}"
+        raise UserError("--family", expected=f"{' or '.join(alike)}: their tensors are alike", found="nothing", fix=fix)
     return form
 
 

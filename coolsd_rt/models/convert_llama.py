@@ -1,4 +1,4 @@
-"""Published checkpoints in Llama's names: Lumina-mGPT (Chameleon), Janus-Pro, and EAGLE heads.
+"""Published checkpoints in Llama's names: Lumina-mGPT and Anole (Chameleon), Janus-Pro, and EAGLE heads.
 
 Three projections become one matrix, the model's own token table is cut to a picture's ids, and Janus' MLP over its
 codebook becomes a table. Knows names and shapes (facts of transformers and of the models' public code), and reads no
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ from torch import Tensor
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.config import EagleConfig, LayerConfig, parse_config
 from coolsd_rt.models.convert_format import Config, Format, Given, Part, same, stacked, target_config
+from coolsd_rt.models.families import Family
+from coolsd_rt.models.families.anole import ANOLE
+from coolsd_rt.models.families.chameleon import BEGIN_OF_IMAGE, CODES, END_OF_IMAGE, FIRST_CODE
 from coolsd_rt.models.families.janus import JANUS
-from coolsd_rt.models.families.lumina import END_OF_IMAGE, FIRST_CODE, LINE_END, LUMINA
+from coolsd_rt.models.families.lumina import LINE_END, LUMINA
 
-CODES = 8192  # of Chameleon's tokenizer
 _LAYER = {
     "attention.wo.weight": "self_attn.o_proj.weight",
     "feed_forward.w1.weight": "mlp.gate_proj.weight",
@@ -57,15 +60,10 @@ def _for_each_head(heads: int) -> Callable[[Tensor], Tensor]:
     return make
 
 
-def pictures(table: Tensor) -> Tensor:
-    """Rows of Chameleon's token table [ids, C] that a picture's ids are in our order: codes, line end, end."""
-    ends = table[[LINE_END, END_OF_IMAGE]]
-    return torch.cat([table[FIRST_CODE : FIRST_CODE + CODES], ends])
-
-
-def _codes(head: Tensor) -> Tensor:
-    """Rows of Chameleon's head [ids, C] for image codes alone."""
-    return head[FIRST_CODE : FIRST_CODE + CODES]
+def _pictures(table: Tensor, behind: tuple[int, ...] = ()) -> Tensor:
+    """Rows of Chameleon's token table or head [ids, C] in our order: image codes, then the ids `behind` them."""
+    codes = table[FIRST_CODE : FIRST_CODE + CODES]
+    return torch.cat([codes, table[list(behind)]]) if behind else codes
 
 
 def _base(given: Given) -> float:
@@ -88,12 +86,12 @@ def _sizes(given: Given, root: str, heads: int) -> dict[str, Any]:
     }
 
 
-def _lumina_config(given: Given) -> Config:
+def _chameleon_config(family: Family, behind: tuple[int, ...], given: Given) -> Config:
     root = "model."
     q_norm, dim = given.shape(f"{root}layers.0.self_attn.q_norm.weight"), given.size("model.embed_tokens.weight", 1)
-    text = given.size("model.embed_tokens.weight", 0)
-    if text <= LINE_END:
-        expected = f"more rows than the line end's id {LINE_END}"
+    text, last = given.size("model.embed_tokens.weight", 0), max((BEGIN_OF_IMAGE, *behind))
+    if text <= last:
+        expected = f"more rows than a picture's last id {last}"
         raise UserError(f"{given.path}: model.embed_tokens.weight", expected=expected, found=str(text))
     if given.said("swin_norm"):
         what = f"{given.path}: config.json: swin_norm"
@@ -101,10 +99,10 @@ def _lumina_config(given: Given) -> Config:
     _check_ids(given)
     return target_config(
         given,
-        LUMINA,
-        vocab=CODES + 2,
+        family,
+        vocab=CODES + len(behind),
         text=text,
-        grid=LUMINA.check_size("--size", given.options.size, given.options.cell),
+        grid=family.check_size("--size", given.options.size, given.options.cell),
         prefix=given.options.prefix,
         norm_eps=float(given.said("rms_norm_eps", 1e-5)),
         rope_base=_base(given),
@@ -123,15 +121,22 @@ def _check_ids(given: Given) -> None:
                 raise UserError(what, expected=f"id {code + FIRST_CODE}", found=str(found))
 
 
-def _lumina_part(name: str, given: Given, config: Any) -> Part:
+def _chameleon_part(behind: tuple[int, ...], name: str, given: Given, config: Any) -> Part:
     table = "model.embed_tokens.weight"
     parts = {
         "cls_embedding.embedding.weight": Part((table,), same),
-        "tok_embeddings.weight": Part((table,), pictures),
+        "tok_embeddings.weight": Part((table,), partial(_pictures, behind=behind)),
         "norm.weight": Part(("model.norm.weight",), same),
-        "output.weight": Part(("lm_head.weight",), _codes),
+        "output.weight": Part(("lm_head.weight",), _pictures),
     }
     return layer_part(name, "model.", config.layer) or parts[name]
+
+
+def _chameleon(family: Family, title: str, *behind: int) -> Format:
+    """Of one of Chameleon's kin, whose tensors are alike: `--family` tells. behind: ids that follow the image codes."""
+    marks = (r"model\.embed_tokens\.weight", r"model\.layers\.0\.self_attn\.q_norm\.weight", r"lm_head\.weight")
+    config, part = partial(_chameleon_config, family, behind), partial(_chameleon_part, behind)
+    return Format(family.name, title, marks, (r"model\.vqmodel\..*", _ROTARY), config, part)
 
 
 def _janus_names(given: Given) -> tuple[str, str, str, str, str, str]:
@@ -220,9 +225,8 @@ def _eagle_part(name: str, given: Given, config: Any) -> Part:
 
 
 FORMATS = (
-    Format(LUMINA.name, "Lumina-mGPT (Chameleon)",
-           (r"model\.embed_tokens\.weight", r"model\.layers\.0\.self_attn\.q_norm\.weight", r"lm_head\.weight"),
-           (r"model\.vqmodel\..*", _ROTARY), _lumina_config, _lumina_part),
+    _chameleon(LUMINA, "Lumina-mGPT", LINE_END, END_OF_IMAGE),
+    _chameleon(ANOLE, "Anole"),
     Format(JANUS.name, "Janus-Pro",
            (r"model\.generation_embeddings\.weight|gen_embed\.weight",
             r"model\.language_model\.norm\.weight|language_model\.model\.norm\.weight"),

@@ -108,12 +108,13 @@ class T5Condition(Section):
 
 
 class TokensCondition(Section):
-    """Tokens of the target's own vocabulary: a prompt in its template (Lumina-mGPT, Janus-Pro)."""
+    """Tokens of the target's own vocabulary: a prompt in its template (Lumina-mGPT, Anole, Janus-Pro)."""
 
     kind: Literal["tokens"] = Field(description="`tokens`: tokens of the target's own vocabulary.")
-    layout: Literal["lumina", "janus"] = Field(
+    layout: Literal["lumina", "anole", "janus"] = Field(
         description="What stands around the prompt. `lumina`: begin of image and the picture's size after it; "
-        "unconditional rows hold these alone. `janus`: unconditional rows have padding tokens in the prompt's place."
+        "unconditional rows hold these alone. `anole`: begin of image after it; unconditional rows hold the first "
+        "token and this. `janus`: unconditional rows have padding tokens in the prompt's place."
     )
     tokenizer: RelativePath = Field(description="The target's tokenizer.json, relative to the spec's folder.")
     length: int = Field(
@@ -138,8 +139,8 @@ class TokensCondition(Section):
         layout = info.data.get("layout")
         if layout == "lumina" and (value is None or value % LUMINA_STEP):
             raise complaint(f"pixels, a multiple of {LUMINA_STEP}", "nothing" if value is None else str(value))
-        if layout == "janus" and value is not None:
-            raise complaint("no size: janus draws one", str(value), "leave it out")
+        if layout in ("anole", "janus") and value is not None:
+            raise complaint(f"no size: {layout} draws one", str(value), "leave it out")
         return value
 
     @field_validator("template")

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from coolsd_rt.spec.section import RelativePath, Section
 
-FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", "janus-pro"]
+FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", "anole", "janus-pro"]
 """`llamagen` reads words, `llamagen-c2i` a class, `llamagen-t2i` a caption's features."""
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.families.anole import AnoleConfig
 from coolsd_rt.models.families.janus import JanusConfig
 from coolsd_rt.models.families.llamagen import CaptionConfig, ClassConfig, LlamaGenConfig
 from coolsd_rt.models.families.lumina import LuminaConfig
@@ -25,6 +26,7 @@ CONFIGS: Mapping[str, DecoderConfig] = {
     "llamagen-c2i": ClassConfig(**_SIZES, classes=10),
     "llamagen-t2i": CaptionConfig(**_SIZES, prefix=6, text_dim=24),
     "lumina-mgpt": LuminaConfig(**_SIZES | {"vocab": 34, "heads": 4}, kv_heads=2, prefix=6, text=50),
+    "anole": AnoleConfig(**_SIZES | {"heads": 4}, prefix=6, text=50),
     "janus-pro": JanusConfig(**_SIZES, prefix=6, text=50, head=48),
 }
 N = TypeVar("N", bound=nn.Module)

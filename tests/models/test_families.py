@@ -18,6 +18,7 @@ from coolsd_rt.models.checkpoint import load_draft, load_target, parse_config
 from coolsd_rt.models.config import EagleConfig, LayerConfig
 from coolsd_rt.models.convert_format import shapes_of
 from coolsd_rt.models.families import FAMILIES, _registry, family_named, family_of, parse_target, read_eagle
+from coolsd_rt.models.families.anole import AnoleConfig
 from coolsd_rt.models.families.lumina import LuminaConfig, image_head
 from coolsd_rt.models.layout import Layout
 from tests.models.family_cases import CONFIGS, random_draft, random_target
@@ -39,6 +40,14 @@ def test_a_lumina_picture() -> None:
         assert (forced[painted] == -1).all()
         assert set(np.flatnonzero(forced >= 0)) == set(range(cfg.tokens)) - set(painted.tolist())
     assert image_head(48) == (8197, 8804 + 24, 8804 + 24)
+
+
+def test_an_anole_picture() -> None:
+    """1024 codes in raster order and nothing between them, as LANTERN's public code has it."""
+    family = FAMILIES["anole"]
+    cfg = AnoleConfig(vocab=8192, text=65536, grid=family.check_size("--size", None), **family.models["7B"])
+    assert (cfg.tokens, cfg.layout.plain, cfg.layer.qk_norm, cfg.layer.pairs) == (1024, True, True, "half")
+    assert shapes_of(cfg)["output.weight"] == (8192, 4096)
 
 
 def test_a_plain_picture() -> None:
@@ -85,6 +94,7 @@ def test_names() -> None:
     [
         ("llamagen-c2i", {"prefix": 2}, "config: prefix: expected 1"),
         ("lumina-mgpt", {"prefix": 2}, "config: prefix: expected at least the 3"),
+        ("anole", {"prefix": 1}, "config: prefix: expected at least the 2"),
         ("lumina-mgpt", {"vocab": 2}, "config: vocab"),
         ("lumina-mgpt", {"kv_heads": 3}, "config: kv_heads: expected a divisor of 4"),
         ("janus-pro", {"dim": 66, "heads": 3}, None),

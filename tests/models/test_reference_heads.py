@@ -23,6 +23,7 @@ from coolsd_rt.models.convert import convert
 from coolsd_rt.models.convert_format import Options
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.families.anole import AnoleConfig
 from coolsd_rt.models.families.lumina import LuminaConfig
 from tests.models.family_cases import CONFIGS, random_target, relative
 from tests.models.test_reference_llamagen import (
@@ -159,14 +160,13 @@ def chameleon_layer(x: Tensor, w: State, heads: int, eps: float) -> Tensor:
     return x + (gate * torch.sigmoid(gate) * up) @ w["layers.0.mlp.down_proj.weight"].T
 
 
+@pytest.mark.parametrize(("kin", "vocab"), [(AnoleConfig, 8192), (LuminaConfig, 8194)])
 @torch.no_grad()
-def test_heads_for_chameleons_kin(tmp_path: Path) -> None:
+def test_heads_for_chameleons_kin(kin: type[AnoleConfig | LuminaConfig], vocab: int, tmp_path: Path) -> None:
     """Anole's: a norm before attention, qk-norm, halves, eps 1e-5, rows of their own length. Their table is frozen: the
     target's own is read in its place."""
     w = head(WIDE, 4, TEXT, chameleons=True)
-    target = random_target(
-        LuminaConfig(vocab=8194, dim=WIDE, layers=1, heads=4, ffn=96, prefix=WIDTH, text=TEXT, grid=4)
-    )
+    target = random_target(kin(vocab=vocab, dim=WIDE, layers=1, heads=4, ffn=96, prefix=WIDTH, text=TEXT, grid=5))
     draft = load_draft(converted(w, tmp_path, rms_norm_eps=1e-5), target)
     assert draft.cfg == EagleConfig(WIDE, 4, FFN, 1e-5, pairs="half", input_norm=True, qk_norm=True)
     text, start, count = torch.randint(0, TEXT, (ROWS, WIDTH)), torch.tensor([0, 3, WIDTH - 2]), WIDTH + ACCEPTED

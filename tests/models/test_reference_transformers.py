@@ -1,4 +1,4 @@
-"""Lumina-mGPT and Janus-Pro against transformers' own networks, tiny and random, through saved shards and `convert`.
+"""Lumina-mGPT, Anole and Janus-Pro against transformers' own, tiny and random, through saved shards and `convert`.
 
 What is compared: fp32 logits in prefill, single steps and verifications with rollback, with left padding and rows of
 different length; and the tokenizers' decoders.
@@ -14,11 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from coolsd_rt.errors import UserError
 from coolsd_rt.models.checkpoint import load_target, load_tokenizer
 from coolsd_rt.models.convert import convert
 from coolsd_rt.models.convert_format import Options
 from coolsd_rt.models.decoder import Decoder
-from coolsd_rt.models.families.lumina import END_OF_IMAGE, FIRST_CODE, LINE_END, LuminaConfig, image_head
+from coolsd_rt.models.families.anole import AnoleConfig
+from coolsd_rt.models.families.chameleon import BEGIN_OF_IMAGE, END_OF_IMAGE, FIRST_CODE
+from coolsd_rt.models.families.lumina import LINE_END, LuminaConfig, image_head
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from tests.models.family_cases import ROWS, Picture, eager, relative, stepped
 
@@ -67,21 +70,22 @@ def janus() -> Any:
     return randomised(transformers.JanusForConditionalGeneration(config))
 
 
-def converted(model: Any, folder: Path, size: int, **options: Any) -> Path:
+def converted(model: Any, folder: Path, size: int | None, family: str | None = None, **options: Any) -> Path:
     """The model saved in shards, and what `convert` makes of them."""
     model.save_pretrained(folder / "published", max_shard_size="300KB")
     assert len(json.loads((folder / "published/model.safetensors.index.json").read_text())["weight_map"]) > 20
     assert len(list((folder / "published").glob("*.safetensors"))) > 3
-    done = convert(folder / "published", folder / "ours.safetensors", options=Options(size=size, **options))
+    done = convert(folder / "published", folder / "ours.safetensors", family, Options(size=size, **options))
     return done.path
 
 
 def compare(target: Decoder, given: Picture, reference: Any) -> None:
     """Steps against a whole pass of the reference: a function of a row to logits [W + tokens - 1, V]."""
+    assert given.start is not None
     wanted = {row: reference(row) for row in range(ROWS)}
     checked = 0
     for row, at, logits, _ in stepped(target.cfg, given.tokens, eager(target, given)):
-        begin = max(at, int(STARTS[row]))
+        begin = max(at, int(given.start[row]))
         found, right = logits[begin - at :], wanted[row][begin : at + len(logits)]
         assert relative(found, right) < TOLERANCE
         checked += len(found)
@@ -91,7 +95,7 @@ def compare(target: Decoder, given: Picture, reference: Any) -> None:
 @torch.no_grad()
 def test_lumina_is_chameleon(chameleon: Any, tmp_path: Path) -> None:
     """Rows of their own lengths, without padding, in transformers; padded on the left, in one batch, here."""
-    target = load_target(converted(chameleon, tmp_path, 512, prefix=PREFIX))
+    target = load_target(converted(chameleon, tmp_path, 512, "lumina-mgpt", prefix=PREFIX))
     cfg = target.cfg
     assert isinstance(cfg, LuminaConfig)
     assert (cfg.tokens, cfg.vocab, cfg.kv_heads, cfg.text, cfg.grid) == (32 * 33 + 1, 8194, 2, 8900, 32)
@@ -111,6 +115,39 @@ def test_lumina_is_chameleon(chameleon: Any, tmp_path: Path) -> None:
         return torch.cat([torch.zeros(start, 8192), logits])
 
     compare(target, given, reference)
+
+
+@torch.no_grad()
+def test_anole_is_chameleon(chameleon: Any, tmp_path: Path) -> None:
+    """By attention mask and position ids, padded as LANTERN pads: two prompts, and the unconditional row."""
+    target = load_target(converted(chameleon, tmp_path, None, "anole", prefix=PREFIX))
+    cfg = target.cfg
+    assert isinstance(cfg, AnoleConfig)
+    assert (cfg.tokens, cfg.vocab, cfg.kv_heads, cfg.text, cfg.grid) == (1024, 8192, 2, 8900, 32)
+    start, where = torch.tensor([0, 3, PREFIX - 2]), torch.arange(PREFIX + 40)
+    prompt = torch.randint(8210, 8700, (ROWS, PREFIX))
+    prompt[:, -2:] = torch.tensor([8710, BEGIN_OF_IMAGE])
+    prompt[range(ROWS), start] = 0
+    prompt[where[:PREFIX] < start[:, None]] = 1
+    assert prompt[2].tolist() == [1] * (PREFIX - 2) + [0, BEGIN_OF_IMAGE]
+    tokens = torch.randint(0, cfg.vocab, (ROWS, cfg.tokens))
+    hidden = chameleon.model(
+        torch.cat([prompt, tokens[:, :40] + FIRST_CODE], dim=1), attention_mask=(where >= start[:, None]).long(),
+        position_ids=(where - start[:, None]).clamp(min=0),
+    ).last_hidden_state  # fmt: skip
+    logits = chameleon.lm_head(hidden)[..., FIRST_CODE : FIRST_CODE + cfg.vocab]
+    compare(target, Picture(prompt, tokens, start), lambda row: logits[row])
+
+
+def test_chameleons_kin_have_to_be_named(chameleon: Any, tmp_path: Path) -> None:
+    """Their tensors are alike: what was guessed would draw nonsense."""
+    with pytest.raises(
+        UserError, match=r"--family: expected lumina-mgpt or anole: .* alike.* say --family lumina-mgpt"
+    ):
+        converted(chameleon, tmp_path, 512)
+    assert not (tmp_path / "ours.safetensors").exists()
+    with pytest.raises(UserError, match=r"--size: expected .* anole was trained on: 512, found 768"):
+        convert(tmp_path / "published", tmp_path / "ours.safetensors", "anole", Options(768))
 
 
 @torch.no_grad()

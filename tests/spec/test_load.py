@@ -102,6 +102,7 @@ BAD = {
     "no layout": (WORDS, "{kind: tokens, tokenizer: t}", [":6: condition.layout: expected a value, found nothing"]),
     "odd size": (WORDS, "{kind: tokens, layout: lumina, tokenizer: t, width: 770, height: 512}", [":6: condition.width: expected pixels, a multiple of 32, found 770"]),
     "no height": (WORDS, "{kind: tokens, layout: lumina, tokenizer: t, width: 768}", [":6: condition.height: expected pixels, a multiple of 32, found nothing"]),
+    "size of anole": (WORDS, "{kind: tokens, layout: anole, tokenizer: t, height: 512}", [":6: condition.height: expected no size: anole draws one", "found 512"]),
     "size of janus": (WORDS, "{kind: tokens, layout: janus, tokenizer: t, width: 768}", [":6: condition.width: expected no size", "found 768"]),
     "template without a prompt": (WORDS, "{kind: tokens, layout: janus, tokenizer: t, template: draw}", [":6: condition.template: expected a text with {prompt} in it, once"]),
     "template with another place": (WORDS, "{kind: tokens, layout: janus, tokenizer: t, template: '{width} {prompt}'}", [":6: condition.template: expected no place but {prompt}, found {width}"]),

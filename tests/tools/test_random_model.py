@@ -27,6 +27,7 @@ CONFIGS = {
     "llamagen-c2i": {"classes": 10},
     "llamagen-t2i": {"prefix": 8, "text_dim": 16},
     "lumina-mgpt": {"prefix": 64, "text": 8900},
+    "anole": {"prefix": 64, "text": 8900},
     "janus-pro": {"prefix": 64, "text": 300, "head": 64},
 }
 
@@ -40,9 +41,13 @@ def tiny(family: str) -> Pipeline:
     return Pipeline(f"{family}-tiny", config, image, 3)
 
 
+def test_every_published_family_is_here() -> None:
+    assert set(CONFIGS) == {name for name, family in FAMILIES.items() if family.models}
+
+
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_family_is_written_whole(family: str, tmp_path: Path) -> None:
-    if family in ("lumina-mgpt", "janus-pro"):
+    if family in ("lumina-mgpt", "anole", "janus-pro"):
         pytest.importorskip("tokenizers")
     made = tiny(family)
     spec = load_spec(write_pipeline(tmp_path / "random", made))
@@ -73,7 +78,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "size", "dim", "tokens"),
     [("llamagen-t2i", "XL", 1280, 256), ("llamagen-c2i", "3B", 3200, 256), ("lumina-mgpt", "7B", 4096, 1057),
-     ("janus-pro", "1B", 2048, 576)],
+     ("anole", "7B", 4096, 1024), ("janus-pro", "1B", 2048, 576)],
 )  # fmt: skip
 def test_published_sizes(family: str, size: str, dim: int, tokens: int) -> None:
     made = published(family, size)

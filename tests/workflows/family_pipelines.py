@@ -48,10 +48,11 @@ CASES = {
         _resized("lumina-mgpt", prefix=W, text=8900),
         f"{{{_TOKENS}, layout: lumina, width: {PIXELS}, height: {PIXELS}}}",
     ),
+    "anole": Case(_resized("anole", prefix=W, text=8900), f"{{{_TOKENS}, layout: anole}}"),
     "janus-pro": Case(_resized("janus-pro", prefix=W), f"{{{_TOKENS}, layout: janus}}"),
 }
 
-_HEADS = {"llamagen-t2i": "lantern", "lumina-mgpt": "anole"}  # as they are published for these families
+_HEADS = {"llamagen-t2i": "lantern", "lumina-mgpt": "anole", "anole": "anole"}  # as published for them
 
 
 def write_pipeline(folder: Path, name: str, engine: str = "{max_batch: 4}", draft: str = "eagle") -> Path:
@@ -64,7 +65,7 @@ def write_pipeline(folder: Path, name: str, engine: str = "{max_batch: 4}", draf
     tiny.write_weights(folder / "draft.safetensors", head, head.cfg)
     image = VQConfig(
         codebook_size=case.config.layout.codes, codebook_dim=4, channels=8, multipliers=(1,) * 5, z_channels=8,
-        res_blocks=1, norm_groups=4, unit_codes=name != "lumina-mgpt",
+        res_blocks=1, norm_groups=4, unit_codes=name not in ("lumina-mgpt", "anole"),
     )  # fmt: skip
     torch.manual_seed(4)
     tiny.write_weights(folder / "vq.safetensors", VQTokenizer(image), image)

@@ -1,4 +1,4 @@
-"""Prompts to tokens of the target's own vocabulary: the `tokens` condition of Lumina-mGPT and Janus-Pro.
+"""Prompts to tokens of the target's own vocabulary: the `tokens` condition of Lumina-mGPT, Anole and Janus-Pro.
 
 Knows tokenizer.json (through the `tokenizers` library), templates, and what each layout has around a prompt. Does not
 know networks. Needs no torch.
@@ -6,9 +6,10 @@ know networks. Needs no torch.
 | layout | conditional row | unconditional row |
 |---|---|---|
 | lumina | the prompt in its template, begin of image, height and width | begin of image, height and width alone |
+| anole | the prompt in its template, begin of image | the first token and begin of image alone |
 | janus | the prompt in its template, which ends with begin of image | the same, padding but for its first and last |
 
-Sources: Lumina-mGPT's and Janus' own inference.
+Sources: Lumina-mGPT's and Janus' own inference, LANTERN's of Anole.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from coolsd_rt.models.conditions.base import SAMPLES, Encoded, need, some_text, 
 from coolsd_rt.spec.condition import LUMINA_STEP
 
 TOKENIZER_FILE = "tokenizer.json"  # in an engine's folder
-Layout = Literal["lumina", "janus"]
+Layout = Literal["lumina", "anole", "janus"]
 TEMPLATES: dict[Layout, str] = {
     "lumina": "Generate an image of {width}x{height} according to the following prompt:\n{prompt}<reserved08706>",
+    "anole": "{prompt}<reserved08706>",
     "janus": "<|User|>: {prompt}\n\n<|Assistant|>:<begin_of_image>",
 }
 _MARKS = ("<reserved08706>", "<|User|>", "<|Assistant|>", "<begin_of_image>")  # of the templates: a token each
-FIRST: dict[Layout, str] = {"lumina": "<s>", "janus": "<｜begin▁of▁sentence｜>"}  # noqa: RUF001
-LUMINA_BEGIN = 8197
+FIRST: dict[Layout, str] = {"lumina": "<s>", "anole": "<s>", "janus": "<｜begin▁of▁sentence｜>"}  # noqa: RUF001
+CHAMELEON_BEGIN = 8197  # of an image
 LUMINA_SIZE = 8804  # + pixels / 32
 JANUS_PAD = "<｜▁pad▁｜>"  # noqa: RUF001 (full-width bars, as its tokenizer has them)
 
@@ -100,10 +102,12 @@ class TokensConditioner:
     @property
     def tail(self) -> tuple[int, ...]:
         """What follows a prompt's own tokens."""
+        if self.layout == "anole":
+            return (CHAMELEON_BEGIN,)
         if self.layout != "lumina" or self.size is None:
             return ()
         width, height = self.size
-        return (LUMINA_BEGIN, LUMINA_SIZE + height // LUMINA_STEP, LUMINA_SIZE + width // LUMINA_STEP)
+        return (CHAMELEON_BEGIN, LUMINA_SIZE + height // LUMINA_STEP, LUMINA_SIZE + width // LUMINA_STEP)
 
     def text(self, prompt: str) -> str:
         """A prompt in its template."""
@@ -131,9 +135,10 @@ class TokensConditioner:
         return Encoded(ids, unknown, self.length - len(ids))
 
     def unconditional(self, encoded: Encoded) -> Encoded:
-        """Lumina: another start, the picture's tokens alone. Janus: as long as the prompt's own row."""
-        if self.layout == "lumina":
-            return Encoded(self.tail, start=self.length - len(self.tail))
+        """Lumina, Anole: another start, no words. Janus: as long as the prompt's own row."""
+        if self.layout != "janus":
+            ids = (encoded.ids[:1] if self.layout == "anole" else ()) + self.tail
+            return Encoded(ids, start=self.length - len(ids))
         ids = (encoded.ids[0], *(self.pad or 0 for _ in encoded.ids[1:-1]), encoded.ids[-1])
         return Encoded(ids, start=encoded.start)
 

@@ -15,6 +15,7 @@ from typing import Any
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.config import DecoderConfig, EagleConfig, VQConfig, parse_config
+from coolsd_rt.models.families.anole import ANOLE
 from coolsd_rt.models.families.family import Family
 from coolsd_rt.models.families.janus import JANUS
 from coolsd_rt.models.families.llamagen import CAPTIONED, CLASS, WORDS
@@ -48,7 +49,7 @@ def _registry(*families: Family) -> Mapping[str, Family]:
     return named
 
 
-FAMILIES: Mapping[str, Family] = _registry(WORDS, CLASS, CAPTIONED, LUMINA, JANUS)
+FAMILIES: Mapping[str, Family] = _registry(WORDS, CLASS, CAPTIONED, LUMINA, ANOLE, JANUS)
 
 
 def family_named(name: object, what: str) -> Family:

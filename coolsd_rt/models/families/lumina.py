@@ -14,25 +14,23 @@ Sizes and facts; the network is `coolsd_rt.models.decoder`. Source: Lumina-mGPT 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
-from coolsd_rt.models.config import Fault, LayerConfig
+from coolsd_rt.models.config import Fault
+from coolsd_rt.models.families.chameleon import BEGIN_OF_IMAGE, CHAMELEON_7B, ChameleonConfig
 from coolsd_rt.models.families.family import Family
-from coolsd_rt.models.families.prompted import PromptedConfig
 from coolsd_rt.models.layout import Layout
 
-FIRST_CODE, END_OF_IMAGE, BEGIN_OF_IMAGE, LINE_END, GRID = 4, 8196, 8197, 8803, 8804
-"""Ids of the model: code 0, the end, the beginning, a line's end, and the grid token of size 0."""
-HEAD_OF_IMAGE = 3  # tokens between text and codes: begin of image, rows, columns
+LINE_END, GRID = 8803, 8804
+"""Ids of the model: a line's end, and the grid token of size 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LuminaConfig(PromptedConfig):
+class LuminaConfig(ChameleonConfig):
     """vocab: image codes, line end, end."""
 
-    @property
-    def layer(self) -> LayerConfig:
-        return replace(super().layer, qk_norm=True)
+    bare: ClassVar[int] = 3  # begin of image, rows, columns
 
     @property
     def layout(self) -> Layout:
@@ -42,8 +40,6 @@ class LuminaConfig(PromptedConfig):
     def faults(self) -> Iterator[Fault]:
         if self.vocab < 3:
             yield Fault("vocab", "image codes, a line end and an end", str(self.vocab))
-        if self.prefix < HEAD_OF_IMAGE:
-            yield Fault("prefix", f"at least the {HEAD_OF_IMAGE} tokens before the codes", str(self.prefix))
         yield from super().faults()
 
 
@@ -55,6 +51,4 @@ def image_head(grid: int) -> tuple[int, int, int]:
     return BEGIN_OF_IMAGE, GRID + grid // 2, GRID + grid // 2
 
 
-_7B = {"dim": 4096, "layers": 32, "heads": 32, "ffn": 11008}
-
-LUMINA = Family("lumina-mgpt", LuminaConfig, cell=16, sizes=(512, 768, 1024), models={"7B": _7B})
+LUMINA = Family("lumina-mgpt", LuminaConfig, cell=16, sizes=(512, 768, 1024), models={"7B": CHAMELEON_7B})

@@ -73,6 +73,10 @@ CASES: list[tuple[dict[str, Any], type, dict[str, str], tuple[int, bool, int | N
         {"tokenizer.json": "condition.tokenizer"}, (TOKENS_W, True, None, 0),
     ),
     (
+        {"kind": "tokens", "layout": "anole", "tokenizer": "t", "length": TOKENS_W}, TokensConditioner,
+        {"tokenizer.json": "condition.tokenizer"}, (TOKENS_W, True, None, 0),
+    ),
+    (
         {"kind": "tokens", "layout": "lumina", "tokenizer": "t", "length": TOKENS_W, "width": 768, "height": 512},
         TokensConditioner, {"tokenizer.json": "condition.tokenizer"}, (TOKENS_W, True, None, 0),
     ),

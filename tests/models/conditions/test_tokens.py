@@ -65,6 +65,11 @@ def lumina(path: Path) -> TokensConditioner:
 
 
 @pytest.fixture
+def anole(path: Path) -> TokensConditioner:
+    return TokensConditioner.load(path, "anole", W)
+
+
+@pytest.fixture
 def janus(path: Path) -> TokensConditioner:
     return TokensConditioner.load(path, "janus", W)
 
@@ -89,6 +94,17 @@ def test_luminas_unconditional_row_begins_with_the_image(lumina: TokensCondition
     assert [bool((row[:start] == 0).all()) for row, start in zip(rows.text, rows.start, strict=True)] == [True] * 4
 
 
+def test_an_anole_row_is_the_prompt_an_end_of_turn_and_the_pictures_begin(anole: TokensConditioner) -> None:
+    """Both rows as LANTERN's public code has them: 0, the words, 8710, 8197, and 0, 8197, padded on the left."""
+    encoded = [anole.encode("red apple"), anole.encode("star")]
+    assert list(encoded[0].ids) == [*ids("<s>", "red", "apple", "<reserved08706>"), 8197]
+    rows = stack(anole, encoded, guided=True)
+    assert rows.start.tolist() == [W - 5, W - 4, W - 2, W - 2]
+    assert rows.text[:, -1].tolist() == [8197] * 4
+    assert rows.text[2:, -2].tolist() == ids("<s>", "<s>")
+    assert [bool((row[:start] == 0).all()) for row, start in zip(rows.text, rows.start, strict=True)] == [True] * 4
+
+
 def test_a_janus_row_ends_where_its_image_begins(janus: TokensConditioner) -> None:
     encoded = janus.encode("blue star")
     assert list(encoded.ids) == ids(BEGIN, "<|User|>", ":", "blue", "star", "<|Assistant|>", ":", "<begin_of_image>")
@@ -108,14 +124,14 @@ def test_janus_unconditional_row_has_padding_in_the_prompts_place(janus: TokensC
 def test_a_row_begins_with_the_first_token_whatever_the_file_puts_around(tmp_path: Path, template: str) -> None:
     """Published files differ: some leave the first token to the library around them."""
     path = write_tokenizer(tmp_path / "t.json", template=template)
-    for layout, first, size in (("lumina", "<s>", (768, 512)), ("janus", BEGIN, None)):
+    for layout, first, size in (("lumina", "<s>", (768, 512)), ("anole", "<s>", None), ("janus", BEGIN, None)):
         encoded = TokensConditioner.load(path, layout, W, size).encode("red")  # type: ignore[arg-type]
         assert encoded.ids[0] == ID[first]
         assert ID["<pad>"] not in encoded.ids
         assert sum(i in (ID["<s>"], ID[BEGIN]) for i in encoded.ids) == 1
 
 
-@pytest.mark.parametrize("layout", ["lumina", "janus"])
+@pytest.mark.parametrize("layout", ["lumina", "anole", "janus"])
 def test_a_prompt_that_fills_the_prefix_fits_and_one_more_word_does_not(path: Path, layout: Any) -> None:
     size = (768, 512) if layout == "lumina" else None
     around = len(TokensConditioner.load(path, layout, W, size).encode("red").ids) - 1
@@ -166,6 +182,8 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     [
         ("lumina", "<reserved08706>"),
         ("lumina", "<s>"),
+        ("anole", "<reserved08706>"),
+        ("anole", "<s>"),
         ("janus", BEGIN),
         ("janus", JANUS_PAD),
         ("janus", "<begin_of_image>"),
