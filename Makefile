@@ -13,6 +13,9 @@ PROMPTS ?= -p "red apple" -p "dog face" -p "rocket" -p "sunflower" -p "heavy bla
 # pip prefers it when it sees both. Unreachable or set to nothing: PyPI's is taken. macOS has only the one.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# Tests run in this many processes; a file's tests stay in one. `make test WORKERS=0` runs them all in one, in order.
+WORKERS ?= 2
+
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
@@ -53,7 +56,7 @@ lint: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/coolsd-rt schema --check
 
 test: lint
-	$(TEST_VENV)/bin/pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(TEST_VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist *.egg-info

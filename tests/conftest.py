@@ -1,15 +1,23 @@
 """For all tests: property tests without deadlines, and a tiny pipeline that is built once.
 
-torch is imported when a fixture is used: tests of the base install run without it.
+torch is imported when a fixture is used: tests of the base install run without it. With pytest-xdist each worker has
+folders of its own, and the tiny pipeline's stages are built by the first that needs them.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
+import shutil
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from coolsd_rt.spec import load_spec
@@ -18,11 +26,71 @@ from coolsd_rt.store import EngineFolder
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Before torch is imported. Tiny networks are fastest on one thread, and threads of two processes wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if TYPE_CHECKING:
     from coolsd_rt.backends.torch_eager import TorchEngine
 
 settings.register_profile("shared", deadline=None)  # a shared machine may be slow at any moment
 settings.load_profile("shared")
+
+# With pytest-xdist these begin first, slowest first, so that no worker is left alone with one of them at the end.
+SLOWEST = (
+    "workflows/test_families.py",
+    "test_readme.py",
+    "workflows/test_large_graphs.py",
+    "export/test_family_graphs.py",
+    "workflows/test_build_failures.py",
+    "workflows/test_build.py",
+    "backends/tensorrt/test_build.py",
+    "ops/gpu/test_interpreted.py",
+    "runtime/test_monte_carlo.py",
+    "runtime/test_pacing.py",
+    "runtime/test_exact_random.py",
+    "measure/test_sweep.py",
+    "workflows/test_draft_kinds.py",
+    "runtime/test_exact_round.py",
+    "workflows/test_tensorrt_build.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        root = Path(__file__).parent
+        rank = {root / name: place for place, name in enumerate(SLOWEST)}
+        items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """torch's exporter at its own speed: nearly all that the slow tests do is in it."""
+    if "torch" not in sys.modules:
+        return
+    import torch.export
+    import torch.onnx
+
+    # pytest listens to every logger that does not propagate, and this one is only worked for while somebody listens.
+    logging.getLogger("torch.__trace").propagate = True
+    for owner, name in ((torch.export, "export"), (torch.onnx, "export"), (torch.onnx.ONNXProgram, "optimize")):
+        setattr(owner, name, _unmeasured(getattr(owner, name)))
+
+
+def _unmeasured(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, out of the sight of coverage, which would follow it line by line and take as long again.
+
+    Graph modules that are traced in it are run elsewhere too.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            sys.settrace(tracer)
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -41,15 +109,38 @@ def tiny_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_engine(tiny_spec: Path, tiny_out: Path) -> EngineFolder:
-    """The spec, built in fp32 by the real build. Read only."""
-    return _built(tiny_spec, tiny_out, "fp32")
+def tiny_build(
+    tiny_spec: Path, tiny_out: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Callable[[str], EngineFolder]:
+    """tiny_build(precision): the spec, built by the real build. What another worker has built is in its cache."""
+    from coolsd_rt.workflows.build import build, plan, with_precision
+
+    shared = tmp_path_factory.getbasetemp().parent / "tiny-stages"  # of all workers
+
+    def made(precision: str) -> EngineFolder:
+        return build(plan(with_precision(load_spec(tiny_spec), precision), tiny_out)).engine
+
+    def made_by_one(precision: str) -> EngineFolder:
+        with FileLock(shared.with_suffix(".lock")):
+            if shared.is_dir():
+                shutil.copytree(shared, tiny_out / ".cache", dirs_exist_ok=True)
+            engine = made(precision)
+            shutil.copytree(tiny_out / ".cache", shared, dirs_exist_ok=True)
+            return engine
+
+    return made_by_one if hasattr(pytestconfig, "workerinput") else made
 
 
 @pytest.fixture(scope="session")
-def tiny_engine_int8(tiny_spec: Path, tiny_out: Path, tiny_engine: EngineFolder) -> EngineFolder:
+def tiny_engine(tiny_build: Callable[[str], EngineFolder]) -> EngineFolder:
+    """The spec in fp32. Read only."""
+    return tiny_build("fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_engine_int8(tiny_build: Callable[[str], EngineFolder], tiny_engine: EngineFolder) -> EngineFolder:
     """The same in int8, beside it."""
-    return _built(tiny_spec, tiny_out, "int8")
+    return tiny_build("int8")
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +150,3 @@ def tiny_reference(tiny_spec: Path) -> TorchEngine:
 
     files = load_spec(tiny_spec).files
     return load(files["target.weights"], files["draft.weights"], files["image.weights"])
-
-
-def _built(spec: Path, out: Path, precision: str) -> EngineFolder:
-    from coolsd_rt.workflows.build import build, plan, with_precision
-
-    return build(plan(with_precision(load_spec(spec), precision), out)).engine

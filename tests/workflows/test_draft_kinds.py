@@ -36,8 +36,17 @@ def made(path: Path, out: Path) -> EngineFolder:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
-    """An engine whose draft is a LlamaGen of one layer, half as wide as the target."""
+def none(tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
+    """An engine without a draft model."""
+    folder = tmp_path_factory.mktemp("none")
+    path = pipeline(folder, "{model: jacobi, length: 5, coupled: true}")
+    (folder / "draft.safetensors").unlink()
+    return made(path, folder / "engines")
+
+
+@pytest.fixture(scope="module")
+def own(none: EngineFolder, tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
+    """An engine whose draft is a LlamaGen of one layer, half as wide as the target; its other graphs are `none`'s."""
     folder = tmp_path_factory.mktemp("own")
     path = pipeline(folder, f"{{model: llamagen, weights: small.safetensors, length: {tiny.LENGTH}}}")
     torch.manual_seed(3)
@@ -45,16 +54,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
     with torch.no_grad():
         small.output.weight.mul_(4)
     tiny.write_weights(folder / "small.safetensors", small, SMALL)
-    return made(path, folder / "engines")
-
-
-@pytest.fixture(scope="module")
-def none(tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
-    """An engine without a draft model."""
-    folder = tmp_path_factory.mktemp("none")
-    path = pipeline(folder, "{model: jacobi, length: 5, coupled: true}")
-    (folder / "draft.safetensors").unlink()
-    return made(path, folder / "engines")
+    return made(path, none.folder.parents[1])
 
 
 def test_a_draft_model_of_its_own_has_its_own_prefix_and_no_fused_graph(own: EngineFolder) -> None:

@@ -156,6 +156,16 @@ def test_fp32_passes_only_when_it_is_the_same_function() -> None:
     assert outcome("fp32", Draft()) != ()
 
 
+@pytest.mark.parametrize(
+    ("largest", "magnitude", "passes"),
+    [(9e-4, 1.0, True), (2e-3, 300.0, True), (2e-3, 150.0, False), (2e-3, 0.0, False), (float("inf"), 300.0, False)],
+)
+def test_large_logits_are_judged_by_their_digits(largest: float, magnitude: float, passes: bool) -> None:
+    found, good = GraphParity(), PictureParity(pictures=1, identical=1)
+    found.draft.largest, found.draft.magnitude = largest, magnitude
+    assert (judge("fp32", found, good) == ()) is passes
+
+
 def test_int8_is_judged_by_distance_not_by_tokens() -> None:
     assert outcome("int8", FakeEngine(error=1e-2)) == ()
     assert outcome("int8", Draft()) == ()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import _thread
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from onnx import helper  # noqa: E402
 
 from coolsd_rt.backends.tensorrt import build as build_module  # noqa: E402
 from coolsd_rt.backends.tensorrt import package as package_module  # noqa: E402
-from coolsd_rt.backends.tensorrt.build import BuildOptions, build_engine  # noqa: E402
+from coolsd_rt.backends.tensorrt.build import BuildOptions, BuiltEngine, build_engine  # noqa: E402
 from coolsd_rt.backends.tensorrt.facts import Facts  # noqa: E402
 from coolsd_rt.backends.tensorrt.log import make_log  # noqa: E402
 from coolsd_rt.backends.tensorrt.model import Scratch, TrtModel, make_runtime  # noqa: E402
@@ -31,18 +33,33 @@ from tests.backends.tensorrt.graphs import TINY, XL, Case, case  # noqa: E402
 NO_GPU = not torch.cuda.is_available()
 
 
+Heard = list[tuple[str, int, int]]
+Builds = Callable[[str, str], tuple[BuiltEngine, Heard]]
+
+
 @pytest.fixture(scope="module")
 def target() -> Case:
     return case("target", "bf16")
+
+
+@pytest.fixture(scope="module")
+def built() -> Builds:
+    """built(name, precision): the graph's engine, built once, and the progress that was heard meanwhile."""
+
+    @cache
+    def build(name: str, precision: str) -> tuple[BuiltEngine, Heard]:
+        heard: Heard = []
+        return case(name, precision).build(on_progress=lambda *step: heard.append(step)), heard
+
+    return build
 
 
 @pytest.mark.parametrize(
     ("name", "precision"),
     [("target", "bf16"), ("target", "fp32"), ("target", "int8"), ("draft", "bf16")],
 )
-def test_a_model_becomes_an_engine_that_updates_its_caches_in_place(name: str, precision: str) -> None:
-    made = case(name, precision)
-    facts = made.build().facts
+def test_a_model_becomes_an_engine_that_updates_its_caches_in_place(name: str, precision: str, built: Builds) -> None:
+    facts = built(name, precision)[0].facts
     layers, compiled = facts.details["layers"], facts.details["compiled"]
     count = TINY.layers if name == "target" else TINY.draft_layers
     assert layers["KV_CACHE_UPDATE"] == 2 * count
@@ -63,8 +80,8 @@ def test_layers_as_wide_as_llamagen_xl_become_an_engine_with_fused_attention() -
 
 
 @pytest.mark.parametrize("name", ["condition", "image"])
-def test_condition_and_image_become_engines(name: str) -> None:
-    made = case(name, "bf16").build()
+def test_condition_and_image_become_engines(name: str, built: Builds) -> None:
+    made, _ = built(name, "bf16")
     assert made.data.nbytes == made.facts.details["bytes"] > 1000
     assert made.facts.profiles[0].name == "whole"
 
@@ -77,9 +94,8 @@ def test_a_cache_whose_keys_are_multiplied_would_be_copied_in_every_step(
     assert target.build().facts.details["compiled"]["copied"] == ["k_0", "k_1"]
 
 
-def test_progress_is_heard_step_by_step(target: Case) -> None:
-    heard: list[tuple[str, int, int]] = []
-    target.build(on_progress=lambda *step: heard.append(step))
+def test_progress_is_heard_step_by_step(built: Builds) -> None:
+    _, heard = built("target", "bf16")
     assert len(heard) > 20
     assert all(1 <= step <= steps for _, step, steps in heard)
     assert "Building engine" in {phase for phase, _, _ in heard}
@@ -112,12 +128,12 @@ def test_what_a_listener_raises_ends_the_build_and_comes_through(target: Case) -
     assert len(heard) == 1
 
 
-def test_a_graph_with_its_weights_beside_it_is_built_from_its_path(target: Case, tmp_path: Path) -> None:
+def test_a_graph_with_its_weights_beside_it_is_built_from_its_path(target: Case, built: Builds, tmp_path: Path) -> None:
     path = write(target.model, tmp_path / "target.onnx", largest=1)
     assert (tmp_path / "target.onnx.data").is_file()
     known = profiles(target.contract, target.sizes)
     made = build_engine(path, target.contract, known, name="target", flavour="tensorrt-rtx", precision="bf16")
-    assert made.facts.details["layers"] == target.build().facts.details["layers"]
+    assert made.facts.details["layers"] == built("target", "bf16")[0].facts.details["layers"]
 
 
 def test_an_engine_can_be_aimed_at_one_kind_of_gpu(target: Case) -> None:
@@ -127,8 +143,8 @@ def test_an_engine_can_be_aimed_at_one_kind_of_gpu(target: Case) -> None:
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
-def test_without_a_gpu_an_engine_is_for_all_of_them(target: Case) -> None:
-    assert target.build().facts.capabilities == ()
+def test_without_a_gpu_an_engine_is_for_all_of_them(built: Builds) -> None:
+    assert built("target", "bf16")[0].facts.capabilities == ()
 
 
 def one_line(error: CoolsdError, capfd: Any) -> str:
@@ -168,9 +184,9 @@ def test_a_missing_package_is_named_with_what_to_type(target: Case, monkeypatch:
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
-def test_loading_without_a_driver_names_it_and_the_cpu_backend(target: Case, capfd: Any) -> None:
+def test_loading_without_a_driver_names_it_and_the_cpu_backend(built: Builds, capfd: Any) -> None:
     """TensorRT-RTX makes its runtime here, and refuses the engine."""
-    made = case("condition", "bf16").build()
+    made, _ = built("condition", "bf16")
     log = make_log(trt)
     runtime = make_runtime(trt, log)
     contract, scratch = case("condition", "bf16").contract, Scratch(torch.device("cpu"))
