@@ -1,4 +1,4 @@
-"""What a measure of pictures is, which ones a sweep asks for, and which points no other beats.
+"""What a measure of pictures is, and which points no other beats.
 
 Knows the measures by name. Does not know how any of them is computed, nor how pictures were drawn.
 """
@@ -6,17 +6,13 @@ Knows the measures by name. Does not know how any of them is computed, nor how p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-
-from coolsd_rt.measure.sweep_spec import PLAIN, VQ_ENCODER, Frechet, LoadedSweep
-from coolsd_rt.spec.source import Path as KeyPath
 
 Pictures = NDArray[np.uint8]  # RGB [N, F, F, 3]
 Z95 = 1.959963984540054  # of a two-sided interval of 95%
@@ -85,55 +81,6 @@ class Measure(Protocol):
     def measure(self, pictures: Pictures, prompts: Sequence[str]) -> Figure:
         """The figure of pictures, one a prompt."""
         ...
-
-
-def measures_of(loaded: LoadedSweep, tokenizer: Callable[[], Path]) -> list[Measure]:
-    """The measures that a sweep asks for. tokenizer: finds the weights of the engine's image tokenizer.
-
-    Raises UserError: files that are missing or do not fit. MissingExtra, ModuleNotFoundError: a package is missing.
-    """
-    quality, out = loaded.spec.quality, list[Measure]()
-    if quality.frechet is not None:
-        out.append(_frechet(loaded, quality.frechet, tokenizer))
-    if quality.retrieval is not None:
-        from coolsd_rt.measure.quality_folder import read_folder
-        from coolsd_rt.measure.quality_retrieval import RetrievalAccuracy
-
-        key = ("quality", "retrieval", "references")
-        path = _folder(loaded, key, quality.retrieval.references)
-        out.append(RetrievalAccuracy(read_folder(path), path))
-    if quality.clip is not None:
-        from coolsd_rt.measure.quality_clip import ClipScore
-
-        out.append(ClipScore(_folder(loaded, ("quality", "clip", "weights"), quality.clip.weights)))
-    return out
-
-
-def _frechet(loaded: LoadedSweep, asked: Frechet, tokenizer: Callable[[], Path]) -> Measure:
-    from coolsd_rt.measure.quality_folder import read_folder
-    from coolsd_rt.measure.quality_frechet import FrechetDistance, VqFeatures
-
-    if asked.network == VQ_ENCODER:
-        weights = tokenizer()
-    else:
-        weights = loaded.file(asked.network)
-        if not weights.is_file():
-            key = ("quality", "frechet", "network")
-            raise loaded.error(key, f"{VQ_ENCODER}, or the safetensors file of an image tokenizer", str(weights))
-    network = VqFeatures.load(weights)
-    if asked.references == PLAIN:
-        return FrechetDistance(network, None)
-    path = _folder(loaded, ("quality", "frechet", "references"), asked.references)
-    return FrechetDistance(network, read_folder(path))
-
-
-def _folder(loaded: LoadedSweep, key: KeyPath, name: str) -> Path:
-    path = loaded.file(name)
-    if not path.is_dir():
-        fix = "" if key[1] == "clip" else f"the demo's are made by: python tools/emoji_references.py {path}"
-        found = "a file" if path.exists() else "nothing"
-        raise loaded.error(key, f"a folder at {path}", found, fix)
-    return path
 
 
 def front(lengths: Sequence[float], values: Sequence[float], lower_is_better: bool) -> list[int]:

@@ -28,7 +28,8 @@ import numpy as np
 
 from coolsd_rt.measure import sweep_plot
 from coolsd_rt.measure.folder import claim, save
-from coolsd_rt.measure.quality import Measure, measures_of
+from coolsd_rt.measure.quality import Measure
+from coolsd_rt.measure.quality_measures import measures_of
 from coolsd_rt.measure.sweep_draw import Desk, Drawn, draw
 from coolsd_rt.measure.sweep_results import PointResult, Results, read_point
 from coolsd_rt.measure.sweep_spec import LoadedSweep, Point, load_sweep, points_of, reference_spec
