@@ -41,7 +41,8 @@ def command(
 
     SOURCE is a spec, all of whose `sources` are converted to the files it names; or one checkpoint: a file of
     torch.save or safetensors, a folder of shards, or org/name@COMMIT on the Hugging Face hub, with :FILE behind it for
-    one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, anole, janus-pro, eagle, vq, vqgan, fid-inception.
+    one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, anole, janus-pro, eagle, vq, vqgan,
+    fid-inception, image-reward, hpsv2.
 
     Every tensor must be known, present and of the right shape, or nothing is written. One tensor at a time is in
     memory. This is the one verb that reads pickles, and only tensors of them. What was downloaded or converted once is
@@ -102,6 +103,7 @@ def _convert_one(
     from coolsd_rt.models.convert import convert, named_options
     from coolsd_rt.models.convert_hub import locate
     from coolsd_rt.models.convert_inception import convert_inception
+    from coolsd_rt.models.convert_plain import PLAIN, convert_plain
     from coolsd_rt.models.inception import FAMILY
 
     options = named_options(*sizes)
@@ -110,6 +112,8 @@ def _convert_one(
         place = locate(source, mirror)
         if family == FAMILY:
             done = convert_inception(place, to)
+        elif family is not None and family in PLAIN:
+            done = convert_plain(place, to, family)
         else:
             done = convert(place, to, family, options, dtype, lambda at, of: bar.update(task, completed=at, total=of))
     if as_json:

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import os
 import sys
+import unittest.mock
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.quality import Figure, Kind
@@ -27,7 +29,7 @@ from coolsd_rt.store.hashing import sha256_file, sha256_json
 
 IMAGE_REWARD = Kind("image_reward", "ImageReward")
 HPSV2 = Kind("hpsv2", "HPSv2")
-REWARD_FILES = ("ImageReward.pt", "med_config.json")
+REWARD_FILES = ("ImageReward.safetensors", "med_config.json")
 _NETWORK = "ViT-H-14"  # of HPSv2
 INSTALL = {
     "image_reward": 'pip install image-reward "transformers<5", best in an environment of its own',
@@ -57,22 +59,30 @@ def mean(scores: NDArray[np.float64]) -> Figure:
     return Figure.around(float(scores.mean()), error, "95%, over the pictures")
 
 
+_GUARDS = {"HF_HUB_OFFLINE": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+
+
 class ImageReward:
     """Xu et al. 2023: a reward of mean 0 and deviation 1 over its own training pairs.
 
-    folder: of ImageReward.pt and med_config.json. Its tokenizer, bert-base-uncased, must be in the hub's cache.
+    folder: of ImageReward.safetensors (`convert --family image-reward`) and med_config.json. Its tokenizer,
+    bert-base-uncased, must be in the hub's cache.
     Raises UserError: a file or the package is missing, or does not load.
     """
 
     def __init__(self, folder: Path) -> None:
         if absent := [name for name in REWARD_FILES if not (folder / name).is_file()]:
-            fix = f"run: hf download THUDM/ImageReward --local-dir {folder}"
+            fix = (
+                f"run: hf download THUDM/ImageReward --local-dir {folder} && coolsd-rt convert {folder}/ImageReward.pt "
+                f"--family image-reward --to {folder / REWARD_FILES[0]}"
+            )
             raise UserError(str(folder), expected=f"a folder of {' and '.join(REWARD_FILES)}", found=f"no {absent[0]}",
                             fix=fix)  # fmt: skip
         weights, config = (folder / name for name in REWARD_FILES)
         with _foreign("ImageReward", "image_reward"):
             package = importlib.import_module("ImageReward")
-            self.model: Any = package.load(str(weights), device="cpu", med_config=str(config))
+            with _reading_safetensors():
+                self.model: Any = package.load(str(weights), device="cpu", med_config=str(config))
         self.digest = sha256_json([sha256_file(weights), sha256_file(config)])
 
     @property
@@ -91,20 +101,23 @@ class ImageReward:
 class HpsV2:
     """Wu et al. 2023: the cosine of a picture and its prompt in CLIP ViT-H/14 trained on preferences, not times 100.
 
-    weights: HPS_v2.1_compressed.pt or HPS_v2_compressed.pt; their scores are not comparable. Raises UserError: the file
-    or the package is missing, or does not load.
+    weights: HPS_v2.1_compressed.pt or HPS_v2_compressed.pt through `convert --family hpsv2`; their scores are not
+    comparable. Raises UserError: the file or the package is missing, or does not load.
     """
 
     def __init__(self, weights: Path) -> None:
         if not weights.is_file():
-            fix = f"run: hf download xswu/HPSv2 HPS_v2.1_compressed.pt --local-dir {weights.parent}"
+            fix = (
+                f"run: hf download xswu/HPSv2 HPS_v2.1_compressed.pt --local-dir {weights.parent} && coolsd-rt convert "
+                f"{weights.parent}/HPS_v2.1_compressed.pt --family hpsv2 --to {weights}"
+            )
             raise UserError(str(weights), expected="the weights of HPSv2", found="no such file", fix=fix)
         # The package's own `score` reads the checkpoint anew for every prompt.
         with _foreign("hpsv2", "hpsv2"):
             clip = importlib.import_module("hpsv2.src.open_clip")
             made = clip.create_model_and_transforms(_NETWORK, None, precision="fp32", device="cpu", output_dict=True)
             self.model, _, self.prepare = made
-            self.model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+            self.model.load_state_dict(load_file(weights))
             self.model.eval()
             self.tokenize: Callable[[list[str]], Any] = clip.get_tokenizer(_NETWORK)
         self.digest = sha256_file(weights)
@@ -125,10 +138,22 @@ class HpsV2:
 
 
 @contextlib.contextmanager
+def _reading_safetensors() -> Iterator[None]:
+    """Meanwhile torch.load reads safetensors: the package asks for a pickle, and is given what was made of it."""
+
+    def load(path: str, *args: Any, **more: Any) -> dict[str, torch.Tensor]:
+        return load_file(path)
+
+    with unittest.mock.patch.object(torch, "load", load):
+        yield
+
+
+@contextlib.contextmanager
 def _foreign(package: str, name: str) -> Iterator[None]:
-    """Another's code: whatever it raises is one line, what it prints goes to stderr, and it stays off the network."""
-    offline = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    """Another's code: whatever it raises is one line, what it prints goes to stderr, it stays off the network, and what
+    it unpickles are plain tensors."""
+    before = {name: os.environ.get(name) for name in _GUARDS}
+    os.environ.update(_GUARDS)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -141,7 +166,8 @@ def _foreign(package: str, name: str) -> Iterator[None]:
             f"the package {package}", expected="its network to load", found=found, fix=INSTALL[name]
         ) from error
     finally:
-        if offline is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = offline
+        for variable, value in before.items():
+            if value is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = value

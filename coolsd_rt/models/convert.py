@@ -66,7 +66,7 @@ def convert(
     a family that is needed and not given. CoolsdError: no space.
     """
     begun = time.perf_counter()
-    _check_place(source, to)
+    check_place(source, to)
     opened = Source(source)
     given = Given(source, opened.tensors, opened.config, options or Options())
     form = _format(given, family)
@@ -87,7 +87,8 @@ def convert(
     return Converted(to, form.name, header, len(parts), size, dropped, time.perf_counter() - begun)
 
 
-def _check_place(source: Path, to: Path) -> None:
+def check_place(source: Path, to: Path) -> None:
+    """Raises UserError unless `to` is a file to write that is not the source."""
     if to.is_dir() or (to.exists() and source.exists() and to.samefile(source)):
         what = "a folder" if to.is_dir() else "the checkpoint itself"
         raise UserError(f"--to {to}", expected="a file to write", found=what, fix="name another file")

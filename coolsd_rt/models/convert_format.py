@@ -5,6 +5,7 @@ The formats themselves are in `convert_llamagen`, `convert_llama` and `convert_v
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,10 +74,22 @@ class Given:
         )
         return part.get(key, self.json.get(key, default))
 
+    def number(self, key: str, default: float) -> float:
+        """A number of config.json. Raises UserError if something else stands there."""
+        value = self.said(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise UserError(f"{self.path}: config.json: {key}", expected="a number above 0", found=str(value)[:60])
+        return float(value)
+
     def heads(self, family: Family | None, **sizes: int) -> int:
         """Attention heads: given, in config.json, or those of the published model of these sizes. Raises UserError."""
-        known = family.of_sizes(**sizes) if family else None
-        heads = self.options.heads or self.said("num_attention_heads") or (known or {}).get("heads")
+        known = ((family.of_sizes(**sizes) if family else None) or {}).get("heads")
+        said = self.said("num_attention_heads")
+        if self.options.heads is None and None not in (known, said) and known != said:
+            what = f"{self.path}: config.json: num_attention_heads"
+            fix = "if this config.json is of this model, say --heads N"
+            raise UserError(what, expected=f"{known}, as the published model has", found=str(said), fix=fix)
+        heads = self.options.heads or said or known
         if not isinstance(heads, int) or heads < 1:
             found = f"no published model of these sizes ({', '.join(f'{k} {v}' for k, v in sizes.items())})"
             fix = "say --heads N"

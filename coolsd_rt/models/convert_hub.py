@@ -5,10 +5,10 @@ Knows names of repositories and what the hub says when it cannot be reached. Doe
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.models.hub import quiet_hub
 from coolsd_rt.spec.sources import COMMIT, how_to_pin, on_hub
 
 _SAFE, _PICKLES = ("*.json", "*.safetensors"), ("*.json", "*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -51,12 +51,11 @@ def _download(source: str, repo: str, revision: str, inside: str | None) -> Path
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "hub", "downloading a checkpoint") from error
     fix = "try again with a network, or name a folder that has it"
-    said = huggingface_hub.logging.get_verbosity()
-    huggingface_hub.logging.set_verbosity(logging.ERROR)  # it tells of every retry
     try:
-        if inside is not None:
-            return Path(huggingface_hub.hf_hub_download(repo, inside, revision=revision))
-        return _snapshot(repo, revision)
+        with quiet_hub():
+            if inside is not None:
+                return Path(huggingface_hub.hf_hub_download(repo, inside, revision=revision))
+            return _snapshot(repo, revision)
     except LocalEntryNotFoundError as error:
         raise CoolsdError(source, expected="the hub, or a copy in its cache", found="neither", fix=fix) from error
     except HfHubHTTPError as error:
@@ -64,8 +63,6 @@ def _download(source: str, repo: str, revision: str, inside: str | None) -> Path
         raise CoolsdError(source, expected=expected, found=_first(error), fix=fix) from error
     except Exception as error:  # of the hub's HTTP library, which is its own choice
         raise CoolsdError(source, expected="the hub's answer", found=_first(error), fix=fix) from error
-    finally:
-        huggingface_hub.logging.set_verbosity(said)
 
 
 def _snapshot(repo: str, revision: str) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.convert import Converted
+from coolsd_rt.models.convert import Converted, check_place
 from coolsd_rt.models.convert_source import Source
 from coolsd_rt.models.convert_writer import DTYPES, write_safetensors
 from coolsd_rt.models.inception import FAMILY, WIDTH, shapes
@@ -31,9 +31,7 @@ def convert_inception(source: Path, to: Path) -> Converted:
     is missing, surplus or of another shape; CoolsdError: no space.
     """
     begun = time.perf_counter()
-    if to.is_dir() or not to.parent.is_dir() or (to.exists() and source.exists() and to.samefile(source)):
-        found = "a folder" if to.is_dir() else "the checkpoint itself" if to.exists() else f"no folder {to.parent}"
-        raise UserError(f"--to {to}", expected="a new file in a folder that is there", found=found)
+    check_place(source, to)
     opened, wanted = Source(source), shapes()
     dropped = [name for name in opened.tensors if name in _HEAD or name.endswith(".num_batches_tracked")]
     _check(source, {k: v for k, v in opened.tensors.items() if k not in dropped}, wanted)

@@ -69,7 +69,7 @@ def _pictures(table: Tensor, behind: tuple[int, ...] = ()) -> Tensor:
 def _base(given: Given) -> float:
     parameters = given.said("rope_parameters")
     inner = parameters.get("rope_theta") if isinstance(parameters, dict) else None
-    return float(given.said("rope_theta") or inner or 1e4)
+    return given.number("rope_theta", inner if isinstance(inner, int | float) else 1e4)
 
 
 def _sizes(given: Given, root: str, heads: int) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _chameleon_config(family: Family, behind: tuple[int, ...], given: Given) -> 
         text=text,
         grid=family.check_size("--size", given.options.size, given.options.cell),
         prefix=given.options.prefix,
-        norm_eps=float(given.said("rms_norm_eps", 1e-5)),
+        norm_eps=given.number("rms_norm_eps", 1e-5),
         rope_base=_base(given),
         **_sizes(given, root, given.options.heads or max(1, dim // q_norm[-1])),
     )
@@ -163,7 +163,7 @@ def _janus_config(given: Given) -> Config:
         head=given.size(f"{first}.weight", 0),
         grid=JANUS.check_size("--size", given.options.size, given.options.cell),
         prefix=given.options.prefix,
-        norm_eps=float(given.said("rms_norm_eps", 1e-6)),
+        norm_eps=given.number("rms_norm_eps", 1e-6),
         rope_base=_base(given),
         **_sizes(given, root, given.heads(JANUS, dim=dim, layers=layers)),
     )
@@ -207,7 +207,7 @@ def _eagle_config(given: Given) -> Config:
     known = given.options.heads or (dim // max(1, given.shape(q_norm)[-1]) if q_norm in given.tensors else 0)
     data = {
         **_sizes(given, "", known or given.heads(None, dim=dim)),
-        "norm_eps": float(given.said("rms_norm_eps", 1e-5 if text else 1e-6)),
+        "norm_eps": given.number("rms_norm_eps", 1e-5 if text else 1e-6),
         "pairs": "half" if text else "interleaved",
         "vocab": None if text else rows,
         "sees_padding": not text,

@@ -39,8 +39,8 @@ def _grid_config(given: Given, family: Family, **more: Any) -> Config:
         heads=given.heads(family, dim=dim, layers=layers),
         ffn=given.size(f"{root}layers.0.{gate}.weight", 0),
         grid=family.check_size("--size", _pixels(given, family), given.options.cell),
-        norm_eps=float(given.said("rms_norm_eps", 1e-5)),
-        rope_base=float(given.said("rope_base", 1e4)),
+        norm_eps=given.number("rms_norm_eps", 1e-5),
+        rope_base=given.number("rope_base", 1e4),
         **more,
     )
 

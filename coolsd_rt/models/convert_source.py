@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from coolsd_rt.store.weights import TensorInfo, check_safetensors
 _STATES = ("model", "module", "state_dict")  # where a training checkpoint keeps its weights
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
+_OF_A_MODEL = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 _REOPEN = 256 << 20  # bytes read of a mapped pickle before its pages are given back
 
 
@@ -41,7 +44,10 @@ class SafetensorsShard:
 
 
 class PickleShard:
-    """One file of torch.save, mapped: weights under `model`, `module`, `state_dict`, or at top level."""
+    """One file of torch.save: weights under `model`, `module`, `state_dict`, or at top level.
+
+    Mapped, but for the form of before torch 1.6, which cannot be and is read whole.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +66,8 @@ class PickleShard:
         try:
             # What LlamaGen's training keeps beside the weights; a Namespace holds data, it does nothing.
             with torch.serialization.safe_globals([argparse.Namespace]):
-                loaded = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+                mapped = zipfile.is_zipfile(self.path)
+                loaded = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
             found = "a pickle that holds more than tensors"
             fix = "load it where it was made, and save its weights alone"
@@ -90,7 +97,8 @@ class Source:
         self.path = path
         self.config: dict[str, Any] = {}
         folder = path if path.is_dir() else path.parent
-        if (folder / "config.json").is_file():
+        # Beside a file of another name than transformers gives, it may be of anything that lies in the same folder.
+        if (path.is_dir() or _OF_A_MODEL.fullmatch(path.name)) and (folder / "config.json").is_file():
             self.config = _json(folder / "config.json")
         shards = [_shard(file) for file in _files(path)]
         self._home = {name: shard for shard in shards for name in shard.tensors}

@@ -49,7 +49,7 @@ def no_space(where: Path, need: int) -> CoolsdError:
         f"no space left on the disk of {where}",
         expected=expected,
         found=human(free_bytes(where)),
-        fix="free some space, or choose another disk with --out DIR",
+        fix="free some space, or choose another disk",
     )
 
 
@@ -73,7 +73,7 @@ def disk_errors(where: Path, need: int = 0) -> Iterator[None]:
             raise no_space(where, need) from e
         if e.errno in _REFUSED and _concerns(e.filename, where):
             expected, found = "a folder that can be written", f"{e.strerror} ({e.filename})"
-            raise CoolsdError(str(where), expected=expected, found=found, fix="choose another with --out DIR") from e
+            raise CoolsdError(str(where), expected=expected, found=found, fix="choose another place") from e
         raise
     except (CoolsdError, KeyboardInterrupt):
         raise

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.quality_reward import HpsV2, ImageReward, mean
@@ -24,7 +25,7 @@ PROMPTS = ["a", "bb", "ccc"]
 
 
 def files(folder: Path) -> Path:
-    (folder / "ImageReward.pt").write_bytes(b"weights")
+    save_file({"mlp.layers.0.weight": torch.ones(2)}, folder / "ImageReward.safetensors")
     (folder / "med_config.json").write_text("{}")
     return folder
 
@@ -33,6 +34,7 @@ def test_image_reward_scores_each_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
+    given: list[list[float]] = []
 
     class Model:
         def score(self, prompt: str, image: Any) -> float:
@@ -41,21 +43,25 @@ def test_image_reward_scores_each_pair(
     def load(name: str, device: str, med_config: str) -> Model:
         print("load checkpoint from somewhere")
         asked.extend((name, device, med_config, os.environ["HF_HUB_OFFLINE"]))
+        given.append(torch.load(name, map_location=device)["mlp.layers.0.weight"].tolist())
         return Model()
 
     package: Any = ModuleType("ImageReward")
     package.load = load
     monkeypatch.setitem(sys.modules, "ImageReward", package)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    pickles = torch.load
     measure = ImageReward(files(tmp_path))
-    assert asked == [str(tmp_path / "ImageReward.pt"), "cpu", str(tmp_path / "med_config.json"), "1"]
+    assert asked == [str(tmp_path / "ImageReward.safetensors"), "cpu", str(tmp_path / "med_config.json"), "1"]
     assert "HF_HUB_OFFLINE" not in os.environ
+    assert torch.load is pickles
+    assert given == [[1, 1]]  # the package read what was converted
     assert capsys.readouterr().out == ""  # stdout is the result's
     pictures = [picture(k) for k in range(3)]
     wanted = [len(p) + x[0, 0, 0] / 1000 for p, x in zip(PROMPTS, pictures, strict=True)]
     assert measure.scores(pictures, PROMPTS).tolist() == pytest.approx(wanted)
     before = measure.identity()
-    (tmp_path / "ImageReward.pt").write_bytes(b"others")
+    save_file({"mlp.layers.0.weight": torch.zeros(2)}, tmp_path / "ImageReward.safetensors")
     assert ImageReward(tmp_path).identity() != before
 
 
@@ -78,13 +84,13 @@ def test_hpsv2_is_the_cosine_in_its_own_weights(tmp_path: Path, monkeypatch: pyt
     for name in ("hpsv2", "hpsv2.src"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "hpsv2.src.open_clip", clip)
-    path = tmp_path / "HPS_v2.1_compressed.pt"
-    torch.save({"state_dict": {"scale": torch.tensor(2.0)}}, path)
+    path = tmp_path / "hpsv2.safetensors"
+    save_file({"scale": torch.tensor(2.0)}, path)
     pictures = [picture(k) for k in range(3)]
     found = HpsV2(path).scores(pictures, PROMPTS)
     wanted = [2 * (len(t) * int(x[0, 0, 0]) + int(x[0, 0, 1])) / 255 for t, x in zip(PROMPTS, pictures, strict=True)]
     assert found.tolist() == pytest.approx(wanted, rel=1e-6)
-    torch.save({"state_dict": {"other": torch.tensor(2.0)}}, path)
+    save_file({"other": torch.tensor(2.0)}, path)
     with pytest.raises(UserError, match="the package hpsv2: expected its network to load, found RuntimeError"):
         HpsV2(path)
 

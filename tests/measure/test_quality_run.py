@@ -146,7 +146,7 @@ def test_other_settings_in_the_same_folder_are_refused(
         (lambda f: Wanted(inception=f / "x"), "FID: expected pictures to compare with.*give --reference DIR"),
         (lambda f: Wanted(f / "none"), "expected a folder of reference pictures"),
         (lambda f: Wanted(clip=f / "none"), r"no such folder; run: hf download openai/clip-vit-base-patch32"),
-        (lambda f: Wanted(image_reward=f), r"no ImageReward\.pt; run: hf download THUDM/ImageReward"),
+        (lambda f: Wanted(image_reward=f), r"no ImageReward\.safetensors; run: hf download THUDM/ImageReward"),
         (lambda f: Wanted(hpsv2=f / "none.pt"), "no such file; run: hf download xswu/HPSv2"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from coolsd_rt.models.convert import FORMATS, convert, named_options
 from coolsd_rt.models.convert_format import Given, Options
 from coolsd_rt.models.convert_hub import locate
 from coolsd_rt.models.convert_llama import _for_each_head
+from coolsd_rt.models.convert_plain import PLAIN, convert_plain
 from coolsd_rt.models.convert_writer import write_safetensors
 from coolsd_rt.models.families.llamagen import CLASS
 from coolsd_rt.models.header import read_config
@@ -282,4 +284,64 @@ def test_the_verb(published: Path, tmp_path: Path) -> None:
     assert "llamagen-c2i" in shown.stdout
     listed = re.search(r"Families: ([^.]*)\.", " ".join(str(command.help).split()))
     assert listed is not None
-    assert sorted(listed[1].split(", ")) == sorted([*FORMATS, INCEPTION])  # the one that no spec names
+    assert sorted(listed[1].split(", ")) == sorted([*FORMATS, INCEPTION, *PLAIN])  # those that no spec names
+
+
+def test_a_pickle_of_before_torch_1_6_is_read_too(published: Path, tmp_path: Path) -> None:
+    """It cannot be mapped; FID's Inception is published in it."""
+    old = tmp_path / "old.pt"
+    torch.save({"model": checkpoint("c2i")}, old, _use_new_zipfile_serialization=False)
+    new, again = (convert(path, tmp_path / f"{path.stem}.safetensors", options=OPTIONS) for path in (published, old))
+    assert new.path.read_bytes() == again.path.read_bytes()
+    old.write_bytes(old.read_bytes()[:-100])
+    refused(old, "a truncated or other file")
+
+
+def test_a_config_of_something_else_beside_a_file_is_not_its_own(published: Path, tmp_path: Path) -> None:
+    plain = convert(published, tmp_path / "plain.safetensors", options=OPTIONS).config
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 6, "rms_norm_eps": 0.5, "rope_base": 5.0}')
+    assert convert(published, tmp_path / "beside.safetensors", options=OPTIONS).config == plain
+    own = published.rename(tmp_path / "pytorch_model.bin")  # as transformers names it: this config is its own
+    assert convert(own, tmp_path / "own.safetensors", options=Options(size=256)).config["heads"] == 6
+
+
+@pytest.mark.parametrize("key", ["rms_norm_eps", "rope_base"])
+@pytest.mark.parametrize("value", ["null", '"abc"', "[1]", "0", "true"])
+def test_a_config_with_something_else_than_a_number(published: Path, key: str, value: str) -> None:
+    (published.parent / "config.json").write_text(f'{{"{key}": {value}}}')
+    refused(published.rename(published.with_name("model.bin").with_name("pytorch_model.bin")), f"config.json: {key}")
+
+
+def test_heads_that_contradict_the_published_model_are_asked_for(tmp_path: Path) -> None:
+    sizes = {"dim": 1024, "layers": 24}
+    given = Given(tmp_path, {}, {"num_attention_heads": 32})
+    with pytest.raises(UserError, match=r"num_attention_heads: expected 16, .*found 32; .*say --heads N"):
+        given.heads(CLASS, **sizes)
+    assert Given(tmp_path, {}, {"num_attention_heads": 32}, Options(heads=32)).heads(CLASS, **sizes) == 32
+    assert Given(tmp_path, {}, {}).heads(CLASS, **sizes) == 16
+
+
+@pytest.mark.parametrize("family", sorted(PLAIN))
+def test_networks_of_others_are_copied_as_they_are(tmp_path: Path, family: str) -> None:
+    state = {PLAIN[family]: torch.randn(2, 3), "b": torch.ones(4).half(), "position_ids": torch.arange(4)}
+    torch.save({"state_dict": state}, tmp_path / "theirs.pt")
+    shown = CliRunner().invoke(
+        command, [str(tmp_path / "theirs.pt"), "--family", family, "--to", str(tmp_path / "ours.safetensors"), "--json"]
+    )
+    assert json.loads(shown.stdout)["dropped"] == 1, shown.output
+    ours = load_file(tmp_path / "ours.safetensors")
+    assert set(ours) == {PLAIN[family], "b"}
+    assert all(torch.equal(ours[name], state[name]) for name in ours)
+    other = next(name for name in PLAIN if name != family)
+    with pytest.raises(UserError, match=f"a checkpoint of {other}"):
+        convert_plain(tmp_path / "theirs.pt", tmp_path / "x.safetensors", other)
+
+
+def test_what_a_killed_conversion_left_goes_once_it_is_old(published: Path, tmp_path: Path) -> None:
+    old, young = (tmp_path / f".ours.safetensors.{name}.tmp" for name in ("aaaa", "bbbb"))
+    old.touch()
+    young.touch()
+    os.utime(old, (1, 1))
+    convert(published, tmp_path / "ours.safetensors", options=OPTIONS)
+    assert not old.exists()
+    assert young.exists()  # another process may be at it

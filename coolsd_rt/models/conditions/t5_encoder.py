@@ -16,6 +16,7 @@ import numpy as np
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.conditions.base import Floats, need, too_long
+from coolsd_rt.models.hub import quiet_hub
 
 Precision = Literal["bf16", "fp32"]
 _DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -101,7 +102,8 @@ class T5Encoder:
             if _whole(there):
                 return there
         try:
-            return Path(snapshot_download(self.source, revision=self.revision, allow_patterns=list(_FILES)))
+            with quiet_hub():
+                return Path(snapshot_download(self.source, revision=self.revision, allow_patterns=list(_FILES)))
         except _BROKEN as error:
             raise self._unusable(error) from error
 
