@@ -89,8 +89,8 @@ def convert(
 
 def check_place(source: Path, to: Path) -> None:
     """Raises UserError unless `to` is a file to write that is not the source."""
-    if to.is_dir() or (to.exists() and source.exists() and to.samefile(source)):
-        what = "a folder" if to.is_dir() else "the checkpoint itself"
+    if to.exists() and (not to.is_file() or (source.exists() and to.samefile(source))):
+        what = "a folder" if to.is_dir() else "the checkpoint itself" if to.is_file() else "a device"
         raise UserError(f"--to {to}", expected="a file to write", found=what, fix="name another file")
     if not to.parent.is_dir():
         raise UserError(f"--to {to}", expected="a folder that is there", found=f"no folder {to.parent}")

@@ -86,7 +86,7 @@ def test_the_published_pickle_converts_once(tmp_path: Path) -> None:
         assert json.loads(file.metadata()["config"]) == {"family": "fid-inception"}
         for name, value in inception_state().items():
             assert torch.equal(file.get_tensor(name), value)
-    with pytest.raises(UserError, match=r"expected a new file in a folder that is there, found the checkpoint itself"):
+    with pytest.raises(UserError, match=r"expected a file to write, found the checkpoint itself"):
         convert_inception(to, to)
 
 

@@ -345,3 +345,8 @@ def test_what_a_killed_conversion_left_goes_once_it_is_old(published: Path, tmp_
     convert(published, tmp_path / "ours.safetensors", options=OPTIONS)
     assert not old.exists()
     assert young.exists()  # another process may be at it
+
+
+def test_a_device_is_no_place_for_a_file(published: Path) -> None:
+    with pytest.raises(UserError, match="expected a file to write, found a device"):
+        convert(published, Path(os.devnull), options=OPTIONS)

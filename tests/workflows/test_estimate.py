@@ -82,7 +82,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_runs(
     monkeypatch.setattr(module, "_Runner", lambda *args: pytest.fail("a stage ran"))
     with pytest.raises(CoolsdError) as caught:
         build(plan(load_spec(tiny_spec), tmp_path / "out"))
-    for word in ("no space left", "kB free, found 100.0 kB", "--out DIR"):
+    for word in ("no space left", "kB free, found 100.0 kB", "choose another disk"):
         assert word in str(caught.value)
     assert left(tmp_path / "out") == []
     assert not (tmp_path / "out").exists()
