@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import MofNCompleteColumn
 
+from coolsd_rt.cli.options import is_spec
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
 from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.spec import load_spec
@@ -58,7 +59,7 @@ def command(
     if mirror is not None and not mirror.is_dir():
         raise UserError(f"--mirror {mirror}", expected="a folder", found="none")
     try:
-        if Path(source).suffix in (".yaml", ".yml"):
+        if is_spec(Path(source)):
             given = {"to": to, "family": family, "size": size, "heads": heads, "prefix": prefix, "cell": cell}
             _refuse_beside_spec(given | {"dtype": None if dtype == "keep" else dtype})
             _convert_spec(Path(source), mirror, as_json)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from coolsd_rt.cli.options import numbers, reading_options
+from coolsd_rt.cli.options import is_spec, numbers, reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
@@ -160,7 +160,7 @@ def command(
     request = Request(
         everything, out, variants, seed, overrides, draft_length, plain, threads, draft, features, text_encoder
     )
-    if engine.suffix in (".yaml", ".yml"):
+    if is_spec(engine):
         from coolsd_rt.cli.build import engine_of  # not needed where engines only run
 
         engine = engine_of(engine, as_json)

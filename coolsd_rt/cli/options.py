@@ -23,6 +23,11 @@ def numbers(context: click.Context, option: click.Parameter, text: str | None) -
         raise UserError(option.opts[0], expected="numbers, as in 1.2,1.1,1", found=repr(text)) from e
 
 
+def is_spec(path: Path) -> bool:
+    """Whether a path that may be several things is a spec's: by its name, there or not."""
+    return path.suffix in (".yaml", ".yml")
+
+
 def reading_options(function: F) -> F:
     """What prompts are read with in the place of the spec's; arrives as `features` and `text_encoder`."""
     place = click.Path(path_type=Path)

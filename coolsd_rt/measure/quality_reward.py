@@ -152,10 +152,8 @@ def _reading_safetensors() -> Iterator[None]:
 def _foreign(package: str, name: str) -> Iterator[None]:
     """Another's code: whatever it raises is one line, what it prints goes to stderr, it stays off the network, and what
     it unpickles are plain tensors."""
-    before = {name: os.environ.get(name) for name in _GUARDS}
-    os.environ.update(_GUARDS)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with unittest.mock.patch.dict(os.environ, _GUARDS), contextlib.redirect_stdout(sys.stderr):
             yield
     except ImportError as error:
         found = "nothing of that name" if error.name == package else str(error)[:200]
@@ -165,9 +163,3 @@ def _foreign(package: str, name: str) -> Iterator[None]:
         raise UserError(
             f"the package {package}", expected="its network to load", found=found, fix=INSTALL[name]
         ) from error
-    finally:
-        for variable, value in before.items():
-            if value is None:
-                del os.environ[variable]
-            else:
-                os.environ[variable] = value

@@ -33,7 +33,7 @@ _LAYER = {
     "attention_norm.weight": "input_layernorm.weight",
     "ffn_norm.weight": "post_attention_layernorm.weight",
 }
-_ROTARY = r".*rotary_emb\.inv_freq"
+ROTARY = r".*rotary_emb\.inv_freq"
 
 
 def layer_part(name: str, root: str, layer: LayerConfig) -> Part | None:
@@ -136,7 +136,7 @@ def _chameleon(family: Family, title: str, *behind: int) -> Format:
     """Of one of Chameleon's kin, whose tensors are alike: `--family` tells. behind: ids that follow the image codes."""
     marks = (r"model\.embed_tokens\.weight", r"model\.layers\.0\.self_attn\.q_norm\.weight", r"lm_head\.weight")
     config, part = partial(_chameleon_config, family, behind), partial(_chameleon_part, behind)
-    return Format(family.name, title, marks, (r"model\.vqmodel\..*", _ROTARY), config, part)
+    return Format(family.name, title, marks, (r"model\.vqmodel\..*", ROTARY), config, part)
 
 
 def _janus_names(given: Given) -> tuple[str, str, str, str, str, str]:
@@ -231,8 +231,8 @@ FORMATS = (
            (r"model\.generation_embeddings\.weight|gen_embed\.weight",
             r"model\.language_model\.norm\.weight|language_model\.model\.norm\.weight"),
            (r"(model\.)?(vision_model|aligner|vqmodel|gen_vision_model)\..*", r"(language_model\.)?lm_head\.weight",
-            _ROTARY),
+            ROTARY),
            _janus_config, _janus_part),
     Format("eagle", "an EAGLE head", (r"fc\.weight", r"layers\.0\.self_attn\.q_proj\.weight"),
-           (_ROTARY, r"freqs_cis", r"embed_tokens\.weight"), _eagle_config, _eagle_part),
+           (ROTARY, r"freqs_cis", r"embed_tokens\.weight"), _eagle_config, _eagle_part),
 )  # fmt: skip

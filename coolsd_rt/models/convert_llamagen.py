@@ -10,12 +10,12 @@ from typing import Any
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.convert_format import Config, Format, Given, Part, same, target_config
-from coolsd_rt.models.convert_llama import layer_part
+from coolsd_rt.models.convert_llama import ROTARY, layer_part
 from coolsd_rt.models.families import Family
 from coolsd_rt.models.families.llamagen import CAPTIONED, CLASS
 
 _TABLE, _UNCOND = "cls_embedding.embedding_table.weight", "cls_embedding.uncond_embedding"
-_DROPPED = (r"freqs_cis", r"(causal_mask|.*\.kv_cache\..*)", r".*rotary_emb\.inv_freq")  # tables, the sampler's buffers
+_DROPPED = (r"freqs_cis", r"(causal_mask|.*\.kv_cache\..*)", ROTARY)  # tables, the sampler's buffers
 _LLAMA = "model."
 """What all but the head starts with in Llama's names."""
 _LLAMA_NAMES = {"tok_embeddings.weight": f"{_LLAMA}embed_tokens.weight", "output.weight": "lm_head.weight"}

@@ -6,9 +6,7 @@ atomic files. Does not know models.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -17,11 +15,10 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.store.atomic import atomic_file, disk_errors
+from coolsd_rt.store.atomic import atomic_file, disk_errors, sweep_abandoned
 from coolsd_rt.store.weights import TensorInfo
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_ABANDONED = 3600.0  # seconds
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -57,21 +54,13 @@ def write_safetensors(
     """
     head = header_bytes(tensors, metadata)
     need = len(head) + sum(size_of(info) for _, info in tensors)
-    _sweep(path)
+    sweep_abandoned(path)
     with disk_errors(path.parent, need), atomic_file(path) as file:
         file.write(head)
         for done, (name, info) in enumerate(tensors):
             file.write(_bytes(name, info, read(name)))  # nothing holds it while the next is read
             on_tensor(done + 1)
     return need
-
-
-def _sweep(path: Path) -> None:
-    """Remove what killed conversions to this file left: gigabytes that nobody has written to for an hour."""
-    for old in path.parent.glob(f".{path.name}.*.tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > _ABANDONED:
-                old.unlink()
 
 
 def _bytes(name: str, info: TensorInfo, value: Tensor) -> memoryview:

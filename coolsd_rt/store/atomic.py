@@ -9,8 +9,9 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from coolsd_rt.errors import CoolsdError, UserError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _NEARLY_NONE = 1 << 20
+_ABANDONED = 3600.0  # seconds
 
 
 def human(size: float) -> str:
@@ -117,6 +119,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         temp.unlink(missing_ok=True)
     fsync_path(path.parent)
+
+
+def sweep_abandoned(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it: files that nobody has written to for an hour."""
+    for old in path.parent.glob(f".{path.name}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                old.unlink()
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -114,12 +114,12 @@ def _is_there(place: Path, origin: Origin | CopiedOrigin) -> bool:
     if not place.exists():
         return False
     if isinstance(origin, CopiedOrigin):
-        return origin.sha256 is None or sha256_file(place) == origin.sha256 or _refuse(place, "another file")
-    said = check_safetensors(place).metadata.get(SOURCE)
-    return said == _note(origin) or _refuse(place, said or "a file that does not say what it is made of")
-
-
-def _refuse(place: Path, found: str) -> bool:
+        same, found = origin.sha256 is None or sha256_file(place) == origin.sha256, "another file"
+    else:
+        said = check_safetensors(place).metadata.get(SOURCE)
+        same, found = said == _note(origin), said or "a file that does not say what it is made of"
+    if same:
+        return True
     fix = "remove it to have it made anew, or leave its source out of the spec"
     raise UserError(str(place), expected="no file yet, or one made of the spec's source", found=found, fix=fix)
 

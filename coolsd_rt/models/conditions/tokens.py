@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.conditions.base import SAMPLES, Encoded, need, some_text, too_long
+from coolsd_rt.models.families.chameleon import BEGIN_OF_IMAGE
+from coolsd_rt.models.families.lumina import GRID
 from coolsd_rt.spec.condition import LUMINA_STEP
 
 TOKENIZER_FILE = "tokenizer.json"  # in an engine's folder
@@ -32,8 +34,6 @@ TEMPLATES: dict[Layout, str] = {
 }
 _MARKS = ("<reserved08706>", "<|User|>", "<|Assistant|>", "<begin_of_image>")  # of the templates: a token each
 FIRST: dict[Layout, str] = {"lumina": "<s>", "anole": "<s>", "janus": "<｜begin▁of▁sentence｜>"}  # noqa: RUF001
-CHAMELEON_BEGIN = 8197  # of an image
-LUMINA_SIZE = 8804  # + pixels / 32
 JANUS_PAD = "<｜▁pad▁｜>"  # noqa: RUF001 (full-width bars, as its tokenizer has them)
 
 
@@ -103,11 +103,11 @@ class TokensConditioner:
     def tail(self) -> tuple[int, ...]:
         """What follows a prompt's own tokens."""
         if self.layout == "anole":
-            return (CHAMELEON_BEGIN,)
+            return (BEGIN_OF_IMAGE,)
         if self.layout != "lumina" or self.size is None:
             return ()
         width, height = self.size
-        return (CHAMELEON_BEGIN, LUMINA_SIZE + height // LUMINA_STEP, LUMINA_SIZE + width // LUMINA_STEP)
+        return (BEGIN_OF_IMAGE, GRID + height // LUMINA_STEP, GRID + width // LUMINA_STEP)
 
     def text(self, prompt: str) -> str:
         """A prompt in its template."""
