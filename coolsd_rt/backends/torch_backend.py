@@ -13,6 +13,7 @@ import torch
 from coolsd_rt.backends.description import WEIGHTS, Description
 from coolsd_rt.backends.device.engine import DeviceEngine
 from coolsd_rt.backends.device.memory import give_back, weights_refused
+from coolsd_rt.backends.fused.engine import fused_if_right
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.backends.torch_eager import Device, TorchEngine
 from coolsd_rt.backends.torch_eager import load as load_eager
@@ -43,7 +44,7 @@ def _networks(verified: VerifiedEngine, options: Options) -> TorchEngine:
     description = Description.from_dict(verified.manifest.contract)
     kind = description.dims.draft_kind
     device = cast(Device, verified.manifest.spec["engine"]["device"])
-    return load_eager(
+    engine = load_eager(
         verified.path(WEIGHTS["target"]),
         None if kind == "none" else verified.path(WEIGHTS["draft"]),
         verified.path(WEIGHTS["image"]),
@@ -52,3 +53,4 @@ def _networks(verified: VerifiedEngine, options: Options) -> TorchEngine:
         device,
         description.dtype,
     )
+    return fused_if_right(engine) if device == "cuda" else engine

@@ -7,7 +7,8 @@ caches, scaled-dot-product attention, inference mode; nothing is compiled. Legen
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,7 +142,12 @@ class TorchSession:
         self, target: LlamaGen, draft: Eagle | LlamaGen | None, dims: ModelDims, rows: int, capacity: int
     ) -> None:
         self.dims = dims
-        self._target, self._draft = target, draft
+        self._draft = draft
+        # As `Decoder.step` and, its target left out, `Eagle.step`: what else steps the same networks takes their place.
+        self.step_target: Callable[..., tuple[Tensor, Tensor]] = target.step
+        self.step_draft: Callable[..., tuple[Tensor, Tensor]] | None = None
+        if draft is not None:
+            self.step_draft = partial(draft.step, target) if isinstance(draft, Eagle) else draft.step
         weight = target.output.weight
         self._whole = weight.new_zeros(rows, dims.prefix, dims.dim + dims.draft_dim)
         self._prefix, self._own_prefix = self._whole[..., : dims.dim], self._whole[..., dims.dim :]
@@ -169,16 +175,16 @@ class TorchSession:
 
     @torch.inference_mode()
     def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
-        return self._target.step(ids, pos, self._prefix, self._target_caches, self._start)
+        return self.step_target(ids, pos, self._prefix, self._target_caches, self._start)
 
     @torch.inference_mode()
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(self._draft, LlamaGen):
-            return self._draft.step(ids, pos, self._own_prefix, self._draft_caches, self._start)
-        if self._draft is None or features is None:
+        if self.step_draft is not None and isinstance(self._draft, LlamaGen):
+            return self.step_draft(ids, pos, self._own_prefix, self._draft_caches, self._start)
+        if self.step_draft is None or features is None:
             raise CoolsdError("a draft step", expected="a draft model", found="none, or no features for it")
         features = features.to(self._prefix.dtype)
-        return self._draft.step(self._target, ids, features, pos, self._prefix, self._draft_caches, self._start)
+        return self.step_draft(ids, features, pos, self._prefix, self._draft_caches, self._start)
 
     def propose(
         self, ids: Tensor, features: Tensor, pos: Tensor, count: Tensor, uniforms: Tensor, scale: Tensor,

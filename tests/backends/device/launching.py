@@ -29,7 +29,16 @@ class Launcher:
 
     def __call__(self, *args: Any) -> None:
         kinds = {str(name): str(kind) for name, kind in self._signature.items()}
-        launched.append({"grid": list(args[:3]), "kinds": kinds, "warps": self._metadata.num_warps})
+        made = self._metadata
+        launched.append(
+            {
+                "name": made.name,
+                "grid": list(args[:3]),
+                "kinds": kinds,
+                "warps": made.num_warps,
+                "pdl": made.launch_pdl,
+            }
+        )
 
 
 class Driver:

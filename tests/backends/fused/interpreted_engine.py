@@ -1,0 +1,73 @@
+"""The engine over fused steps: whole pictures by kernels, and when it is not believed. Run by `test_fused`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from coolsd_rt.backends.device.engine import DeviceEngine
+from coolsd_rt.backends.fused import engine as fused_engine
+from coolsd_rt.backends.fused.engine import FusedEngine, why_wrong
+from coolsd_rt.backends.fused.launch import Launcher
+from coolsd_rt.errors import CoolsdError
+from tests.backends.device.test_device_rounds import CASES, PROMPTS, draw, engine_of
+
+
+@pytest.mark.parametrize("name", ["plain", "COOL-SD", "a draft model"])
+def test_rounds_by_kernels_decide_what_the_host_decides(name: str) -> None:
+    case = CASES[name]
+    engine = engine_of(case)
+    one = ((4,), PROMPTS[:1])
+    wanted, found = draw(engine, case, *one), draw(DeviceEngine(FusedEngine(engine)), case, *one)
+    np.testing.assert_array_equal(found.codes, wanted.codes)
+    np.testing.assert_array_equal(found.statistics.attempts, wanted.statistics.attempts)
+
+
+def broken_attention(kept: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def attend(self: Launcher, qkv: Tensor, heads: Any, table: Tensor, pos: Tensor, *rest: Any) -> Tensor:
+        return kept(self, qkv, heads, table, pos + 1, *rest)
+
+    return attend
+
+
+def raising(*_: Any) -> Tensor:
+    raise CoolsdError("the kernel attend", found="no such instruction")
+
+
+@pytest.mark.parametrize("name", ["COOL-SD", "a draft model"])
+def test_right_kernels_are_found_right(name: str) -> None:
+    engine = engine_of(CASES[name])
+    assert why_wrong(engine, FusedEngine(engine)) == ""
+
+
+def test_wrong_kernels_are_found_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One position off, a kernel that cannot run, a NaN."""
+    engine = engine_of(CASES["COOL-SD"])
+    monkeypatch.setattr(Launcher, "attend", broken_attention(Launcher.attend))
+    assert "from the eager networks'" in why_wrong(engine, FusedEngine(engine))
+    monkeypatch.setattr(Launcher, "attend", lambda *a, **k: torch.full((a[1].shape[0] * a[1].shape[1], 64), torch.nan))
+    assert "are nan" in why_wrong(engine, FusedEngine(engine))
+    monkeypatch.setattr(Launcher, "attend", raising)
+    assert "no such instruction" in why_wrong(engine, FusedEngine(engine))
+
+
+def test_float32_and_old_gpus_keep_the_eager_networks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, capability = engine_of(CASES["COOL-SD"]), [9, 0]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: tuple(capability))
+    assert fused_engine.fused_if_right(engine) is engine
+    half = engine_of(CASES["COOL-SD"]).to("cpu", "float16")
+    assert isinstance(fused_engine.fused_if_right(half), FusedEngine)
+    assert not caplog.records
+    capability[:] = [7, 5]
+    assert fused_engine.fused_if_right(half) is half
+    capability[:] = [9, 0]
+    monkeypatch.setattr(Launcher, "attend", raising)
+    assert fused_engine.fused_if_right(half) is half
+    assert "without fused kernels" in caplog.text
