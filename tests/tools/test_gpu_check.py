@@ -17,6 +17,7 @@ from coolsd_rt.errors import CoolsdError
 from tools.gpu import check
 from tools.gpu.bench import Subject, measure
 from tools.gpu.compiled import compile_size
+from tools.gpu.kernels import Timing
 from tools.gpu.report import Report, markdown
 from tools.gpu.sizes import SIZES, TINY, constant_rate, engine_of, floor_of, networks_of
 
@@ -102,7 +103,7 @@ def test_parts_come_in_their_order_and_keep_to_their_time(monkeypatch: pytest.Mo
     for name, method, takes in (("parity", "_parity", 50.0), ("tests", "_tests", 10.0), ("sizes", "_sizes", 1.0)):
         monkeypatch.setattr(run, method, part(name, takes))
     outcomes = list(run.run())
-    assert begun == [("parity", 26.0), ("tests", pytest.approx(72.0)), ("sizes", 100.0)]
+    assert begun == [("parity", 26.0), ("tests", pytest.approx(66.0)), ("sizes", 100.0)]
     assert len(outcomes) == 8
     now[0] = 90.0
     run._until = 100.0
@@ -129,6 +130,39 @@ def test_a_backend_whose_demo_breaks_is_not_compiled_for(monkeypatch: pytest.Mon
         "engine target of tensorrt-rtx", "engine target of tensorrt",
     ]  # fmt: skip
     assert len([line for line in out["skipped"] if "the demo does not run on" in line]) == 6
+
+
+def test_launches_are_reported_until_it_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = Timing("wo", 2, 1, "", True, 4.0, 8_000_000)
+    monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
+    monkeypatch.setattr(
+        check, "Bench", lambda *args: SimpleNamespace(timings=lambda late: (timing for _ in range(2 - late())))
+    )
+    run = check.Check(check.Plan(460.0, ("kernels",), rehearse=False), lambda line: None)
+    out = list(run.run())[-1]
+    assert [row["bytes_per_second"] for row in out["kernels"]] == [2e12, 2e12]
+    assert "| wo | 2 | 1 | default | yes | 4.0 | 2000 |" in markdown(out)
+
+
+@pytest.mark.parametrize("why", ["", "logits are 0.9 from the eager networks'"])
+def test_fused_steps_that_are_wrong_are_not_timed(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """One row a way where they are right; where they are wrong, a failure, and the eager networks' row."""
+    timed: list[str] = []
+    monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
+    monkeypatch.setattr(check, "engine_of", lambda size, device, dtype: engine_of(TINY, "cpu", "float32"))
+    monkeypatch.setattr(check, "why_wrong", lambda engine, fused: why)
+    monkeypatch.setattr(check.Check, "_still_there", lambda self: None)
+    monkeypatch.setattr(
+        check.Check,
+        "_measure",
+        lambda self, subject, batch, how: iter(timed.append(f"{subject.backend} {batch}") or ()),
+    )
+    run = check.Check(check.Plan(460.0, ("xl",), rehearse=False), lambda line: None)
+    out = list(run.run())[-1]
+    eager = ["torch bfloat16 1", "torch bfloat16 8"]
+    kernels = [f"{way} bfloat16 {batch}" for batch in (1, 8) for way in ("fused", "fused, overlapping")]
+    assert sorted(timed) == sorted(eager if why else eager + kernels)
+    assert len(out["failed"]) == (4 if why else 0)
 
 
 def test_a_gpu_that_is_lost_ends_the_check_with_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:

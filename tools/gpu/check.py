@@ -11,27 +11,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from coolsd_rt.backends import backends
+from coolsd_rt.backends.fused.engine import FusedEngine, why_wrong
 from coolsd_rt.backends.tensorrt.package import Flavour, package
 from coolsd_rt.contract import Floating
 from coolsd_rt.errors import CoolsdError
 from tools.gpu.bench import LENGTH, How, Row, Subject, measure
 from tools.gpu.compiled import compile_size
 from tools.gpu.environment import environment, read_bandwidth
+from tools.gpu.kernels import Bench
 from tools.gpu.proofs import ROOT, prove
 from tools.gpu.sizes import SIZES, TINY, Size, engine_of
 
 # Each part and its share of the time; what one leaves the last may have.
-PARTS = {"parity": 0.26, "xl": 0.12, "tensorrt": 0.4, "tests": 0.22, "sizes": 1.0}
+PARTS = {"parity": 0.26, "xl": 0.15, "kernels": 0.08, "tensorrt": 0.35, "tests": 0.16, "sizes": 1.0}
 LARGEST = SIZES["XL"].of(1024)
 TOKENS = (256, 576, 1024)
 BATCHES = (1, 8)
+Way = Literal["fused", "fused, overlapping", "torch"]
+WAYS: tuple[Way, ...] = get_args(Way)  # by fused kernels, the same with dependent launches, and the eager networks
 COMPILED = ((LARGEST, "bf16"), (LARGEST, "int8"), (SIZES["B"].of(256), "bf16"))
 COMPILE_SECONDS = 110
 # What has to pass for a backend: (backend, precision), on the demo.
@@ -81,8 +85,8 @@ class Check:
         self._out = {"rehearsal": self._plan.rehearse, "environment": environment(self._plan.device)}
         yield self._so_far()  # the machine alone is worth a file
         work: dict[str, Callable[[], Iterator[None]]] = {
-            "parity": self._parity, "xl": self._largest, "tensorrt": self._compiled, "tests": self._tests,
-            "sizes": self._sizes,
+            "parity": self._parity, "xl": self._largest, "kernels": self._kernels, "tensorrt": self._compiled,
+            "tests": self._tests, "sizes": self._sizes,
         }  # fmt: skip
         chosen = [name for name in PARTS if name in self._plan.parts]
         for name in chosen:
@@ -152,29 +156,51 @@ class Check:
 
     def _largest(self) -> Iterator[None]:
         size = TINY if self._plan.rehearse else LARGEST
+        ways = WAYS[-1:] if self._plan.rehearse else WAYS
         for batch in BATCHES[: 1 if self._plan.rehearse else None]:
-            yield from self._networks(size, batch, "graph")
+            for way in ways:
+                yield from self._networks(size, batch, "graph", way)
+
+    def _kernels(self) -> Iterator[None]:
+        """Each launch of a layer of the largest size."""
+        if self._plan.rehearse:
+            self._skip("launches of a layer", "they run on a GPU alone")
+            return
+        rows: list[dict[str, Any]] = []
+        self._out["kernels"] = rows
+        self._say("each launch of a layer")
+        position = LARGEST.prefix + LARGEST.tokens // 2
+        for timing in Bench(replace(LARGEST, layers=24), position).timings(lambda: self._late("other blocks")):
+            rows.append(timing.as_dict())
+            yield
 
     def _sizes(self) -> Iterator[None]:
         """The largest first: what is left out for lack of time is the least."""
         if self._plan.rehearse:
-            yield from self._networks(TINY, 1, "eager")
+            yield from self._networks(TINY, 1, "eager", "torch")
             return
-        yield from self._networks(LARGEST, 1, "eager")
+        yield from self._networks(LARGEST, 1, "eager", "torch")
         for size in reversed(SIZES.values()):
             for tokens in reversed(TOKENS):
                 for batch in BATCHES:
                     if size.of(tokens) != LARGEST:
-                        yield from self._networks(size.of(tokens), batch, "graph")
+                        yield from self._networks(size.of(tokens), batch, "graph", "fused")
 
-    def _networks(self, size: Size, batch: int, how: How) -> Iterator[None]:
-        """The eager networks at a size, plain and COOL-SD."""
-        if self._late(f"{size.name}, {size.tokens} tokens, batch {batch}, {how}"):
+    def _networks(self, size: Size, batch: int, how: How, way: Way) -> Iterator[None]:
+        """The networks at a size, plain and COOL-SD."""
+        if self._late(f"{way}, {size.name}, {size.tokens} tokens, batch {batch}, {how}"):
             return
         dtype: Floating = "float32" if self._plan.rehearse else "bfloat16"
         engine = engine_of(size, self._plan.device, dtype)
+        if way != "torch":
+            fused = FusedEngine(engine, pdl=way == "fused, overlapping")
+            if why := why_wrong(engine, fused):
+                self.failed.append(f"{way}, {size.name}, {size.tokens} tokens: {why}")
+                self._still_there()
+                return
+            engine = fused
         like = engine.like()
-        yield from self._measure(Subject(f"torch {dtype}", size, engine.steps, like, like.element_size()), batch, how)
+        yield from self._measure(Subject(f"{way} {dtype}", size, engine.steps, like, like.element_size()), batch, how)
 
     def _compiled(self) -> Iterator[None]:
         """TensorRT's engines of a size, plain and COOL-SD, one picture and the most at once."""

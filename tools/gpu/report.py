@@ -63,6 +63,13 @@ def markdown(outcome: dict[str, Any]) -> str:
         ]
         lines += [_figures(row) for row in bench["rows"]]
         lines.append("")
+    if kernels := outcome.get("kernels"):
+        lines += [
+            "| launch, over all layers | rows | positions | blocks | overlapping | us a layer | GB/s |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [_launch(row) for row in kernels]
+        lines.append("")
     lines += [f"- skipped {line}" for line in outcome["skipped"]]
     lines += [f"- FAILED: {line}" for line in outcome["failed"]]
     return "\n".join(lines) + "\n"
@@ -84,6 +91,13 @@ def _rounds(found: dict[str, Any] | None) -> str:
     near = f", {found['near_ties']} at near ties" if found["near_ties"] else ""
     why = f"; {found['why_not']}" if found["why_not"] else ""
     return f"{found['identical']} of {found['pictures']}{near}{why}"
+
+
+def _launch(row: dict[str, Any]) -> str:
+    return (
+        f"| {row['launch']} | {row['rows']} | {row['positions']} | {row['blocks'] or 'default'} "
+        f"| {'yes' if row['pdl'] else 'no'} | {row['microseconds']:.1f} | {row['bytes_per_second'] / 1e9:.0f} |"
+    )
 
 
 def _figures(row: dict[str, Any]) -> str:

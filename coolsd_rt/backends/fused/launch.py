@@ -18,11 +18,26 @@ from coolsd_rt.ops.gpu.shapes import power
 
 FEW = 2  # rows that are multiplied without tensor cores: a guided picture, one position
 MOST = 16  # rows of a product here: a block of the tensor cores
-_NUMBERS = 16384  # weights of a program of `product_of_two`, all asked for at once
-_LONGEST = 4096  # numbers of an output among them
-_PROGRAMS = 264  # of a launch, at least where sums can be parted: twice the processors of a large GPU
-_COLUMNS, _DEEP = 16, 256  # a block of weights in `product`
 _COUNTERS = 4096
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What a program takes on. Chosen by bytes in flight, not by timing: `tools/gpu/kernels.py` times others beside it.
+
+    numbers: weights of a program of `product_of_two`, all asked for at once, at most `longest` of an output. columns,
+    deep: the block of weights in `product`, `stages` of them under way. programs: of a launch, at least where sums can
+    be parted; twice the processors of a large GPU. few_warps, warps: of the two.
+    """
+
+    numbers: int = 16384
+    longest: int = 4096
+    few_warps: int = 8
+    columns: int = 16
+    deep: int = 256
+    stages: int = 4
+    programs: int = 264
+    warps: int = 4
 
 
 @dataclass(frozen=True)
@@ -59,10 +74,11 @@ class Launcher:
 
     device: torch.device
     pdl: bool = False
-    _counters: Tensor = field(init=False)
+    blocks: Blocks = field(default_factory=Blocks)
+    _counters: list[Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._counters = torch.zeros(_COUNTERS, dtype=torch.int32, device=self.device)
+        self._counters = [torch.zeros(_COUNTERS, dtype=torch.int32, device=self.device)]
 
     def embed(
         self, ids: Tensor, pos: Tensor, prefix: Tensor, table: Tensor, features: Tensor | None, shift: int, blank: bool
@@ -91,25 +107,25 @@ class Launcher:
 
     def product(self, x: Tensor, weights: Weights, out: Tensor, residual: Tensor | None = None) -> Tensor:
         """Into out [M, N], of x T [M, K] with M <= MOST, contiguous. residual: T [M, N], may be out."""
-        (rows, width), outputs = x.shape, weights.w.shape[0]
+        (rows, width), outputs, blocks = x.shape, weights.w.shape[0], self.blocks
         given = (x, weights.gain, weights.w, weights.gate, weights.bias, residual, out)
         if rows <= FEW:
-            deep = min(power(width), _LONGEST)
-            lines = max(1, _NUMBERS // deep)
+            deep = min(power(width), blocks.longest)
+            lines = max(1, blocks.numbers // deep)
             self._run(
-                "product_of_two", (-(-outputs // lines),), 8, *given, weights.eps,
+                "product_of_two", (-(-outputs // lines),), blocks.few_warps, *given, weights.eps,
                 ROWS=rows, N=outputs, K=width, XB=power(width), BN=lines, BK=deep,
             )  # fmt: skip
             return out
-        tiles = -(-outputs // _COLUMNS)
-        blocks = -(-width // _DEEP)
-        parts = 1 if weights.gate is not None else max(1, min(_PROGRAMS // tiles, blocks // 2))
-        part = -(-blocks // parts) * _DEEP
+        tiles, deeps = -(-outputs // blocks.columns), -(-width // blocks.deep)
+        parts = 1 if weights.gate is not None else max(1, min(blocks.programs // tiles, deeps // 2))
+        part = -(-deeps // parts) * blocks.deep
         parts = -(-width // part)
         scratch = x.new_empty(parts * MOST * outputs if parts > 1 else 0, dtype=torch.float32)
         self._run(
-            "product", (tiles, parts), 4, *given, scratch, self._zeros(tiles), weights.eps, rows,
-            N=outputs, K=width, PART=part, PARTS=parts, BM=MOST, BN=_COLUMNS, BK=_DEEP, num_stages=4,
+            "product", (tiles, parts), blocks.warps, *given, scratch, self._zeros(tiles), weights.eps, rows,
+            N=outputs, K=width, PART=part, PARTS=parts, BM=MOST, BN=blocks.columns, BK=blocks.deep,
+            num_stages=blocks.stages,
         )  # fmt: skip
         return out
 
@@ -142,9 +158,10 @@ class Launcher:
         return out
 
     def _zeros(self, count: int) -> Tensor:
-        if count > len(self._counters):
-            self._counters = torch.zeros(power(count), dtype=torch.int32, device=self.device)
-        return self._counters
+        """At least `count` of them. The smaller ones stay: a graph of CUDA may hold their address."""
+        if count > len(self._counters[-1]):
+            self._counters.append(torch.zeros(power(count), dtype=torch.int32, device=self.device))
+        return self._counters[-1]
 
     def _run(self, name: str, grid: tuple[int, ...], num_warps: int, *args: Any, **constants: Any) -> None:
         options: dict[str, Any] = {"num_warps": num_warps, "PDL": self.pdl, "enable_fp_fusion": True, **constants}

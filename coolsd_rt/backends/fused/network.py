@@ -28,12 +28,12 @@ class FusedLayer:
         norm, attention, forward = layer.attention_norm, layer.attention, layer.feed_forward
         gain, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
         self._run = launcher
-        self._gain, self._eps = gain, eps
-        self._qkv = Weights(attention.wqkv.weight, gain, eps)
-        self._heads = heads_of(attention, from_start)
-        self._wo = Weights(attention.wo.weight)
-        self._up = Weights(forward.w1.weight, layer.ffn_norm.weight, layer.ffn_norm.eps, forward.w3.weight)
-        self._down = Weights(forward.w2.weight)
+        self.gain, self.eps = gain, eps
+        self.qkv = Weights(attention.wqkv.weight, gain, eps)
+        self.heads = heads_of(attention, from_start)
+        self.wo = Weights(attention.wo.weight)
+        self.up = Weights(forward.w1.weight, layer.ffn_norm.weight, layer.ffn_norm.eps, forward.w3.weight)
+        self.down = Weights(forward.w2.weight)
 
     def __call__(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         """x: [M, C], changed in place."""
@@ -42,20 +42,20 @@ class FusedLayer:
 
     def _few(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         run = self._run
-        qkv = run.product(x, self._qkv, _empty(x, self._qkv))
-        y = step.attend(run, qkv, self._heads, cache)
-        run.product(y, self._wo, x, residual=x)
-        h = run.product(x, self._up, _empty(x, self._up))
-        return run.product(h, self._down, x, residual=x)
+        qkv = run.product(x, self.qkv, _empty(x, self.qkv))
+        y = step.attend(run, qkv, self.heads, cache)
+        run.product(y, self.wo, x, residual=x)
+        h = run.product(x, self.up, _empty(x, self.up))
+        return run.product(h, self.down, x, residual=x)
 
     def _many(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         """Products by torch, what is between them by kernels."""
-        run, up = self._run, self._up
-        h = x if self._gain is None else run.normalise(x, self._gain, self._eps)
-        y = step.attend(run, h @ self._qkv.w.T, self._heads, cache) @ self._wo.w.T
+        run, up = self._run, self.up
+        h = x if self.gain is None else run.normalise(x, self.gain, self.eps)
+        y = step.attend(run, h @ self.qkv.w.T, self.heads, cache) @ self.wo.w.T
         h = run.normalise(x, cast(Tensor, up.gain), up.eps, more=y)
         h = run.gated(h @ up.w.T, h @ cast(Tensor, up.gate).T)
-        return torch.add(x, h @ self._down.w.T)
+        return torch.add(x, h @ self.down.w.T)
 
 
 class FusedStep:
@@ -76,7 +76,7 @@ class FusedDecoder:
     def __init__(self, network: Decoder, launcher: Launcher) -> None:
         self.network, self._run = network, launcher
         from_start = network.cfg.rope.from_start
-        self._layers = [FusedLayer(cast(Layer, layer), launcher, from_start) for layer in network.layers]
+        self.layers = [FusedLayer(cast(Layer, layer), launcher, from_start) for layer in network.layers]
 
     def step(
         self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache], start: Tensor | None = None
@@ -87,7 +87,7 @@ class FusedDecoder:
         net = self.network
         x = self._run.embed(ids, pos, prefix, net.tok_embeddings.weight, None, 0, False)
         step = FusedStep(net.rope, pos, ids.shape[1], start)
-        for layer, cache in zip(self._layers, caches, strict=True):
+        for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
         features = self._run.normalise(x, net.norm.weight, net.norm.eps)
         return self.logits(features).view(*ids.shape, -1), features.view(*ids.shape, -1)
@@ -107,7 +107,7 @@ class FusedEagle:
     def __init__(self, network: Eagle, target: FusedDecoder, launcher: Launcher) -> None:
         self.network, self._target, self._run = network, target, launcher
         from_start = target.network.cfg.rope.from_start
-        self._layers = [FusedLayer(cast(Layer, layer), launcher, from_start) for layer in network.layers]
+        self.layers = [FusedLayer(cast(Layer, layer), launcher, from_start) for layer in network.layers]
         self._fc = Weights(network.fc.weight, bias=network.fc.bias)
 
     def step(
@@ -122,7 +122,7 @@ class FusedEagle:
         x = self._run.embed(ids, pos, prefix, table, features.contiguous(), 1, net.cfg.blank_prefix)
         x = self._run.product(x, self._fc, _empty(x, self._fc)) if len(x) <= MOST else net.fc(x)
         step = FusedStep(target.rope, pos, ids.shape[1], first_seen(net.cfg, start), shift=1)
-        for layer, cache in zip(self._layers, caches, strict=True):
+        for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
         return self._target.logits(x).view(*ids.shape, -1), x.view(*ids.shape, -1)
 

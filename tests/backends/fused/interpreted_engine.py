@@ -14,8 +14,11 @@ from coolsd_rt.backends.device.engine import DeviceEngine
 from coolsd_rt.backends.fused import engine as fused_engine
 from coolsd_rt.backends.fused.engine import FusedEngine, why_wrong
 from coolsd_rt.backends.fused.launch import Launcher
+from coolsd_rt.backends.fused.network import FusedDecoder, FusedStep
 from coolsd_rt.errors import CoolsdError
 from tests.backends.device.test_device_rounds import CASES, PROMPTS, draw, engine_of
+from tools.gpu.kernels import launches
+from tools.gpu.sizes import TINY, networks_of
 
 
 @pytest.mark.parametrize("name", ["plain", "COOL-SD", "a draft model"])
@@ -71,3 +74,17 @@ def test_float32_and_old_gpus_keep_the_eager_networks(
     monkeypatch.setattr(Launcher, "attend", raising)
     assert fused_engine.fused_if_right(half) is half
     assert "without fused kernels" in caplog.text
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+def test_every_launch_that_is_timed_runs(positions: int) -> None:
+    """`tools/gpu/kernels.py`, but for its clock: two rows and six of a layer, over all layers."""
+    network, _ = networks_of(TINY, "cpu")
+    launcher = Launcher(torch.device("cpu"))
+    layers, caches = FusedDecoder(network, launcher).layers, network.caches(2, 12)
+    step = FusedStep(network.rope, torch.tensor([7, 7]), positions, None)
+    timed = launches(launcher, layers, caches, step, 2 * positions)
+    assert list(timed) == ["qkv", "wo", "up", "down", "attend", "layer"]
+    for work in timed.values():
+        work()
+    assert all(bool(cache.k[:, :, 7 : 7 + positions].any()) for cache in caches)
