@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,11 +153,12 @@ def test_fused_steps_that_are_wrong_are_not_timed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(check, "engine_of", lambda size, device, dtype: engine_of(TINY, "cpu", "float32"))
     monkeypatch.setattr(check, "why_wrong", lambda engine, fused: why)
     monkeypatch.setattr(check.Check, "_still_there", lambda self: None)
-    monkeypatch.setattr(
-        check.Check,
-        "_measure",
-        lambda self, subject, batch, how: iter(timed.append(f"{subject.backend} {batch}") or ()),
-    )
+
+    def measured(self: Any, subject: Subject, batch: int, how: str) -> Iterator[None]:
+        timed.append(f"{subject.backend} {batch}")
+        yield
+
+    monkeypatch.setattr(check.Check, "_measure", measured)
     run = check.Check(check.Plan(460.0, ("xl",), rehearse=False), lambda line: None)
     out = list(run.run())[-1]
     eager = ["torch bfloat16 1", "torch bfloat16 8"]
