@@ -6,8 +6,10 @@ float32 networks of the same weights, where the fused step may not be further of
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +125,41 @@ def test_products(rows: int, outputs: int, width: int) -> None:
         found = run.product(x, weights, torch.full((rows, outputs), torch.nan), more)
         assert relative(found, wanted) < ROUNDING
         assert not run._counters[0].any()
+
+
+def in_another_order(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Programs of a launch run in a random order from here on: who arrives last is another."""
+    builder = importlib.import_module("triton.runtime.interpreter").interpreter_builder
+    kept = type(builder).set_grid_idx
+
+    def shuffled(self: Any, x: int, y: int, z: int) -> None:
+        width, height = self.grid_dim[:2]
+        order = np.random.default_rng(seed).permutation(width * height)
+        place = int(order[x * height + y])
+        kept(self, place // height, place % height, z)
+
+    monkeypatch.setattr(type(builder), "set_grid_idx", shuffled)
+
+
+def test_who_arrives_last_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    run, target, capacity = Launcher(CPU), random_target(ODD), 400
+    x, w = torch.randn(12, 1300), torch.randn(24, 1300)
+    prefix, pos, ids = torch.randn(2, ODD.prefix, ODD.dim), torch.tensor([310, 150]), torch.randint(0, 37, (2, 3))
+    seen = []
+    for seed in range(4):
+        torch.manual_seed(1)
+        caches = target.caches(2, capacity)
+        for cache in caches:
+            cache.k.normal_()
+            cache.v.normal_()
+        if seed:
+            in_another_order(monkeypatch, seed)
+        product = run.product(x, Weights(w), torch.full((12, 24), torch.nan))
+        seen.append((product, *fused(target).step(ids, pos, prefix, caches)))
+    for other in seen[1:]:
+        for one, its in zip(seen[0], other, strict=True):
+            assert torch.equal(one, its)
 
 
 def test_a_product_may_end_in_its_residual() -> None:
