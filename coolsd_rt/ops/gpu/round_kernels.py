@@ -140,18 +140,17 @@ def draft_token(
     _rowwise(token, m, M + m, drawn, True, PAIRED)
 
     if peaks is not None:
-        peak = tl.where(total == total, tl.max(weights), float("nan"))
+        # By column first, and no branch for the last draft: so it needs the fewest registers.
+        peak = tl.where(total == total, tl.max(tl.max(weights, axis=0)), float("nan"))
         tl.store(peaks + m * L + i, peak)
-        if i == L - 1:
-            j = tl.arange(0, LB)
-            before = tl.load(peaks + m * L + j, mask=j < i, other=0.0)
-            all_of = tl.where(j < i, before, peak)
-            most = tl.load(valid + m)
-            run = tl.min(tl.where((all_of >= least) | (j >= L), L, j))
-            # The verdict has to find a NaN: with one among those that could count none is cut.
-            broken = tl.max(((all_of != all_of) & (j < most)).to(tl.int32)) > 0
-            tl.debug_barrier()  # `valid` is read by all warps and written by one
-            tl.store(valid + m, tl.where(broken, most, tl.minimum(most, run)))
+        j = tl.arange(0, LB)
+        until = tl.where(j < i, tl.load(peaks + m * L + j, mask=j < i, other=0.0), peak)
+        most = tl.load(valid + m)
+        run = tl.min(tl.where((until >= least) | (j >= L), L, j))
+        # The verdict has to find a NaN: with one among those that could count none is cut.
+        broken = tl.max(((until != until) & (j < most)).to(tl.int32)) > 0
+        tl.debug_barrier()  # `valid` is read by all warps and written by one
+        tl.store(valid + m, tl.where(broken, most, tl.minimum(most, run)), mask=i == L - 1)
 
 
 @triton.jit(do_not_specialize=["least", "N", "L", "W"])
@@ -195,18 +194,19 @@ def commit(
 
     ended = tl.load(token + m)
     kept = tl.where(i < n, tl.load(drafts + m * L + i, mask=i < n, other=0), ended)
-    tl.store(codes + m * N + known - W + i, kept, mask=active & (i <= n))
+    end = tl.where(active, n, -1)  # of a finished picture nothing is decided
+    tl.store(codes + m * N + known - W + i, kept, mask=i <= end)
     tl.store(committed + m, known + n + 1, mask=active)
     tl.store(fresh + m, n + 1, mask=active)
 
     tl.store(rounds + m, tl.load(rounds + m) + 1, mask=active)
-    one = tl.full((), 1, tl.int64)
-    ones = tl.full((LB,), 1, tl.int64)
-    judged = tl.minimum(n + 1, tl.load(valid + m))
-    tl.atomic_add(histogram + n, one, mask=active, sem="relaxed")
-    tl.atomic_add(attempts + i, ones, mask=active & (i < judged), sem="relaxed")
-    tl.atomic_add(accepts + i, ones, mask=active & (i < n), sem="relaxed")
-    tl.atomic_add(degenerate, one, mask=active & (tl.load(empty + m) != 0), sem="relaxed")
+    one = tl.full((LB,), 1, tl.int64)
+    judged = tl.minimum(end + 1, tl.load(valid + m))
+    lost = tl.where(active, tl.load(empty + m).to(tl.int32), 0)
+    tl.atomic_add(histogram + i, one, mask=i == end, sem="relaxed")
+    tl.atomic_add(attempts + i, one, mask=i < judged, sem="relaxed")
+    tl.atomic_add(accepts + i, one, mask=i < end, sem="relaxed")
+    tl.atomic_add(degenerate + i, one, mask=i < lost, sem="relaxed")
     tl.store(fault + m, tl.load(fault + m) | tl.load(broken + m), mask=active)
 
     enough = True
