@@ -103,7 +103,7 @@ class DeviceRound:
         accepted, token, degenerate, fault = verify(
             p, w.q, w.drafts, w.valid, state.omegas, w.u_accept, w.u_resample, w.is_forced, rates, self._law.resampler
         )
-        if length:
+        if length and self._eagle:
             state.features.copy_(features)
         least = self._sampling.confidence
         commit(

@@ -72,7 +72,8 @@ def window(
     inputs = (codes, committed, fresh, sure, uniforms, scales, fixed)
     outputs = (valid, u_draft, u_accept, u_resample, scale, forced, is_forced, first, ids, pos, last)
     if not by_kernel(codes):
-        reference.window(*inputs, prefix, shift, *outputs)
+        drawn = (u_draft, u_accept, u_resample)
+        reference.window(*inputs, prefix, shift, valid, *drawn, scale, forced, is_forced, first, ids, pos, last)
         return
     launch("window", pictures, 1, *inputs, tokens, length, prefix, shift, *outputs, LB=power(width))
 
@@ -112,11 +113,12 @@ def draft_token(
     inputs = (logits, last, u, scale, forced)
     outputs = (valid, peaks, q, drafts, ids, token)
     if not by_kernel(logits):
-        reference.draft_token(*inputs, i, temperature, top_k, top_p, least, *outputs)
+        numbers = (i, temperature, top_k, top_p, least)
+        reference.draft_token(*inputs, *numbers, valid, peaks, q, drafts, ids, token)
         return
-    numbers = (max(temperature, MIN_TEMPERATURE), top_k, top_p, least, positions, length, i)
+    scalars = (max(temperature, MIN_TEMPERATURE), top_k, top_p, least, positions, length, i)
     constants = {"LB": power(width), **block(vocab)}
-    launch("draft_token", pictures, process_warps(vocab), *inputs, *numbers, *outputs, **constants)
+    launch("draft_token", pictures, process_warps(vocab), *inputs, *scalars, *outputs, **constants)
 
 
 @torch.library.custom_op("coolsd::commit", mutates_args=_COMMIT_OUT, device_types=("cpu", "cuda"))

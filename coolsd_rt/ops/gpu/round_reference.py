@@ -20,10 +20,10 @@ def window(
 ) -> None:  # fmt: skip
     """What the coming round may use, and where its steps stand."""
     (pictures, tokens), length = codes.shape, u_draft.shape[1]
-    offsets = torch.arange(length + 1)
+    offsets = torch.arange(length + 1, device=codes.device)
     valid.copy_(torch.where(sure, (prefix + tokens - committed - 1).clamp(0, length), 0))
     at = ((committed - prefix)[:, None] + offsets).clamp(max=tokens - 1)  # a finished picture rides along
-    drawn = uniforms[torch.arange(pictures)[:, None], at, offsets]
+    drawn = uniforms[torch.arange(pictures, device=codes.device)[:, None], at, offsets]
     u_draft.copy_(drawn[:, :length, 0])
     u_accept.copy_(drawn[:, :length, 1])
     u_resample.copy_(drawn[..., 2])
@@ -53,7 +53,8 @@ def draft_token(
     drafts: Tensor, ids: Tensor, token: Tensor,
 ) -> None:  # fmt: skip
     """Q of draft i and its token, wherever they are read; with the last one the window is cut."""
-    row = logits[:, :1] if last is None else logits[torch.arange(len(logits)), last][:, None]
+    rows = torch.arange(len(logits), device=logits.device)
+    row = logits[:, :1] if last is None else logits[rows, last][:, None]
     one = slice(i, i + 1)
     drawn, law = draft_sample(
         row, None if scale is None else scale[:, one], u[:, one], temperature, top_k, top_p,
@@ -69,7 +70,7 @@ def draft_token(
     if i == q.shape[1] - 1:
         sure = (peaks >= least).to(torch.int64)
         # The verdict has to find a NaN: with one among those that could count none is cut.
-        broken = peaks.isnan() & (torch.arange(len(peaks[0])) < valid[:, None])
+        broken = peaks.isnan() & (torch.arange(len(peaks[0]), device=q.device) < valid[:, None])
         valid.copy_(torch.where(broken.any(1), valid, torch.minimum(valid, sure.cumprod(1).sum(1))))
 
 
@@ -83,14 +84,14 @@ def commit(
     one = active.to(torch.int64)
     rounds.add_(one)
     histogram.scatter_add_(0, accepted, one)
-    at = torch.arange(drafts.shape[1])
+    at = torch.arange(drafts.shape[1], device=drafts.device)
     accepts.add_(((at < accepted[:, None]) * one[:, None]).sum(0))
     judged = torch.minimum(accepted + 1, valid)
     attempts.add_(((at < judged[:, None]) * one[:, None]).sum(0))
     degenerate.add_((empty * one).sum())
     fault.bitwise_or_(torch.where(active, broken, 0))
 
-    at = torch.arange(drafts.shape[1] + 1)
+    at = torch.arange(drafts.shape[1] + 1, device=drafts.device)
     decided = torch.cat([drafts, drafts.new_zeros(len(drafts), 1)], dim=1)
     decided = torch.where(at == accepted[:, None], token[:, None], decided)
     picture, i = ((at <= accepted[:, None]) & active[:, None]).nonzero(as_tuple=True)
@@ -101,4 +102,4 @@ def commit(
     if p is None:
         sure.fill_(True)
     else:
-        sure.copy_(p[torch.arange(len(p)), accepted].amax(-1) >= least)
+        sure.copy_(p[torch.arange(len(p), device=p.device), accepted].amax(-1) >= least)
