@@ -62,7 +62,7 @@ def test_a_kernel_that_does_not_compile_is_one_line(monkeypatch: pytest.MonkeyPa
         raise RuntimeError("at 3:4:\n    x = tl.load(y)\n        ^\nFailed to find C compiler. Please specify via CC")
 
     monkeypatch.setattr(kernels, "draw", {(1,): compile_it})
-    monkeypatch.setattr(ops, "_by_kernel", lambda tensor: True)
+    monkeypatch.setattr(ops, "by_kernel", lambda tensor: True)
     with pytest.raises(CoolsdError) as caught:
         ops.sample(torch.ones(1, 1, 8), torch.zeros(1, 1))
     said = str(caught.value)

@@ -20,11 +20,12 @@ from coolsd_rt.backends.device.program import WARM, Program
 from coolsd_rt.backends.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.eagle import Eagle
-from coolsd_rt.ops.gpu import draft_sample, process_logits, verify
+from coolsd_rt.ops.gpu import commit, draft_sample, draft_token, process_logits, round_reference, verify, window
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import decode
 from coolsd_rt.runtime.whole import Request
 from tests.backends.device.test_device_rounds import CASES, Case, draw, engine_of
+from tests.ops.gpu.rounds import Sizes, commit_of, copied, drafts_of, same, window_of
 from tests.tiny import TARGET
 from tests.tools.test_gpu_ties import session_of
 from tools.gpu.ties import HostLoop
@@ -65,6 +66,28 @@ def test_verdicts_are_the_reference_s(length: int, resampler: str) -> None:
     wanted, found = verify(*arguments), verify(*both(*arguments))
     for a, b in zip(wanted, found, strict=True):
         assert torch.equal(a, b.cpu())
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+@pytest.mark.parametrize("guided", [False, True])
+def test_what_is_around_the_law_is_the_reference_s(length: int, guided: bool) -> None:
+    """The kernels of a round beside the torch code that says what they mean, both on the GPU."""
+    rng, sizes = torch.Generator().manual_seed(length), Sizes(64, length, guided, True)
+    rounds: list[tuple[Any, Any, dict[str, Any]]] = [
+        (window, round_reference.window, window_of(rng, sizes)),
+        (commit, round_reference.commit, commit_of(rng, sizes, 16384, 0.0)),
+        (commit, round_reference.commit, commit_of(rng, sizes, 16384, 0.2)),
+    ]
+    rounds += [
+        (draft_token, round_reference.draft_token, step)
+        for least in (0.0, 0.2)
+        for step in drafts_of(rng, sizes, 16384, least, 0.9)
+    ]
+    for operator, meant, given in rounds:
+        found, wanted = (dict(zip(given, both(*copied(given).values()), strict=True)) for _ in range(2))
+        operator(**found)
+        meant(**wanted)
+        same(found, wanted)
 
 
 @pytest.mark.parametrize("name", CASES)

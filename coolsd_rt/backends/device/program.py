@@ -59,7 +59,7 @@ class Program:
         watch.finish()
         statistics = state.statistics()
         statistics.seconds["target"] = request.clock() - begun
-        return Generation(state.codes[:, : dims.tokens].cpu().numpy().copy(), statistics)
+        return Generation(state.codes.cpu().numpy().copy(), statistics)
 
     def step(self, done: int) -> None:
         """Enqueue a round; `done` were before it in this batch."""

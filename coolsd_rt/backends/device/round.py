@@ -13,15 +13,16 @@ V codes, S positions of a step.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from coolsd_rt.backends.device.state import DeviceState
+from coolsd_rt.backends.device.window import Window
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.ops.gpu import draft_sample, process_logits, verify
-from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
+from coolsd_rt.ops.gpu import commit, draft_token, process_logits, verify, window
+from coolsd_rt.runtime.randomness import RESAMPLE
 from coolsd_rt.runtime.whole import Request
 
 
@@ -40,16 +41,6 @@ class Steps(Protocol):
         ...
 
 
-class Window(NamedTuple):
-    """What a round may use; window index i counts from the first undecided token."""
-
-    active: Tensor  # bool [M]
-    valid: Tensor  # int64 [M] drafts that count
-    uniforms: Tensor  # float32 [M, L + 1, 3]
-    scale: Tensor | None  # float32 [M, L + 1]
-    forced: Tensor | None  # int64 [M, L + 1], -1 = free
-
-
 class DeviceRound:
     """The prefill and the round of one kind of request, over one set of models and one state."""
 
@@ -59,11 +50,12 @@ class DeviceRound:
         self._law, self._sampling = request.law, request.sampling
         self._paired, self._pinned = request.sampling.guided, request.forced is not None
         self._eagle = request.source == "eagle"
+        # A head's row is a feature's position, one before the token that it is paired with.
+        self._shift = 1 if self._eagle else 0
         self._length = request.length
-        device = state.codes.device
-        self._pictures = len(state.codes)
-        self._rows = torch.arange(self._pictures * (1 + self._paired), device=device)
-        self._offsets = torch.arange(self._length + 1, device=device)
+        self._rows = torch.arange(len(state.features), device=state.codes.device)
+        paced = bool(request.sampling.draft_confidence)
+        self._window = Window.empty(state, self.dims.vocab, self._pinned, paced)
         self._rules: dict[str, Any] = {
             "temperature": request.sampling.temperature,
             "top_k": request.sampling.top_k,
@@ -82,10 +74,11 @@ class DeviceRound:
             self.steps.draft(blank[:, 1:], features[:, :-1], pos)
         elif self._length and not self._eagle:
             self.steps.draft(blank, None, pos)
-        at = state.committed.new_zeros(self._pictures, 1)
-        p = process_logits(first, self._scale(at), forced=self._forced(at), **self._rules)
+        none = torch.zeros_like(state.committed)
+        at = none[:, None]
+        scale = state.scales[at] if self._paired else None
+        p = process_logits(first, scale, forced=state.forced[at] if self._pinned else None, **self._rules)
         u = state.uniforms[:, :1, 0, RESAMPLE]
-        none = state.committed.new_zeros(self._pictures)
         _, token, _, fault = verify(
             p, p[:, :0], at[:, :0], none, state.omegas[:0], u[:, :0], u, None, None, "target"
         )  # fmt: skip
@@ -94,98 +87,51 @@ class DeviceRound:
         state.fresh.fill_(1)
         state.features[:, 0] = last
         state.fault.copy_(fault)
-        state.sure.copy_(self._confident(p[:, 0]))
+        if least := self._sampling.confidence:
+            state.sure.copy_(p[:, 0].amax(-1) >= least)
+        else:
+            state.sure.fill_(True)
 
     def __call__(self) -> None:
         """One round of every unfinished picture; finished ones ride along."""
-        state, prefix = self.state, self.dims.prefix
-        window = self._window()
-        drafts, q = self._draft(window)
-        valid = self._shortened(q, window.valid)
-        pending = state.codes.gather(1, (state.committed - prefix - 1)[:, None])
-        logits, features = self.steps.target(
-            self._both(torch.cat([pending, drafts], dim=1)), self._both(state.committed - 1)
-        )
-        p = process_logits(logits, window.scale, forced=window.forced, **self._rules)
-        accepted, token, degenerate, fault = self._verify(window, p, q, drafts, valid)
-        if self._length:
-            state.features.copy_(features)
-        row = p.gather(1, accepted[:, None, None].expand(-1, 1, p.shape[-1]))[:, 0]
-        state.sure.copy_(self._confident(row))
-        state.fault.bitwise_or_(torch.where(window.active, fault, 0))
-        state.count(accepted, valid, degenerate, window.active)
-        state.commit(prefix, drafts, token, accepted, window.active)
-
-    def _window(self) -> Window:
-        state = self.state
-        remaining = self.dims.prefix + self.dims.tokens - state.committed
-        active = remaining > 0
-        at = (state.committed - self.dims.prefix)[:, None] + self._offsets
-        at = at.clamp(max=self.dims.tokens - 1)
-        uniforms = state.uniforms[self._rows[: self._pictures, None], at, self._offsets]
-        valid = torch.where(state.sure, (remaining - 1).clamp(0, self._length), 0)
-        return Window(active, valid, uniforms, self._scale(at), self._forced(at))
-
-    def _draft(self, window: Window) -> tuple[Tensor, Tensor]:
-        """L drafts of each picture, int64 [M, L], and the Q each was drawn from, [M, L, V]."""
-        state, vocab = self.state, self.dims.vocab
-        if not self._length:
-            return state.codes.new_zeros(self._pictures, 0), state.uniforms.new_zeros(self._pictures, 0, vocab)
-        behind = state.committed - state.fresh
-        known = (behind - self.dims.prefix)[:, None] + self._offsets
-        ids = state.codes.gather(1, known.clamp(max=self.dims.tokens - 1))
-        # A head's row is a feature's position, one before the token that it is paired with.
-        shift = 1 if self._eagle else 0
-        given = state.features if self._eagle else None
-        logits, guessed = self.steps.draft(self._both(ids), given, self._both(behind - shift))
-        last = self._both(state.fresh - 1)
-        logits, guessed = logits[self._rows, last][:, None], guessed[self._rows, last][:, None]
-        tokens: list[Tensor] = []
-        laws: list[Tensor] = []
-        for i in range(self._length):
-            if i:
-                pos = self._both(state.committed + (i - 1 - shift))
-                logits, guessed = self.steps.draft(self._both(tokens[-1]), guessed if self._eagle else None, pos)
-            one = slice(i, i + 1)
-            token, q = draft_sample(
-                logits, None if window.scale is None else window.scale[:, one], window.uniforms[:, one, DRAFT],
-                forced=None if window.forced is None else window.forced[:, one], **self._rules,
-            )  # fmt: skip
-            tokens.append(token)
-            laws.append(q)
-        return torch.cat(tokens, dim=1), torch.cat(laws, dim=1)
-
-    def _verify(
-        self, window: Window, p: Tensor, q: Tensor, drafts: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        state, length = self.state, self._length
-        forced = None if window.forced is None else window.forced[:, :length] >= 0
+        state, w, length = self.state, self._window, self._length
+        self._open()
+        self._draft()
+        logits, features = self.steps.target(w.ids, w.pos[length])
+        p = process_logits(logits, w.scale, forced=w.forced, **self._rules)
         rates = None if self._law.rates is None else state.rates
-        accept, resample = window.uniforms[:, :length, ACCEPT], window.uniforms[..., RESAMPLE]
-        out = verify(p, q, drafts, valid, state.omegas, accept, resample, forced, rates, self._law.resampler)
-        return cast("tuple[Tensor, Tensor, Tensor, Tensor]", out)
-
-    def _shortened(self, q: Tensor, valid: Tensor) -> Tensor:
-        """Drafts end before the first Q that is unsure. With a NaN among those that could count none is cut: the
-        verdict has to find it."""
-        least = self._sampling.draft_confidence
-        if not least or not self._length:
-            return valid
-        sure = (q.amax(-1) >= least).to(torch.int64)
-        broken = q[..., 0].isnan() & (self._offsets[:-1] < valid[:, None])  # such a row is NaN from end to end
-        return torch.where(broken.any(1), valid, torch.minimum(valid, sure.cumprod(1).sum(1)))
-
-    def _confident(self, p: Tensor) -> Tensor:
-        """bool [M] of P [M, V], where the last token was drawn."""
+        accepted, token, degenerate, fault = verify(
+            p, w.q, w.drafts, w.valid, state.omegas, w.u_accept, w.u_resample, w.is_forced, rates, self._law.resampler
+        )
+        if length and self._eagle:
+            state.features.copy_(features)
         least = self._sampling.confidence
-        return p.amax(-1) >= least if least else torch.ones_like(self.state.sure)
+        commit(
+            accepted, token, degenerate, fault, w.valid, w.drafts, p if least else None, least, self.dims.prefix,
+            state.codes, state.committed, state.fresh, state.sure, state.rounds, state.histogram, state.attempts,
+            state.accepts, state.degenerate, state.fault,
+        )  # fmt: skip
 
-    def _scale(self, at: Tensor) -> Tensor | None:
-        return self.state.scales[at] if self._paired else None
+    def _open(self) -> None:
+        """What the round may use, and where its steps stand."""
+        state, w = self.state, self._window
+        window(
+            state.codes, state.committed, state.fresh, state.sure, state.uniforms,
+            state.scales if self._paired else None, state.forced if self._pinned else None, self.dims.prefix,
+            self._shift, w.valid, w.u_draft, w.u_accept, w.u_resample, w.scale, w.forced, w.is_forced, w.first, w.ids,
+            w.pos, w.last,
+        )  # fmt: skip
 
-    def _forced(self, at: Tensor) -> Tensor | None:
-        return self.state.forced[at] if self._pinned else None
-
-    def _both(self, x: Tensor) -> Tensor:
-        """Per picture -> per row: the CFG rows of a picture share tokens and positions."""
-        return torch.cat([x, x]) if self._paired else x
+    def _draft(self) -> None:
+        """L drafts of each picture, each a step and a token from the Q that it gives."""
+        w = self._window
+        features = self.state.features if self._eagle else None
+        for i in range(self._length):
+            logits, guessed = self.steps.draft(w.token if i else w.first, features, w.pos[i])
+            if self._eagle:
+                features = guessed if i else guessed[self._rows, w.last][:, None]
+            draft_token(
+                logits, None if i else w.last, w.u_draft, w.scale, w.forced, i, **self._rules,
+                least=self._sampling.draft_confidence, valid=w.valid, peaks=w.peaks, q=w.q, drafts=w.drafts, ids=w.ids,
+                token=w.token,
+            )  # fmt: skip

@@ -21,7 +21,7 @@ from coolsd_rt.runtime.whole import Request
 class DeviceState:
     """Between rounds: `cached == committed - 1`, and the last `fresh` positions have not been in the draft."""
 
-    codes: Tensor  # int64 [M, N + L + 1]; behind N lies what a round writes and nobody reads
+    codes: Tensor  # int64 [M, N]
     committed: Tensor  # int64 [M] positions whose token is decided
     fresh: Tensor  # int64 [M] positions that enter the draft with the next round, 1..L + 1
     sure: Tensor  # bool [M] the target was sure enough of its last token for a round with drafts
@@ -48,7 +48,7 @@ class DeviceState:
 
         real = torch.float64
         return DeviceState(
-            zeros(m, n + width), zeros(m), zeros(m), zeros(m, dtype=torch.bool),
+            zeros(m, n), zeros(m), zeros(m), zeros(m, dtype=torch.bool),
             zeros(rows, width, like.shape[-1], dtype=like.dtype), zeros(m, n, width, 3, dtype=torch.float32),
             zeros(n, dtype=torch.float32), zeros(n), zeros(length, dtype=real), zeros(length, dtype=real),
             zeros(m), zeros(width), zeros(length), zeros(length), zeros(1), zeros(m, dtype=torch.int32),
@@ -64,30 +64,6 @@ class DeviceState:
         self.omegas.copy_(torch.tensor(request.law.omegas, dtype=torch.float64))
         if request.law.rates is not None:
             self.rates.copy_(torch.tensor(request.law.rates, dtype=torch.float64))
-
-    def commit(self, prefix: int, drafts: Tensor, token: Tensor, accepted: Tensor, active: Tensor) -> None:
-        """Decide the first `accepted` drafts [M, L] and `token` [M] of each active picture: rollback is this sum."""
-        width = drafts.shape[1] + 1
-        at = torch.arange(width, device=drafts.device)
-        window = torch.cat([drafts, drafts.new_zeros(len(drafts), 1)], dim=1)
-        window = torch.where(at == accepted[:, None], token[:, None], window)
-        new = (at <= accepted[:, None]) & active[:, None]
-        spare = self.codes.shape[1] - width + at
-        self.codes.scatter_(1, torch.where(new, (self.committed - prefix)[:, None] + at, spare), window)
-        grown = torch.where(active, accepted + 1, 0)
-        self.committed.add_(grown)
-        self.fresh.copy_(torch.where(active, grown, self.fresh))
-
-    def count(self, accepted: Tensor, valid: Tensor, degenerate: Tensor, active: Tensor) -> None:
-        """Add a round to the statistics; as `Statistics.record`."""
-        one = active.to(torch.int64)
-        self.rounds.add_(one)
-        self.histogram.scatter_add_(0, accepted, one)
-        at = torch.arange(len(self.accepts), device=accepted.device)
-        self.accepts.add_(((at < accepted[:, None]) * one[:, None]).sum(0))
-        judged = torch.minimum(accepted + 1, valid)
-        self.attempts.add_(((at < judged[:, None]) * one[:, None]).sum(0))
-        self.degenerate.add_((degenerate * one).sum())
 
     def statistics(self) -> Statistics:
         """The counts, on the host."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coolsd_rt.ops.gpu.launching import launch
+from coolsd_rt.ops.gpu.launch import launch_on
 from coolsd_rt.ops.gpu.shapes import power
 
 FEW = 2  # rows that are multiplied without tensor cores: a guided picture, one position
@@ -167,7 +167,7 @@ class Launcher:
         options: dict[str, Any] = {"num_warps": num_warps, "PDL": self.pdl, "enable_fp_fusion": True, **constants}
         if self.pdl:
             options["launch_pdl"] = True
-        launch(name, lambda: kernel_of(name), grid, self.device, *args, **options)
+        launch_on(self.device, name, kernel_of, grid, *args, **options)
 
 
 def kernel_of(name: str) -> Any:

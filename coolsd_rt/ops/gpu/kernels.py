@@ -86,7 +86,7 @@ def _top_p_key(probs, top_p, V: tl.constexpr):
 
 
 @triton.jit
-def _inverse_cdf(weights, sums, u, C: tl.constexpr, B: tl.constexpr):
+def inverse_cdf(weights, sums, u, C: tl.constexpr, B: tl.constexpr):
     """(index int32, total float64) of weights float32 [C, B] whose rows sum to `sums` float64 [C], at the uniform u.
 
     The smallest index of positive weight whose cumulative weight passes u * total. First the row of [C, B], then the
@@ -116,31 +116,21 @@ def _total_fault(total):
     return tl.where((total > 0) & (total < _INF), 0, _TOTAL)
 
 
-@triton.jit(do_not_specialize=["temperature", "top_k", "top_p"])
-def process(
-    logits,  # [R, S, V] float32, float16 or bfloat16
-    scale,  # float32 [M, S], or None: R = M
-    forced,  # int64 [M, S], -1 = free, or None
-    u,  # float32 [M, S], or None: no tokens are drawn
-    temperature,  # float32, > 0
-    top_k,  # int32; outside 1..V-1 = off
-    top_p: tl.float64,  # >= 1 = off
-    probs,  # out: float32 [M, S, V]
-    tokens,  # out: int64 [M, S], with u
-    V: tl.constexpr,
-    C: tl.constexpr,
-    B: tl.constexpr,
+@triton.jit
+def distribution(
+    logits, row, pair, scale, forced, at, temperature, top_k, top_p, V: tl.constexpr, C: tl.constexpr, B: tl.constexpr
 ):
-    """Row r = program of M * S: CFG, temperature, top-k, softmax, top-p, a point mass where forced, a token."""
-    r = tl.program_id(0).to(tl.int64)
+    """CFG, temperature, top-k, softmax, top-p, a point mass where forced: float32 [C, B], V of them; NaN all or none.
+
+    row: of the logits, `pair`: its unconditional one, which counts where scale is not None. at: of scale and forced.
+    """
     index = tl.arange(0, C)[:, None] * B + tl.arange(0, B)[None, :]
     inside = index < V
 
-    x = tl.load(logits + r * V + index, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(logits + row * V + index, mask=inside, other=0.0).to(tl.float32)
     if scale is not None:
-        pair = (r + tl.num_programs(0)) * V
-        uncond = tl.load(logits + pair + index, mask=inside, other=0.0).to(tl.float32)
-        x = uncond + (x - uncond) * tl.load(scale + r)
+        uncond = tl.load(logits + pair * V + index, mask=inside, other=0.0).to(tl.float32)
+        x = uncond + (x - uncond) * tl.load(scale + at)
     if temperature != 1.0:
         x = tl.div_rn(x, temperature)
     broken = tl.max((~(tl.abs(x) < _INF)).to(tl.int32)) > 0  # a NaN compares false
@@ -157,13 +147,36 @@ def process(
         weights = weights * tl.div_rn(1.0, tl.sum(weights))
     weights = tl.where(broken, float("nan"), weights)
     if forced is not None:
-        only = tl.load(forced + r)
+        only = tl.load(forced + at)
         weights = tl.where(only < 0, weights, tl.where(only >= V, float("nan"), (index == only).to(tl.float32)))
+    return weights
 
+
+@triton.jit(do_not_specialize=["temperature", "top_k", "top_p"])
+def process(
+    logits,  # [R, S, V] float32, float16 or bfloat16
+    scale,  # float32 [M, S], or None: R = M
+    forced,  # int64 [M, S], -1 = free, or None
+    u,  # float32 [M, S], or None: no tokens are drawn
+    temperature,  # float32, > 0
+    top_k,  # int32; outside 1..V-1 = off
+    top_p: tl.float64,  # >= 1 = off
+    probs,  # out: float32 [M, S, V]
+    tokens,  # out: int64 [M, S], with u
+    V: tl.constexpr,
+    C: tl.constexpr,
+    B: tl.constexpr,
+):
+    """Row r = program of M * S: a distribution, and a token."""
+    r = tl.program_id(0).to(tl.int64)
+    pair = r + tl.num_programs(0)
+    weights = distribution(logits, r, pair, scale, forced, r, temperature, top_k, top_p, V, C, B)
+    index = tl.arange(0, C)[:, None] * B + tl.arange(0, B)[None, :]
+    inside = index < V
     tl.store(probs + r * V + index, weights, mask=inside)
     if u is not None:
         weights = tl.where(inside, weights, 0.0)
-        token, _ = _inverse_cdf(weights, tl.sum(weights.to(tl.float64), axis=1), tl.load(u + r), C, B)
+        token, _ = inverse_cdf(weights, tl.sum(weights.to(tl.float64), axis=1), tl.load(u + r), C, B)
         tl.store(tokens + r, token.to(tl.int64))
 
 
@@ -181,7 +194,7 @@ def draw(
     r = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, C)[:, None] * B + tl.arange(0, B)[None, :]
     row = tl.load(weights + r * V + index, mask=index < V, other=0.0)
-    token, total = _inverse_cdf(row, tl.sum(row.to(tl.float64), axis=1), tl.load(u + r), C, B)
+    token, total = inverse_cdf(row, tl.sum(row.to(tl.float64), axis=1), tl.load(u + r), C, B)
     tl.store(tokens + r, token.to(tl.int64))
     tl.store(fault + r, _total_fault(total))
 
@@ -251,7 +264,7 @@ def verdict(
             sums = tl.sum(weights.to(tl.float64), axis=1)
         weights = tl.where(empty, weights, left)
 
-    ending, total = _inverse_cdf(weights, sums, tl.load(u_resample + m * (L + 1) + n), C, B)
+    ending, total = inverse_cdf(weights, sums, tl.load(u_resample + m * (L + 1) + n), C, B)
     misfit = tl.where((many < 0) | (many > L), _WINDOW, 0)
     tl.store(accepted + m, n.to(tl.int64))
     tl.store(token + m, ending.to(tl.int64))

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coolsd_rt.errors import CoolsdError, MissingExtra
+from coolsd_rt.ops.gpu.launch import kernel_named
 from coolsd_rt.ops.gpu.shapes import block, process_warps, warps
 
-Kernel = Literal["process", "draw", "verdict"]
+Kernel = Literal["process", "draw", "verdict", "window", "draft_token", "commit"]
 
 # Every parameter that is no constant. A parameter given a constant leaves the signature (None: an input left out).
 SIGNATURES: dict[Kernel, dict[str, str]] = {
@@ -30,6 +31,23 @@ SIGNATURES: dict[Kernel, dict[str, str]] = {
         "target": "*fp32", "draft": "*fp32", "tokens": "*i64", "valid": "*i64", "omegas": "*fp64", "u_accept": "*fp32",
         "u_resample": "*fp32", "forced": "*i1", "rates": "*fp64", "L": "i32", "accepted": "*i64", "token": "*i64",
         "degenerate": "*i1", "fault": "*i32",
+    },
+    "window": {
+        "codes": "*i64", "committed": "*i64", "fresh": "*i64", "sure": "*i1", "uniforms": "*fp32", "scales": "*fp32",
+        "fixed": "*i64", "N": "i32", "L": "i32", "W": "i32", "shift": "i32", "valid": "*i64", "u_draft": "*fp32",
+        "u_accept": "*fp32", "u_resample": "*fp32", "scale": "*fp32", "forced": "*i64", "is_forced": "*i1",
+        "first": "*i64", "ids": "*i64", "pos": "*i64", "last": "*i64",
+    },
+    "draft_token": {
+        "logits": "*fp32", "last": "*i64", "u": "*fp32", "scale": "*fp32", "forced": "*i64", "temperature": "fp32",
+        "top_k": "i32", "top_p": "fp64", "least": "fp32", "S": "i32", "L": "i32", "i": "i32", "valid": "*i64",
+        "peaks": "*fp32", "q": "*fp32", "drafts": "*i64", "ids": "*i64", "token": "*i64",
+    },
+    "commit": {
+        "accepted": "*i64", "token": "*i64", "empty": "*i1", "broken": "*i32", "valid": "*i64", "drafts": "*i64",
+        "p": "*fp32", "least": "fp32", "N": "i32", "L": "i32", "W": "i32", "codes": "*i64", "committed": "*i64",
+        "fresh": "*i64", "sure": "*i1", "rounds": "*i64", "histogram": "*i64", "attempts": "*i64", "accepts": "*i64",
+        "degenerate": "*i64", "fault": "*i32",
     },
 }  # fmt: skip
 
@@ -61,8 +79,8 @@ def compiled(
 ) -> Compiled:
     """A kernel for compute capability `arch` (80, 90, 120) and V = vocab, with num_warps as a launch has it.
 
-    constants: parameters with fixed values, None for an input left out; KIND and LB of `verdict` have defaults
-    (optimal, 8). logits: their type in `process`, fp32, fp16 or bf16. aligned: every pointer is a multiple of 16
+    constants: parameters with fixed values, None for an input left out; KIND and LB have defaults (optimal, 8).
+    logits: their type, fp32, fp16 or bf16. aligned: every pointer is a multiple of 16
     bytes, as allocators give them, so that loads are wide. ptx_version: 87 is PTX 8.7; None = triton's choice, which
     only its own assembler and the newest drivers may know.
 
@@ -72,20 +90,18 @@ def compiled(
         import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
         from triton.backends.compiler import GPUTarget  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-        from coolsd_rt.ops.gpu import kernels
+        function = kernel_named(kernel)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "triton":
             raise
         raise MissingExtra("triton", "gpu", "compiling the law for a GPU") from None
-    fixed: dict[str, Any] = {**block(vocab), **(constants or {})}
-    if kernel == "verdict":
-        fixed = {"KIND": "optimal", "LB": 8, **fixed}
-    function = getattr(kernels, kernel)
-    types = {**SIGNATURES[kernel], **({"logits": f"*{logits}"} if kernel == "process" else {})}
+    fixed: dict[str, Any] = {"KIND": "optimal", "LB": 8, **block(vocab), **(constants or {})}
+    fixed = {name: value for name, value in fixed.items() if name in function.arg_names}
+    types = {**SIGNATURES[kernel], "logits": f"*{logits}"}
     signature = {name: "constexpr" if name in fixed else types[name] for name in function.arg_names}
     pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
     attributes = {(i,): [["tt.divisibility", 16]] for i in pointers} if aligned else {}
-    many = process_warps(vocab) if kernel == "process" else warps(vocab)
+    many = _warps(kernel, vocab, fixed)
     source = triton.compiler.ASTSource(function, signature, fixed, attributes)
     options: dict[str, Any] = {"num_warps": many, "enable_fp_fusion": False}
     if ptx_version is not None:
@@ -98,6 +114,13 @@ def compiled(
     registers, spilled = _usage(cubin)
     shared = int(built.metadata.shared)
     return Compiled(built.metadata.name, arch, built.asm["ptx"], cubin, many, shared, registers, spilled)
+
+
+def _warps(kernel: Kernel, vocab: int, fixed: Mapping[str, Any]) -> int:
+    """As a launch has it: one where a program holds no row."""
+    if kernel == "window" or (kernel == "commit" and "p" in fixed):
+        return 1
+    return process_warps(vocab) if kernel in ("process", "draft_token") else warps(vocab)
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:

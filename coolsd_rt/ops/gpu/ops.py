@@ -10,22 +10,17 @@ Legend: M images, R rows (2M under CFG: all conditional rows first), S positions
 
 from __future__ import annotations
 
-import os
-from contextlib import nullcontext
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from coolsd_rt import ops as reference
-from coolsd_rt.errors import CoolsdError, MissingExtra
+from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law.residual import Resampler
+from coolsd_rt.ops.gpu.launch import by_kernel, launch, require, require_logits
 from coolsd_rt.ops.gpu.shapes import block, power, process_warps, warps
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 
 RESAMPLERS: tuple[Resampler, ...] = ("optimal", "residual", "target")
-
-_LOGITS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @torch.library.custom_op("coolsd::process_logits", mutates_args=(), device_types=("cpu", "cuda"))
@@ -73,13 +68,13 @@ def sample(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     raises). Raises CoolsdError on shapes or dtypes that do not fit. Source: `coolsd_rt.ops.sample`.
     """
     images, positions, vocab = weights.shape
-    _require("weights", weights, (images, positions, vocab), torch.float32)
-    _require("u", u, (images, positions), torch.float32)
-    if not _by_kernel(weights):
+    require("weights", weights, (images, positions, vocab), torch.float32)
+    require("u", u, (images, positions), torch.float32)
+    if not by_kernel(weights):
         return reference.sample(weights, u), weights.new_zeros(u.shape, dtype=torch.int32)
     tokens = torch.empty_like(u, dtype=torch.int64, memory_format=torch.contiguous_format)
     fault = torch.empty_like(tokens, dtype=torch.int32)
-    _launch("draw", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
+    launch("draw", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
     return tokens, fault
 
 
@@ -122,12 +117,12 @@ def verify(
         ("forced", forced, (images, length), torch.bool),
         ("rates", rates, (length,), torch.float64),
     ):
-        _require(name, tensor, shape, dtype)
+        require(name, tensor, shape, dtype)
     outputs = _verdict(tokens)
     inputs = (target, draft, tokens, valid, omegas, u_accept, u_resample)
-    if _by_kernel(target):
+    if by_kernel(target):
         constants = {"KIND": resampler, "LB": power(max(length, 1)), **block(vocab)}
-        _launch("verdict", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
+        launch("verdict", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
         return outputs
     told = reference.verify(*inputs, resampler, forced=forced, rates=rates)
     for out, value in zip(outputs, told, strict=False):
@@ -201,22 +196,20 @@ def _processed(
     """Probabilities and, given u, tokens (empty without)."""
     probs = _empty_probs(logits, scale)
     images, positions, vocab = probs.shape
-    if logits.dtype not in _LOGITS:
-        raise CoolsdError("logits on a GPU", expected="float32, float16 or bfloat16", found=str(logits.dtype))
-    _require("logits", logits, (images if scale is None else 2 * images, positions, vocab), logits.dtype)
+    require_logits(logits, (images if scale is None else 2 * images, positions, vocab))
     for name, tensor, dtype in (
         ("scale", scale, torch.float32),
         ("u", u, torch.float32),
         ("forced", forced, torch.int64),
     ):
-        _require(name, tensor, (images, positions), dtype)
-    if not _by_kernel(logits):
+        require(name, tensor, (images, positions), dtype)
+    if not by_kernel(logits):
         probs = _reference_probs(logits, scale, temperature, top_k, top_p, forced)
         return probs, probs.new_empty(0, dtype=torch.int64) if u is None else reference.sample(probs, u)
     tokens = probs.new_empty((0,) if u is None else (images, positions), dtype=torch.int64)
     temperature = max(temperature, MIN_TEMPERATURE)
     inputs = (logits, scale, forced, u, temperature, top_k, top_p)
-    _launch("process", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab))
+    launch("process", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab))
     return probs, tokens
 
 
@@ -233,49 +226,3 @@ def _reference_probs(
         point = (torch.arange(probs.shape[-1], device=probs.device) == ids).to(probs.dtype)
         probs = torch.where(ids < 0, probs, point.masked_fill(ids >= probs.shape[-1], torch.nan))
     return probs
-
-
-def _require(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype):
-        raise CoolsdError(
-            f"the tensor {name} does not fit",
-            expected=f"{dtype} {list(shape)}",
-            found=f"{tensor.dtype} {list(tensor.shape)}",
-        )
-
-
-def _by_kernel(tensor: Tensor) -> bool:
-    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def _launch(kernel: str, programs: int, num_warps: int, *args: Any, **constants: Any) -> None:
-    """Launch on the device of the first argument; its current stream. Inputs are made contiguous, outputs are.
-
-    Raises MissingExtra without triton; CoolsdError, in one line, where it cannot compile or launch the kernel.
-    """
-    try:
-        from coolsd_rt.ops.gpu import kernels
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        raise MissingExtra("triton", "gpu", "running the law on a GPU") from None
-    given = [arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args]
-    first = given[0]
-    if programs == 0:
-        return
-    with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
-        try:
-            # No fused multiply-add: CFG is rounded twice in the reference, and so is what top-k compares here.
-            getattr(kernels, kernel)[(programs,)](*given, **constants, num_warps=num_warps, enable_fp_fusion=False)
-        except Exception as error:  # triton's, its compilers' and the driver's own; the text is what helps
-            raise CoolsdError(f"the kernel {kernel}", expected=_EXPECTED, found=_told(error), fix=_FIX) from error
-
-
-_EXPECTED = "triton to compile and launch it"
-_FIX = "triton needs a C compiler, Python's headers and an NVIDIA driver; a broken cache is in ~/.triton"
-
-
-def _told(error: Exception) -> str:
-    """The type and the last line of an error: triton quotes the source first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^\t")]
-    return f"{type(error).__name__}: {lines[-1][:300] if lines else 'no word of why'}"

@@ -16,7 +16,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from coolsd_rt.ops.gpu import ops
+from coolsd_rt.ops.gpu import ops, round_ops
+from tests.ops.gpu.rounds import Sizes, commit_of, drafts_of, window_of
 
 launched: list[dict[str, Any]] = []
 
@@ -81,10 +82,17 @@ def launch_all(vocab: int) -> None:
             logits[:1, :1], logits[1:, :0], ids[:, :0], one, omegas[:0], u[:, :0], u[:, :1], None, None, "optimal"
         )
         ops.sample(logits, torch.rand(2, 3))
+        rng, sizes = torch.Generator(), Sizes(2, 3, True, True)
+        round_ops.window(**window_of(rng, sizes))
+        for step in drafts_of(rng, sizes, vocab, 0.2, 0.9):
+            round_ops.draft_token(**step)
+        round_ops.commit(**commit_of(rng, sizes, vocab, 0.2))
+        round_ops.commit(**commit_of(rng, Sizes(2, 0, False, False), vocab, 0.0))
 
 
 if __name__ == "__main__":
     driver.set_active(Driver())
-    ops._by_kernel = lambda tensor: True
+    for module in (ops, round_ops):
+        vars(module)["by_kernel"] = lambda tensor: True
     launch_all(int(sys.argv[1]))
     print(json.dumps({"triton": triton.__version__, "launched": launched}))

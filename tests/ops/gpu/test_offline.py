@@ -15,7 +15,7 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.ops.gpu.offline import Compiled, Kernel, compiled
 from coolsd_rt.ops.gpu.shapes import block, process_warps, warps
 
-KERNELS: tuple[Kernel, ...] = ("process", "draw", "verdict")
+KERNELS: tuple[Kernel, ...] = ("process", "draw", "verdict", "window", "draft_token", "commit")
 
 
 def sane(made: Compiled) -> None:
@@ -53,6 +53,10 @@ def test_arithmetic_is_as_written() -> None:
         ("process", 1000, {"forced": None}, "fp16"),
         ("verdict", 1, {"KIND": "residual", "rates": None, "forced": None, "LB": 1}, "fp32"),
         ("verdict", 16384, {"KIND": "target"}, "fp32"),
+        ("window", 1, {"LB": 1, **dict.fromkeys(("scales", "scale", "fixed", "forced", "is_forced"))}, "fp32"),
+        ("draft_token", 16384, {"last": None, "forced": None, "peaks": None}, "bf16"),
+        ("draft_token", 1000, {"scale": None, "LB": 2}, "fp16"),
+        ("commit", 1, {"p": None, "LB": 1}, "fp32"),
     ],
 )
 def test_variants(kernel: Kernel, vocab: int, constants: dict[str, object], logits: str) -> None:

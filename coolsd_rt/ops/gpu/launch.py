@@ -1,0 +1,100 @@
+"""From torch's tensors to one launch of a kernel: what fits, who computes, and what went wrong in one line.
+
+Knows devices, and the kernels by name. Does not know what a kernel computes, nor the operators.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.errors import CoolsdError, MissingExtra
+
+_LOGITS = (torch.float32, torch.float16, torch.bfloat16)
+_EXPECTED = "triton to compile and launch it"
+_FIX = "triton needs a C compiler, Python's headers and an NVIDIA driver; a broken cache is in ~/.triton"
+
+
+def require(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raise CoolsdError unless the tensor, if there is one, is of this shape and type."""
+    if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype):
+        raise CoolsdError(
+            f"the tensor {name} does not fit",
+            expected=f"{dtype} {list(shape)}",
+            found=f"{tensor.dtype} {list(tensor.shape)}",
+        )
+
+
+def require_all(shape: tuple[int, ...], dtype: torch.dtype, **tensors: Tensor | None) -> None:
+    """`require` of each, by its name."""
+    for name, tensor in tensors.items():
+        require(name, tensor, shape, dtype)
+
+
+def require_out(shape: tuple[int, ...], dtype: torch.dtype, **tensors: Tensor | None) -> None:
+    """`require_all`, of what a kernel writes to: contiguous too, or it would write to a copy."""
+    require_all(shape, dtype, **tensors)
+    for name, tensor in tensors.items():
+        if tensor is not None and not tensor.is_contiguous():
+            found = f"strides {list(tensor.stride())}"
+            raise CoolsdError(f"the tensor {name} does not fit", expected="a contiguous one", found=found)
+
+
+def require_logits(logits: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise CoolsdError unless they are of this shape and of a type that the kernels read."""
+    if logits.dtype not in _LOGITS:
+        raise CoolsdError("logits on a GPU", expected="float32, float16 or bfloat16", found=str(logits.dtype))
+    require("logits", logits, shape, logits.dtype)
+
+
+def by_kernel(tensor: Tensor) -> bool:
+    """Whether a kernel computes, or the reference."""
+    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def kernel_named(name: str) -> Any:
+    """A kernel. Raises ModuleNotFoundError without triton."""
+    from coolsd_rt.ops.gpu import kernels, round_kernels
+
+    return getattr(kernels if hasattr(kernels, name) else round_kernels, name)
+
+
+def launch(kernel: str, programs: int, num_warps: int, *args: Any, **constants: Any) -> None:
+    """Launch on the device of the first argument. Inputs are made contiguous, outputs are. Raises as `launch_on`."""
+    given = [arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args]
+    if programs == 0:
+        return
+    # No fused multiply-add: CFG is rounded twice in the reference, and so is what top-k compares here.
+    options = {**constants, "num_warps": num_warps, "enable_fp_fusion": False}
+    launch_on(given[0].device, kernel, kernel_named, (programs,), *given, **options)
+
+
+def launch_on(
+    device: torch.device, name: str, named: Callable[[str], Any], grid: tuple[int, ...], *args: Any, **options: Any
+) -> None:
+    """Launch the kernel that `named` gives for a name on `device`; its current stream.
+
+    Raises MissingExtra without triton; CoolsdError, in one line, where it cannot compile or launch the kernel.
+    """
+    try:
+        function = named(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "triton":
+            raise
+        raise MissingExtra("triton", "gpu", "running kernels on a GPU") from None
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        try:
+            function[grid](*args, **options)
+        except Exception as error:  # triton's, its compilers' and the driver's own; the text is what helps
+            raise CoolsdError(f"the kernel {name}", expected=_EXPECTED, found=_told(error), fix=_FIX) from error
+
+
+def _told(error: Exception) -> str:
+    """The type and the last line of an error: triton quotes the source first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^\t")]
+    return f"{type(error).__name__}: {lines[-1][:300] if lines else 'no word of why'}"
