@@ -164,10 +164,11 @@ class Launcher:
         return self._counters[-1]
 
     def _run(self, name: str, grid: tuple[int, ...], num_warps: int, *args: Any, **constants: Any) -> None:
-        options: dict[str, Any] = {"num_warps": num_warps, "PDL": self.pdl, "enable_fp_fusion": True, **constants}
-        if self.pdl:
-            options["launch_pdl"] = True
-        launch_on(self.device, name, kernel_of, grid, *args, **options)
+        launch_on(self.device, name, kernel_of, grid, *args, **self._options(num_warps, constants))
+
+    def _options(self, num_warps: int, constants: dict[str, Any]) -> dict[str, Any]:
+        options = {"num_warps": num_warps, "PDL": self.pdl, "enable_fp_fusion": True, **constants}
+        return {**options, "launch_pdl": True} if self.pdl else options
 
 
 def kernel_of(name: str) -> Any:

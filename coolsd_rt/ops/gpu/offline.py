@@ -87,33 +87,53 @@ def compiled(
     Raises MissingExtra without triton, CoolsdError where its compiler fails.
     """
     try:
-        import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
-        from triton.backends.compiler import GPUTarget  # type: ignore[import-not-found, import-untyped, unused-ignore]
-
         function = kernel_named(kernel)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "triton":
-            raise
-        raise MissingExtra("triton", "gpu", "compiling the law for a GPU") from None
+        raise _missing(error) from None
     fixed: dict[str, Any] = {"KIND": "optimal", "LB": 8, **block(vocab), **(constants or {})}
     fixed = {name: value for name, value in fixed.items() if name in function.arg_names}
     types = {**SIGNATURES[kernel], "logits": f"*{logits}"}
     signature = {name: "constexpr" if name in fixed else types[name] for name in function.arg_names}
-    pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
-    attributes = {(i,): [["tt.divisibility", 16]] for i in pointers} if aligned else {}
-    many = _warps(kernel, vocab, fixed)
-    source = triton.compiler.ASTSource(function, signature, fixed, attributes)
-    options: dict[str, Any] = {"num_warps": many, "enable_fp_fusion": False}
+    options: dict[str, Any] = {"num_warps": _warps(kernel, vocab, fixed), "enable_fp_fusion": False}
     if ptx_version is not None:
         options["ptx_version"] = ptx_version
+    return compiled_as(function, signature, fixed, arch, options, aligned)
+
+
+def compiled_as(
+    function: Any,
+    signature: Mapping[str, str],
+    fixed: Mapping[str, Any],
+    arch: int,
+    options: Mapping[str, Any],
+    aligned: bool = True,
+) -> Compiled:
+    """Any function that triton decorated. signature: the type of each parameter, `constexpr` for those in `fixed`.
+
+    options: num_warps and what else a launch has. Raises as `compiled`.
+    """
     try:
-        built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+        import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from triton.backends.compiler import GPUTarget  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
+    attributes = {(i,): [["tt.divisibility", 16]] for i in pointers} if aligned else {}
+    source = triton.compiler.ASTSource(function, dict(signature), dict(fixed), attributes)
+    try:
+        built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(options))
     except Exception as error:  # its compilers raise types of their own; the text is what helps
-        raise CoolsdError(f"compiling {kernel} for sm_{arch} failed", found=str(error)) from error
+        raise CoolsdError(f"compiling {function.__name__} for sm_{arch} failed", found=str(error)) from error
     cubin: bytes = built.asm["cubin"]
     registers, spilled = _usage(cubin)
-    shared = int(built.metadata.shared)
+    shared, many = int(built.metadata.shared), int(options["num_warps"])
     return Compiled(built.metadata.name, arch, built.asm["ptx"], cubin, many, shared, registers, spilled)
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    if (error.name or "").split(".")[0] != "triton":
+        return error
+    return MissingExtra("triton", "gpu", "compiling kernels for a GPU")
 
 
 def _warps(kernel: Kernel, vocab: int, fixed: Mapping[str, Any]) -> int:
