@@ -21,6 +21,7 @@ from coolsd_rt.contract import Floating, ModelDims
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer, model_dims
 from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.layers import Cache
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.models.vq import VQTokenizer
 
@@ -79,6 +80,11 @@ class TorchEngine:
     @property
     def dims(self) -> ModelDims:
         return self._dims
+
+    @property
+    def codes(self) -> int:
+        """Ids that are a picture's; those behind them are only forced."""
+        return self._target.cfg.layout.codes
 
     @torch.inference_mode()
     def prefix(self, words: Any) -> Tensor:
@@ -162,13 +168,18 @@ class TorchSession:
         self._whole.copy_(prefix)
         if self._start is not None:
             self._start.copy_(torch.zeros_like(self._start) if start is None else start)
-        for cache in (*self._target_caches, *self._draft_caches):
+        for cache in self.caches:
             cache.k.zero_()
             cache.v.zero_()
 
     @property
     def fused_length(self) -> int:
         return 0
+
+    @property
+    def caches(self) -> list[Cache]:
+        """The target's and the draft's, where their steps find them."""
+        return [*self._target_caches, *self._draft_caches]
 
     def asarray(self, data: Any, dtype: str) -> Tensor:
         return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self._prefix.device)

@@ -144,10 +144,10 @@ def attend(
         j = tl.arange(0, SB)
         now = j < S
         later = old + j
-        turn = tl.minimum(tl.maximum(later + turned_by, 0), positions - 1)
+        turned = tl.minimum(tl.maximum(later + turned_by, 0), positions - 1)
         row = ((r * S + tl.minimum(j, S - 1)) * wide + (G * KH + h) * D)[:, None]
         own = tl.zeros([SB, 1], tl.int32) + h
-        k = _turned(qkv, row, own, k_weight, k_bias, eps, table, turn, D, DB, HALF)
+        k = _turned(qkv, row, own, k_weight, k_bias, eps, table, turned, D, DB, HALF)
         v = tl.load(qkv + row + KH * D + d[None, :], mask=now[:, None] & inside, other=0.0)
         place = cache + later[:, None] * D + d[None, :]
         fits = (now & (later < capacity))[:, None] & inside

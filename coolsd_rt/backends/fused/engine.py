@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from coolsd_rt.backends.device.memory import give_back
 from coolsd_rt.backends.fused.launch import Launcher
 from coolsd_rt.backends.fused.network import FusedDecoder, FusedEagle
 from coolsd_rt.backends.torch_eager import TorchEngine, TorchSession
@@ -23,8 +23,8 @@ _LOG = logging.getLogger(__name__)
 CAPABILITY = (8, 0)  # bfloat16 on tensor cores, and copies that do not wait
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Relative L2 distance from the eager networks: two roundings of one network, not a wrong one."""
-_STEPS = (1, 2, 5, 1)  # widths of the steps compared: with and without tensor cores at two rows
-_CAPACITY = 32
+_STEPS = (1, 2, 5, 9)  # widths of the steps compared, at two rows: without tensor cores, with them, torch's products
+_CAPACITY = 160  # and more than one chunk of the cache
 
 
 class FusedEngine(TorchEngine):
@@ -62,6 +62,7 @@ def fused_if_right(engine: TorchEngine) -> TorchEngine:
     why = why_wrong(engine, made)
     if not why:
         return made
+    give_back()
     _LOG.warning("warning: steps run without fused kernels, slower and with the same result: %s", why)
     return engine
 
@@ -69,32 +70,43 @@ def fused_if_right(engine: TorchEngine) -> TorchEngine:
 def why_wrong(engine: TorchEngine, fused: TorchEngine) -> str:
     """Why the steps of `fused` are not those of `engine`, in a line; empty if they are.
 
-    A few steps of a guided picture on both, with random tokens, from the same prefix, at most `TOLERANCE` apart.
+    A few steps of a guided picture on both, with random tokens over the same random caches, at most `TOLERANCE` apart.
     """
     try:
         for what, wanted, found in _both(engine, fused):
             apart = float((found.double() - wanted.double()).norm() / wanted.double().norm())
             if not apart <= TOLERANCE[engine.like().dtype]:
                 return f"{what} are {apart:.2g} from the eager networks'"
+    except torch.cuda.OutOfMemoryError:
+        return "the GPU's memory has no room to compare them"
     except CoolsdError as error:
         return str(error)
     return ""
 
 
+@torch.inference_mode()
 def _both(engine: TorchEngine, fused: TorchEngine) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """What each step gives on both: a name, the eager networks' tensor, and the kernels'."""
+    """What each step gives on both: a name, the eager networks' tensor, and the kernels'. Of logits, images' codes."""
     dims, rows = engine.dims, 2
     random = torch.Generator().manual_seed(0)
     prefix = torch.randn(rows, dims.prefix, dims.dim + dims.draft_dim, generator=random).to(engine.like())
-    sessions = [each.open(prefix, dims.prefix + _CAPACITY) for each in (engine, fused)]
-    pos = engine.array([dims.prefix - 1] * rows, "int64")
+    capacity = max(dims.prefix + sum(_STEPS), _CAPACITY)
+    start = [0, dims.prefix // 2] if dims.padded else None
+    mine = torch.Generator(engine.device).manual_seed(0)
+    sessions = [each.open(prefix, capacity, start) for each in (engine, fused)]
+    for one, other in zip(*(session.caches for session in sessions), strict=True):
+        for its, theirs in zip(one, other, strict=True):
+            theirs.copy_(its.normal_(generator=mine))
+    pos = engine.array([capacity - sum(_STEPS), dims.prefix - 1], "int64")
+    codes = engine.codes
     for size in _STEPS:
-        ids = torch.randint(0, dims.vocab, (rows, size), generator=random).to(engine.device)
-        told: list[tuple[Tensor, ...]] = [session.target(ids, pos) for session in sessions]
-        features = told[0][1]
+        ids = torch.randint(0, codes, (rows, size), generator=random).to(engine.device)
+        told = [session.target(ids, pos) for session in sessions]
+        yield "logits", told[0][0][..., :codes], told[1][0][..., :codes]
+        yield "features", told[0][1], told[1][1]
         if dims.draft_kind != "none":
-            given: Any = features if dims.draft_kind == "eagle" else None
-            told = [(*told[i], *session.draft(ids, given, pos)) for i, session in enumerate(sessions)]
-        names = ("logits", "features", "the draft's logits", "the draft's features")
-        yield from zip(names, *told, strict=False)
+            given = told[0][1] if dims.draft_kind == "eagle" else None
+            told = [session.draft(ids, given, pos) for session in sessions]
+            yield "the draft's logits", told[0][0][..., :codes], told[1][0][..., :codes]
+            yield "the draft's features", told[0][1], told[1][1]
         pos = pos + size

@@ -70,7 +70,10 @@ class Heads:
 
 @dataclass
 class Launcher:
-    """Launches on one device. pdl: each may begin while the one before it still runs (compute capability 9.0 on)."""
+    """Launches on one device, one after another: two threads that step on one would mix their counts.
+
+    pdl: each may begin while the one before it still runs (compute capability 9.0 on).
+    """
 
     device: torch.device
     pdl: bool = False
@@ -107,8 +110,9 @@ class Launcher:
 
     def product(self, x: Tensor, weights: Weights, out: Tensor, residual: Tensor | None = None) -> Tensor:
         """Into out [M, N], of x T [M, K] with M <= MOST, contiguous. residual: T [M, N], may be out."""
-        (rows, width), outputs, blocks = x.shape, weights.w.shape[0], self.blocks
-        given = (x, weights.gain, weights.w, weights.gate, weights.bias, residual, out)
+        w, blocks = weights.w, self.blocks
+        (rows, width), outputs = x.shape, w.shape[0]
+        given = (x, weights.gain, w, weights.gate, weights.bias, residual, out)
         if rows <= FEW:
             deep = min(power(width), blocks.longest)
             lines = max(1, blocks.numbers // deep)
@@ -117,14 +121,16 @@ class Launcher:
                 ROWS=rows, N=outputs, K=width, XB=power(width), BN=lines, BK=deep,
             )  # fmt: skip
             return out
-        tiles, deeps = -(-outputs // blocks.columns), -(-width // blocks.deep)
+        deep = blocks.deep * 2 // w.element_size()  # by bytes: float32 would not fit
+        tiles, deeps = -(-outputs // blocks.columns), -(-width // deep)
         parts = 1 if weights.gate is not None else max(1, min(blocks.programs // tiles, deeps // 2))
-        part = -(-deeps // parts) * blocks.deep
+        part = -(-deeps // parts) * deep
         parts = -(-width // part)
         scratch = x.new_empty(parts * MOST * outputs if parts > 1 else 0, dtype=torch.float32)
+        arrived = self._zeros(tiles if parts > 1 else 1)
         self._run(
-            "product", (tiles, parts), blocks.warps, *given, scratch, self._zeros(tiles), weights.eps, rows,
-            N=outputs, K=width, PART=part, PARTS=parts, BM=MOST, BN=blocks.columns, BK=blocks.deep,
+            "product", (tiles, parts), blocks.warps, *given, scratch, arrived, weights.eps, rows,
+            N=outputs, K=width, PART=part, PARTS=parts, BM=MOST, BN=blocks.columns, BK=deep,
             num_stages=blocks.stages,
         )  # fmt: skip
         return out

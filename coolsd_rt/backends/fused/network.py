@@ -19,6 +19,7 @@ from coolsd_rt.models.eagle import Eagle, first_seen
 from coolsd_rt.models.layers import Attention, Cache, HeadNorm, Layer, RMSNorm
 
 WIDEST = 128  # rows times positions of a step that is still narrow; past it torch's own products gain
+TALLEST = 64  # queries of a program of attention: more of them spill, or ask for more memory than a processor has
 
 
 class FusedLayer:
@@ -82,7 +83,7 @@ class FusedDecoder:
         self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache], start: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `Decoder.step`."""
-        if ids.numel() > WIDEST:
+        if not narrow(ids, self.layers):
             return self.network.step(ids, pos, prefix, caches, start)
         net = self.network
         x = self._run.embed(ids, pos, prefix, net.tok_embeddings.weight, None, 0, False)
@@ -116,7 +117,7 @@ class FusedEagle:
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """As `Eagle.step` with its target."""
         net, target = self.network, self._target.network
-        if ids.numel() > WIDEST:
+        if not narrow(ids, self.layers):
             return net.step(target, ids, features, pos, prefix, caches, start)
         table = net.table(target).weight
         x = self._run.embed(ids, pos, prefix, table, features.contiguous(), 1, net.cfg.blank_prefix)
@@ -125,6 +126,11 @@ class FusedEagle:
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
         return self._target.logits(x).view(*ids.shape, -1), x.view(*ids.shape, -1)
+
+
+def narrow(ids: Tensor, layers: Sequence[FusedLayer]) -> bool:
+    """Whether a step of ids [R, S] is one for kernels."""
+    return ids.numel() <= WIDEST and ids.shape[1] * layers[0].heads.groups <= TALLEST
 
 
 def heads_of(attention: Attention, from_start: bool) -> Heads:

@@ -15,8 +15,11 @@ from coolsd_rt.backends.fused import engine as fused_engine
 from coolsd_rt.backends.fused.engine import FusedEngine, why_wrong
 from coolsd_rt.backends.fused.launch import Launcher
 from coolsd_rt.backends.fused.network import FusedDecoder, FusedStep
+from coolsd_rt.backends.torch_eager import TorchEngine
 from coolsd_rt.errors import CoolsdError
 from tests.backends.device.test_device_rounds import CASES, PROMPTS, draw, engine_of
+from tests.models.family_cases import CONFIGS, HEADS, random_draft, random_target
+from tests.tiny import networks
 from tools.gpu.kernels import launches
 from tools.gpu.sizes import TINY, networks_of
 
@@ -31,15 +34,25 @@ def test_rounds_by_kernels_decide_what_the_host_decides(name: str) -> None:
     np.testing.assert_array_equal(found.statistics.attempts, wanted.statistics.attempts)
 
 
-def broken_attention(kept: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def later(kept: Callable[..., Tensor], where: int) -> Callable[..., Tensor]:
+    """Attention that is one position off, from the position `where` on."""
+
     def attend(self: Launcher, qkv: Tensor, heads: Any, table: Tensor, pos: Tensor, *rest: Any) -> Tensor:
-        return kept(self, qkv, heads, table, pos + 1, *rest)
+        return kept(self, qkv, heads, table, pos + (pos >= where), *rest)
 
     return attend
 
 
+def blank(kept: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *args, **named: kept(*args, **named).zero_()
+
+
 def raising(*_: Any) -> Tensor:
     raise CoolsdError("the kernel attend", found="no such instruction")
+
+
+def no_memory(*_: Any) -> Tensor:
+    raise torch.cuda.OutOfMemoryError("out")
 
 
 @pytest.mark.parametrize("name", ["COOL-SD", "a draft model"])
@@ -48,15 +61,30 @@ def test_right_kernels_are_found_right(name: str) -> None:
     assert why_wrong(engine, FusedEngine(engine)) == ""
 
 
-def test_wrong_kernels_are_found_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One position off, a kernel that cannot run, a NaN."""
+def test_right_kernels_of_padded_prefixes_are_found_right() -> None:
+    target = random_target(CONFIGS["anole"])
+    engine = TorchEngine(target, random_draft(target, **HEADS["anole"]), networks()[2])
+    assert why_wrong(engine, FusedEngine(engine)) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("attend", later(Launcher.attend, 0), "from the eager networks'"),
+        ("attend", later(Launcher.attend, 129), "from the eager networks'"),  # where chunks are merged
+        ("attend", lambda *a: torch.full((a[1].shape[0] * a[1].shape[1], 64), torch.nan), "are nan"),
+        ("gated", blank(Launcher.gated), "from the eager networks'"),  # where torch has the products
+        ("product", blank(Launcher.product), "from the eager networks'"),
+        ("attend", raising, "no such instruction"),
+        ("attend", no_memory, "has no room"),
+    ],
+)
+def test_wrong_kernels_are_found_wrong(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable[..., Tensor], said: str
+) -> None:
     engine = engine_of(CASES["COOL-SD"])
-    monkeypatch.setattr(Launcher, "attend", broken_attention(Launcher.attend))
-    assert "from the eager networks'" in why_wrong(engine, FusedEngine(engine))
-    monkeypatch.setattr(Launcher, "attend", lambda *a, **k: torch.full((a[1].shape[0] * a[1].shape[1], 64), torch.nan))
-    assert "are nan" in why_wrong(engine, FusedEngine(engine))
-    monkeypatch.setattr(Launcher, "attend", raising)
-    assert "no such instruction" in why_wrong(engine, FusedEngine(engine))
+    monkeypatch.setattr(Launcher, name, wrong)
+    assert said in why_wrong(engine, FusedEngine(engine))
 
 
 def test_float32_and_old_gpus_keep_the_eager_networks(

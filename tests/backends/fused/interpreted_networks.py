@@ -43,10 +43,13 @@ def fused(target: Decoder) -> FusedDecoder:
     return FusedDecoder(target, Launcher(CPU))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+FORMS = {**CONFIGS, "one key head": replace(CONFIGS["lumina-mgpt"], heads=8, kv_heads=1)}  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", FORMS)
 def test_a_family_s_steps_are_the_eager_ones(name: str) -> None:
     """Prefill, single steps, verifications, rollback, ragged rows, padding, in the form of every family."""
-    cfg = CONFIGS[name]
+    cfg = FORMS[name]
     target, given = random_target(cfg), picture(cfg)
     mine, prefix, caches = fused(target), target.condition(given.condition), target.caches(ROWS, CAPACITY)
     wanted = stepped(cfg, given.tokens, eager(target, given))
@@ -190,17 +193,33 @@ def test_half_precision_is_no_further_off_than_eager(rows: int) -> None:
     assert 0 < off[1] < 2 * off[0]
 
 
-def test_caches_are_shared_with_wide_steps() -> None:
-    """A step too wide for kernels is the network's own, over the same caches."""
-    target = random_target(CONFIGS["llamagen"])
-    mine, caches = fused(target), target.caches(20, 40)
-    prefix, pos = torch.randn(20, 3, 64), torch.zeros(20, dtype=torch.int64)
-    ids = torch.randint(0, 32, (20, 8))
-    reference: list[Cache] = target.caches(20, 40)
+@pytest.mark.parametrize(("name", "rows", "size", "kernels"), [
+    ("llamagen", 16, 8, True), ("llamagen", 20, 8, False), ("llamagen", 1, 64, True), ("llamagen", 1, 65, False),
+    ("lumina-mgpt", 1, 32, True), ("lumina-mgpt", 1, 33, False),
+])  # fmt: skip
+def test_caches_are_shared_with_wide_steps(
+    monkeypatch: pytest.MonkeyPatch, name: str, rows: int, size: int, kernels: bool
+) -> None:
+    """A step too wide or too tall for kernels is the network's own, over the same caches."""
+    cfg = CONFIGS[name]
+    target = random_target(cfg)
+    mine, caches = fused(target), target.caches(rows, 80)
+    prefix, pos = torch.randn(rows, cfg.prefix, 64), torch.zeros(rows, dtype=torch.int64)
+    ids = torch.randint(0, 32, (rows, size))
+    reference: list[Cache] = target.caches(rows, 80)
+    launched: list[str] = []
+    kept = Launcher._run
+
+    def noted(self: Launcher, name: str, *args: Any, **constants: Any) -> None:
+        launched.append(name)
+        kept(self, name, *args, **constants)
+
+    monkeypatch.setattr(Launcher, "_run", noted)
     mine.step(ids, pos, prefix, caches)
+    assert bool(launched) == kernels
     target.step(ids, pos, prefix, reference)
     wanted, found = (
-        target.step(ids[:, :1], pos + 8, prefix, reference),
-        mine.step(ids[:, :1], pos + 8, prefix, caches),
+        target.step(ids[:, :1], pos + size, prefix, reference),
+        mine.step(ids[:, :1], pos + size, prefix, caches),
     )
-    assert relative(found[0], wanted[0]) < ROUNDING
+    assert relative(found[0][..., :32], wanted[0][..., :32]) < ROUNDING

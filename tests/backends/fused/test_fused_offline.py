@@ -18,6 +18,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import torch
 from torch import Tensor
 
+from coolsd_rt.backends.fused.launch import Heads
 from coolsd_rt.backends.fused.network import FusedDecoder, FusedEagle
 from coolsd_rt.backends.fused.offline import Launch, Notebook
 from coolsd_rt.backends.torch_eager import cast_weights
@@ -122,3 +123,21 @@ def test_overlapping_launches_ask_for_weights_and_then_wait() -> None:
             assert begin < early[0]
         else:
             assert early == []
+
+
+@pytest.mark.parametrize("arch", [89, 90])
+@pytest.mark.parametrize(
+    ("groups", "positions", "width"), [(2, 9, 64), (3, 6, 64), (8, 6, 128), (1, 64, 128), (1, 64, 100), (4, 16, 48)]
+)
+def test_attention_of_any_shape_compiles_and_fits(groups: int, positions: int, width: int, arch: int) -> None:
+    """Queries that share keys, tall steps, heads that fill no block."""
+    book, shared = Notebook(META), 2
+    heads = Heads(shared, groups, width, True, True, 1e-5)
+    qkv = torch.empty(2, positions, (groups + 2) * shared * width, dtype=torch.bfloat16, device=META)
+    cache = qkv.new_empty(2, shared, 512, width)
+    table = torch.empty(400, width // 2, 2, device=META)
+    [launch] = book.noted(lambda: book.attend(qkv, heads, table, ints(2), ints(2), (cache, cache), 1))
+    made = launch.compiled(arch)
+    print(f"sm_{arch}", groups, positions, width, made.registers, made.spilled, made.shared)
+    assert made.shared <= SHARED[arch]
+    assert made.spilled <= 512
