@@ -26,7 +26,10 @@ from tests.tiny import TARGET
 
 PICTURES = 3
 FIVE = Law((1.1,) * 5)
-VIEWS = {"alias", "detach", "expand", "select", "slice", "t", "transpose", "unsqueeze", "view"}
+VIEWS = {
+    "alias", "detach", "expand", "flatten", "select", "slice", "split", "split_with_sizes", "t", "transpose", "unbind",
+    "unflatten", "unsqueeze", "view",
+}  # fmt: skip
 ALLOCATIONS = {"empty", "new_empty"}
 
 

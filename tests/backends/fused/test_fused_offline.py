@@ -22,7 +22,8 @@ from coolsd_rt.backends.fused.launch import Heads
 from coolsd_rt.backends.fused.network import FusedDecoder, FusedEagle
 from coolsd_rt.backends.fused.offline import Launch, Notebook
 from coolsd_rt.backends.torch_eager import cast_weights
-from tools.gpu.sizes import SIZES, Size, networks_of
+from tests.backends.device.test_launches import Count
+from tools.gpu.sizes import SIZES, TINY, Size, networks_of
 
 META = torch.device("meta")
 SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}  # bytes that a program may ask for
@@ -60,6 +61,19 @@ def test_five_launches_a_layer(rows: int, positions: int) -> None:
     product = "product_of_two" if rows * positions == 2 else "product"
     assert names == {"embed": 1, "attend": 36, product: 4 * 36 + 1, "normalise": 1}
     assert len(step_of(SIZES["XL"], rows, positions, draft=True)) == 8
+
+
+def test_the_eager_networks_enqueue_seven_times_as_many() -> None:
+    """By their operators alone: one that is several kernels on a GPU counts as one, and one that may copy as none."""
+    target, _ = networks_of(replace(TINY, layers=36), "cpu")
+    cast_weights(target, torch.bfloat16)
+    caches, prefix = target.caches(2, 32), torch.zeros(2, TINY.prefix, TINY.dim, dtype=torch.bfloat16)
+    with torch.inference_mode(), Count() as count:
+        target.step(torch.zeros(2, 1, dtype=torch.int64), torch.full((2,), 5), prefix, caches)
+    eager, fused = count.found.total(), len(step_of(SIZES["XL"], 2, 1))
+    print(f"operators of an eager step of 36 layers: {eager}; launches of a fused one: {fused}")
+    assert fused == 3 + 5 * 36
+    assert eager > 7 * fused
 
 
 @pytest.mark.parametrize("positions", [1, 6])
