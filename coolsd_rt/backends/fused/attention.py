@@ -124,6 +124,10 @@ def attend(
         first = tl.load(start + r)
     turned_by = shift - first if FROM_START else shift + 0 * first
 
+    d = tl.arange(0, DB)
+    inside = (d < D)[None, :]
+    cache = (r * KH + h) * capacity * D
+
     i = tl.arange(0, QB)
     s = tl.minimum(i % S, S - 1)
     head = h * G + tl.minimum(i // S, G - 1)
@@ -134,9 +138,13 @@ def attend(
     q = _turned(qkv, rows, head[:, None], q_weight, q_bias, eps, table, turn, D, DB, HALF)
     lowest = tl.where(at >= first, first, 0)  # padding sees padding
 
-    d = tl.arange(0, DB)
-    inside = (d < D)[None, :]
-    cache = (r * KH + h) * capacity * D
+    # Asked for before the new positions are looked at.
+    t = chunk * CHUNK + tl.arange(0, CHUNK)
+    before = t < old
+    block = cache + t[:, None].to(tl.int64) * D + d[None, :]
+    old_k = tl.load(k_cache + block, mask=before[:, None] & inside, other=0.0)
+    old_v = tl.load(v_cache + block, mask=before[:, None] & inside, other=0.0)
+
     best = tl.full([QB], _NOTHING, tl.float32)
     mass = tl.zeros([QB], tl.float32)
     sums = tl.zeros([QB, DB], tl.float32)
@@ -157,23 +165,18 @@ def attend(
         seen = now[None, :] & (later[None, :] <= at[:, None]) & (later[None, :] >= lowest[:, None])
         best, mass, sums = _grown(best, mass, sums, scores, seen, v)
 
-    t = chunk * CHUNK + tl.arange(0, CHUNK)
-    before = t < old
-    place = cache + t[:, None].to(tl.int64) * D + d[None, :]
-    k = tl.load(k_cache + place, mask=before[:, None] & inside, other=0.0)
-    v = tl.load(v_cache + place, mask=before[:, None] & inside, other=0.0)
-    scores = tl.dot(q, k.trans(), input_precision="ieee") * scale
+    scores = tl.dot(q, old_k.trans(), input_precision="ieee") * scale
     seen = before[None, :] & (t[None, :] >= lowest[:, None])
-    best, mass, sums = _grown(best, mass, sums, scores, seen, v)
+    best, mass, sums = _grown(best, mass, sums, scores, seen, old_v)
 
     last = True
     if chunks > 1:
         here = (tl.program_id(0) * tl.num_programs(1)).to(tl.int64)
         tops = part_top + (here + chunk) * 2 * QB + i
-        block = i[:, None] * D + d[None, :]
+        square = i[:, None] * D + d[None, :]
         tl.store(tops, best)
         tl.store(tops + QB, mass)
-        tl.store(part_sums + (here + chunk) * QB * D + block, sums, mask=inside)
+        tl.store(part_sums + (here + chunk) * QB * D + square, sums, mask=inside)
         tl.debug_barrier()  # all of it, before this program counts as arrived
         last = tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == chunks - 1
         if last:
@@ -185,7 +188,7 @@ def attend(
                 tops = part_top + (here + c) * 2 * QB + i
                 top = tl.load(tops, cache_modifier=".cg")
                 more = tl.load(tops + QB, cache_modifier=".cg")
-                other = tl.load(part_sums + (here + c) * QB * D + block, mask=inside, other=0.0, cache_modifier=".cg")
+                other = tl.load(part_sums + (here + c) * QB * D + square, mask=inside, other=0.0, cache_modifier=".cg")
                 both = tl.maximum(best, top)
                 mine = tl.exp(best - both)
                 its = tl.exp(top - both)

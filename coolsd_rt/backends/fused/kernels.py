@@ -269,11 +269,12 @@ def product(
     wait_for_the_last(PDL)
     scale = tl.full([BM], 1.0, tl.float32)
     if gain is not None:
-        total = tl.zeros([BM], tl.float32)
-        for begin in range(0, K, BK):
+        squares = tl.zeros([BM, BK], tl.float32)
+        for begin in tl.static_range(0, K, BK):  # unrolled, so that no block is waited for before the next is asked for
             k = begin + column
             xs = tl.load(x + m[:, None] * K + k[None, :], mask=(m < M)[:, None] & (k < K)[None, :], other=0.0)
-            total += tl.sum(xs.to(tl.float32) * xs.to(tl.float32), axis=1)
+            squares += xs.to(tl.float32) * xs.to(tl.float32)
+        total = tl.sum(squares, axis=1)
         scale = _root(total, K, eps)
 
     y = tl.zeros([BM, BN], tl.float32)

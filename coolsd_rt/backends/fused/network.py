@@ -19,7 +19,7 @@ from coolsd_rt.models.eagle import Eagle, first_seen
 from coolsd_rt.models.layers import Attention, Cache, HeadNorm, Layer, RMSNorm
 
 WIDEST = 128  # rows times positions of a step that is still narrow; past it torch's own products gain
-TALLEST = 64  # queries of a program of attention: more of them spill, or ask for more memory than a processor has
+TALLEST = 32  # queries of a program of attention: more of them spill, or ask for more memory than a processor has
 
 
 class FusedLayer:

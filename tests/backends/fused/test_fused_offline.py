@@ -141,7 +141,7 @@ def test_overlapping_launches_ask_for_weights_and_then_wait() -> None:
 
 @pytest.mark.parametrize("arch", [89, 90])
 @pytest.mark.parametrize(
-    ("groups", "positions", "width"), [(2, 9, 64), (3, 6, 64), (8, 6, 128), (1, 64, 128), (1, 64, 100), (4, 16, 48)]
+    ("groups", "positions", "width"), [(2, 9, 64), (3, 6, 64), (8, 6, 128), (1, 32, 128), (1, 32, 100), (4, 8, 48)]
 )
 def test_attention_of_any_shape_compiles_and_fits(groups: int, positions: int, width: int, arch: int) -> None:
     """Queries that share keys, tall steps, heads that fill no block."""
@@ -154,4 +154,4 @@ def test_attention_of_any_shape_compiles_and_fits(groups: int, positions: int, w
     made = launch.compiled(arch)
     print(f"sm_{arch}", groups, positions, width, made.registers, made.spilled, made.shared)
     assert made.shared <= SHARED[arch]
-    assert made.spilled <= 512
+    assert made.spilled <= 128
