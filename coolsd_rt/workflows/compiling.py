@@ -13,7 +13,7 @@ from typing import Any, cast
 import onnx
 
 from coolsd_rt.backends import Description
-from coolsd_rt.backends.tensorrt.build import build_engine
+from coolsd_rt.backends.tensorrt.build import build_engine, check_heads
 from coolsd_rt.backends.tensorrt.engine import FILE
 from coolsd_rt.backends.tensorrt.memory import Estimate, check_memory
 from coolsd_rt.backends.tensorrt.package import ON_A_CPU, Flavour, local_gpu, package
@@ -30,13 +30,15 @@ ALWAYS_FP32 = ("image",)  # it runs once a picture
 def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
     """What the engine will need of the GPU that is here, before anything is built; None where there is none.
 
-    Raises CoolsdError: it would not fit (the line says what would), or TensorRT has no GPU to build for. MissingExtra:
-    the compiler's package is not installed.
+    Raises CoolsdError: it would not fit (the line says what would), or TensorRT has no GPU to build for. UserError:
+    heads of a width it has no kernels for. MissingExtra: the compiler's package is not installed.
     """
     engine = loaded.spec.engine
     chosen = package(engine.backend)
     if not chosen.installed:
         raise MissingExtra(chosen.module, engine.backend, "compiling an engine")
+    for name, record in description.graphs.items():
+        check_heads(cast(Flavour, engine.backend), record.contract, engine.precision, name)
     gpu = local_gpu()
     if gpu is None and engine.backend == "tensorrt":
         fix = f"build with engine.backend tensorrt-rtx, which needs none, or {ON_A_CPU}"

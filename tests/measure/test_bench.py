@@ -14,6 +14,7 @@ import pytest
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
+from coolsd_rt.measure import bench as bench_module
 from coolsd_rt.measure import bench_html
 from coolsd_rt.measure.bench import Listener, Request, Windows, bench
 from coolsd_rt.measure.bench_report import DEFINITIONS, PHASES, Report
@@ -272,3 +273,23 @@ def test_synthetic_acceptance_is_marked(engine: Path, report: Report, monkeypatc
     assert [way["name"] for way in document["ways"]] == ["plain", "synthetic acceptance"]
     assert any("acceptance is synthetic" in line for line in found.warnings)
     assert "acceptance is synthetic: these are timings" in bench_html.page(found)
+
+
+@pytest.mark.parametrize(("device", "said"), [("cuda", True), ("cpu", False)])
+def test_rounds_without_a_graph_are_in_the_report(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, device: str, said: bool
+) -> None:
+    """On a GPU they are slower for a reason that is no way's own; a CPU has none."""
+    told, kept = list[str](), opening.spec_of
+
+    def spec_of(folder: Any) -> Any:
+        spec = kept(folder)
+        return spec.model_copy(update={"engine": spec.engine.model_copy(update={"device": device})})
+
+    monkeypatch.setattr(opening, "spec_of", spec_of)
+    monkeypatch.setattr(bench_module, "DeviceEngine", FakeEngine)
+    monkeypatch.setattr(FakeEngine, "why_not", "an operation that cannot be captured", raising=False)
+    choice = Choice(names=("lossless",))
+    found = bench(Request(engine, 1, 1, PROMPTS, threads=1, choice=choice), Listener(warning=told.append))
+    line = "rounds ran without a CUDA graph: an operation that cannot be captured"
+    assert (line in found.warnings) == (line in told) == said

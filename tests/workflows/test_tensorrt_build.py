@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coolsd_rt.backends.tensorrt.package import local_gpu
-from coolsd_rt.errors import CoolsdError
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows.build import Listener, build, plan
@@ -41,6 +42,17 @@ def folder(spec: Path, out: Path) -> EngineFolder:
     built = build(plan(load_spec(spec), out), Listener(compiling=lambda phase, done, steps: phases.append(phase)))
     assert phases
     return built.engine
+
+
+def test_heads_without_a_kernel_end_a_build_before_it_begins(spec: Path, tmp_path: Path) -> None:
+    """Not after minutes of exports."""
+    planned = plan(load_spec(spec), tmp_path / "engines")
+    odd = replace(planned.description, dims=replace(planned.description.dims, head_dim=100))
+    begun: list[str] = []
+    with pytest.raises(UserError, match=r"graph target: expected heads of a multiple of 8 numbers in fp16, found 100"):
+        build(replace(planned, description=odd), Listener(started=lambda stage: begun.append(stage.name)))
+    assert begun == []
+    assert not (tmp_path / "engines").exists()
 
 
 def test_engines_ship_and_graphs_stay_in_the_cache(folder: EngineFolder) -> None:

@@ -85,8 +85,7 @@ def build_engine(
         KeyboardInterrupt: after the builder has stopped.
     """
     options, trt = options or BuildOptions(), Package(flavour).load()
-    if flavour == "tensorrt-rtx":
-        _check_heads(contract, precision, name)
+    check_heads(flavour, contract, precision, name)
     log = make_log(trt)
     begun = time.perf_counter()
     with native_words(log):
@@ -105,14 +104,16 @@ def build_engine(
     return BuiltEngine(data, facts)
 
 
-def _check_heads(contract: GraphContract, precision: str, name: str) -> None:
-    """TensorRT-RTX 1.7.1 fails inside its compiler on heads of another width, and does not say so."""
+def check_heads(flavour: Flavour, contract: GraphContract, precision: str, name: str) -> None:
+    """Raise UserError where the compiler has no kernels: TensorRT-RTX 1.7.1 fails inside itself, without saying so."""
+    if flavour != "tensorrt-rtx":
+        return
     widths = {spec.shape[-1] for spec in contract.inputs if "T" in spec.shape}
     odd = [width for width in widths if isinstance(width, int) and width % HEAD]
     if odd and precision != "fp32":
         fix = "build with engine.backend torch, or in fp32"
         expected = f"heads of a multiple of {HEAD} numbers in {precision}"
-        raise CoolsdError(f"graph {name}", expected=expected, found=str(odd[0]), fix=fix)
+        raise UserError(f"graph {name}", expected=expected, found=str(odd[0]), fix=fix)
 
 
 def _details(

@@ -21,7 +21,7 @@ from coolsd_rt.backends.tensorrt.log import make_log  # noqa: E402
 from coolsd_rt.backends.tensorrt.network import parse  # noqa: E402
 from coolsd_rt.backends.tensorrt.profiles import profiles  # noqa: E402
 from coolsd_rt.contract import GraphContract, TensorSpec  # noqa: E402
-from coolsd_rt.errors import CoolsdError  # noqa: E402
+from coolsd_rt.errors import CoolsdError, UserError  # noqa: E402
 from coolsd_rt.export.tensorrt_graph import for_tensorrt, write  # noqa: E402
 from tests.backends.tensorrt.graphs import Case, case  # noqa: E402
 
@@ -76,11 +76,12 @@ def test_heads_without_a_kernel_are_refused_before_the_build(width: int, precisi
     contract = GraphContract((cache,), (replace(cache, name="k_0_out"),))
     if refused:
         with pytest.raises(
-            CoolsdError, match=r"multiple of 8 numbers in bf16, found 100; build with engine.backend torch"
+            UserError, match=r"multiple of 8 numbers in bf16, found 100; build with engine.backend torch"
         ):
-            build_module._check_heads(contract, precision, "target")
+            build_module.check_heads("tensorrt-rtx", contract, precision, "target")
+        build_module.check_heads("tensorrt", contract, precision, "target")  # it has them
     else:
-        build_module._check_heads(contract, precision, "target")
+        build_module.check_heads("tensorrt-rtx", contract, precision, "target")
 
 
 def test_float32_is_float32(target: Case, monkeypatch: pytest.MonkeyPatch) -> None:
