@@ -16,9 +16,10 @@ import torch
 
 from coolsd_rt.errors import CoolsdError
 from tools.gpu import check
-from tools.gpu.bench import Subject, measure
+from tools.gpu.bench import Painting, Subject, measure
 from tools.gpu.compiled import compile_size
 from tools.gpu.kernels import Timing
+from tools.gpu.proofs import gpu_tests
 from tools.gpu.report import Report, markdown
 from tools.gpu.sizes import SIZES, TINY, constant_rate, engine_of, floor_of, networks_of
 
@@ -73,6 +74,9 @@ def test_a_rehearsal_goes_the_whole_way(tmp_path: Path) -> None:
         ("graph", "plain"), ("graph", "COOL-SD"), ("eager", "plain"), ("eager", "COOL-SD"),
     ]  # fmt: skip
     assert all(row["note"] == "" for row in rows)
+    [painted] = document["painting"]
+    assert (painted["tokens"], painted["batch"]) == (TINY.tokens, 1)
+    assert f"Painting 1 of {TINY.tokens} codes takes" in files[1].read_text()
     assert "no figure counts" in files[1].read_text()
     assert any("skipped" in line for line in said)
     assert run.failed == []
@@ -159,6 +163,7 @@ def test_fused_steps_that_are_wrong_are_not_timed(monkeypatch: pytest.MonkeyPatc
         yield
 
     monkeypatch.setattr(check.Check, "_measure", measured)
+    monkeypatch.setattr(check, "time_painting", lambda tokens, batch, device, image: Painting(tokens, batch, 0.1))
     run = check.Check(check.Plan(460.0, ("xl",), rehearse=False), lambda line: None)
     out = list(run.run())[-1]
     eager = ["torch bfloat16 1", "torch bfloat16 8"]
@@ -184,7 +189,7 @@ def test_a_gpu_that_is_lost_ends_the_check_with_what_was_found(monkeypatch: pyte
 
 def test_tests_that_take_too_long_leave_what_they_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.run", partial(_slow, subprocess.run))
-    found = check.gpu_tests(0.1)
+    found = gpu_tests(0.1)
     assert found == {"passed": False, "lines": ["one passed", "did not end within 0 s"]}
 
 

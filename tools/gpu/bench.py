@@ -18,12 +18,14 @@ from coolsd_rt.backends.device.capture import capture, on_stream
 from coolsd_rt.backends.device.program import Program
 from coolsd_rt.backends.device.round import DeviceRound, Steps
 from coolsd_rt.backends.device.state import DeviceState
+from coolsd_rt.backends.torch_eager import TorchEngine
 from coolsd_rt.law import Law
+from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.whole import Request
 from tools.gpu.environment import timed
-from tools.gpu.sizes import Size, constant_rate, floor_of
+from tools.gpu.sizes import TINY, Size, constant_rate, floor_of, networks_of
 
 LENGTH = 5
 CFG = 7.5
@@ -171,3 +173,27 @@ def _time_pictures(steps: Steps, state: DeviceState, request: Request, pictures:
         times.append(time.perf_counter() - begun)
         rounds = int(np.max(done.statistics.rounds))
     return statistics.median(times), rounds
+
+
+@dataclass(frozen=True)
+class Painting:
+    """Codes to pixels on the host, by a tokenizer of LlamaGen's own size: median seconds of a batch."""
+
+    tokens: int
+    batch: int
+    seconds: float
+
+
+def time_painting(tokens: int, batch: int, device: str, image: VQConfig, repeats: int = 5) -> Painting:
+    """With random weights. In half precision's engines convolutions may take TF32, and so they do here."""
+    torch.manual_seed(0)
+    engine = TorchEngine(networks_of(TINY, "cpu")[0], None, VQTokenizer(image))
+    engine.to("cuda" if device == "cuda" else "cpu", "bfloat16")
+    codes = np.random.default_rng(0).integers(0, image.codebook_size, (batch, tokens))
+    engine.paint(codes)
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        engine.paint(codes)
+        times.append(time.perf_counter() - begun)
+    return Painting(tokens, batch, statistics.median(times))

@@ -6,12 +6,10 @@ Knows the order and the clock. How each part is done is `proofs`', `bench`'s and
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,12 +20,13 @@ from coolsd_rt.backends.fused.engine import FusedEngine, why_wrong
 from coolsd_rt.backends.tensorrt.package import Flavour, package
 from coolsd_rt.contract import Floating
 from coolsd_rt.errors import CoolsdError
-from tools.gpu.bench import LENGTH, How, Row, Subject, measure
+from coolsd_rt.models.vq import VQConfig
+from tools.gpu.bench import LENGTH, How, Row, Subject, measure, time_painting
 from tools.gpu.compiled import compile_size
 from tools.gpu.environment import environment, read_bandwidth
 from tools.gpu.kernels import Bench
-from tools.gpu.proofs import ROOT, prove
-from tools.gpu.sizes import SIZES, TINY, Size, engine_of
+from tools.gpu.proofs import gpu_tests, prove
+from tools.gpu.sizes import SIZES, TINY, TINY_IMAGE, Size, engine_of
 
 # Each part and its share of the time; what one leaves the last may have.
 PARTS = {"parity": 0.26, "xl": 0.15, "kernels": 0.08, "tensorrt": 0.35, "tests": 0.16, "sizes": 1.0}
@@ -160,6 +159,11 @@ class Check:
         for batch in BATCHES[: 1 if self._plan.rehearse else None]:
             for way in ways:
                 yield from self._networks(size, batch, "graph", way)
+            if not self._late(f"painting {batch}"):
+                image = TINY_IMAGE if self._plan.rehearse else VQConfig()
+                painted = time_painting(size.tokens, batch, self._plan.device, image)
+                self._out.setdefault("painting", []).append(asdict(painted))
+                yield
 
     def _kernels(self) -> Iterator[None]:
         """Each launch of a layer of the largest size."""
@@ -277,25 +281,6 @@ class Check:
         if not self._out["tests"]["passed"]:
             self.failed.append("tests")
         yield
-
-
-def gpu_tests(seconds: float) -> dict[str, Any]:
-    """`pytest -m gpu` in a process of its own, and the end of what it said; stopped when the time is over."""
-    command = [
-        sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--maxfail=8", "--durations=5", "-p", "no:cacheprovider",
-        str(ROOT / "tests" / "gpu"),
-    ]  # fmt: skip
-    with tempfile.TemporaryFile("w+") as said:
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, timeout=max(10.0, seconds), check=False
-            )
-            passed, note = done.returncode == 0, list[str]()
-        except subprocess.TimeoutExpired:
-            passed, note = False, [f"did not end within {seconds:.0f} s"]
-        said.seek(0)
-        lines = said.read().strip().splitlines()
-    return {"passed": passed, "lines": lines[-60:] + note}
 
 
 def _has_cuda_provider() -> bool:

@@ -1,10 +1,12 @@
 """What proves a backend on this machine: the demo built for it, its parity, and its rounds beside the host's loop.
 
-Knows the demo. Does not know the clock, nor what is proven before what.
+And the GPU's own tests. Knows the demo. Does not know the clock, nor what is proven before what.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -72,3 +74,22 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: 
         "pictures": pictures, "identical": pictures - len(found), "near_ties": near, "why_not": engine.why_not,
         "unexplained": len(found) - near if precision == "fp32" else 0,
     }  # fmt: skip
+
+
+def gpu_tests(seconds: float) -> dict[str, Any]:
+    """`pytest -m gpu` in a process of its own, and the end of what it said; stopped when the time is over."""
+    command = [
+        sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--maxfail=8", "--durations=5", "-p", "no:cacheprovider",
+        str(ROOT / "tests" / "gpu"),
+    ]  # fmt: skip
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, timeout=max(10.0, seconds), check=False
+            )
+            passed, note = done.returncode == 0, list[str]()
+        except subprocess.TimeoutExpired:
+            passed, note = False, [f"did not end within {seconds:.0f} s"]
+        said.seek(0)
+        lines = said.read().strip().splitlines()
+    return {"passed": passed, "lines": lines[-60:] + note}

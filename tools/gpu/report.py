@@ -63,6 +63,8 @@ def markdown(outcome: dict[str, Any]) -> str:
         ]
         lines += [_figures(row) for row in bench["rows"]]
         lines.append("")
+    for one in outcome.get("painting", []):
+        lines.append(f"Painting {one['batch']} of {one['tokens']} codes takes {one['seconds']:.3f} s more.\n")
     if kernels := outcome.get("kernels"):
         lines += [
             "| launch, over all layers | rows | positions | blocks | overlapping | us a layer | GB/s |",

@@ -17,7 +17,7 @@ from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 
 PREFIX = 120  # text to image
-_TINY_IMAGE = VQConfig(
+TINY_IMAGE = VQConfig(
     codebook_size=32, codebook_dim=4, channels=8, multipliers=(1, 2), z_channels=8, res_blocks=1, norm_groups=4
 )  # the tokenizer is not what is timed
 
@@ -54,7 +54,7 @@ TINY = Size("tiny", 2, 2, 64, 96, 4, 64, 3)  # a rehearsal on a CPU
 
 def engine_of(size: Size, device: str, dtype: Floating) -> TorchEngine:
     """The eager networks of a size on the device, in `dtype`."""
-    engine = TorchEngine(*networks_of(size, device), VQTokenizer(_TINY_IMAGE))
+    engine = TorchEngine(*networks_of(size, device), VQTokenizer(TINY_IMAGE))
     return engine.to("cuda" if device == "cuda" else "cpu", dtype)
 
 
