@@ -108,8 +108,8 @@ def command(
     """Compile a spec's models into an engine.
 
     Stages whose weights, settings and tools did not change are not run again. The engine lands in OUT/NAME/FINGERPRINT,
-    and OUT/NAME/current names the latest one. One of TensorRT is proven on its GPU first: until parity has passed, only
-    its own folder names it.
+    and OUT/NAME/current names the latest one. One for a GPU is proven there first: until parity has passed, only its
+    own folder names it.
 
     \b
     Example:
@@ -136,8 +136,6 @@ def make(planned: Plan, quiet: bool) -> tuple[Built, bool | None]:
     """Build what is planned, and prove it if it has to be. quiet: no progress. Returns what `_prove` does beside it."""
     with progress(quiet=quiet) as bar:
         built = build(planned, _Screen(bar, len(planned.stages)).listener())
-    if planned.loaded.spec.engine.device == "cuda" and not planned.gated and local_gpu() is None:
-        note("there is no GPU here: the engine is built, and nothing has run it")
     return built, _prove(built, quiet) if planned.gated else None
 
 
@@ -151,7 +149,7 @@ def engine_of(path: Path, quiet: bool) -> Path:
 
 
 def _prove(built: Built, quiet: bool) -> bool | None:
-    """Whether it passes parity on the GPU that is here; None without one. What chose its own kernels has to."""
+    """Whether it passes parity on the GPU that is here; None without one."""
     folder, name = built.engine.folder, built.plan.loaded.spec.name
     receipt = built.engine.manifest.parity
     if not built.fresh and receipt is not None and receipt.get("passed"):

@@ -71,8 +71,8 @@ class Plan:
 
     @property
     def gated(self) -> bool:
-        """Whether `current` waits for parity: TensorRT chooses its own kernels, on the GPU it is built for."""
-        return self.loaded.spec.engine.backend in COMPILED
+        """Whether `current` waits for parity: on a GPU kernels are chosen that nobody has seen on it."""
+        return self.loaded.spec.engine.device == "cuda"
 
     @property
     def estimate(self) -> Amount:
@@ -193,7 +193,7 @@ def build(plan: Plan, listener: Listener | None = None) -> Built:
     listener = listener or Listener()
     begun, store, spec = time.perf_counter(), Store(plan.out), plan.loaded.spec
     check_disk(plan.out, plan.need_bytes)
-    if plan.gated:
+    if spec.engine.backend in COMPILED:
         from coolsd_rt.workflows.compiling import check_fits
 
         check_fits(plan.loaded, plan.description)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from coolsd_rt.backends import torch_backend, torch_eager
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.runtime.whole import WholeSession
 from coolsd_rt.spec import load_spec
-from coolsd_rt.store import EngineFolder
+from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing
-from coolsd_rt.workflows.build import build, plan
+from coolsd_rt.workflows.build import build, plan, with_engine
 from coolsd_rt.workflows.opening import load_conditioner, load_engine, spec_of
+from coolsd_rt.workflows.parity import parity
 from tests.workflows.building import edit
 
 
@@ -60,3 +62,17 @@ def test_a_gpu_that_is_not_there_is_one_line(copy: Path, tmp_path: Path, monkeyp
     folder = build(plan(load_spec(copy), tmp_path / "engines")).engine
     with pytest.raises(CoolsdError, match=r"an NVIDIA GPU.*engine\.backend: onnxruntime"):
         load_engine(folder.verified())
+
+
+def test_an_engine_for_a_gpu_waits_for_its_proof(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built where there is none, it does not take the place of one that works; a proof puts it there."""
+    loaded, out = load_spec(copy), tmp_path / "engines"
+    works = build(plan(with_engine(loaded, backend="torch"), out)).engine
+    waiting = build(plan(with_engine(loaded, backend="torch", device="cuda"), out)).engine
+    assert waiting.folder != works.folder
+    assert open_engine(out / "tiny").folder == works.folder
+    monkeypatch.setattr(torch_eager, "check_device", lambda device: None)
+    monkeypatch.setattr(torch_eager.TorchEngine, "to", lambda self, device, dtype: self)
+    monkeypatch.setattr(torch_backend, "fused_if_right", lambda engine: engine)
+    assert parity(waiting.folder, pictures=2).passed
+    assert open_engine(out / "tiny").folder == waiting.folder

@@ -1,6 +1,7 @@
 """How a row of V codes is laid out in one program: the block that holds it, and how many warps hold the block.
 
-Chosen so that nothing spills up to V = 16384 (`offline` reports it). Does not know kernels or tensors.
+Chosen so that nothing of a guided round spills up to V = 16384 (`offline` reports it). Does not know kernels or
+tensors.
 """
 
 from __future__ import annotations
