@@ -3,10 +3,11 @@
     python tools/gpu_check.py --out benchmarks/results
     python tools/gpu_check.py --only tensorrt --only sizes
 
-Takes under 8 minutes and no network. Parts in their order, each with a share of the time: `parity` of every backend on
-the demo, `xl` (LlamaGen-XL at 1,024 tokens as a CUDA graph), `kernels` (each launch of a fused layer), `tensorrt` (XL
-compiled), `tests`, `sizes` (the rest). What cannot run is skipped, with the reason in the report. `--rehearse` goes the
-whole way on a CPU with tiny models: for trying the tool, never for figures. Not run on a GPU yet.
+Takes under 8 minutes and no network. Parts in their order, each with a share of the time: `parity` of the networks on
+the demo, `xl` (LlamaGen-XL at 1,024 tokens as a CUDA graph), `kernels` (each launch of a fused layer), `engines` (parity
+of the others), `tensorrt` (XL compiled), `tests`, `sizes` (the rest). What cannot run is skipped, with the reason in the
+report. `--rehearse` goes the whole way on a CPU with tiny models: for trying the tool, never for figures. Not run on a
+GPU yet.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
-from coolsd_rt.errors import CoolsdError
-from coolsd_rt.workflows.entry import enter
-from tools.gpu.check import PARTS, Check, Plan
-from tools.gpu.report import Report
+try:
+    from coolsd_rt.errors import CoolsdError
+    from coolsd_rt.workflows.entry import enter
+    from tools.gpu.check import PARTS, Check, Plan
+    from tools.gpu.report import Report
+except ModuleNotFoundError as error:  # a checkout that was carried to a machine without an index
+    fix = "install it, or carry its wheel (docs/gpu.md)"
+    print(f"error: the package {error.name}: expected it installed, found nothing of that name; {fix}", file=sys.stderr)
+    sys.exit(2)
 
 BUDGET = 460.0
 

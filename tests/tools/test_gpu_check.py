@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 import torch
 
 from coolsd_rt.errors import CoolsdError
-from tools.gpu import check
+from tools.gpu import check, proofs
 from tools.gpu.bench import Painting, Subject, measure
+from tools.gpu.clock import Clock
 from tools.gpu.compiled import compile_size
-from tools.gpu.kernels import Timing
+from tools.gpu.kernels import OTHERS, Bench, Timing
 from tools.gpu.proofs import gpu_tests
 from tools.gpu.report import Report, markdown
 from tools.gpu.sizes import SIZES, TINY, constant_rate, engine_of, floor_of, networks_of
@@ -92,26 +94,28 @@ def test_late_work_is_not_begun() -> None:
 
 
 def test_parts_come_in_their_order_and_keep_to_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tells most first, whatever order was asked for; one part that takes long leaves the others theirs."""
-    run = check.Check(check.Plan(100.0, ("sizes", "parity", "tests"), rehearse=True), lambda line: None)
+    """What tells most first, whatever order was asked for; what one part leaves, the next has; what one takes too
+    long leaves the others theirs."""
+    run = check.Check(check.Plan(100.0, ("sizes", "parity", "xl", "tests"), rehearse=True), lambda line: None)
     now, begun = [0.0], list[tuple[str, float]]()
-    monkeypatch.setattr(check.Check, "_spent", property(lambda self: now[0]))
+    monkeypatch.setattr(Clock, "spent", property(lambda self: now[0]))
 
     def part(name: str, takes: float) -> Any:
-        def work() -> Any:
-            begun.append((name, run._until))
+        def work(*_: Any) -> Any:
+            begun.append((name, run._clock.until))
             now[0] += takes
             yield
 
         return work
 
-    for name, method, takes in (("parity", "_parity", 50.0), ("tests", "_tests", 10.0), ("sizes", "_sizes", 1.0)):
+    parts = (("parity", "_parity", 4.0), ("xl", "_largest", 50.0), ("tests", "_tests", 10.0), ("sizes", "_sizes", 1.0))
+    for name, method, takes in parts:
         monkeypatch.setattr(run, method, part(name, takes))
     outcomes = list(run.run())
-    assert begun == [("parity", 26.0), ("tests", pytest.approx(66.0)), ("sizes", 100.0)]
-    assert len(outcomes) == 8
+    assert [name for name, _ in begun] == ["parity", "xl", "tests", "sizes"]
+    assert [until for _, until in begun] == pytest.approx([14.0, 34.0, 69.0, 100.0])
+    assert len(outcomes) == 10
     now[0] = 90.0
-    run._until = 100.0
     assert run._late("a build", 30.0)
     assert not run._late("a row")
     assert run.skipped == ["a build: 10 s are left to its part, and it takes about 30 s"]
@@ -124,12 +128,12 @@ def test_a_backend_whose_demo_breaks_is_not_compiled_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(check, "prove", broken)
     monkeypatch.setattr(check, "compile_size", lambda *args: pytest.fail("compiled all the same"))
     monkeypatch.setattr(check, "package", lambda flavour: SimpleNamespace(installed=True))
-    monkeypatch.setattr(check, "PROVEN", (("tensorrt-rtx", "fp16"), ("tensorrt", "fp16")))
+    monkeypatch.setattr(check, "ENGINES", (("tensorrt-rtx", "fp16"), ("tensorrt", "fp16")))
     names = dict.fromkeys(("tensorrt-rtx", "tensorrt"), SimpleNamespace(installed=True))
     monkeypatch.setattr(check, "backends", lambda: names)
     monkeypatch.setattr(check.Check, "_still_there", lambda self: None)
     monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
-    run = check.Check(check.Plan(460.0, ("parity", "tensorrt"), rehearse=False), lambda line: None)
+    run = check.Check(check.Plan(460.0, ("engines", "tensorrt"), rehearse=False), lambda line: None)
     out = list(run.run())[-1]
     assert [row["error"].split(":")[0] for row in out["parity"]] == [
         "engine target of tensorrt-rtx", "engine target of tensorrt",
@@ -141,7 +145,7 @@ def test_launches_are_reported_until_it_is_late(monkeypatch: pytest.MonkeyPatch)
     timing = Timing("wo", 2, 1, "", True, 4.0, 8_000_000)
     monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
     monkeypatch.setattr(
-        check, "Bench", lambda *args: SimpleNamespace(timings=lambda late: (timing for _ in range(2 - late())))
+        check, "Bench", lambda *args: SimpleNamespace(timings=lambda late, broken: (timing for _ in range(2 - late())))
     )
     run = check.Check(check.Plan(460.0, ("kernels",), rehearse=False), lambda line: None)
     out = list(run.run())[-1]
@@ -172,29 +176,95 @@ def test_fused_steps_that_are_wrong_are_not_timed(monkeypatch: pytest.MonkeyPatc
     assert len(out["failed"]) == (4 if why else 0)
 
 
-def test_a_gpu_that_is_lost_ends_the_check_with_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lost() -> None:
+@pytest.mark.parametrize("broken", ["prove", "engine_of"])
+def test_a_gpu_that_is_lost_ends_the_check_with_what_was_found(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Wherever the error comes from; the tests, in a process of their own, still run."""
+
+    def lost(*_: Any) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
 
-    monkeypatch.setattr(check, "prove", lambda *args: lost())
+    monkeypatch.setattr(check, broken, lost)
+    if broken != "prove":
+        monkeypatch.setattr(check, "prove", lambda *args: {"passed": True})
+    monkeypatch.setattr(check, "Bench", lambda *args: pytest.fail("went on without a GPU"))
+    monkeypatch.setattr(check, "gpu_tests", lambda seconds: {"passed": True, "lines": ["1 passed"]})
     monkeypatch.setattr(torch.cuda, "synchronize", lost)
     monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
-    run = check.Check(check.Plan(460.0, ("parity", "xl"), rehearse=False), lambda line: None)
+    run = check.Check(check.Plan(460.0, ("parity", "xl", "kernels", "tests"), rehearse=False), lambda line: None)
     out = list(run.run())[-1]
+    said = "RuntimeError: CUDA error: an illegal memory access was encountered"
+    part, what = ("parity", "torch fp32") if broken == "prove" else ("xl", "fused bfloat16")
     assert out["failed"] == [
-        "parity: the GPU: expected an answer, found CUDA error: an illegal memory access was encountered; "
-        "run the parts that are missing with --only"
+        f"{what}: {said}",
+        f"{part}: the GPU: expected an answer, found CUDA error: an illegal memory access was encountered; "
+        "run the parts that are missing with --only",
     ]
+    assert "kernels: the GPU was lost" in out["skipped"]
+    assert out["tests"]["passed"]
 
 
-def test_tests_that_take_too_long_leave_what_they_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subprocess.run", partial(_slow, subprocess.run))
+def test_a_way_that_breaks_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[str] = []
+
+    def wrong(engine: Any, fused: Any) -> str:
+        raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+
+    def measured(self: Any, subject: Subject, batch: int, how: str) -> Iterator[None]:
+        timed.append(f"{subject.backend} {batch}")
+        yield
+
+    monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
+    monkeypatch.setattr(check, "engine_of", lambda size, device, dtype: engine_of(TINY, "cpu", "float32"))
+    monkeypatch.setattr(check, "why_wrong", wrong)
+    monkeypatch.setattr(check.Check, "_still_there", lambda self: None)
+    monkeypatch.setattr(check.Check, "_measure", measured)
+    monkeypatch.setattr(check, "time_painting", lambda tokens, batch, device, image: Painting(tokens, batch, 0.1))
+    run = check.Check(check.Plan(460.0, ("xl",), rehearse=False), lambda line: None)
+    out = list(run.run())[-1]
+    assert timed == ["torch bfloat16 1", "torch bfloat16 8"]
+    assert len(out["failed"]) == 4
+    assert all("CUBLAS" in line for line in out["failed"])
+
+
+def test_blocks_that_fail_leave_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing begins when it is late."""
+    told: list[str] = []
+
+    def timed(self: Bench, rows: int, positions: int, name: str, blocks: Any, pdl: bool) -> Iterator[Timing]:
+        if name == "4 warps":
+            raise RuntimeError("out of resources")
+        yield Timing("wo", rows, positions, name, pdl, 1.0, 1)
+
+    monkeypatch.setattr(Bench, "__init__", lambda self: None)
+    monkeypatch.setattr(Bench, "_all", timed)
+    found = list(Bench().timings(lambda: False, lambda what, error: told.append(what)))  # type: ignore[call-arg]
+    assert {row.blocks for row in found} == {"", *OTHERS} - {"4 warps"}
+    assert told == ["launches of 2 x 1, 4 warps, overlapping False"]
+    assert list(Bench().timings(lambda: True, lambda what, error: None)) == []  # type: ignore[call-arg]
+
+
+def test_tests_that_take_too_long_leave_what_they_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The one that failed before is named, with its reason."""
+    folder = tmp_path / "tests" / "gpu"
+    folder.mkdir(parents=True)
+    text = """
+import time, pytest
+pytestmark = pytest.mark.gpu
+def test_one():
+    pass
+def test_wrong():
+    assert "this" == "that"
+def test_slow():
+    time.sleep(60)
+"""
+    (folder / "test_some.py").write_text(text)
+    monkeypatch.setattr(proofs, "ROOT", tmp_path)
+    monkeypatch.setattr(proofs, "_LEAST", 6.0)
     found = gpu_tests(0.1)
-    assert found == {"passed": False, "lines": ["one passed", "did not end within 0 s"]}
-
-
-def _slow(run: Any, command: list[str], **named: Any) -> Any:
-    return run(["/bin/sh", "-c", "echo one passed; sleep 20"], **{**named, "timeout": 1})
+    assert not found["passed"]
+    assert found["lines"][-1] == "did not end within 0 s"
+    assert any("test_some.py::test_wrong" in line for line in found["lines"])
+    assert any("1 failed, 1 passed" in line for line in found["lines"])
 
 
 def test_a_round_without_a_graph_says_so(tmp_path: Path) -> None:
@@ -270,3 +340,13 @@ def test_without_a_gpu_it_says_so() -> None:
 
     with pytest.raises(CoolsdError, match="--rehearse"):
         command.callback(Path("nowhere"), 60.0, (), False)  # type: ignore[misc]
+
+
+def test_a_package_that_is_missing_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pydantic.py").write_text("raise ModuleNotFoundError('No module named pydantic', name='pydantic')")
+    command = [sys.executable, str(proofs.ROOT / "tools" / "gpu_check.py"), "--rehearse"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the package pydantic: expected it installed")
+    assert done.stderr.count("\n") == 1

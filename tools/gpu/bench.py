@@ -91,7 +91,7 @@ def measure(subject: Subject, batch: int, plain: bool, how: How, bandwidth: floa
     with torch.inference_mode(), on_stream(stream):
         round_ms, note = _time_rounds(steps, state, request, how, rounds, device)
         law_ms, _ = _time_rounds(Hollow(steps, rows, subject.like), state, request, how, rounds, device)
-    timed_too = how == "graph" and pictures
+    timed_too = how == "graph" and pictures and not note  # without a graph they take minutes
     picture_s, taken = _time_pictures(steps, state, request, pictures) if timed_too else (None, None)
     at = size.prefix + size.tokens / 2
     floor = floor_of(size, rows, request.length, subject.weight, subject.like.element_size(), at)

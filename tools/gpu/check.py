@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,20 +15,22 @@ from typing import Any, Literal, get_args
 import torch
 
 from coolsd_rt.backends import backends
+from coolsd_rt.backends.device.capture import first_line
 from coolsd_rt.backends.fused.engine import FusedEngine, why_wrong
 from coolsd_rt.backends.tensorrt.package import Flavour, package
 from coolsd_rt.contract import Floating
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.vq import VQConfig
 from tools.gpu.bench import LENGTH, How, Row, Subject, measure, time_painting
+from tools.gpu.clock import Clock
 from tools.gpu.compiled import compile_size
 from tools.gpu.environment import environment, read_bandwidth
 from tools.gpu.kernels import Bench
 from tools.gpu.proofs import gpu_tests, prove
 from tools.gpu.sizes import SIZES, TINY, TINY_IMAGE, Size, engine_of
 
-# Each part and its share of the time; what one leaves the last may have.
-PARTS = {"parity": 0.26, "xl": 0.15, "kernels": 0.08, "tensorrt": 0.35, "tests": 0.16, "sizes": 1.0}
+# Each part and its share of the time; what one leaves, those behind it have.
+PARTS = {"parity": 0.14, "xl": 0.2, "kernels": 0.08, "engines": 0.15, "tensorrt": 0.25, "tests": 0.15, "sizes": 0.03}
 LARGEST = SIZES["XL"].of(1024)
 TOKENS = (256, 576, 1024)
 BATCHES = (1, 8)
@@ -37,11 +38,9 @@ Way = Literal["fused", "fused, overlapping", "torch"]
 WAYS: tuple[Way, ...] = get_args(Way)  # by fused kernels, the same with dependent launches, and the eager networks
 COMPILED = ((LARGEST, "bf16"), (LARGEST, "int8"), (SIZES["B"].of(256), "bf16"))
 COMPILE_SECONDS = 110
-# What has to pass for a backend: (backend, precision), on the demo.
-PROVEN = (
-    ("torch", "fp32"), ("tensorrt-rtx", "fp16"), ("tensorrt", "fp16"), ("torch", "bf16"), ("onnxruntime", "fp32"),
-    ("onnxruntime", "fp16"),
-)  # fmt: skip
+# What has to pass for a backend, on the demo: (backend, precision). Foreign code comes after the first figures.
+NETWORKS = (("torch", "fp32"), ("torch", "bf16"))
+ENGINES = (("tensorrt-rtx", "fp16"), ("tensorrt", "fp16"), ("onnxruntime", "fp32"), ("onnxruntime", "fp16"))
 PICTURES = 8
 
 
@@ -67,8 +66,7 @@ class Check:
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self._plan, self._say = plan, say
-        self._begun = time.perf_counter()
-        self._until = plan.seconds
+        self._clock = Clock(plan.seconds)
         self._out: dict[str, Any] = {}
         self._rows: list[Row] = []
         self._bandwidth = 0.0
@@ -84,51 +82,71 @@ class Check:
         self._out = {"rehearsal": self._plan.rehearse, "environment": environment(self._plan.device)}
         yield self._so_far()  # the machine alone is worth a file
         work: dict[str, Callable[[], Iterator[None]]] = {
-            "parity": self._parity, "xl": self._largest, "kernels": self._kernels, "tensorrt": self._compiled,
-            "tests": self._tests, "sizes": self._sizes,
+            "parity": lambda: self._parity(NETWORKS), "xl": self._largest, "kernels": self._kernels,
+            "engines": lambda: self._parity(ENGINES), "tensorrt": self._compiled, "tests": self._tests,
+            "sizes": self._sizes,
         }  # fmt: skip
         chosen = [name for name in PARTS if name in self._plan.parts]
+        due, lost = 0.0, False
         for name in chosen:
-            share = 1.0 if name == chosen[-1] else PARTS[name]
-            self._until = min(self._plan.seconds, self._spent + share * self._plan.seconds)
+            due = 1.0 if name == chosen[-1] else due + PARTS[name]
+            self._clock.give(PARTS[name], due)
+            if lost and name != "tests":  # which are a process of their own
+                self._skip(name, "the GPU was lost")
+                continue
             try:
-                for _ in work[name]():
+                for _ in self._guarded(name, work[name]):
                     yield self._so_far()
             except Lost as error:
+                lost = True
                 self.failed.append(f"{name}: {error}")
-                break
-            except Exception as error:  # on a machine nobody has seen, anything may break: that is a finding
-                self.failed.append(f"{name}: {type(error).__name__}: {_line(error)}")
             yield self._so_far()
         yield self._so_far()
 
+    def _guarded(self, name: str, work: Callable[[], Iterator[None]]) -> Iterator[None]:
+        try:
+            yield from work()
+        except Lost:
+            raise
+        except Exception as error:  # on a machine nobody has seen, anything may break: that is a finding
+            self._note(name, error)
+
+    def _note(self, what: str, error: BaseException) -> None:
+        """A failure, and on with what is left. Raises Lost where the error took the GPU with it."""
+        kind = "" if isinstance(error, CoolsdError) else f"{type(error).__name__}: "
+        self.failed.append(f"{what}: {kind}{first_line(error)}")
+        self._say(f"FAILED {self.failed[-1]}")
+        self._still_there()
+
+    def _still_there(self) -> None:
+        """Raise Lost where the GPU answers no more, as after an illegal access."""
+        if self._plan.rehearse:
+            return
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            fix = "run the parts that are missing with --only"
+            raise Lost("the GPU", expected="an answer", found=first_line(error), fix=fix) from error
+
     def _so_far(self) -> dict[str, Any]:
-        done = {"failed": self.failed, "skipped": self.skipped, "seconds": round(self._spent, 1)}
+        done = {"failed": self.failed, "skipped": self.skipped, "seconds": round(self._clock.spent, 1)}
         if self._bandwidth:
             rows = [row.as_dict() for row in self._rows]
             done["benchmark"] = {"read_bytes_per_second": self._bandwidth, "rows": rows}
         return self._out | done
 
-    @property
-    def _spent(self) -> float:
-        return time.perf_counter() - self._begun
-
     def _late(self, what: str, needed: float = 0.0) -> bool:
-        if self._spent + needed <= self._until and self._spent < self._until:
-            return False
-        left = max(0.0, self._until - self._spent)
-        takes = f", and it takes about {needed:g} s" if needed else ""
-        self._skip(what, f"{left:.0f} s are left to its part{takes}")
-        return True
+        if why := self._clock.late(needed):
+            self._skip(what, why)
+        return bool(why)
 
     def _skip(self, what: str, why: str) -> None:
         self.skipped.append(f"{what}: {why}")
         self._say(f"skipped {what}: {why}")
 
-    def _parity(self) -> Iterator[None]:
-        rows: list[dict[str, Any]] = []
-        self._out["parity"] = rows
-        wanted = (("torch", "fp32"), ("onnxruntime", "fp32")) if self._plan.rehearse else PROVEN
+    def _parity(self, proven: Sequence[tuple[str, str]]) -> Iterator[None]:
+        rows: list[dict[str, Any]] = self._out.setdefault("parity", [])
+        wanted = [one for one in proven if not self._plan.rehearse or one[1] == "fp32"]
         for name, precision in wanted:
             what = f"parity of {name} {precision}"
             if name not in backends() or not backends()[name].installed:
@@ -137,28 +155,30 @@ class Check:
                 self._skip(what, "this onnxruntime has no CUDA provider")
             elif not self._late(what):
                 self._say(what)
-                rows.append(self._prove(name, precision))
+                self._prove(name, precision, rows)
                 yield
 
-    def _prove(self, name: str, precision: str) -> dict[str, Any]:
-        begun = self._spent
+    def _prove(self, name: str, precision: str, rows: list[dict[str, Any]]) -> None:
+        begun = self._clock.spent
         try:
             row = prove(name, precision, self._plan.device, 4 if self._plan.rehearse else PICTURES)
-        except Exception as error:  # as in `run`
+        except Exception as error:  # as in `_guarded`
             self._broken.add(name)
-            row = {"backend": name, "precision": precision, "passed": False, "error": _line(error)}
-            self._say(f"FAILED: {row['error']}")
-            self._still_there()
+            rows.append({"backend": name, "precision": precision, "passed": False, "error": first_line(error)})
+            self._note(f"{name} {precision}", error)
+            return
+        rows.append(row | {"seconds": round(self._clock.spent - begun, 1)})
         if not row["passed"]:
             self.failed.append(f"{name} {precision}")
-        return row | {"seconds": round(self._spent - begun, 1)}
 
     def _largest(self) -> Iterator[None]:
+        """By each way; what draws fastest first."""
         size = TINY if self._plan.rehearse else LARGEST
-        ways = WAYS[-1:] if self._plan.rehearse else WAYS
-        for batch in BATCHES[: 1 if self._plan.rehearse else None]:
-            for way in ways:
+        batches = BATCHES[: 1 if self._plan.rehearse else None]
+        for way in WAYS[-1:] if self._plan.rehearse else WAYS:
+            for batch in batches:
                 yield from self._networks(size, batch, "graph", way)
+        for batch in batches:
             if not self._late(f"painting {batch}"):
                 image = TINY_IMAGE if self._plan.rehearse else VQConfig()
                 painted = time_painting(size.tokens, batch, self._plan.device, image)
@@ -167,14 +187,18 @@ class Check:
 
     def _kernels(self) -> Iterator[None]:
         """Each launch of a layer of the largest size."""
+        what = "launches of a layer"
         if self._plan.rehearse:
-            self._skip("launches of a layer", "they run on a GPU alone")
+            self._skip(what, "they run on a GPU alone")
+            return
+        if self._late(what):
             return
         rows: list[dict[str, Any]] = []
         self._out["kernels"] = rows
-        self._say("each launch of a layer")
+        self._say(f"each of the {what}")
         position = LARGEST.prefix + LARGEST.tokens // 2
-        for timing in Bench(replace(LARGEST, layers=24), position).timings(lambda: self._late("other blocks")):
+        bench = Bench(replace(LARGEST, layers=24), position)
+        for timing in bench.timings(lambda: self._late(f"more {what}"), self._note):
             rows.append(timing.as_dict())
             yield
 
@@ -195,16 +219,19 @@ class Check:
         if self._late(f"{way}, {size.name}, {size.tokens} tokens, batch {batch}, {how}"):
             return
         dtype: Floating = "float32" if self._plan.rehearse else "bfloat16"
-        engine = engine_of(size, self._plan.device, dtype)
-        if way != "torch":
-            fused = FusedEngine(engine, pdl=way == "fused, overlapping")
-            if why := why_wrong(engine, fused):
-                self.failed.append(f"{way}, {size.name}, {size.tokens} tokens: {why}")
-                self._still_there()
-                return
-            engine = fused
+        name = f"{way} {dtype}"
+        try:
+            engine = engine_of(size, self._plan.device, dtype)
+            if way != "torch":
+                fused = FusedEngine(engine, pdl=way == "fused, overlapping")
+                if why := why_wrong(engine, fused):
+                    raise CoolsdError(f"{size.name}, {size.tokens} tokens", found=why)
+                engine = fused
+        except Exception as error:  # as in `_guarded`
+            self._note(name, error)
+            return
         like = engine.like()
-        yield from self._measure(Subject(f"{way} {dtype}", size, engine.steps, like, like.element_size()), batch, how)
+        yield from self._measure(Subject(name, size, engine.steps, like, like.element_size()), batch, how)
 
     def _compiled(self) -> Iterator[None]:
         """TensorRT's engines of a size, plain and COOL-SD, one picture and the most at once."""
@@ -222,16 +249,15 @@ class Check:
 
     def _compile(self, size: Size, flavour: Flavour, precision: str) -> Iterator[None]:
         self._say(f"compiling {size.name} for {flavour}, {precision}")
-        begun = self._spent
+        begun = self._clock.spent
         try:
             with tempfile.TemporaryDirectory() as folder:
                 made = compile_size(size, flavour, precision, BATCHES[-1], LENGTH, Path(folder), self._say)
                 engine = made.load()
-        except Exception as error:  # as in `run`
-            self.failed.append(f"{size.name} {flavour} {precision}: {_line(error)}")
-            self._still_there()
+        except Exception as error:  # as in `_guarded`
+            self._note(f"{size.name} {flavour} {precision}", error)
             return
-        self._say(f"compiled and loaded in {self._spent - begun:.0f} s")
+        self._say(f"compiled and loaded in {self._clock.spent - begun:.0f} s")
         weight = 1.0 if precision == "int8" else 2.0
         subject = Subject(f"{flavour} {precision}", size, engine.steps, engine.like(), weight)
         for batch in BATCHES:
@@ -243,15 +269,17 @@ class Check:
             self._bandwidth = read_bandwidth(self._plan.device)
             self._say(f"memory is read at {self._bandwidth / 1e9:.0f} GB/s")
         for plain in (True, False):
+            what = f"{subject.backend}, {size.name}, {size.tokens} tokens, batch {batch}, {how}"
+            if not plain and self._late(f"{what}, COOL-SD"):
+                return
             pictures = 1 if how == "graph" else 0
             try:
                 row = measure(subject, batch, plain, how, self._bandwidth, rounds=50, pictures=pictures)
             except torch.cuda.OutOfMemoryError as error:
-                self._skip(f"{size.name}, {size.tokens} tokens, batch {batch}", _line(error))
+                self._skip(what, first_line(error))
                 return
             except (RuntimeError, CoolsdError) as error:
-                self.failed.append(f"{subject.backend} {size.name} {size.tokens} x{batch} {how}: {_line(error)}")
-                self._still_there()
+                self._note(what, error)
                 return
             self._rows.append(row)
             self._say(
@@ -260,16 +288,6 @@ class Check:
             )
             yield
 
-    def _still_there(self) -> None:
-        """Raises Lost where an error took the GPU with it, as an illegal access does."""
-        if self._plan.rehearse:
-            return
-        try:
-            torch.cuda.synchronize()
-        except RuntimeError as error:
-            fix = "run the parts that are missing with --only"
-            raise Lost("the GPU", expected="an answer", found=_line(error), fix=fix) from error
-
     def _tests(self) -> Iterator[None]:
         if importlib.util.find_spec("pytest") is None:
             self._skip("tests", "pytest is not installed")
@@ -277,7 +295,7 @@ class Check:
         if self._late("tests"):
             return
         self._say("tests")
-        self._out["tests"] = gpu_tests(self._until - self._spent)
+        self._out["tests"] = gpu_tests(self._clock.until - self._clock.spent)
         if not self._out["tests"]["passed"]:
             self.failed.append("tests")
         yield
@@ -287,8 +305,3 @@ def _has_cuda_provider() -> bool:
     import onnxruntime
 
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-
-
-def _line(error: BaseException) -> str:
-    """An error in one line; CUDA's are pages."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -18,6 +18,7 @@ from coolsd_rt.backends.device.capture import capture, on_stream
 from coolsd_rt.backends.fused.launch import Blocks, Launcher, Weights
 from coolsd_rt.backends.fused.network import FusedDecoder, FusedLayer, FusedStep
 from coolsd_rt.backends.torch_eager import cast_weights
+from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.layers import Cache
 from tools.gpu.environment import timed
 from tools.gpu.sizes import Size, networks_of
@@ -62,17 +63,21 @@ class Bench:
         cast_weights(self._network, torch.bfloat16)
         self._size, self._position = size, position
 
-    def timings(self, late: Callable[[], bool]) -> Iterator[Timing]:
-        """The default first, without and with overlapping launches; then others, until it is late."""
-        for pdl in (False, True):
-            for rows, positions in STEPS:
-                yield from self._all(rows, positions, "", _DEFAULT, pdl)
+    def timings(self, late: Callable[[], bool], broken: Callable[[str, Exception], None]) -> Iterator[Timing]:
+        """The default first, without and with overlapping launches; then others, until it is late.
+
+        broken: told of a choice that fails; the next one is tried.
+        """
+        choices = [("", _DEFAULT, pdl, step) for pdl in (False, True) for step in STEPS]
         for name, (few, blocks) in OTHERS.items():
-            for rows, positions in STEPS:
-                if late():
-                    return
-                if (rows * positions == 2) == few:
-                    yield from self._all(rows, positions, name, blocks, pdl=False)
+            choices += [(name, blocks, False, step) for step in STEPS if (step[0] * step[1] == 2) == few]
+        for name, blocks, pdl, (rows, positions) in choices:
+            if late():
+                return
+            try:
+                yield from self._all(rows, positions, name, blocks, pdl)
+            except (RuntimeError, CoolsdError) as error:
+                broken(f"launches of {rows} x {positions}, {name or 'default'}, overlapping {pdl}", error)
 
     def _all(self, rows: int, positions: int, name: str, blocks: Blocks, pdl: bool) -> Iterator[Timing]:
         device = torch.device("cuda")

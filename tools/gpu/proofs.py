@@ -5,6 +5,7 @@ And the GPU's own tests. Knows the demo. Does not know the clock, nor what is pr
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from coolsd_rt.workflows.parity import parity
 from tools.gpu.ties import HostLoop
 
 ROOT = Path(__file__).resolve().parents[2]
+_LEAST, _LAST_WORDS = 10.0, 10.0  # seconds
 _KEPT = ("passed", "max_logit_error", "pictures", "identical", "failures")
 
 
@@ -78,18 +80,29 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: 
 
 def gpu_tests(seconds: float) -> dict[str, Any]:
     """`pytest -m gpu` in a process of its own, and the end of what it said; stopped when the time is over."""
+    files = sorted((ROOT / "tests" / "gpu").glob("test_*.py"), reverse=True)  # the law before the networks
     command = [
         sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--maxfail=8", "--durations=5", "-p", "no:cacheprovider",
-        str(ROOT / "tests" / "gpu"),
+        *map(str, files),
     ]  # fmt: skip
+    note: list[str] = []
     with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
         try:
-            done = subprocess.run(
-                command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, timeout=max(10.0, seconds), check=False
-            )
-            passed, note = done.returncode == 0, list[str]()
+            process.wait(max(_LEAST, seconds))
         except subprocess.TimeoutExpired:
-            passed, note = False, [f"did not end within {seconds:.0f} s"]
+            note.append(f"did not end within {seconds:.0f} s")
+            _end(process)
         said.seek(0)
         lines = said.read().strip().splitlines()
-    return {"passed": passed, "lines": lines[-60:] + note}
+    return {"passed": process.returncode == 0 and not note, "lines": lines[-60:] + note}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C, so that pytest says what it found; and for good if that takes long."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_LAST_WORDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
