@@ -4,10 +4,10 @@
     python tools/gpu_check.py --only tensorrt --only sizes
 
 Takes under 8 minutes and no network. Parts in their order, each with a share of the time: `parity` of the networks on
-the demo, `xl` (LlamaGen-XL at 1,024 tokens as a CUDA graph), `kernels` (each launch of a fused layer), `engines` (parity
-of the others), `tensorrt` (XL compiled), `tests`, `sizes` (the rest). What cannot run is skipped, with the reason in the
-report. `--rehearse` goes the whole way on a CPU with tiny models: for trying the tool, never for figures. Not run on a
-GPU yet.
+the demo, `xl` (LlamaGen-XL at 1,024 tokens as a CUDA graph), `kernels` (each launch of a fused layer), `engines`
+(parity of the others), `tensorrt` (XL compiled), `tests`, `sizes` (the rest). What cannot run is skipped, with the
+reason in the report. `--rehearse` goes the whole way on a CPU with tiny models: for trying the tool, never for figures.
+Not run on a GPU yet.
 """
 
 from __future__ import annotations
