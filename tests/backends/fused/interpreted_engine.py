@@ -72,9 +72,10 @@ def test_right_kernels_of_padded_prefixes_are_found_right() -> None:
     [
         ("attend", later(Launcher.attend, 0), "from the eager networks'"),
         ("attend", later(Launcher.attend, 129), "from the eager networks'"),  # where chunks are merged
-        ("attend", lambda *a: torch.full((a[1].shape[0] * a[1].shape[1], 64), torch.nan), "are nan"),
+        ("attend", lambda *a: torch.full((a[1].shape[0] * a[1].shape[1], 64), torch.nan), "is nan from"),
         ("gated", blank(Launcher.gated), "from the eager networks'"),  # where torch has the products
-        ("product", blank(Launcher.product), "from the eager networks'"),
+        ("product", blank(Launcher.product), "a layer of the target is"),
+        ("embed", blank(Launcher.embed), "logits are"),  # what no layer has
         ("attend", raising, "no such instruction"),
         ("attend", no_memory, "has no room"),
     ],
