@@ -42,6 +42,7 @@ _PURPOSE = {
     "triton": "for the loop's kernels on a GPU",
     "tensorrt": "to build and run TensorRT engines, on a GPU",
     "tensorrt_rtx": "to build TensorRT-RTX engines anywhere, and to run them on a GPU",
+    "polygraphy": "to build engines of either TensorRT",
 }
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
 

@@ -62,6 +62,7 @@ EXTRAS = {
     "triton": "gpu",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
+    "polygraphy": "tensorrt-rtx",
 }
 """Import name of an optional package to the extra that brings it."""
 

@@ -252,7 +252,8 @@ class _Runner:
 
             graph = name.removeprefix(COMPILE)
             source = done[graph].folder / self._plan.description.graphs[graph].file
-            return compile_graph(graph, source, folder, self._plan.loaded.spec, self._plan.description, self._progress)
+            times, spec = self._plan.out / ".cache" / "tensorrt-times", self._plan.loaded.spec
+            return compile_graph(graph, source, folder, spec, self._plan.description, self._progress, times)
         return stages.PRODUCERS[name](self._sources, folder)
 
 

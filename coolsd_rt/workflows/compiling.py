@@ -13,8 +13,9 @@ from typing import Any, cast
 import onnx
 
 from coolsd_rt.backends import Description
-from coolsd_rt.backends.tensorrt.build import build_engine, check_heads
+from coolsd_rt.backends.tensorrt.build import BuildOptions, build_engine, check_heads
 from coolsd_rt.backends.tensorrt.engine import FILE
+from coolsd_rt.backends.tensorrt.loaders import loaders
 from coolsd_rt.backends.tensorrt.memory import Estimate, check_memory
 from coolsd_rt.backends.tensorrt.package import ON_A_CPU, Flavour, local_gpu, package
 from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
@@ -31,12 +32,14 @@ def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
     """What the engine will need of the GPU that is here, before anything is built; None where there is none.
 
     Raises CoolsdError: it would not fit (the line says what would), or TensorRT has no GPU to build for. UserError:
-    heads of a width it has no kernels for. MissingExtra: the compiler's package is not installed.
+    heads of a width it has no kernels for. MissingExtra: the compiler's package, or
+    polygraphy, is not installed.
     """
     engine = loaded.spec.engine
     chosen = package(engine.backend)
     if not chosen.installed:
         raise MissingExtra(chosen.module, engine.backend, "compiling an engine")
+    loaders(cast(Flavour, engine.backend))
     for name, record in description.graphs.items():
         check_heads(cast(Flavour, engine.backend), record.contract, engine.precision, name)
     gpu = local_gpu()
@@ -54,9 +57,9 @@ def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
 
 def compile_graph(
     name: str, source: Path, folder: Path, spec: Spec, description: Description,
-    on_progress: Callable[[str, int, int], None],
+    on_progress: Callable[[str, int, int], None], times: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """`<folder>/<name>.engine` from the ONNX file `source`; facts for the manifest.
+    """`<folder>/<name>.engine` from the ONNX file `source`; facts for the manifest. times: a file that builds share.
 
     Raises CoolsdError: a graph that TensorRT does not take, no GPU where one is needed. MissingExtra: no package.
     """
@@ -67,7 +70,8 @@ def compile_graph(
     precision = "fp32" if name in ALWAYS_FP32 else spec.engine.precision
     built = build_engine(
         graph.SerializeToString(), contract, profiles(contract, sizes), name=name,
-        flavour=cast(Flavour, spec.engine.backend), precision=precision, on_progress=on_progress, beside=source,
+        flavour=cast(Flavour, spec.engine.backend), precision=precision, options=BuildOptions(timing_cache=times),
+        on_progress=on_progress, beside=source,
     )  # fmt: skip
     (folder / FILE.format(name)).write_bytes(built.data)
     return {name: built.facts.as_dict()}

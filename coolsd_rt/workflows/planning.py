@@ -99,7 +99,7 @@ class Planner:
             "capability": gpu.capability if gpu else "any",
         }  # fmt: skip
         package = COMPILED[self.loaded.spec.engine.backend]
-        tools = {**self.tools, **tool_versions([package])}
+        tools = {**self.tools, **tool_versions([package, "polygraphy"])}
         engines = []
         for source in graphs:
             stage = Stage(

@@ -10,25 +10,23 @@ a thread of its own: an interrupt reaches Python at once, and the next step of t
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from coolsd_rt.backends.tensorrt.facts import Facts
 from coolsd_rt.backends.tensorrt.inspect import Layers, check_layers, compiled, read_layers
-from coolsd_rt.backends.tensorrt.log import Log, make_log, native_words, reason
+from coolsd_rt.backends.tensorrt.loaders import loaders, refused
+from coolsd_rt.backends.tensorrt.log import Log, make_log, native_words, reason, shorten
 from coolsd_rt.backends.tensorrt.network import Parsed, parse, tune_attention
 from coolsd_rt.backends.tensorrt.package import ON_A_CPU, Flavour, Package, local_gpu
 from coolsd_rt.backends.tensorrt.profiles import Profile
 from coolsd_rt.contract import GraphContract
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.store.atomic import write_atomic
 
 OnProgress = Callable[[str, int, int], None]  # a phase of the builder, its steps done, its steps
 HEAD = 8
@@ -95,10 +93,9 @@ def build_engine(
         layers = read_layers(trt, parsed.network)
         capacity = profiles[0].fixed.get("T", 0)
         check_layers(layers, contract, capacity, precision, name=f"graph {name}")
-        config = _config(trt, parsed, contract, profiles, options)
-        if flavour == "tensorrt-rtx" and capabilities:
-            _aim(trt, config, capabilities)
-        data = _serialise(trt, log, parsed, config, name, options, on_progress)
+        monitor = _monitor(trt, on_progress)
+        config = _config(trt, flavour, parsed, contract, profiles, capabilities, options, monitor)
+        data = _serialise(flavour, log, parsed, config, name, options, monitor)
     details = _details(layers, contract, data, products, time.perf_counter() - begun)
     facts = Facts(flavour, str(trt.__version__), capabilities, precision, capacity, tuple(profiles), details)
     return BuiltEngine(data, facts)
@@ -151,47 +148,69 @@ def _targets(trt: Any) -> dict[str, Any]:
 
 
 def _config(
-    trt: Any, parsed: Parsed, contract: GraphContract, profiles: Sequence[Profile], options: BuildOptions
-) -> Any:
-    config = parsed.builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.clear_flag(trt.BuilderFlag.TF32)  # float32 in a graph is float32: TF32 would be on
-    if options.workspace is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
-    if options.level is not None:
-        config.builder_optimization_level = options.level
-    for profile in profiles:
-        made = parsed.builder.create_optimization_profile()
+    trt: Any, flavour: Flavour, parsed: Parsed, contract: GraphContract, profiles: Sequence[Profile],
+    capabilities: tuple[str, ...], options: BuildOptions, monitor: Any,
+) -> Any:  # fmt: skip
+    """The builder's config. Raises UserError: a compute capability that TensorRT-RTX does not know; CoolsdError: a
+    profile that TensorRT does not take."""
+    known = loaders(flavour)
+    wanted = [known.profile() for _ in profiles]
+    for made, profile in zip(wanted, profiles, strict=True):
         for spec in contract.inputs:
-            made.set_shape(spec.name, *profile.shapes(spec))
-        if config.add_optimization_profile(made) < 0:
-            raise CoolsdError(
-                f"profile {profile.name}", expected="one that TensorRT takes", found=str(profile.as_dict())
-            )
+            made.add(spec.name, *profile.shapes(spec))
+    pools = None if options.workspace is None else {trt.MemoryPoolType.WORKSPACE: options.workspace}
+    own = {"compute_capabilities": _aims(trt, capabilities)} if flavour == "tensorrt-rtx" else {"tf32": False}
+    create = known.config(
+        profiles=wanted, memory_pool_limits=pools, builder_optimization_level=options.level,
+        profiling_verbosity=trt.ProfilingVerbosity.DETAILED, progress_monitor=monitor,
+        load_timing_cache=_times(flavour, options), **own,
+    )  # fmt: skip
+    try:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # TensorRT-RTX times nothing
+            config = create(parsed.builder, parsed.network)
+    except Exception as error:
+        if not refused(error):
+            raise
+        found = f"{shorten(str(error).splitlines()[0])} ({', '.join(profile.name for profile in profiles)})"
+        raise CoolsdError("profiles", expected="some that TensorRT takes", found=found) from error
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 in a graph is float32: TensorRT-RTX would have it on
     return config
 
 
-def _aim(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
-    """Set TensorRT-RTX's targets. Raises UserError: one that it does not know."""
+def _aims(trt: Any, capabilities: tuple[str, ...]) -> list[tuple[int, int]] | None:
+    """TensorRT-RTX's targets; None is all. Raises UserError: one that it does not know."""
     known = _targets(trt)
-    config.num_compute_capabilities = len(capabilities)
-    for index, capability in enumerate(capabilities):
-        if capability not in known or not config.set_compute_capability(known[capability], index):
-            raise UserError("compute capabilities", expected=f"some of {', '.join(known)}", found=capability)
+    if odd := [capability for capability in capabilities if capability not in known]:
+        raise UserError("compute capabilities", expected=f"some of {', '.join(known)}", found=odd[0])
+    pairs = [capability.split(".") for capability in capabilities]
+    return [(int(major), int(minor)) for major, minor in pairs] or None
+
+
+def _times(flavour: Flavour, options: BuildOptions) -> str | None:
+    """The file of tactics' times: loaded before a build, and merged into after it under a lock."""
+    if options.timing_cache is None or flavour == "tensorrt-rtx":
+        return None
+    options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
+    return str(options.timing_cache)
 
 
 def _serialise(
-    trt: Any, log: Log, parsed: Parsed, config: Any, name: str, options: BuildOptions, on_progress: OnProgress | None
+    flavour: Flavour, log: Log, parsed: Parsed, config: Any, name: str, options: BuildOptions, monitor: Any
 ) -> memoryview:
     """Run the builder; its memory, unread."""
-    monitor = _monitor(trt, on_progress)
-    config.progress_monitor = monitor
-    with _timing(trt, config, options.timing_cache):
-        memory = _interruptible(lambda: parsed.builder.build_serialized_network(parsed.network, config), monitor)
+    known = loaders(flavour)
+    network = (parsed.builder, parsed.network)
+    run = known.engine(network, config=config, save_timing_cache=_times(flavour, options))
+    try:
+        memory = _interruptible(run, monitor)
+    except Exception as error:
+        if monitor.error is not None:
+            raise monitor.error from None
+        if not refused(error):
+            raise
+        raise CoolsdError(f"graph {name}", expected="an engine from TensorRT", found=reason(log)) from error
     if monitor.error is not None:
         raise monitor.error
-    if memory is None:
-        raise CoolsdError(f"graph {name}", expected="an engine from TensorRT", found=reason(log))
     return memoryview(memory)
 
 
@@ -247,22 +266,3 @@ def _interruptible(work: Callable[[], Any], monitor: Any) -> Any:
     if errors:
         raise errors[0]
     return result[0]
-
-
-@contextlib.contextmanager
-def _timing(trt: Any, config: Any, path: Path | None) -> Iterator[None]:
-    """Tactics' times from a file and back into it, merged under a lock with what other builds found meanwhile."""
-    if path is None or "rtx" in trt.__name__:
-        yield
-        return
-    config.set_timing_cache(config.create_timing_cache(_read(path)), False)
-    yield
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        ours = config.get_timing_cache()
-        ours.combine(config.create_timing_cache(_read(path)), True)
-        write_atomic(path, bytes(memoryview(ours.serialize())))
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from coolsd_rt.backends.tensorrt import build as module
 from coolsd_rt.backends.tensorrt.build import BuildOptions
+from coolsd_rt.backends.tensorrt.loaders import loaders
 from coolsd_rt.backends.tensorrt.package import Gpu
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 
 GPU = Gpu("Fake 4090", "8.9", 1)
 
@@ -54,30 +60,26 @@ def test_tensorrt_cannot_be_aimed() -> None:
         module._capabilities(TRT, "tensorrt", BuildOptions(capabilities=("9.0",)))
 
 
-class Config:
-    """The targets of a builder's config."""
-
-    def __init__(self) -> None:
-        self.num_compute_capabilities = 0
-        self.aims: list[Any] = []
-
-    def set_compute_capability(self, aim: Any, index: int) -> bool:
-        self.aims.append((index, aim))
-        return True
-
-
 TRT = SimpleNamespace(
     __name__="tensorrt_rtx",
     ComputeCapability=SimpleNamespace(__members__={"NONE": 0, "SM89": "sm89", "SM120": "sm120"}),
 )
 
 
-def test_targets_are_set_by_name() -> None:
-    config = Config()
-    module._aim(TRT, config, ("8.9", "12.0"))
-    assert (config.num_compute_capabilities, config.aims) == (2, [(0, "sm89"), (1, "sm120")])
+def test_targets_are_numbers_that_the_package_knows() -> None:
+    assert module._aims(TRT, ("8.9", "12.0")) == [(8, 9), (12, 0)]
+    assert module._aims(TRT, ()) is None
     with pytest.raises(UserError, match=r"expected some of 8\.9, 12\.0, found 9\.0"):
-        module._aim(TRT, Config(), ("9.0",))
+        module._aims(TRT, ("8.9", "9.0"))
+
+
+def test_times_are_kept_for_tensorrt_alone(tmp_path: Path) -> None:
+    """TensorRT-RTX times nothing."""
+    options = BuildOptions(timing_cache=tmp_path / "cache" / "times")
+    assert module._times("tensorrt", options) == str(tmp_path / "cache" / "times")
+    assert (tmp_path / "cache").is_dir()
+    assert module._times("tensorrt-rtx", options) is None
+    assert module._times("tensorrt", BuildOptions()) is None
 
 
 class Times:
@@ -86,43 +88,139 @@ class Times:
     def __init__(self, data: bytes) -> None:
         self.letters = set(data.decode())
 
-    def combine(self, other: Times, ignore: bool) -> bool:
+    def combine(self, other: Times, ignore_mismatch: bool) -> bool:
         self.letters |= other.letters
         return True
 
-    def serialize(self) -> bytes:
-        return "".join(sorted(self.letters)).encode()
+    @contextlib.contextmanager
+    def serialize(self) -> Iterator[bytes]:
+        yield "".join(sorted(self.letters)).encode()
 
 
-def timed(trt_name: str, path: Path | None, found: bytes, meanwhile: bytes | None = None) -> Any:
-    """A build that finds `found` while another writes `meanwhile`."""
-    config = SimpleNamespace(cache=None, create_timing_cache=Times)
-    config.set_timing_cache = lambda cache, ignore: setattr(config, "cache", cache)
-    config.get_timing_cache = lambda: config.cache
-    with module._timing(SimpleNamespace(__name__=trt_name), config, path):
-        if config.cache is not None:
-            config.cache.letters |= set(found.decode())
-        if meanwhile is not None and path is not None:
-            path.write_bytes(meanwhile)
-    return config
+def stand_in() -> ModuleType:
+    """`tensorrt`, as far as a config is made and a builder runs."""
+    made = ModuleType("tensorrt")
+    pools, flags = SimpleNamespace(WORKSPACE="workspace"), SimpleNamespace(TF32="TF32")
+    vars(made).update(
+        __version__="11.0.0", MemoryPoolType=pools, BuilderFlag=flags, LayerType=SimpleNamespace(SHAPE="shape"),
+        ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"), Logger=SimpleNamespace(VERBOSE=0),
+    )  # fmt: skip
+    made.__spec__ = ModuleSpec("tensorrt", None)
+    return made
 
 
-def test_times_of_builds_are_merged_and_none_is_lost(tmp_path: Path) -> None:
+class Config:
+    """What a builder's config is told."""
+
+    def __init__(self) -> None:
+        self.cleared: list[str] = []
+        self.profiles: list[Any] = []
+        self.cache: Any = None
+        self.profiling_verbosity = self.progress_monitor = None
+        self.builder_optimization_level = 3
+
+    create_timing_cache = staticmethod(Times)
+
+    def clear_flag(self, flag: str) -> None:
+        self.cleared.append(flag)
+
+    def set_memory_pool_limit(self, pool: str, size: int) -> None:
+        self.pool = (pool, size)
+
+    def add_optimization_profile(self, profile: Any) -> int:
+        self.profiles.append(profile)
+        return len(self.profiles) - 1
+
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> None:
+        self.cache = cache
+
+    def get_timing_cache(self) -> Any:
+        return self.cache
+
+
+class Builder:
+    """Finds the letters `found`, while another build writes `meanwhile`; or fails."""
+
+    def __init__(self, found: str = "", path: Path | None = None, meanwhile: bytes = b"", broken: bool = False) -> None:
+        self.config = Config()
+        self._found, self._path, self._meanwhile, self._broken = found, path, meanwhile, broken
+
+    def create_builder_config(self) -> Config:
+        return self.config
+
+    def build_serialized_network(self, network: Any, config: Config) -> bytes | None:
+        config.cache.letters |= set(self._found)
+        if self._path is not None and self._meanwhile:
+            self._path.write_bytes(self._meanwhile)
+        return None if self._broken else b"an engine"
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """polygraphy over the stand-in."""
+    pytest.importorskip("polygraphy")
+    made = stand_in()
+    monkeypatch.setitem(sys.modules, "tensorrt", made)
+    loaders.cache_clear()
+    util = loaders("tensorrt").engine.__init__.__globals__["trt_util"]
+    monkeypatch.setattr(util, "str_from_config", lambda config, network: "")
+    yield made
+    loaders.cache_clear()
+
+
+class Network(list[Any]):
+    """Without inputs or layers."""
+
+    num_inputs = 0
+
+
+def build(trt: Any, builder: Builder, options: BuildOptions) -> memoryview:
+    parsed: Any = SimpleNamespace(builder=builder, network=Network())
+    monitor: Any = SimpleNamespace(error=None, stop=False)
+    contract: Any = SimpleNamespace(inputs=())
+    config = module._config(trt, "tensorrt", parsed, contract, (), ("8.9",), options, monitor)
+    log: Any = SimpleNamespace(errors=["out of tactics"], words=[])
+    return module._serialise("tensorrt", log, parsed, config, "target", options, monitor)
+
+
+def test_tensorrt_is_configured(tensorrt: Any) -> None:
+    builder = Builder()
+    assert bytes(build(tensorrt, builder, BuildOptions(workspace=7, level=1))) == b"an engine"
+    config = builder.config
+    assert (config.pool, config.builder_optimization_level) == (("workspace", 7), 1)
+    assert set(config.cleared) == {"TF32"}
+    assert config.profiling_verbosity == "detailed"
+
+
+def test_times_of_builds_are_merged_and_none_is_lost(tensorrt: Any, tmp_path: Path) -> None:
     path = tmp_path / "cache" / "times"
-    timed("tensorrt", path, b"ab")
-    timed("tensorrt", path, b"c", meanwhile=b"abd")
+    build(tensorrt, Builder("ab"), BuildOptions(timing_cache=path))
+    build(tensorrt, Builder("c", path, b"abd"), BuildOptions(timing_cache=path))
     assert path.read_bytes() == b"abcd"
 
 
-def test_tensorrt_rtx_times_nothing(tmp_path: Path) -> None:
-    assert timed("tensorrt_rtx", tmp_path / "times", b"a").cache is None
-    assert timed("tensorrt", None, b"a").cache is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_build_that_fails_leaves_the_times_alone(tmp_path: Path) -> None:
+def test_a_build_that_fails_leaves_the_times_alone_and_is_one_line(tensorrt: Any, tmp_path: Path) -> None:
     path = tmp_path / "times"
-    config = SimpleNamespace(create_timing_cache=Times, set_timing_cache=lambda cache, ignore: None)
-    with pytest.raises(KeyboardInterrupt), module._timing(SimpleNamespace(__name__="tensorrt"), config, path):
-        raise KeyboardInterrupt
+    with pytest.raises(CoolsdError, match=r"^graph target: expected an engine from TensorRT, found out of tactics$"):
+        build(tensorrt, Builder("a", broken=True), BuildOptions(timing_cache=path))
     assert not path.exists()
+
+
+def test_a_missing_polygraphy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaders.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        MissingExtra, match=r"compiling an engine needs the package polygraphy.*coolsd-rt\[tensorrt-rtx"
+    ):
+        loaders("tensorrt-rtx")
+
+
+def test_another_s_polygraphy_stays_as_it_is() -> None:
+    """It was imported for one package; the other is served beside it."""
+    pytest.importorskip("polygraphy")
+    import polygraphy.config
+
+    loaders.cache_clear()
+    loaders("tensorrt-rtx")
+    assert sys.modules["polygraphy.config"] is polygraphy.config
+    assert "POLYGRAPHY_USE_TENSORRT_RTX" not in os.environ
