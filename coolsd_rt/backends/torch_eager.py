@@ -56,7 +56,7 @@ def check_device(device: Device) -> None:
     """Raise CoolsdError unless torch sees it."""
     if device == "cuda" and not torch.cuda.is_available():
         built = f"torch {torch.__version__} that sees none"
-        fix = "set engine.device: cpu, or engine.backend: onnxruntime, and build again"
+        fix = "take a machine with one, or build for a CPU: --device cpu --precision fp32"
         raise CoolsdError("engine.device: cuda", expected="an NVIDIA GPU and torch with CUDA", found=built, fix=fix)
 
 

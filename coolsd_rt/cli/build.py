@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress, TaskID
 
-from coolsd_rt.backends.tensorrt.package import local_gpu
+from coolsd_rt.backends.tensorrt.package import local_gpu, require_gpu
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
@@ -141,7 +141,10 @@ def make(planned: Plan, quiet: bool) -> tuple[Built, bool | None]:
 
 def engine_of(path: Path, quiet: bool) -> Path:
     """A spec's engine, engines/NAME/FINGERPRINT, built now if it is not there. Raises as `build`, or without parity."""
-    built, proven = make(plan(load_spec(path), ENGINES), quiet)
+    planned = plan(load_spec(path), ENGINES)
+    if planned.gated:
+        require_gpu(what=f"drawing with {path}")
+    built, proven = make(planned, quiet)
     if proven is False:
         fix = f"to use it all the same: coolsd-rt generate {built.engine.folder} ..."
         raise CoolsdError(str(path), expected="an engine that passes parity", found="one that does not", fix=fix)

@@ -32,8 +32,7 @@ def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
     """What the engine will need of the GPU that is here, before anything is built; None where there is none.
 
     Raises CoolsdError: it would not fit (the line says what would), or TensorRT has no GPU to build for. UserError:
-    heads of a width it has no kernels for. MissingExtra: the compiler's package, or
-    polygraphy, is not installed.
+    heads of a width it has no kernels for. MissingExtra: the compiler's package, or polygraphy, is not installed.
     """
     engine = loaded.spec.engine
     chosen = package(engine.backend)
@@ -59,7 +58,7 @@ def compile_graph(
     name: str, source: Path, folder: Path, spec: Spec, description: Description,
     on_progress: Callable[[str, int, int], None], times: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """`<folder>/<name>.engine` from the ONNX file `source`; facts for the manifest. times: a file that builds share.
+    """`<folder>/<name>.engine` from the ONNX file `source`; facts for the manifest. times: a folder that builds share.
 
     Raises CoolsdError: a graph that TensorRT does not take, no GPU where one is needed. MissingExtra: no package.
     """
@@ -68,9 +67,11 @@ def compile_graph(
     # Weights beside the graph stay there: TensorRT reads them, and no message has to hold them.
     graph = for_tensorrt(onnx.load(str(source), load_external_data=False), {"T": sizes.capacity}, name=name)
     precision = "fp32" if name in ALWAYS_FP32 else spec.engine.precision
+    gpu = local_gpu()  # times are of one kind of GPU
+    options = BuildOptions(timing_cache=times / (gpu.capability if gpu else "any"))
     built = build_engine(
         graph.SerializeToString(), contract, profiles(contract, sizes), name=name,
-        flavour=cast(Flavour, spec.engine.backend), precision=precision, options=BuildOptions(timing_cache=times),
+        flavour=cast(Flavour, spec.engine.backend), precision=precision, options=options,
         on_progress=on_progress, beside=source,
     )  # fmt: skip
     (folder / FILE.format(name)).write_bytes(built.data)

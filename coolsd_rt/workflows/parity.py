@@ -35,7 +35,6 @@ from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.parity_errors import Deviation, GraphParity
 from coolsd_rt.workflows.parity_graphs import compare_graphs
 from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
-from coolsd_rt.workflows.planning import COMPILED
 
 PICTURES = 32
 _TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
@@ -132,8 +131,8 @@ def parity(
     folder = open_engine(engine)
     loaded = opening.find_spec(folder, spec_file)
     spec = opening.spec_of(folder)
-    if spec.engine.backend in COMPILED:
-        require_gpu()
+    if spec.engine.device == "cuda":
+        require_gpu(what="proving an engine for a GPU")
     reference = opening.open_reference(loaded, threads, spec.engine.device)
     verified = folder.verified()
     conditioner, tested = opening.load_conditioner(verified, reading), opening.load_engine(verified, threads)

@@ -9,11 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from coolsd_rt.backends import torch_backend, torch_eager
+from coolsd_rt.cli.build import engine_of
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.runtime.whole import WholeSession
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows import parity as parity_module
 from coolsd_rt.workflows.build import build, plan, with_engine
 from coolsd_rt.workflows.opening import load_conditioner, load_engine, spec_of
 from coolsd_rt.workflows.parity import parity
@@ -60,17 +62,32 @@ def test_a_gpu_that_is_not_there_is_one_line(copy: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     edit(copy, "engine: {", "engine: {backend: torch, device: cuda, ")
     folder = build(plan(load_spec(copy), tmp_path / "engines")).engine
-    with pytest.raises(CoolsdError, match=r"an NVIDIA GPU.*engine\.backend: onnxruntime"):
+    with pytest.raises(CoolsdError, match=r"an NVIDIA GPU.*--device cpu --precision fp32"):
         load_engine(folder.verified())
+
+
+def test_a_spec_for_a_gpu_is_not_built_to_be_drawn_without_one(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    edit(copy, "engine: {", "engine: {backend: torch, device: cuda, ")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CoolsdError, match=r"^drawing with .*: expected an NVIDIA GPU, found "):
+        engine_of(copy, quiet=True)
+    assert not (tmp_path / "engines").exists()
 
 
 def test_an_engine_for_a_gpu_waits_for_its_proof(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Built where there is none, it does not take the place of one that works; a proof puts it there."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     loaded, out = load_spec(copy), tmp_path / "engines"
     works = build(plan(with_engine(loaded, backend="torch"), out)).engine
     waiting = build(plan(with_engine(loaded, backend="torch", device="cuda"), out)).engine
     assert waiting.folder != works.folder
     assert open_engine(out / "tiny").folder == works.folder
+    with pytest.raises(CoolsdError, match=r"^proving an engine for a GPU: expected an NVIDIA GPU, found "):
+        parity(waiting.folder, pictures=2)
+    monkeypatch.setattr(parity_module, "require_gpu", lambda what: None)
     monkeypatch.setattr(torch_eager, "check_device", lambda device: None)
     monkeypatch.setattr(torch_eager.TorchEngine, "to", lambda self, device, dtype: self)
     monkeypatch.setattr(torch_backend, "fused_if_right", lambda engine: engine)

@@ -21,7 +21,7 @@ from typing import Any
 from coolsd_rt.backends.tensorrt.facts import Facts
 from coolsd_rt.backends.tensorrt.inspect import Layers, check_layers, compiled, read_layers
 from coolsd_rt.backends.tensorrt.loaders import loaders, refused
-from coolsd_rt.backends.tensorrt.log import Log, make_log, native_words, reason, shorten
+from coolsd_rt.backends.tensorrt.log import Log, make_log, native_words, reason
 from coolsd_rt.backends.tensorrt.network import Parsed, parse, tune_attention
 from coolsd_rt.backends.tensorrt.package import ON_A_CPU, Flavour, Package, local_gpu
 from coolsd_rt.backends.tensorrt.profiles import Profile
@@ -94,7 +94,7 @@ def build_engine(
         capacity = profiles[0].fixed.get("T", 0)
         check_layers(layers, contract, capacity, precision, name=f"graph {name}")
         monitor = _monitor(trt, on_progress)
-        config = _config(trt, flavour, parsed, contract, profiles, capabilities, options, monitor)
+        config = _config(trt, log, flavour, parsed, contract, profiles, capabilities, options, monitor)
         data = _serialise(flavour, log, parsed, config, name, options, monitor)
     details = _details(layers, contract, data, products, time.perf_counter() - begun)
     facts = Facts(flavour, str(trt.__version__), capabilities, precision, capacity, tuple(profiles), details)
@@ -148,7 +148,7 @@ def _targets(trt: Any) -> dict[str, Any]:
 
 
 def _config(
-    trt: Any, flavour: Flavour, parsed: Parsed, contract: GraphContract, profiles: Sequence[Profile],
+    trt: Any, log: Log, flavour: Flavour, parsed: Parsed, contract: GraphContract, profiles: Sequence[Profile],
     capabilities: tuple[str, ...], options: BuildOptions, monitor: Any,
 ) -> Any:  # fmt: skip
     """The builder's config. Raises UserError: a compute capability that TensorRT-RTX does not know; CoolsdError: a
@@ -171,7 +171,7 @@ def _config(
     except Exception as error:
         if not refused(error):
             raise
-        found = f"{shorten(str(error).splitlines()[0])} ({', '.join(profile.name for profile in profiles)})"
+        found = f"{reason(log)} ({', '.join(profile.name for profile in profiles)})"
         raise CoolsdError("profiles", expected="some that TensorRT takes", found=found) from error
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in a graph is float32: TensorRT-RTX would have it on
     return config
@@ -187,7 +187,10 @@ def _aims(trt: Any, capabilities: tuple[str, ...]) -> list[tuple[int, int]] | No
 
 
 def _times(flavour: Flavour, options: BuildOptions) -> str | None:
-    """The file of tactics' times: loaded before a build, and merged into after it under a lock."""
+    """The file of tactics' times: loaded before a build, and merged into after it under a lock.
+
+    It is not written atomically: what a kill cuts off is timed again.
+    """
     if options.timing_cache is None or flavour == "tensorrt-rtx":
         return None
     options.timing_cache.parent.mkdir(parents=True, exist_ok=True)

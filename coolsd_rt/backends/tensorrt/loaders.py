@@ -55,7 +55,8 @@ def loaders(flavour: Flavour) -> Loaders:
 
 @contextlib.contextmanager
 def _another_polygraphy() -> Iterator[None]:
-    """Imports inside find none that was imported before, and leave none behind."""
+    """Imports inside find none that was imported before, and leave none behind. What polygraphy imports later, in its
+    functions, is a further copy."""
 
     def taken() -> dict[str, Any]:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "polygraphy"}

@@ -16,7 +16,9 @@ from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 # What runs without a GPU, said wherever one is missing.
-ON_A_CPU = "take a machine with an NVIDIA GPU, or build with engine.backend onnxruntime, which runs on a CPU"
+ON_A_CPU = (
+    "take a machine with an NVIDIA GPU, or build with engine.backend onnxruntime, which runs on a CPU in fp32 and int8"
+)
 _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
@@ -82,8 +84,8 @@ def local_gpu(torch: Any = None) -> Gpu | None:
     return Gpu(torch.cuda.get_device_name(), f"{major}.{minor}", int(torch.cuda.mem_get_info()[0]))
 
 
-def require_gpu(torch: Any = None) -> Gpu:
-    """The GPU of this machine.
+def require_gpu(torch: Any = None, what: str = "running a TensorRT engine") -> Gpu:
+    """The GPU of this machine. what: needs it.
 
     Raises CoolsdError, which says why there is none: no torch, a torch for CPUs, no driver or one that is too old.
     """
@@ -96,7 +98,7 @@ def require_gpu(torch: Any = None) -> Gpu:
         found = f"torch {torch.__version__}, which was built without CUDA"
     else:
         found = f"none that torch for CUDA {torch.version.cuda} can use (no GPU, or a driver that is too old)"
-    raise CoolsdError("running a TensorRT engine", expected="an NVIDIA GPU", found=found, fix=ON_A_CPU)
+    raise CoolsdError(what, expected="an NVIDIA GPU", found=found, fix=ON_A_CPU)
 
 
 def _torch() -> ModuleType | None:

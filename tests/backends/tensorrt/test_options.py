@@ -178,8 +178,8 @@ def build(trt: Any, builder: Builder, options: BuildOptions) -> memoryview:
     parsed: Any = SimpleNamespace(builder=builder, network=Network())
     monitor: Any = SimpleNamespace(error=None, stop=False)
     contract: Any = SimpleNamespace(inputs=())
-    config = module._config(trt, "tensorrt", parsed, contract, (), ("8.9",), options, monitor)
     log: Any = SimpleNamespace(errors=["out of tactics"], words=[])
+    config = module._config(trt, log, "tensorrt", parsed, contract, (), ("8.9",), options, monitor)
     return module._serialise("tensorrt", log, parsed, config, "target", options, monitor)
 
 
