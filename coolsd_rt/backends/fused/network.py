@@ -29,7 +29,6 @@ class FusedLayer:
         norm, attention, forward = layer.attention_norm, layer.attention, layer.feed_forward
         gain, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
         self._run = launcher
-        self.gain, self.eps = gain, eps
         self.qkv = Weights(attention.wqkv.weight, gain, eps)
         self.heads = heads_of(attention, from_start)
         self.wo = Weights(attention.wo.weight)
@@ -38,8 +37,7 @@ class FusedLayer:
 
     def __call__(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         """x: [M, C], changed in place."""
-        narrow = len(x) <= MOST
-        return self._few(x, step, cache) if narrow else self._many(x, step, cache)
+        return self._few(x, step, cache) if len(x) <= MOST else self._many(x, step, cache)
 
     def _few(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         run = self._run
@@ -51,9 +49,9 @@ class FusedLayer:
 
     def _many(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         """Products by torch, what is between them by kernels."""
-        run, up = self._run, self.up
-        h = x if self.gain is None else run.normalise(x, self.gain, self.eps)
-        y = step.attend(run, h @ self.qkv.w.T, self.heads, cache) @ self.wo.w.T
+        run, qkv, up = self._run, self.qkv, self.up
+        h = x if qkv.gain is None else run.normalise(x, qkv.gain, qkv.eps)
+        y = step.attend(run, h @ qkv.w.T, self.heads, cache) @ self.wo.w.T
         h = run.normalise(x, cast(Tensor, up.gain), up.eps, more=y)
         h = run.gated(h @ up.w.T, h @ cast(Tensor, up.gate).T)
         return torch.add(x, h @ self.down.w.T)
