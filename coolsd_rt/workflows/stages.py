@@ -29,6 +29,7 @@ from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_outline
+from coolsd_rt.export.widths import pad_single_queries
 from coolsd_rt.law import nearest_codes
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer
 from coolsd_rt.models.conditions import UNCONDITIONAL_FILE
@@ -54,6 +55,7 @@ class Sources:
     neighbours: int
     prompts: Mapping[str, str]  # what prompts are read with: file name in an engine's folder to the spec's key
     lengths: bool = False  # attention by lengths instead of a mask, as ONNX Runtime's CUDA provider has it fast
+    invariant: bool = False  # numbers that do not depend on how many positions a step has
     _read: set[str] = field(default_factory=set)
 
     def path(self, key: str) -> Path:
@@ -167,6 +169,8 @@ def _write(sources: Sources, folder: Path, name: str, module: nn.Module, precisi
     outline = to_outline(module, record.contract)
     if sources.lengths:
         mask_to_lengths(outline.model)
+    if sources.invariant:
+        pad_single_queries(outline.model)
     quantised = quantize(outline) if precision == "int8" else []
     check_graph(outline.model, record.contract, name=name)
     path = folder / record.file
