@@ -12,6 +12,7 @@ from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.parity import PICTURES, Listener, Parity, parity
+from coolsd_rt.workflows.parity_widths import WidthDependence
 
 
 def _show(outcome: Parity) -> None:
@@ -27,6 +28,7 @@ def _show(outcome: Parity) -> None:
             "whole pictures": whole["pictures"],
             "identical to the token": f"{whole['identical']} ({whole['identical_share']:.1%})",
             "equal tokens": f"{whole['equal_tokens_share']:.2%}",
+            "batch invariance": _invariance(outcome.widths),
         }
     )
     differences: list[dict[str, Any]] = whole["differences"]
@@ -39,6 +41,12 @@ def _show(outcome: Parity) -> None:
         ]  # fmt: skip
         show_table(columns, cells, "first difference of each picture")
     say(f"parity: {'passed' if outcome.passed else 'FAILED'}; the receipt is in the manifest")
+
+
+def _invariance(found: WidthDependence) -> str:
+    if found.exact:
+        return "the same bits in any step and beside any image"
+    return f"logits move by {found.width:.1e} with a step's width, by {found.mates:.1e} with the images beside"
 
 
 @click.command()
