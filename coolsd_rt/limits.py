@@ -17,3 +17,13 @@ class Range:
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+OMEGA = Range(0.0, 1e6)
+"""What a schedule is given: delta, beta, floor, an omega of a custom list, a factor of lantern_pp."""
+
+LAW_OMEGA = Range(0.0, 1e12)
+"""An omega of a law. A schedule with the mean delta has a first omega of up to L * delta; float32 holds far more."""
+
+DECAY = Range(0.0, 1e6)
+"""nu of a schedule; above 800 or so every position after the first has an omega of 0, or 1 under `excess`."""

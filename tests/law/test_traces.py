@@ -90,4 +90,4 @@ def test_what_cannot_be_answered_is_refused() -> None:
     with pytest.raises(UserError, match="3, as recorded"):
         outlook(every_window(), Law((1.0,)))
     with pytest.raises(UserError, match="lantern"):
-        outlook(every_window(), Law((1.0,) * 3, "lantern", Tolerance("lantern", 0.2, NEAR)))
+        outlook(every_window(), Law((1.0,) * 3, "lantern", Tolerance("lantern", 0.2, NEAR, 1)))
