@@ -76,7 +76,9 @@ def test_sampled_windows_agree_within_their_error() -> None:
     whole = every_window()
     assert whole.weight is not None
     pick = rng.choice(len(whole.drafts), count, p=whole.weight)
-    sampled = Windows(whole.target[pick], whole.draft[pick], whole.drafts[pick], np.full(count, LENGTH))
+    sampled = Windows(
+        whole.target[pick], whole.draft[pick], whole.drafts[pick], np.full(count, LENGTH), image=np.arange(count)
+    )
     law = LAWS["excess"]
     a, b = outlook(sampled, law), outlook(whole, law)
     assert a.accept_length == pytest.approx(b.accept_length, abs=0.02)
