@@ -143,8 +143,17 @@ def test_the_command_writes_a_spec_and_a_plot(
     assert written.schedule.kind == "custom"
     assert list(written.schedule.values) == pytest.approx(document["best"]["omegas"], abs=1e-4)
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert run(words) == 0
-    assert "best: " in capsys.readouterr().out
+    assert document["images"] | {"needed": None} == {"recorded": 40, "fitted": 13, "held_out": 27, "needed": None}
+    assert document["confidence"] == 0.95
+    low, high = document["best"]["intervals"]["kl_per_token"]
+    assert low < document["best"]["kl_per_token"] < high <= 0.01
+    assert spec.read_text().startswith("# ")
+    assert run([*words, "--confidence", "0.8"]) == 0
+    out = capsys.readouterr().out
+    assert "best: " in out
+    assert "with 80% confidence" in out
+    assert run([word if word != "40" else "3" for word in words[:-2]]) == 2
+    assert "expected at least 16 images, found 3; record more: -n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -152,6 +161,7 @@ def test_the_command_writes_a_spec_and_a_plot(
     [
         ([], "expected one of --accept-length, --kl, --tv, found none"),
         (["--kl", "0.1", "--tv", "0.1"], "found --kl and --tv"),
+        (["--kl", "0.1", "--confidence", "1"], "the confidence: expected from 0.5 to 0.999, found 1.0"),
         (["--kl", "0.1", "--plot", "x.gif"], r"expected .png or .svg, found x.gif"),
         (["--kl", "0.1", "--write", "/tmp/elsewhere.yaml"], "where the spec's weights are"),
     ],
