@@ -86,5 +86,8 @@ class ImageSums:
 def sums(image: NDArray[np.int64], tokens: Floats, kl: Floats, tv: Floats, tv_round: Floats) -> ImageSums:
     """Of values by round, [n], and the image of each round."""
     _, which = np.unique(image, return_inverse=True)
-    rounds, *rest = (np.bincount(which, weights=values) for values in (np.ones(len(image)), tokens, kl, tv, tv_round))
-    return ImageSums(rounds, *rest)
+
+    def by_image(values: Floats) -> Floats:
+        return np.asarray(np.bincount(which, weights=values), np.float64)
+
+    return ImageSums(by_image(np.ones(len(image))), *(by_image(values) for values in (tokens, kl, tv, tv_round)))

@@ -15,7 +15,7 @@ P as everywhere, and these cases are not compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.exact import step_law
-from coolsd_rt.ops import verify
-from tests.ops.libraries import LIBRARIES, host
+from coolsd_rt.ops import Verdict, verify
+from tests.ops.libraries import LIBRARIES, Convert, host
 
 Floats = NDArray[np.float32]
 CASES = 600
@@ -182,16 +182,17 @@ def test_the_round_accepts_and_replaces_as_theirs(library: str) -> None:
                     assert replaced(case, int(x), (edges[y] + edges[y + 1]) / 2, to) == y
 
 
-def accepted(case: Case, x: int, u: float, to: Callable[[NDArray[np.generic]], object]) -> bool:
+def accepted(case: Case, x: int, u: float, to: Convert) -> bool:
     return int(host(_verdict(case, x, max(u, 0.0), 0.5, to).accepted)[0]) == 1
 
 
-def replaced(case: Case, x: int, v: float, to: Callable[[NDArray[np.generic]], object]) -> int:
+def replaced(case: Case, x: int, v: float, to: Convert) -> int:
     return int(host(_verdict(case, x, 0.9999999, v, to).token)[0])
 
 
-def _verdict(case, x, u, v, to):  # type: ignore[no-untyped-def]
+def _verdict(case: Case, x: int, u: float, v: float, to: Convert) -> Verdict:
     tolerance = case.law.tolerance
+    assert tolerance is not None
     return verify(
         to(np.stack([case.p, case.p])[None]), to(case.q[None, None]), to(np.array([[x]])), to(np.array([1])),
         to(np.ones(1)), to(np.array([[u]])), to(np.array([[v, v]])), "lantern",
@@ -206,7 +207,7 @@ def test_every_other_residual_keeps_its_law_whatever_the_extra_column() -> None:
         assert tolerance is not None
         bare = replace(tolerance, near=tolerance.near[:, : case.k])
         for kind in ("optimal", "waterfill", "residual", "target"):
-            with_it, without = (step_law(case.p, case.q, 1.0, kind, t)[0] for t in (tolerance, bare))  # type: ignore[arg-type]
+            with_it, without = (step_law(case.p, case.q, 1.0, kind, t)[0] for t in (tolerance, bare))
             assert np.array_equal(with_it, without)
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.law.traces import Windows, outlook
 from coolsd_rt.measure import tuning
@@ -126,11 +127,11 @@ def test_a_sample_that_is_enough_is_not_asked_for_more() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 15])
 def test_too_few_images_are_refused_with_how_many_it_takes(count: int) -> None:
-    with pytest.raises(tuning.UserError, match=f"at least 16 images, found {count}; record more: -n [0-9]+") as caught:
+    with pytest.raises(UserError, match=f"at least 16 images, found {count}; record more: -n [0-9]+") as caught:
         tuning.tune(next(samples(9, count)), Budget("kl", 0.02))
     asked = int(str(caught.value).split("-n ")[1].split(",")[0])
     assert asked == 16 if count == 1 else asked >= 16
-    with pytest.raises(tuning.UserError, match="found 0"):
+    with pytest.raises(UserError, match="found 0"):
         tuning.tune(replace(WHOLE, image=None), Budget("kl", 0.02))
 
 
@@ -150,5 +151,5 @@ def test_images_are_held_out_whole() -> None:
 
 @pytest.mark.parametrize("confidence", [0.0, 0.4, 1.0, 1.5, float("nan")])
 def test_a_confidence_out_of_range_is_refused(confidence: float) -> None:
-    with pytest.raises(tuning.UserError, match=r"the confidence: expected from 0.5 to 0.999"):
+    with pytest.raises(UserError, match=r"the confidence: expected from 0.5 to 0.999"):
         Budget("kl", 0.02, confidence).check()
