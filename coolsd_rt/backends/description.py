@@ -22,7 +22,7 @@ from coolsd_rt.contract import (
 )
 from coolsd_rt.errors import CoolsdError
 
-NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, k]: the nearest codes of each code
+NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, n]: the nearest codes of each code
 DATA = ".data"  # behind a graph's file name: its weights, where they are too many to be in it
 WEIGHTS = {name: f"{name}.safetensors" for name in ("target", "draft", "image")}  # of an engine that runs networks
 

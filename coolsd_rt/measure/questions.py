@@ -23,9 +23,11 @@ from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import Windows, outlook
 from coolsd_rt.measure.analysis import judged
 from coolsd_rt.measure.analyze import LOSSLESS
+from coolsd_rt.measure.budget import Budget
 from coolsd_rt.measure.degraded import NoisyTarget
 from coolsd_rt.measure.recording import Recording, record
-from coolsd_rt.measure.tuning import FREE, Budget, compact, tune
+from coolsd_rt.measure.shapes import FREE, compact
+from coolsd_rt.measure.tuning import tune
 from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
@@ -77,7 +79,7 @@ def cut(windows: Windows, length: int) -> Windows:
     """The same rounds, had they drafted `length` tokens."""
     w = windows
     valid = np.minimum(w.valid, length)
-    return Windows(w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], valid, w.weight)
+    return Windows(w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], valid, w.weight, w.image)
 
 
 def by_length(windows: Windows, budget: float = BUDGET) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ def by_length(windows: Windows, budget: float = BUDGET) -> list[dict[str, Any]]:
     rows = []
     for length in range(1, windows.length + 1):
         part = cut(windows, length)
-        tuned = tune(part, Budget("kl", budget))
+        tuned = tune(part, Budget("kl", budget, None))
         found = {j.name: j.outlook.accept_length for j in tuned.judged}
         free = next(j for j in tuned.judged if j.name == FREE)
         lossless = outlook(part, Law((1.0,) * length)).accept_length
@@ -112,7 +114,7 @@ def by_distance(bench: Bench, noises: tuple[float, ...], length: int, budget: fl
                 "accept_length": o.accept_length, "kl_per_token": o.kl_per_token,
                 "tv_round": o.tv_round, "tv_round_error": o.tv_round_error,
             }  # fmt: skip
-        tuned = tune(recording.windows, Budget("kl", budget))
+        tuned = tune(recording.windows, Budget("kl", budget, None))
         row["accept_length_at_budget"] = {j.name: j.outlook.accept_length for j in tuned.judged}
         row["optimum"] = list(next(j for j in tuned.judged if j.name == FREE).omegas)
         rows.append(row)

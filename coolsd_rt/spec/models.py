@@ -63,5 +63,5 @@ class Image(Section):
     tokenizer: Literal["vq"] = Field(description="Kind of image tokenizer.")
     weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
     neighbours: int = Field(
-        default=64, ge=1, description="Nearest codes kept of each code, for the lantern rules. Build-time."
+        default=64, ge=1, description="Nearest codes of each code that may lend under the lantern rules. Build-time."
     )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.law import Law, Tolerance, make_omegas
+from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
 from coolsd_rt.models.conditions import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import SEED_LIMIT
@@ -85,7 +85,7 @@ def settings_of(
 ) -> Settings:
     """The run-time values of a spec as the loop takes them.
 
-    near: int64 [V, k], the engine's neighbours, which the lantern rules need. forced: the engine's forced tokens
+    near: int64 [V, n], the engine's neighbours, which the lantern rules need. forced: the engine's forced tokens
     (`opening.load_forced`). Raises UserError if neighbours are needed and missing.
     """
     sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump())
@@ -96,17 +96,24 @@ def settings_of(
     rule = spec.acceptance
     if isinstance(rule, Synthetic):
         return Settings(Law(omegas, "target", rates=rule.rates), sampling, source, forced)
-    tolerance = None
-    if isinstance(rule, Lantern | LanternPP):
-        have = 0 if near is None else near.shape[1]
-        if near is None or have < rule.neighbours:
-            expected = f"the {rule.neighbours} nearest codes of each code in the engine"
-            found = f"{have}" if have else "none"
-            fix = "set image.neighbours in the spec and build it again"
-            raise UserError(f"the rule {rule.rule}", expected=expected, found=found, fix=fix)
-        bound = rule.bound if isinstance(rule, Lantern) else rule.factor
-        tolerance = Tolerance(rule.rule, bound, near[:, : rule.neighbours])
+    tolerance = _tolerance(rule, spec.resampler.kind, near) if isinstance(rule, Lantern | LanternPP) else None
     return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, source, forced)
+
+
+def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np.int64] | None) -> Tolerance:
+    """The rule on an engine's neighbours, as many columns as are read. Raises UserError: the engine has fewer."""
+    k, have = rule.neighbours, 0 if near is None else near.shape[1]
+    if near is None or have < k:
+        expected, found = f"the {k} nearest codes of each code in the engine", f"{have}" if have else "none"
+        fix = "set image.neighbours in the spec and build it again"
+        raise UserError(f"the rule {rule.rule}", expected=expected, found=found, fix=fix)
+    columns = columns_read(k, near.shape[0]) if resampler == "lantern" else k
+    if have < columns:
+        expected = f"the {columns} nearest codes of each code in the engine (one more than may lend)"
+        fewer = f", or set acceptance.neighbours to {k - 1}" if k > 1 else ""
+        raise UserError("the resampler lantern", expected=expected, found=f"{have}", fix=f"build it again{fewer}")
+    bound = rule.bound if isinstance(rule, Lantern) else rule.factor
+    return Tolerance(rule.rule, bound, near[:, :columns], k)
 
 
 def source_of(draft: Draft) -> SourceName:

@@ -85,7 +85,7 @@ def spec_of(folder: EngineFolder) -> Spec:
 
 
 def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
-    """The nearest codes of each code, int64 [V, k]; None in an engine that was built without them.
+    """The nearest codes of each code, int64 [V, n]; None in an engine that was built without them.
 
     Raises CoolsdError: the file is not a table of codes.
     """

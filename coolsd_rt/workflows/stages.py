@@ -30,7 +30,7 @@ from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_outline
 from coolsd_rt.export.widths import pad_single_queries
-from coolsd_rt.law import nearest_codes
+from coolsd_rt.law import columns_read, nearest_codes
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer
 from coolsd_rt.models.conditions import UNCONDITIONAL_FILE
 from coolsd_rt.models.decoder import Decoder
@@ -124,9 +124,9 @@ def image(sources: Sources, folder: Path) -> dict[str, Any]:
 
 
 def codes(sources: Sources, folder: Path) -> dict[str, Any]:
-    """The codes' neighbours in the tokenizer's codebook."""
+    """The codes' neighbours in the tokenizer's codebook, one more than may lend: LANTERN's own residual reads it."""
     codebook = sources.tokenizer.quantize.embedding.weight.numpy()
-    near = nearest_codes(codebook, min(sources.neighbours, len(codebook) - 1))
+    near = nearest_codes(codebook, columns_read(sources.neighbours, len(codebook)))
     np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
     return {}
 
