@@ -6,6 +6,7 @@ containers; does not know what the tensors are of.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.files import open_plain, read_json, why_unusable
+from coolsd_rt.files import LINK_FIX, blob_digest, hub_blob, open_plain, read_json, why_unusable
 from coolsd_rt.models.convert_pickle import ARCHIVE, PickleShard, reading
+from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 
 MAX_JSON = 64 << 20  # bytes of a config.json or of an index
@@ -135,13 +137,35 @@ def _files(path: Path, index: Path | None) -> list[Path]:
 
 
 def _shard(path: Path) -> Shard:
-    with open_plain(path, "a file of weights", fix="get the file again") as file:
+    check_link(path)
+    fix = "get the file again" if why_unusable(path) == "nothing" else ""
+    with open_plain(path, "a file of weights", fix=fix) as file:
         head = file.read(9)
     pickled = head.startswith(ARCHIVE) or (head[:1] == b"\x80" and head[8:9] != b"{")
     return PickleShard(path) if pickled else SafetensorsShard(path)
 
 
+def check_link(path: Path) -> None:
+    """Compare a file of a Hugging Face snapshot, which is a link to a blob, with the digest that the blob is named by.
+
+    Raises UserError: a link to something else than a blob of the same repository, or a blob of another digest. Links
+    that are not in a snapshot are whoever's who made them, and are followed.
+    """
+    parents = Path(os.path.abspath(path)).parents
+    if not path.is_symlink() or not any(p.name == "snapshots" and (p.parent / "blobs").exists() for p in parents):
+        return
+    blob = hub_blob(path)
+    if blob is None:
+        found = f"a link to {os.readlink(path)}"
+        raise UserError(str(path), expected="a file, or a link to a blob of its repository", found=found, fix=LINK_FIX)
+    digest = blob_digest(blob)
+    if digest is not None and (found := sha256_file(blob)) != digest:
+        expected = f"content of SHA-256 {digest}, the name of its blob"
+        raise UserError(str(path), expected=expected, found=found, fix="download the file again")
+
+
 def _json(path: Path, what: str) -> dict[str, Any]:
+    check_link(path)
     data = read_json(path, what, MAX_JSON, fix="get the file again")
     if not isinstance(data, dict):
         raise UserError(str(path), expected=what, found="JSON that is not a mapping", fix="get the file again")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coolsd_rt.cli.convert import command
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.models import convert_hub
 from coolsd_rt.models.checkpoint import load_target, load_tokenizer
 from coolsd_rt.models.convert import FORMATS, convert, named_options
 from coolsd_rt.models.convert_format import Given, Options
@@ -244,9 +245,12 @@ def test_where_a_checkpoint_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     asked: list[tuple[Any, ...]] = []
 
     def download(*args: Any, **more: Any) -> str:
+        if more.pop("local_files_only", False):  # the cache is looked into first
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
         asked.append((args, more))
         return str(tmp_path)
 
+    monkeypatch.setattr(convert_hub, "no_answer", lambda: "")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert locate(f"org/name@{COMMIT}:c2i.pt") == tmp_path
     assert asked == [(("org/name", "c2i.pt"), {"revision": COMMIT})]
@@ -265,14 +269,14 @@ def test_where_a_checkpoint_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     locate(f"org/name@{COMMIT}")
     assert len(patterns) == 1
 
-    def offline(*args: Any, **more: Any) -> str:
+    def lost(*args: Any, **more: Any) -> str:
         raise huggingface_hub.errors.LocalEntryNotFoundError("no network\nand more")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lost)
     with pytest.raises(CoolsdError) as caught:
         locate(f"org/name@{COMMIT}")
     assert "\n" not in str(caught.value)
-    assert "or name a folder" in str(caught.value)
+    assert "--mirror DIR" in str(caught.value)
 
 
 def test_the_verb(published: Path, tmp_path: Path) -> None:
