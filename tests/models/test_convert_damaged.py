@@ -176,6 +176,13 @@ def test_every_flipped_byte_of_a_weight_in_an_archive_is_seen() -> None:
             convert(source, to, options=OPTIONS)
 
 
+def test_bytes_behind_the_last_tensor_of_before_torch_1_6_are_seen() -> None:
+    for more in (b"\0", CONTAINERS["of before torch 1.6"]["c.pt"]):
+        files = {"c.pt": CONTAINERS["of before torch 1.6"]["c.pt"] + more}
+        with place(files) as (source, to), pytest.raises(UserError, match=f"{len(more)} bytes behind its last tensor"):
+            convert(source, to, options=OPTIONS)
+
+
 def test_an_archive_without_checksums_is_read() -> None:
     torch.serialization.set_crc32_options(False)
     try:
