@@ -125,7 +125,7 @@ def test_a_huge_config_costs_no_memory(folder: Path, tmp_path: Path) -> None:
         load_target(path)
 
 
-NUMBERS = (0, -1, 1, 7, 5000, 10**6, 10**9, 10**30, 1e308, 0.5, [], [10**9], [1] * 10_000)
+NUMBERS: tuple[Any, ...] = (0, -1, 1, 7, 5000, 10**6, 10**9, 10**30, 1e308, 0.5, [], [10**9], [1] * 10_000)
 LOADERS: dict[str, Callable[[Path], object]] = {
     "target": load_target,
     "draft": lambda path: load_draft(path, networks()[0]),
