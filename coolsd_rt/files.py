@@ -114,6 +114,33 @@ def _read_stream(path: Path, what: str, limit: int, fix: str, error: type[Coolsd
         raise error(str(path), expected=what, found=e.strerror or str(e), fix=fix) from e
 
 
+LINK_FIX = "copy the files themselves: cp -rL FOLDER COPY (from the hub: hf download REPO --local-dir FOLDER)"
+"""What to type where a link is not followed."""
+
+
+def hub_blob(link: Path) -> Path | None:
+    """The file that a link in a Hugging Face snapshot stands for; None if the link may not be followed.
+
+    It may if it is relative and leads in one step from REPO/snapshots/REVISION/.../NAME to a plain file in REPO/blobs.
+    Its content has to be checked by whoever reads it (`blob_digest`, a manifest). Open what is returned, not the link.
+    """
+    try:
+        text, folder = os.readlink(link), link.parent.resolve(strict=True)
+        repository = next(above.parent for above in folder.parents if above.name == "snapshots")
+        blob = Path(os.path.normpath(folder / text))
+        inside = blob.parent == repository / "blobs" and not blob.parent.is_symlink() and not os.path.isabs(text)
+        return blob if inside and stat.S_ISREG(os.lstat(blob).st_mode) else None
+    except (OSError, ValueError, RuntimeError, StopIteration):  # RuntimeError: a loop of links
+        return None
+
+
+def blob_digest(path: Path) -> str | None:
+    """The SHA-256 that a file in a hub's cache is named by; None of any other file. Large files are named so."""
+    if re.fullmatch(r"[0-9a-f]{64}", path.name) and path.parent.name == "blobs":
+        return path.name if (path.parent.parent / "snapshots").is_dir() else None
+    return None
+
+
 def read_text(
     path: Path, what: str, limit: int, *, fix: str = "", error: type[CoolsdError] = UserError, stdin: bool = False
 ) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rich.progress import MofNCompleteColumn
 from coolsd_rt.cli.options import is_spec
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
 from coolsd_rt.errors import MissingExtra, UserError
+from coolsd_rt.files import why_unusable
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
 
@@ -56,8 +58,8 @@ def command(
       coolsd-rt convert c2i_XL_384.pt --size 384 --to target.safetensors
       coolsd-rt convert ./Lumina-mGPT-7B-768 --family lumina-mgpt --size 768 --to target.safetensors --dtype bfloat16
     """
-    if mirror is not None and not mirror.is_dir():
-        raise UserError(f"--mirror {mirror}", expected="a folder", found="none")
+    if mirror is not None and (why := why_unusable(mirror)) != "a folder":
+        raise UserError(f"--mirror {mirror}", expected="a folder", found=why or "a file")
     try:
         if is_spec(Path(source)):
             given = {"to": to, "family": family, "size": size, "heads": heads, "prefix": prefix, "cell": cell}
@@ -89,8 +91,11 @@ def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
             note(f"{key}: from {at}")
             bar.update(task, description=f"converting: {key}", completed=0, total=None)
 
-        listener = Listener(started, lambda done, of: bar.update(task, completed=done, total=of))
+        listener = Listener(started, lambda done, of: bar.update(task, completed=done, total=of), note)
         made = make_weights(loaded, mirror, listener)
+    for each in made:
+        if each.wrappers:
+            note(f"{each.key}: {_said(each.wrappers)}")
     if as_json:
         print_json({"files": [m.as_dict() for m in made]})
         return
@@ -110,7 +115,7 @@ def _convert_one(
     options = named_options(*sizes)
     with progress(MofNCompleteColumn(), quiet=as_json) as bar:
         task = bar.add_task("converting", total=None)
-        place = locate(source, mirror)
+        place = locate(source, mirror, note)
         if family == FAMILY:
             done = convert_inception(place, to)
         elif family is not None and family in PLAIN:
@@ -126,7 +131,15 @@ def _convert_one(
             "family": done.family,
             "config": ", ".join(f"{k} {v}" for k, v in done.config.items() if k != "family"),
             "tensors": f"{done.tensors} ({done.dropped} of the checkpoint's are no part of it)",
+            **({"names": _said(done.wrappers)} if done.wrappers else {}),
             "size": human(done.bytes),
             "seconds": f"{done.seconds:.1f}",
         }
     )
+
+
+def _said(wrappers: Sequence[str]) -> str:
+    """Which parts of names were taken off."""
+    from coolsd_rt.models.convert_source import WRAPPERS
+
+    return f"written without {', '.join(f'{wrapper}. (of {WRAPPERS[wrapper]})' for wrapper in wrappers)}"

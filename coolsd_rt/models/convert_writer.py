@@ -46,11 +46,14 @@ def write_safetensors(
     metadata: Mapping[str, str],
     read: Callable[[str], Tensor],
     on_tensor: Callable[[int], None] = lambda done: None,
+    check: Callable[[], None] = lambda: None,
 ) -> int:
     """Write `tensors` in this order, each read when its turn comes. The file appears whole or not at all.
 
+    check: called when all are written, before the file appears.
+
     Returns its bytes. Raises CoolsdError: no space, a folder that cannot be written, a tensor that is not as announced;
-    and whatever `read` raises.
+    and whatever `read` and `check` raise.
     """
     head = header_bytes(tensors, metadata)
     need = len(head) + sum(size_of(info) for _, info in tensors)
@@ -60,6 +63,7 @@ def write_safetensors(
         for done, (name, info) in enumerate(tensors):
             file.write(_bytes(name, info, read(name)))  # nothing holds it while the next is read
             on_tensor(done + 1)
+        check()
     return need
 
 

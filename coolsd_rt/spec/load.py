@@ -5,6 +5,7 @@ Knows paths and where an error stands. Does not open the files a spec names.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.spec.source import KEYS, Problem, Source, SourceError, parse
 from coolsd_rt.spec.source import Path as KeyPath
+from coolsd_rt.spec.sources import FILES
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -92,9 +94,11 @@ def _absence(path: Path) -> str:
         return e.strerror or str(e)
 
 
-def _find_files(spec: Spec, folder: Path, source: Source, must: bool) -> tuple[dict[str, Path], list[Problem]]:
+def _find_files(spec: Spec, file: Path, source: Source, must: bool) -> tuple[dict[str, Path], list[Problem]]:
     files, problems = {}, []
+    folder = file.parent
     root = folder.resolve()
+    made = {FILES[name] for name in FILES if getattr(spec.sources, name) is not None}
     for key, name in spec.file_names().items():
         where: KeyPath = tuple(key.split("."))
         line = source.line(where)
@@ -106,7 +110,9 @@ def _find_files(spec: Spec, folder: Path, source: Source, must: bool) -> tuple[d
             problems.append(Problem(line, where, f"a file inside {folder}", f"{name}, a link to somewhere else"))
         elif absence := _absence(path):
             if must:
-                problems.append(Problem(line, where, f"a file at {folder / name}", absence))
+                first = absence == "nothing" and key in made
+                fix = f"make it first: coolsd-rt convert {shlex.quote(str(file))}" if first else ""
+                problems.append(Problem(line, where, f"a file at {folder / name}", absence, fix))
         else:
             files[key] = path
     return files, problems
@@ -146,7 +152,7 @@ def load_spec(path: str | Path, *, check_files: bool = True) -> LoadedSpec:
     spec, source, problems = read_model(path, Spec, KEYS)
     files: dict[str, Path] = {}
     if spec is not None:
-        files, missing = _find_files(spec, path.parent, source, check_files)
+        files, missing = _find_files(spec, path, source, check_files)
         problems += missing
     if spec is None or problems:
         raise SpecError([as_error(path, p) for p in sorted(problems, key=lambda p: p.line)])
