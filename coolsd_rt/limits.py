@@ -17,3 +17,11 @@ class Range:
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+SPEC_BYTES = 1 << 20
+PROMPTS_BYTES = 64 << 20
+LINE_CHARACTERS = 100_000
+RESULT_BYTES = 256 << 20
+"""Most bytes of a spec's or a sweep's file, of a file of prompts, and of a file of results that is read as a whole;
+and most characters of one prompt in a file."""

@@ -38,7 +38,7 @@ def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
     for name, record in description.graphs.items():
         # Weights beside a graph are mapped by ONNX Runtime; their hash held when `verified` was made.
         data = f"{record.file}{DATA}"
-        beside = verified.path(data).parent if data in verified.manifest.files else None
+        beside = verified.engine.folder if data in verified.manifest.files else None
         graphs[name] = Graph(name, verified.read(record.file), record.contract, options, beside)
     return OrtEngine(description, graphs)
 

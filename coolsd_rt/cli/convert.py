@@ -13,6 +13,7 @@ from coolsd_rt.cli.output import json_option, note, print_json, progress, show_f
 from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
+from coolsd_rt.workflows.paths import FOLDER, WRITES
 
 if TYPE_CHECKING:
     from coolsd_rt.models.convert import DType
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source")
-@click.option(
-    "--to", type=click.Path(path_type=Path), help="Safetensors file to write. Needed unless SOURCE is a spec."
-)
-@click.option("--mirror", type=click.Path(path_type=Path), help="Folder with the hub's files, to read instead of it.")
+@click.option("--to", type=WRITES, help="Safetensors file to write. Needed unless SOURCE is a spec.")
+@click.option("--mirror", type=FOLDER, help="Folder with the hub's files, to read instead of it.")
 @click.option("--family", help="What the checkpoint is of; default: told by its tensors' names, where these tell.")
 @click.option("--size", type=int, help="Pixels along one side of a picture, where a family has several.")
 @click.option("--heads", type=int, help="Attention heads, where no config.json and no published size tells.")

@@ -10,6 +10,7 @@ from coolsd_rt.cli.output import json_option, print_json, say
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.store import check_safetensors
 from coolsd_rt.workflows.build import describe
+from coolsd_rt.workflows.paths import READS
 
 
 def _check_contents(loaded: LoadedSpec) -> None:
@@ -21,7 +22,7 @@ def _check_contents(loaded: LoadedSpec) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=READS)
 @json_option
 def command(file: Path, as_json: bool) -> None:
     """Check a spec: keys, values, and the files it names. Every problem on its own line; exit code 2 if any.
