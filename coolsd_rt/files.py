@@ -187,7 +187,7 @@ def read_lines(path: Path, what: str = "a text file in UTF-8, one prompt a line"
         if text := line.strip():
             lines.append(text)
     if not lines:
-        raise UserError(str(path), expected=what, found="none")
+        raise UserError(str(path), expected="one prompt a line", found="none")
     return lines
 
 

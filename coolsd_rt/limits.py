@@ -19,7 +19,7 @@ class Range:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
-SPEC_BYTES = 1 << 20
+SPEC_BYTES = 4 << 20
 PROMPTS_BYTES = 64 << 20
 LINE_CHARACTERS = 100_000
 RESULT_BYTES = 256 << 20

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.workflows.paths import FOLDER, READS_THERE
+from coolsd_rt.workflows.paths import FOLDER, READS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +33,7 @@ def reading_options(function: F) -> F:
     """What prompts are read with in the place of the spec's; arrives as `features` and `text_encoder`."""
     for option in (
         click.option("--text-encoder", type=FOLDER, help="Folder of the text encoder (condition t5)."),
-        click.option("--features", type=READS_THERE, help="Captions' features, computed before (condition t5)."),
+        click.option("--features", type=READS, help="Captions' features, computed before (condition t5)."),
     ):
         function = option(function)
     return function

@@ -170,9 +170,10 @@ class LoadedSweep:
             return []
         path = self.file(self.spec.prompts)
         try:
-            return read_lines(path, stdin=False)
+            return read_lines(path, f"a text file in UTF-8 at {path}", stdin=False)
         except UserError as e:
-            raise self.error(("prompts",), f"{e.expected} at {path}", e.found, e.fix) from e
+            expected = e.expected if e.what == str(path) else f"{e.expected} at {e.what}"
+            raise self.error(("prompts",), expected, e.found, e.fix) from e
 
 
 @dataclass(frozen=True)
