@@ -30,6 +30,8 @@ from coolsd_rt.limits import LINE_CHARACTERS, PROMPTS_BYTES
 MIB = 1 << 20
 MAX_JSON_DEPTH = 64
 STDIN = Path("-")
+LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on the usual file systems
+_TEMPORARY = 16  # bytes that a file's name is longer by while it is written
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -57,10 +59,10 @@ def bad_name(name: str | Path) -> str:
     if "\0" in text:
         return "a name with a NUL character"
     try:
-        text.encode()
+        long = len(text.encode()) > _LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in text.split("/"))
     except UnicodeEncodeError:
         return "a name that is not UTF-8"
-    return ""
+    return "a name that is too long" if long else ""
 
 
 def why_unusable(path: Path) -> str:
@@ -88,6 +90,8 @@ def check_target(path: Path, what: str = "a file to write", error: type[CoolsdEr
     Files are written beside their place and renamed over it, so a device of that name would be lost.
     """
     found = bad_name(path)
+    if not found and len(path.name.encode()) > LONGEST_NAME - _TEMPORARY:
+        found = "a name that is too long"
     if not found and os.path.exists(path):
         found = why_unusable(path)
         # /dev/stdout is a link, to a plain file when standard output is redirected to one.

@@ -15,7 +15,7 @@ from coolsd_rt.cli.output import json_option, note, print_json, progress, say, s
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_ways import NAMES, Choice
 from coolsd_rt.workflows.opening import Reading
-from coolsd_rt.workflows.paths import ENGINE, READS, WRITES
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 if TYPE_CHECKING:
     from coolsd_rt.measure.bench import Listener
@@ -117,7 +117,7 @@ def _show(report: Report) -> None:
 @click.option("--jacobi-length", type=int, help="Tokens in Jacobi's window; default: 15, or fewer in a small image.")
 @click.option("--confidence", type=float, help="Pacing of all ways with a draft model; 0 drafts always.")
 @click.option("--draft-confidence", type=float, help="End their drafts before one the draft is less sure of; 0: never.")
-@click.option("--spec", "spec_file", type=READS, help="The spec, if it has moved since the build.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine; default: the usable cores.")
 @click.option("--html", type=WRITES, help="Write a report with plots here, one file.")

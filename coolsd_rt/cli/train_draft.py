@@ -13,7 +13,7 @@ from coolsd_rt.cli.output import json_option, note, print_json, progress, show_f
 from coolsd_rt.errors import MissingExtra
 from coolsd_rt.files import read_lines
 from coolsd_rt.spec import load_spec
-from coolsd_rt.workflows.paths import READS, READS_OR_STDIN, READS_THERE, WRITES, WRITES_IN
+from coolsd_rt.workflows.paths import READS_OR_STDIN, READS_THERE, SPEC, WRITES, WRITES_IN
 
 if TYPE_CHECKING:
     from coolsd_rt.train.acceptance import Acceptance
@@ -70,7 +70,7 @@ def _show(report: Report) -> None:
 
 
 @click.command()
-@click.argument("spec", type=READS)
+@click.argument("spec", type=SPEC)
 @click.option("--data", required=True, metavar="DIR|self:N", help="Pictures with captions, or N drawn by the target.")
 @click.option("--out", type=WRITES, required=True, help="Safetensors file to write.")
 @click.option(

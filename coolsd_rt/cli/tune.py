@@ -12,7 +12,7 @@ from coolsd_rt.cli.output import batches, json_option, note, print_json, say, sh
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
 from coolsd_rt.workflows.opening import Reading
-from coolsd_rt.workflows.paths import ENGINE, READS, WRITES, WRITES_IN
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES, WRITES_IN
 
 _BUDGETS = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
 
@@ -37,7 +37,7 @@ def _budget(values: dict[str, float | None]) -> tuple[str, float]:
 @click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
 @click.option("--write", type=WRITES, help="Write the spec with that schedule, beside its own.")
 @click.option("--plot", type=WRITES, help="Plot accept length against KL (.png, .svg).")
-@click.option("--spec", "spec_file", type=READS, help="The spec, if it has moved since the build.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
 @json_option

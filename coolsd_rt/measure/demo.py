@@ -44,7 +44,7 @@ from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
 from coolsd_rt.workflows.entry import enter
-from coolsd_rt.workflows.paths import ENGINE, READS, WRITES
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 PRECISIONS = ("fp32", "int8")
 GOAL_COLUMNS = ("figure", "goal", "found", "")
@@ -140,7 +140,7 @@ def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[
 @click.option("--batch", type=int, default=1, show_default=True, help="Pictures drawn at once.")
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of every way; default: the usable cores.")
-@click.option("--spec", "spec_file", type=READS, help="The spec, if it has moved since the build.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @click.option("--json", "json_file", type=WRITES, help="Write all figures here.")
 @click.option("--markdown", "md_file", type=WRITES, help="Write the tables here.")
 def command(

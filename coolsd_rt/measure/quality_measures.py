@@ -44,7 +44,7 @@ def _frechet(loaded: LoadedSweep, asked: Frechet, tokenizer: Callable[[], Path])
         weights = tokenizer()
     else:
         weights = loaded.file(asked.network)
-        if not weights.is_file():
+        if why_unusable(weights):
             key = ("quality", "frechet", "network")
             raise loaded.error(key, f"{VQ_ENCODER}, or the safetensors file of an image tokenizer", str(weights))
     network = VqFeatures.load(weights)
@@ -56,9 +56,8 @@ def _frechet(loaded: LoadedSweep, asked: Frechet, tokenizer: Callable[[], Path])
 
 def _folder(loaded: LoadedSweep, key: KeyPath, name: str) -> Path:
     path = loaded.file(name)
-    if not path.is_dir():
+    if (found := why_unusable(path) or "a file") != "a folder":
         tool = Path("tools/emoji_references.py")  # in a checkout
         fix = f"the demo's are made by: python {tool} {path}" if key[1] != "clip" and tool.is_file() else ""
-        found = why_unusable(path) or "a file"
         raise loaded.error(key, f"a folder at {path}", found, fix)
     return path

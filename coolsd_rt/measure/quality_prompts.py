@@ -121,8 +121,7 @@ def _coco(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
 
 def read_references(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
     """The picture of every id, in the order of ids. Raises UserError: a file missing, surplus, or two of one id."""
-    if not folder.is_dir():
-        found = why_unusable(folder) or "a file"
+    if (found := why_unusable(folder) or "a file") != "a folder":
         raise UserError(str(folder), expected="a folder of reference pictures, named by their ids", found=found)
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not files:

@@ -39,8 +39,7 @@ def read_folder(folder: Path) -> list[Picture]:
 
     Raises UserError: no folder, no picture, a picture without a caption, a line of the index that is wrong.
     """
-    if not folder.is_dir():
-        found = why_unusable(folder) or "a file"
+    if (found := why_unusable(folder) or "a file") != "a folder":
         raise UserError(str(folder), expected="a folder of pictures with captions, or self:N", found=found, fix=_FIX)
     index = folder / INDEX
     pictures = _beside(folder) if why_unusable(index) == "nothing" else _indexed(index)

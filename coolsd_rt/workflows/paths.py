@@ -1,7 +1,8 @@
 """Paths on a command line: one type for each thing that a path can be, so that a wrong one is refused before any work.
 
     READS       a plain file that is read             READS_OR_STDIN   the same; - is standard input
-    FOLDER      a folder that is read                 ENGINE           an engine's folder, or a spec where one is taken
+    SPEC        a spec's or a sweep's file            ENGINE           an engine's folder, or a spec where one is taken
+    FOLDER      a folder that is read
     WRITES      a file that is written                WRITES_IN        a folder that is written into
 
 What is not there is left to the verb, which says it better ("there is: ..."), but for READS_OR_STDIN and READS_THERE.
@@ -21,10 +22,10 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.files import bad_name, check_target, is_stream, pipe_fix, special, why_unusable
 from coolsd_rt.store.atomic import check_folder
 
-Role = Literal["reads", "reads or stdin", "folder", "engine", "writes", "writes in"]
+Role = Literal["reads", "spec", "reads or stdin", "folder", "engine", "writes", "writes in"]
 
 _EXPECTED: dict[Role, str] = {
-    "reads": "a file", "reads or stdin": "a file, or - for standard input", "folder": "a folder",
+    "reads": "a file", "spec": "a spec file", "reads or stdin": "a file, or - for standard input", "folder": "a folder",
     "engine": "an engine's folder, or a spec", "writes": "a file", "writes in": "a folder",
 }  # fmt: skip
 
@@ -76,6 +77,7 @@ class PathType(click.Path):
 
 
 READS = PathType("reads")
+SPEC = PathType("spec")
 READS_THERE = PathType("reads", there=True)
 READS_OR_STDIN = PathType("reads or stdin")
 FOLDER = PathType("folder")

@@ -26,7 +26,7 @@ from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.condition import T5Condition
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 from coolsd_rt.workflows.entry import enter
-from coolsd_rt.workflows.paths import FOLDER, READS, READS_OR_STDIN, WRITES
+from coolsd_rt.workflows.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
 
 
 def precompute(
@@ -107,7 +107,7 @@ def _packed(found: dict[str, Floats], encoder: str, length: int, precision: str)
 
 
 @click.command()
-@click.argument("spec", type=READS)
+@click.argument("spec", type=SPEC)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; may be given several times.")
 @click.option("--prompts", "file", type=READS_OR_STDIN, help="File of prompts, one a line; - is standard input.")
 @click.option("--out", type=WRITES, default=Path("features.safetensors"), show_default=True)
