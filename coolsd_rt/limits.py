@@ -58,3 +58,9 @@ CONFIG: Mapping[str, Range] = {
 }
 """Fields of the config in a weights file's header. The largest published network is a tenth of any of these, and no
 product of two overflows."""
+SPEC_BYTES = 4 << 20
+PROMPTS_BYTES = 64 << 20
+LINE_CHARACTERS = 100_000
+RESULT_BYTES = 256 << 20
+"""Most bytes of a spec's or a sweep's file, of a file of prompts, and of a file of results that is read as a whole;
+and most characters of one prompt in a file."""

@@ -19,6 +19,8 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import is_clutter, open_plain, read_bytes, why_unusable
+from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.store.hashing import sha256_file, sha256_json
 from coolsd_rt.workflows.pictures import SHEET, read_provenance, slug
 
@@ -81,14 +83,14 @@ def read_folder(folder: Path) -> References:
 
 def _index(folder: Path) -> Index:
     path = folder / INDEX
-    if path.is_file():
+    if why_unusable(path) != "nothing":
         try:
-            return Index.model_validate_json(path.read_bytes())
+            return Index.model_validate_json(read_bytes(path, "an index of reference pictures", RESULT_BYTES))
         except ValidationError as e:
             first = e.errors(include_url=False)[0]
             found = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
             raise UserError(str(path), expected="an index of reference pictures", found=found) from e
-    names = sorted(p.name for p in folder.glob("*.png") if p.name != SHEET)
+    names = sorted(p.name for p in folder.glob("*.png") if p.name != SHEET and not is_clutter(p.name))
     if not names:
         raise UserError(str(folder), expected="PNG files", found="none")
     return Index(pictures=[Entry(file=name, caption=_caption(name)) for name in names])
@@ -101,10 +103,8 @@ def _caption(name: str) -> str:
 def _picture(path: Path) -> NDArray[np.uint8]:
     try:
         provenance = read_provenance(path)
-        with Image.open(path, formats=["PNG"]) as image:
+        with open_plain(path, "a PNG file") as file, Image.open(file, formats=["PNG"]) as image:
             rgba = image.convert("RGBA")
-    except FileNotFoundError:
-        raise UserError(str(path), expected="the picture that the index names", found="nothing") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise UserError(str(path), expected="a PNG file", found=str(e)) from e
     law = provenance.get("law") if isinstance(provenance, dict) else None

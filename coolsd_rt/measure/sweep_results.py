@@ -13,7 +13,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.files import read_bytes
 from coolsd_rt.law import Law
+from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.measure.quality import KINDS, Figure, Kind, front
 from coolsd_rt.measure.sweep_draw import Drawn
 from coolsd_rt.measure.sweep_spec import Point
@@ -115,8 +117,9 @@ def is_lossless(law: Law) -> bool:
 
 def read_point(path: Path) -> PointResult:
     """A finished point. Raises CoolsdError: the file is not one."""
+    what, fix = "a finished point of a sweep", "remove it"
     try:
-        return PointResult.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        return PointResult.model_validate_json(read_bytes(path, what, RESULT_BYTES, fix=fix, error=CoolsdError))
+    except ValidationError as error:
         found = " ".join(str(error).split())[:100]
-        raise CoolsdError(str(path), expected="a finished point of a sweep", found=found, fix="remove it") from error
+        raise CoolsdError(str(path), expected=what, found=found, fix=fix) from error

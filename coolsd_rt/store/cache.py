@@ -23,11 +23,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.files import is_clutter, read_bytes
 from coolsd_rt.store.atomic import Workshop, disk_errors, publish
 from coolsd_rt.store.engine import EngineFolder
 from coolsd_rt.store.fingerprint import engine_fingerprint, stage_key
 from coolsd_rt.store.hashing import sha256_file
-from coolsd_rt.store.manifest import MANIFEST, FileName, FileRecord, Manifest, StageEntry, _Record, read_manifest
+from coolsd_rt.store.manifest import (
+    MANIFEST,
+    MAX_BYTES,
+    FileName,
+    FileRecord,
+    Manifest,
+    StageEntry,
+    _Record,
+    read_manifest,
+)
 
 STAGE = "stage.json"
 OnWait = Callable[[str], None]
@@ -104,7 +114,7 @@ class CachedStage:
 def record_files(folder: Path, role: str) -> dict[str, FileRecord]:
     """Hash every file of a folder. Raises CoolsdError on anything that is not a plain file."""
     records = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(p for p in folder.iterdir() if not is_clutter(p.name)):
         if path.is_symlink() or not path.is_file():
             raise CoolsdError(f"stage {role}", expected="plain files only", found=path.name)
         records[path.name] = FileRecord(sha256=sha256_file(path), size=path.stat().st_size, role=role)
@@ -134,14 +144,14 @@ class Store:
         """The stage's result if it is there and whole. A broken one counts as absent."""
         folder = self.out / ".cache" / stage.id
         try:
-            record = StageRecord.model_validate_json((folder / STAGE).read_bytes())
-            names = {p.name for p in folder.iterdir()} - {STAGE}
+            record = StageRecord.model_validate_json(read_bytes(folder / STAGE, "a stage's record", MAX_BYTES))
+            names = {p.name for p in folder.iterdir() if not is_clutter(p.name)} - {STAGE}
             whole = record.name == stage.name and record.entry.key == stage.key and names == set(record.files)
             whole = whole and all(
                 (folder / n).stat().st_size == f.size and sha256_file(folder / n) == f.sha256
                 for n, f in record.files.items()
             )
-        except (OSError, ValidationError):
+        except (OSError, ValidationError, CoolsdError):
             return None
         return CachedStage(folder, record) if whole else None
 
