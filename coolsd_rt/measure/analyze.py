@@ -88,7 +88,7 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
         **spec.run_view(),
         "batch": spec.engine.max_batch,
     }
-    settings = drawing.settings_of(spec, forced=opening.load_forced(folder.manifest))
+    settings = drawing.settings_of(spec, forced=opening.load_forced(folder))
     whole = record(
         engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
     )  # fmt: skip
@@ -99,7 +99,6 @@ def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done
     """Record and compute. Raises as `recorded`."""
     recording, spec = recorded(request, on_batch)
     rounds = len(recording.accepted)
-    dims = open_engine(request.engine).manifest.contract["dims"]
-    grid = int(int(dims["tokens"]) ** 0.5)
+    grid = int(opening.description_of(open_engine(request.engine)).dims.tokens ** 0.5)
     outlooks = compare(recording, schedules(spec.draft.length))
     return Analysis(request.pictures, rounds, ambiguity(recording, grid), outlooks)

@@ -52,6 +52,9 @@ class EngineFolder:
             path = self.folder / name
             if there[name].is_symlink() or not there[name].is_file():
                 raise CoolsdError(str(path), expected="a plain file", found="something else", fix=fix)
+            if (size := path.stat().st_size) != record.size:
+                expected = f"{record.size} bytes"
+                raise CoolsdError(f"{path} was changed", expected=expected, found=f"{size}", fix=fix)
             if (found_hash := sha256_file(path)) != record.sha256:
                 raise _tampered(path, record.sha256, found_hash, fix)
         return VerifiedEngine(self)

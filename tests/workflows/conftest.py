@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from coolsd_rt.backends import Description
 from coolsd_rt.models.conditions import VOCABULARY_FILE
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file
 from coolsd_rt.workflows import opening
-from tests.workflows.fakes import VOCABULARY, FakeEngine
+from tests.workflows.fakes import DIMS, SIDE, VOCABULARY, FakeEngine
 
 SPEC = """\
 version: 1
@@ -46,7 +47,7 @@ def build_fake(folder: Path) -> EngineFolder:
         spec=loaded.spec.resolved(),
         build_view=loaded.spec.build_view(),
         tools={},
-        contract={},
+        contract=Description(DIMS, loaded.spec.draft.length, SIDE).as_dict(),
         spec_file=path,
     )
 

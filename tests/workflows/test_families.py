@@ -70,7 +70,7 @@ def test_networks_draw_what_graphs_draw(engine: EngineFolder, tmp_path: Path) ->
     drawn = []
     for folder in (engine, build(plan(loaded, tmp_path)).engine):
         verified = folder.verified()
-        conditioner, forced = opening.load_conditioner(verified), opening.load_forced(folder.manifest)
+        conditioner, forced = opening.load_conditioner(verified), opening.load_forced(folder)
         settings = drawing.settings_of(opening.spec_of(folder), forced=forced)
         jobs = drawing.plan(CASES[name_of(engine)].prompts, 2, 5, conditioner)
         drawn.append(drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes)
