@@ -88,13 +88,22 @@ def read_bytes(
     else:
         with open_plain(path, what, fix=fix, error=error) as f:
             try:
-                data = f.read(limit + 1)
+                data = _at_most(f, limit + 1)
             except OSError as e:
                 raise error(str(path), expected=what, found=e.strerror or str(e), fix=fix) from e
     if len(data) > limit:
         found = f"more than {limit} bytes"
         raise error(str(path), expected=f"{what} of at most {limit} bytes", found=found, fix=fix)
     return data
+
+
+def _at_most(file: BinaryIO, count: int) -> bytes:
+    """The next `count` bytes, or all there are. Takes memory for what is there: `read(count)` would for `count`."""
+    parts = []
+    while count > 0 and (part := file.read(min(count, MIB))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
 
 
 def _is_stream(path: Path) -> bool:
@@ -107,9 +116,9 @@ def _read_stream(path: Path, what: str, limit: int, fix: str, error: type[Coolsd
         if path == STDIN:
             if sys.stdin is None:
                 raise error("standard input", expected=what, found="it closed", fix=fix)
-            return sys.stdin.buffer.read(limit + 1)
+            return _at_most(sys.stdin.buffer, limit + 1)
         with open(path, "rb") as f:
-            return f.read(limit + 1)
+            return _at_most(f, limit + 1)
     except OSError as e:
         raise error(str(path), expected=what, found=e.strerror or str(e), fix=fix) from e
 

@@ -26,8 +26,7 @@ from coolsd_rt.contract import (
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.limits import BUILT_LENGTH, CACHE_NUMBERS, DIMS, SIDE, TABLE_NUMBERS
 from coolsd_rt.models.layout import is_layout
-from coolsd_rt.spec.messages import show
-from coolsd_rt.store.strict import Strict, difference, validate
+from coolsd_rt.store.strict import Strict, difference, show, validate
 
 NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, k]: the nearest codes of each code
 DATA = ".data"  # behind a graph's file name: its weights, where they are too many to be in it
@@ -127,7 +126,7 @@ class _Contract(Strict):
     """A manifest's `contract` as it stands in the file."""
 
     version: int
-    dims: _Dims  # type: ignore[valid-type]
+    dims: _Dims
     draft_length: int = Field(ge=int(BUILT_LENGTH.low), le=int(BUILT_LENGTH.high))
     side: int = Field(ge=int(SIDE.low), le=int(SIDE.high))
     dtype: Floating
@@ -136,7 +135,7 @@ class _Contract(Strict):
     graphs: dict[str, Any]
 
     def description(self) -> Description:
-        dims = ModelDims(**self.dims.model_dump())  # type: ignore[attr-defined]
+        dims = ModelDims(**self.dims.model_dump())
         forced = None if self.forced is None else tuple(self.forced)
         return Description(dims, self.draft_length, self.side, self.dtype, self.fused, forced)
 
@@ -167,7 +166,7 @@ def _faults(made: Description) -> Iterator[tuple[str, str, str]]:
     if made.forced is not None:
         if len(made.forced) != d.tokens:
             yield "forced", f"{d.tokens} ids, one a token", str(len(made.forced))
-        elif (most := max(made.forced)) >= d.vocab:
-            yield "forced", f"ids from -1 (free) to {d.vocab - 1}", str(most)
+        elif (last := max(made.forced)) >= d.vocab:
+            yield "forced", f"ids from -1 (free) to {d.vocab - 1}", str(last)
         elif not is_layout(made.forced):
             yield "forced", "one id at each row's end, one behind the last row, or both", show(list(made.forced))

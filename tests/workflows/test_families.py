@@ -53,7 +53,7 @@ def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
 
 def test_forced_tokens_stand_where_they_must(engine: EngineFolder) -> None:
     verified = engine.verified()
-    conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine.manifest)
+    conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine)
     settings = drawing.settings_of(opening.spec_of(engine), forced=forced)
     jobs = drawing.plan(CASES[name_of(engine)].prompts, 1, 3, conditioner)
     codes = drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes
