@@ -13,6 +13,7 @@ JSON writer would write. Every change of a document has a number, so a few draws
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import signal
@@ -213,7 +214,21 @@ def changes(document: Any, within: Place = ()) -> Sequence[tuple[str, Place, Cal
 
 
 def mutated(document: Any, within: Place = ()) -> st.SearchStrategy[Mutant]:
-    """The document with exactly one change, at any place (`within`: at or below that one)."""
+    """The document with exactly one change, at any place (`within`: at or below that one).
+
+    The document must not change: what can be done to it is listed once.
+    """
+    key = (id(document), within)
+    if key not in _LISTED:
+        _LISTED[key] = (document, _strategy(document, within))
+    return _LISTED[key][1]
+
+
+_LISTED: dict[tuple[int, Place], tuple[Any, st.SearchStrategy[Mutant]]] = {}
+"""With the document itself, so that no other takes its id."""
+
+
+def _strategy(document: Any, within: Place) -> st.SearchStrategy[Mutant]:
     made = changes(document, within)
 
     def build(n: int) -> Mutant:
@@ -226,6 +241,7 @@ def mutated(document: Any, within: Place = ()) -> st.SearchStrategy[Mutant]:
 _NUMBER = re.compile(rb"(?<![\w.\"-])-?[0-9]+(?:\.[0-9]+)?(?![\w.\"])")
 
 
+@functools.cache
 def mutated_text(text: str | bytes) -> st.SearchStrategy[bytes]:
     """The text with exactly one change: cut, brackets 100,000 deep, a number that is none, flipped or foreign bytes."""
     raw = text.encode() if isinstance(text, str) else text

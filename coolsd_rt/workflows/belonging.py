@@ -20,6 +20,7 @@ from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.store import EngineFolder, VerifiedEngine
 from coolsd_rt.store.arrays import ArrayError, parse_npy
 from coolsd_rt.store.manifest import MANIFEST, rebuild_hint
+from coolsd_rt.store.strict import show
 
 _ROWS_AT_A_TIME = 4096
 
@@ -53,9 +54,9 @@ def description_of(folder: EngineFolder) -> Description:
     sides += [("side", built["side"], made.side)] if "side" in built else []
     sides += [("forced", built["forced"], made.forced is not None)] if "forced" in built else []
     for name, expected, found in sides:
-        if expected != found:
-            shown = f"{expected}, as it was built with"
-            raise CoolsdError(f"{where}: contract.{name}", expected=shown, found=str(found), fix=fix)
+        if type(expected) is not type(found) or expected != found:
+            shown = f"{show(expected)}, as it was built with"
+            raise CoolsdError(f"{where}: contract.{name}", expected=shown, found=show(found), fix=fix)
     return made
 
 
@@ -76,7 +77,7 @@ def check_conditioner(verified: VerifiedEngine, conditioner: Conditioner) -> Non
     ids = conditioner.classes + 1 if isinstance(conditioner, ClassLabels) else ids
     rows = next((stage.facts["ids"] for stage in manifest.stages.values() if "ids" in stage.facts), ids)
     if ids is not None and ids != rows:
-        expected = f"{str(rows)[:20]} of them, the rows of the target's embedding"
+        expected = f"{show(rows)} of them, the rows of the target's embedding"
         raise CoolsdError("the words or classes that the engine reads", expected=expected, found=str(ids), fix=fix)
 
 
