@@ -79,7 +79,7 @@ class StageEntry(Strict):
 
     key: Key
     inputs: StageInputs
-    facts: dict[Word, Any] = Field(default_factory=dict, description="What the stage found out (sizes, node counts).")
+    facts: dict[Word, Any] = Field(description="What the stage found out (sizes, node counts).")
 
 
 class Manifest(Strict):

@@ -246,7 +246,9 @@ def test_a_vocabulary_of_another_build_is_refused(whole: Path, manifest: Documen
 def test_as_many_words_as_the_graph_has_rows(whole: Path, manifest: Document, rows: Any) -> None:
     told = changed(manifest.data, ("stages", "fake", "facts"), lambda _: {"ids": rows})
     (whole / MANIFEST).write_bytes(dump(told))
-    with pytest.raises(CoolsdError, match=rf"expected {json.dumps(rows)} of them, the rows .*, found {len(VOCABULARY.words)}"):
+    with pytest.raises(
+        CoolsdError, match=rf"expected {json.dumps(rows)} of them, the rows .*, found {len(VOCABULARY.words)}"
+    ):
         opened(whole)
 
 
