@@ -19,6 +19,14 @@ class Range:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
+SPEC_BYTES = 4 << 20
+PROMPTS_BYTES = 64 << 20
+LINE_CHARACTERS = 100_000
+RESULT_BYTES = 256 << 20
+"""Most bytes of a spec's or a sweep's file, of a file of prompts, and of a file of results that is read as a whole;
+and most characters of one prompt in a file."""
+
+
 # Files of an engine: what its manifest, vocabulary and tables may say. Beyond any published model, and small enough
 # that nothing is made of a number before it is refused.
 DIMS = {
@@ -50,7 +58,5 @@ VOCABULARY_BYTES = 64 << 20
 VOCABULARY_WORDS = Range(3, 1 << 20)
 WORD_CHARACTERS = Range(1, 256)
 NEIGHBOURS_BYTES = 4 << 30
-RESULT_BYTES = 64 << 20
-"""A result of a measurement that is read back: JSON."""
 BATCH_BYTES = 8 << 30
 """One array of a measurement that is read back."""

@@ -20,16 +20,18 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coolsd_rt.errors import CoolsdError, UserError  # noqa: E402  (the path above makes the checkout importable)
+from coolsd_rt.errors import UserError  # noqa: E402  (the path above makes the checkout importable)
 from coolsd_rt.spec import with_overrides  # noqa: E402
 from coolsd_rt.store import open_engine  # noqa: E402
 from coolsd_rt.workflows import drawing, opening  # noqa: E402
+from coolsd_rt.workflows.entry import enter  # noqa: E402
+from coolsd_rt.workflows.paths import ENGINE  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
 
 
 def measure(
-    engine_path: str, prompts: int, seed: int, mode: dict[str, Any], plain: bool, length: int | None
+    engine_path: Path, prompts: int, seed: int, mode: dict[str, Any], plain: bool, length: int | None
 ) -> dict[str, Any]:
     """One way of decoding over `prompts` trained captions, chosen by `seed`. Synthetic acceptance is refused."""
     folder = open_engine(engine_path)
@@ -63,7 +65,7 @@ def measure(
 
 
 @click.command()
-@click.argument("engine")
+@click.argument("engine", type=ENGINE)
 @click.option("--prompts", default=200, show_default=True, help="Trained captions, drawn once each.")
 @click.option("--seed", default=1000, show_default=True, help="Chooses captions and randomness.")
 @click.option("--cfg-scale", type=float, help="Instead of the spec's.")
@@ -74,7 +76,7 @@ def measure(
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    engine: str, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None,
+    engine: Path, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None,
     confidence: float | None,
     draft_length: int | None, schedule: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
@@ -87,7 +89,7 @@ def main(
         for way in schedule:
             mode = sampling | ({"schedule.kind": "none"} if way == "none" else {})
             report[way] = measure(engine, prompts, seed, mode, way == "plain", draft_length)
-    except (CoolsdError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(report, indent=1))
@@ -99,4 +101,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -14,9 +14,11 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coolsd_rt.errors import CoolsdError  # noqa: E402  (the path above makes the checkout importable)
+# The path above makes the checkout importable.
 from coolsd_rt.measure.folder import save  # noqa: E402
 from coolsd_rt.measure.quality_folder import INDEX, Entry, Index, by_caption  # noqa: E402
+from coolsd_rt.workflows.entry import enter  # noqa: E402
+from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
 from coolsd_rt.workflows.pictures import slug, write_png  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import references  # noqa: E402
@@ -36,16 +38,16 @@ def write(glyphs: data.Glyphs, out: Path) -> int:
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=WRITES_IN)
 @click.option("--font", help="Path of NotoColorEmoji.ttf.")
 def main(out: Path, font: str | None) -> None:
     """Write the glyphs that the demo was trained on into the folder OUT."""
     try:
         glyphs = data.choose(data.render(data.find_font(font)), data.COUNT)
-        click.echo(f"{write(glyphs, out)} pictures in {out}")
-    except (CoolsdError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
+    click.echo(f"{write(glyphs, out)} pictures in {out}")
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, f
 try:
     from coolsd_rt.errors import CoolsdError
     from coolsd_rt.workflows.entry import enter
+    from coolsd_rt.workflows.paths import WRITES_IN
     from tools.gpu.check import PARTS, Check, Plan
     from tools.gpu.report import Report
 except ModuleNotFoundError as error:  # a checkout that was carried to a machine without an index
@@ -37,7 +38,7 @@ BUDGET = 460.0
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=WRITES_IN,
     default=Path("benchmarks/results"),
     show_default=True,
     help="Folder of results.",

@@ -35,6 +35,7 @@ from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.weights import TensorInfo
 from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.paths import WRITES_IN
 from coolsd_rt.workflows.precompute import _packed
 from tools.gpu.sizes import constant_rate
 
@@ -179,7 +180,7 @@ engine: {{backend: onnxruntime, precision: int8, max_batch: 1}}
 @click.command()
 @click.option("--family", required=True, help="As a spec's target.model says it, such as llamagen-t2i.")
 @click.option("--size", required=True, help="Of the published models, such as XL.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
+@click.option("--out", type=WRITES_IN, required=True, help="Folder to write.")
 @click.option("--grid", type=click.IntRange(min=1), help="Codes along one side; else of the smallest picture.")
 @click.option("--layers", type=click.IntRange(min=1), help="Fewer layers than the model has, to measure by.")
 @click.option("--seed", type=int, default=0, show_default=True)

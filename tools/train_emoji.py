@@ -16,10 +16,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.emoji import data  # noqa: E402  (the path above makes the checkout importable without an install)
+from coolsd_rt.workflows.entry import enter  # noqa: E402  (the path above makes the checkout importable)
+from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
+from tools.emoji import data  # noqa: E402
 from tools.emoji.common import Workspace  # noqa: E402
-
-FOLDER = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,8 @@ class Setup:
 
 
 @click.group(context_settings={"show_default": True})
-@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "data" / "emoji", help="Checkpoints and logs.")
-@click.option(
-    "--release", type=click.Path(path_type=Path), default=ROOT / "pipelines" / "emoji", help="Finished weights."
-)
+@click.option("--work", type=WRITES_IN, default=ROOT / "data" / "emoji", help="Checkpoints and logs.")
+@click.option("--release", type=WRITES_IN, default=ROOT / "pipelines" / "emoji", help="Finished weights.")
 @click.option("--font", default=None, help="NotoColorEmoji.ttf, if it is not where Debian puts it.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @click.option("--seed", default=0)
@@ -110,4 +108,4 @@ def prompts(obj: Setup) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -38,8 +38,16 @@ def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
     for name, record in description.graphs.items():
         # Weights beside a graph are mapped by ONNX Runtime; their hash held when `verified` was made.
         data = f"{record.file}{DATA}"
-        beside = verified.path(data).parent if data in verified.manifest.files else None
-        graphs[name] = Graph(name, verified.read(record.file), record.contract, options, beside)
+        weights = verified.path(data) if data in verified.manifest.files else None
+        linked = weights is not None and weights.parent != verified.engine.folder
+        graphs[name] = Graph(
+            name,
+            verified.read(record.file),
+            record.contract,
+            options,
+            verified.engine.folder if weights is not None else None,
+            linked={data: weights} if weights is not None and linked else None,
+        )
     return OrtEngine(description, graphs)
 
 

@@ -79,9 +79,11 @@ class Graph:
 
     def __init__(
         self, name: str, data: bytes, contract: GraphContract, options: Options, beside: Path | None = None,
-        mapped: bool = False,
+        mapped: bool = False, linked: Mapping[str, Path] | None = None,
     ) -> None:  # fmt: skip
         """data: the graph; its weights too, or they are in the folder `beside`. mapped: as in `session_options`.
+        linked: files of weights by the names that the graph has for them, where these are links out of the folder:
+        ONNX Runtime follows none, and is given their contents.
 
         Raises CoolsdError: ONNX Runtime cannot load it, falls back to other providers, or it is another graph.
         """
@@ -94,7 +96,11 @@ class Graph:
             raise CoolsdError("ONNX Runtime's providers", expected=absent[0], found=found, fix=fix)
         try:
             providers = [(name, _SETTINGS.get(name, {})) for name in asked]
-            self.session = ort.InferenceSession(data, session_options(options, beside, mapped), providers=providers)
+            so = session_options(options, None if linked else beside, mapped)
+            contents = [np.memmap(path, np.uint8, "r") for path in (linked or {}).values()]  # alive until it is made
+            if linked:
+                so.add_external_initializers_from_files_in_memory(list(linked), contents, [c.size for c in contents])
+            self.session = ort.InferenceSession(data, so, providers=providers)
         except Exception as error:  # its exceptions share no base class
             raise CoolsdError(f"graph {name}", expected="one that ONNX Runtime loads", found=_line(error)) from error
         running = self.session.get_providers()

@@ -14,8 +14,8 @@ from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_ways import NAMES, Choice
-from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 if TYPE_CHECKING:
     from coolsd_rt.measure.bench import Listener
@@ -50,14 +50,9 @@ class _Screen:
 
 
 def _writer(html: Path | None, out: Path | None) -> Callable[[Report], None]:
-    """What writes the files, checked before any work: the folders, and what the page is drawn with."""
+    """What writes the files. What the page is drawn with is looked for before any work."""
     if html is not None and html == out:
         raise UserError("--html and --out", expected="two files", found=f"{html} twice")
-    for option, path in (("--html", html), ("--out", out)):
-        if path is not None:
-            check_folder(path.parent)
-            if path.is_dir():
-                raise UserError(f"{option} {path}", expected="a file", found="a folder", fix="name a file in it")
     if html is not None:
         import coolsd_rt.measure.bench_html as pages  # needs matplotlib
 
@@ -85,7 +80,7 @@ def _show(report: Report) -> None:
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option(
     "--runs",
     type=click.IntRange(min=1),
@@ -122,11 +117,11 @@ def _show(report: Report) -> None:
 @click.option("--jacobi-length", type=int, help="Tokens in Jacobi's window; default: 15, or fewer in a small image.")
 @click.option("--confidence", type=float, help="Pacing of all ways with a draft model; 0 drafts always.")
 @click.option("--draft-confidence", type=float, help="End their drafts before one the draft is less sure of; 0: never.")
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine; default: the usable cores.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write a report with plots here, one file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the figures and raw samples here, as JSON.")
+@click.option("--html", type=WRITES, help="Write a report with plots here, one file.")
+@click.option("--out", type=WRITES, help="Write the figures and raw samples here, as JSON.")
 @json_option
 def command(
     engine: Path, runs: int, batch: int, prompts: tuple[str, ...], seed: int, names: tuple[str, ...],

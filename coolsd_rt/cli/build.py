@@ -16,6 +16,7 @@ from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build
 from coolsd_rt.workflows.estimate import MEASURED_ON
 from coolsd_rt.workflows.parity import PICTURES, parity
 from coolsd_rt.workflows.parity import Listener as ProofListener
+from coolsd_rt.workflows.paths import SPEC, WRITES_IN
 
 ENGINES = Path("engines")
 
@@ -81,8 +82,8 @@ def _show(built: Built) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=ENGINES, show_default=True, help="Folder for engines.")
+@click.argument("file", type=SPEC)
+@click.option("--out", type=WRITES_IN, default=ENGINES, show_default=True, help="Folder for engines.")
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Instead of the spec's engine.precision."
 )

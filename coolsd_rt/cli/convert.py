@@ -11,8 +11,10 @@ from rich.progress import MofNCompleteColumn
 from coolsd_rt.cli.options import is_spec
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
 from coolsd_rt.errors import MissingExtra, UserError
+from coolsd_rt.files import bad_name, special
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
+from coolsd_rt.workflows.paths import FOLDER, WRITES
 
 if TYPE_CHECKING:
     from coolsd_rt.models.convert import DType
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source")
-@click.option(
-    "--to", type=click.Path(path_type=Path), help="Safetensors file to write. Needed unless SOURCE is a spec."
-)
-@click.option("--mirror", type=click.Path(path_type=Path), help="Folder with the hub's files, to read instead of it.")
+@click.option("--to", type=WRITES, help="Safetensors file to write. Needed unless SOURCE is a spec.")
+@click.option("--mirror", type=FOLDER, help="Folder with the hub's files, to read instead of it.")
 @click.option("--family", help="What the checkpoint is of; default: told by its tensors' names, where these tell.")
 @click.option("--size", type=int, help="Pixels along one side of a picture, where a family has several.")
 @click.option("--heads", type=int, help="Attention heads, where no config.json and no published size tells.")
@@ -56,6 +56,8 @@ def command(
       coolsd-rt convert c2i_XL_384.pt --size 384 --to target.safetensors
       coolsd-rt convert ./Lumina-mGPT-7B-768 --family lumina-mgpt --size 768 --to target.safetensors --dtype bfloat16
     """
+    if found := bad_name(source) or special(Path(source)):
+        raise UserError(source, expected="a checkpoint's file or folder, a spec, or org/name@COMMIT", found=found)
     if mirror is not None and not mirror.is_dir():
         raise UserError(f"--mirror {mirror}", expected="a folder", found="none")
     try:

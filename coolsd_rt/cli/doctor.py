@@ -20,6 +20,7 @@ from coolsd_rt import __version__
 from coolsd_rt.cli.main import EXTRAS
 from coolsd_rt.cli.output import json_option, print_json, say, show_table
 from coolsd_rt.store.atomic import free_bytes, human
+from coolsd_rt.workflows.paths import WRITES_IN
 
 _BASE = ("numpy", "array-api-compat", "pydantic", "PyYAML", "click", "rich", "pillow", "filelock")
 _PURPOSE = {
@@ -165,7 +166,7 @@ def findings(folder: Path) -> list[Finding]:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("engines"), help="Folder of builds.")
+@click.option("--out", type=WRITES_IN, default=Path("engines"), help="Folder of builds.")
 @json_option
 def command(out: Path, as_json: bool) -> None:
     """Say what this machine can run and what is missing, with the line that installs it.

@@ -10,9 +10,10 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from coolsd_rt.cli.options import is_spec, numbers, reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
-from coolsd_rt.errors import UserError
+from coolsd_rt.files import read_lines
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
 from coolsd_rt.workflows.generate import DRAFTS, Listener, Report, Request, generate
+from coolsd_rt.workflows.paths import ENGINE, READS_OR_STDIN, WRITES_IN
 
 KEYS = {
     "schedule": "schedule.kind",
@@ -35,19 +36,6 @@ KEYS = {
     "top_p": "sampling.top_p",
 }
 """Options to the run-time keys of the spec that they replace. Their values are checked by the spec's own models."""
-
-
-def read_prompts(path: Path) -> list[str]:
-    """Prompts of a file, one a line; empty lines are skipped."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        found = (e.strerror or str(e)) if isinstance(e, OSError) else "something else"
-        raise UserError(str(path), expected="a text file in UTF-8, one prompt a line", found=found) from e
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise UserError(str(path), expected="one prompt a line", found="none")
-    return prompts
 
 
 class _Screen:
@@ -94,12 +82,12 @@ def _show(report: Report, out: Path) -> None:
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw. Repeatable.")
-@click.option("--prompts", "file", type=click.Path(path_type=Path), help="A file of prompts, one a line.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="A file of prompts, one a line; - is standard input.")
 @click.option("-n", "--images", "variants", type=int, default=1, show_default=True, help="Pictures per prompt.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i of any prompt (i from 0) has seed + i.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder to write.")
+@click.option("--out", type=WRITES_IN, default=Path("out"), show_default=True, help="Folder to write.")
 @click.option("--delta", type=float, help="Relaxation budget of the schedule; 1.1 in the paper.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="Schedule of the relaxation; none is lossless.")
 @click.option("--nu", type=float, help="Decay of the exponential and excess schedules.")
@@ -155,7 +143,7 @@ def command(
       coolsd-rt generate engines/emoji -p "red apple" -p "yellow star" -n 4
       coolsd-rt generate pipelines/emoji.yaml -p "red apple"
     """
-    everything = [*prompts, *(read_prompts(file) if file else [])]
+    everything = [*prompts, *(read_lines(file) if file else [])]
     overrides = {KEYS[name]: value for name, value in values.items() if value is not None}
     request = Request(
         everything, out, variants, seed, overrides, draft_length, plain, threads, draft, features, text_encoder

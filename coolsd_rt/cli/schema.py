@@ -8,14 +8,17 @@ import click
 
 from coolsd_rt.cli.output import json_option, print_json, say
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.files import read_bytes, why_unusable
+from coolsd_rt.limits import SPEC_BYTES
 from coolsd_rt.spec.schema import schema_text
 from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.workflows.paths import WRITES
 
 
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=WRITES,
     default=Path("pipelines/spec.schema.json"),
     show_default=True,
     help="File to write or to check.",
@@ -30,9 +33,10 @@ def command(out: Path, check: bool, as_json: bool) -> None:
       coolsd-rt schema --check
     """
     text = schema_text()
-    current = out.is_file() and out.read_text(encoding="utf-8") == text
+    there = why_unusable(out) != "nothing"
+    current = there and read_bytes(out, "a JSON Schema", SPEC_BYTES) == text.encode()
     if check and not current:
-        found = "another version" if out.exists() else "nothing"
+        found = "another version" if there else "nothing"
         raise CoolsdError(str(out), expected="today's schema", found=found, fix="run: coolsd-rt schema")
     if not current:
         with disk_errors(out.parent):

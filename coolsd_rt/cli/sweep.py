@@ -12,6 +12,7 @@ from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 if TYPE_CHECKING:  # needs matplotlib, which --help must not
     from coolsd_rt.measure.sweep import Listener
@@ -65,12 +66,10 @@ def _show(results: Results, out: Path) -> None:
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
-@click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep; default: out/ and the file's name.")
-@click.option(
-    "--engine-spec", type=click.Path(path_type=Path), help="The engine's spec, if it has moved since the build."
-)
+@click.argument("engine", type=ENGINE)
+@click.argument("spec", type=SPEC)
+@click.option("--out", type=WRITES_IN, help="Folder of the sweep; default: out/ and the file's name.")
+@click.option("--engine-spec", type=SPEC, help="The engine's spec, if it has moved since the build.")
 @reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
 @json_option

@@ -9,10 +9,11 @@ import click
 from rich.progress import MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from coolsd_rt.cli.generate import read_prompts
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.errors import MissingExtra
+from coolsd_rt.files import read_lines
 from coolsd_rt.spec import load_spec
+from coolsd_rt.workflows.paths import READS_OR_STDIN, READS_THERE, SPEC, WRITES, WRITES_IN
 
 if TYPE_CHECKING:
     from coolsd_rt.train.acceptance import Acceptance
@@ -69,19 +70,19 @@ def _show(report: Report) -> None:
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=SPEC)
 @click.option("--data", required=True, metavar="DIR|self:N", help="Pictures with captions, or N drawn by the target.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Safetensors file to write.")
+@click.option("--out", type=WRITES, required=True, help="Safetensors file to write.")
 @click.option(
     "--kind", type=click.Choice(["eagle", "eagle3", "model"]), default="eagle3", show_default=True,
     help="An EAGLE head, one trained on its own predictions, or a small model of its own.",
 )  # fmt: skip
-@click.option("--prompts", "file", type=click.Path(path_type=Path), help="Prompts of self:N, one a line.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="Prompts of self:N, one a line; - is standard input.")
 @click.option(
-    "--measure-on", type=click.Path(path_type=Path), metavar="FILE",
+    "--measure-on", type=READS_OR_STDIN, metavar="FILE",
     help="Prompts of the held-out pictures, one a line. Default: a tenth of the prompts, never trained on.",
 )  # fmt: skip
-@click.option("--from", "start_from", type=click.Path(path_type=Path), help="Start from this draft's weights.")
+@click.option("--from", "start_from", type=READS_THERE, help="Start from this draft's weights.")
 @click.option("--layers", type=click.IntRange(min=1), help="Of the draft. Default: 1; of a model a quarter.")
 @click.option("--dim", type=click.IntRange(min=1), help="Width of a model of its own. Default: the target's.")
 @click.option("--heads", type=click.IntRange(min=1), help="Of a model of its own. Default: as wide as the target's.")
@@ -102,10 +103,8 @@ def _show(report: Report) -> None:
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: a GPU if there is one.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on a CPU.")
-@click.option(
-    "--work", type=click.Path(path_type=Path), help="Checkpoint, log and codes. Default: beside OUT, in .train."
-)
-@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Write event files there.")
+@click.option("--work", type=WRITES_IN, help="Checkpoint, log and codes. Default: beside OUT, in .train.")
+@click.option("--tensorboard", type=WRITES_IN, metavar="DIR", help="Write event files there.")
 @click.option("--wandb", metavar="PROJECT", help="Send figures to a W&B project. Off by default.")
 @json_option
 def command(
@@ -136,8 +135,8 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     request = Request(
-        load_spec(spec, check_files=True), data, out, kind, tuple(read_prompts(file)) if file else (),
-        tuple(read_prompts(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
+        load_spec(spec, check_files=True), data, out, kind, tuple(read_lines(file)) if file else (),
+        tuple(read_lines(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
         noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb,
     )  # fmt: skip
     with progress(MofNCompleteColumn(), TextColumn("{task.fields[figures]}"), quiet=as_json) as bar:

@@ -12,6 +12,7 @@ from coolsd_rt.cli.output import batches, json_option, note, print_json, say, sh
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES, WRITES_IN
 
 _BUDGETS = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
 
@@ -25,7 +26,7 @@ def _budget(values: dict[str, float | None]) -> tuple[str, float]:
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option("--accept-length", type=float, help="Reach this accept length with the least KL.")
 @click.option("--kl", type=float, help="Accept most within this KL per generated token, in nats.")
 @click.option("--tv", type=float, help="Accept most within this total variation per token (the paper's bound).")
@@ -33,12 +34,10 @@ def _budget(values: dict[str, float | None]) -> tuple[str, float]:
 @click.option("-n", "--images", "pictures", type=int, default=32, show_default=True, help="Pictures to record.")
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
-@click.option("--recording", "folder", type=click.Path(path_type=Path), help="Keep the recording here, and resume it.")
-@click.option("--write", type=click.Path(path_type=Path), help="Write the spec with that schedule, beside its own.")
-@click.option(
-    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Plot accept length against KL (.png, .svg)."
-)
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
+@click.option("--write", type=WRITES, help="Write the spec with that schedule, beside its own.")
+@click.option("--plot", type=WRITES, help="Plot accept length against KL (.png, .svg).")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
 @json_option

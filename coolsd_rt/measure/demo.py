@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.measure.folder import save
 from coolsd_rt.measure.machine import machine, usable_cores
 from coolsd_rt.measure.memory import peak_memory
 from coolsd_rt.measure.report import (
@@ -43,6 +44,7 @@ from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
 from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 PRECISIONS = ("fp32", "int8")
 GOAL_COLUMNS = ("figure", "goal", "found", "")
@@ -133,14 +135,14 @@ def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option("--runs", type=int, default=5, show_default=True, help="Turns of each way; medians are shown.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Pictures drawn at once.")
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of every way; default: the usable cores.")
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
-@click.option("--markdown", "md_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
+@click.option("--json", "json_file", type=WRITES, help="Write all figures here.")
+@click.option("--markdown", "md_file", type=WRITES, help="Write the tables here.")
 def command(
     engine: Path,
     runs: int,
@@ -174,11 +176,11 @@ def command(
     _print(console, "goals", GOAL_COLUMNS, goals)
     if json_file:
         document = {"machine": here, "runs": runs, "batch": batch, **table.as_dict()}
-        json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        save(json_file, (json.dumps(document, indent=2) + "\n").encode())
     if md_file:
         body = "".join(f"\nSpeculation does not pay here: {line}.\n" for line in table.losing())
         text = f"{note}\n\n{markdown(COLUMNS, table.rows())}{body}\n{markdown(GOAL_COLUMNS, goals)}"
-        md_file.write_text(text, encoding="utf-8")
+        save(md_file, text.encode())
 
 
 def main() -> None:

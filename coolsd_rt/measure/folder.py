@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
 import zipfile
 import zlib
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import open_plain, read_json
+from coolsd_rt.files import is_clutter, open_plain, read_json, why_unusable
 from coolsd_rt.limits import BATCH_BYTES, RESULT_BYTES
 from coolsd_rt.spec.messages import show
 from coolsd_rt.store.arrays import parse_npy
@@ -40,8 +39,8 @@ def claim(folder: Path, name: str, head: Mapping[str, Any], what: str) -> None:
     """
     wanted, path = json.loads(json.dumps(head)), folder / name
     check_folder(folder)
-    if not os.path.lexists(path):
-        if there := sorted(p.name for p in folder.glob("[!.]*")):
+    if why_unusable(path) == "nothing":
+        if there := sorted(p.name for p in folder.glob("[!.]*") if not is_clutter(p.name)):
             found = f"other files in it ({there[0]})"
             raise UserError(str(folder), expected=f"an empty folder, or {what}", found=found, fix="name another folder")
         save(path, (json.dumps(head, indent=2) + "\n").encode())
@@ -87,7 +86,7 @@ class Batches:
     def get(self, number: int, make: Callable[[], Arrays]) -> Arrays:
         """A batch from its file, or made now and kept. Raises CoolsdError: a file that is no such batch."""
         path = None if self.folder is None else self.folder / f"{number:05d}.npz"
-        if path is not None and path.is_file():
+        if path is not None and why_unusable(path) != "nothing":
             return self._read(path)
         arrays = make()
         if path is not None:

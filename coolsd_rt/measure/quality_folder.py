@@ -8,7 +8,6 @@ Knows PNG files and names. Does not know what they are compared with. Pictures o
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import is_clutter, open_plain, why_unusable
 from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.store.hashing import sha256_file, sha256_json
 from coolsd_rt.store.strict import Strict, read_model
@@ -80,9 +80,9 @@ def read_folder(folder: Path) -> References:
 
 def _index(folder: Path) -> Index:
     path = folder / INDEX
-    if os.path.lexists(path):
+    if why_unusable(path) != "nothing":
         return read_model(path, Index, "an index of reference pictures", RESULT_BYTES, error=UserError)
-    names = sorted(p.name for p in folder.glob("*.png") if p.name != SHEET)
+    names = sorted(p.name for p in folder.glob("*.png") if p.name != SHEET and not is_clutter(p.name))
     if not names:
         raise UserError(str(folder), expected="PNG files", found="none")
     return Index(pictures=[Entry(file=name, caption=_caption(name)) for name in names])
@@ -95,10 +95,8 @@ def _caption(name: str) -> str:
 def _picture(path: Path) -> NDArray[np.uint8]:
     try:
         provenance = read_provenance(path)
-        with Image.open(path, formats=["PNG"]) as image:
+        with open_plain(path, "a PNG file") as file, Image.open(file, formats=["PNG"]) as image:
             rgba = image.convert("RGBA")
-    except FileNotFoundError:
-        raise UserError(str(path), expected="the picture that the index names", found="nothing") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise UserError(str(path), expected="a PNG file", found=str(e)) from e
     law = provenance.get("law") if isinstance(provenance, dict) else None

@@ -34,6 +34,7 @@ from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 LENGTHS = tuple(range(1, 9))
 NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0)
@@ -152,10 +153,10 @@ def answer(
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option("-n", "--images", "pictures", type=int, default=48, show_default=True, help="Pictures to record.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out/questions"), show_default=True)
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--out", type=WRITES_IN, default=Path("out/questions"), show_default=True)
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 def command(engine: Path, pictures: int, out: Path, spec_file: Path | None) -> None:
     """Answer the paper's open questions on a built ENGINE: questions.json and three plots in the folder OUT.
 

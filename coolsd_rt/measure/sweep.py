@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from coolsd_rt.files import why_unusable
 from coolsd_rt.measure import sweep_plot
 from coolsd_rt.measure.folder import claim, save
 from coolsd_rt.measure.quality import Measure
@@ -192,7 +193,7 @@ class _Run:
         plan, stem = self.plan, self.out / "points" / point.file_stem
         self.listener.drawing(point.name)
         path = stem.with_name(f"{stem.name}.json")
-        if there := path.is_file():
+        if there := why_unusable(path) != "nothing":
             result = read_point(path)
             for _ in drawing.batches(plan.jobs, plan.desk.batch):
                 self.listener.batch()

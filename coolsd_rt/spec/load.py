@@ -13,6 +13,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import LINK_FIX, inside, read_bytes, why_unusable
+from coolsd_rt.limits import SPEC_BYTES
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.spec.source import KEYS, Problem, Source, SourceError, parse
@@ -72,26 +74,11 @@ def as_error(path: Path, problem: Problem) -> UserError:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        near = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))[:5]) if path.parent.is_dir() else ""
-        fix = f"there is: {near}" if near else ""
-        raise UserError(str(path), expected="a spec file", found="no such file", fix=fix) from None
-    except IsADirectoryError:
-        raise UserError(str(path), expected="a spec file", found="a folder") from None
-    except OSError as e:
-        raise UserError(str(path), expected="a readable spec file", found=e.strerror or str(e)) from e
-
-
-def _absence(path: Path) -> str:
-    """Why a path is no file to read; empty if it is one."""
-    try:
-        if path.is_file():
-            return ""
-        return "something else" if path.exists() else "nothing"
-    except OSError as e:
-        return e.strerror or str(e)
+    near, fix = path.parent, ""
+    if why_unusable(path) == "nothing" and why_unusable(near) == "a folder":
+        names = ", ".join(sorted(str(p) for p in near.glob("*.yaml"))[:5])
+        fix = f"there is: {names}" if names else ""
+    return read_bytes(path, "a spec file", SPEC_BYTES, fix=fix)
 
 
 def _find_files(spec: Spec, folder: Path, source: Source, must: bool) -> tuple[dict[str, Path], list[Problem]]:
@@ -100,13 +87,11 @@ def _find_files(spec: Spec, folder: Path, source: Source, must: bool) -> tuple[d
     for key, name in spec.file_names().items():
         where: KeyPath = tuple(key.split("."))
         line = source.line(where)
-        try:
-            path = (root / name).resolve()
-        except (OSError, RuntimeError):  # a loop of links
-            path = root / name
-        if not path.is_relative_to(root):
-            problems.append(Problem(line, where, f"a file inside {folder}", f"{name}, a link to somewhere else"))
-        elif absence := _absence(path):
+        path = inside(root, name)
+        if path is None:
+            found = f"{name}, a link to somewhere else"
+            problems.append(Problem(line, where, f"a file inside {folder}", found, LINK_FIX))
+        elif absence := why_unusable(path):
             if must:
                 problems.append(Problem(line, where, f"a file at {folder / name}", absence))
         else:

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import check_target, kind_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -35,7 +36,7 @@ def human(size: float) -> str:
 
 
 def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
+    while not os.path.exists(path) and path != path.parent:  # False, not an error, where it cannot be looked at
         path = path.parent
     return path
 
@@ -89,9 +90,16 @@ def disk_errors(where: Path, need: int = 0) -> Iterator[None]:
 def check_folder(path: Path) -> None:
     """Raise UserError if something that is not a folder stands at `path` or above it."""
     there = _existing(path.absolute())
+    link = next((p for p in (path.absolute(), *path.absolute().parents) if os.path.islink(p)), None)
+    found = ""
     if not there.is_dir():
+        kind = kind_of(there.stat().st_mode).removeprefix("a ").removeprefix("plain ")
+        found = f"the {kind} {there}"
+    elif link is not None and not os.path.exists(link):
+        found = f"the link {link}, which leads nowhere"
+    if found:
         fix = "choose another with --out DIR"
-        raise UserError(str(path), expected="a folder, or a place for one", found=f"the file {there}", fix=fix)
+        raise UserError(str(path), expected="a folder, or a place for one", found=found, fix=fix)
 
 
 def fsync_path(path: Path) -> None:
@@ -108,7 +116,11 @@ def fsync_path(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that is written beside its place, flushed, renamed over what was there; removed if the block raises."""
+    """A file that is written beside its place, flushed, renamed over what was there; removed if the block raises.
+
+    Raises UserError: what is there is no plain file, and would be lost.
+    """
+    check_target(path)
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temp.open("xb") as f:

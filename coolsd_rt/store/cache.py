@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.files import is_clutter
 from coolsd_rt.limits import MANIFEST_BYTES
 from coolsd_rt.store.atomic import Workshop, disk_errors, publish
 from coolsd_rt.store.engine import EngineFolder
@@ -114,7 +115,7 @@ class CachedStage:
 def record_files(folder: Path, role: str) -> dict[str, FileRecord]:
     """Hash every file of a folder. Raises CoolsdError on anything that is not a plain file."""
     records = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(p for p in folder.iterdir() if not is_clutter(p.name)):
         if path.is_symlink() or not path.is_file():
             raise CoolsdError(f"stage {role}", expected="plain files only", found=path.name)
         records[path.name] = FileRecord(sha256=sha256_file(path), size=path.stat().st_size, role=role)
@@ -152,7 +153,7 @@ class Store:
         folder = self.out / ".cache" / stage.id
         try:
             record = read_model(folder / STAGE, StageRecord, "a stage's record", MANIFEST_BYTES)
-            names = {p.name for p in folder.iterdir()} - {STAGE}
+            names = {p.name for p in folder.iterdir() if not is_clutter(p.name)} - {STAGE}
             whole = record.name == stage.name and record.entry.key == stage.key and names == set(record.files)
             whole = whole and record.entry.inputs == stage.inputs
             whole = whole and all(_holds(folder / name, file, stage.name) for name, file in record.files.items())

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import check_target
 from coolsd_rt.law import make_omegas
 from coolsd_rt.models.checkpoint import load_target
 from coolsd_rt.models.decoder import Decoder
@@ -75,6 +76,7 @@ def check_before(request: Request) -> None:
     count_of(request.data)
     check_folder(request.out.parent)
     check_folder(request.folder)
+    check_target(request.out)
     if request.out.suffix != ".safetensors":
         raise UserError("--out", expected="a name that ends in .safetensors", found=str(request.out))
     if request.out.exists() and not (request.folder / CHECKPOINT).exists():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import open_plain, why_unusable
 from coolsd_rt.models.convert import convert
 from coolsd_rt.models.convert_format import Options
 from coolsd_rt.models.convert_hub import locate
@@ -160,9 +161,13 @@ def _parent(place: Path) -> Iterator[None]:
 
 
 def _copied(key: str, source: Path, place: Path, origin: CopiedOrigin) -> Made:
-    if not source.is_file():
-        raise UserError(str(source), expected="a file to copy", found="a folder", fix="name the file behind a colon")
-    with disk_errors(place.parent, source.stat().st_size), atomic_file(place) as out, source.open("rb") as file:
+    if found := why_unusable(source):
+        raise UserError(str(source), expected="a file to copy", found=found, fix="name the file behind a colon")
+    with (
+        disk_errors(place.parent, source.stat().st_size),
+        open_plain(source, "a file to copy") as file,
+        atomic_file(place) as out,
+    ):
         shutil.copyfileobj(file, out)
     return Made(key, place, origin.at, "copied")
 

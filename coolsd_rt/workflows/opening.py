@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt import backends
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.files import read_lines, why_unusable
 from coolsd_rt.models.conditions import KEYS, Conditioner
 from coolsd_rt.models.conditions import load_conditioner as read_conditioner
 from coolsd_rt.runtime.interface import Engine
@@ -69,7 +70,8 @@ def load_conditioner(verified: VerifiedEngine, reading: Reading | None = None) -
         )
     except UserError as error:
         # A file of the engine's own is no mistake of who runs it.
-        if type(error) is UserError and error.what.startswith(str(folder)):
+        own = tuple(str(verified.path(name)) for name in manifest.files)
+        if type(error) is UserError and error.what.startswith(own):
             fix = rebuild_hint(folder, manifest)
             raise CoolsdError(error.what, expected=error.expected, found=error.found, fix=fix) from error
         raise
@@ -145,10 +147,7 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Liter
 def default_prompts(loaded: LoadedSpec, conditioner: Conditioner) -> list[str]:
     """Prompts to try an engine on: the captions beside its condition's file (its vocabulary), else the conditioner's
     own (single words of it)."""
-    named = [loaded.files[key] for key in KEYS if key in loaded.files]
+    names = loaded.spec.file_names()
+    named = [loaded.folder / names[key] for key in KEYS if key in loaded.files]
     path = (named[0].parent if named else loaded.folder) / PROMPTS
-    if path.is_file():
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        if any(lines):
-            return [line for line in lines if line]
-    return conditioner.samples()
+    return conditioner.samples() if why_unusable(path) == "nothing" else read_lines(path, stdin=False)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from coolsd_rt import __version__
+from coolsd_rt.files import open_plain
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 
 Pixels = NDArray[np.uint8]  # RGB [F, F, 3]
@@ -57,8 +58,8 @@ def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> by
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """What `png_bytes` put into a file; None if it is not from here."""
-    with Image.open(path) as image:
+    """What `png_bytes` put into a file; None if it is not from here. Raises UserError: not a plain file."""
+    with open_plain(path, "a picture") as file, Image.open(file) as image:
         text = image.info.get(CHUNK)
     data: dict[str, Any] | None = json.loads(text) if isinstance(text, str) else None
     return data

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import check_target, read_lines, why_unusable
 from coolsd_rt.models.conditions import FeatureFile, text_encoder
 from coolsd_rt.models.conditions.base import Floats, need, some_text
 from coolsd_rt.models.conditions.cleaning import clean
@@ -25,6 +26,7 @@ from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.condition import T5Condition
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
 
 
 def precompute(
@@ -57,6 +59,7 @@ def precompute(
         raise loaded.error("condition", "a text encoder", "features only", fix)
     need("text", "torch", "transformers", "safetensors")
     check_folder(out.parent)
+    check_target(out)
     source.device = device
     old = _there(out, source.name, condition.length)
     captions = list(dict.fromkeys(_cleaned(prompt) for prompt in prompts))
@@ -80,7 +83,7 @@ def _cleaned(prompt: str) -> str:
 
 def _there(out: Path, encoder: str, length: int) -> FeatureFile | None:
     """The file as it is. Raises UserError unless it can be added to."""
-    if not out.exists():
+    if why_unusable(out) == "nothing":
         return None
     old = FeatureFile.open(out)
     if (old.encoder, old.length) != (encoder, length):
@@ -103,19 +106,12 @@ def _packed(found: dict[str, Floats], encoder: str, length: int, precision: str)
     return packed
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(str(path), expected="a text file, one prompt a line", found=str(error)) from error
-
-
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=SPEC)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; may be given several times.")
-@click.option("--prompts", "file", type=click.Path(path_type=Path), help="File of prompts, one a line.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("features.safetensors"), show_default=True)
-@click.option("--text-encoder", "encoder", type=click.Path(path_type=Path), help="Its folder, instead of the spec's.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="File of prompts, one a line; - is standard input.")
+@click.option("--out", type=WRITES, default=Path("features.safetensors"), show_default=True)
+@click.option("--text-encoder", "encoder", type=FOLDER, help="Its folder, instead of the spec's.")
 @click.option("--device", default="cpu", show_default=True, help="Where torch computes.")
 def command(
     spec: Path, prompts: tuple[str, ...], file: Path | None, out: Path, encoder: Path | None, device: str
@@ -126,7 +122,7 @@ def command(
     Example:
       python -m coolsd_rt.workflows.precompute SPEC.yaml --prompts prompts.txt --out features.safetensors
     """
-    texts = [*prompts, *(_lines(file) if file is not None else ())]
+    texts = [*prompts, *(read_lines(file) if file is not None else ())]
     loaded = load_spec(spec, check_files=False)
     made = precompute(loaded, texts, out, encoder=encoder, device=device, on_caption=lambda c: click.echo(c, err=True))
     click.echo(f"{out}: {len(made.captions)} captions")

@@ -51,7 +51,8 @@ def fuzz(examples: int) -> settings:
 
 def neighbours() -> NDArray[np.int32]:
     codes = np.arange(DIMS.vocab, dtype=np.int32)
-    return (codes[:, None] + np.arange(1, K + 1, dtype=np.int32)) % DIMS.vocab
+    table: NDArray[np.int32] = ((codes[:, None] + np.arange(1, K + 1)) % DIMS.vocab).astype(np.int32)
+    return table
 
 
 def npy(table: NDArray[Any]) -> bytes:
@@ -204,7 +205,7 @@ def with_file(folder: Path, manifest: Document, name: str, content: bytes, sourc
     told = changed(manifest.data, ("files", name), lambda _: record)
     for stage in manifest.data["stages"] if source else ():
         if source in manifest.data["stages"][stage]["inputs"]["files"]:
-            told = changed(told, ("stages", stage, "inputs", "files", source), lambda _: record["sha256"])
+            told = changed(told, ("stages", stage, "inputs", "files", source or ""), lambda _: record["sha256"])
     (folder / name).unlink()  # it is a link to the stage's file
     (folder / name).write_bytes(content)
     (folder / MANIFEST).write_bytes(dump(hashed(told)))
