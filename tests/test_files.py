@@ -20,6 +20,11 @@ def _pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def _link_to_pipe(path: Path) -> None:
+    _pipe(path.with_name("p"))
+    path.symlink_to("p")
+
+
 def _socket(path: Path) -> None:
     here = os.getcwd()
     os.chdir(path.parent)  # the path of a socket has a hundred bytes
@@ -33,7 +38,7 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
     "pipe": (_pipe, "a named pipe"),
     "socket": (_socket, "a socket"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "a device"),
-    "link to a pipe": (lambda path: (_pipe(path.with_name("p")), path.symlink_to("p"))[0], "a named pipe"),
+    "link to a pipe": (_link_to_pipe, "a named pipe"),
     "folder": (lambda path: path.mkdir(), "a folder"),
     "circle": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
     "nothing": (lambda path: None, "no such file"),

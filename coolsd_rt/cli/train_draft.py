@@ -13,7 +13,7 @@ from coolsd_rt.cli.output import json_option, note, print_json, progress, show_f
 from coolsd_rt.errors import MissingExtra
 from coolsd_rt.files import read_lines
 from coolsd_rt.spec import load_spec
-from coolsd_rt.workflows.paths import READS_OR_STDIN, READS_THERE, SPEC, WRITES, WRITES_IN
+from coolsd_rt.workflows.paths import READS, READS_OR_STDIN, SPEC, WRITES, WRITES_IN
 
 if TYPE_CHECKING:
     from coolsd_rt.train.acceptance import Acceptance
@@ -82,7 +82,7 @@ def _show(report: Report) -> None:
     "--measure-on", type=READS_OR_STDIN, metavar="FILE",
     help="Prompts of the held-out pictures, one a line. Default: a tenth of the prompts, never trained on.",
 )  # fmt: skip
-@click.option("--from", "start_from", type=READS_THERE, help="Start from this draft's weights.")
+@click.option("--from", "start_from", type=READS, help="Start from this draft's weights.")
 @click.option("--layers", type=click.IntRange(min=1), help="Of the draft. Default: 1; of a model a quarter.")
 @click.option("--dim", type=click.IntRange(min=1), help="Width of a model of its own. Default: the target's.")
 @click.option("--heads", type=click.IntRange(min=1), help="Of a model of its own. Default: as wide as the target's.")

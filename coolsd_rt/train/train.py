@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import check_target
+from coolsd_rt.files import check_target, why_unusable
 from coolsd_rt.law import make_omegas
 from coolsd_rt.models.checkpoint import load_target
 from coolsd_rt.models.decoder import Decoder
@@ -77,6 +77,8 @@ def check_before(request: Request) -> None:
     check_folder(request.out.parent)
     check_folder(request.folder)
     check_target(request.out)
+    if request.start_from is not None and (found := why_unusable(request.start_from)):
+        raise UserError(f"--from {request.start_from}", expected="a draft's weights file", found=found)
     if request.out.suffix != ".safetensors":
         raise UserError("--out", expected="a name that ends in .safetensors", found=str(request.out))
     if request.out.exists() and not (request.folder / CHECKPOINT).exists():

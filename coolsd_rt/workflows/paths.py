@@ -5,7 +5,7 @@
     FOLDER      a folder that is read
     WRITES      a file that is written                WRITES_IN        a folder that is written into
 
-What is not there is left to the verb, which says it better ("there is: ..."), but for READS_OR_STDIN and READS_THERE.
+What is not there is left to the verb, which says it better ("there is: ...").
 
 Knows click and files. Does not know what is in any of them.
 """
@@ -26,16 +26,16 @@ Role = Literal["reads", "spec", "reads or stdin", "folder", "engine", "writes", 
 
 _EXPECTED: dict[Role, str] = {
     "reads": "a file", "spec": "a spec file", "reads or stdin": "a file, or - for standard input", "folder": "a folder",
-    "engine": "an engine's folder, or a spec", "writes": "a file", "writes in": "a folder",
+    "engine": "an engine's folder, or a spec", "writes": "a file", "writes in": "a folder, or a place for one",
 }  # fmt: skip
 
 
 class PathType(click.Path):
-    """A path in one of the roles above. there: it has to be there already. Raises UserError, in the option's name."""
+    """A path in one of the roles above. Raises UserError, in the option's name."""
 
-    def __init__(self, role: Role, there: bool = False) -> None:
+    def __init__(self, role: Role) -> None:
         super().__init__(path_type=Path)
-        self.role, self.there = role, there or role == "reads or stdin"
+        self.role = role
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         text = os.fsdecode(value)
@@ -61,7 +61,7 @@ class PathType(click.Path):
         if self.role == "writes":
             return self._wrong_target(path)
         if found == "nothing":
-            return "no such file" if self.there else ""
+            return ""
         if self.role == "engine":
             return "" if found == "a folder" else special(path)
         if self.role in ("folder", "writes in"):
@@ -78,7 +78,6 @@ class PathType(click.Path):
 
 READS = PathType("reads")
 SPEC = PathType("spec")
-READS_THERE = PathType("reads", there=True)
 READS_OR_STDIN = PathType("reads or stdin")
 FOLDER = PathType("folder")
 ENGINE = PathType("engine")
