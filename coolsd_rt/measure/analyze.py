@@ -102,7 +102,7 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
         "batch": spec.engine.max_batch,
         "format": FORMAT,
     }
-    settings = drawing.settings_of(spec, forced=opening.load_forced(folder.manifest))
+    settings = drawing.settings_of(spec, forced=opening.load_forced(folder))
     whole = record(
         engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
     )  # fmt: skip
@@ -125,8 +125,7 @@ def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done
     """Record and compute. Raises as `recorded`."""
     recording, spec = recorded(request, on_batch)
     rounds = len(recording.accepted)
-    dims = open_engine(request.engine).manifest.contract["dims"]
-    grid = int(int(dims["tokens"]) ** 0.5)
+    grid = int(opening.description_of(open_engine(request.engine)).dims.tokens ** 0.5)
     laws = schedules(spec.draft.length)
     if (own := _own_law(request, spec.draft.length)) is not None and own not in laws.values():
         laws["as the spec has it"] = own

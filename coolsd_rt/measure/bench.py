@@ -151,7 +151,7 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
     engine, near = opening.load_engine(verified, threads), opening.load_neighbours(verified)
     chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)
-    chosen = [_with_forced(line, opening.load_forced(folder.manifest)) for line in chosen]
+    chosen = [_with_forced(line, opening.load_forced(folder)) for line in chosen]
     warnings = list(unknown_words([job for jobs in turns for job in jobs]))
     warnings += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []

@@ -55,7 +55,7 @@ def both_engines(folder: EngineFolder, loaded: LoadedSpec) -> dict[str, EngineFo
 
     The engine's own precision comes last, since a build points `current` at itself: `current` keeps its precision.
     """
-    own = str(folder.manifest.build_view["engine"]["precision"])
+    own = opening.spec_of(folder).engine.precision
     out = folder.folder.parent.parent
     found = {}
     for precision in sorted(PRECISIONS, key=lambda p: p == own):

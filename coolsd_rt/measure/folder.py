@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +24,9 @@ from numpy.typing import NDArray
 
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import is_clutter, open_plain, read_json, why_unusable
-from coolsd_rt.limits import RESULT_BYTES
+from coolsd_rt.limits import BATCH_BYTES, RESULT_BYTES
 from coolsd_rt.spec.messages import show
+from coolsd_rt.store.arrays import parse_npy
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 
 Arrays = dict[str, NDArray[Any]]
@@ -42,7 +45,7 @@ def claim(folder: Path, name: str, head: Mapping[str, Any], what: str) -> None:
             raise UserError(str(folder), expected=f"an empty folder, or {what}", found=found, fix="name another folder")
         save(path, (json.dumps(head, indent=2) + "\n").encode())
         return
-    found_head = read_json(path, "JSON", RESULT_BYTES, fix="remove the folder", error=CoolsdError)
+    found_head = read_json(path, what, RESULT_BYTES, fix="remove the folder", error=CoolsdError)
     if odd := _difference(found_head, wanted):
         raise UserError(str(folder), expected=what, found=f"one that differs in {odd}", fix="name another folder")
 
@@ -94,10 +97,21 @@ class Batches:
 
     def _read(self, path: Path) -> Arrays:
         try:
-            with (
-                open_plain(path, self.what, fix="remove it", error=CoolsdError) as whole,
-                np.load(whole, allow_pickle=False) as file,
-            ):
-                return {name: file[name] for name in self.fields}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise CoolsdError(str(path), expected=self.what, found=str(error), fix="remove it") from error
+            with open_plain(path, self.what, fix="remove it", error=CoolsdError) as data, zipfile.ZipFile(data) as file:
+                return {name: _member(file, f"{name}.npy") for name in self.fields}
+        except _UNREADABLE as error:
+            found = "another file" if isinstance(error, KeyError | zipfile.BadZipFile) else str(error)[:100]
+            raise CoolsdError(str(path), expected=self.what, found=found, fix="remove it") from error
+
+
+# What zipfile raises of a file that was cut or changed; RuntimeError: it says it is encrypted.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
+
+
+def _member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of an .npz. Raises ValueError: larger than any, or not an array."""
+    with file.open(name) as member:
+        data = member.read(BATCH_BYTES + 1)
+    if len(data) > BATCH_BYTES:
+        raise ValueError(f"more than {BATCH_BYTES} bytes")
+    return parse_npy(data).copy()

@@ -70,9 +70,9 @@ class Plan:
             raise UserError("prompts", expected=f"at most {drawing.MOST_PICTURES}", found=str(len(prompts)),
                             fix="give --limit")  # fmt: skip
         verified = folder.verified()
-        near, forced = opening.load_neighbours(verified), opening.load_forced(folder.manifest)
+        near, forced = opening.load_neighbours(verified), opening.load_forced(folder)
         settings = drawing.settings_of(spec, near, forced=forced, plain=request.plain)
-        tokens = folder.manifest.contract.get("dims", {}).get("tokens", settings.law.length)
+        tokens = opening.description_of(folder).dims.tokens
         if settings.law.length > tokens:
             expected, found = f"at most the image's {tokens} tokens", str(settings.law.length)
             raise UserError("the draft length", expected=expected, found=found)

@@ -73,7 +73,7 @@ def open_bench(path: Path, pictures: int, spec_file: Path | None = None) -> Benc
     texts = opening.default_prompts(opening.find_spec(folder, spec_file), conditioner)
     jobs = drawing.spread_jobs(texts, pictures, 0, conditioner)
     batches = [list(b) for b in drawing.batches(jobs, spec.engine.max_batch)]
-    return Bench(opening.load_engine(verified), conditioner, spec, batches, opening.load_forced(folder.manifest))
+    return Bench(opening.load_engine(verified), conditioner, spec, batches, opening.load_forced(folder))
 
 
 def cut(windows: Windows, length: int) -> Windows:

@@ -82,7 +82,7 @@ def sweep(request: Request, listener: Listener | None = None) -> Results:
     check_folder(request.out)
     verified = folder.verified()
     conditioner, near = opening.load_conditioner(verified, request.reading), opening.load_neighbours(verified)
-    forced = opening.load_forced(folder.manifest)
+    forced = opening.load_forced(folder)
     settings = [drawing.settings_of(point.spec, near, forced=forced, plain=point.plain) for point in points]
     jobs = _jobs(request, loaded, folder, conditioner)
     for line in unknown_words(jobs):

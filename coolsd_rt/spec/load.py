@@ -23,12 +23,14 @@ from coolsd_rt.spec.source import Path as KeyPath
 from coolsd_rt.spec.sources import FILES
 
 M = TypeVar("M", bound=BaseModel)
+_SHOWN = 60  # characters of a key in a message
 
 
 def dotted(path: KeyPath) -> str:
     """(schedule, values, 2) -> schedule.values[2]."""
     text = ""
-    for part in path:
+    for key in path:
+        part = key if isinstance(key, int) or len(key) <= _SHOWN else f"{key[: _SHOWN - 3]}..."
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 

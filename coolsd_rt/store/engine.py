@@ -121,7 +121,7 @@ class VerifiedEngine:
         """Path of a checked file. Raises CoolsdError if the manifest has no such file."""
         if name not in self.manifest.files:
             expected = f"one of {', '.join(sorted(self.manifest.files))}"
-            raise CoolsdError(str(self.engine.folder), expected=expected, found=name)
+            raise CoolsdError(str(self.engine.folder), expected=expected[:200], found=name)
         return self.paths[name]
 
     def read(self, name: str) -> bytes:

@@ -143,7 +143,7 @@ def resolve(folder: EngineFolder, request: Request) -> Spec:
             raise UserError("the draft", expected=f"one of {', '.join(DRAFTS)}", found=request.draft)
         length = request.draft_length
         if length is None:
-            length = min(JACOBI_WINDOW, int(folder.manifest.contract["dims"]["tokens"]))
+            length = min(JACOBI_WINDOW, opening.description_of(folder).dims.tokens)
         spec = with_jacobi(spec, length, coupled=request.draft == DRAFTS[1])
     elif request.draft_length is not None:
         if request.draft_length < 1:
@@ -172,7 +172,7 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
     verified = folder.verified()
     conditioner = opening.load_conditioner(verified, opening.Reading(request.features, request.text_encoder))
     jobs = drawing.plan(request.prompts, request.variants, request.seed, conditioner)
-    forced = opening.load_forced(folder.manifest)
+    forced = opening.load_forced(folder)
     settings = drawing.settings_of(spec, opening.load_neighbours(verified), forced=forced, plain=request.plain)
     warnings = (*unknown_words(jobs), *([SYNTHETIC] if settings.law.rule == "synthetic" else []))
     for line in warnings:

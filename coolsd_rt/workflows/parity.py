@@ -148,7 +148,7 @@ def parity(
     usual |= {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
     # Jacobi drafts are made of the target's own distributions: the target is all there is to prove.
     plain = isinstance(spec.draft, JacobiDraft)
-    forced = opening.load_forced(folder.manifest)
+    forced = opening.load_forced(folder)
     settings = drawing.settings_of(with_overrides(spec, usual), forced=forced, plain=plain)
     texts = prompts or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, pictures, seed, conditioner)

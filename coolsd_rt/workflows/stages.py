@@ -94,10 +94,10 @@ class Sources:
 
 def condition(sources: Sources, folder: Path) -> dict[str, Any]:
     """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
-    prompts(sources, folder)
+    facts = prompts(sources, folder)
     networks = [sources.target, *([sources.draft] if sources.description.dims.draft_kind == "model" else [])]
     embedders = [n.cls_embedding for n in networks if isinstance(n, Decoder)]
-    return _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
+    return facts | _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
 
 
 def target(sources: Sources, folder: Path) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def prompts(sources: Sources, folder: Path) -> dict[str, Any]:
     embedder = sources.target.cls_embedding if sources.description.dims.condition_dim else None
     if isinstance(embedder, TextEmbedder):
         np.save(folder / UNCONDITIONAL_FILE, value(embedder.uncond_embedding).float().numpy(), allow_pickle=False)
-    return {}
+    return {"ids": read_target(sources.files["target.weights"]).condition_size[0]}
 
 
 def weights(sources: Sources, folder: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def test_validate_looks_at_the_vocabulary(cli: Cli, spec: Path) -> None:
     (spec.parent / "vocab.json").write_text("{")
     result = cli("validate", spec)
     assert result.code == 2
-    assert "vocab.json: not a word vocabulary: expected" in result.err
+    assert "vocab.json: expected a word vocabulary" in result.err
     assert len(result.err.splitlines()) == 1
 
 
