@@ -135,11 +135,11 @@ def more(header: dict[str, Any]) -> None:
 CHANGES: dict[str, tuple[Any, str]] = {
     "format": (lambda h: h["__metadata__"].update(format="x"), "expected a file of 'coolsd-rt caption features 1'"),
     "none": (lambda h: h.pop("__metadata__"), "found another safetensors file"),
-    "length": (lambda h: h["__metadata__"].update(length="many"), "expected length, captions, checksums"),
+    "length": (lambda h: h["__metadata__"].update(length="many"), r"metadata\.length: expected a number"),
     "short": (lambda h: h["__metadata__"].update(length="3"), "of 1 to 3 tokens"),
     "captions": (lambda h: h["__metadata__"].update(captions="{}"), "its caption and checksum"),
-    "checksums": (lambda h: h["__metadata__"].update(checksums="[1]"), "expected length, captions, checksums"),
-    "names": (lambda h: h["__metadata__"].update(checksums='{"../x": "y"}'), "no SHA-256"),
+    "checksums": (lambda h: h["__metadata__"].update(checksums="[1]"), r"metadata\.checksums: expected a JSON object"),
+    "names": (lambda h: h["__metadata__"].update(checksums='{"../x": "y"}'), r"texts by SHA-256, found '\.\./x'"),
     "surplus": (more, "tensors of all captions"),
     "swapped": (swap, "its caption and checksum"),
 }  # fmt: skip
