@@ -83,11 +83,12 @@ def _sharded(folder: Path, index: Path, fix: str) -> Weights:
     if len(names) not in SHARDS:
         expected = f"{SHARDS.low} to {SHARDS.high} shards"
         raise UserError(f"{index}: weight_map", expected=expected, found=str(len(names)), fix=fix)
-    tensors: dict[str, TensorInfo] = {}
     for name in names:
         if not _SHARD.fullmatch(name):
             expected = "the name of a safetensors file in the same folder"
             raise UserError(f"{index}: weight_map", expected=expected, found=f"'{shorten(name)}'", fix=fix)
+    tensors: dict[str, TensorInfo] = {}
+    for name in names:
         for tensor, info in header_of(folder / name).items():
             if places.get(tensor) != name:
                 found = f"'{shorten(places[tensor])}'" if tensor in places else "none"
@@ -158,14 +159,25 @@ def load_network(folder: Path, weights: Weights, recipe: Recipe, dtype: Any, *, 
         network, info = recipe.network.from_pretrained(
             None, config=recipe.config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True
         )
-    for kind, keys in info.items():
-        if keys:
-            first = next(iter(keys))
-            found = f"{kind.replace('_', ' ')}: {shorten(str(first), 120)}"
-            raise UserError(str(weights.where), expected="all tensors of the network", found=found, fix=fix)
+    _check_info(info, weights.where, fix)
     twins = {twin: tensors[name] for twin, name in recipe.twins.items()}
     check_filled(network, {**tensors, **twins}, weights.where, fix=fix)
     return network.eval().requires_grad_(False)
+
+
+_REPORT = {
+    "missing_keys": "a missing tensor",
+    "unexpected_keys": "a surplus tensor",
+    "mismatched_keys": "another shape",
+}
+
+
+def _check_info(info: Mapping[str, Any], where: Path, fix: str) -> None:
+    """The library's own account of the loading. Raises UserError unless it is empty."""
+    for kind, keys in info.items():
+        if keys:
+            found = f"{_REPORT.get(kind, 'an error of the library')}: {shorten(str(next(iter(keys))), 120)}"
+            raise UserError(str(where), expected="all tensors of the network", found=found, fix=fix)
 
 
 def _compare(weights: Weights, wanted: Mapping[str, tuple[int, ...]], recipe: Recipe, fix: str) -> dict[str, str]:

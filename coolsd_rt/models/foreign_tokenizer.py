@@ -127,9 +127,9 @@ def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
 def _as_one_line(what: str, expected: str, fix: str) -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises bare exceptions, and Rust's panics are not even those
+    except BaseException as error:  # the library raises bare Exceptions, and a panic of Rust is not even that
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         found = shorten(" ".join(str(error).split()), 200) or "an error without words"
         raise UserError(what, expected=expected, found=found, fix=fix) from error
 
