@@ -99,3 +99,18 @@ WORD_CHARACTERS = Range(1, 256)
 NEIGHBOURS_BYTES = 4 << 30
 BATCH_BYTES = 8 << 30
 """One array of a measurement that is read back."""
+# Prompts and the files of foreign models (text encoders, CLIP, reward models).
+PROMPT_CHARACTERS = Range(1, 10_000)
+"""Longer text is no prompt, and the cleaning of captions takes quadratic time."""
+LABEL_BYTES = 16 << 20
+PROMPT_FILE_BYTES = 64 << 20
+TOKENIZER_BYTES = 32 << 20
+CONFIG_BYTES = 1 << 20
+INDEX_BYTES = 16 << 20
+SHARDS = Range(1, 1024)
+LAYERS = Range(1, 1024)
+HEADS = Range(1, 4096)
+WIDTH = Range(1, 1 << 18)
+VOCABULARY = Range(1, 1 << 22)
+FEATURE_TOKENS = Range(1, 4096)
+"""Of the file of caption features, and so of `condition.length`."""

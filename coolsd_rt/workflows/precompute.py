@@ -2,7 +2,8 @@
 
     1. Clean the captions, drop those that the file has already.
     2. Encode the rest with the spec's T5 encoder, one at a time.
-    3. Write all of them, each with its checksum, whole under its name or not at all.
+    3. Write all of them, each with its checksum, whole under its name or not at all. The same captions, encoder and
+       torch on the same machine give the same bytes.
 
 Knows specs and the file of features. Does not know engines. Needs the extra `text` (torch, transformers).
 """
@@ -19,12 +20,13 @@ import click
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import check_target, read_lines, why_unusable
 from coolsd_rt.models.conditions import FeatureFile, text_encoder
-from coolsd_rt.models.conditions.base import Floats, need, some_text
+from coolsd_rt.models.conditions.base import Floats, need, quoted, some_text
 from coolsd_rt.models.conditions.cleaning import clean
 from coolsd_rt.models.conditions.features import key_of, metadata
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.condition import T5Condition
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
+from coolsd_rt.store.weights import TensorInfo
 from coolsd_rt.workflows.entry import enter
 from coolsd_rt.workflows.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
 
@@ -77,7 +79,7 @@ def precompute(
 def _cleaned(prompt: str) -> str:
     caption = clean(some_text(prompt))
     if not caption:
-        raise UserError("prompt", expected="words that the text encoder knows", found=f"none in {prompt!r}")
+        raise UserError("prompt", expected="words that the text encoder knows", found=f"none in {quoted(prompt)}")
     return caption
 
 
@@ -94,16 +96,24 @@ def _there(out: Path, encoder: str, length: int) -> FeatureFile | None:
 
 
 def _packed(found: dict[str, Floats], encoder: str, length: int, precision: str) -> bytes:
-    """The file. Features stand in the encoder's own type: nothing is lost, and bf16 takes half the room."""
-    import torch
-    from safetensors.torch import save
+    """The file: the same bytes for the same features, in whatever order they were asked for.
 
-    dtype, bits = (torch.bfloat16, torch.int16) if precision == "bf16" else (torch.float32, torch.int32)
-    tensors = {key_of(caption): torch.from_numpy(rows.copy()).to(dtype) for caption, rows in found.items()}
-    sums = {key: hashlib.sha256(rows.view(bits).numpy().tobytes()).hexdigest() for key, rows in tensors.items()}
+    Features stand in the encoder's own type: nothing is lost, and bf16 takes half the room. The header is ours, since
+    safetensors' own writer puts metadata in another order each time.
+    """
+    import torch
+
+    from coolsd_rt.models.convert_writer import NAMES, header_bytes
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    infos, rows = [], []
+    for key, caption in sorted((key_of(caption), caption) for caption in found):
+        value = torch.from_numpy(found[caption].copy()).to(dtype)
+        infos.append((key, TensorInfo(NAMES[dtype], tuple(value.shape))))
+        rows.append(value.view(torch.uint8).numpy().tobytes())
+    sums = {key: hashlib.sha256(data).hexdigest() for (key, _), data in zip(infos, rows, strict=True)}
     facts = metadata(encoder, length, {key_of(caption): caption for caption in found}, sums)
-    packed: bytes = save(tensors, metadata=facts)
-    return packed
+    return header_bytes(infos, facts) + b"".join(rows)
 
 
 @click.command()

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.limits import DIMS, VOCABULARY_BYTES, VOCABULARY_WORDS, WORD_CHARACTERS
-from coolsd_rt.models.conditions.base import Encoded
+from coolsd_rt.models.conditions.base import Encoded, quoted, some_text, too_long
 from coolsd_rt.store.strict import Strict, read_model, show
 
 VOCABULARY_FILE = "vocab.json"  # in an engine's folder
@@ -76,22 +76,17 @@ class WordVocabulary:
         return {w: i for i, w in enumerate(self.words)}
 
     def encode(self, prompt: str) -> Encoded:
-        """Word ids of a prompt. UserError if it is empty or longer than the prefix; unknown words are reported."""
-        words = split(prompt)
+        """Word ids of a prompt. Unknown words are reported.
+
+        Raises UserError: empty, without a letter or digit, longer than the prefix, not text.
+        """
+        text = some_text(prompt)
+        words = split(text)
         if not words:
-            raise UserError(
-                "empty prompt",
-                expected="at least one word",
-                found=repr(prompt),
-                fix='give one, for example -p "red apple"',
-            )
+            expected = "a word: this target reads letters and digits, and skips all other characters"
+            raise UserError("prompt", expected=expected, found=quoted(text), fix='for example -p "red apple"')
         if len(words) > self.prefix:
-            raise UserError(
-                "prompt too long",
-                expected=f"at most {self.prefix} words",
-                found=f"{len(words)} in {prompt!r}",
-                fix="shorten it",
-            )
+            raise too_long(text, len(words), self.prefix, "words")
         index = self.index
         ids = [index.get(w, UNKNOWN) for w in words]
         return Encoded(self._pad(ids), tuple(w for w in words if w not in index))
