@@ -1,19 +1,234 @@
 """Both ends of every number that a user or a file can give, stated once and used at every entrance.
 
+An end is where a larger (or smaller) number means nothing more, or where the arithmetic behind it would stop being
+finite; the reason stands beside it. What depends on an engine (its picture's tokens, its batch) is checked where the
+engine is known, and lies inside these ends.
+
 Pure data. Does not know who asks: the spec's models, the command line, manifests and Python callers all read it here.
 """
 
 from __future__ import annotations
 
+import math
+import numbers
+import operator
 from dataclasses import dataclass
+from typing import Any
+
+from coolsd_rt.errors import UserError
+
+_SHOWN = 60  # characters of a wrong value in an error
+
+
+def _text(number: float) -> str:
+    """As a person would type it: 65536, 1e6, 0.001, 2^64-1."""
+    if isinstance(number, int):
+        return str(number) if abs(number) < 1 << 32 else f"2^{number.bit_length()}{'-1' if number & 1 else ''}"
+    return f"{number:g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+
+
+def shown(value: Any) -> str:
+    """A wrong value in an error: short, on one line. Python refuses to print integers of more than 4300 digits."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `low` to `high`, both included."""
+    """A finite number from `low` to `high`, both included. `whole`: without a fraction."""
 
     low: float
     high: float
+    whole: bool = False
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
+
+    @property
+    def said(self) -> str:
+        """What an error says was expected."""
+        return f"a {'whole ' if self.whole else ''}number from {_text(self.low)} to {_text(self.high)}"
+
+    def check(self, name: str, value: Any, fix: str = "") -> Any:
+        """The value as Python's own int or float; NumPy's are taken too. Raises UserError unless it is in the range.
+
+        name: what the user knows it by. True and False are no numbers, and 1.0 is no whole number.
+        """
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            number: Any = operator.index(value) if self.whole else self._real(value)
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(name, expected=self.said, found=shown(value), fix=fix) from None
+        if not self.low <= number <= self.high:
+            raise UserError(name, expected=self.said, found=shown(number), fix=fix)
+        return number
+
+    @staticmethod
+    def _real(value: Any) -> float:
+        if not isinstance(value, numbers.Real):
+            raise TypeError
+        number = value if isinstance(value, int) else float(value)
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError
+        return number
+
+
+def _whole(low: float, high: float) -> Range:
+    return Range(int(low), int(high), whole=True)
+
+
+# What a draft is and how long.
+
+DRAFT_LENGTH = _whole(1, 65_536)
+"""Drafted tokens of a round, omegas of a schedule: more than any picture has tokens."""
+
+# The law.
+
+OMEGA = Range(0.0, 1e6)
+"""What a schedule is given: delta, beta, floor, an omega of a custom list. At the upper end a token is kept that the
+target gives a millionth of what the draft gives it: more is no budget."""
+
+LAW_OMEGA = Range(0.0, 1e12)
+"""An omega of a law. A schedule with the mean delta has a first omega of up to L * delta; float32 holds far more."""
+
+DECAY = Range(0.0, 1e6)
+"""nu of a schedule; above 800 or so every position after the first has an omega of 0, or 1 under `excess`."""
+
+PROBABILITY = Range(0.0, 1.0)
+"""A bound of lantern, a rate of synthetic, a confidence of pacing."""
+
+FACTOR = Range(1.0, OMEGA.high)
+"""Of lantern_pp: below 1 a token would lend instead of borrow."""
+
+NEIGHBOURS = _whole(1, 4096)
+"""Nearest codes kept of each code. The table is codes x neighbours of 8 bytes: 512 MiB at 16,384 codes and this end."""
+
+CONFIDENCE = Range(0.5, 0.999)
+"""Of a one-sided bound: at a half there is no margin, beyond the other end the tails are not known well enough."""
+
+# From logits to a distribution.
+
+CFG_SCALE = Range(1.0, 1e3)
+"""LlamaGen guides only above 1. Logits are within 1e5 or so: at this end and the coldest temperature 1e11, finite."""
+
+LOOP_CFG_SCALE = Range(-CFG_SCALE.high, CFG_SCALE.high)
+"""What the loop itself takes: below 1 the formula has a meaning (0 leaves the prompt out) that a spec does not offer."""
+
+TEMPERATURE = Range(1e-3, 1e3)
+"""Colder, the likeliest token alone is left at any gap of logits that float32 shows; hotter, all tokens are equal."""
+
+TOP_K = _whole(0, 1 << 20)
+"""Beyond any vocabulary; more than the vocabulary keeps all, as 0 does."""
+
+TOP_P = Range(1e-6, 1.0)
+"""At the lower end the likeliest token alone is left in any vocabulary of 2^20 tokens; 0 would leave none."""
+
+CFG_INTERVAL = _whole(-1, DRAFT_LENGTH.high)
+"""A decode step of a picture; -1 is all of them."""
+
+# Pictures and batches.
+
+SEED = _whole(0, 2**64 - 1)
+"""The key of the counter generator has 64 bits."""
+
+PICTURES = _whole(1, 100_000)
+"""Of one request: each is a job in memory before the first is drawn."""
+
+FRECHET_PICTURES = _whole(3, PICTURES.high)
+"""A covariance needs three."""
+
+MAX_BATCH = _whole(1, 4096)
+"""Pictures drawn at once: their caches are reserved together."""
+
+RUNS = _whole(1, 10_000)
+"""Turns of a measurement: a day's work at ten seconds each."""
+
+# Models and what they read.
+
+PREFIX = _whole(1, 65_536)
+"""Positions of a prompt."""
+
+TOKENS_PREFIX = _whole(4, PREFIX.high)
+"""Of a template around a prompt: it needs a few itself."""
+
+T5_PREFIX = _whole(1, 4096)
+"""Tokens of a caption. Attention in the encoder grows with its square."""
+
+CLASSES = _whole(1, 1 << 20)
+"""Rows of a table of classes."""
+
+PIXELS = _whole(1, 16_384)
+"""Along one side of a picture: memory of its decoder grows with the square."""
+
+LUMINA_PIXELS = _whole(32, PIXELS.high)
+"""Its pictures are told in steps of 32 pixels."""
+
+LAYERS = _whole(1, 1024)
+"""Of a network."""
+
+HEADS = _whole(1, 4096)
+"""Attention heads of a layer."""
+
+WIDTH = _whole(1, 65_536)
+"""Of a network's vectors."""
+
+FFN = _whole(1, 1 << 20)
+"""Of a network's feed-forward layers."""
+
+GRID = _whole(1, 256)
+"""Codes along one side of a picture; DRAFT_LENGTH is its square."""
+
+# Training.
+
+STEPS = _whole(1, 100_000_000)
+"""Of a training: years."""
+
+TRAIN_BATCH = _whole(1, 65_536)
+"""Pictures of a step."""
+
+LEARNING_RATE = Range(1e-9, 1.0)
+"""Peak. A weight near 1 is not moved by less in float32, and does not survive more."""
+
+PATIENCE = _whole(1, 1_000_000)
+"""Measurements without a rise."""
+
+OWN_STEPS = _whole(1, 256)
+"""A head's own predictions in training: each is another pass over the batch, all kept for the gradient."""
+
+NOISE = Range(0.0, 10.0)
+"""In standard deviations: beyond, nothing of a feature is left."""
+
+TRAIN_PICTURES = _whole(1, 100_000_000)
+"""Drawn by the target itself."""
+
+TRAIN_SEED = _whole(0, 2**32 - 1)
+"""Steps, batches and pictures add their own numbers to it, and the sum has to stay a seed."""
+
+POOL = _whole(1, 65_536)
+"""Tokenisations of a glyph."""
+
+# Budgets of a tuning.
+
+ACCEPT_LENGTH = Range(1.0, DRAFT_LENGTH.high + 1.0)
+"""Tokens of a round: one is there without a draft."""
+
+KL = Range(0.0, 1e3)
+"""Nats a token; 14 is all that a vocabulary of 2^20 can have."""
+
+TV = Range(0.0, float(DRAFT_LENGTH.high))
+"""Total variation a token, a bound that adds up over positions: at most 1 each."""
+
+# The machine.
+
+THREADS = _whole(1, 4096)
+"""Of an operation; more than the usable cores are brought down to them (`coolsd_rt.cores`)."""
+
+PROCESSES = _whole(1, 65_536)
+"""That train together."""
+
+SECONDS = Range(1.0, 1e6)
+"""A budget of time: eleven days."""

@@ -10,8 +10,9 @@ from typing import Literal, get_args
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.residual import RESAMPLERS, Resampler
-from coolsd_rt.law.schedule import non_negative, one_of
+from coolsd_rt.law.schedule import in_range, one_of
 from coolsd_rt.law.tolerance import Tolerance
+from coolsd_rt.limits import LAW_OMEGA
 
 Rule = Literal["ratio", "lantern", "lantern_pp", "synthetic"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -21,7 +22,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 class Law:
     """Everything that decides a draft token's fate. The draft length is the number of omegas; none is plain decoding.
 
-    omegas: relaxation of draft positions 1..L, each finite and >= 0 (1 = lossless, 0 = never accept).
+    omegas: relaxation of draft positions 1..L, each in `limits.LAW_OMEGA` (1 = lossless, 0 = never accept).
     resampler: the law after a rejection, `coolsd_rt.law.residual`.
     tolerance: LANTERN's relaxation instead of omega's: every omega is 1 then.
     rates: `synthetic`, a fixed acceptance rate for each position whatever P and Q are: for timing, never for pictures.
@@ -36,7 +37,7 @@ class Law:
 
     def __post_init__(self) -> None:
         for i, omega in enumerate(self.omegas, start=1):
-            non_negative(f"omega {i}", omega)
+            in_range(f"omega {i}", omega, LAW_OMEGA)
         one_of("resampler", self.resampler, RESAMPLERS)
         if self.rule != "ratio" and set(self.omegas) - {1.0}:
             found = ", ".join(f"{omega:g}" for omega in self.omegas)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.limits import DECAY, OMEGA, Range
 
 Schedule = Literal["exponential", "linear", "uniform", "excess", "none", "custom"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
@@ -36,7 +37,8 @@ def make_omegas(
     delta: mean of omega (exponential, linear, uniform). nu: decay per position (exponential, excess).
     beta: what omega_1 has above 1 (excess).
     values: the list itself (custom). floor: `max(floor, omega_i)` on top of any family.
-    Raises UserError: an unknown kind, a negative length, NaN, infinite or negative numbers, a list of the wrong length.
+    Raises UserError: an unknown kind, a negative length, a number outside `limits.OMEGA` (nu: `limits.DECAY`), a list
+    of the wrong length.
     """
     one_of("schedule", kind, SCHEDULES)
     if length < 0:
@@ -59,29 +61,29 @@ def make_omegas(
 def exponential(length: int, delta: float, nu: float = DEFAULT_NU) -> tuple[float, ...]:
     """omega_i = delta * exp(-nu * i - mu), with mu such that the mean is delta. The paper's schedule.
 
-    nu >= 0. The first weight is exp(0) = 1, so nothing overflows; far positions may underflow to 0, "never accept".
+    The first weight is exp(0) = 1, so nothing overflows; far positions may underflow to 0, "never accept".
     """
-    non_negative("delta", delta)
-    non_negative("nu", nu)
+    in_range("delta", delta, OMEGA)
+    in_range("nu", nu, DECAY)
     return _normalised([math.exp(-nu * i) for i in range(length)], delta)
 
 
 def linear(length: int, delta: float) -> tuple[float, ...]:
     """Decreasing in equal steps: omega_i = delta * 2 * (L + 1 - i) / (L + 1), so omega_{L+1} would be 0."""
-    non_negative("delta", delta)
+    in_range("delta", delta, OMEGA)
     return _normalised([float(length - i) for i in range(length)], delta)
 
 
 def uniform(length: int, delta: float) -> tuple[float, ...]:
     """omega_i = delta. The paper's UniformRSD."""
-    non_negative("delta", delta)
+    in_range("delta", delta, OMEGA)
     return (float(delta),) * length
 
 
 def excess(length: int, beta: float, nu: float = DEFAULT_NU) -> tuple[float, ...]:
     """omega_i = 1 + beta * exp(-nu * (i - 1)): relaxed most at first, never under lossless. nu = 0 is uniform."""
-    non_negative("beta", beta)
-    non_negative("nu", nu)
+    in_range("beta", beta, OMEGA)
+    in_range("nu", nu, DECAY)
     return tuple(1.0 + beta * math.exp(-nu * i) for i in range(length))
 
 
@@ -91,13 +93,13 @@ def custom(length: int, values: Sequence[float] | None) -> tuple[float, ...]:
         found = "no list" if values is None else f"{len(values)} values"
         raise UserError("a custom schedule", expected=f"{length} values, one per draft position", found=found)
     for i, value in enumerate(values, start=1):
-        non_negative(f"omega {i}", value)
+        in_range(f"omega {i}", value, OMEGA)
     return tuple(float(v) for v in values)
 
 
 def raised(omegas: Sequence[float], floor: float) -> tuple[float, ...]:
     """max(floor, omega_i)."""
-    non_negative("floor", floor)
+    in_range("floor", floor, OMEGA)
     return tuple(max(float(floor), omega) for omega in omegas)
 
 
@@ -106,10 +108,10 @@ def _normalised(weights: list[float], delta: float) -> tuple[float, ...]:
     return tuple(delta * len(weights) * w / total for w in weights)
 
 
-def non_negative(name: str, value: float) -> None:
-    """Raise UserError unless it is a finite number, 0 or more."""
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(name, expected="a finite number, 0 or more", found=str(value))
+def in_range(name: str, value: float, allowed: Range) -> None:
+    """Raise UserError unless the number lies in the range; NaN lies in none."""
+    if not allowed.low <= value <= allowed.high:
+        raise UserError(name, expected=f"a number from {allowed.low:g} to {allowed.high:g}", found=str(value))
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:

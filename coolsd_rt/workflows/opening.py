@@ -24,6 +24,8 @@ from coolsd_rt.models.conditions import KEYS, Conditioner
 from coolsd_rt.models.conditions import load_conditioner as read_conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import LoadedSpec, Spec, load_spec
+from coolsd_rt.spec.load import dotted
+from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, sha256_file
 from coolsd_rt.store.manifest import rebuild_hint, spec_path
 
@@ -77,11 +79,9 @@ def spec_of(folder: EngineFolder) -> Spec:
     try:
         return Spec.model_validate(folder.manifest.spec)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        found = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        fix = rebuild_hint(folder.folder, folder.manifest)
-        raise CoolsdError(f"{folder.folder}: the manifest's spec", expected="one of this version", found=found,
-                          fix=fix) from error  # fmt: skip
+        first, fix = problems_of(error, folder.manifest.spec)[0], rebuild_hint(folder.folder, folder.manifest)
+        what = f"{folder.folder}: the manifest's spec: {dotted(first.path)}"
+        raise CoolsdError(what, expected=first.expected, found=first.found, fix=fix) from error
 
 
 def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
