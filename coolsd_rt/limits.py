@@ -27,13 +27,19 @@ def _text(number: float) -> str:
     return f"{number:g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
+def cut(text: str) -> str:
+    """Its beginning, where it is long."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def shown(value: Any) -> str:
     """A wrong value in an error: short, on one line. Python refuses to print integers of more than 4300 digits."""
+    if isinstance(value, numbers.Number) and type(value) not in (int, float):
+        value = getattr(value, "item", lambda: value)()  # NumPy's number as Python's: 1.5, not np.float64(1.5)
     try:
-        text = " ".join(repr(value).split())
+        return cut(" ".join(repr(value).split()))
     except ValueError:
         return "a number of thousands of digits"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,11 @@ class Range:
         return number
 
     @staticmethod
-    def _real(value: Any) -> float:
-        if not isinstance(value, numbers.Real):
+    def _real(value: object) -> float:
+        if isinstance(value, int):  # of any size: float(10**400) is an OverflowError, and a comparison is none
+            return value
+        if not isinstance(value, numbers.Real) or not math.isfinite(number := float(value)):
             raise TypeError
-        number = value if isinstance(value, int) else float(value)
-        if isinstance(number, float) and not math.isfinite(number):
-            raise ValueError
         return number
 
 
@@ -116,7 +121,7 @@ CFG_SCALE = Range(1.0, 1e3)
 """LlamaGen guides only above 1. Logits are within 1e5 or so: at this end and the coldest temperature 1e11, finite."""
 
 LOOP_CFG_SCALE = Range(-CFG_SCALE.high, CFG_SCALE.high)
-"""What the loop itself takes: below 1 the formula has a meaning (0 leaves the prompt out) that a spec does not offer."""
+"""What the loop itself takes: below 1 the formula has a meaning (0 leaves the prompt out), but a spec refuses it."""
 
 TEMPERATURE = Range(1e-3, 1e3)
 """Colder, the likeliest token alone is left at any gap of logits that float32 shows; hotter, all tokens are equal."""
@@ -166,6 +171,9 @@ PIXELS = _whole(1, 16_384)
 
 LUMINA_PIXELS = _whole(32, PIXELS.high)
 """Its pictures are told in steps of 32 pixels."""
+
+CELL = _whole(8, 16)
+"""Pixels along one side of a code's cell, one of the two."""
 
 LAYERS = _whole(1, 1024)
 """Of a network."""
@@ -230,5 +238,5 @@ THREADS = _whole(1, 4096)
 PROCESSES = _whole(1, 65_536)
 """That train together."""
 
-SECONDS = Range(1.0, 1e6)
-"""A budget of time: eleven days."""
+SECONDS = Range(10.0, 1e6)
+"""A budget of time: nothing is done in less, and the other end is eleven days."""

@@ -22,8 +22,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
 try:
+    from coolsd_rt import limits
     from coolsd_rt.errors import CoolsdError
     from coolsd_rt.workflows.entry import enter
+    from coolsd_rt.workflows.options import number
     from tools.gpu.check import PARTS, Check, Plan
     from tools.gpu.report import Report
 except ModuleNotFoundError as error:  # a checkout that was carried to a machine without an index
@@ -44,7 +46,7 @@ BUDGET = 460.0
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=10),
+    type=number(limits.SECONDS),
     default=BUDGET,
     show_default=True,
     help="Stop starting work after this long.",

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
+from coolsd_rt import limits
 from coolsd_rt.cli import generate
 from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
 from coolsd_rt.workflows.generate import Request
+from coolsd_rt.workflows.options import number
 
 if TYPE_CHECKING:  # needs torch, which --help must not
     from coolsd_rt.measure.quality_draw import Listener
@@ -88,13 +90,15 @@ def _show(report: Report, out: Path) -> None:
 )
 @click.option("--reference", type=click.Path(path_type=Path), help="Folder of real pictures, named by the same ids.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run: pictures and figures.")
-@click.option("--seed", type=int, default=0, show_default=True, help="A picture's seed is this plus its id.")
+@click.option(
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="A picture's seed is this plus its id."
+)
 @click.option("--inception", type=click.Path(path_type=Path), help="FID's Inception in safetensors, see `convert`.")
 @click.option("--clip", type=click.Path(path_type=Path), help="Folder of a CLIP model, for the CLIP score.")
 @click.option("--image-reward", type=click.Path(path_type=Path), help="Folder of ImageReward's two files.")
 @click.option("--hpsv2", type=click.Path(path_type=Path), help="Weights of HPSv2.")
 @click.option("--crop", is_flag=True, help="Cut references to their central square first; clean-fid does not.")
-@click.option("--limit", type=click.IntRange(min=1), help="Draw and measure the first so many ids only.")
+@click.option("--limit", type=number(limits.PICTURES), help="Draw and measure the first so many ids only.")
 @click.option("--reference-cache", type=click.Path(path_type=Path),
               help="Folder that keeps the references' features for other runs; default: in --out.")  # fmt: skip
 @json_option

@@ -12,6 +12,7 @@ from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.options import threads_option
 
 if TYPE_CHECKING:  # needs matplotlib, which --help must not
     from coolsd_rt.measure.sweep import Listener
@@ -72,7 +73,7 @@ def _show(results: Results, out: Path) -> None:
     "--engine-spec", type=click.Path(path_type=Path), help="The engine's spec, if it has moved since the build."
 )
 @reading_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@threads_option()
 @json_option
 def command(
     engine: Path, spec: Path, out: Path | None, engine_spec: Path | None, threads: int | None, features: Path | None,

@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
+from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import batches, json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.options import number, threads_option
 
 _BUDGETS = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
 
@@ -26,13 +28,23 @@ def _budget(values: dict[str, float | None]) -> tuple[str, float]:
 
 @click.command()
 @click.argument("engine", type=click.Path(path_type=Path))
-@click.option("--accept-length", type=float, help="Reach this accept length with the least KL.")
-@click.option("--kl", type=float, help="Accept most within this KL per generated token, in nats.")
-@click.option("--tv", type=float, help="Accept most within this total variation per token (the paper's bound).")
+@click.option("--accept-length", type=number(limits.ACCEPT_LENGTH), help="Reach this accept length with the least KL.")
+@click.option("--kl", type=number(limits.KL), help="Accept most within this KL per generated token, in nats.")
+@click.option(
+    "--tv", type=number(limits.TV), help="Accept most within this total variation per token (the paper's bound)."
+)
 @click.option("--resampler", type=click.Choice(["optimal", "waterfill"]), default="optimal", show_default=True)
-@click.option("-n", "--images", "pictures", type=int, default=32, show_default=True, help="Pictures to record.")
+@click.option(
+    "-n",
+    "--images",
+    "pictures",
+    type=number(limits.PICTURES),
+    default=32,
+    show_default=True,
+    help="Pictures to record.",
+)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
 @click.option("--recording", "folder", type=click.Path(path_type=Path), help="Keep the recording here, and resume it.")
 @click.option("--write", type=click.Path(path_type=Path), help="Write the spec with that schedule, beside its own.")
 @click.option(
@@ -40,7 +52,7 @@ def _budget(values: dict[str, float | None]) -> tuple[str, float]:
 )
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
 @reading_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@threads_option()
 @json_option
 def command(
     engine: Path, accept_length: float | None, kl: float | None, tv: float | None, resampler: str, pictures: int,

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.spec.messages import show
+from coolsd_rt.spec.section import show
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 
 Arrays = dict[str, NDArray[Any]]

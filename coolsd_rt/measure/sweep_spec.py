@@ -21,9 +21,9 @@ from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec import Spec, SpecError, with_overrides
 from coolsd_rt.spec.load import as_error, read_model
-from coolsd_rt.spec.messages import show, suggestion
+from coolsd_rt.spec.messages import suggestion
 from coolsd_rt.spec.model import RUN_TIME
-from coolsd_rt.spec.section import Section, Within, complaint
+from coolsd_rt.spec.section import Section, Within, complaint, show
 from coolsd_rt.spec.source import Path as KeyPath
 from coolsd_rt.spec.source import Problem, Source
 from coolsd_rt.workflows.pictures import slug

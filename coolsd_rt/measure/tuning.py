@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import optimize
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler, make_omegas
 from coolsd_rt.law.traces import Outlook, Windows, outlook
@@ -46,8 +47,8 @@ class Budget:
 
     def check(self) -> None:
         """Raise UserError if no schedule can have such a budget."""
-        if not (math.isfinite(self.value) and self.value >= 0):
-            raise UserError("the budget", expected="a finite number, 0 or more", found=str(self.value))
+        ends = {"accept_length": limits.ACCEPT_LENGTH, "kl": limits.KL, "tv": limits.TV}[self.figure]
+        ends.check("the budget", self.value)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.convert_writer import NAMES
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
@@ -94,6 +95,7 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         """Raises UserError: nothing there, not a checkpoint, a shard that is missing, truncated or not as indexed."""
+        limit_torch()
         self.path = path
         self.config: dict[str, Any] = {}
         folder = path if path.is_dir() else path.parent

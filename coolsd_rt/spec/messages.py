@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from coolsd_rt.spec.model import Spec
-from coolsd_rt.spec.section import shown_as_typed as show
+from coolsd_rt.spec.section import show
 from coolsd_rt.spec.source import Path, Problem
 
 _TYPES = {

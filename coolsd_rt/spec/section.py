@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, ValidatorFunctionWrapHandler, no_info_wrap_validator_function
 
+from coolsd_rt.errors import UserError
 from coolsd_rt.limits import Range, shown
 
 
@@ -28,7 +29,7 @@ def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
 class Within:
     """A number of a field between both ends of a range, which the schema has too: `Annotated[int, Within(SEED)]`.
 
-    An error says both, whichever was passed, and for a value that is no number at all.
+    An error says both, whichever was passed, and for a value that is no number at all. NumPy's numbers are taken.
     """
 
     ends: Range
@@ -41,15 +42,15 @@ class Within:
 
     def _checked(self, value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
         try:
-            return inner(value)
-        except ValidationError:
-            raise complaint(self.ends.said, shown_as_typed(value)) from None
+            return inner(self.ends.check("", value))
+        except (UserError, ValidationError):
+            raise complaint(self.ends.said, show(value)) from None
 
 
-def shown_as_typed(value: Any) -> str:
+def show(value: Any) -> str:
     """A value as it stands in YAML or JSON, shortened, always on one line."""
     try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        text = json.dumps(value, ensure_ascii=False, default=shown)
     except ValueError:  # an integer of more than 4300 digits
         return shown(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -25,9 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from coolsd_rt import cores, limits
 from coolsd_rt.backends.tensorrt.package import require_gpu
-from coolsd_rt.errors import UserError
-from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.models import JacobiDraft
 from coolsd_rt.store import open_engine, tool_versions
@@ -77,6 +76,7 @@ class Parity:
     graphs: GraphParity
     pictures: PictureParity
     failures: tuple[str, ...]
+    threads: int = 1  # of the engine
 
     @property
     def passed(self) -> bool:
@@ -95,6 +95,7 @@ class Parity:
             "failures": list(self.failures),
             "graphs": _number(self.graphs.as_dict()),
             "whole_pictures": _number(p.as_dict()),
+            "threads": self.threads,
             "thresholds": asdict(THRESHOLDS[self.precision]),
             "tools": tool_versions(_TOOLS),
         }
@@ -124,10 +125,8 @@ def parity(
         CoolsdError: a broken engine.
     """
     listener = listener or Listener()
-    if pictures < 1:
-        raise UserError("pictures", expected="1 or more", found=str(pictures))
-    if not 0 <= seed < SEED_LIMIT:
-        raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
+    pictures, seed = limits.PICTURES.check("pictures", pictures), limits.SEED.check("seed", seed)
+    count = cores.threads_for(threads)
     folder = open_engine(engine)
     loaded = opening.find_spec(folder, spec_file)
     spec = opening.spec_of(folder)
@@ -152,7 +151,7 @@ def parity(
         listener.pictures(whole.pictures)
     first = jobs[: len(whole.codes[0])]
     graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0])
-    outcome = Parity(spec.engine.precision, graphs, whole, judge(spec.engine.precision, graphs, whole))
+    outcome = Parity(spec.engine.precision, graphs, whole, judge(spec.engine.precision, graphs, whole), count)
     proven = folder.with_receipt(outcome.receipt())
     if outcome.passed and spec.engine.device == "cuda":  # it waited for this
         proven.make_current()

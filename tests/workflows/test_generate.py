@@ -180,7 +180,9 @@ def test_bad_values_are_the_users_and_write_nothing(
 def test_a_manifest_of_another_version_is_one_line(engine: Path, tmp_path: Path) -> None:
     folder = open_engine(engine)
     folder.with_manifest(spec=folder.manifest.spec | {"novelty": 1})
-    with pytest.raises(CoolsdError, match=r"the manifest's spec: novelty: expected one of version, .*found an unknown key; .*build"):
+    with pytest.raises(
+        CoolsdError, match=r"the manifest's spec: novelty: expected one of version, .*found an unknown key; .*build"
+    ):
         generate(engine, ask(tmp_path / "out"))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.conditions.base import Floats, need, too_long
 from coolsd_rt.models.hub import quiet_hub
@@ -73,6 +74,7 @@ class T5Encoder:
             from transformers import AutoTokenizer, T5EncoderModel
             from transformers.utils import logging
 
+            limit_torch()
             quiet: Any = logging  # its functions carry no types
             quiet.disable_progress_bar()
             quiet.set_verbosity_error()
