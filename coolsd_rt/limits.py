@@ -34,8 +34,8 @@ def cut(text: str) -> str:
 
 def shown(value: Any) -> str:
     """A wrong value in an error: short, on one line. Python refuses to print integers of more than 4300 digits."""
-    if isinstance(value, numbers.Number) and type(value) not in (int, float):
-        value = getattr(value, "item", lambda: value)()  # NumPy's number as Python's: 1.5, not np.float64(1.5)
+    if isinstance(value, numbers.Number) and hasattr(value, "item"):  # NumPy's as Python's: 1.5, not np.float64(1.5)
+        value = value.item()
     try:
         return cut(" ".join(repr(value).split()))
     except ValueError:

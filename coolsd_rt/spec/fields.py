@@ -18,7 +18,7 @@ import dataclasses
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import Strict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from coolsd_rt import limits
@@ -50,13 +50,7 @@ _EXPECTED = {
 @cache
 def _adapters(request: Any) -> dict[str, TypeAdapter[Any]]:
     hints = get_type_hints(request, include_extras=True)
-    return {field.name: _adapter(hints[field.name]) for field in dataclasses.fields(request)}
-
-
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    # pydantic refuses a config beside a dataclass, which has its own.
-    own = dataclasses.is_dataclass(hint)
-    return TypeAdapter(hint) if own else TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    return {field.name: TypeAdapter(hints[field.name]) for field in dataclasses.fields(request)}
 
 
 def check_fields(request: Any) -> None:

@@ -70,7 +70,7 @@ def count_of(data: str) -> int | None:
         return None
     number = data.removeprefix(OWN)
     if not re.fullmatch("[0-9]{1,20}", number) or int(number) not in limits.TRAIN_PICTURES:
-        raise UserError("--data", expected=f"self:N, N {limits.TRAIN_PICTURES.said}", found=limits.cut(data))
+        raise UserError("--data", expected=f"self:N with N {limits.TRAIN_PICTURES.said}", found=limits.cut(data))
     return int(number)
 
 
