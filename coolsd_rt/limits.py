@@ -1,27 +1,102 @@
 """Both ends of every number that a user or a file can give, stated once and used at every entrance.
 
+An end is where a larger (or smaller) number means nothing more, or where the arithmetic behind it would stop being
+finite; the reason stands beside it. What depends on an engine (its picture's tokens, its batch) is checked where the
+engine is known, and lies inside these ends.
+
 Pure data. Does not know who asks: the spec's models, the command line, manifests and Python callers all read it here.
 """
 
 from __future__ import annotations
 
+import math
+import numbers
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from coolsd_rt.errors import UserError
+
+_SHOWN = 60  # characters of a wrong value in an error
+
+
+def _text(number: float) -> str:
+    """As a person would type it: 65536, 1e6, 0.001, 2^64-1."""
+    if isinstance(number, int):
+        return str(number) if abs(number) < 1 << 32 else f"2^{number.bit_length()}{'-1' if number & 1 else ''}"
+    return f"{number:g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+
+
+def cut(text: str) -> str:
+    """Its beginning, where it is long."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def shown(value: Any) -> str:
+    """A wrong value in an error: short, on one line. Python refuses to print integers of more than 4300 digits."""
+    if isinstance(value, numbers.Number) and hasattr(value, "item"):  # NumPy's as Python's: 1.5, not np.float64(1.5)
+        value = value.item()
+    try:
+        return cut(" ".join(repr(value).split()))
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `low` to `high`, both included."""
+    """A finite number from `low` to `high`, both included. `whole`: without a fraction."""
 
     low: float
     high: float
+    whole: bool = False
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
+    @property
+    def said(self) -> str:
+        """What an error says was expected."""
+        return f"a {'whole ' if self.whole else ''}number from {_text(self.low)} to {_text(self.high)}"
+
+    def check(self, name: str, value: Any, fix: str = "") -> Any:
+        """The value as Python's own int or float; NumPy's are taken too. Raises UserError unless it is in the range.
+
+        name: what the user knows it by. True and False are no numbers, and 1.0 is no whole number.
+        """
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            number: Any = operator.index(value) if self.whole else self._real(value)
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(name, expected=self.said, found=shown(value), fix=fix) from None
+        if not self.low <= number <= self.high:
+            raise UserError(name, expected=self.said, found=shown(number), fix=fix)
+        return number
+
+    @staticmethod
+    def _real(value: object) -> float:
+        if isinstance(value, int):  # of any size: float(10**400) is an OverflowError, and a comparison is none
+            return value
+        if not isinstance(value, numbers.Real) or not math.isfinite(number := float(value)):
+            raise TypeError
+        return number
+
+
+def _whole(low: float, high: float) -> Range:
+    return Range(int(low), int(high), whole=True)
+
+
+# What a draft is and how long.
+
+DRAFT_LENGTH = _whole(1, 65_536)
+"""Drafted tokens of a round, omegas of a schedule: more than any picture has tokens."""
+
+# The law.
 
 OMEGA = Range(0.0, 1e6)
-"""What a schedule is given: delta, beta, floor, an omega of a custom list, a factor of lantern_pp."""
+"""What a schedule is given: delta, beta, floor, an omega of a custom list. At the upper end a token is kept that the
+target gives a millionth of what the draft gives it: more is no budget."""
 
 LAW_OMEGA = Range(0.0, 1e12)
 """An omega of a law. A schedule with the mean delta has a first omega of up to L * delta; float32 holds far more."""
@@ -31,86 +106,251 @@ CONFIDENCE = Range(0.5, 0.999)
 
 DECAY = Range(0.0, 1e6)
 """nu of a schedule; above 800 or so every position after the first has an omega of 0, or 1 under `excess`."""
-CONFIG: Mapping[str, Range] = {
-    "vocab": Range(1, 1 << 20),
-    "dim": Range(1, 65_536),
-    "layers": Range(1, 1024),
-    "heads": Range(1, 4096),
-    "kv_heads": Range(1, 4096),
-    "ffn": Range(1, 1 << 20),
-    "prefix": Range(1, 65_536),
-    "grid": Range(1, 256),
-    "words": Range(1, 1 << 20),
-    "word_dim": Range(1, 65_536),
-    "classes": Range(1, 1 << 20),
-    "text": Range(1, 1 << 20),
-    "text_dim": Range(1, 65_536),
-    "head": Range(1, 1 << 20),
-    "norm_eps": Range(1e-30, 1.0),
-    "rope_base": Range(1.0, 1e12),
-    "codebook_size": Range(1, 1 << 20),
-    "codebook_dim": Range(1, 65_536),
-    "channels": Range(1, 65_536),
-    "multipliers": Range(1, 1024),
-    "z_channels": Range(1, 65_536),
-    "res_blocks": Range(1, 1024),
-    "norm_groups": Range(1, 65_536),
-}
-"""Fields of the config in a weights file's header. The largest published network is a tenth of any of these, and no
-product of two overflows."""
-SPEC_BYTES = 4 << 20
-PROMPTS_BYTES = 64 << 20
+
+PROBABILITY = Range(0.0, 1.0)
+"""A bound of lantern, a rate of synthetic, a confidence of pacing."""
+
+FACTOR = Range(1.0, OMEGA.high)
+"""Of lantern_pp: below 1 a token would lend instead of borrow."""
+
+NEIGHBOURS = _whole(1, 4096)
+"""Nearest codes kept of each code. The table is codes x neighbours of 8 bytes: 512 MiB at 16,384 codes and this end."""
+
+# From logits to a distribution.
+
+CFG_SCALE = Range(1.0, 1e3)
+"""LlamaGen guides only above 1. Logits are within 1e5 or so: at this end and the coldest temperature 1e11, finite."""
+
+LOOP_CFG_SCALE = Range(-CFG_SCALE.high, CFG_SCALE.high)
+"""What the loop itself takes: below 1 the formula has a meaning (0 leaves the prompt out), but a spec refuses it."""
+
+TEMPERATURE = Range(1e-3, 1e3)
+"""Colder, the likeliest token alone is left at any gap of logits that float32 shows; hotter, all tokens are equal."""
+
+TOP_K = _whole(0, 1 << 20)
+"""Beyond any vocabulary; more than the vocabulary keeps all, as 0 does."""
+
+TOP_P = Range(1e-6, 1.0)
+"""At the lower end the likeliest token alone is left in any vocabulary of 2^20 tokens; 0 would leave none."""
+
+CFG_INTERVAL = _whole(-1, DRAFT_LENGTH.high)
+"""A decode step of a picture; -1 is all of them."""
+
+# Pictures and batches.
+
+SEED = _whole(0, 2**64 - 1)
+"""The key of the counter generator has 64 bits."""
+
+PICTURES = _whole(1, 100_000)
+"""Of one request: each is a job in memory before the first is drawn."""
+
+FRECHET_PICTURES = _whole(3, PICTURES.high)
+"""A covariance needs three."""
+
+MAX_BATCH = _whole(1, 4096)
+"""Pictures drawn at once: their caches are reserved together."""
+
+RUNS = _whole(1, 10_000)
+"""Turns of a measurement: a day's work at ten seconds each."""
+
+# Models and what they read.
+
+PREFIX = _whole(1, 65_536)
+"""Positions of a prompt."""
+
+TOKENS_PREFIX = _whole(4, PREFIX.high)
+"""Of a template around a prompt: it needs a few itself."""
+
+T5_PREFIX = _whole(1, 4096)
+"""Tokens of a caption. Attention in the encoder grows with its square."""
+
+CLASSES = _whole(1, 1 << 20)
+"""Rows of a table of classes."""
+
+PIXELS = _whole(1, 16_384)
+"""Along one side of a picture: memory of its decoder grows with the square."""
+
+LUMINA_PIXELS = _whole(32, PIXELS.high)
+"""Its pictures are told in steps of 32 pixels."""
+
+CELL = _whole(8, 16)
+"""Pixels along one side of a code's cell, one of the two."""
+
+LAYERS = _whole(1, 1024)
+"""Of a network."""
+
+HEADS = _whole(1, 4096)
+"""Attention heads of a layer."""
+
+WIDTH = _whole(1, 65_536)
+"""Of a network's vectors."""
+
+FFN = _whole(1, 1 << 20)
+"""Of a network's feed-forward layers."""
+
+CODES = _whole(1, 1 << 20)
+"""Rows of an embedding or of a codebook."""
+
+TOKENS = _whole(1, 65_536)
+"""Of an image."""
+
+GRID = _whole(1, 256)
+"""Codes along one side of a picture; DRAFT_LENGTH is its square."""
+
+# Training.
+
+STEPS = _whole(1, 100_000_000)
+"""Of a training: years."""
+
+TRAIN_BATCH = _whole(1, 65_536)
+"""Pictures of a step."""
+
+LEARNING_RATE = Range(1e-9, 1.0)
+"""Peak. A weight near 1 is not moved by less in float32, and does not survive more."""
+
+PATIENCE = _whole(1, 1_000_000)
+"""Measurements without a rise."""
+
+OWN_STEPS = _whole(1, 256)
+"""A head's own predictions in training: each is another pass over the batch, all kept for the gradient."""
+
+NOISE = Range(0.0, 10.0)
+"""In standard deviations: beyond, nothing of a feature is left."""
+
+TRAIN_PICTURES = _whole(1, 100_000_000)
+"""Drawn by the target itself."""
+
+TRAIN_SEED = _whole(0, 2**32 - 1)
+"""Steps, batches and pictures add their own numbers to it, and the sum has to stay a seed."""
+
+POOL = _whole(1, 65_536)
+"""Tokenisations of a glyph."""
+
+# Budgets of a tuning.
+
+ACCEPT_LENGTH = Range(1.0, DRAFT_LENGTH.high + 1.0)
+"""Tokens of a round: one is there without a draft."""
+
+KL = Range(0.0, 1e3)
+"""Nats a token; 14 is all that a vocabulary of 2^20 can have."""
+
+TV = Range(0.0, float(DRAFT_LENGTH.high))
+"""Total variation a token, a bound that adds up over positions: at most 1 each."""
+
+# The machine.
+
+THREADS = _whole(1, 4096)
+"""Of an operation; more than the usable cores are brought down to them (`coolsd_rt.cores`)."""
+
+PROCESSES = _whole(1, 65_536)
+"""That train together."""
+
+SECONDS = Range(10.0, 1e6)
+"""A budget of time: nothing is done in less, and the other end is eleven days."""
+
+# Files: bytes that are read at most, and characters of what stands in them.
+
+MIB = 1 << 20
+
+SPEC_BYTES = 4 * MIB
+"""A spec or a sweep's file."""
+
+PROMPTS_BYTES = 64 * MIB
+"""A file of prompts."""
+
 LINE_CHARACTERS = 100_000
-RESULT_BYTES = 256 << 20
-"""Most bytes of a spec's or a sweep's file, of a file of prompts, and of a file of results that is read as a whole;
-and most characters of one prompt in a file."""
+"""One prompt in a file."""
 
-
-# Files of an engine: what its manifest, vocabulary and tables may say. Beyond any published model, and small enough
-# that nothing is made of a number before it is refused.
-DIMS = {
-    "vocab": Range(1, 1 << 20),
-    "dim": Range(1, 1 << 16),
-    "layers": Range(1, 512),
-    "heads": Range(1, 1024),
-    "head_dim": Range(1, 4096),
-    "prefix": Range(1, 1 << 16),
-    "tokens": Range(1, 1 << 16),
-    "draft_layers": Range(0, 512),
-    "draft_heads": Range(0, 1024),
-    "draft_head_dim": Range(0, 4096),
-    "draft_dim": Range(0, 1 << 16),
-    "padded": Range(0, 1),
-    "condition_dim": Range(0, 1 << 16),
-}
-"""Of `ModelDims`, by its fields."""
-BUILT_LENGTH = Range(1, 1024)
-"""The draft length that an engine was built for."""
-SIDE = Range(1, 1 << 14)
-"""Pixels along one side of a picture."""
-CACHE_NUMBERS = Range(0, 1 << 34)
-"""Numbers in the KV caches of one row, target or draft."""
-TABLE_NUMBERS = Range(1, 1 << 33)
-"""Numbers in one table: an embedding, a head, the prefix of a row, all distributions of a draft."""
-MANIFEST_BYTES = 16 << 20
-VOCABULARY_BYTES = 64 << 20
-VOCABULARY_WORDS = Range(3, 1 << 20)
-WORD_CHARACTERS = Range(1, 256)
-NEIGHBOURS_BYTES = 4 << 30
-BATCH_BYTES = 8 << 30
-"""One array of a measurement that is read back."""
-# Prompts and the files of foreign models (text encoders, CLIP, reward models).
 PROMPT_CHARACTERS = Range(1, 10_000)
 """Longer text is no prompt, and the cleaning of captions takes quadratic time."""
-LABEL_BYTES = 16 << 20
-PROMPT_FILE_BYTES = 64 << 20
-TOKENIZER_BYTES = 32 << 20
-CONFIG_BYTES = 1 << 20
-INDEX_BYTES = 16 << 20
-SHARDS = Range(1, 1024)
-LAYERS = Range(1, 1024)
-HEADS = Range(1, 4096)
-WIDTH = Range(1, 1 << 18)
-VOCABULARY = Range(1, 1 << 22)
-FEATURE_TOKENS = Range(1, 4096)
+
+RESULT_BYTES = 256 * MIB
+"""A file of results that is read as a whole."""
+
+BATCH_BYTES = 8 << 30
+"""One array of a measurement that is read back."""
+
+MANIFEST_BYTES = 16 * MIB
+VOCABULARY_BYTES = 64 * MIB
+LABEL_BYTES = 16 * MIB
+NEIGHBOURS_BYTES = 4 << 30
+TOKENIZER_BYTES = 32 * MIB
+CONFIG_BYTES = MIB
+INDEX_BYTES = 16 * MIB
+
+VOCABULARY_WORDS = _whole(3, MIB)
+"""Of the closed vocabulary of a `words` condition."""
+
+WORD_CHARACTERS = _whole(1, 256)
+
+SHARDS = _whole(1, 1024)
+"""Files that one set of weights is parted into."""
+
+FEATURE_TOKENS = T5_PREFIX
 """Of the file of caption features, and so of `condition.length`."""
+
+# Networks of others: text encoders, CLIP, reward models.
+
+FOREIGN_WIDTH = _whole(1, 1 << 18)
+"""Of vectors and feed-forward layers."""
+
+FOREIGN_VOCABULARY = _whole(1, 1 << 22)
+
+# Our own networks, as the header of a weights file and the manifest of an engine state them. The largest published
+# network is a tenth of any of these, no product of two overflows, and nothing is made of a number before it is refused.
+
+CONFIG: Mapping[str, Range] = {
+    "vocab": CODES,
+    "dim": WIDTH,
+    "layers": LAYERS,
+    "heads": HEADS,
+    "kv_heads": HEADS,
+    "ffn": FFN,
+    "prefix": PREFIX,
+    "grid": GRID,
+    "words": CODES,
+    "word_dim": WIDTH,
+    "classes": CLASSES,
+    "text": CODES,
+    "text_dim": WIDTH,
+    "head": FFN,
+    "norm_eps": Range(1e-30, 1.0),
+    "rope_base": Range(1.0, 1e12),
+    "codebook_size": CODES,
+    "codebook_dim": WIDTH,
+    "channels": WIDTH,
+    "multipliers": _whole(1, 1024),
+    "z_channels": WIDTH,
+    "res_blocks": _whole(1, 1024),
+    "norm_groups": WIDTH,
+}
+"""Fields of the config in a weights file's header."""
+
+DIMS: Mapping[str, Range] = {
+    "vocab": CODES,
+    "dim": WIDTH,
+    "layers": LAYERS,
+    "heads": HEADS,
+    "head_dim": _whole(1, 4096),
+    "prefix": PREFIX,
+    "tokens": TOKENS,
+    "draft_layers": _whole(0, LAYERS.high),
+    "draft_heads": _whole(0, HEADS.high),
+    "draft_head_dim": _whole(0, 4096),
+    "draft_dim": _whole(0, WIDTH.high),
+    "padded": _whole(0, 1),
+    "condition_dim": _whole(0, WIDTH.high),
+}
+"""Fields of `ModelDims`."""
+
+BUILT_LENGTH = _whole(1, 1024)
+"""The draft length that an engine was built for."""
+
+SIDE = PIXELS
+"""Pixels along one side of an engine's images."""
+
+CACHE_NUMBERS = _whole(0, 1 << 34)
+"""Numbers in the KV caches of one row, target or draft."""
+
+TABLE_NUMBERS = _whole(1, 1 << 33)
+"""Numbers in one table: an embedding, a head, the prefix of a row, all distributions of a draft."""

@@ -20,12 +20,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coolsd_rt.errors import UserError  # noqa: E402  (the path above makes the checkout importable)
+from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable)
+from coolsd_rt.errors import UserError  # noqa: E402
 from coolsd_rt.spec import with_overrides  # noqa: E402
 from coolsd_rt.store import open_engine  # noqa: E402
 from coolsd_rt.workflows import drawing, opening  # noqa: E402
 from coolsd_rt.workflows.entry import enter  # noqa: E402
-from coolsd_rt.workflows.paths import ENGINE  # noqa: E402
+from coolsd_rt.workflows.options import number  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
 
@@ -65,14 +66,18 @@ def measure(
 
 
 @click.command()
-@click.argument("engine", type=ENGINE)
-@click.option("--prompts", default=200, show_default=True, help="Trained captions, drawn once each.")
-@click.option("--seed", default=1000, show_default=True, help="Chooses captions and randomness.")
-@click.option("--cfg-scale", type=float, help="Instead of the spec's.")
-@click.option("--top-k", type=int, help="Instead of the spec's.")
-@click.option("--temperature", type=float, help="Instead of the spec's.")
-@click.option("--confidence", type=float, help="Instead of the spec's.")
-@click.option("--draft-length", type=click.IntRange(min=1), help="Instead of the spec's.")
+@click.argument("engine")
+@click.option(
+    "--prompts", type=number(limits.PICTURES), default=200, show_default=True, help="Trained captions, drawn once each."
+)
+@click.option(
+    "--seed", type=number(limits.TRAIN_SEED), default=1000, show_default=True, help="Chooses captions and randomness."
+)
+@click.option("--cfg-scale", type=number(limits.CFG_SCALE), help="Instead of the spec's.")
+@click.option("--top-k", type=number(limits.TOP_K), help="Instead of the spec's.")
+@click.option("--temperature", type=number(limits.TEMPERATURE), help="Instead of the spec's.")
+@click.option("--confidence", type=number(limits.PROBABILITY), help="Instead of the spec's.")
+@click.option("--draft-length", type=number(limits.DRAFT_LENGTH), help="Instead of the spec's.")
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--json", "as_json", is_flag=True)
 def main(

@@ -22,8 +22,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
 try:
+    from coolsd_rt import limits
     from coolsd_rt.errors import CoolsdError
     from coolsd_rt.workflows.entry import enter
+    from coolsd_rt.workflows.options import number
     from coolsd_rt.workflows.paths import WRITES_IN
     from tools.gpu.check import PARTS, Check, Plan
     from tools.gpu.report import Report
@@ -45,7 +47,7 @@ BUDGET = 460.0
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=10),
+    type=number(limits.SECONDS),
     default=BUDGET,
     show_default=True,
     help="Stop starting work after this long.",

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.conditions.tokens import FIRST, JANUS_PAD, TEMPLATES, Layout
 from coolsd_rt.models.config import DecoderConfig, VQConfig
@@ -35,7 +36,7 @@ from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.weights import TensorInfo
 from coolsd_rt.workflows.entry import enter
-from coolsd_rt.workflows.paths import WRITES_IN
+from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.precompute import _packed
 from tools.gpu.sizes import constant_rate
 
@@ -181,9 +182,9 @@ engine: {{backend: onnxruntime, precision: int8, max_batch: 1}}
 @click.option("--family", required=True, help="As a spec's target.model says it, such as llamagen-t2i.")
 @click.option("--size", required=True, help="Of the published models, such as XL.")
 @click.option("--out", type=WRITES_IN, required=True, help="Folder to write.")
-@click.option("--grid", type=click.IntRange(min=1), help="Codes along one side; else of the smallest picture.")
-@click.option("--layers", type=click.IntRange(min=1), help="Fewer layers than the model has, to measure by.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--grid", type=number(limits.GRID), help="Codes along one side; else of the smallest picture.")
+@click.option("--layers", type=number(limits.LAYERS), help="Fewer layers than the model has, to measure by.")
+@click.option("--seed", type=number(limits.TRAIN_SEED), default=0, show_default=True)
 def command(family: str, size: str, out: Path, grid: int | None, layers: int | None, seed: int) -> None:
     """Write random weights of a published size, and a spec that names them."""
     spec = write_pipeline(out, published(family, size, grid, layers), seed)

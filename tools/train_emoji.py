@@ -16,7 +16,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable without an install)
 from coolsd_rt.workflows.entry import enter  # noqa: E402  (the path above makes the checkout importable)
+from coolsd_rt.workflows.options import number  # noqa: E402
 from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.common import Workspace  # noqa: E402
@@ -38,7 +40,7 @@ class Setup:
 @click.option("--release", type=WRITES_IN, default=ROOT / "pipelines" / "emoji", help="Finished weights.")
 @click.option("--font", default=None, help="NotoColorEmoji.ttf, if it is not where Debian puts it.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
-@click.option("--seed", default=0)
+@click.option("--seed", type=number(limits.TRAIN_SEED), default=0)
 @click.pass_context
 def main(ctx: click.Context, work: Path, release: Path, font: str | None, device: str, seed: int) -> None:
     """Train the emoji demo, one stage at a time, in the order the stages are listed."""
@@ -51,9 +53,9 @@ def main(ctx: click.Context, work: Path, release: Path, font: str | None, device
 
 
 @main.command("vq")
-@click.option("--steps", default=1500)
-@click.option("--batch", default=32)
-@click.option("--lr", default=2e-3)
+@click.option("--steps", type=number(limits.STEPS), default=1500)
+@click.option("--batch", type=number(limits.TRAIN_BATCH), default=32)
+@click.option("--lr", type=number(limits.LEARNING_RATE), default=2e-3)
 @click.pass_obj
 def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
     """The image tokenizer."""
@@ -65,10 +67,10 @@ def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
 
 
 @main.command("target")
-@click.option("--steps", default=7000)
-@click.option("--batch", default=16)
-@click.option("--lr", default=3e-3)
-@click.option("--pool", default=64, help="Tokenisations kept per glyph.")
+@click.option("--steps", type=number(limits.STEPS), default=7000)
+@click.option("--batch", type=number(limits.TRAIN_BATCH), default=16)
+@click.option("--lr", type=number(limits.LEARNING_RATE), default=3e-3)
+@click.option("--pool", type=number(limits.POOL), default=64, help="Tokenisations kept per glyph.")
 @click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
 @click.pass_obj
 def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
@@ -82,10 +84,12 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 
 
 @main.command("draft")
-@click.option("--steps", default=4000)
-@click.option("--batch", default=8, help="Pictures; each enters with and without its caption.")
-@click.option("--lr", default=3e-3)
-@click.option("--pool", default=64, help="Tokenisations kept per glyph.")
+@click.option("--steps", type=number(limits.STEPS), default=4000)
+@click.option(
+    "--batch", type=number(limits.TRAIN_BATCH), default=8, help="Pictures; each enters with and without its caption."
+)
+@click.option("--lr", type=number(limits.LEARNING_RATE), default=3e-3)
+@click.option("--pool", type=number(limits.POOL), default=64, help="Tokenisations kept per glyph.")
 @click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
 @click.pass_obj
 def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:

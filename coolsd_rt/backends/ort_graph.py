@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from coolsd_rt import cores
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
@@ -61,7 +62,8 @@ def session_options(options: Options, beside: Path | None = None, mapped: bool =
     """
     so = ort.SessionOptions()
     so.log_severity_level = _WARNING if options.verbose else _ERROR
-    so.intra_op_num_threads = options.threads or 0
+    so.intra_op_num_threads = cores.threads_for(options.threads)  # its own default, 0, knows no cgroup
+    so.inter_op_num_threads = 1  # nodes run one after another
     # Block DequantizeLinear + MatMul becomes MatMulNBits with int8 arithmetic; level 1 would be float, and far slower.
     so.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
     so.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import cast
 
+from coolsd_rt import cores
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.store import VerifiedEngine
@@ -20,10 +21,10 @@ from coolsd_rt.store import VerifiedEngine
 class Options:
     """How an engine runs, apart from what it computes.
 
-    threads: of each operation; None lets the backend take the machine's cores. providers: ONNX Runtime's that have to
-    run the graphs, best first; anything else is an error, not a fallback; none is the spec's device. spinning: waiting
-    threads burn their core during a call (faster alone, slower on a shared machine). verbose: the backend's own
-    warnings go to stderr.
+    threads: of each operation; None is the usable cores (`coolsd_rt.cores`), more are brought down to them.
+    providers: ONNX Runtime's that have to run the graphs, best first; anything else is an error, not a fallback; none
+    is the spec's device. spinning: waiting threads burn their core during a call (faster alone, slower on a shared
+    machine). verbose: the backend's own warnings go to stderr.
     """
 
     threads: int | None = None
@@ -66,7 +67,7 @@ def load(verified: VerifiedEngine, options: Options | None = None, *, backend: s
     """An engine whose files were checked, ready to step on the backend its spec names (or on `backend`).
 
     Raises:
-        UserError: no backend of that name; a number of threads below 1.
+        UserError: no backend of that name; a number of threads out of range.
         MissingExtra: its package is not installed.
         CoolsdError: the backend cannot run this engine, or not on the providers asked for.
     """
@@ -74,8 +75,8 @@ def load(verified: VerifiedEngine, options: Options | None = None, *, backend: s
     name = backend or str(verified.manifest.spec.get("engine", {}).get("backend", ""))
     if name not in _BACKENDS:
         raise UserError("backend", expected=f"one of {', '.join(sorted(_BACKENDS))}", found=name or "none")
-    if options.threads is not None and options.threads < 1:
-        raise UserError("threads", expected="1 or more", found=str(options.threads))
+    if options.threads is not None:
+        options = replace(options, threads=cores.threads_for(options.threads))
     chosen = _BACKENDS[name]
     if not chosen.installed:
         raise MissingExtra(chosen.package, chosen.extra, "running this engine")

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coolsd_rt import cores
 from coolsd_rt.contract import Floating, ModelDims
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer, model_dims
@@ -40,11 +41,11 @@ def load(
 ) -> TorchEngine:
     """The reference with the weights of a spec. draft: None is no draft. `threads` is set for the whole process.
 
+    threads: None is torch's own number, at most the usable cores.
     dtype: of the target's and the draft's weights, caches and features; the tokenizer stays in float32.
     Raises UserError: weights that are missing or do not fit (`models.checkpoint`). CoolsdError: no such device.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    cores.limit_torch(threads)
     check_device(device)
     network = load_target(target)
     loader = load_draft if draft_kind == "eagle" else load_draft_model

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import batches, json_option, print_json, show_fields, show_table
 from coolsd_rt.law.clusters import Ratio
 from coolsd_rt.measure.analyze import Analysis, Request, analyze
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 
@@ -56,13 +58,21 @@ def _show(found: Analysis) -> None:
 
 @click.command()
 @click.argument("engine", type=ENGINE)
-@click.option("-n", "--images", "pictures", type=int, default=16, show_default=True, help="Pictures to record.")
+@click.option(
+    "-n",
+    "--images",
+    "pictures",
+    type=number(limits.PICTURES),
+    default=16,
+    show_default=True,
+    help="Pictures to record.",
+)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
 @click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@threads_option()
 @json_option
 def command(
     engine: Path, pictures: int, prompts: tuple[str, ...], seed: int, folder: Path | None, spec_file: Path | None,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
+from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_ways import NAMES, Choice
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from coolsd_rt.measure.bench_report import Report
 
 _DELTAS = Choice.deltas
-_SEEDS = click.IntRange(min=0, max=2**64 - 1)
 
 
 class _Screen:
@@ -83,14 +84,16 @@ def _show(report: Report) -> None:
 @click.argument("engine", type=ENGINE)
 @click.option(
     "--runs",
-    type=click.IntRange(min=1),
+    type=number(limits.RUNS),
     default=6,
     show_default=True,
     help="Turns of each way; 6 are the fewest for a 95% interval.",
 )
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures at once.")
+@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Pictures at once.")
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=_SEEDS, default=0, show_default=True, help="Picture i has seed + i, in every way.")
+@click.option(
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i, in every way."
+)
 @click.option(
     "--ways",
     "names",
@@ -102,7 +105,7 @@ def _show(report: Report) -> None:
     "--delta",
     "deltas",
     multiple=True,
-    type=float,
+    type=number(limits.OMEGA),
     default=_DELTAS,
     show_default=True,
     help="Budget of COOL-SD. Repeatable; uniform and linear take the first.",
@@ -111,15 +114,25 @@ def _show(report: Report) -> None:
     "--draft-length",
     "lengths",
     multiple=True,
-    type=int,
+    type=number(limits.DRAFT_LENGTH),
     help="Tokens drafted a round. Repeatable; another than the built one goes step by step.",
 )
-@click.option("--jacobi-length", type=int, help="Tokens in Jacobi's window; default: 15, or fewer in a small image.")
-@click.option("--confidence", type=float, help="Pacing of all ways with a draft model; 0 drafts always.")
-@click.option("--draft-confidence", type=float, help="End their drafts before one the draft is less sure of; 0: never.")
+@click.option(
+    "--jacobi-length",
+    type=number(limits.DRAFT_LENGTH),
+    help="Tokens in Jacobi's window; default: 15, or fewer in a small image.",
+)
+@click.option(
+    "--confidence", type=number(limits.PROBABILITY), help="Pacing of all ways with a draft model; 0 drafts always."
+)
+@click.option(
+    "--draft-confidence",
+    type=number(limits.PROBABILITY),
+    help="End their drafts before one the draft is less sure of; 0: never.",
+)
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine; default: the usable cores.")
+@threads_option()
 @click.option("--html", type=WRITES, help="Write a report with plots here, one file.")
 @click.option("--out", type=WRITES, help="Write the figures and raw samples here, as JSON.")
 @json_option

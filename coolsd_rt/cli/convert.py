@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import MofNCompleteColumn
 
+from coolsd_rt import limits
 from coolsd_rt.cli.options import is_spec
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
 from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.files import bad_name, special, why_unusable
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
+from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.paths import FOLDER, WRITES
 
 if TYPE_CHECKING:
@@ -26,10 +28,22 @@ if TYPE_CHECKING:
 @click.option("--to", type=WRITES, help="Safetensors file to write. Needed unless SOURCE is a spec.")
 @click.option("--mirror", type=FOLDER, help="Folder with the hub's files, to read instead of it.")
 @click.option("--family", help="What the checkpoint is of; default: told by its tensors' names, where these tell.")
-@click.option("--size", type=int, help="Pixels along one side of a picture, where a family has several.")
-@click.option("--heads", type=int, help="Attention heads, where no config.json and no published size tells.")
-@click.option("--prefix", type=int, help="Positions for a prompt, of families that read text tokens. Default: 256.")
-@click.option("--cell", type=int, help="Pixels along one side of a code's cell: 8 for a target over VQ-8. Default: 16.")
+@click.option(
+    "--size", type=number(limits.PIXELS), help="Pixels along one side of a picture, where a family has several."
+)
+@click.option(
+    "--heads", type=number(limits.HEADS), help="Attention heads, where no config.json and no published size tells."
+)
+@click.option(
+    "--prefix",
+    type=number(limits.PREFIX),
+    help="Positions for a prompt, of families that read text tokens. Default: 256.",
+)
+@click.option(
+    "--cell",
+    type=number(limits.CELL),
+    help="Pixels along one side of a code's cell: 8 for a target over VQ-8. Default: 16.",
+)
 @click.option(
     "--dtype", type=click.Choice(["keep", "float32", "float16", "bfloat16"]), default="keep", show_default=True,
     help="Type of the tensors written.",

@@ -16,7 +16,7 @@ from typing import Literal
 
 import click
 
-from coolsd_rt import __version__
+from coolsd_rt import __version__, cores
 from coolsd_rt.cli.main import EXTRAS
 from coolsd_rt.cli.output import json_option, print_json, say, show_table
 from coolsd_rt.store.atomic import free_bytes, human
@@ -110,12 +110,13 @@ def _export() -> Finding:
 
 
 def _cpu() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info = Path("/proc/cpuinfo")
     text = info.read_text(errors="replace") if info.is_file() else ""
     line = next((x for x in text.splitlines() if x.startswith(("flags", "Features"))), "")
     flags = [f for f in _CPU_FLAGS if f in line.split()]
-    detail = f"{usable} cores usable of {os.cpu_count()}" + (f"; {' '.join(flags)}" if flags else "")
+    found = cores.here()
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+    detail = f"{threads} by default: {found.why}, of {os.cpu_count()}" + (f"; {' '.join(flags)}" if flags else "")
     return Finding("cpu", "ok", detail)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from coolsd_rt.cli.options import is_spec, numbers, reading_options
+from coolsd_rt import limits
+from coolsd_rt.cli.options import is_spec, reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.files import read_lines
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
 from coolsd_rt.workflows.generate import DRAFTS, Listener, Report, Request, generate
+from coolsd_rt.workflows.options import Numbers, number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, READS_OR_STDIN, WRITES_IN
 
 KEYS = {
@@ -85,36 +87,68 @@ def _show(report: Report, out: Path) -> None:
 @click.argument("engine", type=ENGINE)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw. Repeatable.")
 @click.option("--prompts", "file", type=READS_OR_STDIN, help="A file of prompts, one a line; - is standard input.")
-@click.option("-n", "--images", "variants", type=int, default=1, show_default=True, help="Pictures per prompt.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Picture i of any prompt (i from 0) has seed + i.")
+@click.option(
+    "-n",
+    "--images",
+    "variants",
+    type=number(limits.PICTURES),
+    default=1,
+    show_default=True,
+    help="Pictures per prompt.",
+)
+@click.option(
+    "--seed",
+    type=number(limits.SEED),
+    default=0,
+    show_default=True,
+    help="Picture i of any prompt (i from 0) has seed + i.",
+)
 @click.option("--out", type=WRITES_IN, default=Path("out"), show_default=True, help="Folder to write.")
-@click.option("--delta", type=float, help="Relaxation budget of the schedule; 1.1 in the paper.")
+@click.option("--delta", type=number(limits.OMEGA), help="Relaxation budget of the schedule; 1.1 in the paper.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="Schedule of the relaxation; none is lossless.")
-@click.option("--nu", type=float, help="Decay of the exponential and excess schedules.")
-@click.option("--beta", type=float, help="What the excess schedule's first omega has above 1.")
-@click.option("--floor", type=float, help="Least relaxation of any position; 0 is the schedule as it is.")
-@click.option("--values", metavar="W,W,...", callback=numbers, help="Every omega of the schedule custom.")
+@click.option("--nu", type=number(limits.DECAY), help="Decay of the exponential and excess schedules.")
+@click.option("--beta", type=number(limits.OMEGA), help="What the excess schedule's first omega has above 1.")
+@click.option(
+    "--floor", type=number(limits.OMEGA), help="Least relaxation of any position; 0 is the schedule as it is."
+)
+@click.option("--values", metavar="W,W,...", type=Numbers(limits.OMEGA), help="Every omega of the schedule custom.")
 @click.option("--resampler", type=click.Choice(RESAMPLERS), help="Law after a rejection.")
 @click.option("--rule", type=click.Choice([r for r in RULES if r != "synthetic"]), help="When a draft token is kept.")
-@click.option("--bound", type=float, help="Most probability that a token may borrow (rule lantern).")
-@click.option("--factor", type=float, help="What a token may borrow, as a multiple of its own (rule lantern_pp).")
-@click.option("--neighbours", type=int, help="How many of the nearest codes may lend (lantern rules).")
-@click.option("--draft-length", type=int, help="Tokens drafted a round; another than the built one goes step by step.")
+@click.option(
+    "--bound", type=number(limits.PROBABILITY), help="Most probability that a token may borrow (rule lantern)."
+)
+@click.option(
+    "--factor", type=number(limits.FACTOR), help="What a token may borrow, as a multiple of its own (rule lantern_pp)."
+)
+@click.option(
+    "--neighbours", type=number(limits.NEIGHBOURS), help="How many of the nearest codes may lend (lantern rules)."
+)
+@click.option(
+    "--draft-length",
+    type=number(limits.DRAFT_LENGTH, "for decoding without a draft use --plain"),
+    help="Tokens drafted a round; another than the built one goes step by step.",
+)
 @click.option("--plain", is_flag=True, help="Decode without a draft: the baseline of every comparison.")
 @click.option(
-    "--confidence", type=float, help="Draft only where the target was this sure of its last token; 0: always."
+    "--confidence",
+    type=number(limits.PROBABILITY),
+    help="Draft only where the target was this sure of its last token; 0: always.",
 )
-@click.option("--draft-confidence", type=float, help="End a round's drafts before one the draft is less sure of.")
+@click.option(
+    "--draft-confidence",
+    type=number(limits.PROBABILITY),
+    help="End a round's drafts before one the draft is less sure of.",
+)
 @click.option(
     "--draft", type=click.Choice(DRAFTS), help="Draft with the target's own last round: needs no draft model."
 )
-@click.option("--cfg-scale", type=float, help="Guidance; 1 is none.")
-@click.option("--cfg-interval", type=int, help="Last decode step with guidance; -1 guides all.")
-@click.option("--temperature", type=float, help="Divides the logits.")
-@click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0 keeps all.")
-@click.option("--top-p", type=float, help="Keep the likeliest tokens of this mass; 1 keeps all.")
+@click.option("--cfg-scale", type=number(limits.CFG_SCALE), help="Guidance; 1 is none.")
+@click.option("--cfg-interval", type=number(limits.CFG_INTERVAL), help="Last decode step with guidance; -1 guides all.")
+@click.option("--temperature", type=number(limits.TEMPERATURE), help="Divides the logits.")
+@click.option("--top-k", type=number(limits.TOP_K), help="Keep the k likeliest tokens; 0 keeps all.")
+@click.option("--top-p", type=number(limits.TOP_P), help="Keep the likeliest tokens of this mass; 1 keeps all.")
 @reading_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@threads_option()
 @json_option
 def command(
     engine: Path,

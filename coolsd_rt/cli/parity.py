@@ -8,9 +8,11 @@ from typing import Any
 import click
 from rich.progress import MofNCompleteColumn
 
+from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.parity import PICTURES, Listener, Parity, parity
 from coolsd_rt.workflows.parity_widths import WidthDependence
 from coolsd_rt.workflows.paths import ENGINE, SPEC
@@ -52,12 +54,20 @@ def _invariance(found: WidthDependence) -> str:
 
 @click.command()
 @click.argument("engine", type=ENGINE)
-@click.option("-n", "--images", "pictures", type=int, default=PICTURES, show_default=True, help="Whole pictures.")
+@click.option(
+    "-n",
+    "--images",
+    "pictures",
+    type=number(limits.PICTURES),
+    default=PICTURES,
+    show_default=True,
+    help="Whole pictures.",
+)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of both sides.")
+@threads_option("both sides")
 @json_option
 @click.pass_context
 def command(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
+from coolsd_rt import limits
 from coolsd_rt.cli import generate
 from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
 from coolsd_rt.workflows.generate import Request
+from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.paths import ENGINE, FOLDER, READS, READS_OR_STDIN, WRITES_IN
 
 if TYPE_CHECKING:  # needs torch, which --help must not
@@ -87,13 +89,15 @@ def _show(report: Report, out: Path) -> None:
 @click.option("--prompts", type=READS_OR_STDIN, required=True, help="JSON: captions by id, or COCO's captions.")
 @click.option("--reference", type=FOLDER, help="Folder of real pictures, named by the same ids.")
 @click.option("--out", type=WRITES_IN, required=True, help="Folder of the run: pictures and figures.")
-@click.option("--seed", type=int, default=0, show_default=True, help="A picture's seed is this plus its id.")
+@click.option(
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="A picture's seed is this plus its id."
+)
 @click.option("--inception", type=READS, help="FID's Inception in safetensors, see `convert`.")
 @click.option("--clip", type=FOLDER, help="Folder of a CLIP model, for the CLIP score.")
 @click.option("--image-reward", type=FOLDER, help="Folder of ImageReward's two files.")
 @click.option("--hpsv2", type=READS, help="Weights of HPSv2.")
 @click.option("--crop", is_flag=True, help="Cut references to their central square first; clean-fid does not.")
-@click.option("--limit", type=click.IntRange(min=1), help="Draw and measure the first so many ids only.")
+@click.option("--limit", type=number(limits.PICTURES), help="Draw and measure the first so many ids only.")
 @click.option("--reference-cache", type=WRITES_IN,
               help="Folder that keeps the references' features for other runs; default: in --out.")  # fmt: skip
 @json_option

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from coolsd_rt.cli.options import numbers
+from coolsd_rt import limits
 from coolsd_rt.cli.output import json_option, print_json, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import SCHEDULES, make_omegas
+from coolsd_rt.workflows.options import Numbers, number
 
 _TAKES = {
     "exponential": ("delta", "nu"),
@@ -21,17 +22,19 @@ _TAKES = {
 }
 _NEEDED = ("delta", "beta", "values")
 
-MOST = 65_536  # draft positions; more than any picture has tokens
-
 
 @click.command()
 @click.option("--kind", type=click.Choice(SCHEDULES), default="exponential", show_default=True, help="Family.")
-@click.option("--length", type=int, help="Draft positions.  [default: 5, or as many as --values]")
-@click.option("--delta", type=float, help="Mean of omega (exponential, linear, uniform).")
-@click.option("--nu", type=float, help="Decay per position (exponential, excess).  [default: 0.7]")
-@click.option("--beta", type=float, help="What the first omega has above 1 (excess).")
-@click.option("--values", callback=numbers, metavar="A,B,…", help="The omegas themselves (custom).")
-@click.option("--floor", type=float, help="Least omega; a spec's exponential and linear have 1 unless told.")
+@click.option(
+    "--length", type=number(limits.DRAFT_LENGTH), help="Draft positions.  [default: 5, or as many as --values]"
+)
+@click.option("--delta", type=number(limits.OMEGA), help="Mean of omega (exponential, linear, uniform).")
+@click.option("--nu", type=number(limits.DECAY), help="Decay per position (exponential, excess).  [default: 0.7]")
+@click.option("--beta", type=number(limits.OMEGA), help="What the first omega has above 1 (excess).")
+@click.option("--values", type=Numbers(limits.OMEGA), metavar="A,B,…", help="The omegas themselves (custom).")
+@click.option(
+    "--floor", type=number(limits.OMEGA), help="Least omega; a spec's exponential and linear have 1 unless told."
+)
 @json_option
 def command(kind: str, length: int | None, floor: float | None, as_json: bool, **values: Any) -> None:
     """Print omega, the relaxation of each draft position, of a schedule.
@@ -43,8 +46,6 @@ def command(kind: str, length: int | None, floor: float | None, as_json: bool, *
     given = {name: value for name, value in values.items() if value is not None}
     if length is None:
         length = len(given.get("values", ())) or 5
-    if not 1 <= length <= MOST:
-        raise UserError("--length", expected=f"from 1 to {MOST}", found=str(length))
     takes = _TAKES[kind]
     for name in given:
         if name not in takes:

@@ -12,6 +12,7 @@ from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.options import threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 if TYPE_CHECKING:  # needs matplotlib, which --help must not
@@ -71,7 +72,7 @@ def _show(results: Results, out: Path) -> None:
 @click.option("--out", type=WRITES_IN, help="Folder of the sweep; default: out/ and the file's name.")
 @click.option("--engine-spec", type=SPEC, help="The engine's spec, if it has moved since the build.")
 @reading_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@threads_option()
 @json_option
 def command(
     engine: Path, spec: Path, out: Path | None, engine_spec: Path | None, threads: int | None, features: Path | None,

@@ -9,10 +9,12 @@ import click
 from rich.progress import MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from coolsd_rt import limits
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.errors import MissingExtra
 from coolsd_rt.files import read_lines
 from coolsd_rt.spec import load_spec
+from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import READS, READS_OR_STDIN, SPEC, WRITES, WRITES_IN
 
 if TYPE_CHECKING:
@@ -83,26 +85,50 @@ def _show(report: Report) -> None:
     help="Prompts of the held-out pictures, one a line. Default: a tenth of the prompts, never trained on.",
 )  # fmt: skip
 @click.option("--from", "start_from", type=READS, help="Start from this draft's weights.")
-@click.option("--layers", type=click.IntRange(min=1), help="Of the draft. Default: 1; of a model a quarter.")
-@click.option("--dim", type=click.IntRange(min=1), help="Width of a model of its own. Default: the target's.")
-@click.option("--heads", type=click.IntRange(min=1), help="Of a model of its own. Default: as wide as the target's.")
-@click.option("--ffn", type=click.IntRange(min=1), help="Feed-forward width. Default: the target's.")
+@click.option("--layers", type=number(limits.LAYERS), help="Of the draft. Default: 1; of a model a quarter.")
+@click.option("--dim", type=number(limits.WIDTH), help="Width of a model of its own. Default: the target's.")
+@click.option("--heads", type=number(limits.HEADS), help="Of a model of its own. Default: as wide as the target's.")
+@click.option("--ffn", type=number(limits.FFN), help="Feed-forward width. Default: the target's.")
 @click.option(
-    "--own-steps", type=int, help="Own predictions in training (eagle3). Default: the draft length, at most 5."
+    "--own-steps",
+    type=number(limits.OWN_STEPS),
+    help="Own predictions in training (eagle3). Default: the draft length, at most 5.",
 )
-@click.option("--noise", type=float, help="Noise on features, in standard deviations. Default: 0.1 for eagle, else 0.")
-@click.option("--steps", type=int, default=4000, show_default=True, help="At most so many.")
-@click.option("--batch", type=int, default=8, show_default=True, help="Pictures a step, of all processes together.")
-@click.option("--lr", type=float, default=1e-3, show_default=True, help="Peak learning rate.")
-@click.option("--every", type=int, default=200, show_default=True, help="Steps between measurements and checkpoints.")
-@click.option("--patience", type=int, default=5, show_default=True, help="Measurements without a rise until it stops.")
-@click.option("--held-out", type=int, default=16, show_default=True, help="Pictures to measure on.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--noise",
+    type=number(limits.NOISE),
+    help="Noise on features, in standard deviations. Default: 0.1 for eagle, else 0.",
+)
+@click.option("--steps", type=number(limits.STEPS), default=4000, show_default=True, help="At most so many.")
+@click.option(
+    "--batch",
+    type=number(limits.TRAIN_BATCH),
+    default=8,
+    show_default=True,
+    help="Pictures a step, of all processes together.",
+)
+@click.option("--lr", type=number(limits.LEARNING_RATE), default=1e-3, show_default=True, help="Peak learning rate.")
+@click.option(
+    "--every",
+    type=number(limits.STEPS),
+    default=200,
+    show_default=True,
+    help="Steps between measurements and checkpoints.",
+)
+@click.option(
+    "--patience",
+    type=number(limits.PATIENCE),
+    default=5,
+    show_default=True,
+    help="Measurements without a rise until it stops.",
+)
+@click.option("--held-out", type=number(limits.PICTURES), default=16, show_default=True, help="Pictures to measure on.")
+@click.option("--seed", type=number(limits.TRAIN_SEED), default=0, show_default=True)
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of training."
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: a GPU if there is one.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads on a CPU.")
+@threads_option("training, on a CPU")
 @click.option("--work", type=WRITES_IN, help="Checkpoint, log and codes. Default: beside OUT, in .train.")
 @click.option("--tensorboard", type=WRITES_IN, metavar="DIR", help="Write event files there.")
 @click.option("--wandb", metavar="PROJECT", help="Send figures to a W&B project. Off by default.")
@@ -111,7 +137,7 @@ def command(
     spec: Path, data: str, out: Path, kind: Literal["eagle", "eagle3", "model"], file: Path | None,
     measure_on: Path | None, start_from: Path | None, layers: int | None, dim: int | None, heads: int | None,
     ffn: int | None, own_steps: int | None, noise: float | None, steps: int, batch: int, lr: float, every: int,
-    patience: int, held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: str | None,
+    patience: int, held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: Literal["cpu", "cuda"] | None,
     threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a draft for a spec's target, and measure its accept length on held-out prompts as it goes.
@@ -125,19 +151,15 @@ def command(
       coolsd-rt train-draft my.yaml --data photos/ --kind model --layers 4 --out out/small.safetensors
     """
     try:
-        import torch
-
         from coolsd_rt.train.networks import Shape
         from coolsd_rt.train.request import Request
         from coolsd_rt.train.train import train_draft
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train", "training a draft") from error
-    if threads is not None:
-        torch.set_num_threads(threads)
     request = Request(
         load_spec(spec, check_files=True), data, out, kind, tuple(read_lines(file)) if file else (),
         tuple(read_lines(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
-        noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb,
+        noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb, threads,
     )  # fmt: skip
     with progress(MofNCompleteColumn(), TextColumn("{task.fields[figures]}"), quiet=as_json) as bar:
         try:

@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import click
 
+from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import batches, json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
 from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES, WRITES_IN
 
 Figure = Literal["accept_length", "kl", "tv"]
@@ -28,26 +30,36 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
 
 @click.command()
 @click.argument("engine", type=ENGINE)
-@click.option("--accept-length", type=float, help="Reach this accept length with the least KL.")
-@click.option("--kl", type=float, help="Accept most within this KL per generated token, in nats.")
-@click.option("--tv", type=float, help="Accept most within this total variation per token (the paper's bound).")
+@click.option("--accept-length", type=number(limits.ACCEPT_LENGTH), help="Reach this accept length with the least KL.")
+@click.option("--kl", type=number(limits.KL), help="Accept most within this KL per generated token, in nats.")
+@click.option(
+    "--tv", type=number(limits.TV), help="Accept most within this total variation per token (the paper's bound)."
+)
 @click.option(
     "--confidence",
-    type=float,
+    type=number(limits.CONFIDENCE),
     default=0.95,
     show_default=True,
-    help="With which the budget is kept on other images than those recorded (.5 to .999).",
+    help="With which the budget is kept on other images than those recorded.",
 )
 @click.option("--resampler", type=click.Choice(["optimal", "waterfill"]), default="optimal", show_default=True)
-@click.option("-n", "--images", "pictures", type=int, default=32, show_default=True, help="Pictures to record.")
+@click.option(
+    "-n",
+    "--images",
+    "pictures",
+    type=number(limits.PICTURES),
+    default=32,
+    show_default=True,
+    help="Pictures to record.",
+)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
 @click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
 @click.option("--write", type=WRITES, help="Write the spec with that schedule, beside its own.")
 @click.option("--plot", type=WRITES, help="Plot accept length against KL (.png, .svg).")
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@threads_option()
 @json_option
 def command(
     engine: Path, accept_length: float | None, kl: float | None, tv: float | None, confidence: float, resampler: str,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.law.traces import Outlook
 from coolsd_rt.measure.analysis import Ambiguity, ambiguity, compare, schedules
 from coolsd_rt.measure.recording import FORMAT, Recording, record
 from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.spec.fields import Pictures, Seed, Threads, check_fields
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
 
@@ -34,13 +34,16 @@ class Request:
     """
 
     engine: Path
-    pictures: int = 16
+    pictures: Pictures = 16
     prompts: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
     folder: Path | None = None
     spec_file: Path | None = None
-    threads: int | None = None
+    threads: Threads | None = None
     reading: opening.Reading | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,6 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
 
     Raises UserError: no engine, no prompts, a folder with another recording. CoolsdError: a broken engine.
     """
-    if request.pictures < 1:
-        raise UserError("pictures", expected="1 or more", found=str(request.pictures))
     folder = open_engine(request.engine)
     spec = with_overrides(opening.spec_of(folder), LOSSLESS)
     verified = folder.verified()

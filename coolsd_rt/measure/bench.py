@@ -18,19 +18,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from coolsd_rt import cores, limits
 from coolsd_rt.backends.device.engine import DeviceEngine
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_even import BreakEven, break_even, tokens_by_length
 from coolsd_rt.measure.bench_report import Report, Row
 from coolsd_rt.measure.bench_stats import Median, paired_ratio
 from coolsd_rt.measure.bench_ways import Choice, Line, lines
-from coolsd_rt.measure.machine import machine, usable_cores
+from coolsd_rt.measure.machine import machine
 from coolsd_rt.measure.timing import Timed, Way, take_turns
 from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.spec import with_overrides
+from coolsd_rt.spec.fields import Probability, Seed, Threads, check_fields
+from coolsd_rt.spec.section import Within
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job
@@ -48,16 +52,19 @@ class Request:
     """
 
     engine: Path
-    runs: int = 6
-    batch: int = 1
+    runs: Annotated[int, Within(limits.RUNS)] = 6
+    batch: Annotated[int, Within(limits.MAX_BATCH)] = 1
     prompts: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
     choice: Choice = field(default_factory=Choice)
-    confidence: float | None = None
-    draft_confidence: float | None = None
+    confidence: Probability | None = None
+    draft_confidence: Probability | None = None
     spec_file: Path | None = None
-    threads: int | None = None
+    threads: Threads | None = None
     reading: opening.Reading = field(default_factory=opening.Reading)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def pacing(self) -> dict[str, float]:
@@ -136,8 +143,6 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
         CoolsdError: a broken engine.
     """
     listener = listener or Listener()
-    if request.runs < 1:
-        raise UserError("--runs", expected="1 or more", found=str(request.runs))
     folder = open_engine(request.engine)
     spec = opening.spec_of(folder)
     if not 1 <= request.batch <= spec.engine.max_batch:
@@ -147,7 +152,7 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
     verified = folder.verified()
     conditioner = opening.load_conditioner(verified, request.reading)
     turns = _turns(request, folder, conditioner)
-    threads = request.threads or usable_cores()
+    threads = cores.threads_for(request.threads)
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
     engine, near = opening.load_engine(verified, threads), opening.load_neighbours(verified)
     chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)

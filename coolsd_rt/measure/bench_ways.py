@@ -18,15 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.timing import Way
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.spec.fields import DraftLength, check_fields
+from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing
 
 PLAIN, SYNTHETIC = "plain", "synthetic"
@@ -46,9 +49,12 @@ class Choice:
     """What to time. names: none = all. draft_lengths: none = the built one. jacobi_length: None = as in `generate`."""
 
     names: tuple[str, ...] = ()
-    deltas: tuple[float, ...] = (1.1, 1.5, 2.0)
-    draft_lengths: tuple[int, ...] = ()
-    jacobi_length: int | None = None
+    deltas: tuple[Annotated[float, Within(limits.OMEGA)], ...] = (1.1, 1.5, 2.0)
+    draft_lengths: tuple[DraftLength, ...] = ()
+    jacobi_length: DraftLength | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,12 @@ Knows outlooks and bounds. Does not know schedules, nor how one is found.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from coolsd_rt.errors import UserError
+from coolsd_rt import limits
 from coolsd_rt.law.clusters import Ratio
 from coolsd_rt.law.traces import Outlook
-from coolsd_rt.limits import CONFIDENCE
 from coolsd_rt.measure.bounds import lower, upper
 
 Figure = Literal["accept_length", "kl", "tv"]
@@ -63,11 +61,10 @@ class Budget:
 
     def check(self) -> None:
         """Raise UserError if no schedule can have such a budget."""
-        if not (math.isfinite(self.value) and self.value >= 0):
-            raise UserError("the budget", expected="a finite number, 0 or more", found=str(self.value))
-        if self.confidence is not None and self.confidence not in CONFIDENCE:
-            expected = f"from {CONFIDENCE.low:g} to {CONFIDENCE.high:g}"
-            raise UserError("the confidence", expected=expected, found=str(self.confidence))
+        ends = {"accept_length": limits.ACCEPT_LENGTH, "kl": limits.KL, "tv": limits.TV}[self.figure]
+        ends.check("the budget", self.value)
+        if self.confidence is not None:
+            limits.CONFIDENCE.check("the confidence", self.confidence)
 
 
 def interval(ratio: Ratio, confidence: float | None) -> tuple[float, float] | None:

@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
+from coolsd_rt import cores, limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.folder import save
-from coolsd_rt.measure.machine import machine, usable_cores
+from coolsd_rt.measure.machine import machine
 from coolsd_rt.measure.memory import peak_memory
 from coolsd_rt.measure.report import (
     COLUMNS,
@@ -44,7 +45,8 @@ from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
 from coolsd_rt.workflows.entry import enter
-from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
+from coolsd_rt.workflows.options import number, threads_option
+from coolsd_rt.workflows.paths import ENGINE, SPEC
 
 PRECISIONS = ("fp32", "int8")
 GOAL_COLUMNS = ("figure", "goal", "found", "")
@@ -136,10 +138,12 @@ def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[
 
 @click.command()
 @click.argument("engine", type=ENGINE)
-@click.option("--runs", type=int, default=5, show_default=True, help="Turns of each way; medians are shown.")
-@click.option("--batch", type=int, default=1, show_default=True, help="Pictures drawn at once.")
+@click.option(
+    "--runs", type=number(limits.RUNS), default=5, show_default=True, help="Turns of each way; medians are shown."
+)
+@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Pictures drawn at once.")
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of every way; default: the usable cores.")
+@threads_option("every way")
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @click.option("--json", "json_file", type=WRITES, help="Write all figures here.")
 @click.option("--markdown", "md_file", type=WRITES, help="Write the tables here.")
@@ -159,7 +163,7 @@ def command(
     Example:
       python -m coolsd_rt.measure.demo engines/emoji --markdown out/figures.md
     """
-    threads = threads or usable_cores()
+    threads = cores.threads_for(threads)
     stderr = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:

@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt import __version__
+from coolsd_rt import __version__, cores
 from coolsd_rt.store import tool_versions
 
 
@@ -22,14 +22,10 @@ def machine(threads: int) -> dict[str, Any]:
     model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.processor())
     return {
         "cpu": model or platform.machine(),
-        "cores": usable_cores(),
+        "cores": cores.here().usable,
+        "cores_are": cores.here().why,
         "threads": threads,
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
         "python": platform.python_version(),
         "versions": {"coolsd-rt": __version__, **tool_versions(["numpy", "onnxruntime", "onnxruntime-gpu", "torch"])},
     }
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from coolsd_rt import __version__
+from coolsd_rt import __version__, limits
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.measure.folder import claim
 from coolsd_rt.measure.quality import Figure
@@ -66,9 +66,9 @@ class Plan:
         if spec.acceptance.rule == "synthetic" and not request.plain:
             found = "synthetic, which draws no pictures of the model"
             raise UserError("acceptance.rule", expected="a rule of pictures", found=found, fix="give --rule ratio")
-        if len(prompts) > drawing.MOST_PICTURES:
-            raise UserError("prompts", expected=f"at most {drawing.MOST_PICTURES}", found=str(len(prompts)),
-                            fix="give --limit")  # fmt: skip
+        if len(prompts) > limits.PICTURES.high:
+            expected, found = f"at most {limits.PICTURES.high}", str(len(prompts))
+            raise UserError("prompts", expected=expected, found=found, fix="give --limit")
         verified = folder.verified()
         near, forced = opening.load_neighbours(verified), opening.load_forced(folder)
         settings = drawing.settings_of(spec, near, forced=forced, plain=request.plain)

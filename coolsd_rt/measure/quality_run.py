@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.folder import save
 from coolsd_rt.measure.quality import CLIP, Figure, Kind
@@ -31,6 +32,7 @@ from coolsd_rt.measure.quality_gallery import Gallery, Picture, values_of
 from coolsd_rt.measure.quality_prompts import read_prompts, read_references
 from coolsd_rt.measure.quality_reward import HPSV2, IMAGE_REWARD, INSTALL, HpsV2, ImageReward, PairScore, mean
 from coolsd_rt.models.inception import HOW
+from coolsd_rt.spec.fields import Flag, check_fields
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.hashing import sha256_json
 from coolsd_rt.workflows.generate import Request
@@ -60,8 +62,11 @@ class Wanted:
     clip: Path | None = None
     image_reward: Path | None = None
     hpsv2: Path | None = None
-    crop: bool = False
+    crop: Flag = False
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,8 @@ class Report:
 
 def quality(
     engine: str | Path,
-    prompts: Path,
-    out: Path,
+    prompts: str | Path,
+    out: str | Path,
     request: Request,
     wanted: Wanted | None = None,
     limit: int | None = None,
@@ -134,9 +139,11 @@ def quality(
         CoolsdError: a broken engine, a full disk, a file of `out` that is not what it should be.
     """
     listener, wanted = listener or Listener(), wanted or Wanted()
+    prompts, out = Path(prompts), Path(out)
     captions = read_prompts(prompts)
     references = None if wanted.reference is None else read_references(wanted.reference, captions)
     if limit is not None:
+        limit = limits.PICTURES.check("limit", limit)
         captions = dict(list(captions.items())[:limit])
     for folder in (out, *([wanted.cache] if wanted.cache else [])):
         check_folder(folder)

@@ -18,6 +18,7 @@ from typing import Any
 import click
 import numpy as np
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import Windows, outlook
@@ -36,6 +37,7 @@ from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 LENGTHS = tuple(range(1, 9))
@@ -156,7 +158,15 @@ def answer(
 
 @click.command()
 @click.argument("engine", type=ENGINE)
-@click.option("-n", "--images", "pictures", type=int, default=48, show_default=True, help="Pictures to record.")
+@click.option(
+    "-n",
+    "--images",
+    "pictures",
+    type=number(limits.PICTURES),
+    default=48,
+    show_default=True,
+    help="Pictures to record.",
+)
 @click.option("--out", type=WRITES_IN, default=Path("out/questions"), show_default=True)
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 def command(engine: Path, pictures: int, out: Path, spec_file: Path | None) -> None:

@@ -36,6 +36,7 @@ from coolsd_rt.measure.sweep_results import PointResult, Results, read_point
 from coolsd_rt.measure.sweep_spec import LoadedSweep, Point, load_sweep, points_of, reference_spec
 from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.spec import Spec
+from coolsd_rt.spec.fields import Threads, check_fields
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.workflows import drawing, opening, pictures
@@ -53,8 +54,11 @@ class Request:
     sweep: Path
     out: Path
     engine_spec: Path | None = None
-    threads: int | None = None
+    threads: Threads | None = None
     reading: opening.Reading | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

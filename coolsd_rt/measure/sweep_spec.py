@@ -17,13 +17,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_lines
 from coolsd_rt.spec import Spec, SpecError, with_overrides
 from coolsd_rt.spec.load import as_error, read_model
-from coolsd_rt.spec.messages import show, suggestion
+from coolsd_rt.spec.messages import suggestion
 from coolsd_rt.spec.model import RUN_TIME
-from coolsd_rt.spec.section import Section, complaint
+from coolsd_rt.spec.section import Section, Within, complaint, show
 from coolsd_rt.spec.source import Path as KeyPath
 from coolsd_rt.spec.source import Problem, Source
 from coolsd_rt.workflows.pictures import slug
@@ -107,7 +108,9 @@ class Frechet(Section):
         description="`plain`: the same prompts drawn by plain decoding with other seeds, so that the distance is from "
         "the target's own law; or a folder of PNG files.",
     )
-    pictures: int | None = Field(default=None, ge=3, description="Of `plain` references. Default: those of a point.")
+    pictures: Annotated[int, Within(limits.FRECHET_PICTURES)] | None = Field(
+        default=None, description="Of `plain` references. Default: those of a point."
+    )
 
 
 class Retrieval(Section):
@@ -134,8 +137,8 @@ class SweepSpec(Section):
     """A sweep: series of points over run-time values, the same prompts and seeds at each."""
 
     version: Annotated[Literal[1], BeforeValidator(_version)] = Field(description="Version of this format.")
-    pictures: int = Field(ge=1, le=100_000, description="Pictures of each point.")
-    seed: int = Field(default=0, ge=0, lt=1 << 64, description="Picture i has seed + i, at every point.")
+    pictures: Annotated[int, Within(limits.PICTURES)] = Field(description="Pictures of each point.")
+    seed: Annotated[int, Within(limits.SEED)] = Field(default=0, description="Picture i has seed + i, at every point.")
     prompts: AnyPath | None = Field(default=None, description="Text file, a prompt a line. Default: the engine's own.")
     set: dict[Key, Any] = Field(default_factory=dict, description="Run-time keys and values of all points.")
     points: dict[Name, Series] = Field(min_length=1, description="Series by name.")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import why_unusable
 from coolsd_rt.models import convert_llama, convert_llamagen, convert_vq
@@ -175,7 +176,8 @@ def named_options(
     options = Options(size, heads, prefix, cell)
     if cell not in (None, 8, 16):
         raise UserError("--cell", expected="8 or 16", found=str(cell))
+    ends = {"size": limits.PIXELS, "heads": limits.HEADS, "prefix": limits.PREFIX, "cell": limits.CELL}
     for name, value in asdict(options).items():
-        if value is not None and value < 1:
-            raise UserError(f"--{name}", expected="1 or more", found=str(value))
+        if value is not None:
+            ends[name].check(f"--{name}", value)
     return options

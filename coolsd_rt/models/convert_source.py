@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import LINK_FIX, blob_digest, hub_blob, open_plain, read_json, why_unusable
 from coolsd_rt.models.convert_pickle import ARCHIVE, PickleShard, reading
@@ -61,6 +62,7 @@ class Source:
     def __init__(self, path: Path) -> None:
         """Raises UserError: nothing there, not a checkpoint, a shard that is missing, damaged or not as indexed, two
         tensors whose names differ in wrappers alone."""
+        limit_torch()
         self.path = path
         self.config: dict[str, Any] = {}
         folder = path if path.is_dir() else path.parent

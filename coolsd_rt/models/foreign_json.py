@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coolsd_rt.errors import UserError, shorten
 from coolsd_rt.files import read_json
-from coolsd_rt.limits import CONFIG_BYTES, HEADS, LAYERS, VOCABULARY, WIDTH
+from coolsd_rt.limits import CONFIG_BYTES, FOREIGN_VOCABULARY, FOREIGN_WIDTH, HEADS, LAYERS
 
 FETCH_AGAIN = "fetch or save the folder again"
-Width = Annotated[int, Field(ge=1, le=int(WIDTH.high))]
+Width = Annotated[int, Field(ge=1, le=int(FOREIGN_WIDTH.high))]
 Layers = Annotated[int, Field(ge=1, le=int(LAYERS.high))]
 Heads = Annotated[int, Field(ge=1, le=int(HEADS.high))]
-Rows = Annotated[int, Field(ge=1, le=int(VOCABULARY.high))]
-TokenId = Annotated[int, Field(ge=0, lt=int(VOCABULARY.high))]
+Rows = Annotated[int, Field(ge=1, le=int(FOREIGN_VOCABULARY.high))]
+TokenId = Annotated[int, Field(ge=0, lt=int(FOREIGN_VOCABULARY.high))]
 
 
 class Schema(BaseModel):

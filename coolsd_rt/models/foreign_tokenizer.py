@@ -18,12 +18,12 @@ from pydantic import Field, field_validator
 
 from coolsd_rt.errors import UserError, shorten
 from coolsd_rt.files import JsonError, parse_json, read_text
-from coolsd_rt.limits import TOKENIZER_BYTES, VOCABULARY
+from coolsd_rt.limits import FOREIGN_VOCABULARY, TOKENIZER_BYTES
 from coolsd_rt.models.foreign_json import Schema, TokenId, validate
 
 TOKENIZER_FILE = "tokenizer.json"
 _WHAT = "a tokenizer.json"
-_VOCABULARY = f"pieces of text with ids from 0 to {int(VOCABULARY.high) - 1}, or with scores"
+_VOCABULARY = f"pieces of text with ids from 0 to {int(FOREIGN_VOCABULARY.high) - 1}, or with scores"
 _READS = ("text that the tokenizer reads", "use other words, or the model's own tokenizer.json")
 
 
@@ -42,7 +42,7 @@ class _Model(Schema):
     @classmethod
     def _pieces(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            if not all(type(n) is int and 0 <= n < VOCABULARY.high for n in value.values()):
+            if not all(type(n) is int and 0 <= n < FOREIGN_VOCABULARY.high for n in value.values()):
                 raise ValueError(_VOCABULARY)
         elif not isinstance(value, list) or not all(_scored(pair) for pair in value):
             raise ValueError(_VOCABULARY)

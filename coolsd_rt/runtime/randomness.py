@@ -19,11 +19,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.errors import UserError
+from coolsd_rt.limits import SEED
 
 DRAFT, ACCEPT, RESAMPLE = range(3)  # purposes: last axis of the table
 PURPOSES = 3
-SEED_LIMIT = 2**64
+SEED_LIMIT = int(SEED.high) + 1
 _WORDS = 4  # of one Philox4x64 block
 
 
@@ -33,9 +33,7 @@ def uniform_table(seeds: Sequence[int], tokens: int, length: int) -> NDArray[np.
     tokens: image tokens of a picture. length: draft length. A picture's numbers depend on its own seed alone.
     Raises UserError on a seed outside 0..2^64-1.
     """
-    for seed in seeds:
-        if not 0 <= seed < SEED_LIMIT:
-            raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
+    seeds = [SEED.check("a seed", seed) for seed in seeds]
     words = np.empty((len(seeds), tokens, length + 1, PURPOSES), np.uint64)
     for row, seed in enumerate(seeds):
         for offset in range(length + 1):

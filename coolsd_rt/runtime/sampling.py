@@ -5,14 +5,22 @@ Knows ranges. Does not know how logits are processed (`coolsd_rt.ops.logits`) or
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
+
+_RANGES = {
+    "top_k": limits.TOP_K,
+    "top_p": limits.TOP_P,
+    "confidence": limits.PROBABILITY,
+    "draft_confidence": limits.PROBABILITY,
+    "cfg_interval": limits.CFG_INTERVAL,
+}
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class Sampling:
     """How P and Q are made from logits; the same for both.
 
     cfg_scale: one number, or one for each image token (`cfg_interval` can end inside a round); 1 = no guidance.
-    temperature: 0 or more, 0 is greedy. top_k: 0 = off. top_p: in (0, 1], 1 = off.
+    temperature: in `limits.TEMPERATURE`, or 0: greedy. top_k: 0 = off. top_p: at most 1 = off.
     confidence: a round drafts only if the largest probability of P, where the last token was drawn, is at least this;
     0 = always. It looks at decided tokens alone, so the law of the output stays what it is.
     draft_confidence: a round's drafts end before the first whose Q has no probability of at least this; 0 = never.
@@ -39,21 +47,13 @@ class Sampling:
     cfg_interval: int = -1
 
     def __post_init__(self) -> None:
-        values = [self.cfg_scale] if isinstance(self.cfg_scale, (int, float)) else self.cfg_scale
-        for value in values:
-            if not math.isfinite(value):
-                raise UserError("cfg_scale", expected="a finite number", found=str(value))
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UserError("temperature", expected="a finite number, 0 or more", found=str(self.temperature))
-        if self.top_k < 0:
-            raise UserError("top_k", expected="0 (off) or more", found=str(self.top_k))
-        for name, least in (("confidence", self.confidence), ("draft_confidence", self.draft_confidence)):
-            if not 0 <= least <= 1:
-                raise UserError(name, expected="from 0 (always draft) to 1", found=str(least))
-        if self.cfg_interval < -1:
-            raise UserError("cfg_interval", expected="-1 (off) or a decode step", found=str(self.cfg_interval))
-        if not 0 < self.top_p <= 1:
-            raise UserError("top_p", expected="above 0, at most 1 (off)", found=str(self.top_p))
+        one = np.ndim(self.cfg_scale) == 0
+        scales = [limits.LOOP_CFG_SCALE.check("cfg_scale", s) for s in np.atleast_1d(np.asarray(self.cfg_scale))]
+        values = {name: ends.check(name, getattr(self, name)) for name, ends in _RANGES.items()}
+        if self.temperature != 0:
+            values["temperature"] = limits.TEMPERATURE.check("temperature", self.temperature, "0 is greedy")
+        for name, value in {**values, "cfg_scale": scales[0] if one else tuple(scales)}.items():
+            object.__setattr__(self, name, value)  # Python's own numbers, where NumPy's were given
 
     @property
     def guided(self) -> bool:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from coolsd_rt.spec.section import RelativePath, Section, complaint
+from coolsd_rt import limits
+from coolsd_rt.spec.section import RelativePath, Section, Within, complaint
 
 LUMINA_STEP = 32
 """Pixels that one step of Lumina-mGPT's picture-size tokens stands for."""
@@ -31,8 +32,8 @@ class ClassCondition(Section):
     """The number of a class (LlamaGen c2i)."""
 
     kind: Literal["class"] = Field(description="`class`: the number of a class, or its label.")
-    classes: int = Field(
-        default=1000, ge=1, description="Classes the target was trained on; the embedding after them is unconditional."
+    classes: Annotated[int, Within(limits.CLASSES)] = Field(
+        default=1000, description="Classes the target was trained on; the embedding after them is unconditional."
     )
     labels: RelativePath | None = Field(
         default=None,
@@ -45,8 +46,8 @@ class T5Condition(Section):
     """A caption's features from a T5 encoder (LlamaGen t2i), computed when a picture is drawn, or before."""
 
     kind: Literal["t5"] = Field(description="`t5`: features of a caption from a T5 encoder.")
-    length: int = Field(
-        default=120, ge=1, le=4096, description="Prefix positions (W): a caption of more tokens is refused."
+    length: Annotated[int, Within(limits.T5_PREFIX)] = Field(
+        default=120, description="Prefix positions (W): a caption of more tokens is refused."
     )
     encoder: str | None = Field(
         default=None, description="Hub id of encoder and tokenizer, such as google/flan-t5-xl. With `revision`."
@@ -117,17 +118,19 @@ class TokensCondition(Section):
         "token and this. `janus`: unconditional rows have padding tokens in the prompt's place."
     )
     tokenizer: RelativePath = Field(description="The target's tokenizer.json, relative to the spec's folder.")
-    length: int = Field(
-        default=256, ge=4, le=65536, description="Prefix positions (W): a prompt of more tokens is refused."
+    length: Annotated[int, Within(limits.TOKENS_PREFIX)] = Field(
+        default=256, description="Prefix positions (W): a prompt of more tokens is refused."
     )
-    width: int | None = Field(
-        default=None, ge=LUMINA_STEP, validate_default=True,
+    width: Annotated[int, Within(limits.LUMINA_PIXELS)] | None = Field(
+        default=None,
+        validate_default=True,
         description=f"The picture's width in pixels, a multiple of {LUMINA_STEP}; lumina only.",
-    )  # fmt: skip
-    height: int | None = Field(
-        default=None, ge=LUMINA_STEP, validate_default=True,
+    )
+    height: Annotated[int, Within(limits.LUMINA_PIXELS)] | None = Field(
+        default=None,
+        validate_default=True,
         description=f"The picture's height in pixels, a multiple of {LUMINA_STEP}; lumina only.",
-    )  # fmt: skip
+    )
     template: str | None = Field(
         default=None,
         description="The text around {prompt}; lumina knows {width} and {height} too. null: the layout's own.",

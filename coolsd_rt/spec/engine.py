@@ -5,11 +5,12 @@ Knows names of backends. Does not know backends.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from coolsd_rt.spec.section import Section, complaint
+from coolsd_rt import limits
+from coolsd_rt.spec.section import Section, Within, complaint
 
 RUNNABLE: dict[tuple[str, str], tuple[str, ...]] = {
     ("onnxruntime", "cpu"): ("fp32", "int8"),  # its CPU provider has no bf16, and casts its way through fp16
@@ -38,7 +39,9 @@ class EngineOptions(Section):
         description="Of weights, arithmetic and KV cache; logits are float32 at any. `int8` stores weights in 8 bits "
         "by blocks, with float32 arithmetic on a CPU and fp16 on a GPU.",
     )
-    max_batch: int = Field(default=4, ge=1, le=4096, description="Most images drawn at once; more prompts go in turns.")
+    max_batch: Annotated[int, Within(limits.MAX_BATCH)] = Field(
+        default=4, description="Most images drawn at once; more prompts go in turns."
+    )
     batch_invariant: bool | None = Field(
         default=None,
         description="Compute the same bits for an image whatever images are drawn beside it, and however many drafts a "

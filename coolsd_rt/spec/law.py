@@ -9,19 +9,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from coolsd_rt.spec.section import Section
+from coolsd_rt import limits
+from coolsd_rt.spec.section import Section, Within
 
 Delta = Annotated[
     float,
+    Within(limits.OMEGA),
     Field(
-        ge=0,
-        le=1e6,
         description="Budget: the mean of omega over the draft's positions, before the floor. 1 is lossless on average "
-        "only; above 1 accepts more and drifts more. Finite, >= 0.",
+        "only; above 1 accepts more and drifts more."
     ),
 ]
 _FLOOR = "Least omega of any position. 1.0 costs no quality and accepts more; null is the schedule as it is."
-OptionalFloor = Annotated[float, Field(ge=0)] | None
+OptionalFloor = Annotated[float, Within(limits.OMEGA)] | None
+Decay = Annotated[float, Within(limits.DECAY)]
+Probability = Annotated[float, Within(limits.PROBABILITY)]
 
 
 class Exponential(Section):
@@ -29,7 +31,7 @@ class Exponential(Section):
 
     kind: Literal["exponential"]
     delta: Delta
-    nu: float = Field(default=0.7, ge=0, description="Decay per position. 0 is uniform; the paper uses 0.7.")
+    nu: Decay = Field(default=0.7, description="Decay per position. 0 is uniform; the paper uses 0.7.")
     floor: OptionalFloor = Field(default=1.0, description=f"{_FLOOR} null is the paper's own.")
 
 
@@ -53,8 +55,8 @@ class Excess(Section):
     """omega_i = 1 + beta * exp(-nu * (i - 1)): never under 1, and both uniform and annealed schedules are near it."""
 
     kind: Literal["excess"]
-    beta: float = Field(ge=0, le=1e6, description="What the first omega has above 1. 0 is lossless. Finite, >= 0.")
-    nu: float = Field(default=0.7, ge=0, description="Decay per position of what is above 1. 0 is uniform.")
+    beta: Annotated[float, Within(limits.OMEGA)] = Field(description="What the first omega has above 1. 0 is lossless.")
+    nu: Decay = Field(default=0.7, description="Decay per position of what is above 1. 0 is uniform.")
 
 
 class NoRelaxation(Section):
@@ -67,8 +69,8 @@ class Custom(Section):
     """omega as given, one value a draft position."""
 
     kind: Literal["custom"]
-    values: Annotated[tuple[Annotated[float, Strict(), Field(ge=0)], ...], Strict(False)] = Field(
-        min_length=1, description="omega_1..omega_L, as many as draft.length. Finite, >= 0."
+    values: Annotated[tuple[Annotated[float, Strict(), Within(limits.OMEGA)], ...], Strict(False)] = Field(
+        min_length=1, description="omega_1..omega_L, as many as draft.length."
     )
     floor: OptionalFloor = Field(default=None, description=_FLOOR)
 
@@ -89,7 +91,9 @@ class Resampler(Section):
 
 
 Neighbours = Annotated[
-    int, Field(ge=1, description="How many of the nearest codes may lend (k); at most image.neighbours.")
+    int,
+    Within(limits.NEIGHBOURS),
+    Field(description="How many of the nearest codes may lend (k); at most image.neighbours."),
 ]
 
 
@@ -103,7 +107,7 @@ class Lantern(Section):
     """LANTERN: accept with min(1, (P(x) + c(x)) / Q(x)), c borrowed from the codes nearest to x. With schedule none."""
 
     rule: Literal["lantern"]
-    bound: float = Field(ge=0, le=1, description="Most probability that a token may borrow: c(x) <= bound.")
+    bound: Probability = Field(description="Most probability that a token may borrow: c(x) <= bound.")
     neighbours: Neighbours
 
 
@@ -111,7 +115,7 @@ class LanternPP(Section):
     """LANTERN++: as LANTERN, but what a token may borrow is a multiple of its own probability. With schedule none."""
 
     rule: Literal["lantern_pp"]
-    factor: float = Field(ge=1, le=1e6, description="c(x) <= (factor - 1) P(x). 1 is lossless.")
+    factor: Annotated[float, Within(limits.FACTOR)] = Field(description="c(x) <= (factor - 1) P(x). 1 is lossless.")
     neighbours: Neighbours
 
 
@@ -119,7 +123,7 @@ class Synthetic(Section):
     """Accept at fixed rates whatever the models say: for timing without trained weights. With schedule none."""
 
     rule: Literal["synthetic"]
-    rates: Annotated[tuple[Annotated[float, Strict(), Field(ge=0, le=1)], ...], Strict(False)] = Field(
+    rates: Annotated[tuple[Annotated[float, Strict(), Within(limits.PROBABILITY)], ...], Strict(False)] = Field(
         min_length=1, description="Acceptance rate of each draft position, as many as draft.length."
     )
 
@@ -130,21 +134,20 @@ Acceptance = Annotated[Ratio | Lantern | LanternPP | Synthetic, Field(discrimina
 class Sampling(Section):
     """Logit processing, the same for P and Q: CFG, temperature, top-k, top-p, softmax."""
 
-    cfg_scale: float = Field(
+    cfg_scale: Annotated[float, Within(limits.CFG_SCALE)] = Field(
         default=1.0,
-        ge=1,
-        le=1e3,
         description="Classifier-free guidance: uncond + scale * (cond - uncond). 1 is no guidance; LlamaGen guides "
         "only above 1, so smaller values are refused rather than ignored.",
     )
-    temperature: float = Field(default=1.0, gt=0, le=1e6, description="Divides the logits.")
-    top_k: int = Field(default=0, ge=0, description="Keep the k most probable tokens, ties included; 0 keeps all.")
-    top_p: float = Field(
-        default=1.0, gt=0, le=1, description="Keep the smallest set of tokens with this mass; 1 keeps all."
+    temperature: Annotated[float, Within(limits.TEMPERATURE)] = Field(default=1.0, description="Divides the logits.")
+    top_k: Annotated[int, Within(limits.TOP_K)] = Field(
+        default=0, description="Keep the k most probable tokens, ties included; 0 keeps all."
     )
-    cfg_interval: int = Field(
+    top_p: Annotated[float, Within(limits.TOP_P)] = Field(
+        default=1.0, description="Keep the smallest set of tokens with this mass; 1 keeps all."
+    )
+    cfg_interval: Annotated[int, Within(limits.CFG_INTERVAL)] = Field(
         default=-1,
-        ge=-1,
         description="Last decode step with guidance, counted from 0 after the first token: image tokens up to "
         "cfg_interval + 1 are guided, later ones are not. -1 guides all (LlamaGen's cfg_interval).",
     )
@@ -153,17 +156,13 @@ class Sampling(Section):
 class Pacing(Section):
     """When a round drafts at all. Changes the speed, never the law of the output."""
 
-    confidence: float = Field(
+    confidence: Probability = Field(
         default=0.0,
-        ge=0,
-        le=1,
         description="Draft only where the target gave its last token's likeliest code at least this probability: where "
         "it is unsure the draft is mostly rejected. 0 always drafts.",
     )
-    draft_confidence: float = Field(
+    draft_confidence: Probability = Field(
         default=0.0,
-        ge=0,
-        le=1,
         description="End a round's drafts before the first one to whose likeliest code the draft gives less than this "
         "probability: the target is then stepped over fewer positions. 0 never ends them.",
     )

@@ -7,7 +7,6 @@ know files or YAML.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from functools import cache
 from typing import Any
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from coolsd_rt.spec.model import Spec
+from coolsd_rt.spec.section import show
 from coolsd_rt.spec.source import Path, Problem
 
 _TYPES = {
@@ -31,12 +31,6 @@ _TYPES = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "string_pattern_mismatch": "lower-case letters, digits, - and _, at most 64, starting with a letter or digit",
-}
-_BOUNDS = {
-    "greater_than_equal": ("ge", ">="),
-    "greater_than": ("gt", ">"),
-    "less_than_equal": ("le", "<="),
-    "less_than": ("lt", "<"),
 }
 
 
@@ -77,12 +71,6 @@ def suggestion(word: Any, known: list[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else ""
 
 
-def show(value: Any) -> str:
-    """A value as a user would have typed it, shortened, always on one line."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _real_path(loc: Path, model: Model) -> Path:
     """Drop the tag that pydantic puts after a union's key: (schedule, uniform, delta) -> (schedule, delta).
 
@@ -115,10 +103,6 @@ def _sides(error: ErrorDetails, path: Path, data: Any, model: Model) -> tuple[st
         tag = value.get(tagged) if isinstance(value, dict) else value
         found = show(tag) if kind == "union_tag_invalid" else "nothing"
         return f"one of {', '.join(choices)}", found, suggestion(tag, choices)
-    if kind in _BOUNDS:
-        name, sign = _BOUNDS[kind]
-        number = "a whole number" if isinstance(value, int) and isinstance(ctx[name], int) else "a number"
-        return f"{number} {sign} {ctx[name]:g}", show(value), ""
     if kind == "too_short":
         return f"at least {ctx['min_length']} value", f"{ctx['actual_length']}", ""
     if len(path) == 1 and path[0] in _tags(model) and value in _choices(str(path[0]), model):

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from coolsd_rt.spec.section import RelativePath, Section
+from coolsd_rt import limits
+from coolsd_rt.spec.section import RelativePath, Section, Within
 
 FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", "anole", "janus-pro"]
 """`llamagen` reads words, `llamagen-c2i` a class, `llamagen-t2i` a caption's features."""
@@ -24,7 +25,9 @@ class Target(Section):
 
 _WEIGHTS = "Its safetensors file, relative to the spec's folder."
 DraftLength = Annotated[
-    int, Field(ge=1, description="Tokens proposed in a round (L). At least 1, at most the image's tokens. Build-time.")
+    int,
+    Within(limits.DRAFT_LENGTH),
+    Field(description="Tokens proposed in a round (L). At least 1, at most the image's tokens. Build-time."),
 ]
 
 
@@ -62,6 +65,6 @@ class Image(Section):
 
     tokenizer: Literal["vq"] = Field(description="Kind of image tokenizer.")
     weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
-    neighbours: int = Field(
-        default=64, ge=1, description="Nearest codes of each code that may lend under the lantern rules. Build-time."
+    neighbours: Annotated[int, Within(limits.NEIGHBOURS)] = Field(
+        default=64, description="Nearest codes of each code that may lend under the lantern rules. Build-time."
     )

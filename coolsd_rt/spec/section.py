@@ -1,21 +1,59 @@
-"""What every section of a spec is made of: closed models, relative paths, and complaints with two sides.
+"""What every section of a spec is made of: closed models, numbers between two ends, relative paths, and complaints with
+two sides.
 
 Knows pydantic. Does not know which sections there are.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import CoreSchema, ValidatorFunctionWrapHandler, no_info_wrap_validator_function
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.limits import Range, shown
 
 
 def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
     """A validation error with its two sides apart, so that every message can be set the same way."""
     # The text goes through the context: a template would read braces in it as fields.
     return PydanticCustomError("spec", "{text}", {"text": expected, "expected": expected, "found": found, "fix": fix})
+
+
+@dataclass(frozen=True)
+class Within:
+    """A number of a field between both ends of a range, which the schema has too: `Annotated[int, Within(SEED)]`.
+
+    An error says both, whichever was passed, and for a value that is no number at all. NumPy's numbers are taken.
+    """
+
+    ends: Range
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        inner: Any = {**handler(source), "ge": self.ends.low, "le": self.ends.high}
+        if inner["type"] == "float":
+            inner["allow_inf_nan"] = False
+        return no_info_wrap_validator_function(self._checked, inner)
+
+    def _checked(self, value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return inner(self.ends.check("", value))
+        except (UserError, ValidationError):
+            raise complaint(self.ends.said, show(value)) from None
+
+
+def show(value: Any) -> str:
+    """A value as it stands in YAML or JSON, shortened, always on one line."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=shown)
+    except ValueError:  # an integer of more than 4300 digits
+        return shown(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def relative(value: str) -> str:

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from coolsd_rt.spec.section import Section, complaint, relative
+from coolsd_rt import limits
+from coolsd_rt.spec.section import Section, Within, complaint, relative
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<commit>[^:@]*))?(:(?P<inside>.+))?")
@@ -61,11 +62,15 @@ class Origin(Section):
 
     at: Place = Field(description=_AT)
     family: str | None = Field(default=None, description="What it is of. null: told by its tensors' names.")
-    size: int | None = Field(
-        default=None, ge=1, description="Pixels along one side of a picture, where a family has several."
+    size: Annotated[int, Within(limits.PIXELS)] | None = Field(
+        default=None, description="Pixels along one side of a picture, where a family has several."
     )
-    heads: int | None = Field(default=None, ge=1, description="Attention heads, where no published size tells.")
-    prefix: int | None = Field(default=None, ge=1, description="Positions for a prompt, where the family has a choice.")
+    heads: Annotated[int, Within(limits.HEADS)] | None = Field(
+        default=None, description="Attention heads, where no published size tells."
+    )
+    prefix: Annotated[int, Within(limits.PREFIX)] | None = Field(
+        default=None, description="Positions for a prompt, where the family has a choice."
+    )
     cell: Literal[8, 16] | None = Field(
         default=None, description="Pixels along one side of a code's cell: 8 for a target over VQ-8. null: 16."
     )

@@ -6,6 +6,7 @@ have the law P, which is what an accept length is measured on. Knows stores, pro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.checkpoint import load_tokenizer
 from coolsd_rt.models.decoder import Decoder
@@ -67,8 +69,8 @@ def count_of(data: str) -> int | None:
     if not data.startswith(OWN):
         return None
     number = data.removeprefix(OWN)
-    if not number.isdecimal() or not 0 < int(number) <= 10**8:
-        raise UserError("--data", expected="self:N with N pictures, as in self:2000", found=data)
+    if not re.fullmatch("[0-9]{1,20}", number) or int(number) not in limits.TRAIN_PICTURES:
+        raise UserError("--data", expected=f"self:N with N {limits.TRAIN_PICTURES.said}", found=limits.cut(data))
     return int(number)
 
 

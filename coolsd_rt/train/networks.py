@@ -16,18 +16,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from safetensors.torch import save
 from torch import nn
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.families import FAMILY_KEY, family_of
+from coolsd_rt.spec.fields import check_fields
+from coolsd_rt.spec.section import Within
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.train.students import HeadStudent, ModelStudent
 
@@ -40,10 +43,13 @@ class Shape:
     """Sizes that were asked for; None is the kind's own. dim and heads: of the kind `model` alone, since a head has the
     target's."""
 
-    layers: int | None = None
-    dim: int | None = None
-    heads: int | None = None
-    ffn: int | None = None
+    layers: Annotated[int, Within(limits.LAYERS)] | None = None
+    dim: Annotated[int, Within(limits.WIDTH)] | None = None
+    heads: Annotated[int, Within(limits.HEADS)] | None = None
+    ffn: Annotated[int, Within(limits.FFN)] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def given(self) -> dict[str, int]:

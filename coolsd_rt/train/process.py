@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from coolsd_rt.errors import CoolsdError, MissingExtra
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.limits import PROCESSES, cut
 
 
 class Process:
@@ -79,4 +81,8 @@ class Together(Process):
 
 def here(device: str | None = None) -> Process:
     """The process that we are in: one of several if a launcher says so."""
-    return Together(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Process(device)
+    told = os.environ.get("WORLD_SIZE", "1")
+    if not re.fullmatch("[0-9]{1,20}", told) or int(told) not in PROCESSES:
+        fix = "the launcher sets it: unset it to train in one process"
+        raise UserError("WORLD_SIZE", expected=PROCESSES.said, found=cut(repr(told)), fix=fix)
+    return Together(device) if int(told) > 1 else Process(device)

@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import InstanceOf
+
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec import LoadedSpec
+from coolsd_rt.spec.fields import Pictures, Threads, check_fields
+from coolsd_rt.spec.section import Within
 from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.networks import Kind, Shape
 
 OWN_STEPS = 5  # most steps of its own predictions, unless more are asked for
-SEEDS = 1 << 32
 NOISE = 0.1  # of EAGLE-1, in standard deviations of the target's features
 
 
@@ -26,9 +30,9 @@ class Request:
     none: the condition's own samples. measured_prompts: of the held-out pictures; none: a tenth of the prompts, which
     are not trained on. steps: at most so many. every: steps between two measurements. patience:
     measurements without a rise before it stops. own_steps, noise: None is the kind's. work: folder of checkpoint, log
-    and codes; None is beside `out`."""
+    and codes; None is beside `out`. threads: on a CPU; None is the usable cores."""
 
-    loaded: LoadedSpec
+    loaded: InstanceOf[LoadedSpec]
     data: str
     out: Path
     kind: Kind = "eagle3"
@@ -36,40 +40,29 @@ class Request:
     measured_prompts: tuple[str, ...] = ()
     shape: Shape = field(default_factory=Shape)
     start_from: Path | None = None
-    own_steps: int | None = None
-    noise: float | None = None
-    steps: int = 4000
-    batch: int = 8
-    lr: float = 1e-3
-    every: int = 200
-    patience: int = 5
-    held_out: int = 16
-    seed: int = 0
+    own_steps: Annotated[int, Within(limits.OWN_STEPS)] | None = None
+    noise: Annotated[float, Within(limits.NOISE)] | None = None
+    steps: Annotated[int, Within(limits.STEPS)] = 4000
+    batch: Annotated[int, Within(limits.TRAIN_BATCH)] = 8
+    lr: Annotated[float, Within(limits.LEARNING_RATE)] = 1e-3
+    every: Annotated[int, Within(limits.STEPS)] = 200
+    patience: Annotated[int, Within(limits.PATIENCE)] = 5
+    held_out: Pictures = 16
+    seed: Annotated[int, Within(limits.TRAIN_SEED)] = 0
     precision: Literal["fp32", "bf16"] = "fp32"
-    device: str | None = None
+    device: Literal["cpu", "cuda"] | None = None
     work: Path | None = None
     tensorboard: Path | None = None
     wandb: str | None = None
+    threads: Threads | None = None
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch": 1, "every": 1, "patience": 1, "held_out": 1, "seed": 0}
-        for name, at_least in least.items():
-            if getattr(self, name) < at_least:
-                flag = "--" + name.replace("_", "-")
-                raise UserError(flag, expected=f"{at_least} or more", found=str(getattr(self, name)))
-        if self.seed >= SEEDS:
-            raise UserError("--seed", expected=f"under {SEEDS}", found=str(self.seed))
-        if not 0 < self.lr < 1:
-            raise UserError("--lr", expected="above 0, under 1", found=str(self.lr))
+        check_fields(self)
         if self.kind != "eagle3" and self.own_steps not in (None, 1):
             fix = "take --kind eagle3"
             raise UserError(
                 "--own-steps", expected=f"none for the kind {self.kind}", found=str(self.own_steps), fix=fix
             )
-        if self.own_steps is not None and self.own_steps < 1:
-            raise UserError("--own-steps", expected="1 or more", found=str(self.own_steps))
-        if self.noise is not None and not 0 <= self.noise <= 10:
-            raise UserError("--noise", expected="from 0 to 10", found=str(self.noise))
 
     @property
     def depths(self) -> int:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import check_target, why_unusable
 from coolsd_rt.law import make_omegas
@@ -61,6 +62,7 @@ def train_draft(request: Request, listener: Listener | None = None) -> Report:
         KeyboardInterrupt: Ctrl-C; a checkpoint of the last whole step was written before.
     """
     listener, began = listener or Listener(), time.monotonic()
+    limit_torch(request.threads)
     check_before(request)
     process = here(request.device)
     try:

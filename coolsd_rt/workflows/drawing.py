@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
+from coolsd_rt.limits import PICTURES, SEED
 from coolsd_rt.models.conditions import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import SEED_LIMIT
@@ -30,7 +31,6 @@ from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
 from coolsd_rt.spec.models import Draft, JacobiDraft
 
 JACOBI_WINDOW = 15  # drafts of Jacobi decoding where nothing else is asked for; SJD's own window of 16 tokens
-MOST_PICTURES = 100_000  # of one request: each is a job in memory before the first is drawn
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,10 @@ def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditio
     """
     if not prompts:
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
-    if variants < 1:
-        raise UserError("pictures per prompt", expected="1 or more", found=str(variants))
-    if len(prompts) * variants > MOST_PICTURES:
-        found = f"{len(prompts)} prompts of {variants}"
-        raise UserError("pictures", expected=f"at most {MOST_PICTURES} in one request", found=found, fix="ask in parts")
-    if not 0 <= seed < SEED_LIMIT:
-        raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
+    variants, seed = PICTURES.check("pictures per prompt", variants), SEED.check("seed", seed)
+    if len(prompts) * variants > PICTURES.high:
+        expected, found = f"at most {PICTURES.high} in one request", f"{len(prompts)} prompts of {variants}"
+        raise UserError("pictures", expected=expected, found=found, fix="ask in parts")
     encoded = encode(prompts, conditioner)
     return [
         Job(k * variants + i, prompt, picture_seed(seed, i), read)
@@ -166,8 +163,9 @@ def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditio
 def spread_jobs(texts: Sequence[str], pictures: int, seed: int, conditioner: Conditioner) -> list[Job]:
     """Pictures over all of the prompts, picture k with seed + k: neighbouring prompts share no random numbers.
 
-    Raises UserError: a prompt that the conditioner refuses.
+    Raises UserError: a prompt that the conditioner refuses, a seed or a number of pictures out of range.
     """
+    pictures, seed = PICTURES.check("pictures", pictures), SEED.check("seed", seed)
     step = max(1, len(texts) // pictures)
     spread = [texts[k * step % len(texts)] for k in range(pictures)]
     read = encode(spread, conditioner)

@@ -26,6 +26,7 @@ from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.round import generate as rounds
 from coolsd_rt.runtime.statistics import PHASES, Statistics
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
+from coolsd_rt.spec.fields import DraftLength, Flag, Pictures, Seed, Threads, check_fields
 from coolsd_rt.store import EngineFolder, Manifest, open_engine
 from coolsd_rt.store.atomic import check_folder, disk_errors
 from coolsd_rt.workflows import drawing, opening, pictures
@@ -37,25 +38,28 @@ _WIDEST_ROW = 12  # pictures of one prompt that the sheet still shows as one row
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for. Values are checked where they are used.
+    """What a user asks for. Each field is checked as it is made; what depends on the engine, where that is known.
 
     variants: pictures per prompt. overrides: run-time spec keys (`schedule.delta`) and their values. draft_length:
     another draft length than the built one; None is the built one. plain: decode without a draft. draft: one of
-    `DRAFTS` in the place of the spec's; None is the spec's. threads: of the engine; None is the backend's choice.
+    `DRAFTS` in the place of the spec's; None is the spec's. threads: of the engine; None is the usable cores.
     features, text_encoder: a file of precomputed features and a text encoder's folder in the place of the spec's.
     """
 
     prompts: Sequence[str]
     out: Path = Path("out")
-    variants: int = 1
-    seed: int = 0
+    variants: Pictures = 1
+    seed: Seed = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    draft_length: int | None = None
-    plain: bool = False
-    threads: int | None = None
+    draft_length: DraftLength | None = None
+    plain: Flag = False
+    threads: Threads | None = None
     draft: str | None = None
     features: Path | None = None
     text_encoder: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -146,9 +150,6 @@ def resolve(folder: EngineFolder, request: Request) -> Spec:
             length = min(JACOBI_WINDOW, opening.description_of(folder).dims.tokens)
         spec = with_jacobi(spec, length, coupled=request.draft == DRAFTS[1])
     elif request.draft_length is not None:
-        if request.draft_length < 1:
-            fix = "for decoding without a draft use --plain"
-            raise UserError("the draft length", expected="1 or more", found=str(request.draft_length), fix=fix)
         draft = spec.draft.model_copy(update={"length": request.draft_length})
         spec = spec.model_copy(update={"draft": draft})
     return with_overrides(spec, request.overrides)

@@ -22,6 +22,7 @@ from coolsd_rt.models.conditions import KEYS, Conditioner
 from coolsd_rt.models.conditions import load_conditioner as read_conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import LoadedSpec, load_spec
+from coolsd_rt.spec.fields import check_fields
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, sha256_file
 from coolsd_rt.store.manifest import rebuild_hint, spec_path
 from coolsd_rt.workflows.belonging import check_conditioner, description_of, neighbours_of, spec_of
@@ -49,6 +50,9 @@ class Reading:
 
     features: Path | None = None
     text_encoder: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def load_conditioner(verified: VerifiedEngine, reading: Reading | None = None) -> Conditioner:
@@ -96,7 +100,7 @@ def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
 
 
 def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:
-    """The engine on its backend. threads: None is the backend's choice. Raises MissingExtra without the backend."""
+    """The engine on its backend. threads: None is the usable cores. Raises MissingExtra without the backend."""
     return backends.load(verified, backends.Options(threads=threads))
 
 

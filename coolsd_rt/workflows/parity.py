@@ -27,9 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from coolsd_rt import cores, limits
 from coolsd_rt.backends.tensorrt.package import require_gpu
-from coolsd_rt.errors import UserError
-from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.spec.models import JacobiDraft
@@ -82,6 +81,7 @@ class Parity:
     pictures: PictureParity
     widths: WidthDependence
     failures: tuple[str, ...]
+    threads: int = 1  # of the engine
 
     @property
     def passed(self) -> bool:
@@ -101,6 +101,7 @@ class Parity:
             "graphs": _number(self.graphs.as_dict()),
             "whole_pictures": _number(p.as_dict()),
             "batch_invariance": _number(self.widths.as_dict()),
+            "threads": self.threads,
             "thresholds": asdict(THRESHOLDS[self.precision]),
             "tools": tool_versions(_TOOLS),
         }
@@ -130,10 +131,8 @@ def parity(
         CoolsdError: a broken engine.
     """
     listener = listener or Listener()
-    if pictures < 1:
-        raise UserError("pictures", expected="1 or more", found=str(pictures))
-    if not 0 <= seed < SEED_LIMIT:
-        raise UserError("a seed", expected="an integer from 0 to 2^64-1", found=str(seed))
+    pictures, seed = limits.PICTURES.check("pictures", pictures), limits.SEED.check("seed", seed)
+    count = cores.threads_for(threads)
     folder = open_engine(engine)
     loaded = opening.find_spec(folder, spec_file)
     spec = opening.spec_of(folder)
@@ -160,7 +159,7 @@ def parity(
     graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0])
     widths = compare_widths(tested, first, conditioner, settings, whole.codes[0])
     failures = (*judge(spec.engine.precision, graphs, whole), *_judge_widths(spec.engine, widths))
-    outcome = Parity(spec.engine.precision, graphs, whole, widths, failures)
+    outcome = Parity(spec.engine.precision, graphs, whole, widths, failures, count)
     proven = folder.with_receipt(outcome.receipt())
     if outcome.passed and spec.engine.device == "cuda":  # it waited for this
         proven.make_current()

@@ -21,6 +21,7 @@ from torch import nn
 
 from coolsd_rt.backends import Description
 from coolsd_rt.backends.description import DATA, NEIGHBOURS_FILE, WEIGHTS
+from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
 from coolsd_rt.export.external import write
@@ -57,6 +58,9 @@ class Sources:
     lengths: bool = False  # attention by lengths instead of a mask, as ONNX Runtime's CUDA provider has it fast
     invariant: bool = False  # numbers that do not depend on how many positions a step has
     _read: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        limit_torch()
 
     def path(self, key: str) -> Path:
         """A file that still is what it was when the build was planned. Raises CoolsdError if it is not."""

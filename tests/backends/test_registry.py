@@ -25,7 +25,7 @@ def test_names(tiny_engine: EngineFolder, monkeypatch: pytest.MonkeyPatch) -> No
     verified = tiny_engine.verified()
     with pytest.raises(UserError, match=r"expected one of onnxruntime, .*torch.*, found tensorflow"):
         load(verified, backend="tensorflow")
-    with pytest.raises(UserError, match="threads: expected 1 or more, found 0"):
+    with pytest.raises(UserError, match="threads: expected a whole number from 1 to 4096, found 0"):
         load(verified, Options(threads=0))
     with pytest.raises(CoolsdError, match="backend onnxruntime: expected one of that name"):
         register(backends()["onnxruntime"])

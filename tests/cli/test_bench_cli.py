@@ -72,7 +72,7 @@ def test_the_page_is_written(cli: Cli, engine: Path) -> None:
         (["--ways", "lantern++"], "neighbours"),
         (["--delta", "nan"], "--delta"),
         (["--delta", "-1"], "--delta"),
-        (["--draft-length", "0"], "--draft-length: expected from 1"),
+        (["--draft-length", "0"], "--draft-length: expected a whole number from 1 to 65536"),
         (["--jacobi-length", "99"], "--jacobi-length: expected from 1 to the image's 16 tokens, found 99"),
         (["--confidence", "2"], "--confidence"),
         (["--threads", "0"], "--threads"),

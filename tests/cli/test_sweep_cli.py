@@ -78,7 +78,10 @@ def test_ctrl_c_is_one_line_and_finished_points_stay(
     ("pairs", "said"),
     [
         (("pictures: 5", "picturs: 5"), "sweep.yaml:2: picturs: expected one of version, pictures"),
-        (("[1.2, 2]", "[1.2, x]"), 'sweep.yaml:8: points.cool-sd.grid.schedule.delta[1]: expected a number, found "x"'),
+        (
+            ("[1.2, 2]", "[1.2, x]"),
+            'sweep.yaml:8: points.cool-sd.grid.schedule.delta[1]: expected a number from 0 to 1e6, found "x"',
+        ),
         (("references: refs", "references: none"), "python tools/emoji_references.py"),
     ],
 )

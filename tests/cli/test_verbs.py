@@ -102,8 +102,8 @@ def test_validate_says_everything(cli: Cli, spec: Path) -> None:
     result = cli("validate", spec)
     assert result.code == 2
     assert result.err == (
-        f"error: {spec}:4: draft.length: expected a whole number >= 1, found 0\n"
-        f"error: {spec}:7: schedule.delta: expected a finite number, found NaN\n"
+        f"error: {spec}:4: draft.length: expected a whole number from 1 to 65536, found 0\n"
+        f"error: {spec}:7: schedule.delta: expected a number from 0 to 1e6, found NaN\n"
     )
     document = cli("validate", spec, "--json").json
     assert [p["found"] for p in document["problems"]] == ["0", "NaN"]

@@ -141,11 +141,11 @@ def test_the_same_pictures_in_every_way(engine: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"runs": 0}, "--runs: expected 1 or more, found 0"),
-        ({"batch": 0}, "--batch: expected from 1 to the engine's 2"),
+        ({"runs": 0}, "runs: expected a whole number from 1 to 10000, found 0"),
+        ({"batch": 0}, "batch: expected a whole number from 1 to 4096, found 0"),
         ({"batch": 3}, r"--batch: expected from 1 to the engine's 2 (engine.max_batch), found 3"),
-        ({"confidence": 2.0}, "--confidence"),
-        ({"draft_confidence": -1.0}, "--draft-confidence"),
+        ({"confidence": 2.0}, "confidence: expected a number from 0 to 1, found 2.0"),
+        ({"draft_confidence": -1.0}, "draft_confidence: expected a number from 0 to 1, found -1.0"),
         ({"prompts": (" ",)}, "empty prompt"),
         ({"engine": Path("no/engine")}, "no/engine"),
     ],

@@ -110,7 +110,7 @@ points:
     with pytest.raises(SpecError) as caught:
         points_of(load_sweep(path), base())
     wanted = [
-        (4, "points.a.grid.schedule.delta[1]: expected a number >= 0, found -1"),
+        (4, "points.a.grid.schedule.delta[1]: expected a number from 0 to 1e6, found -1"),
         (5, "points.b: schedule.values: expected a value (the schedule 'custom' needs one)"),
         (6, "points.c.set.acceptance.rule: expected a rule that looks at P and Q"),
         (7, "points.d.set.schedule.kind: expected one of exponential"),
@@ -149,7 +149,7 @@ def test_names_and_numbers_of_points(tmp_path: Path, points: str, said: str | No
         ("- 1\n", ":1: expected a mapping with version, pictures, points, ..., found list"),
         ("version: 1\npictures: 2\npoints: {a: {}}\nquality: {frechet: {}}\n", "at least 3 pictures"),
         ("version: 1\npictures: 2\npoints: {}\n", ":3: points: expected at least 1 value"),
-        ("version: 1\npictures: 2\nseed: -1\npoints: {a: {}}\n", ":3: seed: expected a whole number >= 0"),
+        ("version: 1\npictures: 2\nseed: -1\npoints: {a: {}}\n", ":3: seed: expected a whole number from 0 to 2^64-1"),
         ("version: 1\npictures: 2\npoints: {a: {}}\nquality: {clip: {weights: 3}}\n", "clip.weights: expected a word"),
     ],
 )

@@ -44,7 +44,7 @@ def test_places(at: str, parts: tuple[str, str | None, str | None] | None) -> No
         ({"at": "../c2i.pt"}, "inside the spec's folder"),
         ({"at": ""}, "a file name"),
         ({"at": "c2i.pt", "sha256": "abc"}, "64 hexadecimal digits"),
-        ({"at": "c2i.pt", "size": 0}, "greater than or equal to 1"),
+        ({"at": "c2i.pt", "size": 0}, "a whole number from 1 to 16384"),
     ],
 )
 def test_refused(values: dict[str, Any], words: str) -> None:

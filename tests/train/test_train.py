@@ -157,6 +157,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": "self:no"}, "expected self:N"),
+    ({"data": "self:" + "9" * 5000}, "expected self:N with N a whole number from 1 to 100000000, found self:999"),
     ({"data": "/nowhere"}, r"/nowhere: expected a folder of pictures with captions, or self:N, found nothing"),
     ({"prompts": ("red apple",)}, "expected at least 2, one of them held out"),
     ({"prompts": ("red apple", "a b c d e f")}, "prompt too long"),
@@ -188,8 +189,9 @@ def test_a_start_for_another_target_is_refused(tiny_spec: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"own_steps": 3, "kind": "eagle"}, "--own-steps"), ({"lr": 2.0}, "--lr"), ({"batch": 0}, "--batch"),
-     ({"noise": -1.0}, "--noise"), ({"seed": -1}, "--seed"), ({"held_out": 0}, "--held-out")],
+    [({"own_steps": 3, "kind": "eagle"}, "--own-steps"), ({"lr": 2.0}, "^lr: "), ({"batch": 0}, "^batch: "),
+     ({"noise": -1.0}, "^noise: "), ({"seed": -1}, "^seed: "), ({"held_out": 0}, "^held_out: "), ({"lr": 0}, "^lr: "),
+     ({"steps": 10**9}, "^steps: "), ({"device": "tpu"}, "^device: expected one of cpu"), ({"loaded": 3}, "^loaded: ")],
 )  # fmt: skip
 def test_wrong_numbers_are_refused_at_once(change: dict[str, Any], message: str, tiny_spec: Path) -> None:
     with pytest.raises(UserError, match=message):

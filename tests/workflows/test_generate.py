@@ -156,12 +156,13 @@ def test_unknown_words_are_named_and_drawn_anyway(engine: Path, tmp_path: Path) 
         ({"overrides": {"schedule.delta": -0.1}}, "--delta"),
         ({"overrides": {"schedule.kind": "none", "schedule.delta": 2.0}}, "--delta"),
         ({"overrides": {"sampling.top_p": 0.0}}, "--top-p"),
-        ({"draft_length": 0}, "draft length"),
+        ({"draft_length": 0}, "draft_length: expected a whole number from 1 to 65536, found 0"),
         ({"draft_length": DIMS.tokens + 1}, "draft length"),
         ({"plain": True, "draft_length": 2}, "plain"),
         ({"plain": True, "overrides": {"schedule.delta": 2.0}}, "plain"),
-        ({"variants": 0}, "pictures"),
-        ({"variants": 10**20}, "at most 100000"),
+        ({"variants": 0}, "variants: expected a whole number from 1 to 100000"),
+        ({"variants": 10**20}, "variants: "),
+        ({"variants": 99_999, "prompts": ["red", "blue"]}, "pictures: expected at most 100000"),
         ({"overrides": {"sampling.cfg_scale": 1e38}}, "--cfg-scale"),
         ({"seed": -1}, "seed"),
         ({"prompts": ["red apple", ""]}, "empty prompt"),
@@ -171,9 +172,8 @@ def test_unknown_words_are_named_and_drawn_anyway(engine: Path, tmp_path: Path) 
 def test_bad_values_are_the_users_and_write_nothing(
     engine: Path, tmp_path: Path, values: dict[str, Any], said: str
 ) -> None:
-    request = Request(**{"prompts": ["red apple"], "out": tmp_path / "out", **values})
     with pytest.raises(UserError, match=said):
-        generate(engine, request)
+        generate(engine, Request(**{"prompts": ["red apple"], "out": tmp_path / "out", **values}))
     assert not (tmp_path / "out").exists()
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import UserError, shorten
 from coolsd_rt.models.conditions.base import Floats, need, too_long
 from coolsd_rt.models.foreign import CONFIG_FILE, missing_files
@@ -75,6 +76,7 @@ class T5Encoder:
         if self._loaded is None:
             import torch
 
+            limit_torch()
             fix = f"fetch or save the encoder's folder again, {_LATER}"
             tokenizer, model = load_t5(self._folder(), getattr(torch, _DTYPES[self.precision]), fix=fix)
             self._loaded = tokenizer, model.to(self.device)
