@@ -37,6 +37,7 @@ from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.weights import TensorInfo
 from coolsd_rt.workflows.entry import enter
 from coolsd_rt.workflows.options import number
+from coolsd_rt.workflows.paths import WRITES_IN
 from coolsd_rt.workflows.precompute import _packed
 from tools.gpu.sizes import constant_rate
 

@@ -46,7 +46,7 @@ from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
 from coolsd_rt.workflows.entry import enter
 from coolsd_rt.workflows.options import number, threads_option
-from coolsd_rt.workflows.paths import ENGINE, SPEC
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 PRECISIONS = ("fp32", "int8")
 GOAL_COLUMNS = ("figure", "goal", "found", "")
