@@ -17,6 +17,8 @@ sys.path.insert(0, str(ROOT))
 from coolsd_rt.errors import CoolsdError  # noqa: E402  (the path above makes the checkout importable)
 from coolsd_rt.measure.folder import save  # noqa: E402
 from coolsd_rt.measure.quality_folder import INDEX, Entry, Index, by_caption  # noqa: E402
+from coolsd_rt.terminal import say  # noqa: E402
+from coolsd_rt.workflows.entry import enter  # noqa: E402
 from coolsd_rt.workflows.pictures import slug, write_png  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import references  # noqa: E402
@@ -42,10 +44,10 @@ def main(out: Path, font: str | None) -> None:
     """Write the glyphs that the demo was trained on into the folder OUT."""
     try:
         glyphs = data.choose(data.render(data.find_font(font)), data.COUNT)
-        click.echo(f"{write(glyphs, out)} pictures in {out}")
+        say(f"{write(glyphs, out)} pictures in {out}")
     except (CoolsdError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -16,7 +16,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.emoji import data  # noqa: E402  (the path above makes the checkout importable without an install)
+from coolsd_rt.terminal import say  # noqa: E402  (the path above makes the checkout importable without an install)
+from coolsd_rt.workflows.entry import enter  # noqa: E402
+from tools.emoji import data  # noqa: E402
 from tools.emoji.common import Workspace  # noqa: E402
 
 FOLDER = click.Path(path_type=Path)
@@ -106,8 +108,8 @@ def prompts(obj: Setup) -> None:
     """Write every trained caption to prompts.txt in the release folder, one a line."""
     path = obj.work.release / "prompts.txt"
     path.write_text("\n".join(obj.chosen.captions) + "\n", encoding="utf-8")
-    click.echo(path)
+    say(path)
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

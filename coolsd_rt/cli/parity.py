@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.parity import PICTURES, Listener, Parity, parity
 
@@ -39,6 +39,12 @@ def _show(outcome: Parity) -> None:
         ]  # fmt: skip
         show_table(columns, cells, "first difference of each picture")
     say(f"parity: {'passed' if outcome.passed else 'FAILED'}; the receipt is in the manifest")
+
+
+def listener_of(work: Work, pictures: int) -> Listener:
+    """Shows how many pictures are drawn on both sides."""
+    work.start("parity", unit="pictures on both sides")
+    return Listener(pictures=lambda done: work.update(done, pictures))
 
 
 @click.command()
@@ -72,18 +78,10 @@ def command(
     Example:
       coolsd-rt parity engines/emoji
     """
-    with progress(MofNCompleteColumn()) as bar:
-        task = bar.add_task("pictures on both sides", total=pictures)
-
-        def on_pictures(done: int) -> None:
-            bar.update(task, completed=done)
-            if bar.disable:
-                note(f"{done} of {pictures} pictures drawn on both sides")
-
-        listener = Listener(pictures=on_pictures)
+    with progress(quiet=as_json) as work:
         outcome = parity(
             engine, pictures=pictures, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
-            reading=Reading(features, text_encoder), listener=listener,
+            reading=Reading(features, text_encoder), listener=listener_of(work, pictures),
         )  # fmt: skip
     if as_json:
         print_json(outcome.receipt())

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import batches, json_option, note, print_json, say, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
+from coolsd_rt.terminal.progress import batches
 from coolsd_rt.workflows.opening import Reading
 
 _BUDGETS = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
