@@ -37,7 +37,7 @@ class _Screen:
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._way)
 
     def _start(self, ways: int, turns: int) -> None:
-        self._work.start(f"{ways} ways, {turns - 1} turns and one to warm up", ways * turns, "runs")
+        self._work.start("bench", ways * turns, f"runs of {ways} ways")
 
     def _way(self, name: str) -> None:
         self._work.advance(name)

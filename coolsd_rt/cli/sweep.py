@@ -32,10 +32,10 @@ class _Screen:
 
     def _start(self, points: int, batches: int) -> None:
         self.points = points
-        self._work.start(f"{points} points", batches, "batches")
+        self._work.start("sweep", batches, f"batches of {points} points")
 
     def _drawing(self, name: str) -> None:
-        self._work.update(what=name)
+        self._work.update(figures=name)
 
     def _batch(self) -> None:
         self._work.advance()

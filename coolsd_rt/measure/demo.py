@@ -113,7 +113,7 @@ def measure(
     ways, conditioner = all_ways(loaded, engines, threads)
     texts = list(prompts) or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, runs * batch, 0, conditioner)
-    work.start(f"{len(ways)} ways, {runs} turns and one to warm up", len(ways) * (runs + 1), "runs")
+    work.start("benchmark", len(ways) * (runs + 1), f"runs of {len(ways)} ways")
 
     def on_turn(way: Way) -> None:
         work.advance(f"{way.group}, {way.name}")

@@ -104,20 +104,21 @@ class Work:
         self._say_size()
 
     def update(
-        self, done: int | None = None, of: int | None = None, *, what: str | None = None, figures: str = ""
+        self, done: int | None = None, of: int | None = None, *, what: str | None = None, figures: str | None = None
     ) -> None:
         """So many are done, in all. what: the stage's name from now on. figures: what else there is to say."""
         task = self._now
         name = None if what is None else visible(what)
-        self._bar.update(task.id, completed=done, total=of, description=name, figures=visible(figures))
+        more = task.fields["figures"] if figures is None else visible(figures)
+        self._bar.update(task.id, completed=done, total=of, description=name, figures=more)
         self._say_size()
         ended = self._said and task.total is not None and task.completed >= task.total and done is not None
         if self._lines and (ended or time.monotonic() >= self._next):
             self._say_how_far(task)
 
-    def advance(self, what: str | None = None) -> None:
+    def advance(self, figures: str | None = None) -> None:
         """One more is done."""
-        self.update(int(self._now.completed) + 1, what=what)
+        self.update(int(self._now.completed) + 1, figures=figures)
 
     def _say_size(self) -> None:
         task = self._now
