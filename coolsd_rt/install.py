@@ -73,7 +73,9 @@ def _from_pip(data: dict[str, object]) -> tuple[str | None, bool]:
     from urllib.parse import urlsplit
     from urllib.request import url2pathname  # slow to import
 
-    url, about = str(data["url"]), data.get("dir_info")
+    url, about = data["url"], data.get("dir_info")
+    if not isinstance(url, str):
+        raise TypeError(url)
     editable = isinstance(about, dict) and about.get("editable") is True
     parts = urlsplit(url)
     if parts.scheme == "file":

@@ -64,25 +64,30 @@ def print_json(document: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Rows on stdout: a table on a terminal, `a  b  c` lines elsewhere."""
-    cells = [[visible(cell) for cell in row] for row in rows]
-    if sys.stdout is not None and sys.stdout.isatty():
-        _draw([visible(column) for column in columns], cells, visible(title))
+    """Rows on stdout: a table on a terminal that is wide enough, `a  b  c` lines elsewhere. No cell is ever cut."""
+    columns, cells = [visible(column) for column in columns], [[visible(cell) for cell in row] for row in rows]
+    drawn = sys.stdout is not None and sys.stdout.isatty()
+    if drawn and _draw(columns, cells, visible(title)):
         return
     if title:
         say(title)
-    body = [list(columns), *cells] if any(columns) else cells
+    body = [columns, *cells] if any(columns) else cells
     widths = [max(len(row[i]) for row in body) for i in range(len(columns))] if body else []
     for row in body:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> None:
-    """A table by rich. `Text` is shown as it is: no markup, no emoji by name."""
+def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> bool:
+    """A table by rich; False if the terminal is too narrow for it. `Text` is shown as it is: no markup is read."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
+    console = Console()
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    if sum(widths) + 3 * len(widths) + 1 > console.width:  # a bar and two spaces a column
+        return False
     table = Table(
         *(Column(Text(column)) for column in columns),
         title=Text(title) if title else None,
@@ -91,7 +96,8 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) ->
     )
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console.print(table)
+    return True
 
 
 def show_fields(fields: Mapping[str, object], title: str = "") -> None:

@@ -10,6 +10,7 @@ Knows stages, streams and rich. Does not know what is counted.
 from __future__ import annotations
 
 import io
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +29,7 @@ from coolsd_rt.terminal.text import fit, visible
 EVERY = 10.0
 """Seconds from one line to the next where there is no terminal."""
 
-_WINDOW = 600.0  # seconds that the speed is taken over; a step of a large model may take a minute
+_WINDOW = math.inf  # seconds that the speed is taken over: a step may take hours; rich keeps the last 1000 steps
 _WIDEST, _NARROWEST = 40, 10  # of the bar itself
 
 

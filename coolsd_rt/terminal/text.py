@@ -37,5 +37,5 @@ def fit(text: str, width: int) -> str:
     """The text in at most `width` characters: whole words from its beginning, then `…`; no word is cut."""
     if len(text) <= width:
         return text
-    cut = text[: max(0, width - 1)].rpartition(" ")[0] if text[max(0, width - 1)] != " " else text[: width - 1]
-    return f"{cut.rstrip(' :,')}…" if cut.strip() else ""
+    cut = text[: max(0, text.rfind(" ", 0, max(0, width)))].rstrip(" :,")
+    return f"{cut}…" if cut else ""
