@@ -5,6 +5,8 @@ Knows exit codes. Does not know where errors come from or how a terminal shows t
 
 from __future__ import annotations
 
+from coolsd_rt.install import install_line
+
 
 class CoolsdError(Exception):
     """A failure we can explain. Exit code 1: ours (a broken engine, a full disk), not the user's mistake."""
@@ -40,7 +42,7 @@ class MissingExtra(UserError):
             f"{purpose} needs the package {package}",
             expected="it installed",
             found="nothing of that name",
-            fix=f"run: pip install 'coolsd-rt[{extra}]'",
+            fix=f"run: {install_line(extra)}",
         )
 
 

@@ -93,6 +93,12 @@ def _unmeasured(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@pytest.fixture(autouse=True)
+def _no_line_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress says a line when enough time has passed. A test that looks at lines must not depend on that."""
+    monkeypatch.setattr("coolsd_rt.terminal.progress.EVERY", float("inf"))
+
+
 @pytest.fixture(scope="session")
 def tiny_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A spec with its files. Read only: copy its folder to change something."""

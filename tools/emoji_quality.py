@@ -9,7 +9,6 @@ Needs the `cpu` and `train` extras and the font.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout i
 from coolsd_rt.errors import UserError  # noqa: E402
 from coolsd_rt.spec import with_overrides  # noqa: E402
 from coolsd_rt.store import open_engine  # noqa: E402
+from coolsd_rt.terminal import print_json, say  # noqa: E402
 from coolsd_rt.workflows import drawing, opening  # noqa: E402
 from coolsd_rt.workflows.entry import enter  # noqa: E402
 from coolsd_rt.workflows.options import number  # noqa: E402
@@ -97,12 +97,12 @@ def main(
     except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        print_json(report)
         return
     for way, figures in report.items():
         for key, value in figures.items():
             shown = " ".join(f"{v:.3f}" for v in value) if isinstance(value, list) else f"{value:.3f}"
-            click.echo(f"{way:6} {key:24} {shown}")
+            say(f"{way:6} {key:24} {shown}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 # The path above makes the checkout importable.
 from coolsd_rt.measure.folder import save  # noqa: E402
 from coolsd_rt.measure.quality_folder import INDEX, Entry, Index, by_caption  # noqa: E402
+from coolsd_rt.terminal import say  # noqa: E402
 from coolsd_rt.workflows.entry import enter  # noqa: E402
 from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
 from coolsd_rt.workflows.pictures import slug, write_png  # noqa: E402
@@ -44,9 +45,9 @@ def main(out: Path, font: str | None) -> None:
     """Write the glyphs that the demo was trained on into the folder OUT."""
     try:
         glyphs = data.choose(data.render(data.find_font(font)), data.COUNT)
+        say(f"{write(glyphs, out)} pictures in {out}")
     except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{write(glyphs, out)} pictures in {out}")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from coolsd_rt.models.families.chameleon import CODES
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.weights import TensorInfo
+from coolsd_rt.terminal import say
 from coolsd_rt.workflows.entry import enter
 from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.paths import WRITES_IN
@@ -189,7 +190,7 @@ engine: {{backend: onnxruntime, precision: int8, max_batch: 1}}
 def command(family: str, size: str, out: Path, grid: int | None, layers: int | None, seed: int) -> None:
     """Write random weights of a published size, and a spec that names them."""
     spec = write_pipeline(out, published(family, size, grid, layers), seed)
-    click.echo(spec)
+    say(spec)
 
 
 if __name__ == "__main__":

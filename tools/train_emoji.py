@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable without an install)
+from coolsd_rt.terminal import say  # noqa: E402  (the path above makes the checkout importable without an install)
 from coolsd_rt.workflows.entry import enter  # noqa: E402  (the path above makes the checkout importable)
 from coolsd_rt.workflows.options import number  # noqa: E402
 from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
@@ -108,7 +109,7 @@ def prompts(obj: Setup) -> None:
     """Write every trained caption to prompts.txt in the release folder, one a line."""
     path = obj.work.release / "prompts.txt"
     path.write_text("\n".join(obj.chosen.captions) + "\n", encoding="utf-8")
-    click.echo(path)
+    say(path)
 
 
 if __name__ == "__main__":

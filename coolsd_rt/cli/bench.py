@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_ways import NAMES, Choice
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
@@ -27,11 +27,10 @@ _DELTAS = Choice.deltas
 
 
 class _Screen:
-    """A bar of pictures on a terminal, a line a turn elsewhere unless `quiet`. All of it on stderr."""
+    """Every way in every turn. The first turn warms up and is not timed."""
 
-    def __init__(self, bar: Progress, quiet: bool) -> None:
-        self._bar, self._quiet = bar, quiet
-        self._task, self._ways, self._turns, self._done = TaskID(0), 0, 0, 0
+    def __init__(self, work: Work) -> None:
+        self._work = work
 
     def listener(self) -> Listener:
         from coolsd_rt.measure.bench import Listener
@@ -39,15 +38,10 @@ class _Screen:
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._way)
 
     def _start(self, ways: int, turns: int) -> None:
-        self._ways, self._turns = ways, turns
-        self._task = self._bar.add_task("warming up", total=ways * turns)
+        self._work.start("bench", ways * turns, f"runs of {ways} ways")
 
     def _way(self, name: str) -> None:
-        self._done += 1
-        turn, rest = divmod(self._done, self._ways)
-        self._bar.update(self._task, completed=self._done, description=name)
-        if rest == 0 and self._bar.disable and not self._quiet:
-            note("warmed up" if turn == 1 else f"turn {turn - 1} of {self._turns - 1}")
+        self._work.advance(name)
 
 
 def _writer(html: Path | None, out: Path | None) -> Callable[[Report], None]:
@@ -158,8 +152,8 @@ def command(
     choice = Choice(names, deltas, lengths, jacobi_length)
     request = Request(engine, runs, batch, prompts, seed, choice, confidence, draft_confidence, spec_file, threads,
                       Reading(features, text_encoder))  # fmt: skip
-    with progress(MofNCompleteColumn()) as bar:
-        report = bench(request, _Screen(bar, as_json).listener())
+    with progress(quiet=as_json) as work:
+        report = bench(request, _Screen(work).listener())
     if as_json:
         print_json(report.as_dict())
     else:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import is_spec
-from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, show_fields, show_table
 from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.files import bad_name, special, why_unusable
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
+from coolsd_rt.terminal.progress import progress
 from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.paths import FOLDER, WRITES
 
@@ -99,14 +99,13 @@ def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
     from coolsd_rt.workflows.checkpoints import Listener, make_weights
 
     loaded = load_spec(path, check_files=False)
-    with progress(MofNCompleteColumn(), quiet=as_json) as bar:
-        task = bar.add_task("converting", total=None)
+    with progress(quiet=as_json) as work:
 
         def started(key: str, at: str) -> None:
             note(f"{key}: from {at}")
-            bar.update(task, description=f"converting: {key}", completed=0, total=None)
+            work.start(f"converting: {key}", unit="tensors")
 
-        listener = Listener(started, lambda done, of: bar.update(task, completed=done, total=of), note)
+        listener = Listener(started, work.update, note)
         made = make_weights(loaded, mirror, listener)
     for each in made:
         if each.wrappers:
@@ -128,15 +127,15 @@ def _convert_one(
     from coolsd_rt.models.inception import FAMILY
 
     options = named_options(*sizes)
-    with progress(MofNCompleteColumn(), quiet=as_json) as bar:
-        task = bar.add_task("converting", total=None)
+    with progress(quiet=as_json) as work:
+        work.start("converting", unit="tensors")
         place = locate(source, mirror, note)
         if family == FAMILY:
             done = convert_inception(place, to)
         elif family is not None and family in PLAIN:
             done = convert_plain(place, to, family)
         else:
-            done = convert(place, to, family, options, dtype, lambda at, of: bar.update(task, completed=at, total=of))
+            done = convert(place, to, family, options, dtype, work.update)
     if as_json:
         print_json(done.as_dict())
         return

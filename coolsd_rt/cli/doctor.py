@@ -19,6 +19,7 @@ import click
 from coolsd_rt import __version__, cores
 from coolsd_rt.cli.main import EXTRAS
 from coolsd_rt.cli.output import json_option, print_json, say, show_table
+from coolsd_rt.install import install_line
 from coolsd_rt.store.atomic import free_bytes, human
 from coolsd_rt.workflows.paths import WRITES_IN
 
@@ -77,14 +78,14 @@ def _base() -> list[Finding]:
     versions = {name: _version(name) for name in _BASE}
     absent = [name for name, version in versions.items() if not version]
     if absent:
-        return [Finding("base packages", "bad", f"missing {', '.join(absent)}", "pip install coolsd-rt")]
+        return [Finding("base packages", "bad", f"missing {', '.join(absent)}", install_line())]
     return [Finding("base packages", "ok", ", ".join(f"{n} {v}" for n, v in versions.items()))]
 
 
 def _package(module: str) -> Finding:
     extra, purpose = EXTRAS[module], _PURPOSE[module]
     if importlib.util.find_spec(module) is None:
-        return Finding(module, "missing", f"needed {purpose}", f"pip install 'coolsd-rt[{extra}]'")
+        return Finding(module, "missing", f"needed {purpose}", install_line(extra))
     version = _version(module, module.replace("_", "-"), f"{module}-gpu", f"{module}_cu13") or "unknown version"
     return Finding(module, "ok", f"{version}, {purpose}")
 

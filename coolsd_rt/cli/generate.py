@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import is_spec, reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
+from coolsd_rt.cli.output import json_option, note, print_json, show_fields
 from coolsd_rt.files import read_lines
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.generate import DRAFTS, Listener, Report, Request, generate
 from coolsd_rt.workflows.options import Numbers, number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, READS_OR_STDIN, WRITES_IN
@@ -41,10 +41,10 @@ KEYS = {
 
 
 class _Screen:
-    """A bar in tokens on a terminal, a line a picture elsewhere. All of it on stderr."""
+    """Tokens of all pictures. Without a bar, a line a picture as well."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar, self._task, self._written = bar, TaskID(0), 0
+    def __init__(self, work: Work) -> None:
+        self._work, self._written = work, 0
 
     def listener(self) -> Listener:
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._tokens, self._picture)
@@ -54,14 +54,14 @@ class _Screen:
         return self._written
 
     def _start(self, tokens: int) -> None:
-        self._task = self._bar.add_task("drawing", total=tokens, accept="")
+        self._work.start("drawing", tokens, "tokens", announce=False)
 
     def _tokens(self, done: int, accept_length: float) -> None:
-        self._bar.update(self._task, completed=done, accept=f"accept length {accept_length:.2f}")
+        self._work.update(done, figures=f"accept length {accept_length:.2f}")
 
     def _picture(self, path: Path) -> None:
         self._written += 1
-        if self._bar.disable:
+        if not self._work.on_terminal:
             note(str(path))
 
 
@@ -186,8 +186,8 @@ def command(
         from coolsd_rt.cli.build import engine_of  # not needed where engines only run
 
         engine = engine_of(engine, as_json)
-    with progress(MofNCompleteColumn(), TextColumn("{task.fields[accept]}")) as bar:
-        screen = _Screen(bar)
+    with progress() as work:
+        screen = _Screen(work)
         try:
             report = generate(engine, request, screen.listener())
         except KeyboardInterrupt:

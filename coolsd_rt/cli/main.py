@@ -12,7 +12,6 @@ import difflib
 import errno
 import importlib
 import importlib.util
-import json
 import os
 import sys
 import traceback
@@ -23,6 +22,8 @@ import click
 
 from coolsd_rt import __version__
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.terminal import complain, note, print_json
+from coolsd_rt.terminal.libraries import TRACEBACK, kept_words
 
 VERBS = {
     "build": "Compile a spec's models into an engine.",
@@ -65,8 +66,6 @@ EXTRAS = {
     "polygraphy": "tensorrt-rtx",
 }
 """Import name of an optional package to the extra that brings it."""
-
-TRACEBACK = "COOLSD_TRACEBACK"
 
 
 class Interrupted(CoolsdError):
@@ -152,14 +151,13 @@ def _explain(error: BaseException) -> CoolsdError:
 
 
 def _report(error: CoolsdError, as_json: bool) -> None:
-    for line in str(error).splitlines() or [type(error).__name__]:
-        print(f"error: {line}" if not isinstance(error, Interrupted) else line, file=sys.stderr)
+    complain(error)
     if as_json:
         parts: Sequence[CoolsdError] = getattr(error, "problems", ())
         document: dict[str, Any] = {**error.as_dict(), "exit_code": error.exit_code}
         if parts:
             document["problems"] = [part.as_dict() for part in parts]
-        print(json.dumps(document, indent=2))
+        print_json(document)
 
 
 def wants_json(args: Sequence[str]) -> bool:
@@ -170,7 +168,9 @@ def wants_json(args: Sequence[str]) -> bool:
 def run(args: Sequence[str]) -> int:
     """Run a command line, report any failure, return the exit code."""
     try:
-        code = group.main(args=list(args), prog_name="coolsd-rt", standalone_mode=False)
+        with kept_words() as kept:
+            code = group.main(args=list(args), prog_name="coolsd-rt", standalone_mode=False)
+        kept.tell()
         if sys.stdout is not None:  # closed by the caller (`>&-`)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -179,11 +179,13 @@ def run(args: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except click.exceptions.NoArgsIsHelpError as e:
-        print(e.format_message(), file=sys.stderr)
+        for line in e.format_message().splitlines():
+            note(line)
         return 2
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get(TRACEBACK):
-            traceback.print_exc()
+            for line in traceback.format_exc().splitlines():
+                note(line)
         error = _explain(e)
         try:
             _report(error, wants_json(args))

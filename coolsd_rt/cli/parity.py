@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.parity import PICTURES, Listener, Parity, parity
@@ -52,6 +52,12 @@ def _invariance(found: WidthDependence) -> str:
     return f"logits move by {found.width:.1e} with a step's width, by {found.mates:.1e} with the images beside"
 
 
+def listener_of(work: Work, pictures: int) -> Listener:
+    """Shows how many pictures are drawn on both sides."""
+    work.start("parity", unit="pictures on both sides")
+    return Listener(pictures=lambda done: work.update(done, pictures))
+
+
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
@@ -91,18 +97,10 @@ def command(
     Example:
       coolsd-rt parity engines/emoji
     """
-    with progress(MofNCompleteColumn()) as bar:
-        task = bar.add_task("pictures on both sides", total=pictures)
-
-        def on_pictures(done: int) -> None:
-            bar.update(task, completed=done)
-            if bar.disable:
-                note(f"{done} of {pictures} pictures drawn on both sides")
-
-        listener = Listener(pictures=on_pictures)
+    with progress(quiet=as_json) as work:
         outcome = parity(
             engine, pictures=pictures, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
-            reading=Reading(features, text_encoder), listener=listener,
+            reading=Reading(features, text_encoder), listener=listener_of(work, pictures),
         )  # fmt: skip
     if as_json:
         print_json(outcome.receipt())

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from coolsd_rt import limits
 from coolsd_rt.cli import generate
 from coolsd_rt.cli.main import Interrupted
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.generate import Request
 from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.paths import ENGINE, FOLDER, READS, READS_OR_STDIN, WRITES_IN
@@ -28,10 +28,10 @@ _SHARED = [p for p in generate.command.params if isinstance(p, click.Option) and
 
 
 class _Screen:
-    """A bar in pictures on a terminal, a line a stage elsewhere. All of it on stderr."""
+    """Pictures of one stage after the other."""
 
-    def __init__(self, bar: Progress, quiet: bool) -> None:
-        self._bar, self._quiet, self._task = bar, quiet, TaskID(0)
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self.stage, self.done, self.of = "", 0, 0
 
     def listener(self) -> Listener:
@@ -40,16 +40,12 @@ class _Screen:
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._step)
 
     def _start(self, stage: str, pictures: int) -> None:
-        if self.stage:
-            self._bar.remove_task(self._task)
         self.stage, self.done, self.of = stage, 0, pictures
-        self._task = self._bar.add_task(stage, total=pictures)
-        if self._bar.disable and not self._quiet:
-            note(f"{stage}: {pictures} pictures")
+        self._work.start(stage, pictures, "pictures")
 
     def _step(self, pictures: int) -> None:
         self.done += pictures
-        self._bar.update(self._task, completed=self.done)
+        self._work.update(self.done)
 
     @property
     def interrupted(self) -> str:
@@ -121,8 +117,8 @@ def command(
 
     request = _request(drawing)
     wanted = Wanted(reference, inception, clip, image_reward, hpsv2, crop, reference_cache)
-    with progress(MofNCompleteColumn()) as bar:
-        screen = _Screen(bar, quiet=as_json)
+    with progress(quiet=as_json) as work:
+        screen = _Screen(work)
         try:
             report = quality(engine, prompts, out, request, wanted, limit, screen.listener())
         except KeyboardInterrupt as e:

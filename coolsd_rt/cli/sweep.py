@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
@@ -21,10 +21,10 @@ if TYPE_CHECKING:  # needs matplotlib, which --help must not
 
 
 class _Screen:
-    """A bar in batches on a terminal, a line a point elsewhere. All of it on stderr."""
+    """Batches of all points. Without a bar, a line a point as well."""
 
-    def __init__(self, bar: Progress, quiet: bool) -> None:
-        self._bar, self._quiet, self._task = bar, quiet, TaskID(0)
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self.points = self.done = 0
 
     def listener(self) -> Listener:
@@ -34,17 +34,17 @@ class _Screen:
 
     def _start(self, points: int, batches: int) -> None:
         self.points = points
-        self._task = self._bar.add_task("", total=batches)
+        self._work.start("sweep", batches, f"batches of {points} points")
 
     def _drawing(self, name: str) -> None:
-        self._bar.update(self._task, description=name)
+        self._work.update(figures=name)
 
     def _batch(self) -> None:
-        self._bar.update(self._task, advance=1)
+        self._work.advance()
 
     def _point(self, result: PointResult, was_there: bool) -> None:
         self.done += 1
-        if self._bar.disable and not self._quiet:
+        if self._work.plain:
             figures = [f"accept length {result.mean_acceptance_length.value:.2f}"]
             figures += [f"{name} {figure.value:.3g}" for name, figure in result.quality.items()]
             done = " (was there)" if was_there else ""
@@ -91,8 +91,8 @@ def command(
     from coolsd_rt.measure.sweep import Request, sweep  # needs matplotlib
 
     out, reading = out or Path("out") / spec.stem, Reading(features, text_encoder)
-    with progress(MofNCompleteColumn()) as bar:
-        screen = _Screen(bar, quiet=as_json)
+    with progress(quiet=as_json) as work:
+        screen = _Screen(work)
         try:
             results = sweep(Request(engine, spec, out, engine_spec, threads, reading), screen.listener())
         except KeyboardInterrupt as e:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
-from rich.progress import MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from coolsd_rt import limits
-from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
+from coolsd_rt.cli.output import json_option, note, print_json, show_fields
 from coolsd_rt.errors import MissingExtra
 from coolsd_rt.files import read_lines
 from coolsd_rt.spec import load_spec
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import READS, READS_OR_STDIN, SPEC, WRITES, WRITES_IN
 
@@ -27,11 +26,11 @@ def _shares(values: tuple[float, ...]) -> str:
 
 
 class _Screen:
-    """Bars on a terminal, plain lines elsewhere. All of it on stderr."""
+    """Pictures that are drawn or read, then steps of training."""
 
-    def __init__(self, bar: Bar, quiet: bool) -> None:
-        self._bar, self._lines = bar, bar.disable and not quiet
-        self._task = bar.add_task("loading", total=None, figures="")
+    def __init__(self, work: Work) -> None:
+        self._work, self._stage = work, ""
+        work.start("loading")
 
     def listener(self) -> Listener:
         from coolsd_rt.train.request import Listener
@@ -39,15 +38,18 @@ class _Screen:
         return Listener(note, self._pictures, self._stepped, self._measured)
 
     def _pictures(self, what: str, done: int, of: int) -> None:
-        self._bar.update(self._task, description=what, completed=done, total=of)
-        if self._lines:
-            note(f"{what}: {done} of {of}")
+        self._begin(what, of, "pictures")
+        self._work.update(done, of)
 
     def _stepped(self, at: Progress) -> None:
         figures = f"loss {at.loss:.3f}, TV by depth {_shares(at.tv)}"
-        self._bar.update(self._task, description="training", completed=at.step, total=at.steps, figures=figures)
-        if self._lines:
-            note(f"step {at.step} of {at.steps}: {figures}")
+        self._begin("training", at.steps, "steps at most")
+        self._work.update(at.step, at.steps, figures=figures)
+
+    def _begin(self, stage: str, of: int, unit: str) -> None:
+        if stage != self._stage:
+            self._stage = stage
+            self._work.start(stage, of, unit)
 
     def _measured(self, step: int, found: Acceptance, best: bool) -> None:
         word = ", the best so far" if best else ""
@@ -161,9 +163,9 @@ def command(
         tuple(read_lines(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
         noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb, threads,
     )  # fmt: skip
-    with progress(MofNCompleteColumn(), TextColumn("{task.fields[figures]}"), quiet=as_json) as bar:
+    with progress(quiet=as_json) as shown:
         try:
-            report = train_draft(request, _Screen(bar, as_json).listener())
+            report = train_draft(request, _Screen(shown).listener())
         except KeyboardInterrupt:
             note(f"what is done is kept in {request.folder}: the same command goes on from there")
             raise

@@ -9,9 +9,10 @@ import click
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import batches, json_option, note, print_json, say, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
+from coolsd_rt.terminal.progress import batches
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES, WRITES_IN

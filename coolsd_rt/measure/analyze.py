@@ -104,6 +104,7 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
         "format": FORMAT,
     }
     settings = drawing.settings_of(spec, forced=opening.load_forced(folder))
+    on_batch(0, len(batches))
     whole = record(
         engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
     )  # fmt: skip

@@ -34,6 +34,7 @@ from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store import open_engine
 from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.terminal import note, say
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.entry import enter
@@ -178,13 +179,13 @@ def command(engine: Path, pictures: int, out: Path, spec_file: Path | None) -> N
     """
     from coolsd_rt.measure.questions_plot import plots
 
-    found = answer(open_bench(engine, pictures, spec_file), lambda line: click.echo(line, err=True))
+    found = answer(open_bench(engine, pictures, spec_file), note)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / "questions.json", (json.dumps(found, indent=1) + "\n").encode())
         for name, data in plots(found).items():
             write_atomic(out / name, data)
-    click.echo(f"{out}: questions.json and {len(plots(found))} plots")
+    say(f"{out}: questions.json and {len(plots(found))} plots")
 
 
 def main() -> None:

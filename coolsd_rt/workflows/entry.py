@@ -9,20 +9,25 @@ from typing import Any
 
 import click
 
-from coolsd_rt.errors import CoolsdError
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.terminal import complain, note
+from coolsd_rt.terminal.libraries import kept_words
 
 
 def enter(command: click.Command, arguments: Sequence[str] | None = None) -> Any:
     """Run `command` on `arguments`, or on what was typed. Exit codes: 1 our failure, 2 the user's mistake, 130
     interrupted."""
     try:
-        return command.main(args=arguments, standalone_mode=False)
+        with kept_words() as kept:
+            result = command.main(args=arguments, standalone_mode=False)
+        kept.tell()
+        return result
     except click.ClickException as e:
-        click.echo(f"error: {e.format_message()}", err=True)
+        complain(UserError(" ".join(e.format_message().split())))
         sys.exit(2)
     except CoolsdError as e:
-        click.echo(f"error: {e}", err=True)
+        complain(e)
         sys.exit(e.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        note("interrupted")
         sys.exit(130)

@@ -152,6 +152,7 @@ def parity(
     texts = prompts or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, pictures, seed, conditioner)
     whole = PictureParity()
+    listener.pictures(0)
     for batch in drawing.batches(jobs, spec.engine.max_batch):
         compare_pictures(tested, reference, batch, conditioner, settings, whole)
         listener.pictures(whole.pictures)

@@ -27,6 +27,7 @@ from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.condition import T5Condition
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 from coolsd_rt.store.weights import TensorInfo
+from coolsd_rt.terminal import note, say
 from coolsd_rt.workflows.entry import enter
 from coolsd_rt.workflows.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
 
@@ -134,8 +135,8 @@ def command(
     """
     texts = [*prompts, *(read_lines(file) if file is not None else ())]
     loaded = load_spec(spec, check_files=False)
-    made = precompute(loaded, texts, out, encoder=encoder, device=device, on_caption=lambda c: click.echo(c, err=True))
-    click.echo(f"{out}: {len(made.captions)} captions")
+    made = precompute(loaded, texts, out, encoder=encoder, device=device, on_caption=note)
+    say(f"{out}: {len(made.captions)} captions")
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from coolsd_rt.install import install_line
 from coolsd_rt.workflows import opening
 from tests.cli.conftest import Cli
 from tests.workflows.fakes import DIMS, FakeEngine
@@ -165,7 +166,7 @@ def test_parity_says_passed_and_inspect_shows_it(cli: Cli, engine: Path) -> None
     done = cli("parity", engine, "-n", 2)
     assert done.code == 0
     assert "parity: passed" in done.out
-    assert done.err.splitlines() == ["2 of 2 pictures drawn on both sides"]
+    assert done.err.splitlines() == ["parity: 2 pictures on both sides", "parity: 2 of 2 pictures on both sides"]
     document = cli("parity", engine, "-n", 2, "--json").json
     assert document["passed"] is True
     assert "passed True" in cli("inspect", engine).out
@@ -188,7 +189,7 @@ def test_parity_without_torch_says_how_to_get_it(cli: Cli, engine: Path, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     done = cli("parity", engine)
     assert done.code == 2
-    assert "pip install 'coolsd-rt[build]'" in done.err
+    assert install_line("build") in done.err
 
 
 @pytest.mark.parametrize("verb", ["generate", "parity"])

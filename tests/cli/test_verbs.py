@@ -13,6 +13,7 @@ from coolsd_rt.cli.doctor import _PURPOSE
 from coolsd_rt.cli.main import EXTRAS
 from coolsd_rt.cli.output import print_json, show_table
 from coolsd_rt.contract import CONTRACT_VERSION
+from coolsd_rt.install import install_line
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.schema import schema_text
@@ -258,9 +259,9 @@ def test_doctor_names_the_line_that_installs(cli: Cli, monkeypatch: pytest.Monke
         "what": "torch",
         "status": "missing",
         "detail": "needed to build, and for parity",
-        "fix": "pip install 'coolsd-rt[build]'",
+        "fix": install_line("build"),
     }
-    assert by_name["onnxruntime"]["fix"] == "pip install 'coolsd-rt[cpu]'"
+    assert by_name["onnxruntime"]["fix"] == install_line("cpu")
     assert document["can_run"] is document["can_build"] is False
 
 
