@@ -7,12 +7,14 @@ Nothing here unpickles, ever.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.errors import UserError
+from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.files import open_plain
 
 MAX_HEADER = 100_000_000
 _BYTES = {
@@ -67,8 +69,8 @@ def _refuse_others(path: Path, head: bytes) -> None:
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The header and the number of data bytes that follow it."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as f:
+        with open_plain(path, "a weights file") as f:
+            size = os.fstat(f.fileno()).st_size
             head = f.read(32)
             if size == 0:
                 raise _bad(path, "an empty file")
@@ -80,8 +82,6 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
                 raise _bad(path, f"a truncated one ({size} bytes, the header alone needs {8 + length})")
             f.seek(8)
             header = json.loads(f.read(length), object_pairs_hook=_no_twins)
-    except FileNotFoundError:
-        raise UserError(str(path), expected="a weights file", found="nothing") from None
     except OSError as e:
         raise UserError(str(path), expected="a readable weights file", found=e.strerror or str(e)) from e
     except (ValueError, RecursionError) as e:
@@ -98,9 +98,9 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int, int]:
         if set(entry) != {"dtype", "shape", "data_offsets"} or not plain or dtype not in _BYTES:
             raise ValueError(name)
     except (KeyError, TypeError, ValueError) as e:
-        raise _bad(path, f"a tensor {name!r} without a known type, shape and place") from e
+        raise _bad(path, f"a tensor '{shorten(name)}' without a known type, shape and place") from e
     if end - begin != prod(shape) * _BYTES[dtype]:
-        raise _bad(path, f"{end - begin} bytes for {name} ({dtype} {shape})")
+        raise _bad(path, f"{end - begin} bytes for {shorten(name)} ({dtype} {shorten(str(shape))})")
     return TensorInfo(dtype, tuple(shape)), begin, end
 
 
@@ -124,7 +124,7 @@ def check_safetensors(path: str | Path) -> WeightsHeader:
     here = 0
     for begin, end, name in sorted(places):
         if begin != here:
-            raise _bad(path, f"a gap or an overlap before {name}")
+            raise _bad(path, f"a gap or an overlap before {shorten(name)}")
         here = end
     if here != data_size:
         what = "a truncated one" if here > data_size else "more than its tensors"

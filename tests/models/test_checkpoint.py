@@ -110,7 +110,7 @@ def test_pickles_and_halves_are_refused(folder: Path, tmp_path: Path) -> None:
     pickle, half = tmp_path / "pickle.safetensors", tmp_path / "half.safetensors"
     torch.save({"a": torch.zeros(2)}, pickle)
     half.write_bytes((folder / "vq.safetensors").read_bytes()[:-100])
-    for path, word in ((pickle, "torch.save"), (half, "truncated"), (tmp_path / "absent", "nothing")):
+    for path, word in ((pickle, "torch.save"), (half, "truncated"), (tmp_path / "absent", "no such file")):
         with pytest.raises(UserError, match=word):
             load_tokenizer(path)
 

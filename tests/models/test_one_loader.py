@@ -8,7 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "coolsd_rt"
 CALLS = {
     r"(?<!AutoTokenizer)\.from_pretrained\(": {"models/foreign.py"},
-    r"\bAuto(?:Tokenizer|Model|Config|Processor|ImageProcessor)\w*\b": {"models/foreign_tokenizer.py"},  # in the words of an error
+    # In the words of an error.
+    r"\bAuto(?:Tokenizer|Model|Config|Processor|ImageProcessor)\w*\b": {"models/foreign_tokenizer.py"},
     r"Tokenizer\.from_(?:str|file|buffer)\(": {"models/foreign_tokenizer.py"},
     # Checked afterwards by `check_filled`.
     r"load_state_dict\([^)]*strict=False": {"measure/quality_reward.py"},
