@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from coolsd_rt.errors import UserError, shorten
-from coolsd_rt.files import why_unusable
 from coolsd_rt.limits import INDEX_BYTES, SHARDS
 from coolsd_rt.models.foreign_json import FETCH_AGAIN, Schema, read_config
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
@@ -116,9 +115,6 @@ def missing_files(folder: Path, *others: str) -> list[str]:
 
 def header_of(path: Path) -> dict[str, TensorInfo]:
     """The tensors of one file. Raises UserError: not a plain file, or not whole safetensors."""
-    if why := why_unusable(path):
-        raise UserError(str(path), expected="a weights file", found="no such file" if why == "nothing" else why,
-                        fix=FETCH_AGAIN)  # fmt: skip
     return check_safetensors(path).tensors
 
 

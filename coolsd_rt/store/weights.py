@@ -12,13 +12,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.errors import UserError
+from coolsd_rt.errors import UserError, shorten
 from coolsd_rt.files import JsonError, open_plain, parse_json
 
 MAX_HEADER = 100_000_000
 _MAX_AXES = 64
 _MAX_SIZE = (1 << 63) - 1
-_MAX_SHOWN = 60  # characters of a name or a shape in an error
 _BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
@@ -87,7 +86,6 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int, int]:
-    short = name[:_MAX_SHOWN]
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         plain = type(shape) is list and len(shape) <= _MAX_AXES and dtype in _BYTES
@@ -95,9 +93,9 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int, int]:
         if set(entry) != {"dtype", "shape", "data_offsets"} or not plain or not sizes:
             raise ValueError(name)
     except (KeyError, TypeError, ValueError) as e:
-        raise _bad(path, f"a tensor {short!r} without a known type, shape and place") from e
+        raise _bad(path, f"a tensor '{shorten(name)}' without a known type, shape and place") from e
     if end - begin != prod(shape) * _BYTES[dtype]:
-        raise _bad(path, f"{end - begin} bytes for {short} ({dtype} {str(shape)[:_MAX_SHOWN]})")
+        raise _bad(path, f"{end - begin} bytes for {shorten(name)} ({dtype} {shorten(str(shape))})")
     return TensorInfo(dtype, tuple(shape)), begin, end
 
 
@@ -122,7 +120,7 @@ def check_safetensors(path: str | Path) -> WeightsHeader:
     here = 0
     for begin, end, name in sorted(places):
         if begin != here:
-            raise _bad(path, f"a gap or an overlap before {name[:_MAX_SHOWN]}")
+            raise _bad(path, f"a gap or an overlap before {shorten(name)}")
         here = end
     if here != data_size:
         what = "a truncated one" if here > data_size else "more than its tensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -111,11 +112,26 @@ def test_torch_save_is_a_zip(tmp_path: Path) -> None:
         check_safetensors(path)
 
 
-def test_missing_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected a weights file, found no such file"):
-        check_safetensors(tmp_path / "none")
-    with pytest.raises(UserError, match="expected a weights file, found a folder"):
-        check_safetensors(tmp_path)
+def test_what_is_no_plain_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, found in (
+        (tmp_path / "none", "no such file"),
+        (tmp_path, "a folder"),
+        (tmp_path / "pipe", "a named pipe"),
+        (Path("/dev/zero"), "a device"),
+    ):
+        with pytest.raises(UserError, match=f"expected a weights file, found {found}"):
+            check_safetensors(path)
+
+
+@pytest.mark.parametrize("entry", ["x", {"dtype": "F32", "shape": [1] * 1000, "data_offsets": [0, 8]}])
+def test_names_and_shapes_in_errors_are_short_and_printable(tmp_path: Path, entry: Any) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(container({"\x1b[2J" + "x" * 100_000: entry}, b"\0" * 8))
+    with pytest.raises(UserError) as caught:
+        check_safetensors(path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500 + len(str(path))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from coolsd_rt.errors import CoolsdError, UserError, shorten
-from coolsd_rt.files import JsonError, open_plain, parse_json
+from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.limits import FEATURE_TOKENS
 from coolsd_rt.models.conditions.base import Floats
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
@@ -64,7 +64,6 @@ class FeatureFile:
     @staticmethod
     def open(path: Path) -> FeatureFile:
         """Read and check the header alone. Raises UserError: not such a file, or one that contradicts itself."""
-        open_plain(path, "a file of caption features", fix=_AGAIN).close()
         header = check_safetensors(path)
         facts = header.metadata
         if facts.get("format") != FORMAT:
