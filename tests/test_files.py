@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,13 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import bad_name, check_target, hub_blob, inside, is_clutter, open_plain, read_bytes, read_lines
 from coolsd_rt.store import sha256_file
 from coolsd_rt.store.atomic import check_folder, write_atomic
+from tests.at_once import at_once
+
+
+@pytest.fixture(autouse=True)
+def _in_time() -> Iterator[None]:
+    with at_once("opening a file", 20):
+        yield
 
 
 def _pipe(path: Path) -> None:

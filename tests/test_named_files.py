@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
@@ -16,6 +14,7 @@ import coolsd_rt
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import CachedStage, Stage, Store
+from tests.at_once import at_once
 
 ROOM = Path(coolsd_rt.__file__).parent
 OPENS = re.compile(
@@ -53,15 +52,9 @@ def test_no_other_module_opens_files() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _at_once() -> object:
-    def ring(number: int, frame: FrameType | None) -> None:
-        pytest.fail("hangs")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+def _in_time() -> Iterator[None]:
+    with at_once("a reader"):
+        yield
 
 
 def _head(folder: Path) -> None:

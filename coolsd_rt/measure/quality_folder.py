@@ -93,6 +93,9 @@ def _caption(name: str) -> str:
 
 
 def _picture(path: Path) -> NDArray[np.uint8]:
+    if found := why_unusable(path):
+        expected = "the picture that the index names" if found == "nothing" else "a PNG file"
+        raise UserError(str(path), expected=expected, found=found)
     try:
         provenance = read_provenance(path)
         with open_plain(path, "a PNG file") as file, Image.open(file, formats=["PNG"]) as image:

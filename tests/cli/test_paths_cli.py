@@ -8,12 +8,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -21,6 +19,7 @@ import pytest
 from coolsd_rt.cli.main import VERBS, group, run
 from coolsd_rt.workflows.entry import enter
 from coolsd_rt.workflows.paths import PathType
+from tests.at_once import at_once
 from tests.cli.test_verbs import SPEC, WORDS
 
 torch = pytest.importorskip("torch")
@@ -150,22 +149,6 @@ def good(tmp_path: Path, engine: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-@contextmanager
-def at_once(what: str, seconds: int = 30) -> Iterator[None]:
-    """A command that waits for ever is an error, not a test that hangs."""
-
-    def ring(signal_number: int, frame: Any) -> None:
-        pytest.fail(f"{what}: hangs")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def call(name: str, args: list[str]) -> int:
     if name in VERBS:
         return run([name, *args])
@@ -207,6 +190,22 @@ def test_a_wrong_path_is_one_line_and_exit_code_2(
         if kind in ("pipe", "device"):
             assert places[kind] in said[0], (kind, said)
             assert f"found a {'named pipe' if kind == 'pipe' else kind}" in said[0] or "found the " in said[0], said
+
+
+RIGHT = {
+    READS: ("file",), SPECS: ("file",), STDIN: ("file", "-", "/dev/fd/0"), FOLDER: ("folder",),
+    ENGINE: ("folder", "file"), WRITES: ("file", "new"), WRITES_IN: ("folder", "new"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, row in TABLE.items() for option in row])
+def test_a_right_path_is_taken(name: str, option: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    parameter = paths_of(name)[option]
+    for kind in RIGHT[TABLE[name][option]]:
+        path = tmp_path / kind if kind in ("file", "folder", "new") else Path(kind)
+        assert parameter.type.convert(str(path), parameter, None) == path
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "nul", "too long"])
