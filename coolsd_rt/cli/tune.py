@@ -11,6 +11,7 @@ from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import batches, json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
+from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.opening import Reading
 
 _BUDGETS = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
@@ -41,11 +42,13 @@ def _budget(values: dict[str, float | None]) -> tuple[str, float]:
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
 @reading_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
+@overwrite_option
 @json_option
 def command(
     engine: Path, accept_length: float | None, kl: float | None, tv: float | None, resampler: str, pictures: int,
     prompts: tuple[str, ...], seed: int, folder: Path | None, write: Path | None, plot: Path | None,
-    spec_file: Path | None, threads: int | None, features: Path | None, text_encoder: Path | None, as_json: bool,
+    spec_file: Path | None, threads: int | None, features: Path | None, text_encoder: Path | None, overwrite: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Find the best schedule under a budget: every omega its own, against the families, on recorded rounds.
 
@@ -61,7 +64,9 @@ def command(
     budget = _budget({"accept_length": accept_length, "kl": kl, "tv": tv})
     request = Request(engine, pictures, prompts, seed, folder, spec_file, threads, Reading(features, text_encoder))
     with batches("recording", quiet=as_json) as on_batch:
-        tuned = tune_engine.tune_engine(request, budget[0], budget[1], resampler, write, plot, on_batch)
+        tuned = tune_engine.tune_engine(
+            request, budget[0], budget[1], resampler, write, plot, on_batch, overwrite=overwrite
+        )
     if as_json:
         print_json(tuned.as_dict())
         return

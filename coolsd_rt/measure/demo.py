@@ -40,9 +40,10 @@ from coolsd_rt.measure.timing import Way, take_turns
 from coolsd_rt.models.conditions import Conditioner, WordVocabulary
 from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
+from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
-from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.entry import enter, overwrite_option
 
 PRECISIONS = ("fp32", "int8")
 GOAL_COLUMNS = ("figure", "goal", "found", "")
@@ -141,6 +142,7 @@ def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
 @click.option("--markdown", "md_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
+@overwrite_option
 def command(
     engine: Path,
     runs: int,
@@ -150,6 +152,7 @@ def command(
     spec_file: Path | None,
     json_file: Path | None,
     md_file: Path | None,
+    overwrite: bool,
 ) -> None:
     """Time eager PyTorch, our fp32 and our int8 engine, plain and speculating, side by side in one run.
 
@@ -157,6 +160,9 @@ def command(
     Example:
       python -m coolsd_rt.measure.demo engines/emoji --markdown out/figures.md
     """
+    for option, path in (("--json", json_file), ("--markdown", md_file)):
+        if path is not None:
+            check_output(path, option, overwrite=overwrite)
     threads = threads or usable_cores()
     stderr = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -174,11 +180,11 @@ def command(
     _print(console, "goals", GOAL_COLUMNS, goals)
     if json_file:
         document = {"machine": here, "runs": runs, "batch": batch, **table.as_dict()}
-        json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_output(json_file, (json.dumps(document, indent=2) + "\n").encode(), overwrite=overwrite)
     if md_file:
         body = "".join(f"\nSpeculation does not pay here: {line}.\n" for line in table.losing())
         text = f"{note}\n\n{markdown(COLUMNS, table.rows())}{body}\n{markdown(GOAL_COLUMNS, goals)}"
-        md_file.write_text(text, encoding="utf-8")
+        write_output(md_file, text.encode(), overwrite=overwrite)
 
 
 def main() -> None:

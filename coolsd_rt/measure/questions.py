@@ -30,16 +30,17 @@ from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store import open_engine
-from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.entry import enter, overwrite_option
 
 LENGTHS = tuple(range(1, 9))
 NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0)
 BUDGET = 0.02  # nats a token
 DELTA = 1.1
 ENTROPY_BINS = 12
+ANSWERS = "questions.json"
 
 
 @dataclass(frozen=True)
@@ -156,22 +157,24 @@ def answer(
 @click.option("-n", "--images", "pictures", type=int, default=48, show_default=True, help="Pictures to record.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/questions"), show_default=True)
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
-def command(engine: Path, pictures: int, out: Path, spec_file: Path | None) -> None:
+@overwrite_option
+def command(engine: Path, pictures: int, out: Path, spec_file: Path | None, overwrite: bool) -> None:
     """Answer the paper's open questions on a built ENGINE: questions.json and three plots in the folder OUT.
 
     \b
     Example:
       python -m coolsd_rt.measure.questions engines/emoji --out docs/questions
     """
-    from coolsd_rt.measure.questions_plot import plots
+    from coolsd_rt.measure.questions_plot import FILES, plots
 
+    for name in (ANSWERS, *FILES):
+        check_output(out / name, "--out", overwrite=overwrite)
     found = answer(open_bench(engine, pictures, spec_file), lambda line: click.echo(line, err=True))
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "questions.json", (json.dumps(found, indent=1) + "\n").encode())
-        for name, data in plots(found).items():
-            write_atomic(out / name, data)
-    click.echo(f"{out}: questions.json and {len(plots(found))} plots")
+    drawn = plots(found)
+    write_output(out / ANSWERS, (json.dumps(found, indent=1) + "\n").encode(), overwrite=overwrite)
+    for name, data in drawn.items():
+        write_output(out / name, data, overwrite=overwrite)
+    click.echo(f"{out}: {ANSWERS} and {len(drawn)} plots")
 
 
 def main() -> None:

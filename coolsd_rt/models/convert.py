@@ -23,6 +23,7 @@ from coolsd_rt.models.convert_format import Config, Format, Given, Options, Part
 from coolsd_rt.models.convert_source import Source
 from coolsd_rt.models.convert_writer import DTYPES, write_safetensors
 from coolsd_rt.models.families import FAMILY_KEY, family_of
+from coolsd_rt.store.outputs import check_output
 from coolsd_rt.store.weights import TensorInfo
 
 FORMATS: Mapping[str, Format] = {
@@ -57,16 +58,19 @@ def convert(
     dtype: DType = "keep",
     on_tensor: Callable[[int, int], None] = lambda done, of: None,
     notes: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Converted:
     """Write the checkpoint `source` (a file, or a folder of shards) as `to`.
 
     family: a name of `FORMATS`; None looks at the tensors' names. dtype: `keep` writes each as it is stored.
-    on_tensor: called with how many of how many are written. notes: more for the header's metadata.
-    Raises UserError: no checkpoint, another family, a tensor that is missing, surplus or of another shape, a size or
-    a family that is needed and not given. CoolsdError: no space.
+    on_tensor: called with how many of how many are written. notes: more for the header's metadata. overwrite: replace
+    a file that has the name `to`.
+    Raises UserError: no checkpoint, a file in the place of `to`, another family, a tensor that is missing, surplus or
+    of another shape, a size or a family that is needed and not given. CoolsdError: no space.
     """
     begun = time.perf_counter()
-    check_place(source, to)
+    check_place(source, to, overwrite)
     opened = Source(source)
     given = Given(source, opened.tensors, opened.config, options or Options())
     form = _format(given, family)
@@ -83,17 +87,18 @@ def convert(
 
     infos = [(name, info) for name, (_, info) in tensors]
     metadata = {**(notes or {}), "format": "pt", "config": json.dumps(header)}
-    size = write_safetensors(to, infos, metadata, read, lambda done: on_tensor(done, len(parts)))
+    size = write_safetensors(to, infos, metadata, read, lambda done: on_tensor(done, len(parts)), overwrite=overwrite)
     return Converted(to, form.name, header, len(parts), size, dropped, time.perf_counter() - begun)
 
 
-def check_place(source: Path, to: Path) -> None:
-    """Raises UserError unless `to` is a file to write that is not the source."""
+def check_place(source: Path, to: Path, overwrite: bool = False) -> None:
+    """Raises UserError unless `to` is a file to write that is not the source, and free unless `overwrite` is on."""
     if to.exists() and (not to.is_file() or (source.exists() and to.samefile(source))):
         what = "a folder" if to.is_dir() else "the checkpoint itself" if to.is_file() else "a device"
         raise UserError(f"--to {to}", expected="a file to write", found=what, fix="name another file")
     if not to.parent.is_dir():
         raise UserError(f"--to {to}", expected="a folder that is there", found=f"no folder {to.parent}")
+    check_output(to, "--to", overwrite=overwrite)
 
 
 def _format(given: Given, family: str | None) -> Format:

@@ -22,17 +22,19 @@ PLAIN: Mapping[str, str] = {
 """Families to a tensor that each has."""
 
 
-def convert_plain(source: Path, to: Path, family: str) -> Converted:
+def convert_plain(source: Path, to: Path, family: str, *, overwrite: bool = False) -> Converted:
     """Write the checkpoint `source` (torch.save or safetensors) as `to`; tensors of integers, which are counters and
     positions, are dropped. Raises UserError: no checkpoint, another network; CoolsdError: no space."""
     begun = time.perf_counter()
-    check_place(source, to)
+    check_place(source, to, overwrite)
     opened = Source(source)
     if PLAIN[family] not in opened.tensors:
         names = ", ".join(list(opened.tensors)[:3])
         raise UserError(str(source), expected=f"a checkpoint of {family}, with a tensor {PLAIN[family]}", found=names)
     infos = [(name, info) for name, info in opened.tensors.items() if info.dtype in DTYPES]
     config = {"family": family}
-    size = write_safetensors(to, infos, {"format": "pt", "config": json.dumps(config)}, opened.read)
+    size = write_safetensors(
+        to, infos, {"format": "pt", "config": json.dumps(config)}, opened.read, overwrite=overwrite
+    )
     dropped = len(opened.tensors) - len(infos)
     return Converted(to, family, config, len(infos), size, dropped, time.perf_counter() - begun)
