@@ -13,6 +13,7 @@ from coolsd_rt.cli.generate import read_prompts
 from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
 from coolsd_rt.errors import MissingExtra
 from coolsd_rt.spec import load_spec
+from coolsd_rt.workflows.entry import overwrite_option
 
 if TYPE_CHECKING:
     from coolsd_rt.train.acceptance import Acceptance
@@ -107,18 +108,20 @@ def _show(report: Report) -> None:
 )
 @click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Write event files there.")
 @click.option("--wandb", metavar="PROJECT", help="Send figures to a W&B project. Off by default.")
+@overwrite_option
 @json_option
 def command(
     spec: Path, data: str, out: Path, kind: Literal["eagle", "eagle3", "model"], file: Path | None,
     measure_on: Path | None, start_from: Path | None, layers: int | None, dim: int | None, heads: int | None,
     ffn: int | None, own_steps: int | None, noise: float | None, steps: int, batch: int, lr: float, every: int,
     patience: int, held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: str | None,
-    threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, as_json: bool,
+    threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a draft for a spec's target, and measure its accept length on held-out prompts as it goes.
 
-    The best weights so far stand in OUT; it stops when they no longer get better. After a kill or Ctrl-C the same
-    command goes on, to the same weights. Several GPUs: accelerate launch -m coolsd_rt.cli train-draft ...
+    The best weights so far stand in OUT, which is refused if it is a file that this training did not write; it stops
+    when they no longer get better. After a kill or Ctrl-C the same command goes on, to the same weights. Several GPUs:
+    accelerate launch -m coolsd_rt.cli train-draft ...
 
     \b
     Example:
@@ -139,6 +142,7 @@ def command(
         load_spec(spec, check_files=True), data, out, kind, tuple(read_prompts(file)) if file else (),
         tuple(read_prompts(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
         noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb,
+        overwrite,
     )  # fmt: skip
     with progress(MofNCompleteColumn(), TextColumn("{task.fields[figures]}"), quiet=as_json) as bar:
         try:

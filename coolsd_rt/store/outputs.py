@@ -56,14 +56,14 @@ def write_output(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     CoolsdError: no space, a folder that cannot be written.
     """
     with disk_errors(path):
-        if _has(path, data):
+        if has_bytes(path, data):
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data, replace=overwrite)
     return True
 
 
-def _has(path: Path, data: bytes) -> bool:
+def has_bytes(path: Path, data: bytes) -> bool:
     """Whether a plain file of exactly these bytes is there."""
     if why_unusable(path):
         return False

@@ -26,7 +26,7 @@ class Request:
     none: the condition's own samples. measured_prompts: of the held-out pictures; none: a tenth of the prompts, which
     are not trained on. steps: at most so many. every: steps between two measurements. patience:
     measurements without a rise before it stops. own_steps, noise: None is the kind's. work: folder of checkpoint, log
-    and codes; None is beside `out`."""
+    and codes; None is beside `out`. overwrite: `out` may be another file, which is replaced."""
 
     loaded: LoadedSpec
     data: str
@@ -50,6 +50,7 @@ class Request:
     work: Path | None = None
     tensorboard: Path | None = None
     wandb: str | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "batch": 1, "every": 1, "patience": 1, "held_out": 1, "seed": 0}
