@@ -33,6 +33,7 @@ SOFTWARE = "Software"  # keyword of the text chunk that names the package and it
 MOST_PIXELS = 1 << 26  # of an image that is read back
 # What Pillow raises for a broken file.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_END = b"\xaeB`\x82"  # checksum of the last chunk, IEND
 _SLUG_BYTES = 80
 _CELL = 128  # a smaller picture is enlarged by a whole factor to about this
 _CAPTION = 16
@@ -99,6 +100,8 @@ def check_whole(path: Path) -> None:
     with open_plain(path, "a PNG file") as file:
         try:
             PngImagePlugin.PngImageFile(file).verify()
+            if file.read(4) != _END:  # verify stops before the last checksum
+                raise ValueError("one that is cut at its end")
         except _BROKEN as e:
             raise UserError(str(path), expected="a whole PNG file", found=str(e) or "a damaged one") from e
 

@@ -64,7 +64,7 @@ def place(
             taken.append((out / SHEET, "a file that is no contact sheet of coolsd-rt"))
     if taken:
         path, text = taken[0]
-        more = f", and {len(taken) - 1} more names are taken" if len(taken) > 1 else ""
+        more = f", and {len(taken) - 1} more of the names taken" if len(taken) > 1 else ""
         raise UserError(str(path), expected="no file, or the image asked for", found=text + more, fix=_FIX)
     if not all(one.there for one in placed):
         check_writable(out)

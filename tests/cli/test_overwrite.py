@@ -91,9 +91,11 @@ def test_generate(cli: Cli, engine: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--html", "--out"])
-def test_bench(cli: Cli, engine: Path, option: str) -> None:
+def test_bench(cli: Cli, engine: Path, option: str, idle: Callable[[], None]) -> None:
     words = ["bench", engine, "-p", "red apple", "--runs", 1, "--ways", "lossless", option, "new/bench"]
     taken(cli, words, Path("new/bench"))
+    idle()
+    taken(cli, words, Path("new/bench"), replaced=False)
 
 
 @pytest.mark.parametrize(("option", "name"), [("--write", "tuned.yaml"), ("--write", "fake.yaml"), ("--plot", "t.png")])

@@ -133,7 +133,7 @@ def test_another_image_in_the_place_is_refused_and_overwritten_if_told(
 ) -> None:
     draw()
     before = files(tmp_path / "out")
-    said = r"000-red-apple.png: .*another .*4 more names are taken; .*--out, or --overwrite"
+    said = r"000-red-apple.png: .*another .*4 more of the names taken; .*--out, or --overwrite"
     with pytest.raises(UserError, match=said):
         draw(**values)
     assert files(tmp_path / "out") == before
