@@ -14,7 +14,9 @@ from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_ways import NAMES, Choice
+from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.terminal.progress import Work, progress
+from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
@@ -44,21 +46,23 @@ class _Screen:
         self._work.advance(name)
 
 
-def _writer(html: Path | None, out: Path | None) -> Callable[[Report], None]:
-    """What writes the files. What the page is drawn with is looked for before any work."""
+def _writer(html: Path | None, out: Path | None, overwrite: bool) -> Callable[[Report], None]:
+    """What writes the files, checked before any work: the folders, and what the page is drawn with."""
     if html is not None and html == out:
         raise UserError("--html and --out", expected="two files", found=f"{html} twice")
+    for option, path in (("--html", html), ("--out", out)):
+        if path is not None:
+            check_output(path, option, overwrite=overwrite)
     if html is not None:
         import coolsd_rt.measure.bench_html as pages  # needs matplotlib
 
-    from coolsd_rt.measure.folder import save
-
     def write(report: Report) -> None:
         if out is not None:
-            save(out, (json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n").encode())
+            data = (json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n").encode()
+            write_output(out, data, overwrite=overwrite)
             note(f"{out}: written")
         if html is not None:
-            save(html, pages.page(report).encode())
+            write_output(html, pages.page(report).encode(), overwrite=overwrite)
             note(f"{html}: written")
 
     return write
@@ -129,12 +133,13 @@ def _show(report: Report) -> None:
 @threads_option()
 @click.option("--html", type=WRITES, help="Write a report with plots here, one file.")
 @click.option("--out", type=WRITES, help="Write the figures and raw samples here, as JSON.")
+@overwrite_option
 @json_option
 def command(
     engine: Path, runs: int, batch: int, prompts: tuple[str, ...], seed: int, names: tuple[str, ...],
     deltas: tuple[float, ...], lengths: tuple[int, ...], jacobi_length: int | None, confidence: float | None,
     draft_confidence: float | None, spec_file: Path | None, threads: int | None, html: Path | None, out: Path | None,
-    features: Path | None, text_encoder: Path | None, as_json: bool,
+    overwrite: bool, features: Path | None, text_encoder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Time plain, lossless, relaxed and rival decoding side by side, and say whether speculation pays.
 
@@ -148,7 +153,7 @@ def command(
     """
     from coolsd_rt.measure.bench import Request, bench  # needs scipy
 
-    write = _writer(html, out)
+    write = _writer(html, out, overwrite)
     choice = Choice(names, deltas, lengths, jacobi_length)
     request = Request(engine, runs, batch, prompts, seed, choice, confidence, draft_confidence, spec_file, threads,
                       Reading(features, text_encoder))  # fmt: skip

@@ -15,7 +15,9 @@ from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.files import bad_name, special, why_unusable
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
+from coolsd_rt.store.outputs import check_output
 from coolsd_rt.terminal.progress import progress
+from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.paths import FOLDER, WRITES
 
@@ -48,10 +50,11 @@ if TYPE_CHECKING:
     "--dtype", type=click.Choice(["keep", "float32", "float16", "bfloat16"]), default="keep", show_default=True,
     help="Type of the tensors written.",
 )  # fmt: skip
+@overwrite_option
 @json_option
 def command(
     source: str, to: Path | None, mirror: Path | None, family: str | None, size: int | None, heads: int | None,
-    prefix: int | None, cell: int | None, dtype: DType, as_json: bool,
+    prefix: int | None, cell: int | None, dtype: DType, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn published checkpoints into safetensors files that a spec can name.
 
@@ -61,8 +64,8 @@ def command(
     fid-inception, image-reward, hpsv2.
 
     Every tensor must be known, present and of the right shape, or nothing is written. One tensor at a time is in
-    memory. This is the one verb that reads pickles, and only tensors of them. What was downloaded or converted once is
-    not done again.
+    memory. This is the one verb that reads pickles, and only tensors of them. A file of a spec that was made of the
+    same source is not made again; any other file is replaced only with --overwrite.
 
     \b
     Example:
@@ -79,11 +82,11 @@ def command(
         if is_spec(Path(source)):
             given = {"to": to, "family": family, "size": size, "heads": heads, "prefix": prefix, "cell": cell}
             _refuse_beside_spec(given | {"dtype": None if dtype == "keep" else dtype})
-            _convert_spec(Path(source), mirror, as_json)
+            _convert_spec(Path(source), mirror, overwrite, as_json)
         elif to is None:
             raise UserError("--to", expected="a file to write", found="nothing", fix="add --to FILE.safetensors")
         else:
-            _convert_one(source, to, mirror, family, (size, heads, prefix, cell), dtype, as_json)
+            _convert_one(source, to, mirror, family, (size, heads, prefix, cell), dtype, overwrite, as_json)
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "build", "reading a checkpoint") from error
 
@@ -95,7 +98,7 @@ def _refuse_beside_spec(options: dict[str, Any]) -> None:
             raise UserError(f"--{name}", expected="nothing beside a spec", found=str(value), fix=fix)
 
 
-def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
+def _convert_spec(path: Path, mirror: Path | None, overwrite: bool, as_json: bool) -> None:
     from coolsd_rt.workflows.checkpoints import Listener, make_weights
 
     loaded = load_spec(path, check_files=False)
@@ -106,7 +109,7 @@ def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
             work.start(f"converting: {key}", unit="tensors")
 
         listener = Listener(started, work.update, note)
-        made = make_weights(loaded, mirror, listener)
+        made = make_weights(loaded, mirror, listener, overwrite=overwrite)
     for each in made:
         if each.wrappers:
             note(f"{each.key}: {_said(each.wrappers)}")
@@ -118,7 +121,7 @@ def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
 
 def _convert_one(
     source: str, to: Path, mirror: Path | None, family: str | None, sizes: tuple[int | None, ...],
-    dtype: DType, as_json: bool,
+    dtype: DType, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from coolsd_rt.models.convert import convert, named_options
     from coolsd_rt.models.convert_hub import locate
@@ -126,16 +129,17 @@ def _convert_one(
     from coolsd_rt.models.convert_plain import PLAIN, convert_plain
     from coolsd_rt.models.inception import FAMILY
 
+    check_output(to, "--to", overwrite=overwrite)  # before gigabytes are fetched for it
     options = named_options(*sizes)
     with progress(quiet=as_json) as work:
         work.start("converting", unit="tensors")
         place = locate(source, mirror, note)
         if family == FAMILY:
-            done = convert_inception(place, to)
+            done = convert_inception(place, to, overwrite=overwrite)
         elif family is not None and family in PLAIN:
-            done = convert_plain(place, to, family)
+            done = convert_plain(place, to, family, overwrite=overwrite)
         else:
-            done = convert(place, to, family, options, dtype, work.update)
+            done = convert(place, to, family, options, dtype, work.update, overwrite=overwrite)
     if as_json:
         print_json(done.as_dict())
         return

@@ -17,7 +17,7 @@ from typing import Literal
 import click
 
 from coolsd_rt import __version__, cores
-from coolsd_rt.cli.main import EXTRAS
+from coolsd_rt.cli.extras import EXTRAS
 from coolsd_rt.cli.output import json_option, print_json, say, show_table
 from coolsd_rt.install import install_line
 from coolsd_rt.store.atomic import free_bytes, human

@@ -13,7 +13,9 @@ from coolsd_rt.cli.output import json_option, note, print_json, show_fields
 from coolsd_rt.files import read_lines
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
 from coolsd_rt.terminal.progress import Work, progress
-from coolsd_rt.workflows.generate import DRAFTS, Listener, Report, Request, generate
+from coolsd_rt.workflows.entry import overwrite_option
+from coolsd_rt.workflows.generate import DRAFTS, Listener, Request, generate
+from coolsd_rt.workflows.generated import Report
 from coolsd_rt.workflows.options import Numbers, number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, READS_OR_STDIN, WRITES_IN
 
@@ -44,14 +46,15 @@ class _Screen:
     """Tokens of all pictures. Without a bar, a line a picture as well."""
 
     def __init__(self, work: Work) -> None:
-        self._work, self._written = work, 0
+        self._work, self._whole = work, 0
 
     def listener(self) -> Listener:
-        return Listener(lambda line: note(f"warning: {line}"), self._start, self._tokens, self._picture)
+        return Listener(lambda line: note(f"warning: {line}"), self._start, self._tokens, self._picture, self._skipped)
 
     @property
-    def written(self) -> int:
-        return self._written
+    def whole(self) -> int:
+        """Images of the request that are there, drawn now or before."""
+        return self._whole
 
     def _start(self, tokens: int) -> None:
         self._work.start("drawing", tokens, "tokens", announce=False)
@@ -60,16 +63,35 @@ class _Screen:
         self._work.update(done, figures=f"accept length {accept_length:.2f}")
 
     def _picture(self, path: Path) -> None:
-        self._written += 1
+        self._whole += 1
         if not self._work.on_terminal:
             note(str(path))
 
+    def _skipped(self, path: Path) -> None:
+        self._whole += 1
+        if not self._work.on_terminal:
+            note(f"{path}: already there")
+
 
 def _show(report: Report, out: Path) -> None:
+    rows: dict[str, object] = {"images": _counts(report, out)}
+    rows |= _figures(report) if report.tokens else {}
+    if report.sheet:
+        rows["sheet"] = report.sheet
+    show_fields(rows)
+
+
+def _counts(report: Report, out: Path) -> str:
+    skipped = len(report.drawn) - report.written
+    if not skipped:
+        return f"{report.written} in {out}"
+    return f"{len(report.drawn)} in {out}: {report.written} written, {skipped} already there"
+
+
+def _figures(report: Report) -> dict[str, object]:
     s, total = report.statistics, report.seconds
     by_position = " ".join(f"{share:.2f}" for share in s.acceptance_by_position)
     rows: dict[str, object] = {
-        "images": f"{len(report.drawn)} in {out}",
         "seconds": f"{total:.2f} (and {report.seconds_load:.2f} to load the engine)",
         "tokens/s": f"{report.tokens_per_second:.1f}",
         "accept length": f"{s.mean_acceptance_length:.2f}",
@@ -78,9 +100,7 @@ def _show(report: Report, out: Path) -> None:
     }
     for phase, seconds in report.seconds_by_phase.items():
         rows[f"seconds in {phase}"] = f"{seconds:.2f} ({seconds / total:.0%})"
-    if report.sheet:
-        rows["sheet"] = report.sheet
-    show_fields(rows)
+    return rows
 
 
 @click.command()
@@ -149,6 +169,7 @@ def _show(report: Report, out: Path) -> None:
 @click.option("--top-p", type=number(limits.TOP_P), help="Keep the likeliest tokens of this mass; 1 keeps all.")
 @reading_options
 @threads_option()
+@overwrite_option
 @json_option
 def command(
     engine: Path,
@@ -163,6 +184,7 @@ def command(
     features: Path | None,
     text_encoder: Path | None,
     threads: int | None,
+    overwrite: bool,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -172,6 +194,13 @@ def command(
     where it is not. Options that are not given keep the values of the engine's spec. Each PNG carries its prompt, seed,
     spec and law in the text chunk "coolsd-rt".
 
+    No file is replaced unasked. An image that OUT has already (same engine, prompt, seed and settings) is skipped, so
+    that the same command goes on after an interruption; one of it that is damaged is drawn again. Where a name has any
+    other file, nothing is drawn and the exit code is 2: give another --out, or --overwrite, which draws and replaces
+    everything. sheet.png always shows the images of the last run that made one; if it is not a contact sheet of
+    coolsd-rt it is refused too. A run of one image leaves an old sheet, unless it replaced an image shown on it: then
+    it removes the sheet.
+
     \b
     Example:
       coolsd-rt generate engines/emoji -p "red apple" -p "yellow star" -n 4
@@ -180,7 +209,18 @@ def command(
     everything = [*prompts, *(read_lines(file) if file else [])]
     overrides = {KEYS[name]: value for name, value in values.items() if value is not None}
     request = Request(
-        everything, out, variants, seed, overrides, draft_length, plain, threads, draft, features, text_encoder
+        everything,
+        out,
+        variants,
+        seed,
+        overrides,
+        draft_length,
+        plain,
+        threads,
+        draft,
+        features,
+        text_encoder,
+        overwrite,
     )
     if is_spec(engine):
         from coolsd_rt.cli.build import engine_of  # not needed where engines only run
@@ -191,7 +231,7 @@ def command(
         try:
             report = generate(engine, request, screen.listener())
         except KeyboardInterrupt:
-            note(f"{screen.written} pictures are whole in {out}")
+            note(f"{screen.whole} pictures are whole in {out}")
             raise
     if as_json:
         print_json(report.as_dict())

@@ -21,7 +21,8 @@ from typing import Any
 import click
 
 from coolsd_rt import __version__
-from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.cli.extras import missing_extra
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.terminal import complain, note, print_json
 from coolsd_rt.terminal.libraries import TRACEBACK, kept_words
 
@@ -42,30 +43,6 @@ VERBS = {
     "schedule": "Print the relaxation of each draft position of a schedule.",
     "schema": "Write the spec's JSON Schema, for editors.",
 }
-
-EXTRAS = {
-    "onnxruntime": "cpu",
-    "torch": "build",
-    "onnx": "build",
-    "onnxscript": "build",
-    "onnx_ir": "build",
-    "safetensors": "build",
-    "fontTools": "train",
-    "scipy": "measure",
-    "matplotlib": "measure",
-    "torchmetrics": "quality",
-    "transformers": "clip",
-    "accelerate": "train",
-    "tensorboard": "train",
-    "wandb": "wandb",
-    "tokenizers": "tokens",
-    "huggingface_hub": "hub",
-    "triton": "gpu",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "polygraphy": "tensorrt-rtx",
-}
-"""Import name of an optional package to the extra that brings it."""
 
 
 class Interrupted(CoolsdError):
@@ -119,13 +96,8 @@ def group() -> None:
     """
 
 
-def _missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
-    package = (error.name or "").split(".")[0]
-    return MissingExtra(package, EXTRAS[package], "this command") if package in EXTRAS else None
-
-
-def _explain(error: BaseException) -> CoolsdError:
-    """Any exception as an error with an exit code and one line."""
+def _explain(error: BaseException, verb: str = "") -> CoolsdError:
+    """Any exception as an error with an exit code and one line. verb: which was typed."""
     if isinstance(error, CoolsdError):
         return error
     if isinstance(error, click.UsageError):
@@ -135,7 +107,7 @@ def _explain(error: BaseException) -> CoolsdError:
         return UserError(error.format_message())
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return Interrupted("interrupted")
-    if isinstance(error, ModuleNotFoundError) and (missing := _missing_extra(error)):
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error, verb)):
         return missing
     if isinstance(error, MemoryError):
         return CoolsdError("out of memory", fix="draw fewer images at once, or use a smaller model")
@@ -186,7 +158,7 @@ def run(args: Sequence[str]) -> int:
         if os.environ.get(TRACEBACK):
             for line in traceback.format_exc().splitlines():
                 note(line)
-        error = _explain(e)
+        error = _explain(e, next((word for word in args if word in VERBS), ""))
         try:
             _report(error, wants_json(args))
             if sys.stdout is not None:

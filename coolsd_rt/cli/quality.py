@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # needs torch, which --help must not
     from coolsd_rt.measure.quality_draw import Listener
     from coolsd_rt.measure.quality_run import Report
 
-_OWN = ("prompts", "variants", "out", "seed")
+_OWN = ("prompts", "variants", "out", "seed", "overwrite")
 _TAKEN = {*generate.KEYS, *(field.name for field in dataclasses.fields(Request))} - set(_OWN)
 _SHARED = [p for p in generate.command.params if isinstance(p, click.Option) and p.name in _TAKEN]
 """What `generate` draws with, and so does this verb: one list of options, with one help text each."""

@@ -13,6 +13,7 @@ from coolsd_rt.errors import MissingExtra
 from coolsd_rt.files import read_lines
 from coolsd_rt.spec import load_spec
 from coolsd_rt.terminal.progress import Work, progress
+from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import READS, READS_OR_STDIN, SPEC, WRITES, WRITES_IN
 
@@ -134,18 +135,20 @@ def _show(report: Report) -> None:
 @click.option("--work", type=WRITES_IN, help="Checkpoint, log and codes. Default: beside OUT, in .train.")
 @click.option("--tensorboard", type=WRITES_IN, metavar="DIR", help="Write event files there.")
 @click.option("--wandb", metavar="PROJECT", help="Send figures to a W&B project. Off by default.")
+@overwrite_option
 @json_option
 def command(
     spec: Path, data: str, out: Path, kind: Literal["eagle", "eagle3", "model"], file: Path | None,
     measure_on: Path | None, start_from: Path | None, layers: int | None, dim: int | None, heads: int | None,
     ffn: int | None, own_steps: int | None, noise: float | None, steps: int, batch: int, lr: float, every: int,
     patience: int, held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: Literal["cpu", "cuda"] | None,
-    threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, as_json: bool,
+    threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a draft for a spec's target, and measure its accept length on held-out prompts as it goes.
 
-    The best weights so far stand in OUT; it stops when they no longer get better. After a kill or Ctrl-C the same
-    command goes on, to the same weights. Several GPUs: accelerate launch -m coolsd_rt.cli train-draft ...
+    The best weights so far stand in OUT, which is refused if it is a file that this training did not write; it stops
+    when they no longer get better. After a kill or Ctrl-C the same command goes on, to the same weights. Several GPUs:
+    accelerate launch -m coolsd_rt.cli train-draft ...
 
     \b
     Example:
@@ -162,6 +165,7 @@ def command(
         load_spec(spec, check_files=True), data, out, kind, tuple(read_lines(file)) if file else (),
         tuple(read_lines(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
         noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb, threads,
+        overwrite,
     )  # fmt: skip
     with progress(quiet=as_json) as shown:
         try:

@@ -13,6 +13,7 @@ from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.analyze import Request
 from coolsd_rt.terminal.progress import batches
+from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES, WRITES_IN
@@ -61,12 +62,14 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @threads_option()
+@overwrite_option
 @json_option
 def command(
     engine: Path, accept_length: float | None, kl: float | None, tv: float | None, confidence: float, resampler: str,
     pictures: int,
     prompts: tuple[str, ...], seed: int, folder: Path | None, write: Path | None, plot: Path | None,
-    spec_file: Path | None, threads: int | None, features: Path | None, text_encoder: Path | None, as_json: bool,
+    spec_file: Path | None, threads: int | None, features: Path | None, text_encoder: Path | None, overwrite: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Find the best schedule under a budget: every omega its own, against the families, on recorded rounds.
 
@@ -86,7 +89,7 @@ def command(
     budget = Budget(figure, value, confidence)
     request = Request(engine, pictures, prompts, seed, folder, spec_file, threads, Reading(features, text_encoder))
     with batches("recording", quiet=as_json) as on_batch:
-        tuned = tune_engine.tune_engine(request, budget, resampler, write, plot, on_batch)
+        tuned = tune_engine.tune_engine(request, budget, resampler, write, plot, on_batch, overwrite=overwrite)
     if as_json:
         print_json(tuned.as_dict())
         return

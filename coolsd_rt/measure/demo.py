@@ -20,7 +20,6 @@ import click
 
 from coolsd_rt import cores, limits
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.folder import save
 from coolsd_rt.measure.machine import machine
 from coolsd_rt.measure.memory import peak_memory
 from coolsd_rt.measure.report import (
@@ -39,11 +38,12 @@ from coolsd_rt.measure.timing import Way, take_turns
 from coolsd_rt.models.conditions import Conditioner, WordVocabulary
 from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
+from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.terminal import say, show_table
 from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
-from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.entry import enter, overwrite_option
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
@@ -139,6 +139,7 @@ def measure(
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @click.option("--json", "json_file", type=WRITES, help="Write all figures here.")
 @click.option("--markdown", "md_file", type=WRITES, help="Write the tables here.")
+@overwrite_option
 def command(
     engine: Path,
     runs: int,
@@ -148,6 +149,7 @@ def command(
     spec_file: Path | None,
     json_file: Path | None,
     md_file: Path | None,
+    overwrite: bool,
 ) -> None:
     """Time eager PyTorch, our fp32 and our int8 engine, plain and speculating, side by side in one run.
 
@@ -155,6 +157,9 @@ def command(
     Example:
       python -m coolsd_rt.measure.demo engines/emoji --markdown out/figures.md
     """
+    for option, path in (("--json", json_file), ("--markdown", md_file)):
+        if path is not None:
+            check_output(path, option, overwrite=overwrite)
     threads = cores.threads_for(threads)
     with progress() as work:
         table = measure(
@@ -169,11 +174,11 @@ def command(
     show_table(GOAL_COLUMNS, goals, title="goals")
     if json_file:
         document = {"machine": here, "runs": runs, "batch": batch, **table.as_dict()}
-        save(json_file, (json.dumps(document, indent=2) + "\n").encode())
+        write_output(json_file, (json.dumps(document, indent=2) + "\n").encode(), overwrite=overwrite)
     if md_file:
         body = "".join(f"\nSpeculation does not pay here: {line}.\n" for line in table.losing())
         text = f"{note}\n\n{markdown(COLUMNS, table.rows())}{body}\n{markdown(GOAL_COLUMNS, goals)}"
-        save(md_file, text.encode())
+        write_output(md_file, text.encode(), overwrite=overwrite)
 
 
 def main() -> None:

@@ -33,11 +33,11 @@ from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store import open_engine
-from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.terminal import note, say
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.entry import enter, overwrite_option
 from coolsd_rt.workflows.options import number
 from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
@@ -46,6 +46,7 @@ NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0)
 BUDGET = 0.02  # nats a token
 DELTA = 1.1
 ENTROPY_BINS = 12
+ANSWERS = "questions.json"
 
 
 @dataclass(frozen=True)
@@ -170,22 +171,24 @@ def answer(
 )
 @click.option("--out", type=WRITES_IN, default=Path("out/questions"), show_default=True)
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
-def command(engine: Path, pictures: int, out: Path, spec_file: Path | None) -> None:
+@overwrite_option
+def command(engine: Path, pictures: int, out: Path, spec_file: Path | None, overwrite: bool) -> None:
     """Answer the paper's open questions on a built ENGINE: questions.json and three plots in the folder OUT.
 
     \b
     Example:
       python -m coolsd_rt.measure.questions engines/emoji --out docs/questions
     """
-    from coolsd_rt.measure.questions_plot import plots
+    from coolsd_rt.measure.questions_plot import FILES, plots
 
+    for name in (ANSWERS, *FILES):
+        check_output(out / name, "--out", overwrite=overwrite)
     found = answer(open_bench(engine, pictures, spec_file), note)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "questions.json", (json.dumps(found, indent=1) + "\n").encode())
-        for name, data in plots(found).items():
-            write_atomic(out / name, data)
-    say(f"{out}: questions.json and {len(plots(found))} plots")
+    drawn = plots(found)
+    write_output(out / ANSWERS, (json.dumps(found, indent=1) + "\n").encode(), overwrite=overwrite)
+    for name, data in drawn.items():
+        write_output(out / name, data, overwrite=overwrite)
+    say(f"{out}: {ANSWERS} and {len(drawn)} plots")
 
 
 def main() -> None:

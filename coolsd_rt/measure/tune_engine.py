@@ -23,7 +23,7 @@ from coolsd_rt.measure.shapes import compact, families
 from coolsd_rt.measure.tuning import Tuned, tune
 from coolsd_rt.spec import LoadedSpec, Spec, load_spec
 from coolsd_rt.store import open_engine
-from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows import opening
 
 _PLOTS = (".png", ".svg")
@@ -36,11 +36,13 @@ def tune_engine(
     write: Path | None,
     plot: Path | None,
     on_batch: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    overwrite: bool = False,
 ) -> Tuned:
-    """Record, tune, and write what was asked for.
+    """Record, tune, and write what was asked for. overwrite: `write` and `plot` may replace files.
 
     Raises UserError: a budget that cannot be met, too few images, a spec that would land in another folder than its
-    weights, a plot of an unknown kind; before anything is drawn where that is possible.
+    weights, a plot of an unknown kind, a file that would be replaced; before anything is drawn where that is possible.
     """
     loaded = None
     budget.check()
@@ -49,21 +51,22 @@ def tune_engine(
         if write.parent.resolve() != loaded.path.parent.resolve():
             expected = f"a file in {loaded.path.parent}, where the spec's weights are"
             raise UserError("--write", expected=expected, found=str(write))
+        check_output(write, "--write", overwrite=overwrite)
     if plot is not None and plot.suffix not in _PLOTS:
         raise UserError("--plot", expected=" or ".join(_PLOTS), found=plot.name)
+    if plot is not None:
+        check_output(plot, "--plot", overwrite=overwrite)
     recording, _ = recorded(request, on_batch)
     kind = cast(Resampler, resampler)
     tuned = tune(recording.windows, budget, kind)
     if write is not None and loaded is not None:
-        write_spec(loaded, tuned, kind, write)
+        write_spec(loaded, tuned, kind, write, overwrite=overwrite)
     if plot is not None:
-        with disk_errors(plot):
-            plot.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(plot, draw(recording, tuned, kind, plot.suffix[1:]))
+        write_output(plot, draw(recording, tuned, kind, plot.suffix[1:]), overwrite=overwrite)
     return tuned
 
 
-def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Path) -> None:
+def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Path, *, overwrite: bool = False) -> None:
     """The spec with the schedule found, checked by reading it back."""
     data = loaded.spec.resolved()
     data["schedule"] = {"kind": "custom", "values": list(tuned.best.omegas)}
@@ -73,8 +76,7 @@ def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Pat
     found = tuned.as_dict()
     budget = f"{json.dumps(found['budget'])} at a confidence of {found['confidence']}, {tuned.images.recorded} images"
     head = f"# {loaded.path.name} with the schedule that `coolsd-rt tune` found for {budget}, drafts in every round.\n"
-    with disk_errors(path):
-        write_atomic(path, (head + yaml.safe_dump(data, sort_keys=False)).encode())
+    write_output(path, (head + yaml.safe_dump(data, sort_keys=False)).encode(), overwrite=overwrite)
     load_spec(path)
 
 

@@ -26,6 +26,7 @@ from coolsd_rt.models.convert_source import Source
 from coolsd_rt.models.convert_writer import DTYPES, write_safetensors
 from coolsd_rt.models.families import FAMILY_KEY, family_of
 from coolsd_rt.models.finite import NumbersCheck
+from coolsd_rt.store.outputs import check_output
 from coolsd_rt.store.weights import TensorInfo
 
 FORMATS: Mapping[str, Format] = {
@@ -61,16 +62,20 @@ def convert(
     dtype: DType = "keep",
     on_tensor: Callable[[int, int], None] = lambda done, of: None,
     notes: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Converted:
     """Write the checkpoint `source` (a file, or a folder of shards) as `to`.
 
     family: a name of `FORMATS`; None looks at the tensors' names. dtype: `keep` writes each as it is stored.
-    on_tensor: called with how many of how many are written. notes: more for the header's metadata.
-    Raises UserError: no checkpoint, another family, a tensor that is missing, surplus or of another shape, numbers that
-    are NaN or infinite, a size or a family that is needed and not given. CoolsdError: no space.
+    on_tensor: called with how many of how many are written. notes: more for the header's metadata. overwrite: replace
+    a file that has the name `to`.
+    Raises UserError: no checkpoint, a file in the place of `to`, another family, a tensor that is missing, surplus or
+    of another shape, numbers that are NaN or infinite, a size or a family that is needed and not given. CoolsdError: no
+    space.
     """
     begun = time.perf_counter()
-    check_place(source, to)
+    check_place(source, to, overwrite)
     opened = Source(source)
     given = Given(source, opened.tensors, opened.config, options or Options())
     form = _format(given, family)
@@ -88,19 +93,22 @@ def convert(
 
     infos = [(name, info) for name, (_, info) in tensors]
     metadata = {**(notes or {}), "format": "pt", "config": json.dumps(header)}
-    size = write_safetensors(to, infos, metadata, read, lambda done: on_tensor(done, len(infos)), numbers.check)
+    size = write_safetensors(
+        to, infos, metadata, read, lambda done: on_tensor(done, len(infos)), numbers.check, overwrite=overwrite
+    )
     seconds = time.perf_counter() - begun
     return Converted(to, form.name, header, len(infos), size, dropped, seconds, opened.wrappers)
 
 
-def check_place(source: Path, to: Path) -> None:
-    """Raises UserError unless `to` is a file to write that is not the source."""
+def check_place(source: Path, to: Path, overwrite: bool = False) -> None:
+    """Raises UserError unless `to` is a file to write that is not the source, and free unless `overwrite` is on."""
     why = why_unusable(to)
     if why != "nothing" and (why or (source.exists() and to.samefile(source))):
         found = why or "the checkpoint itself"
         raise UserError(f"--to {to}", expected="a file to write", found=found, fix="name another file")
     if not to.parent.is_dir():
         raise UserError(f"--to {to}", expected="a folder that is there", found=f"no folder {to.parent}")
+    check_output(to, "--to", overwrite=overwrite)
 
 
 def _format(given: Given, family: str | None) -> Format:

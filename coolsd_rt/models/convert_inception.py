@@ -25,14 +25,14 @@ _CLASSES = 1008  # of the network that FID is defined by; ImageNet's has 1,000
 _HEAD = ("fc.weight", "fc.bias")  # behind the features
 
 
-def convert_inception(source: Path, to: Path) -> Converted:
+def convert_inception(source: Path, to: Path, *, overwrite: bool = False) -> Converted:
     """Write the checkpoint `source` (torch.save or safetensors) as `to`, in float32, one tensor in memory at a time.
 
     Its classifier and counters of training are dropped. Raises UserError: no checkpoint, another network, a tensor that
     is missing, surplus or of another shape, numbers that are NaN or infinite; CoolsdError: no space.
     """
     begun = time.perf_counter()
-    check_place(source, to)
+    check_place(source, to, overwrite)
     opened, wanted = Source(source), shapes()
     dropped = [name for name in opened.tensors if name in _HEAD or name.endswith(".num_batches_tracked")]
     _check(source, {k: v for k, v in opened.tensors.items() if k not in dropped}, wanted)
@@ -49,7 +49,9 @@ def convert_inception(source: Path, to: Path) -> Converted:
 
     infos = [(name, TensorInfo("F32", wanted[name])) for name in sorted(wanted, key=opened.order)]
     config = {"family": FAMILY}
-    size = write_safetensors(to, infos, {"format": "pt", "config": json.dumps(config)}, read, check=numbers.check)
+    size = write_safetensors(
+        to, infos, {"format": "pt", "config": json.dumps(config)}, read, check=numbers.check, overwrite=overwrite
+    )
     seconds = time.perf_counter() - begun
     return Converted(to, FAMILY, config, len(infos), size, len(dropped), seconds, opened.wrappers)
 

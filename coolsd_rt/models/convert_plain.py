@@ -26,12 +26,12 @@ PLAIN: Mapping[str, str] = {
 _WHOLE = ("i", "u", "bool")  # first letters of the types of whole numbers
 
 
-def convert_plain(source: Path, to: Path, family: str) -> Converted:
+def convert_plain(source: Path, to: Path, family: str, *, overwrite: bool = False) -> Converted:
     """Write the checkpoint `source` (torch.save or safetensors) as `to`; tensors of integers, which are counters and
     positions, are dropped. Raises UserError: no checkpoint, another network, numbers that are NaN or infinite or of a
     type we do not write; CoolsdError: no space."""
     begun = time.perf_counter()
-    check_place(source, to)
+    check_place(source, to, overwrite)
     opened = Source(source)
     if PLAIN[family] not in opened.tensors:
         names = ", ".join(list(opened.tensors)[:3])
@@ -48,6 +48,8 @@ def convert_plain(source: Path, to: Path, family: str) -> Converted:
         return numbers.passed((name,), stored, stored)
 
     config = {"family": family}
-    size = write_safetensors(to, infos, {"format": "pt", "config": json.dumps(config)}, read, check=numbers.check)
+    size = write_safetensors(
+        to, infos, {"format": "pt", "config": json.dumps(config)}, read, check=numbers.check, overwrite=overwrite
+    )
     seconds = time.perf_counter() - begun
     return Converted(to, family, config, len(infos), size, len(dropped), seconds, opened.wrappers)

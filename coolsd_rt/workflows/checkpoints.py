@@ -29,6 +29,7 @@ from coolsd_rt.spec.condition import TokensCondition
 from coolsd_rt.spec.sources import FILES, CopiedOrigin, Origin, how_to_pin, on_hub
 from coolsd_rt.store.atomic import atomic_file, disk_errors
 from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.store.outputs import check_output, is_taken
 from coolsd_rt.store.weights import check_safetensors
 
 SOURCE = "source"
@@ -67,10 +68,13 @@ class Listener:
     note: Callable[[str], None] = lambda line: None
 
 
-def make_weights(loaded: LoadedSpec, mirror: Path | None = None, listener: Listener | None = None) -> list[Made]:
+def make_weights(
+    loaded: LoadedSpec, mirror: Path | None = None, listener: Listener | None = None, *, overwrite: bool = False
+) -> list[Made]:
     """Make every file of a spec that `sources` has a checkpoint for. `loaded` may lack these files.
 
-    mirror: a folder to read hub files from instead (`org/name/FILE`, `name/FILE` or `FILE` in it).
+    mirror: a folder to read hub files from instead (`org/name/FILE`, `name/FILE` or `FILE` in it). overwrite: replace
+    a file of something else that has the name of one to make.
 
     Raises:
         UserError: a spec without sources, a source that is nowhere or not pinned, of another SHA-256 or not of the
@@ -85,7 +89,7 @@ def make_weights(loaded: LoadedSpec, mirror: Path | None = None, listener: Liste
         expected = "checkpoints to convert, such as sources: {target: {at: org/name@COMMIT:FILE}}"
         raise UserError(str(loaded.path), expected=expected, found="none")
     places = {name: _place(loaded, name) for name in origins}
-    there = {name for name, origin in origins.items() if _is_there(places[name], origin)}
+    there = {name for name, origin in origins.items() if _is_there(places[name], origin, overwrite)}
     for name, origin in origins.items():  # before gigabytes of another are fetched
         if name not in there and mirror is None and (hub := on_hub(origin.at)) and not hub["commit"]:
             expected = f"org/name@COMMIT, the commit of {hub['repo']} to take"
@@ -100,9 +104,9 @@ def make_weights(loaded: LoadedSpec, mirror: Path | None = None, listener: Liste
         source = _find(loaded, name, origin, mirror, listener.note)
         with _parent(place):
             if isinstance(origin, CopiedOrigin):
-                made.append(_copied(key, source, place, origin))
+                made.append(_copied(key, source, place, origin, overwrite))
             else:
-                made.append(_converted(loaded, name, source, place, origin, listener))
+                made.append(_converted(loaded, name, source, place, origin, listener, overwrite))
     return made
 
 
@@ -113,21 +117,31 @@ def _place(loaded: LoadedSpec, name: str) -> Path:
     return loaded.folder / names[FILES[name]]
 
 
-def _is_there(place: Path, origin: Origin | CopiedOrigin) -> bool:
-    """Whether the file was made of this origin. Raises UserError if something else has its name."""
-    if (found := why_unusable(place)) == "nothing":
+def _is_there(place: Path, origin: Origin | CopiedOrigin, overwrite: bool) -> bool:
+    """Whether the file was made of this origin. Raises UserError if something else has its name and has to stay."""
+    if not is_taken(place):
         return False
+    if (found := why_unusable(place)) and overwrite:
+        check_output(place, "the place of a file to make", overwrite=True)
     if found:
         same = False
     elif isinstance(origin, CopiedOrigin):
         same, found = origin.sha256 is None or sha256_file(place) == origin.sha256, "another file"
     else:
-        said = check_safetensors(place).metadata.get(SOURCE)
+        said = _said(place)
         same, found = said == _note(origin), said or "a file that does not say what it is made of"
-    if same:
-        return True
-    fix = "remove it to have it made anew, or leave its source out of the spec"
+    if same or overwrite:
+        return same
+    fix = "give --overwrite to have it made anew, or leave its source out of the spec"
     raise UserError(str(place), expected="no file yet, or one made of the spec's source", found=found, fix=fix)
+
+
+def _said(place: Path) -> str | None:
+    """What a file says it was made of, or what it is if it is no safetensors file."""
+    try:
+        return check_safetensors(place).metadata.get(SOURCE)
+    except UserError as error:
+        return error.found
 
 
 def _note(origin: Origin) -> str:
@@ -171,21 +185,23 @@ def _parent(place: Path) -> Iterator[None]:
         raise
 
 
-def _copied(key: str, source: Path, place: Path, origin: CopiedOrigin) -> Made:
+def _copied(key: str, source: Path, place: Path, origin: CopiedOrigin, overwrite: bool) -> Made:
     fix = "name the file behind a colon" if why_unusable(source) == "a folder" else ""
     check_link(source)
     with open_plain(source, "a file to copy", fix=fix) as file:
         size = source.stat().st_size
-        with disk_errors(place.parent, size), atomic_file(place) as out:
+        with disk_errors(place.parent, size), atomic_file(place, replace=overwrite) as out:
             shutil.copyfileobj(file, out)
     return Made(key, place, origin.at, "copied")
 
 
-def _converted(loaded: LoadedSpec, name: str, source: Path, place: Path, origin: Origin, listener: Listener) -> Made:
+def _converted(
+    loaded: LoadedSpec, name: str, source: Path, place: Path, origin: Origin, listener: Listener, overwrite: bool
+) -> Made:
     notes = {SOURCE: _note(origin)}
     family, options = origin.family or _family(loaded, name), _options(loaded, name, origin)
     try:
-        done = convert(source, place, family, options, origin.dtype, listener.tensors, notes)
+        done = convert(source, place, family, options, origin.dtype, listener.tensors, notes, overwrite=overwrite)
     except UserError as error:  # in the words of a spec
         if error.what.startswith("--"):
             raise loaded.error(f"sources.{name}.{error.what[2:]}", error.expected, error.found, error.fix) from error

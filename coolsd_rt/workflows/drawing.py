@@ -141,10 +141,19 @@ def picture_seed(seed: int, variant: int) -> int:
     return (seed + variant) % SEED_LIMIT
 
 
-def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditioner) -> list[Job]:
-    """One job a picture: all variants of the first prompt, then of the second.
+@dataclass(frozen=True)
+class Asked:
+    """One picture of a request, before its prompt is read. `index` counts as in `Job`."""
 
-    Raises UserError: no prompt, one that the conditioner refuses, a seed or a number of pictures out of range.
+    index: int
+    prompt: str
+    seed: int
+
+
+def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
+    """All pictures of a request: all variants of the first prompt, then of the second.
+
+    Raises UserError: no prompt, a seed or a number of pictures out of range.
     """
     if not prompts:
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
@@ -152,12 +161,18 @@ def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditio
     if len(prompts) * variants > PICTURES.high:
         expected, found = f"at most {PICTURES.high} in one request", f"{len(prompts)} prompts of {variants}"
         raise UserError("pictures", expected=expected, found=found, fix="ask in parts")
-    encoded = encode(prompts, conditioner)
     return [
-        Job(k * variants + i, prompt, picture_seed(seed, i), read)
-        for k, (prompt, read) in enumerate(zip(prompts, encoded, strict=True))
+        Asked(k * variants + i, prompt, picture_seed(seed, i))
+        for k, prompt in enumerate(prompts)
         for i in range(variants)
     ]
+
+
+def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditioner) -> list[Job]:
+    """One job a picture, in the order of `asked`. Raises UserError: as `asked`, or a prompt that is refused."""
+    every = asked(prompts, variants, seed)
+    encoded = encode([one.prompt for one in every], conditioner)
+    return [Job(one.index, one.prompt, one.seed, read) for one, read in zip(every, encoded, strict=True)]
 
 
 def spread_jobs(texts: Sequence[str], pictures: int, seed: int, conditioner: Conditioner) -> list[Job]:

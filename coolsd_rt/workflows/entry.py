@@ -1,17 +1,24 @@
-"""The entry point of a command that is run as a module: a failure is one line and an exit code, as on the main command
-line. Knows click."""
+"""What the verbs and the commands that are run as modules share: the entry point, where a failure is one line and an
+exit code, and the option `--overwrite`. Knows click."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.terminal import complain, note
 from coolsd_rt.terminal.libraries import kept_words
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def overwrite_option(function: F) -> F:
+    """The option of every command that writes to files a user names; arrives as `overwrite`."""
+    return click.option("--overwrite", is_flag=True, help="Replace files that have the names of new ones.")(function)
 
 
 def enter(command: click.Command, arguments: Sequence[str] | None = None) -> Any:

@@ -71,9 +71,12 @@ def precompute(
         if caption not in found:
             found[caption] = source.features(caption)
             on_caption(caption)
-    data = _packed(found, source.name, condition.length, condition.precision)
-    with disk_errors(out.parent, len(data)):
-        write_atomic(out, data)
+    latest = _there(out, source.name, condition.length)  # a run beside this one may have added captions meanwhile
+    added = {} if latest is None else {caption: latest.rows(caption) for caption in latest.captions.values()}
+    if latest is None or not found.keys() <= added.keys():
+        data = _packed(added | found, source.name, condition.length, condition.precision)
+        with disk_errors(out.parent, len(data)):
+            write_atomic(out, data, replace=latest is not None)
     return FeatureFile.open(out)
 
 

@@ -46,7 +46,8 @@ def test_options_reach_the_loop(cli: Cli, engine: Path) -> None:
     plain = cli("generate", engine, "-p", "red apple", "--plain", "--cfg-scale", 1, "--json").json
     assert plain["mean_acceptance_length"] == 1.0
     assert plain["rounds"] == DIMS.tokens - 1
-    longer = cli("generate", engine, "-p", "red apple", "--draft-length", 4, "--schedule", "uniform", "--json").json
+    words = ["--draft-length", 4, "--schedule", "uniform", "--out", "longer"]
+    longer = cli("generate", engine, "-p", "red apple", *words, "--json").json
     assert len(longer["acceptance_by_position"]) == 4
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coolsd_rt.cli.doctor import _PURPOSE
-from coolsd_rt.cli.main import EXTRAS
+from coolsd_rt.cli.extras import EXTRAS
 from coolsd_rt.cli.output import print_json, show_table
 from coolsd_rt.contract import CONTRACT_VERSION
 from coolsd_rt.install import install_line

@@ -221,7 +221,7 @@ def test_llamagens_tokenizer(tmp_path: Path) -> None:
     for cfg in (VQConfig(16, 4, 32, (1, 2), 32, 1), VQConfig(16, 4, 32, (1, 2, 2), 64, 2)):
         made = VQTokenizer(cfg)
         torch.save({"model": made.state_dict() | {"quantize.codebook_used": torch.zeros(9)}}, tmp_path / "vq.pt")
-        done = convert(tmp_path / "vq.pt", tmp_path / "vq.safetensors")
+        done = convert(tmp_path / "vq.pt", tmp_path / "vq.safetensors", overwrite=True)
         loaded = load_tokenizer(done.path)
         assert (done.family, done.dropped, loaded.cfg) == ("vq", 1, cfg)
         assert all(torch.equal(v, made.state_dict()[k]) for k, v in loaded.state_dict().items())
@@ -284,7 +284,10 @@ def test_the_verb(published: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(command, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["config"]["grid"] == 16
-    shown = CliRunner().invoke(command, arguments)
+    again = CliRunner().invoke(command, arguments)
+    assert isinstance(again.exception, UserError)
+    assert "--overwrite" in str(again.exception)
+    shown = CliRunner().invoke(command, [*arguments, "--overwrite"])
     assert "llamagen-c2i" in shown.stdout
     listed = re.search(r"Families: ([^.]*)\.", " ".join(str(command.help).split()))
     assert listed is not None

@@ -115,7 +115,7 @@ def test_another_file_in_the_place_is_kept(spec: Path) -> None:
     make(spec)
     text = spec.read_text()
     spec.write_text(text.replace("size: 256", "size: 512"))
-    with pytest.raises(UserError, match="remove it to have it made anew"):
+    with pytest.raises(UserError, match="give --overwrite to have it made anew"):
         make(spec)
     spec.write_text(text)
     (spec.parent / "w/target.safetensors").write_bytes(b"mine")

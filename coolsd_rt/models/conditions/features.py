@@ -90,6 +90,10 @@ class FeatureFile:
         """`rows` of a cleaned caption; None if the file lacks it."""
         return self.rows(caption) if key_of(caption) in self._tensors else None
 
+    def checksum(self, caption: str) -> str | None:
+        """SHA-256 of a cleaned caption's features; None if the file lacks it. Reads nothing."""
+        return self._checksums.get(key_of(caption))
+
     def rows(self, caption: str) -> Floats:
         """Features float32 [n, E] of a cleaned caption that the file has.
 

@@ -103,6 +103,13 @@ class T5Conditioner:
             raise UserError("the text encoder", expected=expected, found=str(list(rows.shape)), fix=fix)
         return Encoded(start=self.prefix - len(rows), features=rows)
 
+    def origin(self, prompt: str) -> dict[str, str | None]:
+        """Where a caption's features come from, as JSON data, without computing them: equal origins, equal features."""
+        if self.file is not None and (checksum := self.file.checksum(clean(some_text(prompt)))) is not None:
+            return {"features": checksum}
+        name = None if self.encoder is None else self.encoder.name
+        return {"encoder": Path(name).name if name is not None and Path(name).is_absolute() else name}
+
     def _nowhere(self, caption: str) -> UserError:
         where = f"not in {self.file.path}" if self.file is not None else "no file of features, and no text encoder"
         fix = "compute it: python -m coolsd_rt.workflows.precompute SPEC -p PROMPT, or name an encoder's folder"

@@ -58,6 +58,16 @@ def test_the_file_gives_what_the_encoder_gives_to_the_bit(spec: Path) -> None:
     assert (file.dim, file.length, sorted(file.captions.values())) == (DIM, W, ["a red apple", "star"])
 
 
+def test_captions_that_another_run_adds_meanwhile_are_kept(spec: Path) -> None:
+    made(spec, "star")
+    beside = lambda _: made(spec, "a red apple")  # noqa: E731
+    file = made(spec, "blue star", on_caption=beside)
+    assert sorted(file.captions.values()) == ["a red apple", "blue star", "star"]
+    before = file.path.read_bytes(), file.path.stat().st_ino
+    made(spec, "star", "blue star")  # nothing new: not written again
+    assert (file.path.read_bytes(), file.path.stat().st_ino) == before
+
+
 def test_captions_are_added_to_a_file_and_encoded_once(spec: Path) -> None:
     encoded: list[str] = []
     first = made(spec, "star", "STAR", on_caption=encoded.append)
