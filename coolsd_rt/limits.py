@@ -20,6 +20,9 @@ class Range:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
+CONFIG_LIST = 16
+"""Entries of a list in such a config: halvings of an image, which nobody has more than six of."""
+
 CONFIG: Mapping[str, Range] = {
     "vocab": Range(1, 1 << 20),
     "dim": Range(1, 65_536),
@@ -42,7 +45,7 @@ CONFIG: Mapping[str, Range] = {
     "channels": Range(1, 65_536),
     "multipliers": Range(1, 1024),
     "z_channels": Range(1, 65_536),
-    "res_blocks": Range(1, 1024),
+    "res_blocks": Range(1, 64),
     "norm_groups": Range(1, 65_536),
 }
 """Fields of the config in a weights file's header. The largest published network is a tenth of any of these, and no
