@@ -299,6 +299,9 @@ FOREIGN_VOCABULARY = _whole(1, 1 << 22)
 # Our own networks, as the header of a weights file and the manifest of an engine state them. The largest published
 # network is a tenth of any of these, no product of two overflows, and nothing is made of a number before it is refused.
 
+CONFIG_LIST = 16
+"""Entries of a list in such a config: halvings of an image, which nobody has more than six of."""
+
 CONFIG: Mapping[str, Range] = {
     "vocab": CODES,
     "dim": WIDTH,
@@ -323,6 +326,13 @@ CONFIG: Mapping[str, Range] = {
     "z_channels": WIDTH,
     "res_blocks": _whole(1, 1024),
     "norm_groups": WIDTH,
+    "codebook_size": Range(1, 1 << 20),
+    "codebook_dim": Range(1, 65_536),
+    "channels": Range(1, 65_536),
+    "multipliers": Range(1, 1024),
+    "z_channels": Range(1, 65_536),
+    "res_blocks": Range(1, 64),
+    "norm_groups": Range(1, 65_536),
 }
 """Fields of the config in a weights file's header."""
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.limits import CONFIG
+from coolsd_rt.limits import CONFIG, CONFIG_LIST
 from coolsd_rt.models.layout import Layout
 
 C = TypeVar("C")
@@ -243,6 +243,8 @@ def _outside(config: Any) -> list[Fault]:
             continue
         if any(isinstance(size, int | float) and not size > 0 for size in sizes) or sizes == ():
             return [Fault(field.name, "positive sizes", str(value)[:60])]
+        if len(sizes) > CONFIG_LIST:
+            return [Fault(field.name, f"at most {CONFIG_LIST} sizes", str(len(sizes)))]
         ends = CONFIG.get(field.name)
         if ends and any(isinstance(size, int | float) and size not in ends for size in sizes):
             expected = f"{ends.low:.15g} to {ends.high:.15g}"

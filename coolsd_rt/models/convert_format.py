@@ -5,8 +5,8 @@ The formats themselves are in `convert_llamagen`, `convert_llama` and `convert_v
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,10 @@ class Given:
             raise UserError(f"{self.path}: {name}", expected="a tensor", found="none")
         return self.tensors[name].shape
 
+    def last(self, name: str) -> int:
+        """The last axis of a tensor. Raises UserError as `size` does."""
+        return self.size(name, max(0, len(self.shape(name)) - 1))
+
     def size(self, name: str, axis: int) -> int:
         """One axis of a tensor. Raises UserError: no such tensor, no such axis, or no numbers in it."""
         shape = self.shape(name)
@@ -88,7 +92,8 @@ class Given:
     def number(self, key: str, default: float) -> float:
         """A number of config.json. Raises UserError if something else stands there."""
         value = self.said(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if not plain or not 0 < value <= sys.float_info.max:  # an integer of JSON has no end
             raise UserError(f"{self.path}: config.json: {key}", expected="a number above 0", found=str(value)[:60])
         return float(value)
 

@@ -29,18 +29,7 @@ def config_of(path: Path, header: WeightsHeader) -> dict[str, Any]:
         found = text[:60]
     if not isinstance(config, dict):
         raise UserError(str(path), expected="a JSON mapping in the metadata key 'config'", found=found, fix=_FIX)
-    _check_counts(path, config, len(header.tensors))
     return config
-
-
-def _check_counts(path: Path, config: dict[str, Any], tensors: int) -> None:
-    """Raise UserError at more layers or blocks than there are tensors: a network of them would not end being made."""
-    for key in ("layers", "res_blocks", "multipliers"):
-        value = config.get(key)
-        count = len(value) if isinstance(value, list) else value
-        if isinstance(count, int) and count > tensors:
-            expected = f"at most {tensors}, as many as the file has tensors"
-            raise UserError(f"{path}: config: {key}", expected=expected, found=str(count)[:60], fix=_FIX)
 
 
 def read_config(path: Path) -> dict[str, Any]:
