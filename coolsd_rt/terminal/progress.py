@@ -12,9 +12,9 @@ from __future__ import annotations
 import io
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -101,7 +101,7 @@ class Work:
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(visible(what), total=total, figures="", timed=timed)
-        self._unit, self._announce, self._said, self._next = unit, announce, False, time.monotonic() + EVERY
+        self._unit, self._announce, self._said, self._next = unit, announce, False, monotonic() + EVERY
         self._say_size()
 
     def update(
@@ -114,8 +114,13 @@ class Work:
         self._bar.update(task.id, completed=done, total=of, description=name, figures=more)
         self._say_size()
         ended = self._said and task.total is not None and task.completed >= task.total and done is not None
-        if self._lines and (ended or time.monotonic() >= self._next):
+        if self._lines and (ended or monotonic() >= self._next):
             self._say_how_far(task)
+
+    def tell(self, line: str) -> None:
+        """A line of the work's own, which says as much as one of ours: the next of ours comes later."""
+        note(line)
+        self._next = monotonic() + EVERY
 
     def advance(self, figures: str | None = None) -> None:
         """One more is done."""
@@ -140,7 +145,7 @@ class Work:
 
     def _line(self, line: str) -> None:
         note(line)
-        self._said, self._next = True, time.monotonic() + EVERY
+        self._said, self._next = True, monotonic() + EVERY
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(module, "EVERY", 10.0)
-    monkeypatch.setattr(module.time, "monotonic", made.monotonic)
+    monkeypatch.setattr("coolsd_rt.terminal.progress.monotonic", made.monotonic)
     original = module._Bar.__init__
 
     def with_clock(self: module._Bar, *args: object, **more: object) -> None:
