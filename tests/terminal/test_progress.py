@@ -62,7 +62,7 @@ def test_slow_steps_have_a_line_each(clock: Clock, capsys: pytest.CaptureFixture
     run(clock, 3, 7200.0)
     assert capsys.readouterr().err.splitlines() == [
         "parity: 3 images",
-        "parity: 1 of 3 images",  # nothing to tell a speed by yet
+        "parity: 1 of 3 images, about 4 h 0 min left",
         "parity: 2 of 3 images, about 2 h 0 min left",
         "parity: 3 of 3 images",
     ]
