@@ -26,7 +26,7 @@ class _Screen:
     """Stages of a build, and what they will take."""
 
     def __init__(self, work: Work, planned: Plan) -> None:
-        self._work, self._stage = work, ""
+        self._work, self._stage, self._names = work, "", [stage.name for stage in planned.stages]
         left = sum(not stage.cached for stage in planned.stages)
         if left and planned.estimate.seconds >= _WORTH_SAYING:
             rough = duration(planned.estimate.seconds)
@@ -41,13 +41,16 @@ class _Screen:
     def _started(self, stage: PlannedStage) -> None:
         self._stage = stage.name
         self._work.update(what=f"building: {stage.name}")
+        if self._work.plain and not stage.cached:
+            about = f", roughly {duration(stage.amount.seconds)}" if stage.amount.seconds >= _WORTH_SAYING else ""
+            self._work.tell(f"{stage.name}: stage {self._names.index(stage.name) + 1} of {len(self._names)}{about}")
 
     def _compiling(self, phase: str, done: int, steps: int) -> None:
         self._work.update(what=f"building: {self._stage}, {phase} {done} of {steps}"[:100])
 
     def _finished(self, stage: PlannedStage, seconds: float, fresh: bool) -> None:
+        self._work.tell(f"{stage.name}: {f'built in {seconds:.1f} s' if fresh else 'unchanged, cached'}")
         self._work.advance()
-        note(f"{stage.name}: {f'built in {seconds:.1f} s' if fresh else 'unchanged, cached'}")
 
 
 def _show_plan(planned: Plan) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import io
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -43,7 +43,12 @@ def duration(seconds: float) -> str:
 
 
 def _left(task: Task) -> str:
-    return f"{duration(task.time_remaining)} left" if task.fields["timed"] and task.time_remaining else ""
+    """By the speed since the first step; after the first step alone, by how long it took."""
+    seconds = task.time_remaining
+    if seconds is None and task.completed and task.remaining is not None:
+        seconds = (task.get_time() - task.fields["begun"]) / task.completed * task.remaining
+    known = task.fields["timed"] and seconds is not None and math.isfinite(seconds) and round(seconds) > 0
+    return f"{duration(seconds)} left" if known and seconds is not None else ""
 
 
 def _counts(task: Task) -> str:
@@ -100,8 +105,8 @@ class Work:
         """
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(visible(what), total=total, figures="", timed=timed)
-        self._unit, self._announce, self._said, self._next = unit, announce, False, time.monotonic() + EVERY
+        self._task = self._bar.add_task(visible(what), total=total, figures="", timed=timed, begun=math.nan)
+        self._unit, self._announce, self._said, self._next = unit, announce, False, monotonic() + EVERY
         self._say_size()
 
     def update(
@@ -114,8 +119,13 @@ class Work:
         self._bar.update(task.id, completed=done, total=of, description=name, figures=more)
         self._say_size()
         ended = self._said and task.total is not None and task.completed >= task.total and done is not None
-        if self._lines and (ended or time.monotonic() >= self._next):
+        if self._lines and (ended or monotonic() >= self._next):
             self._say_how_far(task)
+
+    def tell(self, line: str) -> None:
+        """A line of the work's own, which says as much as one of ours: the next of ours comes later."""
+        note(line)
+        self._next = monotonic() + EVERY
 
     def advance(self, figures: str | None = None) -> None:
         """One more is done."""
@@ -123,8 +133,10 @@ class Work:
 
     def _say_size(self) -> None:
         task = self._now
-        if self._announce and self._lines and task.total is not None:
-            self._announce = False
+        if task.total is None or not math.isnan(task.fields["begun"]):
+            return
+        self._bar.update(task.id, begun=task.get_time())
+        if self._announce and self._lines:
             self._line(f"{task.description}: {task.total:.0f} {self._unit}".rstrip())
 
     @property
@@ -140,7 +152,7 @@ class Work:
 
     def _line(self, line: str) -> None:
         note(line)
-        self._said, self._next = True, time.monotonic() + EVERY
+        self._said, self._next = True, monotonic() + EVERY
 
 
 @contextmanager

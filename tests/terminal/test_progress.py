@@ -27,7 +27,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(module, "EVERY", 10.0)
-    monkeypatch.setattr("coolsd_rt.terminal.progress.time.monotonic", made.monotonic)
+    monkeypatch.setattr("coolsd_rt.terminal.progress.monotonic", made.monotonic)
     original = module._Bar.__init__
 
     def with_clock(self: module._Bar, *args: object, **more: object) -> None:
@@ -62,7 +62,7 @@ def test_slow_steps_have_a_line_each(clock: Clock, capsys: pytest.CaptureFixture
     run(clock, 3, 7200.0)
     assert capsys.readouterr().err.splitlines() == [
         "parity: 3 images",
-        "parity: 1 of 3 images",  # nothing to tell a speed by yet
+        "parity: 1 of 3 images, about 4 h 0 min left",
         "parity: 2 of 3 images, about 2 h 0 min left",
         "parity: 3 of 3 images",
     ]
