@@ -296,11 +296,11 @@ FOREIGN_WIDTH = _whole(1, 1 << 18)
 
 FOREIGN_VOCABULARY = _whole(1, 1 << 22)
 
+CONFIG_LIST = 16
+"""Entries of a list in a config of ours: halvings of an image, which nobody has more than six of."""
+
 # Our own networks, as the header of a weights file and the manifest of an engine state them. The largest published
 # network is a tenth of any of these, no product of two overflows, and nothing is made of a number before it is refused.
-
-CONFIG_LIST = 16
-"""Entries of a list in such a config: halvings of an image, which nobody has more than six of."""
 
 CONFIG: Mapping[str, Range] = {
     "vocab": CODES,
@@ -324,15 +324,8 @@ CONFIG: Mapping[str, Range] = {
     "channels": WIDTH,
     "multipliers": _whole(1, 1024),
     "z_channels": WIDTH,
-    "res_blocks": _whole(1, 1024),
+    "res_blocks": _whole(1, 64),
     "norm_groups": WIDTH,
-    "codebook_size": Range(1, 1 << 20),
-    "codebook_dim": Range(1, 65_536),
-    "channels": Range(1, 65_536),
-    "multipliers": Range(1, 1024),
-    "z_channels": Range(1, 65_536),
-    "res_blocks": Range(1, 64),
-    "norm_groups": Range(1, 65_536),
 }
 """Fields of the config in a weights file's header."""
 
