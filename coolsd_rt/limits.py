@@ -60,3 +60,5 @@ WORD_CHARACTERS = Range(1, 256)
 NEIGHBOURS_BYTES = 4 << 30
 BATCH_BYTES = 8 << 30
 """One array of a measurement that is read back."""
+PATH_CHARACTERS = 1024
+"""Of the name of a file in a spec."""

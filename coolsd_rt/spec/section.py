@@ -11,6 +11,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
+from coolsd_rt.limits import PATH_CHARACTERS
+
 
 def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
     """A validation error with its two sides apart, so that every message can be set the same way."""
@@ -22,7 +24,9 @@ def relative(value: str) -> str:
     """The value itself. Raises a complaint unless it is a path inside the spec's folder."""
     path = PurePosixPath(value)
     if not value.strip() or "\0" in value:
-        raise complaint("a file name", repr(value))
+        raise complaint("a file name", repr(value)[:60])
+    if len(value) > PATH_CHARACTERS:
+        raise complaint(f"a file name of at most {PATH_CHARACTERS} characters", str(len(value)))
     if path.is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith("~"):
         raise complaint("a path relative to the spec's folder", value, "put the file beside the spec")
     if ".." in path.parts or "\\" in value:
