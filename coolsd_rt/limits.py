@@ -261,6 +261,9 @@ PROMPTS_BYTES = 64 * MIB
 LINE_CHARACTERS = 100_000
 """One prompt in a file."""
 
+PATH_CHARACTERS = 1024
+"""Of the name of a file in a spec."""
+
 PROMPT_CHARACTERS = Range(1, 10_000)
 """Longer text is no prompt, and the cleaning of captions takes quadratic time."""
 

@@ -1,7 +1,8 @@
 """Valid documents with one thing wrong, and the check that whatever reads them ends in an error of ours.
 
-    @given(mutated(document))
-    def test_what_reads_it(mutant):
+    @fuzz(500)
+    @given(mutant=mutated(document))
+    def test_what_reads_it(path, mutant):
         path.write_bytes(mutant.text)
         refused = survives(lambda: read(path))
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from coolsd_rt.errors import CoolsdError
@@ -272,6 +274,13 @@ def mutated_text(text: str | bytes) -> st.SearchStrategy[bytes]:
             [b"", raw + raw, b"\xef\xbb\xbf" + raw, raw.decode("latin-1").encode("utf-16"), b"\x00" * 4096]
         ),
     )
+
+
+def fuzz(examples: int) -> settings:
+    """Settings of a fuzz test: so many examples, fixtures shared by all of them, no line-by-line trace of a failure,
+    which would take longer than what it explains."""
+    phases = set(Phase) - {Phase.explain}
+    return settings(max_examples=examples, phases=phases, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Overtime(BaseException):

@@ -22,11 +22,11 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.files import is_clutter, open_plain, why_unusable
 from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.store.hashing import sha256_file, sha256_json
-from coolsd_rt.store.strict import Strict, read_model
+from coolsd_rt.store.strict import Strict, pattern, read_model
 from coolsd_rt.workflows.pictures import SHEET, read_provenance, slug
 
 INDEX = "references.json"
-_FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]{1,255}$")]
+_FileName = Annotated[str, Field(pattern=pattern(r"^[^/\\\x00]{1,255}$", "a file's name, without a folder"))]
 
 
 class Entry(Strict):

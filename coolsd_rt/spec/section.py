@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, ValidatorFunctionWrapHandler, no_info_wrap_validator_function
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.limits import Range, shown
+from coolsd_rt.limits import PATH_CHARACTERS, Range, shown
 
 
 def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
@@ -60,7 +60,9 @@ def relative(value: str) -> str:
     """The value itself. Raises a complaint unless it is a path inside the spec's folder."""
     path = PurePosixPath(value)
     if not value.strip() or "\0" in value:
-        raise complaint("a file name", repr(value))
+        raise complaint("a file name", repr(value)[:60])
+    if len(value) > PATH_CHARACTERS:
+        raise complaint(f"a file name of at most {PATH_CHARACTERS} characters", str(len(value)))
     if path.is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith("~"):
         raise complaint("a path relative to the spec's folder", value, "put the file beside the spec")
     if ".." in path.parts or "\\" in value:

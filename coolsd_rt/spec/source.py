@@ -91,6 +91,9 @@ for _tag, _pattern, _first in _PLAIN:
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), ["" if c == "\0" else c for c in _first])
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def _number(tag: str, text: str) -> int | float:
     if tag.endswith("int"):
         sign, digits = (-1, text[1:]) if text[:1] == "-" else (1, text.lstrip("+"))
@@ -120,8 +123,15 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     raise SourceError(line, "no tags", node.tag, "write the plain value")
 
 
+def _check_text(node: yaml.Node) -> None:
+    """Raise SourceError at an escape such as \\ud800, which is no character: nothing could be named by it."""
+    if isinstance(node, yaml.ScalarNode) and _HALF.search(str(node.value)):
+        raise SourceError(node.start_mark.line + 1, "text", "half of a surrogate pair", "write the character itself")
+
+
 def _convert(node: yaml.Node, path: Path, source: Source) -> Any:
     source.lines.setdefault(path, node.start_mark.line + 1)
+    _check_text(node)
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node)
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
@@ -131,6 +141,7 @@ def _convert(node: yaml.Node, path: Path, source: Source) -> Any:
     data: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
+        _check_text(key_node)
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
         if not isinstance(key, str) or not key:
             raise SourceError(line, "a key that is a word", "another kind of key")
@@ -167,7 +178,7 @@ def parse(raw: bytes, begins: str = KEYS) -> Source:
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        found = " ".join(str(e.problem or e.context).split())
+        found = " ".join(str(e.problem or e.context).split()).removeprefix("found ").replace("unexpected ", "")
         raise SourceError(mark.line + 1 if mark else 1, "valid YAML", found) from e
     except yaml.reader.ReaderError as e:
         line = text[: e.position].count("\n") + 1

@@ -7,20 +7,23 @@ trees of dicts, lists, tuples, tensors and plain values. Does not know what they
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import why_unusable
+from coolsd_rt.files import JsonError, parse_json, why_unusable
 from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.store.strict import Strict, validate
 from coolsd_rt.store.weights import check_safetensors
 
 _KEY = "tree"
-_TENSOR, _TUPLE, _PAIRS = "$tensor", "$tuple", "$pairs"
+_TENSOR, _TUPLE, _PAIRS, _FLOAT = "$tensor", "$tuple", "$pairs", "$float"
 
 
 def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
@@ -49,8 +52,46 @@ def load_tree(path: Path) -> dict[str, Any] | None:
     if text is None:
         fix = f"remove {path} to begin again"
         raise CoolsdError(str(path), expected="a checkpoint of train-draft", found="another safetensors file", fix=fix)
-    tree: dict[str, Any] = _unpacked(json.loads(text), load_file(str(path)))
+    fix = f"remove {path} to begin again"
+    try:
+        tree = _unpacked(parse_json(text), load_file(str(path)))
+    except JsonError as error:
+        raise CoolsdError(str(path), expected="a checkpoint of train-draft", found=str(error), fix=fix) from error
+    except MISFITS as error:
+        raise unfit(path) from error
+    if not isinstance(tree, dict):
+        raise unfit(path)
     return tree
+
+
+class State(Strict):
+    """A training's state as `train` saves it. Its parts are checked by who restores them."""
+
+    identity: dict[str, Any]
+    training: dict[str, Any]
+    best: dict[str, Any]
+    first: dict[str, Any]
+    stale: int = Field(ge=0)
+    history: list[dict[str, Any]]
+
+
+MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)
+"""What torch and plain code raise of parts that do not fit the networks."""
+
+
+def unfit(path: Path) -> CoolsdError:
+    """The error of a checkpoint whose parts do not fit."""
+    found, fix = "one whose parts do not fit together", f"remove {path} to begin again"
+    return CoolsdError(str(path), expected="a checkpoint of train-draft", found=found, fix=fix)
+
+
+def load_state(path: Path) -> State | None:
+    """The state that was saved last; None before the first save. Raises as `load_tree`."""
+    tree = load_tree(path)
+    if tree is None:
+        return None
+    fix = f"remove {path} to begin again"
+    return validate(tree, State, str(path), expected="a checkpoint of train-draft", fix=fix)
 
 
 def _packed(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
@@ -63,6 +104,8 @@ def _packed(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     if isinstance(value, list | tuple):
         items = [_packed(part, tensors, f"{name}.{i}") for i, part in enumerate(value)]
         return {_TUPLE: items} if isinstance(value, tuple) else items
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_FLOAT: repr(value)}  # a mean of nothing, which JSON cannot say
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name}: {type(value).__name__} is no plain value")
@@ -75,6 +118,8 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return value
     if _TENSOR in value:
         return tensors[value[_TENSOR]]
+    if _FLOAT in value:
+        return float(value[_FLOAT])
     if _TUPLE in value:
         return tuple(_unpacked(part, tensors) for part in value[_TUPLE])
     return {key: _unpacked(part, tensors) for key, part in value[_PAIRS]}

@@ -29,13 +29,17 @@ Make = Callable[[range], Tensor]
 
 @dataclass(frozen=True)
 class CodeStore:
-    """`count` pictures of `tokens` tokens each, in shards. identity: JSON data on which the codes depend."""
+    """`count` pictures of `tokens` tokens each, in shards. identity: JSON data on which the codes depend.
+
+    ids: codes are below it; None is not checked.
+    """
 
     root: Path
     kind: str
     identity: Mapping[str, Any]
     count: int
     tokens: int
+    ids: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -79,9 +83,14 @@ class CodeStore:
             raise UserError(str(path), expected="a shard of codes", found=str(error), fix=fix) from error
         except Exception as error:  # SafetensorError derives from Exception alone
             raise UserError(str(path), expected="whole safetensors", found=str(error), fix=fix) from error
+        if codes.dtype != torch.int32:
+            raise CoolsdError(str(path), expected="codes int32", found=str(codes.dtype), fix=fix)
         if codes.shape != (len(shard), self.tokens):
             found, expected = str(list(codes.shape)), f"codes [{len(shard)}, {self.tokens}]"
             raise CoolsdError(str(path), expected=expected, found=found, fix=fix)
+        if self.ids is not None and codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.ids):
+            found = f"{int(codes.min())} to {int(codes.max())}"
+            raise CoolsdError(str(path), expected=f"codes from 0 to {self.ids - 1}", found=found, fix=fix)
         return codes.long()
 
     def _path(self, shard: range) -> Path:

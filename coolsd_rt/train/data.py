@@ -99,7 +99,7 @@ def prepare(
             return draw_codes(target, rows, sampling, [seed + k for k in shard]).cpu()
 
         store = CodeStore(request.folder, what, drawn_by | {"prompts": prompts.texts, "seed": seed}, count,
-                          target.cfg.tokens)  # fmt: skip
+                          target.cfg.tokens, target.cfg.vocab)  # fmt: skip
         codes = _filled(store, make, process, listener, f"drawing {what} pictures")
         return Pictures(prompts, codes, number, padded), store
 
@@ -145,7 +145,7 @@ def _encoded(
         return codes
 
     identity = {"tokenizer": sha256_file(path), "pictures": digest(found), "side": side}
-    store = CodeStore(request.folder, "folder", identity, len(found), target.cfg.tokens)
+    store = CodeStore(request.folder, "folder", identity, len(found), target.cfg.tokens, target.cfg.vocab)
     codes = _filled(store, make, process, listener, "encoding pictures")
     number = {text: i for i, text in enumerate(prompts.texts)}
     return Pictures(prompts, codes, tuple(number[p.caption] for p in found), bool(target.cfg.padded)), store

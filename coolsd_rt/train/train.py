@@ -33,7 +33,7 @@ from coolsd_rt.store.atomic import check_folder, disk_errors
 from coolsd_rt.store.hashing import sha256_bytes, sha256_file
 from coolsd_rt.store.outputs import check_output
 from coolsd_rt.train.acceptance import Acceptance
-from coolsd_rt.train.checkpoint import load_tree, save_tree
+from coolsd_rt.train.checkpoint import MISFITS, load_state, save_tree, unfit
 from coolsd_rt.train.data import Data, batch_at, count_of, prepare
 from coolsd_rt.train.interrupt import held_back
 from coolsd_rt.train.loop import Ema, Steps, optimizers
@@ -277,13 +277,17 @@ class Training:
 
     def _resume(self) -> bool:
         path = self._request.folder / CHECKPOINT
-        state = load_tree(path)
-        if state is None:
+        found = load_state(path)
+        if found is None:
             return False
-        _same(path, self._identity(), state["identity"])
-        self._steps.restore(state["training"])
-        self._best, self._start, self._stale = state["best"], state["first"], state["stale"]
-        self._history = state["history"]
+        _same(path, self._identity(), found.identity)
+        try:
+            self._steps.restore(found.training)
+            for entry in filter(None, (found.best, found.first)):
+                _acceptance(entry["acceptance"])
+        except MISFITS as error:
+            raise unfit(path) from error
+        self._best, self._start, self._stale, self._history = found.best, found.first, found.stale, found.history
         return True
 
     @contextmanager

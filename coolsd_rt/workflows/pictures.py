@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from coolsd_rt import __version__
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import open_plain
+from coolsd_rt.files import open_plain, parse_json
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 
 Pixels = NDArray[np.uint8]  # RGB [F, F, 3]
@@ -68,8 +68,8 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     """What `png_bytes` put into a file; None if it is not from here. Raises UserError: not a plain file."""
     with open_plain(path, "a picture") as file, Image.open(file) as image:
         text = image.info.get(CHUNK)
-    data: dict[str, Any] | None = json.loads(text) if isinstance(text, str) else None
-    return data
+    data = parse_json(text) if isinstance(text, str) else None
+    return data if isinstance(data, dict) else None
 
 
 def text_chunks(path: Path) -> dict[str, str]:

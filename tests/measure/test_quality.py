@@ -161,6 +161,10 @@ def test_an_index_names_files_captions_and_flips(tmp_path: Path) -> None:
     assert read_folder(folder).digest != before
 
 
+def write_index(folder: Path, name: str) -> None:
+    (folder / INDEX).write_text(json.dumps({"pictures": [{"file": name, "caption": ""}]}))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -168,11 +172,8 @@ def test_an_index_names_files_captions_and_flips(tmp_path: Path) -> None:
         (lambda f: (f / "a.png").write_bytes(b"GIF89a"), r"a\.png: expected a PNG file"),
         (lambda f: [write_folder(f, ["a"]), write_folder(f, ["b"], side=16)], "of one size, found 16 x 16 and 8 x 8"),
         (lambda f: write_png(f, "a.png", np.zeros((8, 4, 3), np.uint8)), "square pictures of one size, found 4 x 8"),
-        (lambda f: (f / INDEX).write_text('{"pictures": [{"file": "../a.png", "caption": ""}]}'), "expected an index"),
-        (
-            lambda f: (f / INDEX).write_text('{"pictures": [{"file": "a.png", "caption": ""}]}'),
-            "the index names, found",
-        ),
+        (lambda f: write_index(f, "../a.png"), r"pictures\[0\].file: expected a file's name, without a folder"),
+        (lambda f: write_index(f, "a.png"), r"a\.png: expected a picture, found no such file"),
         (lambda f: (f / INDEX).write_text("{"), "an index of reference pictures"),
         (
             lambda f: (f / "a.png").write_bytes(png_bytes(pictures(1)[0], {"law": {"rule": "synthetic"}})),

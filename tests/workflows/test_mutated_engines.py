@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ from coolsd_rt.store.hashing import sha256_bytes
 from coolsd_rt.store.manifest import MANIFEST
 from coolsd_rt.workflows import opening
 from coolsd_rt.workflows.generate import Request, generate
-from tests.mutations import Place, changed, dump, mutated, mutated_text, survives
+from tests.mutations import Place, changed, dump, fuzz, mutated, mutated_text, survives
 from tests.workflows.conftest import build_fake
 from tests.workflows.fakes import DIMS, VOCABULARY, FakeEngine
 
@@ -43,10 +43,6 @@ class Document:
     """JSON data that a failing test does not print."""
 
     data: dict[str, Any] = field(repr=False)
-
-
-def fuzz(examples: int) -> settings:
-    return settings(max_examples=examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def neighbours() -> NDArray[np.int32]:
