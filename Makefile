@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 DEMO_VENV ?= .venv-demo
 TEST_VENV ?= .venv-test
 OUT ?= out/demo
+# The demo's own folder is drawn anew each time; nothing in one that was named is replaced.
+REPLACE = $(if $(filter file,$(origin OUT)),--overwrite)
 PROMPTS ?= -p "red apple" -p "dog face" -p "rocket" -p "sunflower" -p "heavy black heart" -p "tropical fish" \
 	-p "mushroom" -p "alarm clock" -p "banana" -p "penguin" -p "top hat" -p "green apple"
 
@@ -43,7 +45,7 @@ comma := ,
 
 demo: $(DEMO_VENV)/.stamp
 	$(DEMO_VENV)/bin/coolsd-rt build pipelines/emoji.yaml
-	$(DEMO_VENV)/bin/coolsd-rt generate engines/emoji $(PROMPTS) --out $(OUT)
+	$(DEMO_VENV)/bin/coolsd-rt generate engines/emoji $(PROMPTS) --out $(OUT) $(REPLACE)
 	$(DEMO_VENV)/bin/coolsd-rt parity engines/emoji
 	$(DEMO_VENV)/bin/python -m coolsd_rt.measure.demo engines/emoji
 	@echo "pictures: $(OUT)"

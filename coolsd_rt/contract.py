@@ -25,7 +25,7 @@ prefix, which stands behind the target's. Or there is none (`draft_layers` = 0):
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 CONTRACT_VERSION = 3
 Floating = Literal["float32", "float16", "bfloat16"]
@@ -71,10 +71,6 @@ class ModelDims:
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> ModelDims:
-        return ModelDims(**{k: int(v) for k, v in data.items()})
 
 
 def cache_names(layers: int) -> list[tuple[str, str]]:

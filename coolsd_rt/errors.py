@@ -5,6 +5,8 @@ Knows exit codes. Does not know where errors come from or how a terminal shows t
 
 from __future__ import annotations
 
+from coolsd_rt.install import install_line
+
 
 class CoolsdError(Exception):
     """A failure we can explain. Exit code 1: ours (a broken engine, a full disk), not the user's mistake."""
@@ -40,5 +42,23 @@ class MissingExtra(UserError):
             f"{purpose} needs the package {package}",
             expected="it installed",
             found="nothing of that name",
-            fix=f"run: pip install 'coolsd-rt[{extra}]'",
+            fix=f"run: {install_line(extra)}",
         )
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """`text` for an error message: on one line, at most `limit` characters, "..." where it was cut.
+
+    Control characters and other characters that do not print are shown escaped, such as \\x1b or \\ud800.
+    """
+    pieces: list[str] = []
+    room = limit
+    for character in text:
+        piece = character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        room -= len(piece)
+        if room < 0:
+            while sum(map(len, pieces)) > limit - 3:
+                pieces.pop()
+            return "".join(pieces) + "..."
+        pieces.append(piece)
+    return "".join(pieces)

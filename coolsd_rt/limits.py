@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,9 @@ target gives a millionth of what the draft gives it: more is no budget."""
 LAW_OMEGA = Range(0.0, 1e12)
 """An omega of a law. A schedule with the mean delta has a first omega of up to L * delta; float32 holds far more."""
 
+CONFIDENCE = Range(0.5, 0.999)
+"""Of a one-sided bound: at a half there is no margin, beyond the other end the tails are not known well enough."""
+
 DECAY = Range(0.0, 1e6)
 """nu of a schedule; above 800 or so every position after the first has an omega of 0, or 1 under `excess`."""
 
@@ -110,9 +114,6 @@ FACTOR = Range(1.0, OMEGA.high)
 
 NEIGHBOURS = _whole(1, 4096)
 """Nearest codes kept of each code. The table is codes x neighbours of 8 bytes: 512 MiB at 16,384 codes and this end."""
-
-CONFIDENCE = Range(0.5, 0.999)
-"""Of a one-sided bound: at a half there is no margin, beyond the other end the tails are not known well enough."""
 
 # From logits to a distribution.
 
@@ -186,6 +187,12 @@ WIDTH = _whole(1, 65_536)
 FFN = _whole(1, 1 << 20)
 """Of a network's feed-forward layers."""
 
+CODES = _whole(1, 1 << 20)
+"""Rows of an embedding or of a codebook."""
+
+TOKENS = _whole(1, 65_536)
+"""Of an image."""
+
 GRID = _whole(1, 256)
 """Codes along one side of a picture; DRAFT_LENGTH is its square."""
 
@@ -239,3 +246,113 @@ PROCESSES = _whole(1, 65_536)
 
 SECONDS = Range(10.0, 1e6)
 """A budget of time: nothing is done in less, and the other end is eleven days."""
+
+# Files: bytes that are read at most, and characters of what stands in them.
+
+MIB = 1 << 20
+
+SPEC_BYTES = 4 * MIB
+"""A spec or a sweep's file."""
+
+PROMPTS_BYTES = 64 * MIB
+"""A file of prompts."""
+
+LINE_CHARACTERS = 100_000
+"""One prompt in a file."""
+
+PROMPT_CHARACTERS = Range(1, 10_000)
+"""Longer text is no prompt, and the cleaning of captions takes quadratic time."""
+
+RESULT_BYTES = 256 * MIB
+"""A file of results that is read as a whole."""
+
+BATCH_BYTES = 8 << 30
+"""One array of a measurement that is read back."""
+
+MANIFEST_BYTES = 16 * MIB
+VOCABULARY_BYTES = 64 * MIB
+LABEL_BYTES = 16 * MIB
+NEIGHBOURS_BYTES = 4 << 30
+TOKENIZER_BYTES = 32 * MIB
+CONFIG_BYTES = MIB
+INDEX_BYTES = 16 * MIB
+
+VOCABULARY_WORDS = _whole(3, MIB)
+"""Of the closed vocabulary of a `words` condition."""
+
+WORD_CHARACTERS = _whole(1, 256)
+
+SHARDS = _whole(1, 1024)
+"""Files that one set of weights is parted into."""
+
+FEATURE_TOKENS = T5_PREFIX
+"""Of the file of caption features, and so of `condition.length`."""
+
+# Networks of others: text encoders, CLIP, reward models.
+
+FOREIGN_WIDTH = _whole(1, 1 << 18)
+"""Of vectors and feed-forward layers."""
+
+FOREIGN_VOCABULARY = _whole(1, 1 << 22)
+
+CONFIG_LIST = 16
+"""Entries of a list in a config of ours: halvings of an image, which nobody has more than six of."""
+
+# Our own networks, as the header of a weights file and the manifest of an engine state them. The largest published
+# network is a tenth of any of these, no product of two overflows, and nothing is made of a number before it is refused.
+
+CONFIG: Mapping[str, Range] = {
+    "vocab": CODES,
+    "dim": WIDTH,
+    "layers": LAYERS,
+    "heads": HEADS,
+    "kv_heads": HEADS,
+    "ffn": FFN,
+    "prefix": PREFIX,
+    "grid": GRID,
+    "words": CODES,
+    "word_dim": WIDTH,
+    "classes": CLASSES,
+    "text": CODES,
+    "text_dim": WIDTH,
+    "head": FFN,
+    "norm_eps": Range(1e-30, 1.0),
+    "rope_base": Range(1.0, 1e12),
+    "codebook_size": CODES,
+    "codebook_dim": WIDTH,
+    "channels": WIDTH,
+    "multipliers": _whole(1, 1024),
+    "z_channels": WIDTH,
+    "res_blocks": _whole(1, 64),
+    "norm_groups": WIDTH,
+}
+"""Fields of the config in a weights file's header."""
+
+DIMS: Mapping[str, Range] = {
+    "vocab": CODES,
+    "dim": WIDTH,
+    "layers": LAYERS,
+    "heads": HEADS,
+    "head_dim": _whole(1, 4096),
+    "prefix": PREFIX,
+    "tokens": TOKENS,
+    "draft_layers": _whole(0, LAYERS.high),
+    "draft_heads": _whole(0, HEADS.high),
+    "draft_head_dim": _whole(0, 4096),
+    "draft_dim": _whole(0, WIDTH.high),
+    "padded": _whole(0, 1),
+    "condition_dim": _whole(0, WIDTH.high),
+}
+"""Fields of `ModelDims`."""
+
+BUILT_LENGTH = _whole(1, 1024)
+"""The draft length that an engine was built for."""
+
+SIDE = PIXELS
+"""Pixels along one side of an engine's images."""
+
+CACHE_NUMBERS = _whole(0, 1 << 34)
+"""Numbers in the KV caches of one row, target or draft."""
+
+TABLE_NUMBERS = _whole(1, 1 << 33)
+"""Numbers in one table: an embedding, a head, the prefix of a row, all distributions of a draft."""

@@ -39,6 +39,7 @@ settings.load_profile("shared")
 SLOWEST = (
     "workflows/test_families.py",
     "test_readme.py",
+    "cli/test_extras.py",
     "workflows/test_large_graphs.py",
     "export/test_family_graphs.py",
     "workflows/test_build_failures.py",
@@ -91,6 +92,12 @@ def _unmeasured(function: Callable[..., Any]) -> Callable[..., Any]:
             sys.settrace(tracer)
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def _no_line_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress says a line when enough time has passed. A test that looks at lines must not depend on that."""
+    monkeypatch.setattr("coolsd_rt.terminal.progress.EVERY", float("inf"))
 
 
 @pytest.fixture(scope="session")

@@ -50,10 +50,12 @@ def write_weights(path: Path, model: nn.Module, config: Any) -> None:
     save_file(tensors, str(path), metadata={"config": json.dumps(config)})
 
 
-def networks(seed: int = 0) -> tuple[LlamaGen, Eagle, VQTokenizer]:
+def networks(
+    seed: int = 0, target_config: LlamaGenConfig = TARGET, draft_config: EagleConfig = DRAFT
+) -> tuple[LlamaGen, Eagle, VQTokenizer]:
     """Random ones with distributions neither flat nor sharp, and norms that are not ones."""
     torch.manual_seed(seed)
-    target, draft, image = LlamaGen(TARGET), Eagle(DRAFT), VQTokenizer(IMAGE)
+    target, draft, image = LlamaGen(target_config), Eagle(draft_config), VQTokenizer(IMAGE)
     with torch.no_grad():
         target.output.weight.mul_(4)
         for module in (*target.modules(), *draft.modules()):
@@ -63,12 +65,14 @@ def networks(seed: int = 0) -> tuple[LlamaGen, Eagle, VQTokenizer]:
     return target.eval(), draft.eval(), image.eval()
 
 
-def write_spec(folder: Path, text: str = SPEC) -> Path:
+def write_spec(
+    folder: Path, text: str = SPEC, target_config: LlamaGenConfig = TARGET, draft_config: EagleConfig = DRAFT
+) -> Path:
     """All files of the pipeline in `folder`; returns the spec's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    target, draft, image = networks()
-    write_weights(folder / "target.safetensors", target, TARGET)
-    write_weights(folder / "draft.safetensors", draft, DRAFT)
+    target, draft, image = networks(0, target_config, draft_config)
+    write_weights(folder / "target.safetensors", target, target_config)
+    write_weights(folder / "draft.safetensors", draft, draft_config)
     write_weights(folder / "vq.safetensors", image, IMAGE)
     VOCABULARY.save(folder / "vocab.json")
     (folder / "tiny.yaml").write_text(text, encoding="utf-8")

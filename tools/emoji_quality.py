@@ -9,7 +9,6 @@ Needs the `cpu` and `train` extras and the font.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable)
-from coolsd_rt.errors import CoolsdError, UserError  # noqa: E402
+from coolsd_rt.errors import UserError  # noqa: E402
 from coolsd_rt.spec import with_overrides  # noqa: E402
 from coolsd_rt.store import open_engine  # noqa: E402
+from coolsd_rt.terminal import print_json, say  # noqa: E402
 from coolsd_rt.workflows import drawing, opening  # noqa: E402
 from coolsd_rt.workflows.entry import enter  # noqa: E402
 from coolsd_rt.workflows.options import number  # noqa: E402
@@ -32,7 +32,7 @@ from tools.emoji.quality import retrieve  # noqa: E402
 
 
 def measure(
-    engine_path: str, prompts: int, seed: int, mode: dict[str, Any], plain: bool, length: int | None
+    engine_path: Path, prompts: int, seed: int, mode: dict[str, Any], plain: bool, length: int | None
 ) -> dict[str, Any]:
     """One way of decoding over `prompts` trained captions, chosen by `seed`. Synthetic acceptance is refused."""
     folder = open_engine(engine_path)
@@ -81,7 +81,7 @@ def measure(
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    engine: str, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None,
+    engine: Path, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None,
     confidence: float | None,
     draft_length: int | None, schedule: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
@@ -94,15 +94,15 @@ def main(
         for way in schedule:
             mode = sampling | ({"schedule.kind": "none"} if way == "none" else {})
             report[way] = measure(engine, prompts, seed, mode, way == "plain", draft_length)
-    except (CoolsdError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        print_json(report)
         return
     for way, figures in report.items():
         for key, value in figures.items():
             shown = " ".join(f"{v:.3f}" for v in value) if isinstance(value, list) else f"{value:.3f}"
-            click.echo(f"{way:6} {key:24} {shown}")
+            say(f"{way:6} {key:24} {shown}")
 
 
 if __name__ == "__main__":

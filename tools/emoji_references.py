@@ -14,38 +14,54 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coolsd_rt.errors import CoolsdError  # noqa: E402  (the path above makes the checkout importable)
-from coolsd_rt.measure.folder import save  # noqa: E402
+# The path above makes the checkout importable.
 from coolsd_rt.measure.quality_folder import INDEX, Entry, Index, by_caption  # noqa: E402
-from coolsd_rt.workflows.pictures import slug, write_png  # noqa: E402
+from coolsd_rt.store.outputs import check_output, has_bytes, write_output  # noqa: E402
+from coolsd_rt.terminal import say  # noqa: E402
+from coolsd_rt.workflows.entry import enter, overwrite_option  # noqa: E402
+from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
+from coolsd_rt.workflows.pictures import (  # noqa: E402
+    png_bytes,
+    slug,
+)
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import references  # noqa: E402
 
 
-def write(glyphs: data.Glyphs, out: Path) -> int:
-    """Write the folder; the index last, so that a folder with one is whole. Returns how many pictures it has."""
+def write(glyphs: data.Glyphs, out: Path, *, overwrite: bool = False) -> int:
+    """Write the folder; the index last, so that a folder with one is whole. Returns how many pictures it has.
+
+    Files that are the same already stay. Raises UserError: another file has a name and `overwrite` is off; nothing is
+    written then.
+    """
     found = references(glyphs)
     by_caption(found)  # no two captions may share a file name
-    entries = []
-    for picture, caption, flip in zip(found.pictures, found.captions, found.flips, strict=True):
-        name = f"{slug(caption)}.png"
-        write_png(out, name, picture)
-        entries.append(Entry(file=name, caption=caption, flip=bool(flip)))
-    save(out / INDEX, (Index(shift=found.shift, pictures=entries).model_dump_json(indent=1) + "\n").encode())
+    files = {f"{slug(caption)}.png": png_bytes(p) for p, caption in zip(found.pictures, found.captions, strict=True)}
+    entries = [
+        Entry(file=name, caption=caption, flip=bool(flip))
+        for name, caption, flip in zip(files, found.captions, found.flips, strict=True)
+    ]
+    files[INDEX] = (Index(shift=found.shift, pictures=entries).model_dump_json(indent=1) + "\n").encode()
+    for name, content in files.items():
+        if not has_bytes(out / name, content):
+            check_output(out / name, "OUT", overwrite=overwrite)
+    for name, content in files.items():
+        write_output(out / name, content, overwrite=overwrite)
     return len(entries)
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=WRITES_IN)
 @click.option("--font", help="Path of NotoColorEmoji.ttf.")
-def main(out: Path, font: str | None) -> None:
+@overwrite_option
+def main(out: Path, font: str | None, overwrite: bool) -> None:
     """Write the glyphs that the demo was trained on into the folder OUT."""
     try:
         glyphs = data.choose(data.render(data.find_font(font)), data.COUNT)
-        click.echo(f"{write(glyphs, out)} pictures in {out}")
-    except (CoolsdError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
+    say(f"{write(glyphs, out, overwrite=overwrite)} pictures in {out}")
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

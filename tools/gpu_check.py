@@ -24,13 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, f
 try:
     from coolsd_rt import limits
     from coolsd_rt.errors import CoolsdError
+    from coolsd_rt.terminal import say, say_lines
     from coolsd_rt.workflows.entry import enter
     from coolsd_rt.workflows.options import number
+    from coolsd_rt.workflows.paths import WRITES_IN
     from tools.gpu.check import PARTS, Check, Plan
     from tools.gpu.report import Report
 except ModuleNotFoundError as error:  # a checkout that was carried to a machine without an index
     fix = "install it, or carry its wheel (docs/gpu.md)"
-    print(f"error: the package {error.name}: expected it installed, found nothing of that name; {fix}", file=sys.stderr)
+    line = f"error: the package {error.name}: expected it installed, found nothing of that name; {fix}"
+    print(line, file=sys.stderr)  # noqa: T201  (what prints is not there)
     sys.exit(2)
 
 BUDGET = 460.0
@@ -39,7 +42,7 @@ BUDGET = 460.0
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=WRITES_IN,
     default=Path("benchmarks/results"),
     show_default=True,
     help="Folder of results.",
@@ -64,15 +67,15 @@ def command(out: Path, seconds: float, only: tuple[str, ...], rehearse: bool) ->
         fix = "run it on a machine with one, with a torch built for CUDA; --rehearse tries the tool on a CPU"
         raise CoolsdError("a GPU", expected="one that torch sees", found=f"none (torch {torch.__version__})", fix=fix)
     faulthandler.enable()  # native code may die without a word
-    check = Check(Plan(seconds, only or tuple(PARTS), rehearse), click.echo)
+    check = Check(Plan(seconds, only or tuple(PARTS), rehearse), say)
     report = Report(out)
     try:
         for outcome in check.run():
             report.write(outcome)
     finally:
         if report.files is not None:  # what an interrupt leaves is what was found before it
-            click.echo(report.files[1].read_text(encoding="utf-8"))
-            click.echo(f"results: {report.files[0]} and {report.files[1]}")
+            say_lines(report.files[1].read_text(encoding="utf-8"))
+            say(f"results: {report.files[0]} and {report.files[1]}")
     if check.failed:
         raise CoolsdError("the GPU check", expected="every part to pass", found=", ".join(check.failed))
 

@@ -33,10 +33,12 @@ from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.families import FAMILIES, FAMILY_KEY, family_of
 from coolsd_rt.models.families.chameleon import CODES
 from coolsd_rt.models.vq import VQTokenizer
-from coolsd_rt.store.atomic import check_folder
+from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.store.weights import TensorInfo
-from coolsd_rt.workflows.entry import enter
+from coolsd_rt.terminal import say
+from coolsd_rt.workflows.entry import enter, overwrite_option
 from coolsd_rt.workflows.options import number
+from coolsd_rt.workflows.paths import WRITES_IN
 from coolsd_rt.workflows.precompute import _packed
 from tools.gpu.sizes import constant_rate
 
@@ -88,27 +90,38 @@ def published(family: str, size: str, grid: int | None = None, layers: int | Non
     return Pipeline(f"{family}-{size.lower()}", found.config(**sizes), image)
 
 
-def write_pipeline(folder: Path, made: Pipeline, seed: int = 0) -> Path:
-    """All files of a pipeline in `folder`; returns the spec. Raises CoolsdError: no space, no folder."""
-    check_folder(folder)
+_FILES = ("{}.safetensors", "{}-draft.safetensors", "{}-vq.safetensors", "{}.yaml")
+_OF_PROMPTS = {"text": "{}-features.safetensors", "tokens": "{}-tokenizer.json"}
+
+
+def write_pipeline(folder: Path, made: Pipeline, seed: int = 0, *, overwrite: bool = False) -> Path:
+    """All files of a pipeline in `folder`; returns the spec. overwrite: files of these names may be replaced.
+
+    Raises UserError: there are such files. CoolsdError: no space, no folder.
+    """
+    prompts = _OF_PROMPTS.get(made.target.condition)
+    for name in (*_FILES, *([prompts] if prompts else [])):
+        check_output(folder / name.format(made.name), "--out", overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    write_target(folder, made, seed)
-    _weights(folder / f"{made.name}-draft.safetensors", lambda: Eagle(made.draft), asdict(made.draft), seed + 1)
-    _weights(folder / f"{made.name}-vq.safetensors", lambda: VQTokenizer(made.image), asdict(made.image), seed + 2)
-    spec = folder / f"{made.name}.yaml"
-    spec.write_text(_spec(made, _condition(folder, made, seed + 3)), encoding="utf-8")
+    draft, image, spec = (folder / name.format(made.name) for name in _FILES[1:])
+    write_target(folder, made, seed, overwrite=overwrite)
+    _weights(draft, lambda: Eagle(made.draft), asdict(made.draft), seed + 1, overwrite)
+    _weights(image, lambda: VQTokenizer(made.image), asdict(made.image), seed + 2, overwrite)
+    write_output(spec, _spec(made, _condition(folder, made, seed + 3, overwrite)).encode(), overwrite=overwrite)
     return spec
 
 
-def write_target(folder: Path, made: Pipeline, seed: int = 0) -> Path:
+def write_target(folder: Path, made: Pipeline, seed: int = 0, *, overwrite: bool = False) -> Path:
     """The target's weights alone; returns their file."""
     header = asdict(made.target) | {FAMILY_KEY: family_of(made.target).name}
     path = folder / f"{made.name}.safetensors"
-    _weights(path, lambda: Decoder(made.target), header, seed)
+    _weights(path, lambda: Decoder(made.target), header, seed, overwrite)
     return path
 
 
-def _weights(path: Path, network: Callable[[], nn.Module], config: Mapping[str, Any], seed: int) -> None:
+def _weights(
+    path: Path, network: Callable[[], nn.Module], config: Mapping[str, Any], seed: int, overwrite: bool
+) -> None:
     with torch.device("meta"):
         state = network().state_dict()
     generator = torch.Generator().manual_seed(seed)
@@ -122,10 +135,10 @@ def _weights(path: Path, network: Callable[[], nn.Module], config: Mapping[str, 
         return (torch.randn(shape, generator=generator) * _SPREAD).half()
 
     tensors = [(name, TensorInfo("F16", tuple(t.shape))) for name, t in state.items()]
-    write_safetensors(path, tensors, {"config": json.dumps(dict(config))}, read)
+    write_safetensors(path, tensors, {"config": json.dumps(dict(config))}, read, overwrite=overwrite)
 
 
-def _condition(folder: Path, made: Pipeline, seed: int) -> str:
+def _condition(folder: Path, made: Pipeline, seed: int, overwrite: bool) -> str:
     """The spec's condition, and its files."""
     target = made.target
     if target.condition == "class":
@@ -134,11 +147,11 @@ def _condition(folder: Path, made: Pipeline, seed: int) -> str:
         generator = torch.Generator().manual_seed(seed)
         width = target.condition_size[1]
         rows = {p: torch.randn((min(6, target.prefix), width), generator=generator).numpy() for p in PROMPTS}
-        name = f"{made.name}-features.safetensors"
-        (folder / name).write_bytes(_packed(rows, "random", target.prefix, "bf16"))
+        name = _OF_PROMPTS["text"].format(made.name)
+        write_output(folder / name, _packed(rows, "random", target.prefix, "bf16"), overwrite=overwrite)
         return f"{{kind: t5, length: {target.prefix}, features: {name}}}"
-    name, layout = f"{made.name}-tokenizer.json", LAYOUTS[family_of(target).name]
-    (folder / name).write_text(_tokenizer(TEMPLATES[layout]), encoding="utf-8")
+    name, layout = _OF_PROMPTS["tokens"].format(made.name), LAYOUTS[family_of(target).name]
+    write_output(folder / name, _tokenizer(TEMPLATES[layout]).encode(), overwrite=overwrite)
     pixels = target.layout.rows * made.image.downsampling
     size = f", width: {pixels}, height: {pixels}" if layout == "lumina" else ""
     return f"{{kind: tokens, tokenizer: {name}, length: {target.prefix}, layout: {layout}{size}}}"
@@ -181,14 +194,17 @@ engine: {{backend: onnxruntime, precision: int8, max_batch: 1}}
 @click.command()
 @click.option("--family", required=True, help="As a spec's target.model says it, such as llamagen-t2i.")
 @click.option("--size", required=True, help="Of the published models, such as XL.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
+@click.option("--out", type=WRITES_IN, required=True, help="Folder to write.")
 @click.option("--grid", type=number(limits.GRID), help="Codes along one side; else of the smallest picture.")
 @click.option("--layers", type=number(limits.LAYERS), help="Fewer layers than the model has, to measure by.")
 @click.option("--seed", type=number(limits.TRAIN_SEED), default=0, show_default=True)
-def command(family: str, size: str, out: Path, grid: int | None, layers: int | None, seed: int) -> None:
+@overwrite_option
+def command(
+    family: str, size: str, out: Path, grid: int | None, layers: int | None, seed: int, overwrite: bool
+) -> None:
     """Write random weights of a published size, and a spec that names them."""
-    spec = write_pipeline(out, published(family, size, grid, layers), seed)
-    click.echo(spec)
+    spec = write_pipeline(out, published(family, size, grid, layers), seed, overwrite=overwrite)
+    say(spec)
 
 
 if __name__ == "__main__":

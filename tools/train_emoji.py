@@ -17,12 +17,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable without an install)
-from coolsd_rt.workflows.entry import enter  # noqa: E402
+
+# The path above makes the checkout importable without an install.
+from coolsd_rt.store.outputs import check_output, write_output  # noqa: E402
+from coolsd_rt.terminal import say  # noqa: E402  (the path above makes the checkout importable without an install)
+from coolsd_rt.workflows.entry import enter, overwrite_option  # noqa: E402
 from coolsd_rt.workflows.options import number  # noqa: E402
+from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.common import Workspace  # noqa: E402
-
-FOLDER = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,35 @@ class Setup:
     chosen: data.Glyphs
     device: str
     seed: int
+    overwrite: bool
+
+    def check_release(self, *names: str) -> None:
+        """Raise UserError if a stage would replace finished weights without being told to."""
+        for name in names:
+            check_output(self.work.release / name, "--release", overwrite=self.overwrite)
 
 
 @click.group(context_settings={"show_default": True})
-@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "data" / "emoji", help="Checkpoints and logs.")
-@click.option(
-    "--release", type=click.Path(path_type=Path), default=ROOT / "pipelines" / "emoji", help="Finished weights."
-)
+@click.option("--work", type=WRITES_IN, default=ROOT / "data" / "emoji", help="Checkpoints and logs.")
+@click.option("--release", type=WRITES_IN, default=ROOT / "pipelines" / "emoji", help="Finished weights.")
 @click.option("--font", default=None, help="NotoColorEmoji.ttf, if it is not where Debian puts it.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
-@click.option("--seed", type=number(limits.TRAIN_SEED), default=0)
+@click.option("--seed", default=0)
+@overwrite_option
 @click.pass_context
-def main(ctx: click.Context, work: Path, release: Path, font: str | None, device: str, seed: int) -> None:
-    """Train the emoji demo, one stage at a time, in the order the stages are listed."""
+def main(
+    ctx: click.Context, work: Path, release: Path, font: str | None, device: str, seed: int, overwrite: bool
+) -> None:
+    """Train the emoji demo, one stage at a time, in the order the stages are listed.
+
+    The shipped weights are in the release folder: name another, or give --overwrite to replace them.
+    """
     try:
         glyphs = data.render(data.find_font(font))
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
     chosen = data.choose(glyphs, data.COUNT)
-    ctx.obj = Setup(Workspace(work, release), glyphs, chosen, device, seed)
+    ctx.obj = Setup(Workspace(work, release), glyphs, chosen, device, seed, overwrite)
 
 
 @main.command("vq")
@@ -64,6 +77,7 @@ def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
     """The image tokenizer."""
     from tools.emoji import train_vq
 
+    obj.check_release("vq.safetensors")
     position = {c: i for i, c in enumerate(obj.all.captions)}
     chosen = np.array([position[c] for c in obj.chosen.captions])
     train_vq.train(obj.work, obj.all, chosen, steps=steps, batch=batch, lr=lr, seed=obj.seed, device=obj.device)
@@ -80,6 +94,7 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
     """The target network."""
     from tools.emoji import train_target
 
+    obj.check_release("vocab.json", "target.safetensors")
     train_target.train(
         obj.work, obj.chosen, steps=steps, batch=batch, lr=lr, pool=pool, seed=obj.seed,
         device=obj.device, fuse=fuse,
@@ -99,6 +114,7 @@ def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) 
     """The EAGLE head, distilled from the target."""
     from tools.emoji import train_draft
 
+    obj.check_release("draft.safetensors")
     train_draft.train(
         obj.work, obj.chosen, steps=steps, batch=batch, lr=lr, pool=pool, seed=obj.seed,
         device=obj.device, fuse=fuse,
@@ -110,8 +126,8 @@ def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) 
 def prompts(obj: Setup) -> None:
     """Write every trained caption to prompts.txt in the release folder, one a line."""
     path = obj.work.release / "prompts.txt"
-    path.write_text("\n".join(obj.chosen.captions) + "\n", encoding="utf-8")
-    click.echo(path)
+    write_output(path, ("\n".join(obj.chosen.captions) + "\n").encode(), overwrite=obj.overwrite)
+    say(path)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """What a manifest says of an engine's graphs: sizes, draft length, and every input and output.
 
-The same text is written by a build and read by a backend. Knows the contract; does not know files or ONNX.
+The same text is written by a build and read by a backend. Reading it back is strict: each size is in its range, and
+the graphs are those that the sizes give. Knows the contract; does not know files or ONNX.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast, get_args
+from typing import Annotated, Any
+
+from pydantic import Field, create_model
 
 from coolsd_rt.contract import (
     CONTRACT_VERSION,
@@ -21,8 +24,11 @@ from coolsd_rt.contract import (
     target_contract,
 )
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.limits import BUILT_LENGTH, CACHE_NUMBERS, DIMS, SIDE, TABLE_NUMBERS
+from coolsd_rt.models.layout import is_layout
+from coolsd_rt.store.strict import Strict, difference, show, validate
 
-NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, k]: the nearest codes of each code
+NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, n]: the nearest codes of each code
 DATA = ".data"  # behind a graph's file name: its weights, where they are too many to be in it
 WEIGHTS = {name: f"{name}.safetensors" for name in ("target", "draft", "image")}  # of an engine that runs networks
 
@@ -41,7 +47,10 @@ class GraphRecord:
     contract: GraphContract
 
     def as_dict(self) -> dict[str, Any]:
-        return {"file": self.file, **asdict(self.contract)}
+        """JSON data."""
+        sides = {"inputs": self.contract.inputs, "outputs": self.contract.outputs}
+        specs = {side: [{**asdict(spec), "shape": list(spec.shape)} for spec in of] for side, of in sides.items()}
+        return {"file": self.file, **specs}
 
 
 @dataclass(frozen=True)
@@ -86,25 +95,78 @@ class Description:
         }
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Description:
-        """Read it back. Raises CoolsdError if it is of another contract version, or not one."""
-        if data.get("version") != CONTRACT_VERSION:
-            raise CoolsdError(
-                "the engine's contract",
-                expected=f"version {CONTRACT_VERSION}",
-                found=str(data.get("version", "none")),
-                fix="build the engine again",
-            )
-        try:
-            dims = ModelDims.from_dict(data["dims"])
-            if data["dtype"] not in get_args(Floating):
-                raise ValueError(f"dtype {data['dtype']!r}")
-            dtype = cast(Floating, data["dtype"])
-            forced = tuple(int(i) for i in data["forced"]) if "forced" in data else None
-            side, fused = int(data["side"]), bool(data["fused"])
-            return Description(dims, int(data["draft_length"]), side, dtype, fused, forced)
-        except (KeyError, TypeError, ValueError) as error:
-            found = f"{type(error).__name__}: {error}"
-            raise CoolsdError(
-                "the engine's contract", expected="sizes of every model", found=found, fix="build the engine again"
-            ) from error
+    def from_dict(data: Any, where: str = "the engine's manifest", fix: str = "build the engine again") -> Description:
+        """Read it back. where, fix: where it stands and what to type, for the message.
+
+        Raises CoolsdError: of another contract version, a size out of its range, or graphs other than the sizes give.
+        """
+        version = data.get("version", "none") if isinstance(data, Mapping) else "none"
+        if version != CONTRACT_VERSION:
+            expected = f"version {CONTRACT_VERSION}"
+            raise CoolsdError(f"{where}: contract", expected=expected, found=show(version), fix=fix)
+        whole = validate({"contract": data}, _Whole, where, expected="a contract", fix=fix)
+        made = whole.contract.description()
+        for place, expected, found in _faults(made):
+            raise CoolsdError(f"{where}: contract.{place}", expected=expected, found=found, fix=fix)
+        # What anybody reads of the graphs is made of the sizes: what stands there has to be the same.
+        if odd := difference(made.as_dict()["graphs"], whole.contract.graphs, ("contract", "graphs")):
+            place, expected, found = odd
+            raise CoolsdError(f"{where}: {place}", expected=f"{expected}, as the sizes give", found=found, fix=fix)
+        return made
+
+
+_Dims = create_model(
+    "_Dims",
+    __base__=Strict,
+    **{name: (Annotated[int, Field(ge=int(ends.low), le=int(ends.high))], ...) for name, ends in DIMS.items()},  # type: ignore[call-overload]
+)
+
+
+class _Contract(Strict):
+    """A manifest's `contract` as it stands in the file."""
+
+    version: int
+    dims: _Dims
+    draft_length: int = Field(ge=int(BUILT_LENGTH.low), le=int(BUILT_LENGTH.high))
+    side: int = Field(ge=int(SIDE.low), le=int(SIDE.high))
+    dtype: Floating
+    fused: bool
+    forced: list[Annotated[int, Field(ge=-1, lt=int(DIMS["vocab"].high))]] | None = None
+    graphs: dict[str, Any]
+
+    def description(self) -> Description:
+        dims = ModelDims(**self.dims.model_dump())
+        forced = None if self.forced is None else tuple(self.forced)
+        return Description(dims, self.draft_length, self.side, self.dtype, self.fused, forced)
+
+
+class _Whole(Strict):
+    contract: _Contract
+
+
+def _faults(made: Description) -> Iterator[tuple[str, str, str]]:
+    """What no engine has, though each number is in its own range: place, expected, found."""
+    d = made.dims
+    if made.draft_length > d.tokens:
+        yield "draft_length", f"at most the image's {d.tokens} tokens", str(made.draft_length)
+    if d.draft_layers and not (d.draft_heads and d.draft_head_dim):
+        yield "dims", "heads of a draft that has layers", f"{d.draft_heads} of {d.draft_head_dim}"
+    caches = {
+        "dims.layers": 2 * d.layers * d.heads * d.head_dim * d.positions,
+        "dims.draft_layers": 2 * d.draft_layers * d.draft_heads * d.draft_head_dim * d.positions,
+    }
+    tables = {
+        "dims.vocab": d.vocab * max(d.dim, d.draft_dim, made.draft_length),
+        "dims.prefix": d.prefix * max(d.dim + d.draft_dim, d.condition_dim),
+    }
+    for numbers, most, what in ((caches, CACHE_NUMBERS, "the caches of a row"), (tables, TABLE_NUMBERS, "a table")):
+        for place, count in numbers.items():
+            if count > most.high:
+                yield place, f"{what} of at most {int(most.high)} numbers with the other sizes", str(count)
+    if made.forced is not None:
+        if len(made.forced) != d.tokens:
+            yield "forced", f"{d.tokens} ids, one a token", str(len(made.forced))
+        elif (last := max(made.forced)) >= d.vocab:
+            yield "forced", f"ids from -1 (free) to {d.vocab - 1}", str(last)
+        elif not is_layout(made.forced):
+            yield "forced", "one id at each row's end, one behind the last row, or both", show(list(made.forced))

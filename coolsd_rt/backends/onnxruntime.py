@@ -19,6 +19,7 @@ from coolsd_rt.backends.ort_graph import CPU, CUDA, Caches, Graph, Memory, Steps
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.contract import ModelDims, cache_names
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.store import VerifiedEngine
 
 Ints = NDArray[np.int64]
@@ -31,23 +32,35 @@ def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
     Raises CoolsdError: a graph is not of the contract, or ONNX Runtime cannot run it on the providers asked for.
     """
     description = Description.from_dict(verified.manifest.contract)
+    engine = EngineOptions.model_validate(verified.manifest.spec.get("engine", {}))
     if not options.providers:
-        device = verified.manifest.spec.get("engine", {}).get("device", "cpu")
-        options = replace(options, providers=(CUDA,) if device == "cuda" else (CPU,))
+        options = replace(options, providers=(CUDA,) if engine.device == "cuda" else (CPU,))
     graphs = {}
     for name, record in description.graphs.items():
         # Weights beside a graph are mapped by ONNX Runtime; their hash held when `verified` was made.
         data = f"{record.file}{DATA}"
-        beside = verified.path(data).parent if data in verified.manifest.files else None
-        graphs[name] = Graph(name, verified.read(record.file), record.contract, options, beside)
-    return OrtEngine(description, graphs)
+        weights = verified.path(data) if data in verified.manifest.files else None
+        linked = weights is not None and weights.parent != verified.engine.folder
+        graphs[name] = Graph(
+            name,
+            verified.read(record.file),
+            record.contract,
+            options,
+            verified.engine.folder if weights is not None else None,
+            linked={data: weights} if weights is not None and linked else None,
+        )
+    return OrtEngine(description, graphs, even_rows=engine.invariant)
 
 
 class OrtEngine:
-    """`runtime.interface.Engine` on ONNX Runtime. Arrays are NumPy's."""
+    """`runtime.interface.Engine` on ONNX Runtime. Arrays are NumPy's.
 
-    def __init__(self, description: Description, graphs: dict[str, Graph]) -> None:
-        self._description, self._graphs = description, graphs
+    even_rows: sessions step an even number of rows. int8 products of an odd number use another kernel for the last row,
+    which rounds differently.
+    """
+
+    def __init__(self, description: Description, graphs: dict[str, Graph], even_rows: bool = False) -> None:
+        self._description, self._graphs, self._even_rows = description, graphs, even_rows
 
     @property
     def dims(self) -> ModelDims:
@@ -63,7 +76,7 @@ class OrtEngine:
         return self._graphs["condition"].call(**{spec.name: np.asarray(words, spec.dtype)})["prefix"]
 
     def open(self, prefix: Floats, capacity: int, start: Ints | None = None) -> OrtSession:
-        return OrtSession(self._description, self._graphs, prefix, capacity, start)
+        return OrtSession(self._description, self._graphs, prefix, capacity, start, self._even_rows)
 
     def paint(self, codes: Ints) -> NDArray[np.uint8]:
         """One picture at a time: the decoder's memory is the largest of a generation, and grows with the batch."""
@@ -80,11 +93,20 @@ class OrtSession:
     """
 
     def __init__(
-        self, description: Description, graphs: dict[str, Graph], prefix: Floats, capacity: int, start: Ints | None
+        self,
+        description: Description,
+        graphs: dict[str, Graph],
+        prefix: Floats,
+        capacity: int,
+        start: Ints | None,
+        even_rows: bool = False,
     ) -> None:
         d = self.dims = description.dims
-        rows, dtype, device = len(prefix), description.dtype, graphs["target"].device
-        starts = np.zeros(rows, np.int64) if start is None else np.array(start, np.int64)
+        self._rows = len(prefix)
+        self._spare = self._rows % 2 if even_rows else 0  # copies of the last row, whose outputs are dropped
+        rows, dtype, device = self._rows + self._spare, description.dtype, graphs["target"].device
+        prefix = self._with_spare(prefix)
+        starts = self._with_spare(np.zeros(self._rows, np.int64) if start is None else np.array(start, np.int64))
         padding = {"start": Memory.of(starts, device)} if d.padded else {}
         shared = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., : d.dim], dtype), device), **padding}
         target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity, dtype, device)
@@ -97,7 +119,6 @@ class OrtSession:
         self._draft = Steps(graphs["draft"], draft, own) if "draft" in graphs else None
         self._propose = Steps(graphs["propose"], draft, own) if "propose" in graphs else None
         self._length = description.draft_length
-        self._rows = rows
 
     @property
     def fused_length(self) -> int:
@@ -108,18 +129,23 @@ class OrtSession:
         return np.asarray(data, dtype=dtype)
 
     def target(self, ids: Ints, pos: Ints) -> tuple[Floats, Floats]:
-        size = ids.shape[1]
-        step = self._target.at({"R": self._rows, "S": size}, int(pos.max()) + size)
-        out = step(ids=ids, pos=pos)
-        return out["logits"], out["features"]
+        return self._step(self._target, ids, pos)
 
     def draft(self, ids: Ints, features: Floats | None, pos: Ints) -> tuple[Floats, Floats]:
         if self._draft is None:
             raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
+        return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
+
+    def _step(self, steps: Steps, ids: Ints, pos: Ints, **others: Floats) -> tuple[Floats, Floats]:
+        """Logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
         size = ids.shape[1]
-        step = self._draft.at({"R": self._rows, "S": size}, int(pos.max()) + size)
-        out = step(ids=ids, pos=pos, **({} if features is None else {"features_in": features}))
-        return out["logits"], out["features"]
+        step = steps.at({"R": self._rows + self._spare, "S": size}, int(pos.max()) + size)
+        given: dict[str, NDArray[Any]] = {"ids": ids, "pos": pos, **others}
+        out = step(**{name: self._with_spare(x) for name, x in given.items()})
+        return out["logits"][: self._rows], out["features"][: self._rows]
+
+    def _with_spare(self, x: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([x, x[-1:]]) if self._spare else x
 
     def propose(
         self, ids: Ints, features: Floats, pos: Ints, count: Ints, uniforms: Floats, scale: Floats, temperature: float,

@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from coolsd_rt import cores
 from coolsd_rt.backends.registry import Options
 from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.install import install_line
+from coolsd_rt.terminal.libraries import native_words
+
+with native_words([]):  # it looks for GPUs, and warns in colours where it may not read what there is
+    import onnxruntime as ort
 
 BUCKET = 64  # cache rows; capacities are multiples of it
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -28,7 +32,8 @@ _TYPES = {
     "int64": "tensor(int64)", "float32": "tensor(float)", "float16": "tensor(float16)",
     "bfloat16": "tensor(bfloat16)", "uint8": "tensor(uint8)",
 }  # fmt: skip
-_WARNING, _ERROR = 2, 3
+_WARNING, _FATAL = 2, 4
+ort.set_default_logger_severity(_FATAL)  # an error is raised as well, with the same words
 _SETTINGS = {CUDA: {"use_tf32": "0"}}
 """Of providers. By default float32 is multiplied with 10 bits on a GPU, which parity would not pass."""
 
@@ -61,7 +66,7 @@ def session_options(options: Options, beside: Path | None = None, mapped: bool =
     in the layout that products run fastest on.
     """
     so = ort.SessionOptions()
-    so.log_severity_level = _WARNING if options.verbose else _ERROR
+    so.log_severity_level = _WARNING if options.verbose else _FATAL
     so.intra_op_num_threads = cores.threads_for(options.threads)  # its own default, 0, knows no cgroup
     so.inter_op_num_threads = 1  # nodes run one after another
     # Block DequantizeLinear + MatMul becomes MatMulNBits with int8 arithmetic; level 1 would be float, and far slower.
@@ -81,9 +86,11 @@ class Graph:
 
     def __init__(
         self, name: str, data: bytes, contract: GraphContract, options: Options, beside: Path | None = None,
-        mapped: bool = False,
+        mapped: bool = False, linked: Mapping[str, Path] | None = None,
     ) -> None:  # fmt: skip
         """data: the graph; its weights too, or they are in the folder `beside`. mapped: as in `session_options`.
+        linked: files of weights by the names that the graph has for them, where these are links out of the folder:
+        ONNX Runtime follows none, and is given their contents.
 
         Raises CoolsdError: ONNX Runtime cannot load it, falls back to other providers, or it is another graph.
         """
@@ -92,11 +99,15 @@ class Graph:
         self.device = "cuda" if asked[0] == CUDA else "cpu"  # where its caches are
         if absent := [p for p in asked if p not in ort.get_available_providers()]:
             found = ", ".join(ort.get_available_providers())
-            fix = "pip install 'coolsd-rt[gpu]' in place of onnxruntime, on a machine with an NVIDIA GPU"
+            fix = f"{install_line('gpu')} in place of onnxruntime, on a machine with an NVIDIA GPU"
             raise CoolsdError("ONNX Runtime's providers", expected=absent[0], found=found, fix=fix)
         try:
             providers = [(name, _SETTINGS.get(name, {})) for name in asked]
-            self.session = ort.InferenceSession(data, session_options(options, beside, mapped), providers=providers)
+            so = session_options(options, None if linked else beside, mapped)
+            contents = [np.memmap(path, np.uint8, "r") for path in (linked or {}).values()]  # alive until it is made
+            if linked:
+                so.add_external_initializers_from_files_in_memory(list(linked), contents, [c.size for c in contents])
+            self.session = ort.InferenceSession(data, so, providers=providers)
         except Exception as error:  # its exceptions share no base class
             raise CoolsdError(f"graph {name}", expected="one that ONNX Runtime loads", found=_line(error)) from error
         running = self.session.get_providers()

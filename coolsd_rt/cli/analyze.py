@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import batches, json_option, print_json, show_fields, show_table
+from coolsd_rt.cli.output import json_option, print_json, show_fields, show_table
+from coolsd_rt.law.clusters import Ratio
 from coolsd_rt.measure.analyze import Analysis, Request, analyze
+from coolsd_rt.terminal.progress import batches
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import number, threads_option
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 
 def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{v:.3f}" for v in values)
+
+
+def _with_error(value: float, ratio: Ratio | None, digits: int) -> str:
+    """`0.0201 ± 0.0012`; without the error where there is one image."""
+    error = "" if ratio is None or math.isnan(ratio.error) else f" ± {ratio.error:.{digits}f}"
+    return f"{value:.{digits}f}{error}"
 
 
 def _show(found: Analysis) -> None:
@@ -34,15 +44,21 @@ def _show(found: Analysis) -> None:
     rows = [(f"{entropy:.3f}", f"{tv:.3f}", f"{1 - kept:.3f}") for entropy, tv, kept in a.bins]
     show_table(("entropy of P, nats", "TV(P, Q)", "rejected"), rows, title="ambiguity against rejection")
     laws = [
-        (name, f"{o.accept_length:.3f}", f"{o.kl_per_token:.4f}", f"{o.tv_bound_per_token:.4f}", _numbers(o.acceptance))
+        (
+            name,
+            _with_error(o.accept_length, None if o.images is None else o.images.accept_length, 3),
+            _with_error(o.kl_per_token, None if o.images is None else o.images.kl_per_token, 4),
+            _with_error(o.tv_bound_per_token, None if o.images is None else o.images.tv_bound_per_token, 4),
+            _numbers(o.acceptance),
+        )
         for name, o in found.outlooks.items()
     ]
     columns = ("schedule", "accept length", "KL a token", "TV bound a token", "acceptance by position")
-    show_table(columns, laws, title="what each schedule would do")
+    show_table(columns, laws, title="what each schedule would do, and the standard error over images")
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option(
     "-n",
     "--images",
@@ -54,8 +70,8 @@ def _show(found: Analysis) -> None:
 )
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
-@click.option("--recording", "folder", type=click.Path(path_type=Path), help="Keep the recording here, and resume it.")
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @threads_option()
 @json_option
@@ -66,7 +82,9 @@ def command(
     """Record P and Q of real rounds: ambiguity, acceptance, and what any schedule would do without drawing again.
 
     Accept length and KL (of the output's law from the target's, per generated token) are expectations over the
-    recorded rounds. The bound is the paper's: total variation, added up over positions.
+    recorded rounds, each with its standard error: an image counts as one observation. The bound is the paper's: total
+    variation, added up over positions. The spec's own schedule is among them; with --spec, that of another spec of the
+    same weights (for example one that tune wrote).
 
     \b
     Example:

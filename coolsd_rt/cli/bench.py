@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_ways import NAMES, Choice
-from coolsd_rt.store.atomic import check_folder
+from coolsd_rt.store.outputs import check_output, write_output
+from coolsd_rt.terminal.progress import Work, progress
+from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import number, threads_option
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 if TYPE_CHECKING:
     from coolsd_rt.measure.bench import Listener
@@ -27,11 +29,10 @@ _DELTAS = Choice.deltas
 
 
 class _Screen:
-    """A bar of pictures on a terminal, a line a turn elsewhere unless `quiet`. All of it on stderr."""
+    """Every way in every turn. The first turn warms up and is not timed."""
 
-    def __init__(self, bar: Progress, quiet: bool) -> None:
-        self._bar, self._quiet = bar, quiet
-        self._task, self._ways, self._turns, self._done = TaskID(0), 0, 0, 0
+    def __init__(self, work: Work) -> None:
+        self._work = work
 
     def listener(self) -> Listener:
         from coolsd_rt.measure.bench import Listener
@@ -39,37 +40,29 @@ class _Screen:
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._way)
 
     def _start(self, ways: int, turns: int) -> None:
-        self._ways, self._turns = ways, turns
-        self._task = self._bar.add_task("warming up", total=ways * turns)
+        self._work.start("bench", ways * turns, f"runs of {ways} ways")
 
     def _way(self, name: str) -> None:
-        self._done += 1
-        turn, rest = divmod(self._done, self._ways)
-        self._bar.update(self._task, completed=self._done, description=name)
-        if rest == 0 and self._bar.disable and not self._quiet:
-            note("warmed up" if turn == 1 else f"turn {turn - 1} of {self._turns - 1}")
+        self._work.advance(name)
 
 
-def _writer(html: Path | None, out: Path | None) -> Callable[[Report], None]:
+def _writer(html: Path | None, out: Path | None, overwrite: bool) -> Callable[[Report], None]:
     """What writes the files, checked before any work: the folders, and what the page is drawn with."""
     if html is not None and html == out:
         raise UserError("--html and --out", expected="two files", found=f"{html} twice")
     for option, path in (("--html", html), ("--out", out)):
         if path is not None:
-            check_folder(path.parent)
-            if path.is_dir():
-                raise UserError(f"{option} {path}", expected="a file", found="a folder", fix="name a file in it")
+            check_output(path, option, overwrite=overwrite)
     if html is not None:
         import coolsd_rt.measure.bench_html as pages  # needs matplotlib
 
-    from coolsd_rt.measure.folder import save
-
     def write(report: Report) -> None:
         if out is not None:
-            save(out, (json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n").encode())
+            data = (json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n").encode()
+            write_output(out, data, overwrite=overwrite)
             note(f"{out}: written")
         if html is not None:
-            save(html, pages.page(report).encode())
+            write_output(html, pages.page(report).encode(), overwrite=overwrite)
             note(f"{html}: written")
 
     return write
@@ -86,7 +79,7 @@ def _show(report: Report) -> None:
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option(
     "--runs",
     type=number(limits.RUNS),
@@ -135,17 +128,18 @@ def _show(report: Report) -> None:
     type=number(limits.PROBABILITY),
     help="End their drafts before one the draft is less sure of; 0: never.",
 )
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @threads_option()
-@click.option("--html", type=click.Path(path_type=Path), help="Write a report with plots here, one file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the figures and raw samples here, as JSON.")
+@click.option("--html", type=WRITES, help="Write a report with plots here, one file.")
+@click.option("--out", type=WRITES, help="Write the figures and raw samples here, as JSON.")
+@overwrite_option
 @json_option
 def command(
     engine: Path, runs: int, batch: int, prompts: tuple[str, ...], seed: int, names: tuple[str, ...],
     deltas: tuple[float, ...], lengths: tuple[int, ...], jacobi_length: int | None, confidence: float | None,
     draft_confidence: float | None, spec_file: Path | None, threads: int | None, html: Path | None, out: Path | None,
-    features: Path | None, text_encoder: Path | None, as_json: bool,
+    overwrite: bool, features: Path | None, text_encoder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Time plain, lossless, relaxed and rival decoding side by side, and say whether speculation pays.
 
@@ -159,12 +153,12 @@ def command(
     """
     from coolsd_rt.measure.bench import Request, bench  # needs scipy
 
-    write = _writer(html, out)
+    write = _writer(html, out, overwrite)
     choice = Choice(names, deltas, lengths, jacobi_length)
     request = Request(engine, runs, batch, prompts, seed, choice, confidence, draft_confidence, spec_file, threads,
                       Reading(features, text_encoder))  # fmt: skip
-    with progress(MofNCompleteColumn()) as bar:
-        report = bench(request, _Screen(bar, as_json).listener())
+    with progress(quiet=as_json) as work:
+        report = bench(request, _Screen(work).listener())
     if as_json:
         print_json(report.as_dict())
     else:

@@ -5,27 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.progress import Progress, TaskID
 
 from coolsd_rt.backends.tensorrt.package import local_gpu, require_gpu
-from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, show_fields, show_table
+from coolsd_rt.cli.parity import listener_of
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import free_bytes, human
+from coolsd_rt.terminal.progress import Work, duration, progress
 from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build, plan, with_engine
 from coolsd_rt.workflows.estimate import MEASURED_ON
 from coolsd_rt.workflows.parity import PICTURES, parity
-from coolsd_rt.workflows.parity import Listener as ProofListener
+from coolsd_rt.workflows.paths import SPEC, WRITES_IN
 
 ENGINES = Path("engines")
+_WORTH_SAYING = 10.0  # seconds of a build; less is over before it is read
 
 
 class _Screen:
-    """A bar over the stages on a terminal, a line a stage elsewhere. All of it on stderr."""
+    """Stages of a build, and what they will take."""
 
-    def __init__(self, bar: Progress, stages: int) -> None:
-        self._bar, self._stage = bar, ""
-        self._task: TaskID = bar.add_task("building", total=stages)
+    def __init__(self, work: Work, planned: Plan) -> None:
+        self._work, self._stage, self._names = work, "", [stage.name for stage in planned.stages]
+        left = sum(not stage.cached for stage in planned.stages)
+        if left and planned.estimate.seconds >= _WORTH_SAYING:
+            rough = duration(planned.estimate.seconds)
+            note(f"{left} of {len(planned.stages)} stages to build, roughly {rough} at rates of {MEASURED_ON}")
+        work.start("building", len(planned.stages), "stages", announce=False, timed=False)
 
     def listener(self) -> Listener:
         return Listener(
@@ -34,14 +40,17 @@ class _Screen:
 
     def _started(self, stage: PlannedStage) -> None:
         self._stage = stage.name
-        self._bar.update(self._task, description=f"building: {stage.name}")
+        self._work.update(what=f"building: {stage.name}")
+        if self._work.plain and not stage.cached:
+            about = f", roughly {duration(stage.amount.seconds)}" if stage.amount.seconds >= _WORTH_SAYING else ""
+            self._work.tell(f"{stage.name}: stage {self._names.index(stage.name) + 1} of {len(self._names)}{about}")
 
     def _compiling(self, phase: str, done: int, steps: int) -> None:
-        self._bar.update(self._task, description=f"building: {self._stage}, {phase} {done} of {steps}"[:100])
+        self._work.update(what=f"building: {self._stage}, {phase} {done} of {steps}"[:100])
 
     def _finished(self, stage: PlannedStage, seconds: float, fresh: bool) -> None:
-        self._bar.advance(self._task)
-        note(f"{stage.name}: {f'built in {seconds:.1f} s' if fresh else 'unchanged, cached'}")
+        self._work.tell(f"{stage.name}: {f'built in {seconds:.1f} s' if fresh else 'unchanged, cached'}")
+        self._work.advance()
 
 
 def _show_plan(planned: Plan) -> None:
@@ -81,8 +90,8 @@ def _show(built: Built) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=ENGINES, show_default=True, help="Folder for engines.")
+@click.argument("file", type=SPEC)
+@click.option("--out", type=WRITES_IN, default=ENGINES, show_default=True, help="Folder for engines.")
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Instead of the spec's engine.precision."
 )
@@ -134,8 +143,8 @@ def command(
 
 def make(planned: Plan, quiet: bool) -> tuple[Built, bool | None]:
     """Build what is planned, and prove it if it has to be. quiet: no progress. Returns what `_prove` does beside it."""
-    with progress(quiet=quiet) as bar:
-        built = build(planned, _Screen(bar, len(planned.stages)).listener())
+    with progress(quiet=quiet) as work:
+        built = build(planned, _Screen(work, planned).listener())
     return built, _prove(built, quiet) if planned.gated else None
 
 
@@ -162,10 +171,8 @@ def _prove(built: Built, quiet: bool) -> bool | None:
         fix = f"on a machine with one: coolsd-rt parity {folder}"
         note(f"not proven, there is no GPU here; {name} does not mean this build before it is: {fix}")
         return None
-    with progress(quiet=quiet) as bar:
-        task = bar.add_task("parity: pictures on both sides", total=PICTURES)
-        listener = ProofListener(pictures=lambda done: bar.update(task, completed=done))
-        proof = parity(folder, spec_file=built.plan.loaded.path, listener=listener)
+    with progress(quiet=quiet) as work:
+        proof = parity(folder, spec_file=built.plan.loaded.path, listener=listener_of(work, PICTURES))
     for line in proof.failures:
         note(f"error: {line}")
     note(f"parity: {'passed' if proof.passed else 'missed; the engine is used by its own folder alone'}")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import is_spec
-from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, show_fields, show_table
 from coolsd_rt.errors import MissingExtra, UserError
+from coolsd_rt.files import bad_name, special, why_unusable
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
+from coolsd_rt.store.outputs import check_output
+from coolsd_rt.terminal.progress import progress
+from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.options import number
+from coolsd_rt.workflows.paths import FOLDER, WRITES
 
 if TYPE_CHECKING:
     from coolsd_rt.models.convert import DType
@@ -22,10 +27,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source")
-@click.option(
-    "--to", type=click.Path(path_type=Path), help="Safetensors file to write. Needed unless SOURCE is a spec."
-)
-@click.option("--mirror", type=click.Path(path_type=Path), help="Folder with the hub's files, to read instead of it.")
+@click.option("--to", type=WRITES, help="Safetensors file to write. Needed unless SOURCE is a spec.")
+@click.option("--mirror", type=FOLDER, help="Folder with the hub's files, to read instead of it.")
 @click.option("--family", help="What the checkpoint is of; default: told by its tensors' names, where these tell.")
 @click.option(
     "--size", type=number(limits.PIXELS), help="Pixels along one side of a picture, where a family has several."
@@ -47,10 +50,11 @@ if TYPE_CHECKING:
     "--dtype", type=click.Choice(["keep", "float32", "float16", "bfloat16"]), default="keep", show_default=True,
     help="Type of the tensors written.",
 )  # fmt: skip
+@overwrite_option
 @json_option
 def command(
     source: str, to: Path | None, mirror: Path | None, family: str | None, size: int | None, heads: int | None,
-    prefix: int | None, cell: int | None, dtype: DType, as_json: bool,
+    prefix: int | None, cell: int | None, dtype: DType, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn published checkpoints into safetensors files that a spec can name.
 
@@ -60,8 +64,8 @@ def command(
     fid-inception, image-reward, hpsv2.
 
     Every tensor must be known, present and of the right shape, or nothing is written. One tensor at a time is in
-    memory. This is the one verb that reads pickles, and only tensors of them. What was downloaded or converted once is
-    not done again.
+    memory. This is the one verb that reads pickles, and only tensors of them. A file of a spec that was made of the
+    same source is not made again; any other file is replaced only with --overwrite.
 
     \b
     Example:
@@ -70,17 +74,19 @@ def command(
       coolsd-rt convert c2i_XL_384.pt --size 384 --to target.safetensors
       coolsd-rt convert ./Lumina-mGPT-7B-768 --family lumina-mgpt --size 768 --to target.safetensors --dtype bfloat16
     """
-    if mirror is not None and not mirror.is_dir():
-        raise UserError(f"--mirror {mirror}", expected="a folder", found="none")
+    if found := bad_name(source) or special(Path(source)):
+        raise UserError(source, expected="a checkpoint's file or folder, a spec, or org/name@COMMIT", found=found)
+    if mirror is not None and (why := why_unusable(mirror)) != "a folder":
+        raise UserError(f"--mirror {mirror}", expected="a folder", found=why or "a file")
     try:
         if is_spec(Path(source)):
             given = {"to": to, "family": family, "size": size, "heads": heads, "prefix": prefix, "cell": cell}
             _refuse_beside_spec(given | {"dtype": None if dtype == "keep" else dtype})
-            _convert_spec(Path(source), mirror, as_json)
+            _convert_spec(Path(source), mirror, overwrite, as_json)
         elif to is None:
             raise UserError("--to", expected="a file to write", found="nothing", fix="add --to FILE.safetensors")
         else:
-            _convert_one(source, to, mirror, family, (size, heads, prefix, cell), dtype, as_json)
+            _convert_one(source, to, mirror, family, (size, heads, prefix, cell), dtype, overwrite, as_json)
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "build", "reading a checkpoint") from error
 
@@ -92,19 +98,21 @@ def _refuse_beside_spec(options: dict[str, Any]) -> None:
             raise UserError(f"--{name}", expected="nothing beside a spec", found=str(value), fix=fix)
 
 
-def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
+def _convert_spec(path: Path, mirror: Path | None, overwrite: bool, as_json: bool) -> None:
     from coolsd_rt.workflows.checkpoints import Listener, make_weights
 
     loaded = load_spec(path, check_files=False)
-    with progress(MofNCompleteColumn(), quiet=as_json) as bar:
-        task = bar.add_task("converting", total=None)
+    with progress(quiet=as_json) as work:
 
         def started(key: str, at: str) -> None:
             note(f"{key}: from {at}")
-            bar.update(task, description=f"converting: {key}", completed=0, total=None)
+            work.start(f"converting: {key}", unit="tensors")
 
-        listener = Listener(started, lambda done, of: bar.update(task, completed=done, total=of))
-        made = make_weights(loaded, mirror, listener)
+        listener = Listener(started, work.update, note)
+        made = make_weights(loaded, mirror, listener, overwrite=overwrite)
+    for each in made:
+        if each.wrappers:
+            note(f"{each.key}: {_said(each.wrappers)}")
     if as_json:
         print_json({"files": [m.as_dict() for m in made]})
         return
@@ -113,7 +121,7 @@ def _convert_spec(path: Path, mirror: Path | None, as_json: bool) -> None:
 
 def _convert_one(
     source: str, to: Path, mirror: Path | None, family: str | None, sizes: tuple[int | None, ...],
-    dtype: DType, as_json: bool,
+    dtype: DType, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from coolsd_rt.models.convert import convert, named_options
     from coolsd_rt.models.convert_hub import locate
@@ -121,16 +129,17 @@ def _convert_one(
     from coolsd_rt.models.convert_plain import PLAIN, convert_plain
     from coolsd_rt.models.inception import FAMILY
 
+    check_output(to, "--to", overwrite=overwrite)  # before gigabytes are fetched for it
     options = named_options(*sizes)
-    with progress(MofNCompleteColumn(), quiet=as_json) as bar:
-        task = bar.add_task("converting", total=None)
-        place = locate(source, mirror)
+    with progress(quiet=as_json) as work:
+        work.start("converting", unit="tensors")
+        place = locate(source, mirror, note)
         if family == FAMILY:
-            done = convert_inception(place, to)
+            done = convert_inception(place, to, overwrite=overwrite)
         elif family is not None and family in PLAIN:
-            done = convert_plain(place, to, family)
+            done = convert_plain(place, to, family, overwrite=overwrite)
         else:
-            done = convert(place, to, family, options, dtype, lambda at, of: bar.update(task, completed=at, total=of))
+            done = convert(place, to, family, options, dtype, work.update, overwrite=overwrite)
     if as_json:
         print_json(done.as_dict())
         return
@@ -140,7 +149,15 @@ def _convert_one(
             "family": done.family,
             "config": ", ".join(f"{k} {v}" for k, v in done.config.items() if k != "family"),
             "tensors": f"{done.tensors} ({done.dropped} of the checkpoint's are no part of it)",
+            **({"names": _said(done.wrappers)} if done.wrappers else {}),
             "size": human(done.bytes),
             "seconds": f"{done.seconds:.1f}",
         }
     )
+
+
+def _said(wrappers: Sequence[str]) -> str:
+    """Which parts of names were taken off."""
+    from coolsd_rt.models.convert_source import WRAPPERS
+
+    return f"written without {', '.join(f'{wrapper}. (of {WRAPPERS[wrapper]})' for wrapper in wrappers)}"

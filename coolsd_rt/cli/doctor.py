@@ -17,9 +17,11 @@ from typing import Literal
 import click
 
 from coolsd_rt import __version__, cores
-from coolsd_rt.cli.main import EXTRAS
+from coolsd_rt.cli.extras import EXTRAS
 from coolsd_rt.cli.output import json_option, print_json, say, show_table
+from coolsd_rt.install import install_line
 from coolsd_rt.store.atomic import free_bytes, human
+from coolsd_rt.workflows.paths import WRITES_IN
 
 _BASE = ("numpy", "array-api-compat", "pydantic", "PyYAML", "click", "rich", "pillow", "filelock")
 _PURPOSE = {
@@ -76,14 +78,14 @@ def _base() -> list[Finding]:
     versions = {name: _version(name) for name in _BASE}
     absent = [name for name, version in versions.items() if not version]
     if absent:
-        return [Finding("base packages", "bad", f"missing {', '.join(absent)}", "pip install coolsd-rt")]
+        return [Finding("base packages", "bad", f"missing {', '.join(absent)}", install_line())]
     return [Finding("base packages", "ok", ", ".join(f"{n} {v}" for n, v in versions.items()))]
 
 
 def _package(module: str) -> Finding:
     extra, purpose = EXTRAS[module], _PURPOSE[module]
     if importlib.util.find_spec(module) is None:
-        return Finding(module, "missing", f"needed {purpose}", f"pip install 'coolsd-rt[{extra}]'")
+        return Finding(module, "missing", f"needed {purpose}", install_line(extra))
     version = _version(module, module.replace("_", "-"), f"{module}-gpu", f"{module}_cu13") or "unknown version"
     return Finding(module, "ok", f"{version}, {purpose}")
 
@@ -166,7 +168,7 @@ def findings(folder: Path) -> list[Finding]:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("engines"), help="Folder of builds.")
+@click.option("--out", type=WRITES_IN, default=Path("engines"), help="Folder of builds.")
 @json_option
 def command(out: Path, as_json: bool) -> None:
     """Say what this machine can run and what is missing, with the line that installs it.

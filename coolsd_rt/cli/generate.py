@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import is_spec, reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
-from coolsd_rt.errors import UserError
+from coolsd_rt.cli.output import json_option, note, print_json, show_fields
+from coolsd_rt.files import read_lines
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
-from coolsd_rt.workflows.generate import DRAFTS, Listener, Report, Request, generate
+from coolsd_rt.terminal.progress import Work, progress
+from coolsd_rt.workflows.entry import overwrite_option
+from coolsd_rt.workflows.generate import DRAFTS, Listener, Request, generate
+from coolsd_rt.workflows.generated import Report
 from coolsd_rt.workflows.options import Numbers, number, threads_option
+from coolsd_rt.workflows.paths import ENGINE, READS_OR_STDIN, WRITES_IN
 
 KEYS = {
     "schedule": "schedule.kind",
@@ -39,49 +42,56 @@ KEYS = {
 """Options to the run-time keys of the spec that they replace. Their values are checked by the spec's own models."""
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Prompts of a file, one a line; empty lines are skipped."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        found = (e.strerror or str(e)) if isinstance(e, OSError) else "something else"
-        raise UserError(str(path), expected="a text file in UTF-8, one prompt a line", found=found) from e
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise UserError(str(path), expected="one prompt a line", found="none")
-    return prompts
-
-
 class _Screen:
-    """A bar in tokens on a terminal, a line a picture elsewhere. All of it on stderr."""
+    """Tokens of all pictures. Without a bar, a line a picture as well."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar, self._task, self._written = bar, TaskID(0), 0
+    def __init__(self, work: Work) -> None:
+        self._work, self._whole = work, 0
 
     def listener(self) -> Listener:
-        return Listener(lambda line: note(f"warning: {line}"), self._start, self._tokens, self._picture)
+        return Listener(lambda line: note(f"warning: {line}"), self._start, self._tokens, self._picture, self._skipped)
 
     @property
-    def written(self) -> int:
-        return self._written
+    def whole(self) -> int:
+        """Images of the request that are there, drawn now or before."""
+        return self._whole
 
     def _start(self, tokens: int) -> None:
-        self._task = self._bar.add_task("drawing", total=tokens, accept="")
+        self._work.start("drawing", tokens, "tokens", announce=False)
 
     def _tokens(self, done: int, accept_length: float) -> None:
-        self._bar.update(self._task, completed=done, accept=f"accept length {accept_length:.2f}")
+        self._work.update(done, figures=f"accept length {accept_length:.2f}")
 
     def _picture(self, path: Path) -> None:
-        self._written += 1
-        if self._bar.disable:
+        self._whole += 1
+        if not self._work.on_terminal:
             note(str(path))
+
+    def _skipped(self, path: Path) -> None:
+        self._whole += 1
+        if not self._work.on_terminal:
+            note(f"{path}: already there")
 
 
 def _show(report: Report, out: Path) -> None:
+    rows: dict[str, object] = {"images": _counts(report, out)}
+    rows |= _figures(report) if report.tokens else {}
+    if report.sheet:
+        rows["sheet"] = report.sheet
+    show_fields(rows)
+
+
+def _counts(report: Report, out: Path) -> str:
+    skipped = len(report.drawn) - report.written
+    if not skipped:
+        return f"{report.written} in {out}"
+    return f"{len(report.drawn)} in {out}: {report.written} written, {skipped} already there"
+
+
+def _figures(report: Report) -> dict[str, object]:
     s, total = report.statistics, report.seconds
     by_position = " ".join(f"{share:.2f}" for share in s.acceptance_by_position)
     rows: dict[str, object] = {
-        "images": f"{len(report.drawn)} in {out}",
         "seconds": f"{total:.2f} (and {report.seconds_load:.2f} to load the engine)",
         "tokens/s": f"{report.tokens_per_second:.1f}",
         "accept length": f"{s.mean_acceptance_length:.2f}",
@@ -90,15 +100,13 @@ def _show(report: Report, out: Path) -> None:
     }
     for phase, seconds in report.seconds_by_phase.items():
         rows[f"seconds in {phase}"] = f"{seconds:.2f} ({seconds / total:.0%})"
-    if report.sheet:
-        rows["sheet"] = report.sheet
-    show_fields(rows)
+    return rows
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw. Repeatable.")
-@click.option("--prompts", "file", type=click.Path(path_type=Path), help="A file of prompts, one a line.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="A file of prompts, one a line; - is standard input.")
 @click.option(
     "-n",
     "--images",
@@ -115,7 +123,7 @@ def _show(report: Report, out: Path) -> None:
     show_default=True,
     help="Picture i of any prompt (i from 0) has seed + i.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder to write.")
+@click.option("--out", type=WRITES_IN, default=Path("out"), show_default=True, help="Folder to write.")
 @click.option("--delta", type=number(limits.OMEGA), help="Relaxation budget of the schedule; 1.1 in the paper.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="Schedule of the relaxation; none is lossless.")
 @click.option("--nu", type=number(limits.DECAY), help="Decay of the exponential and excess schedules.")
@@ -161,6 +169,7 @@ def _show(report: Report, out: Path) -> None:
 @click.option("--top-p", type=number(limits.TOP_P), help="Keep the likeliest tokens of this mass; 1 keeps all.")
 @reading_options
 @threads_option()
+@overwrite_option
 @json_option
 def command(
     engine: Path,
@@ -175,6 +184,7 @@ def command(
     features: Path | None,
     text_encoder: Path | None,
     threads: int | None,
+    overwrite: bool,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -184,26 +194,44 @@ def command(
     where it is not. Options that are not given keep the values of the engine's spec. Each PNG carries its prompt, seed,
     spec and law in the text chunk "coolsd-rt".
 
+    No file is replaced unasked. An image that OUT has already (same engine, prompt, seed and settings) is skipped, so
+    that the same command goes on after an interruption; one of it that is damaged is drawn again. Where a name has any
+    other file, nothing is drawn and the exit code is 2: give another --out, or --overwrite, which draws and replaces
+    everything. sheet.png always shows the images of the last run that made one; if it is not a contact sheet of
+    coolsd-rt it is refused too. A run of one image leaves an old sheet, unless it replaced an image shown on it: then
+    it removes the sheet.
+
     \b
     Example:
       coolsd-rt generate engines/emoji -p "red apple" -p "yellow star" -n 4
       coolsd-rt generate pipelines/emoji.yaml -p "red apple"
     """
-    everything = [*prompts, *(read_prompts(file) if file else [])]
+    everything = [*prompts, *(read_lines(file) if file else [])]
     overrides = {KEYS[name]: value for name, value in values.items() if value is not None}
     request = Request(
-        everything, out, variants, seed, overrides, draft_length, plain, threads, draft, features, text_encoder
+        everything,
+        out,
+        variants,
+        seed,
+        overrides,
+        draft_length,
+        plain,
+        threads,
+        draft,
+        features,
+        text_encoder,
+        overwrite,
     )
     if is_spec(engine):
         from coolsd_rt.cli.build import engine_of  # not needed where engines only run
 
         engine = engine_of(engine, as_json)
-    with progress(MofNCompleteColumn(), TextColumn("{task.fields[accept]}")) as bar:
-        screen = _Screen(bar)
+    with progress() as work:
+        screen = _Screen(work)
         try:
             report = generate(engine, request, screen.listener())
         except KeyboardInterrupt:
-            note(f"{screen.written} pictures are whole in {out}")
+            note(f"{screen.whole} pictures are whole in {out}")
             raise
     if as_json:
         print_json(report.as_dict())

@@ -14,6 +14,7 @@ from coolsd_rt.store import EngineFolder, Reason, open_engine, sha256_file, stal
 from coolsd_rt.store.atomic import human
 from coolsd_rt.store.manifest import spec_path
 from coolsd_rt.workflows.build import code_digest
+from coolsd_rt.workflows.paths import ENGINE, SPEC
 
 
 def _reasons(engine: EngineFolder, spec_file: Path | None) -> list[Reason]:
@@ -62,8 +63,8 @@ def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="Spec to compare with; default: its own.")
+@click.argument("path", type=ENGINE)
+@click.option("--spec", "spec_file", type=SPEC, help="Spec to compare with; default: its own.")
 @click.option("--verify", is_flag=True, help="Check the hash of every file as well.")
 @json_option
 def command(path: Path, spec_file: Path | None, verify: bool, as_json: bool) -> None:

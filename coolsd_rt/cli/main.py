@@ -12,7 +12,6 @@ import difflib
 import errno
 import importlib
 import importlib.util
-import json
 import os
 import sys
 import traceback
@@ -22,7 +21,10 @@ from typing import Any
 import click
 
 from coolsd_rt import __version__
-from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.cli.extras import missing_extra
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.terminal import complain, note, print_json
+from coolsd_rt.terminal.libraries import TRACEBACK, kept_words
 
 VERBS = {
     "build": "Compile a spec's models into an engine.",
@@ -41,32 +43,6 @@ VERBS = {
     "schedule": "Print the relaxation of each draft position of a schedule.",
     "schema": "Write the spec's JSON Schema, for editors.",
 }
-
-EXTRAS = {
-    "onnxruntime": "cpu",
-    "torch": "build",
-    "onnx": "build",
-    "onnxscript": "build",
-    "onnx_ir": "build",
-    "safetensors": "build",
-    "fontTools": "train",
-    "scipy": "measure",
-    "matplotlib": "measure",
-    "torchmetrics": "quality",
-    "transformers": "clip",
-    "accelerate": "train",
-    "tensorboard": "train",
-    "wandb": "wandb",
-    "tokenizers": "tokens",
-    "huggingface_hub": "hub",
-    "triton": "gpu",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "polygraphy": "tensorrt-rtx",
-}
-"""Import name of an optional package to the extra that brings it."""
-
-TRACEBACK = "COOLSD_TRACEBACK"
 
 
 class Interrupted(CoolsdError):
@@ -120,13 +96,8 @@ def group() -> None:
     """
 
 
-def _missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
-    package = (error.name or "").split(".")[0]
-    return MissingExtra(package, EXTRAS[package], "this command") if package in EXTRAS else None
-
-
-def _explain(error: BaseException) -> CoolsdError:
-    """Any exception as an error with an exit code and one line."""
+def _explain(error: BaseException, verb: str = "") -> CoolsdError:
+    """Any exception as an error with an exit code and one line. verb: which was typed."""
     if isinstance(error, CoolsdError):
         return error
     if isinstance(error, click.UsageError):
@@ -136,7 +107,7 @@ def _explain(error: BaseException) -> CoolsdError:
         return UserError(error.format_message())
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return Interrupted("interrupted")
-    if isinstance(error, ModuleNotFoundError) and (missing := _missing_extra(error)):
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error, verb)):
         return missing
     if isinstance(error, MemoryError):
         return CoolsdError("out of memory", fix="draw fewer images at once, or use a smaller model")
@@ -152,14 +123,13 @@ def _explain(error: BaseException) -> CoolsdError:
 
 
 def _report(error: CoolsdError, as_json: bool) -> None:
-    for line in str(error).splitlines() or [type(error).__name__]:
-        print(f"error: {line}" if not isinstance(error, Interrupted) else line, file=sys.stderr)
+    complain(error)
     if as_json:
         parts: Sequence[CoolsdError] = getattr(error, "problems", ())
         document: dict[str, Any] = {**error.as_dict(), "exit_code": error.exit_code}
         if parts:
             document["problems"] = [part.as_dict() for part in parts]
-        print(json.dumps(document, indent=2))
+        print_json(document)
 
 
 def wants_json(args: Sequence[str]) -> bool:
@@ -170,7 +140,9 @@ def wants_json(args: Sequence[str]) -> bool:
 def run(args: Sequence[str]) -> int:
     """Run a command line, report any failure, return the exit code."""
     try:
-        code = group.main(args=list(args), prog_name="coolsd-rt", standalone_mode=False)
+        with kept_words() as kept:
+            code = group.main(args=list(args), prog_name="coolsd-rt", standalone_mode=False)
+        kept.tell()
         if sys.stdout is not None:  # closed by the caller (`>&-`)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -179,12 +151,14 @@ def run(args: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except click.exceptions.NoArgsIsHelpError as e:
-        print(e.format_message(), file=sys.stderr)
+        for line in e.format_message().splitlines():
+            note(line)
         return 2
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get(TRACEBACK):
-            traceback.print_exc()
-        error = _explain(e)
+            for line in traceback.format_exc().splitlines():
+                note(line)
+        error = _explain(e, next((word for word in args if word in VERBS), ""))
         try:
             _report(error, wants_json(args))
             if sys.stdout is not None:

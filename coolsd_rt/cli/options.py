@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from coolsd_rt.workflows.paths import FOLDER, READS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -18,10 +20,9 @@ def is_spec(path: Path) -> bool:
 
 def reading_options(function: F) -> F:
     """What prompts are read with in the place of the spec's; arrives as `features` and `text_encoder`."""
-    place = click.Path(path_type=Path)
     for option in (
-        click.option("--text-encoder", type=place, help="Folder of the text encoder (condition t5)."),
-        click.option("--features", type=place, help="Captions' features, computed before (condition t5)."),
+        click.option("--text-encoder", type=FOLDER, help="Folder of the text encoder (condition t5)."),
+        click.option("--features", type=READS, help="Captions' features, computed before (condition t5)."),
     ):
         function = option(function)
     return function

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from coolsd_rt import limits
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import number, threads_option
 from coolsd_rt.workflows.parity import PICTURES, Listener, Parity, parity
+from coolsd_rt.workflows.parity_widths import WidthDependence
+from coolsd_rt.workflows.paths import ENGINE, SPEC
 
 
 def _show(outcome: Parity) -> None:
@@ -29,6 +31,7 @@ def _show(outcome: Parity) -> None:
             "whole pictures": whole["pictures"],
             "identical to the token": f"{whole['identical']} ({whole['identical_share']:.1%})",
             "equal tokens": f"{whole['equal_tokens_share']:.2%}",
+            "batch invariance": _invariance(outcome.widths),
         }
     )
     differences: list[dict[str, Any]] = whole["differences"]
@@ -43,8 +46,20 @@ def _show(outcome: Parity) -> None:
     say(f"parity: {'passed' if outcome.passed else 'FAILED'}; the receipt is in the manifest")
 
 
+def _invariance(found: WidthDependence) -> str:
+    if found.exact:
+        return "the same bits in any step and beside any image"
+    return f"logits move by {found.width:.1e} with a step's width, by {found.mates:.1e} with the images beside"
+
+
+def listener_of(work: Work, pictures: int) -> Listener:
+    """Shows how many pictures are drawn on both sides."""
+    work.start("parity", unit="pictures on both sides")
+    return Listener(pictures=lambda done: work.update(done, pictures))
+
+
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option(
     "-n",
     "--images",
@@ -56,7 +71,7 @@ def _show(outcome: Parity) -> None:
 )
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @threads_option("both sides")
 @json_option
@@ -82,18 +97,10 @@ def command(
     Example:
       coolsd-rt parity engines/emoji
     """
-    with progress(MofNCompleteColumn()) as bar:
-        task = bar.add_task("pictures on both sides", total=pictures)
-
-        def on_pictures(done: int) -> None:
-            bar.update(task, completed=done)
-            if bar.disable:
-                note(f"{done} of {pictures} pictures drawn on both sides")
-
-        listener = Listener(pictures=on_pictures)
+    with progress(quiet=as_json) as work:
         outcome = parity(
             engine, pictures=pictures, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
-            reading=Reading(features, text_encoder), listener=listener,
+            reading=Reading(features, text_encoder), listener=listener_of(work, pictures),
         )  # fmt: skip
     if as_json:
         print_json(outcome.receipt())

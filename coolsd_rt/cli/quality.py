@@ -7,30 +7,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from coolsd_rt import limits
 from coolsd_rt.cli import generate
 from coolsd_rt.cli.main import Interrupted
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_fields, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.generate import Request
 from coolsd_rt.workflows.options import number
+from coolsd_rt.workflows.paths import ENGINE, FOLDER, READS, READS_OR_STDIN, WRITES_IN
 
 if TYPE_CHECKING:  # needs torch, which --help must not
     from coolsd_rt.measure.quality_draw import Listener
     from coolsd_rt.measure.quality_run import Report
 
-_OWN = ("prompts", "variants", "out", "seed")
+_OWN = ("prompts", "variants", "out", "seed", "overwrite")
 _TAKEN = {*generate.KEYS, *(field.name for field in dataclasses.fields(Request))} - set(_OWN)
 _SHARED = [p for p in generate.command.params if isinstance(p, click.Option) and p.name in _TAKEN]
 """What `generate` draws with, and so does this verb: one list of options, with one help text each."""
 
 
 class _Screen:
-    """A bar in pictures on a terminal, a line a stage elsewhere. All of it on stderr."""
+    """Pictures of one stage after the other."""
 
-    def __init__(self, bar: Progress, quiet: bool) -> None:
-        self._bar, self._quiet, self._task = bar, quiet, TaskID(0)
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self.stage, self.done, self.of = "", 0, 0
 
     def listener(self) -> Listener:
@@ -39,16 +40,12 @@ class _Screen:
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._step)
 
     def _start(self, stage: str, pictures: int) -> None:
-        if self.stage:
-            self._bar.remove_task(self._task)
         self.stage, self.done, self.of = stage, 0, pictures
-        self._task = self._bar.add_task(stage, total=pictures)
-        if self._bar.disable and not self._quiet:
-            note(f"{stage}: {pictures} pictures")
+        self._work.start(stage, pictures, "pictures")
 
     def _step(self, pictures: int) -> None:
         self.done += pictures
-        self._bar.update(self._task, completed=self.done)
+        self._work.update(self.done)
 
     @property
     def interrupted(self) -> str:
@@ -84,22 +81,20 @@ def _show(report: Report, out: Path) -> None:
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
-@click.option(
-    "--prompts", type=click.Path(path_type=Path), required=True, help="JSON: captions by id, or COCO's captions."
-)
-@click.option("--reference", type=click.Path(path_type=Path), help="Folder of real pictures, named by the same ids.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run: pictures and figures.")
+@click.argument("engine", type=ENGINE)
+@click.option("--prompts", type=READS_OR_STDIN, required=True, help="JSON: captions by id, or COCO's captions.")
+@click.option("--reference", type=FOLDER, help="Folder of real pictures, named by the same ids.")
+@click.option("--out", type=WRITES_IN, required=True, help="Folder of the run: pictures and figures.")
 @click.option(
     "--seed", type=number(limits.SEED), default=0, show_default=True, help="A picture's seed is this plus its id."
 )
-@click.option("--inception", type=click.Path(path_type=Path), help="FID's Inception in safetensors, see `convert`.")
-@click.option("--clip", type=click.Path(path_type=Path), help="Folder of a CLIP model, for the CLIP score.")
-@click.option("--image-reward", type=click.Path(path_type=Path), help="Folder of ImageReward's two files.")
-@click.option("--hpsv2", type=click.Path(path_type=Path), help="Weights of HPSv2.")
+@click.option("--inception", type=READS, help="FID's Inception in safetensors, see `convert`.")
+@click.option("--clip", type=FOLDER, help="Folder of a CLIP model, for the CLIP score.")
+@click.option("--image-reward", type=FOLDER, help="Folder of ImageReward's two files.")
+@click.option("--hpsv2", type=READS, help="Weights of HPSv2.")
 @click.option("--crop", is_flag=True, help="Cut references to their central square first; clean-fid does not.")
 @click.option("--limit", type=number(limits.PICTURES), help="Draw and measure the first so many ids only.")
-@click.option("--reference-cache", type=click.Path(path_type=Path),
+@click.option("--reference-cache", type=WRITES_IN,
               help="Folder that keeps the references' features for other runs; default: in --out.")  # fmt: skip
 @json_option
 def command(
@@ -122,8 +117,8 @@ def command(
 
     request = _request(drawing)
     wanted = Wanted(reference, inception, clip, image_reward, hpsv2, crop, reference_cache)
-    with progress(MofNCompleteColumn()) as bar:
-        screen = _Screen(bar, quiet=as_json)
+    with progress(quiet=as_json) as work:
+        screen = _Screen(work)
         try:
             report = quality(engine, prompts, out, request, wanted, limit, screen.listener())
         except KeyboardInterrupt as e:

@@ -8,36 +8,53 @@ import click
 
 from coolsd_rt.cli.output import json_option, print_json, say
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.spec.schema import schema_text
-from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.files import MIB, read_bytes, read_json, why_unusable
+from coolsd_rt.limits import SPEC_BYTES
+from coolsd_rt.spec.schema import TITLE, schema_text
+from coolsd_rt.store.outputs import check_output, write_output
+from coolsd_rt.workflows.entry import overwrite_option
+from coolsd_rt.workflows.paths import WRITES
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a schema of a spec, of any version: the one kind of file that is replaced unasked."""
+    try:
+        document = read_json(path, "a schema", 16 * MIB)
+    except CoolsdError:
+        return False
+    return isinstance(document, dict) and document.get("title") == TITLE
 
 
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=WRITES,
     default=Path("pipelines/spec.schema.json"),
     show_default=True,
     help="File to write or to check.",
 )
 @click.option("--check", is_flag=True, help="Write nothing; fail if the file is not what would be written.")
+@overwrite_option
 @json_option
-def command(out: Path, check: bool, as_json: bool) -> None:
+def command(out: Path, check: bool, overwrite: bool, as_json: bool) -> None:
     """Write the spec's JSON Schema, which editors use to complete and check a spec while it is typed.
+
+    An earlier version of the schema is replaced; any other file only with --overwrite.
 
     \b
     Example:
       coolsd-rt schema --check
     """
     text = schema_text()
-    current = out.is_file() and out.read_text(encoding="utf-8") == text
+    there = why_unusable(out) != "nothing"
+    current = there and read_bytes(out, "a JSON Schema", SPEC_BYTES) == text.encode()
     if check and not current:
-        found = "another version" if out.exists() else "nothing"
+        found = "another version" if there else "nothing"
         raise CoolsdError(str(out), expected="today's schema", found=found, fix="run: coolsd-rt schema")
     if not current:
-        with disk_errors(out.parent):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(out, text.encode())
+        replace = overwrite or _is_ours(out)
+        check_output(out, "--out", overwrite=replace)
+        write_output(out, text.encode(), overwrite=replace)
     if as_json:
         print_json({"file": out, "current": current, "written": not current})
     else:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, progress, say, show_table
+from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import Reading
 from coolsd_rt.workflows.options import threads_option
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 if TYPE_CHECKING:  # needs matplotlib, which --help must not
     from coolsd_rt.measure.sweep import Listener
@@ -20,10 +21,10 @@ if TYPE_CHECKING:  # needs matplotlib, which --help must not
 
 
 class _Screen:
-    """A bar in batches on a terminal, a line a point elsewhere. All of it on stderr."""
+    """Batches of all points. Without a bar, a line a point as well."""
 
-    def __init__(self, bar: Progress, quiet: bool) -> None:
-        self._bar, self._quiet, self._task = bar, quiet, TaskID(0)
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self.points = self.done = 0
 
     def listener(self) -> Listener:
@@ -33,17 +34,17 @@ class _Screen:
 
     def _start(self, points: int, batches: int) -> None:
         self.points = points
-        self._task = self._bar.add_task("", total=batches)
+        self._work.start("sweep", batches, f"batches of {points} points")
 
     def _drawing(self, name: str) -> None:
-        self._bar.update(self._task, description=name)
+        self._work.update(figures=name)
 
     def _batch(self) -> None:
-        self._bar.update(self._task, advance=1)
+        self._work.advance()
 
     def _point(self, result: PointResult, was_there: bool) -> None:
         self.done += 1
-        if self._bar.disable and not self._quiet:
+        if self._work.plain:
             figures = [f"accept length {result.mean_acceptance_length.value:.2f}"]
             figures += [f"{name} {figure.value:.3g}" for name, figure in result.quality.items()]
             done = " (was there)" if was_there else ""
@@ -66,12 +67,10 @@ def _show(results: Results, out: Path) -> None:
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
-@click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep; default: out/ and the file's name.")
-@click.option(
-    "--engine-spec", type=click.Path(path_type=Path), help="The engine's spec, if it has moved since the build."
-)
+@click.argument("engine", type=ENGINE)
+@click.argument("spec", type=SPEC)
+@click.option("--out", type=WRITES_IN, help="Folder of the sweep; default: out/ and the file's name.")
+@click.option("--engine-spec", type=SPEC, help="The engine's spec, if it has moved since the build.")
 @reading_options
 @threads_option()
 @json_option
@@ -92,8 +91,8 @@ def command(
     from coolsd_rt.measure.sweep import Request, sweep  # needs matplotlib
 
     out, reading = out or Path("out") / spec.stem, Reading(features, text_encoder)
-    with progress(MofNCompleteColumn()) as bar:
-        screen = _Screen(bar, quiet=as_json)
+    with progress(quiet=as_json) as work:
+        screen = _Screen(work)
         try:
             results = sweep(Request(engine, spec, out, engine_spec, threads, reading), screen.listener())
         except KeyboardInterrupt as e:

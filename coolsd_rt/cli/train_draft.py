@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
-from rich.progress import MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from coolsd_rt import limits
-from coolsd_rt.cli.generate import read_prompts
-from coolsd_rt.cli.output import json_option, note, print_json, progress, show_fields
+from coolsd_rt.cli.output import json_option, note, print_json, show_fields
 from coolsd_rt.errors import MissingExtra
+from coolsd_rt.files import read_lines
 from coolsd_rt.spec import load_spec
+from coolsd_rt.terminal.progress import Work, progress
+from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.options import number, threads_option
+from coolsd_rt.workflows.paths import READS, READS_OR_STDIN, SPEC, WRITES, WRITES_IN
 
 if TYPE_CHECKING:
     from coolsd_rt.train.acceptance import Acceptance
@@ -26,11 +27,11 @@ def _shares(values: tuple[float, ...]) -> str:
 
 
 class _Screen:
-    """Bars on a terminal, plain lines elsewhere. All of it on stderr."""
+    """Pictures that are drawn or read, then steps of training."""
 
-    def __init__(self, bar: Bar, quiet: bool) -> None:
-        self._bar, self._lines = bar, bar.disable and not quiet
-        self._task = bar.add_task("loading", total=None, figures="")
+    def __init__(self, work: Work) -> None:
+        self._work, self._stage = work, ""
+        work.start("loading")
 
     def listener(self) -> Listener:
         from coolsd_rt.train.request import Listener
@@ -38,15 +39,18 @@ class _Screen:
         return Listener(note, self._pictures, self._stepped, self._measured)
 
     def _pictures(self, what: str, done: int, of: int) -> None:
-        self._bar.update(self._task, description=what, completed=done, total=of)
-        if self._lines:
-            note(f"{what}: {done} of {of}")
+        self._begin(what, of, "pictures")
+        self._work.update(done, of)
 
     def _stepped(self, at: Progress) -> None:
         figures = f"loss {at.loss:.3f}, TV by depth {_shares(at.tv)}"
-        self._bar.update(self._task, description="training", completed=at.step, total=at.steps, figures=figures)
-        if self._lines:
-            note(f"step {at.step} of {at.steps}: {figures}")
+        self._begin("training", at.steps, "steps at most")
+        self._work.update(at.step, at.steps, figures=figures)
+
+    def _begin(self, stage: str, of: int, unit: str) -> None:
+        if stage != self._stage:
+            self._stage = stage
+            self._work.start(stage, of, unit)
 
     def _measured(self, step: int, found: Acceptance, best: bool) -> None:
         word = ", the best so far" if best else ""
@@ -71,19 +75,19 @@ def _show(report: Report) -> None:
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=SPEC)
 @click.option("--data", required=True, metavar="DIR|self:N", help="Pictures with captions, or N drawn by the target.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Safetensors file to write.")
+@click.option("--out", type=WRITES, required=True, help="Safetensors file to write.")
 @click.option(
     "--kind", type=click.Choice(["eagle", "eagle3", "model"]), default="eagle3", show_default=True,
     help="An EAGLE head, one trained on its own predictions, or a small model of its own.",
 )  # fmt: skip
-@click.option("--prompts", "file", type=click.Path(path_type=Path), help="Prompts of self:N, one a line.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="Prompts of self:N, one a line; - is standard input.")
 @click.option(
-    "--measure-on", type=click.Path(path_type=Path), metavar="FILE",
+    "--measure-on", type=READS_OR_STDIN, metavar="FILE",
     help="Prompts of the held-out pictures, one a line. Default: a tenth of the prompts, never trained on.",
 )  # fmt: skip
-@click.option("--from", "start_from", type=click.Path(path_type=Path), help="Start from this draft's weights.")
+@click.option("--from", "start_from", type=READS, help="Start from this draft's weights.")
 @click.option("--layers", type=number(limits.LAYERS), help="Of the draft. Default: 1; of a model a quarter.")
 @click.option("--dim", type=number(limits.WIDTH), help="Width of a model of its own. Default: the target's.")
 @click.option("--heads", type=number(limits.HEADS), help="Of a model of its own. Default: as wide as the target's.")
@@ -128,23 +132,23 @@ def _show(report: Report) -> None:
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: a GPU if there is one.")
 @threads_option("training, on a CPU")
-@click.option(
-    "--work", type=click.Path(path_type=Path), help="Checkpoint, log and codes. Default: beside OUT, in .train."
-)
-@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Write event files there.")
+@click.option("--work", type=WRITES_IN, help="Checkpoint, log and codes. Default: beside OUT, in .train.")
+@click.option("--tensorboard", type=WRITES_IN, metavar="DIR", help="Write event files there.")
 @click.option("--wandb", metavar="PROJECT", help="Send figures to a W&B project. Off by default.")
+@overwrite_option
 @json_option
 def command(
     spec: Path, data: str, out: Path, kind: Literal["eagle", "eagle3", "model"], file: Path | None,
     measure_on: Path | None, start_from: Path | None, layers: int | None, dim: int | None, heads: int | None,
     ffn: int | None, own_steps: int | None, noise: float | None, steps: int, batch: int, lr: float, every: int,
     patience: int, held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: Literal["cpu", "cuda"] | None,
-    threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, as_json: bool,
+    threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a draft for a spec's target, and measure its accept length on held-out prompts as it goes.
 
-    The best weights so far stand in OUT; it stops when they no longer get better. After a kill or Ctrl-C the same
-    command goes on, to the same weights. Several GPUs: accelerate launch -m coolsd_rt.cli train-draft ...
+    The best weights so far stand in OUT, which is refused if it is a file that this training did not write; it stops
+    when they no longer get better. After a kill or Ctrl-C the same command goes on, to the same weights. Several GPUs:
+    accelerate launch -m coolsd_rt.cli train-draft ...
 
     \b
     Example:
@@ -158,13 +162,14 @@ def command(
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train", "training a draft") from error
     request = Request(
-        load_spec(spec, check_files=True), data, out, kind, tuple(read_prompts(file)) if file else (),
-        tuple(read_prompts(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
+        load_spec(spec, check_files=True), data, out, kind, tuple(read_lines(file)) if file else (),
+        tuple(read_lines(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
         noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb, threads,
+        overwrite,
     )  # fmt: skip
-    with progress(MofNCompleteColumn(), TextColumn("{task.fields[figures]}"), quiet=as_json) as bar:
+    with progress(quiet=as_json) as shown:
         try:
-            report = train_draft(request, _Screen(bar, as_json).listener())
+            report = train_draft(request, _Screen(shown).listener())
         except KeyboardInterrupt:
             note(f"what is done is kept in {request.folder}: the same command goes on from there")
             raise

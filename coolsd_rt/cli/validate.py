@@ -7,21 +7,25 @@ from pathlib import Path
 import click
 
 from coolsd_rt.cli.output import json_option, print_json, say
+from coolsd_rt.files import blob_digest
 from coolsd_rt.spec import LoadedSpec, load_spec
-from coolsd_rt.store import check_safetensors
+from coolsd_rt.store import check_safetensors, sha256_file
 from coolsd_rt.workflows.build import describe
+from coolsd_rt.workflows.paths import SPEC
 
 
 def _check_contents(loaded: LoadedSpec) -> None:
     """Each file is what its key says, and they belong together: what a build would refuse before it runs."""
     for key, path in loaded.files.items():
+        if blob_digest(path):
+            sha256_file(path)  # in the hub's cache, where files are links: what its name says
         if key.endswith(".weights"):
             check_safetensors(path)
     describe(loaded)
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=SPEC)
 @json_option
 def command(file: Path, as_json: bool) -> None:
     """Check a spec: keys, values, and the files it names. Every problem on its own line; exit code 2 if any.

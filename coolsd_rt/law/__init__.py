@@ -7,7 +7,7 @@ from coolsd_rt.law.acceptance import acceptance, accepts, overlap
 from coolsd_rt.law.residual import DEGENERATE_MASS, RESAMPLERS, Resampler, residual
 from coolsd_rt.law.rules import RULES, Law, Rule
 from coolsd_rt.law.schedule import SCHEDULES, Schedule, make_omegas
-from coolsd_rt.law.tolerance import Tolerance, nearest_codes
+from coolsd_rt.law.tolerance import Tolerance, columns_read, nearest_codes
 
 __all__ = [
     "DEGENERATE_MASS",
@@ -21,6 +21,7 @@ __all__ = [
     "Tolerance",
     "acceptance",
     "accepts",
+    "columns_read",
     "make_omegas",
     "nearest_codes",
     "overlap",

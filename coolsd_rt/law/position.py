@@ -22,17 +22,18 @@ def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats, Floats]:
 
     p, q: [..., V]. Both results are float64 [..., V]; together they are the law of the position's token, sum 1.
     """
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     omega, tolerance = law.omegas[i], law.tolerance
-    borrowed = 0.0 if tolerance is None else tolerance.everywhere(p)
+    given = np.asarray(p)  # LANTERN compares in P's own precision
+    borrowed = 0.0 if tolerance is None else tolerance.everywhere(given)
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     kept = np.asarray(overlap(p, q, omega, borrowed) if law.rates is None else law.rates[i] * q, np.float64)
     if law.resampler != "lantern" or tolerance is None:
         rejected = np.maximum(0.0, 1.0 - kept.sum(-1, keepdims=True))
         return kept, rejected * _normal(residual(p, q, omega, law.resampler, borrowed)[0])
     after = np.zeros_like(p)
     for x in np.flatnonzero((q > kept).reshape(-1, q.shape[-1]).any(0)):  # it depends on the token that was rejected
-        lenders = tolerance.lenders(p, np.full(p.shape[:-1], x))
-        after += (q[..., [x]] - kept[..., [x]]) * _normal(residual(p, q, omega, "lantern", lenders=lenders)[0])
+        zeroed = tolerance.zeroed(given, np.full(p.shape[:-1], x))
+        after += (q[..., [x]] - kept[..., [x]]) * _normal(residual(p, q, omega, "lantern", zeroed=zeroed)[0])
     return kept, after
 
 

@@ -8,8 +8,9 @@ Works on arrays of any array-API namespace. Does not know how a rejection came a
 - waterfill: Norm([kappa * P - min(Q, omega * P)]_+), kappa <= 1 such that the weights have the rejection's mass. Ours:
   the same acceptance and the same distance to P as G*, and the least divergence from P of all such laws, KL and
   chi-square included; the law of the step stays at or above kappa * P. G* itself where omega <= 1 (kappa is 1 there).
-- lantern: Norm([P - Q']_+), Q' = Q without the rejected token's lenders: LANTERN's own code, biased even more than its
-  acceptance is. Only beside its rules, and for comparison: the other laws go with them too.
+- lantern: Norm([P - Q']_+), Q' = Q with zeros at the k + 1 codes nearest to the rejected one, if any of its k nearest
+  lent: LANTERN's published code (its EAGLE-1 verification), biased even more than its acceptance is. Only beside its
+  rules, and for comparison: the other laws go with them too.
 - target: P itself. Biased wherever P and Q differ; kept for comparison.
 """
 
@@ -30,19 +31,19 @@ DEGENERATE_MASS = 1e-6
 
 
 def residual(
-    p: Array, q: Array, omega: Array, kind: Resampler, borrowed: Array = 0.0, lenders: Array | None = None
+    p: Array, q: Array, omega: Array, kind: Resampler, borrowed: Array = 0.0, zeroed: Array | None = None
 ) -> tuple[Array, Array]:
     """Weights [..., V] of the law after a rejection, not normalised, and which rows were degenerate, bool [...].
 
     p, q: target and draft distributions [..., V]. omega: a number, or an array that broadcasts against p.
-    borrowed: c [..., V] of LANTERN. lenders: bool [..., V], the rejected token's (for the resampler lantern).
+    borrowed: c [..., V] of LANTERN. zeroed: bool [..., V], where Q counts as 0 (for the resampler lantern).
     A degenerate row (mass under 1e-6) has the weights of P. A NaN survives into the weights, where sampling finds it.
     """
     xp = namespace(p, q)
     if kind == "target":
         return p, xp.zeros(p.shape[:-1], dtype=xp.bool, device=p.device)
     if kind in ("residual", "lantern"):
-        kept = q if lenders is None else q * xp.astype(~lenders, q.dtype)
+        kept = q if zeroed is None else q * xp.astype(~zeroed, q.dtype)
     else:
         kept = overlap(p, q, omega, borrowed)
     weights = p - kept if kind != "waterfill" else p * water_level(p, kept) - kept

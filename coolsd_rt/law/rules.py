@@ -45,8 +45,16 @@ class Law:
         if self.resampler == "lantern" and self.tolerance is None:
             expected = "the rule lantern or lantern_pp"
             raise UserError("the resampler lantern", expected=expected, found=f"the rule {self.rule}")
+        if self.resampler == "lantern" and self.tolerance is not None:
+            self._check_columns(self.tolerance)
         if self.rates is not None:
             self._check_rates(self.rates)
+
+    def _check_columns(self, tolerance: Tolerance) -> None:
+        """LANTERN's own residual reads one column more than lends."""
+        if tolerance.near.shape[1] < tolerance.columns:
+            expected = f"{tolerance.columns} nearest codes of each code, for {tolerance.lending} that may lend"
+            raise UserError("the resampler lantern", expected=expected, found=str(tolerance.near.shape[1]))
 
     def _check_rates(self, rates: tuple[float, ...]) -> None:
         if self.tolerance is not None or self.resampler != "target":

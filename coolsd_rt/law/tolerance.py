@@ -6,12 +6,11 @@ token of no probability borrows none. Source: LANTERN (arXiv 2410.03355), LANTER
 
 Knows lists of neighbours. Does not know where they come from: a build takes them from the image tokenizer's codebook.
 
-Legend: V codes, k neighbours.
+Legend: V codes, n neighbours of each in the table, k of which may lend.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.arrays import namespace
+from coolsd_rt.limits import OMEGA
 
 Array = Any
 Kind = Literal["lantern", "lantern_pp"]
@@ -31,52 +31,82 @@ class Tolerance:
 
     kind: `lantern`, c <= bound; `lantern_pp`, c <= (bound - 1) * P(x).
     bound: a probability in [0, 1], or a factor of 1 or more.
-    near: int64 [V, k], the k nearest codes of each code without itself, nearest first; NumPy, or the array type of the
+    near: int64 [V, n], the n nearest codes of each code without itself, nearest first; NumPy, or the array type of the
     distributions.
+    k: how many of them may lend; None: all n. LANTERN's own residual reads one more, so it needs n > k, or all others.
 
-    Raises UserError on any other bound, or no neighbours.
+    Raises UserError on any other bound, no neighbours, or another k than 1 to n.
     """
 
     kind: Kind
     bound: float
     near: Array
+    k: int | None = None
 
     def __post_init__(self) -> None:
-        low, high = (0.0, 1.0) if self.kind == "lantern" else (1.0, math.inf)
-        if not (math.isfinite(self.bound) and low <= self.bound <= high):
-            expected = "a probability, from 0 to 1" if self.kind == "lantern" else "a finite factor, 1 or more"
+        low, high = (0.0, 1.0) if self.kind == "lantern" else (1.0, OMEGA.high)
+        if not low <= self.bound <= high:
+            expected = "a probability, from 0 to 1" if self.kind == "lantern" else f"a factor, from 1 to {high:g}"
             raise UserError(f"the bound of {self.kind}", expected=expected, found=str(self.bound))
         if len(self.near.shape) != 2 or self.near.shape[1] < 1:
             raise UserError(f"neighbours of {self.kind}", expected="[V, k], k >= 1", found=str(tuple(self.near.shape)))
+        if not 1 <= self.lending <= self.near.shape[1]:
+            expected = f"from 1 to {self.near.shape[1]}, the columns of the table"
+            raise UserError(f"how many neighbours may lend ({self.kind})", expected=expected, found=str(self.lending))
+
+    @property
+    def lending(self) -> int:
+        """k: how many neighbours may lend."""
+        return int(self.near.shape[1]) if self.k is None else self.k
+
+    @property
+    def columns(self) -> int:
+        """How many columns of the table LANTERN's own residual reads: k + 1, or all other codes."""
+        return columns_read(self.lending, int(self.near.shape[0]))
 
     def borrowed(self, p: Array, tokens: Array) -> Array:
         """c float64 [...] of `tokens` int64 [...] under P [..., V]."""
         xp = namespace(p)
         own = xp.take_along_axis(p, tokens[..., None], axis=-1)
-        return self._sum(xp, xp.take_along_axis(p, self.near[tokens], axis=-1), own)
+        return self._sum(xp, xp.take_along_axis(p, self.near[tokens][..., : self.lending], axis=-1), own)
 
     def everywhere(self, p: Array) -> Array:
         """c float64 [..., V] of every code under P [..., V]; takes V * k numbers a row."""
         xp = namespace(p)
-        return self._sum(xp, p[..., self.near], p[..., None])
+        return self._sum(xp, p[..., self.near[:, : self.lending]], p[..., None])
 
-    def lenders(self, p: Array, tokens: Array) -> Array:
-        """bool [..., V]: the k neighbours of `tokens`, if the nearest lent at all. For LANTERN's own residual."""
+    def zeroed(self, p: Array, tokens: Array) -> Array:
+        """bool [..., V]: where LANTERN's own residual sets Q to 0 after it rejected `tokens` int64 [...].
+
+        The k + 1 nearest codes of the rejected one, which is not among them, if the nearest of all lent; else none.
+        """
         xp = namespace(p)
-        near = self.near[tokens]
+        near = self.near[tokens][..., : self.columns]
         codes = xp.arange(p.shape[-1], dtype=near.dtype, device=near.device)
         among = xp.any(near[..., None] == codes, axis=-2)
         first = xp.take_along_axis(p, near[..., :1], axis=-1)
-        return among & (first <= self._limit(xp.take_along_axis(p, tokens[..., None], axis=-1)))
+        return among & (first <= self._limit(xp, xp.take_along_axis(p, tokens[..., None], axis=-1)))
 
     def _sum(self, xp: Any, lent: Array, own: Array) -> Array:
-        """lent [..., k], own [..., 1] -> the largest partial sum within the bound, 0 if there is none."""
-        partial = xp.cumulative_sum(lent, axis=-1, dtype=xp.float64)
-        within = partial <= self._limit(xp.astype(own, xp.float64))
-        return xp.max(xp.where(within, partial, xp.zeros_like(partial)), axis=-1)
+        """lent [..., k], own [..., 1] -> the largest partial sum within the bound, 0 if there is none.
 
-    def _limit(self, own: Array) -> Any:
-        return self.bound if self.kind == "lantern" else (self.bound - 1) * own
+        Sums and bound are compared in P's own precision, as LANTERN does: with P in float32, a bound of .1 admits the
+        sum that rounds to float32's .1. The sums are accumulated in float64, so that their order does not matter.
+        """
+        partial = xp.astype(xp.cumulative_sum(lent, axis=-1, dtype=xp.float64), own.dtype)
+        within = partial <= self._limit(xp, own)
+        return xp.astype(xp.max(xp.where(within, partial, xp.zeros_like(partial)), axis=-1), xp.float64)
+
+    def _limit(self, xp: Any, own: Array) -> Any:
+        """The bound of a token with the probability `own`, in the precision of `own`."""
+        if self.kind == "lantern":
+            return xp.full_like(own, self.bound)
+        return xp.full_like(own, self.bound - 1) * own
+
+
+def columns_read(k: int, codes: int) -> int:
+    """How many of each code's neighbours k lending ones take: one more for LANTERN's own residual, if there is one."""
+    return min(k + 1, codes - 1)
 
 
 def nearest_codes(codebook: NDArray[Any], k: int) -> NDArray[np.int64]:

@@ -13,13 +13,15 @@ Legend: n windows, L draft length, V codes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.law.clusters import ImageSums, sums
 from coolsd_rt.law.position import position_law
 from coolsd_rt.law.rules import Law
 
@@ -32,6 +34,7 @@ class Windows:
 
     target, draft: P and Q [n, L, V] along the drafts. drafts: int64 [n, L], each drawn from its Q.
     valid: int64 [n], drafts that count (fewer at the image's end). weight: float64 [n], sum 1; None = all alike.
+    image: int64 [n], the image of each round; None = not known, and then no errors are.
     """
 
     target: NDArray[Any]
@@ -39,6 +42,7 @@ class Windows:
     drafts: NDArray[np.int64]
     valid: NDArray[np.int64]
     weight: Floats | None = None
+    image: NDArray[np.int64] | None = None
 
     @property
     def length(self) -> int:
@@ -55,18 +59,23 @@ class Outlook:
 
     accept_length: tokens, the resampled or bonus token included. kl: of the joint law of the window's tokens from the
     target's, nats a round; exact for the recorded starts, by the chain rule. tv_round: total variation of that joint
-    law, an unbiased estimate, and tv_round_error its standard error (0 where windows are weighted: all are there then).
-    tv: total variation of each position's own law, [L]. reach: probability that the position is judged, [L].
-    acceptance: probability to keep it then, [L].
+    law, an unbiased estimate. tv: total variation of each position's own law, [L]. reach: probability that the position
+    is judged, [L]. acceptance: probability to keep it then, [L]. images: the same by image, for errors; None where the
+    windows do not say which image they are of, or are weighted (all are there then, and there is no error).
     """
 
     accept_length: float
     kl: float
     tv_round: float
-    tv_round_error: float
     tv: tuple[float, ...]
     reach: tuple[float, ...]
     acceptance: tuple[float, ...]
+    images: ImageSums | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def tv_round_error(self) -> float:
+        """Standard error of tv_round, with images as the observations; NaN where they are not known."""
+        return math.nan if self.images is None else self.images.tv_of_a_round.error
 
     @property
     def kl_per_token(self) -> float:
@@ -95,36 +104,38 @@ def outlook(windows: Windows, law: Law) -> Outlook:
     # that a round which shows this context is still drafting. reach = weight * open_. `ratio` is to the target's law
     # what `weight` is to the output's.
     reach, weight, open_, ratio = (np.ones(count) for _ in range(4))
-    apart = np.zeros(count)
-    gained, kl = 0.0, 0.0
+    tokens, kl, tv, apart = np.ones(count), *(np.zeros(count) for _ in range(3))  # of each round
     figures: list[tuple[float, float, float]] = []
     for i in range(windows.length):
         live = (i < windows.valid).astype(np.float64)
+        kept, after = position_law(windows.target[:, i], windows.draft[:, i], law, i)
         p, q = (np.asarray(a[:, i], np.float64) for a in (windows.target, windows.draft))
-        kept, after = position_law(p, q, law, i)
         rate, out = kept.sum(-1), kept + after
         seen = open_[:, None] * out + (1 - open_[:, None]) * p  # the next token's law given the context alone
         reached = windows.mean(reach * live)
         accepted = windows.mean(reach * live * rate)
-        gained += accepted
-        kl += windows.mean(weight * live * _kl(seen, p))
+        tokens += reach * live * rate
+        kl += weight * live * _kl(seen, p)
         # Where a code ends the drafting for certain, or the window ends, all that follows has the target's law: the
         # two joint laws are as far apart there as they will be. The other codes are followed along the drafts.
         ends = (kept == 0) | np.equal(windows.valid, i + 1)[:, None]
         # Half of the distance is where the output has more, and there the weights are tame: those of the other half
         # are large where Q is small and P is not.
         apart += live * (np.maximum(weight[:, None] * seen - ratio[:, None] * p, 0) * ends).sum(-1)
-        tv = windows.mean(reach * live * 0.5 * np.abs(out - p).sum(-1))
+        here = reach * live * 0.5 * np.abs(out - p).sum(-1)
+        tv += here
         share = 1 / reached if reached else 0.0
-        figures.append((tv * share, reached, accepted * share))
+        figures.append((windows.mean(here) * share, reached, accepted * share))
         x = windows.drafts[:, i]
         drawn, shown = q[rows, x], seen[rows, x]
         reach = reach * kept[rows, x] / drawn
         weight, ratio = weight * shown / drawn, ratio * p[rows, x] / drawn
         open_ = np.divide(open_ * kept[rows, x], shown, out=np.zeros(count), where=shown > 0)
     tvs, reaches, rates = zip(*figures, strict=True) if figures else ((), (), ())
-    error = float(apart.std() / np.sqrt(count)) if windows.weight is None else 0.0
-    return Outlook(1.0 + gained, kl, windows.mean(apart), error, tvs, reaches, rates)
+    images = None
+    if windows.image is not None and windows.weight is None:
+        images = sums(windows.image, tokens, kl, tv, apart)
+    return Outlook(windows.mean(tokens), windows.mean(kl), windows.mean(apart), tvs, reaches, rates, images)
 
 
 def _kl(a: Floats, b: Floats) -> Floats:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coolsd_rt.law import Law
 from coolsd_rt.law.traces import Outlook
 from coolsd_rt.measure.analysis import Ambiguity, ambiguity, compare, schedules
-from coolsd_rt.measure.recording import Recording, record
+from coolsd_rt.measure.recording import FORMAT, Recording, record
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import Pictures, Seed, Threads, check_fields
 from coolsd_rt.store import open_engine
@@ -60,11 +61,23 @@ class Analysis:
                 "mean_acceptance_length": o.accept_length,
                 "kl_per_token": o.kl_per_token,
                 "tv_bound_per_token": o.tv_bound_per_token,
+                **_errors(o),
                 "acceptance_by_position": list(o.acceptance),
             }
             for name, o in self.outlooks.items()
         }
         return {"pictures": self.pictures, "rounds": self.rounds, **self.ambiguity.as_dict(), "schedules": laws}
+
+
+def _errors(found: Outlook) -> dict[str, float]:
+    """Standard errors, with images as the observations; NaN for one image."""
+    if found.images is None:
+        return {}
+    return {
+        "mean_acceptance_length_error": found.images.accept_length.error,
+        "kl_per_token_error": found.images.kl_per_token.error,
+        "tv_bound_per_token_error": found.images.tv_bound_per_token.error,
+    }
 
 
 def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> tuple[Recording, Spec]:
@@ -88,19 +101,35 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
         "seed": request.seed,
         **spec.run_view(),
         "batch": spec.engine.max_batch,
+        "format": FORMAT,
     }
-    settings = drawing.settings_of(spec, forced=opening.load_forced(folder.manifest))
+    settings = drawing.settings_of(spec, forced=opening.load_forced(folder))
+    on_batch(0, len(batches))
     whole = record(
         engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
     )  # fmt: skip
     return whole, spec
 
 
+def _own_law(request: Request, length: int) -> Law | None:
+    """The law of the spec that was given, or else of the engine's; None where the recording cannot say what it does.
+
+    length: the recording's draft length.
+    """
+    folder = open_engine(request.engine)
+    spec = opening.find_spec(folder, request.spec_file).spec if request.spec_file else opening.spec_of(folder)
+    if spec.acceptance.rule == "synthetic" or spec.resampler.kind == "lantern" or spec.draft.length != length:
+        return None
+    return drawing.settings_of(spec, opening.load_neighbours(folder.verified())).law
+
+
 def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> Analysis:
     """Record and compute. Raises as `recorded`."""
     recording, spec = recorded(request, on_batch)
     rounds = len(recording.accepted)
-    dims = open_engine(request.engine).manifest.contract["dims"]
-    grid = int(int(dims["tokens"]) ** 0.5)
-    outlooks = compare(recording, schedules(spec.draft.length))
+    grid = int(opening.description_of(open_engine(request.engine)).dims.tokens ** 0.5)
+    laws = schedules(spec.draft.length)
+    if (own := _own_law(request, spec.draft.length)) is not None and own not in laws.values():
+        laws["as the spec has it"] = own
+    outlooks = compare(recording, laws)
     return Analysis(request.pictures, rounds, ambiguity(recording, grid), outlooks)

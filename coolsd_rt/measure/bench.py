@@ -23,7 +23,6 @@ from typing import Annotated
 import numpy as np
 
 from coolsd_rt import cores, limits
-from coolsd_rt.backends.device.engine import DeviceEngine
 from coolsd_rt.errors import UserError
 from coolsd_rt.measure.bench_even import BreakEven, break_even, tokens_by_length
 from coolsd_rt.measure.bench_report import Report, Row
@@ -156,7 +155,7 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
     engine, near = opening.load_engine(verified, threads), opening.load_neighbours(verified)
     chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)
-    chosen = [_with_forced(line, opening.load_forced(folder.manifest)) for line in chosen]
+    chosen = [_with_forced(line, opening.load_forced(folder)) for line in chosen]
     warnings = list(unknown_words([job for jobs in turns for job in jobs]))
     warnings += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []
@@ -167,8 +166,9 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
     windows = Windows(max(ways, key=lambda way: way.settings.law.length), turns[0], conditioner)
     tell = listener.way
     timed = take_turns(ways, turns, conditioner, lambda way: tell(way.name), between=windows)
-    if isinstance(engine, DeviceEngine) and engine.why_not and spec.engine.device == "cuda":
-        warnings.append(f"rounds ran without a CUDA graph: {engine.why_not}")
+    why_not: str = getattr(engine, "why_not", "")  # of engines that capture rounds; to import their class takes torch
+    if why_not and spec.engine.device == "cuda":
+        warnings.append(f"rounds ran without a CUDA graph: {why_not}")
         listener.warning(warnings[-1])
     return Report(
         machine=here,

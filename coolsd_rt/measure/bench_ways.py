@@ -75,7 +75,7 @@ def lines(
 ) -> tuple[list[Line], dict[str, str]]:  # fmt: skip
     """Plain decoding, then every way that was asked for; and the names that this engine cannot go, with the reason.
 
-    near: the engine's neighbours, int64 [V, k], or None.
+    near: the engine's neighbours, int64 [V, n], or None.
 
     Raises UserError: an unknown name, a delta or a length out of range, or nothing to compare plain decoding with.
     """
@@ -97,7 +97,14 @@ def lines(
             mark = f", length {length}" if choice.draft_lengths else ""
             sized = spec.model_copy(update={"draft": spec.draft.model_copy(update={"length": length})})
             for title, law in _laws(sized, name, asked, choice.deltas, near).items():
-                out.append(Line(name, Way(group, title + mark, engine, drawing.settings_of(law, near))))
+                try:
+                    settings = drawing.settings_of(law, near)
+                except UserError as error:
+                    if name not in LANTERN:
+                        raise
+                    left[name] = str(error)  # the spec's own number of neighbours, and a table that has too few
+                    continue
+                out.append(Line(name, Way(group, title + mark, engine, settings)))
     if len(out) == 1:
         found = "; ".join(f"{name} is left out: {reason}" for name, reason in left.items())
         raise UserError("ways to time", expected="one beside plain decoding", found=found or "none")
@@ -143,7 +150,7 @@ def _laws(
     if name == "lossless":
         return {name: with_overrides(spec, _GSTAR | {"schedule.kind": "none"})}
     if name in LANTERN:
-        return _lantern(spec, name, 0 if near is None else near.shape[1])
+        return _lantern(spec, name, near)
     kind, word = ("exponential", "COOL-SD") if name == "cool" else (name, name)
     return {
         f"{word}, delta {delta:g}": with_overrides(spec, _GSTAR | {"schedule.kind": kind, "schedule.delta": delta})
@@ -151,9 +158,12 @@ def _laws(
     }
 
 
-def _lantern(spec: Spec, name: str, built: int) -> Mapping[str, Spec]:
+def _lantern(spec: Spec, name: str, near: NDArray[np.int64] | None) -> Mapping[str, Spec]:
     changes: dict[str, Any] = {"acceptance.rule": "lantern_pp"}
-    if spec.acceptance.rule != "lantern_pp":
-        changes |= {"acceptance.factor": FACTOR, "acceptance.neighbours": min(LENDERS, built)}
+    if spec.acceptance.rule != "lantern_pp" and near is not None:
+        codes, columns = near.shape
+        both = columns if columns == codes - 1 else columns - 1  # as many for either residual; LANTERN's reads one more
+        lenders = max(1, min(LENDERS, spec.image.neighbours, both))
+        changes |= {"acceptance.factor": FACTOR, "acceptance.neighbours": lenders}
     title, kind = ("LANTERN++", "lantern") if name == LANTERN[0] else ("LANTERN++ with G*", "optimal")
     return {title: with_overrides(spec, changes | {"resampler.kind": kind})}

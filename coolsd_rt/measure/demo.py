@@ -17,9 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table as RichTable
 
 from coolsd_rt import cores, limits
 from coolsd_rt.errors import UserError
@@ -41,10 +38,14 @@ from coolsd_rt.measure.timing import Way, take_turns
 from coolsd_rt.models.conditions import Conditioner, WordVocabulary
 from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
+from coolsd_rt.store.outputs import check_output, write_output
+from coolsd_rt.terminal import say, show_table
+from coolsd_rt.terminal.progress import Work, progress
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_precision
-from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.entry import enter, overwrite_option
 from coolsd_rt.workflows.options import number, threads_option
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 PRECISIONS = ("fp32", "int8")
 GOAL_COLUMNS = ("figure", "goal", "found", "")
@@ -55,7 +56,7 @@ def both_engines(folder: EngineFolder, loaded: LoadedSpec) -> dict[str, EngineFo
 
     The engine's own precision comes last, since a build points `current` at itself: `current` keeps its precision.
     """
-    own = str(folder.manifest.build_view["engine"]["precision"])
+    own = opening.spec_of(folder).engine.precision
     out = folder.folder.parent.parent
     found = {}
     for precision in sorted(PRECISIONS, key=lambda p: p == own):
@@ -104,47 +105,41 @@ def memory_of(folder: EngineFolder, prompt: str, threads: int) -> int:
 
 
 def measure(
-    engine: Path, *, runs: int, batch: int, prompts: Sequence[str], threads: int, spec_file: Path | None, bar: Progress
+    engine: Path, *, runs: int, batch: int, prompts: Sequence[str], threads: int, spec_file: Path | None, work: Work
 ) -> Table:
     """The whole benchmark. Raises what builds and engines raise."""
     if runs < 1 or batch < 1:
         raise UserError("runs and pictures at once", expected="1 or more", found=f"{runs} and {batch}")
     folder = open_engine(engine)
     loaded = opening.find_spec(folder, spec_file)
-    task = bar.add_task("building what is missing", total=None)
+    work.start("building what is missing")
     engines = both_engines(folder, loaded)
     ways, conditioner = all_ways(loaded, engines, threads)
     texts = list(prompts) or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, runs * batch, 0, conditioner)
-    bar.update(task, total=len(ways) * (runs + 1))
+    work.start("benchmark", len(ways) * (runs + 1), f"runs of {len(ways)} ways")
 
     def on_turn(way: Way) -> None:
-        bar.update(task, advance=1, description=f"{way.group}, {way.name}")
+        work.advance(f"{way.group}, {way.name}")
 
     timed = take_turns(ways, list(drawing.batches(jobs, batch)), conditioner, on_turn)
-    bar.update(task, description="memory")
+    work.start("memory")
     memory = {precision: memory_of(folder, jobs[0].prompt, threads) for precision, folder in engines.items()}
     return Table(timed, memory)
 
 
-def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = RichTable(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-
-
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option(
     "--runs", type=number(limits.RUNS), default=5, show_default=True, help="Turns of each way; medians are shown."
 )
 @click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Pictures drawn at once.")
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @threads_option("every way")
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
-@click.option("--markdown", "md_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
+@click.option("--json", "json_file", type=WRITES, help="Write all figures here.")
+@click.option("--markdown", "md_file", type=WRITES, help="Write the tables here.")
+@overwrite_option
 def command(
     engine: Path,
     runs: int,
@@ -154,6 +149,7 @@ def command(
     spec_file: Path | None,
     json_file: Path | None,
     md_file: Path | None,
+    overwrite: bool,
 ) -> None:
     """Time eager PyTorch, our fp32 and our int8 engine, plain and speculating, side by side in one run.
 
@@ -161,28 +157,28 @@ def command(
     Example:
       python -m coolsd_rt.measure.demo engines/emoji --markdown out/figures.md
     """
+    for option, path in (("--json", json_file), ("--markdown", md_file)):
+        if path is not None:
+            check_output(path, option, overwrite=overwrite)
     threads = cores.threads_for(threads)
-    stderr = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+    with progress() as work:
         table = measure(
-            engine, runs=runs, batch=batch, prompts=prompts, threads=threads, spec_file=spec_file, bar=bar
-        )  # fmt: skip
+            engine, runs=runs, batch=batch, prompts=prompts, threads=threads, spec_file=spec_file, work=work
+        )
     here = machine(threads)
     note = f"{here['cpu']}, {threads} threads, {batch} picture(s) at once, medians of {runs} interleaved runs"
     goals = [goal.cells() for goal in table.goals()]
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    _print(console, note, COLUMNS, table.rows())
+    show_table(COLUMNS, table.rows(), title=note)
     for line in table.losing():
-        console.print(f"speculation does not pay here: {line}")
-    _print(console, "goals", GOAL_COLUMNS, goals)
+        say(f"speculation does not pay here: {line}")
+    show_table(GOAL_COLUMNS, goals, title="goals")
     if json_file:
         document = {"machine": here, "runs": runs, "batch": batch, **table.as_dict()}
-        json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_output(json_file, (json.dumps(document, indent=2) + "\n").encode(), overwrite=overwrite)
     if md_file:
         body = "".join(f"\nSpeculation does not pay here: {line}.\n" for line in table.losing())
         text = f"{note}\n\n{markdown(COLUMNS, table.rows())}{body}\n{markdown(GOAL_COLUMNS, goals)}"
-        md_file.write_text(text, encoding="utf-8")
+        write_output(md_file, text.encode(), overwrite=overwrite)
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import is_clutter, open_plain, read_json, why_unusable
+from coolsd_rt.limits import BATCH_BYTES, RESULT_BYTES
 from coolsd_rt.spec.section import show
+from coolsd_rt.store.arrays import parse_npy
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 
 Arrays = dict[str, NDArray[Any]]
@@ -34,16 +39,13 @@ def claim(folder: Path, name: str, head: Mapping[str, Any], what: str) -> None:
     """
     wanted, path = json.loads(json.dumps(head)), folder / name
     check_folder(folder)
-    if not path.is_file():
-        if there := sorted(p.name for p in folder.glob("[!.]*")):
+    if why_unusable(path) == "nothing":
+        if there := sorted(p.name for p in folder.glob("[!.]*") if not is_clutter(p.name)):
             found = f"other files in it ({there[0]})"
             raise UserError(str(folder), expected=f"an empty folder, or {what}", found=found, fix="name another folder")
         save(path, (json.dumps(head, indent=2) + "\n").encode())
         return
-    try:
-        found_head = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CoolsdError(str(path), expected="JSON", found=str(error), fix="remove the folder") from error
+    found_head = read_json(path, what, RESULT_BYTES, fix="remove the folder", error=CoolsdError)
     if odd := _difference(found_head, wanted):
         raise UserError(str(folder), expected=what, found=f"one that differs in {odd}", fix="name another folder")
 
@@ -84,7 +86,7 @@ class Batches:
     def get(self, number: int, make: Callable[[], Arrays]) -> Arrays:
         """A batch from its file, or made now and kept. Raises CoolsdError: a file that is no such batch."""
         path = None if self.folder is None else self.folder / f"{number:05d}.npz"
-        if path is not None and path.is_file():
+        if path is not None and why_unusable(path) != "nothing":
             return self._read(path)
         arrays = make()
         if path is not None:
@@ -95,7 +97,21 @@ class Batches:
 
     def _read(self, path: Path) -> Arrays:
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in self.fields}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise CoolsdError(str(path), expected=self.what, found=str(error), fix="remove it") from error
+            with open_plain(path, self.what, fix="remove it", error=CoolsdError) as data, zipfile.ZipFile(data) as file:
+                return {name: _member(file, f"{name}.npy") for name in self.fields}
+        except _UNREADABLE as error:
+            found = "another file" if isinstance(error, KeyError | zipfile.BadZipFile) else str(error)[:100]
+            raise CoolsdError(str(path), expected=self.what, found=found, fix="remove it") from error
+
+
+# What zipfile raises of a file that was cut or changed; RuntimeError: it says it is encrypted.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
+
+
+def _member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of an .npz. Raises ValueError: larger than any, or not an array."""
+    with file.open(name) as member:
+        data = member.read(BATCH_BYTES + 1)
+    if len(data) > BATCH_BYTES:
+        raise ValueError(f"more than {BATCH_BYTES} bytes")
+    return parse_npy(data).copy()

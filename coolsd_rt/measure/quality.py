@@ -12,16 +12,15 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+
+from coolsd_rt.store.strict import Strict
 
 Pictures = NDArray[np.uint8]  # RGB [N, F, F, 3]
 Z95 = 1.959963984540054  # of a two-sided interval of 95%
 
 
-class Figure(BaseModel):
+class Figure(Strict):
     """A value and its 95% interval, which is None where too little was seen. `interval` says of what kind it is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     value: float
     low: float | None

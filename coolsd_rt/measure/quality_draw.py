@@ -70,9 +70,9 @@ class Plan:
             expected, found = f"at most {limits.PICTURES.high}", str(len(prompts))
             raise UserError("prompts", expected=expected, found=found, fix="give --limit")
         verified = folder.verified()
-        near, forced = opening.load_neighbours(verified), opening.load_forced(folder.manifest)
+        near, forced = opening.load_neighbours(verified), opening.load_forced(folder)
         settings = drawing.settings_of(spec, near, forced=forced, plain=request.plain)
-        tokens = folder.manifest.contract.get("dims", {}).get("tokens", settings.law.length)
+        tokens = opening.description_of(folder).dims.tokens
         if settings.law.length > tokens:
             expected, found = f"at most the image's {tokens} tokens", str(settings.law.length)
             raise UserError("the draft length", expected=expected, found=found)

@@ -16,21 +16,20 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import is_clutter, open_plain, why_unusable
+from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.store.hashing import sha256_file, sha256_json
+from coolsd_rt.store.strict import Strict, read_model
 from coolsd_rt.workflows.pictures import SHEET, read_provenance, slug
 
 INDEX = "references.json"
 _FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]{1,255}$")]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Entry(_Closed):
+class Entry(Strict):
     """One picture. flip: whether its mirror image is the same thing."""
 
     file: _FileName
@@ -38,7 +37,7 @@ class Entry(_Closed):
     flip: bool = False
 
 
-class Index(_Closed):
+class Index(Strict):
     """The contents of references.json. shift: pixels, each way, that a picture may be moved by and still match."""
 
     version: Literal[1] = 1
@@ -81,14 +80,9 @@ def read_folder(folder: Path) -> References:
 
 def _index(folder: Path) -> Index:
     path = folder / INDEX
-    if path.is_file():
-        try:
-            return Index.model_validate_json(path.read_bytes())
-        except ValidationError as e:
-            first = e.errors(include_url=False)[0]
-            found = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-            raise UserError(str(path), expected="an index of reference pictures", found=found) from e
-    names = sorted(p.name for p in folder.glob("*.png") if p.name != SHEET)
+    if why_unusable(path) != "nothing":
+        return read_model(path, Index, "an index of reference pictures", RESULT_BYTES, error=UserError)
+    names = sorted(p.name for p in folder.glob("*.png") if p.name != SHEET and not is_clutter(p.name))
     if not names:
         raise UserError(str(folder), expected="PNG files", found="none")
     return Index(pictures=[Entry(file=name, caption=_caption(name)) for name in names])
@@ -99,12 +93,13 @@ def _caption(name: str) -> str:
 
 
 def _picture(path: Path) -> NDArray[np.uint8]:
+    if found := why_unusable(path):
+        expected = "the picture that the index names" if found == "nothing" else "a PNG file"
+        raise UserError(str(path), expected=expected, found=found)
     try:
         provenance = read_provenance(path)
-        with Image.open(path, formats=["PNG"]) as image:
+        with open_plain(path, "a PNG file") as file, Image.open(file, formats=["PNG"]) as image:
             rgba = image.convert("RGBA")
-    except FileNotFoundError:
-        raise UserError(str(path), expected="the picture that the index names", found="nothing") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise UserError(str(path), expected="a PNG file", found=str(e)) from e
     law = provenance.get("law") if isinstance(provenance, dict) else None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import open_plain
 from coolsd_rt.measure.folder import Arrays, Batches
 from coolsd_rt.store.hashing import sha256_file, sha256_json
 
@@ -59,7 +60,7 @@ class Gallery:
         """One picture. Raises UserError: no PNG or JPEG, or a broken one."""
         path = self.paths[name]
         try:
-            with Image.open(path, formats=_FORMATS) as image:
+            with open_plain(path, "a picture in PNG or JPEG") as file, Image.open(file, formats=_FORMATS) as image:
                 picture = image.convert("RGB")
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(str(path), expected="a picture in PNG or JPEG", found=str(error)[:200]) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from coolsd_rt.files import why_unusable
 from coolsd_rt.measure.quality import Measure
 from coolsd_rt.measure.sweep_spec import PLAIN, VQ_ENCODER, Frechet, LoadedSweep
 from coolsd_rt.spec.source import Path as KeyPath
@@ -43,7 +44,7 @@ def _frechet(loaded: LoadedSweep, asked: Frechet, tokenizer: Callable[[], Path])
         weights = tokenizer()
     else:
         weights = loaded.file(asked.network)
-        if not weights.is_file():
+        if why_unusable(weights):
             key = ("quality", "frechet", "network")
             raise loaded.error(key, f"{VQ_ENCODER}, or the safetensors file of an image tokenizer", str(weights))
     network = VqFeatures.load(weights)
@@ -55,8 +56,8 @@ def _frechet(loaded: LoadedSweep, asked: Frechet, tokenizer: Callable[[], Path])
 
 def _folder(loaded: LoadedSweep, key: KeyPath, name: str) -> Path:
     path = loaded.file(name)
-    if not path.is_dir():
-        fix = "" if key[1] == "clip" else f"the demo's are made by: python tools/emoji_references.py {path}"
-        found = "a file" if path.exists() else "nothing"
+    if (found := why_unusable(path) or "a file") != "a folder":
+        tool = Path("tools/emoji_references.py")  # in a checkout
+        fix = f"the demo's are made by: python {tool} {path}" if key[1] != "clip" and tool.is_file() else ""
         raise loaded.error(key, f"a folder at {path}", found, fix)
     return path

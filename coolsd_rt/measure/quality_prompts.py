@@ -11,7 +11,6 @@ changes anything. Knows ids, captions and file names. Does not open pictures.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import read_json, why_unusable
+from coolsd_rt.limits import RESULT_BYTES
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _SHOWN = 3  # ids in an error
@@ -79,11 +80,7 @@ def read_prompts(path: Path) -> dict[str, str]:
 
     Raises UserError: not such a file, an id twice, an image without a caption or a caption without an image.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        found = (error.strerror or str(error)) if isinstance(error, OSError) else f"no JSON ({error})"
-        raise UserError(str(path), expected=f"JSON: {_FORMATS}", found=found) from error
+    data = read_json(path, f"JSON: {_FORMATS}", RESULT_BYTES, stdin=True)
     try:
         captions = _coco(path, data) if isinstance(data, dict) else _list(path, data)
     except ValidationError as error:
@@ -124,8 +121,7 @@ def _coco(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
 
 def read_references(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
     """The picture of every id, in the order of ids. Raises UserError: a file missing, surplus, or two of one id."""
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
+    if (found := why_unusable(folder) or "a file") != "a folder":
         raise UserError(str(folder), expected="a folder of reference pictures, named by their ids", found=found)
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not files:

@@ -23,14 +23,18 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import read_json
+from coolsd_rt.limits import CONFIG_BYTES
 from coolsd_rt.measure.quality import Figure, Kind
 from coolsd_rt.measure.quality_gallery import Picture
+from coolsd_rt.models.foreign import check_filled, header_of
 from coolsd_rt.store.hashing import sha256_file, sha256_json
 
 IMAGE_REWARD = Kind("image_reward", "ImageReward")
 HPSV2 = Kind("hpsv2", "HPSv2")
 REWARD_FILES = ("ImageReward.safetensors", "med_config.json")
 _NETWORK = "ViT-H-14"  # of HPSv2
+_CONVERT_AGAIN = "convert the published checkpoint again"
 INSTALL = {
     "image_reward": 'pip install image-reward "transformers<5", best in an environment of its own',
     "hpsv2": "pip install git+https://github.com/tgxs002/HPSv2 (its wheel on PyPI lacks the tokenizer's words)",
@@ -79,10 +83,15 @@ class ImageReward:
             raise UserError(str(folder), expected=f"a folder of {' and '.join(REWARD_FILES)}", found=f"no {absent[0]}",
                             fix=fix)  # fmt: skip
         weights, config = (folder / name for name in REWARD_FILES)
+        header_of(weights)
+        read_json(config, "the config of ImageReward's text network", CONFIG_BYTES)
         with _foreign("ImageReward", "image_reward"):
             package = importlib.import_module("ImageReward")
             with _reading_safetensors():
                 self.model: Any = package.load(str(weights), device="cpu", med_config=str(config))
+        # The package loads with strict=False: what the file lacks would stay random. What it has beyond the network is
+        # dropped by the package, and harmless.
+        check_filled(self.model, load_file(weights), weights, surplus=True, fix=_CONVERT_AGAIN)
         self.digest = sha256_json([sha256_file(weights), sha256_file(config)])
 
     @property
@@ -112,14 +121,17 @@ class HpsV2:
                 f"{weights.parent}/HPS_v2.1_compressed.pt --family hpsv2 --to {weights}"
             )
             raise UserError(str(weights), expected="the weights of HPSv2", found="no such file", fix=fix)
+        header_of(weights)
         # The package's own `score` reads the checkpoint anew for every prompt.
         with _foreign("hpsv2", "hpsv2"):
             clip = importlib.import_module("hpsv2.src.open_clip")
             made = clip.create_model_and_transforms(_NETWORK, None, precision="fp32", device="cpu", output_dict=True)
             self.model, _, self.prepare = made
-            self.model.load_state_dict(load_file(weights))
+            tensors = load_file(weights)
+            self.model.load_state_dict(tensors, strict=False)  # the strict check, with its own words, stands below
             self.model.eval()
             self.tokenize: Callable[[list[str]], Any] = clip.get_tokenizer(_NETWORK)
+        check_filled(self.model, tensors, weights, fix=_CONVERT_AGAIN)
         self.digest = sha256_file(weights)
 
     @property

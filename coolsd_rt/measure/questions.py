@@ -24,24 +24,29 @@ from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import Windows, outlook
 from coolsd_rt.measure.analysis import judged
 from coolsd_rt.measure.analyze import LOSSLESS
+from coolsd_rt.measure.budget import Budget
 from coolsd_rt.measure.degraded import NoisyTarget
 from coolsd_rt.measure.recording import Recording, record
-from coolsd_rt.measure.tuning import FREE, Budget, compact, tune
+from coolsd_rt.measure.shapes import FREE, compact
+from coolsd_rt.measure.tuning import tune
 from coolsd_rt.models.conditions import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store import open_engine
-from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.store.outputs import check_output, write_output
+from coolsd_rt.terminal import note, say
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.entry import enter, overwrite_option
 from coolsd_rt.workflows.options import number
+from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 LENGTHS = tuple(range(1, 9))
 NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0)
 BUDGET = 0.02  # nats a token
 DELTA = 1.1
 ENTROPY_BINS = 12
+ANSWERS = "questions.json"
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,14 @@ def open_bench(path: Path, pictures: int, spec_file: Path | None = None) -> Benc
     texts = opening.default_prompts(opening.find_spec(folder, spec_file), conditioner)
     jobs = drawing.spread_jobs(texts, pictures, 0, conditioner)
     batches = [list(b) for b in drawing.batches(jobs, spec.engine.max_batch)]
-    return Bench(opening.load_engine(verified), conditioner, spec, batches, opening.load_forced(folder.manifest))
+    return Bench(opening.load_engine(verified), conditioner, spec, batches, opening.load_forced(folder))
 
 
 def cut(windows: Windows, length: int) -> Windows:
     """The same rounds, had they drafted `length` tokens."""
     w = windows
     valid = np.minimum(w.valid, length)
-    return Windows(w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], valid, w.weight)
+    return Windows(w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], valid, w.weight, w.image)
 
 
 def by_length(windows: Windows, budget: float = BUDGET) -> list[dict[str, Any]]:
@@ -87,7 +92,7 @@ def by_length(windows: Windows, budget: float = BUDGET) -> list[dict[str, Any]]:
     rows = []
     for length in range(1, windows.length + 1):
         part = cut(windows, length)
-        tuned = tune(part, Budget("kl", budget))
+        tuned = tune(part, Budget("kl", budget, None))
         found = {j.name: j.outlook.accept_length for j in tuned.judged}
         free = next(j for j in tuned.judged if j.name == FREE)
         lossless = outlook(part, Law((1.0,) * length)).accept_length
@@ -114,7 +119,7 @@ def by_distance(bench: Bench, noises: tuple[float, ...], length: int, budget: fl
                 "accept_length": o.accept_length, "kl_per_token": o.kl_per_token,
                 "tv_round": o.tv_round, "tv_round_error": o.tv_round_error,
             }  # fmt: skip
-        tuned = tune(recording.windows, Budget("kl", budget))
+        tuned = tune(recording.windows, Budget("kl", budget, None))
         row["accept_length_at_budget"] = {j.name: j.outlook.accept_length for j in tuned.judged}
         row["optimum"] = list(next(j for j in tuned.judged if j.name == FREE).omegas)
         rows.append(row)
@@ -154,7 +159,7 @@ def answer(
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=ENGINE)
 @click.option(
     "-n",
     "--images",
@@ -164,24 +169,26 @@ def answer(
     show_default=True,
     help="Pictures to record.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out/questions"), show_default=True)
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="The spec, if it has moved since the build.")
-def command(engine: Path, pictures: int, out: Path, spec_file: Path | None) -> None:
+@click.option("--out", type=WRITES_IN, default=Path("out/questions"), show_default=True)
+@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
+@overwrite_option
+def command(engine: Path, pictures: int, out: Path, spec_file: Path | None, overwrite: bool) -> None:
     """Answer the paper's open questions on a built ENGINE: questions.json and three plots in the folder OUT.
 
     \b
     Example:
       python -m coolsd_rt.measure.questions engines/emoji --out docs/questions
     """
-    from coolsd_rt.measure.questions_plot import plots
+    from coolsd_rt.measure.questions_plot import FILES, plots
 
-    found = answer(open_bench(engine, pictures, spec_file), lambda line: click.echo(line, err=True))
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "questions.json", (json.dumps(found, indent=1) + "\n").encode())
-        for name, data in plots(found).items():
-            write_atomic(out / name, data)
-    click.echo(f"{out}: questions.json and {len(plots(found))} plots")
+    for name in (ANSWERS, *FILES):
+        check_output(out / name, "--out", overwrite=overwrite)
+    found = answer(open_bench(engine, pictures, spec_file), note)
+    drawn = plots(found)
+    write_output(out / ANSWERS, (json.dumps(found, indent=1) + "\n").encode(), overwrite=overwrite)
+    for name, data in drawn.items():
+        write_output(out / name, data, overwrite=overwrite)
+    say(f"{out}: {ANSWERS} and {len(drawn)} plots")
 
 
 def main() -> None:

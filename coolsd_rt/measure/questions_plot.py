@@ -11,16 +11,14 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
+FILES = ("length.svg", "distance.svg", "ambiguity.svg")
 _SHOWN = ("exponential", "exponential, floor 1", "uniform", "excess, nu 0.3", "free")
 
 
 def plots(found: dict[str, Any]) -> dict[str, bytes]:
     """File name to SVG."""
-    return {
-        "length.svg": _figure(_length, found),
-        "distance.svg": _figure(_distance, found),
-        "ambiguity.svg": _figure(_ambiguity, found),
-    }
+    fills = (_length, _distance, _ambiguity)
+    return {name: _figure(fill, found) for name, fill in zip(FILES, fills, strict=True)}
 
 
 def _figure(fill: Any, found: dict[str, Any]) -> bytes:

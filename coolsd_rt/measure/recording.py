@@ -28,14 +28,19 @@ from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 
 HEAD = "recording.json"
-_FIELDS = ("target", "draft", "drafts", "valid", "accepted", "position")
+FORMAT = 2  # of the arrays: since 2 they say which image a round is of
+_FIELDS = ("target", "draft", "drafts", "valid", "accepted", "position", "image")
 
 
 @dataclass
 class Recorder:
-    """An `on_round` hook that keeps every window of unfinished pictures. Legend: L draft length, V codes."""
+    """An `on_round` hook that keeps every window of unfinished pictures. Legend: L draft length, V codes.
+
+    images: the number of each of the batch's images, in the order of its rows.
+    """
 
     length: int
+    images: Sequence[int]
     _kept: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: {name: [] for name in _FIELDS})
 
     def __call__(self, state: State, record: RoundRecord) -> None:
@@ -51,12 +56,13 @@ class Recorder:
             self._keep("accepted", record.accepted[m])
             # The commit has moved on by the accepted drafts and the token after them.
             self._keep("position", state.committed[m] - record.accepted[m] - 1 - state.prefix)
+            self._keep("image", np.int64(self.images[int(m)]))
 
     def _keep(self, name: str, value: Any) -> None:
         self._kept[name].append(np.array(value))
 
     def arrays(self) -> Arrays:
-        """All windows so far: target, draft [n, L, V] float32, drafts [n, L], valid, accepted, position [n]."""
+        """All windows so far: target, draft [n, L, V] float32, drafts [n, L], valid, accepted, position, image [n]."""
         return {name: np.stack(values) if values else np.zeros(0) for name, values in self._kept.items()}
 
 
@@ -72,7 +78,7 @@ class Recording:
     def of(parts: Sequence[Arrays]) -> Recording:
         """Of the arrays of several batches."""
         whole = {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}
-        windows = Windows(whole["target"], whole["draft"], whole["drafts"], whole["valid"])
+        windows = Windows(whole["target"], whole["draft"], whole["drafts"], whole["valid"], image=whole["image"])
         return Recording(windows, whole["accepted"], whole["position"])
 
 
@@ -101,6 +107,6 @@ def record(
 
 
 def _batch(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> Arrays:
-    recorder = Recorder(settings.law.length)
+    recorder = Recorder(settings.law.length, [job.index for job in jobs])
     drawing.draw(engine, jobs, conditioner, settings, on_round=recorder)
     return recorder.arrays()

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from coolsd_rt.files import why_unusable
 from coolsd_rt.measure import sweep_plot
 from coolsd_rt.measure.folder import claim, save
 from coolsd_rt.measure.quality import Measure
@@ -85,7 +86,7 @@ def sweep(request: Request, listener: Listener | None = None) -> Results:
     check_folder(request.out)
     verified = folder.verified()
     conditioner, near = opening.load_conditioner(verified, request.reading), opening.load_neighbours(verified)
-    forced = opening.load_forced(folder.manifest)
+    forced = opening.load_forced(folder)
     settings = [drawing.settings_of(point.spec, near, forced=forced, plain=point.plain) for point in points]
     jobs = _jobs(request, loaded, folder, conditioner)
     for line in unknown_words(jobs):
@@ -196,7 +197,7 @@ class _Run:
         plan, stem = self.plan, self.out / "points" / point.file_stem
         self.listener.drawing(point.name)
         path = stem.with_name(f"{stem.name}.json")
-        if there := path.is_file():
+        if there := why_unusable(path) != "nothing":
             result = read_point(path)
             for _ in drawing.batches(plan.jobs, plan.desk.batch):
                 self.listener.batch()

@@ -10,20 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law import Law
+from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.measure.quality import KINDS, Figure, Kind, front
 from coolsd_rt.measure.sweep_draw import Drawn
 from coolsd_rt.measure.sweep_spec import Point
+from coolsd_rt.store.strict import Strict, read_model
 
 NOT_A_BENCHMARK = "drawn once, beside measuring and whatever else ran: for timing use coolsd-rt bench"
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Closed(Strict):
     def text(self) -> bytes:
         """As a file holds it."""
         return (self.model_dump_json(indent=2) + "\n").encode()
@@ -115,8 +112,4 @@ def is_lossless(law: Law) -> bool:
 
 def read_point(path: Path) -> PointResult:
     """A finished point. Raises CoolsdError: the file is not one."""
-    try:
-        return PointResult.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        found = " ".join(str(error).split())[:100]
-        raise CoolsdError(str(path), expected="a finished point of a sweep", found=found, fix="remove it") from error
+    return read_model(path, PointResult, "a finished point of a sweep", RESULT_BYTES, fix="remove it")

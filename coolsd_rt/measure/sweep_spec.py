@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import read_lines
 from coolsd_rt.spec import Spec, SpecError, with_overrides
 from coolsd_rt.spec.load import as_error, read_model
 from coolsd_rt.spec.messages import suggestion
@@ -172,13 +173,10 @@ class LoadedSweep:
             return []
         path = self.file(self.spec.prompts)
         try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as e:
-            found = (e.strerror or str(e)) if isinstance(e, OSError) else "something else"
-            raise self.error(("prompts",), f"a text file in UTF-8 at {path}", found) from e
-        if not any(lines):
-            raise self.error(("prompts",), f"one prompt a line in {path}", "none")
-        return [line for line in lines if line]
+            return read_lines(path, f"a text file in UTF-8 at {path}", stdin=False)
+        except UserError as e:
+            expected = e.expected if e.what == str(path) else f"{e.expected} at {e.what}"
+            raise self.error(("prompts",), expected, e.found, e.fix) from e
 
 
 @dataclass(frozen=True)

@@ -17,57 +17,66 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler
 from coolsd_rt.law.traces import outlook
 from coolsd_rt.measure.analyze import Request, recorded
+from coolsd_rt.measure.budget import Budget
 from coolsd_rt.measure.recording import Recording
-from coolsd_rt.measure.tuning import Budget, Figure, Tuned, compact, families, tune
+from coolsd_rt.measure.shapes import compact, families
+from coolsd_rt.measure.tuning import Tuned, tune
 from coolsd_rt.spec import LoadedSpec, Spec, load_spec
 from coolsd_rt.store import open_engine
-from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows import opening
 
 _PLOTS = (".png", ".svg")
 
 
 def tune_engine(
-    request: Request, figure: str, value: float, resampler: str, write: Path | None, plot: Path | None,
+    request: Request,
+    budget: Budget,
+    resampler: str,
+    write: Path | None,
+    plot: Path | None,
     on_batch: Callable[[int, int], None] = lambda done, of: None,
-) -> Tuned:  # fmt: skip
-    """Record, tune, and write what was asked for.
+    *,
+    overwrite: bool = False,
+) -> Tuned:
+    """Record, tune, and write what was asked for. overwrite: `write` and `plot` may replace files.
 
-    Raises UserError: a budget that cannot be met, a spec that would land in another folder than its weights, a plot of
-    an unknown kind; before anything is drawn where that is possible.
+    Raises UserError: a budget that cannot be met, too few images, a spec that would land in another folder than its
+    weights, a plot of an unknown kind, a file that would be replaced; before anything is drawn where that is possible.
     """
-    loaded, budget = None, Budget(cast(Figure, figure), value)
+    loaded = None
     budget.check()
     if write is not None:
         loaded = opening.find_spec(open_engine(request.engine), request.spec_file)
         if write.parent.resolve() != loaded.path.parent.resolve():
             expected = f"a file in {loaded.path.parent}, where the spec's weights are"
             raise UserError("--write", expected=expected, found=str(write))
+        check_output(write, "--write", overwrite=overwrite)
     if plot is not None and plot.suffix not in _PLOTS:
         raise UserError("--plot", expected=" or ".join(_PLOTS), found=plot.name)
+    if plot is not None:
+        check_output(plot, "--plot", overwrite=overwrite)
     recording, _ = recorded(request, on_batch)
     kind = cast(Resampler, resampler)
     tuned = tune(recording.windows, budget, kind)
     if write is not None and loaded is not None:
-        write_spec(loaded, tuned, kind, write)
+        write_spec(loaded, tuned, kind, write, overwrite=overwrite)
     if plot is not None:
-        with disk_errors(plot):
-            plot.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(plot, draw(recording, tuned, kind, plot.suffix[1:]))
+        write_output(plot, draw(recording, tuned, kind, plot.suffix[1:]), overwrite=overwrite)
     return tuned
 
 
-def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Path) -> None:
+def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Path, *, overwrite: bool = False) -> None:
     """The spec with the schedule found, checked by reading it back."""
     data = loaded.spec.resolved()
-    data["schedule"] = {"kind": "custom", "values": [round(w, 4) for w in tuned.best.omegas]}
+    data["schedule"] = {"kind": "custom", "values": list(tuned.best.omegas)}
     data["resampler"] = {"kind": resampler}
     data["acceptance"] = {"rule": "ratio"}
     Spec.model_validate(data)
-    budget = json.dumps(tuned.as_dict()["budget"])
+    found = tuned.as_dict()
+    budget = f"{json.dumps(found['budget'])} at a confidence of {found['confidence']}, {tuned.images.recorded} images"
     head = f"# {loaded.path.name} with the schedule that `coolsd-rt tune` found for {budget}, drafts in every round.\n"
-    with disk_errors(path):
-        write_atomic(path, (head + yaml.safe_dump(data, sort_keys=False)).encode())
+    write_output(path, (head + yaml.safe_dump(data, sort_keys=False)).encode(), overwrite=overwrite)
     load_spec(path)
 
 

@@ -22,6 +22,7 @@ from coolsd_rt.models.config import RETRAIN, parse_config
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.families import check_draft_model, model_dims, parse_target
+from coolsd_rt.models.finite import non_finite
 from coolsd_rt.models.header import config_of, read_config
 from coolsd_rt.models.lazy import lazy as lazy_tensor
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
@@ -127,11 +128,16 @@ def _read_one(path: Path, key: str, dtype: torch.dtype) -> Tensor:
 
 
 def _read(path: Path, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    if not bool(torch.isfinite(value).all()):
-        bad = int((~torch.isfinite(value)).sum())
+    if bad := non_finite(value):
         found = f"{bad} of {value.numel()} NaN or infinite"
-        raise UserError(f"{path}: {key}", expected="finite numbers", found=found, fix="train the file again")
-    return value.to(dtype, copy=True)  # what is read is mapped: the file may change
+        raise UserError(f"{path}: {key}", expected="finite numbers", found=found, fix=RETRAIN)
+    made = value.to(dtype, copy=True)  # what is read is mapped: the file may change
+    if made.dtype != value.dtype and (bad := non_finite(made)):
+        name = str(dtype).removeprefix("torch.")
+        found = f"{bad} of {value.numel()} above its largest, {torch.finfo(dtype).max:g}"
+        fix = "build with --precision bf16 or fp32"
+        raise UserError(f"{path}: {key}", expected=f"numbers that {name} can hold", found=found, fix=fix)
+    return made
 
 
 def _compare(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, TensorInfo]) -> None:

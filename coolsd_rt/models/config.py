@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.limits import CONFIG, CONFIG_LIST
 from coolsd_rt.models.layout import Layout
 
 C = TypeVar("C")
@@ -228,18 +229,24 @@ def parse_config(path: Path, cls: type[C], data: Mapping[str, Any]) -> C:
         where = ".".join(str(part) for part in first["loc"])
         found = json.dumps(first.get("input"), default=str)[:60]
         raise UserError(f"{path}: config: {where}", expected=first["msg"], found=found, fix=RETRAIN) from error
-    for fault in _not_positive(config) or getattr(config, "faults", tuple)():
+    for fault in _outside(config) or getattr(config, "faults", tuple)():
         raise UserError(f"{path}: config: {fault.key}", expected=fault.expected, found=fault.found, fix=RETRAIN)
     return config
 
 
-def _not_positive(config: Any) -> list[Fault]:
-    """Sizes that are none. The first is enough: what is derived from it may not be computable."""
+def _outside(config: Any) -> list[Fault]:
+    """The first size beyond its ends: what is derived from it may not be computable."""
     for field in fields(config):
         value = getattr(config, field.name)
         sizes = value if isinstance(value, tuple) else (value,)
         if isinstance(value, bool):  # a switch, not a size
             continue
         if any(isinstance(size, int | float) and not size > 0 for size in sizes) or sizes == ():
-            return [Fault(field.name, "positive sizes", str(value))]
+            return [Fault(field.name, "positive sizes", str(value)[:60])]
+        if len(sizes) > CONFIG_LIST:
+            return [Fault(field.name, f"at most {CONFIG_LIST} sizes", str(len(sizes)))]
+        ends = CONFIG.get(field.name)
+        if ends and any(isinstance(size, int | float) and size not in ends for size in sizes):
+            expected = f"{ends.low:.15g} to {ends.high:.15g}"
+            return [Fault(field.name, expected, str(value)[:60])]
     return []

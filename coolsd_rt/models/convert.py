@@ -18,12 +18,15 @@ import torch
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import why_unusable
 from coolsd_rt.models import convert_llama, convert_llamagen, convert_vq
 from coolsd_rt.models.config import DecoderConfig
 from coolsd_rt.models.convert_format import Config, Format, Given, Options, Part, shapes_of
 from coolsd_rt.models.convert_source import Source
 from coolsd_rt.models.convert_writer import DTYPES, write_safetensors
 from coolsd_rt.models.families import FAMILY_KEY, family_of
+from coolsd_rt.models.finite import NumbersCheck
+from coolsd_rt.store.outputs import check_output
 from coolsd_rt.store.weights import TensorInfo
 
 FORMATS: Mapping[str, Format] = {
@@ -35,7 +38,7 @@ _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 @dataclass(frozen=True)
 class Converted:
-    """What came of it. `config` is the header's."""
+    """What came of it. `config` is the header's. wrappers: names of `convert_source.WRAPPERS` that were taken off."""
 
     path: Path
     family: str
@@ -44,6 +47,7 @@ class Converted:
     bytes: int
     dropped: int
     seconds: float
+    wrappers: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data for `convert --json`."""
@@ -58,16 +62,20 @@ def convert(
     dtype: DType = "keep",
     on_tensor: Callable[[int, int], None] = lambda done, of: None,
     notes: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Converted:
     """Write the checkpoint `source` (a file, or a folder of shards) as `to`.
 
     family: a name of `FORMATS`; None looks at the tensors' names. dtype: `keep` writes each as it is stored.
-    on_tensor: called with how many of how many are written. notes: more for the header's metadata.
-    Raises UserError: no checkpoint, another family, a tensor that is missing, surplus or of another shape, a size or
-    a family that is needed and not given. CoolsdError: no space.
+    on_tensor: called with how many of how many are written. notes: more for the header's metadata. overwrite: replace
+    a file that has the name `to`.
+    Raises UserError: no checkpoint, a file in the place of `to`, another family, a tensor that is missing, surplus or
+    of another shape, numbers that are NaN or infinite, a size or a family that is needed and not given. CoolsdError: no
+    space.
     """
     begun = time.perf_counter()
-    check_place(source, to)
+    check_place(source, to, overwrite)
     opened = Source(source)
     given = Given(source, opened.tensors, opened.config, options or Options())
     form = _format(given, family)
@@ -76,25 +84,31 @@ def convert(
     header = {FAMILY_KEY: family_of(config).name} if isinstance(config, DecoderConfig) else {}
     header |= {k: v for k, v in asdict(config).items() if v is not None}
     tensors = sorted(plan.items(), key=lambda item: opened.order(item[1][0].sources[0]))
-    parts = {name: part for name, (part, _) in tensors}
+    numbers = NumbersCheck(source)
 
     def read(name: str) -> torch.Tensor:
         part, info = plan[name]
-        return part.make(*(opened.read(key) for key in part.sources)).to(DTYPES[info.dtype])
+        stored = part.make(*(opened.read(key) for key in part.sources))
+        return numbers.passed(part.sources, stored, stored.to(DTYPES[info.dtype]))
 
     infos = [(name, info) for name, (_, info) in tensors]
     metadata = {**(notes or {}), "format": "pt", "config": json.dumps(header)}
-    size = write_safetensors(to, infos, metadata, read, lambda done: on_tensor(done, len(parts)))
-    return Converted(to, form.name, header, len(parts), size, dropped, time.perf_counter() - begun)
+    size = write_safetensors(
+        to, infos, metadata, read, lambda done: on_tensor(done, len(infos)), numbers.check, overwrite=overwrite
+    )
+    seconds = time.perf_counter() - begun
+    return Converted(to, form.name, header, len(infos), size, dropped, seconds, opened.wrappers)
 
 
-def check_place(source: Path, to: Path) -> None:
-    """Raises UserError unless `to` is a file to write that is not the source."""
-    if to.exists() and (not to.is_file() or (source.exists() and to.samefile(source))):
-        what = "a folder" if to.is_dir() else "the checkpoint itself" if to.is_file() else "a device"
-        raise UserError(f"--to {to}", expected="a file to write", found=what, fix="name another file")
+def check_place(source: Path, to: Path, overwrite: bool = False) -> None:
+    """Raises UserError unless `to` is a file to write that is not the source, and free unless `overwrite` is on."""
+    why = why_unusable(to)
+    if why != "nothing" and (why or (source.exists() and to.samefile(source))):
+        found = why or "the checkpoint itself"
+        raise UserError(f"--to {to}", expected="a file to write", found=found, fix="name another file")
     if not to.parent.is_dir():
         raise UserError(f"--to {to}", expected="a folder that is there", found=f"no folder {to.parent}")
+    check_output(to, "--to", overwrite=overwrite)
 
 
 def _format(given: Given, family: str | None) -> Format:
@@ -151,11 +165,11 @@ def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dty
         if info.dtype not in DTYPES:
             raise UserError(f"{given.path}: {key}", expected=f"one of {', '.join(DTYPES)}", found=info.dtype)
     first = given.tensors[part.sources[0]]
-    meta = [torch.empty(given.tensors[key].shape, dtype=DTYPES[first.dtype], device="meta") for key in part.sources]
     shapes = ", ".join(str(list(given.tensors[key].shape)) for key in part.sources)
     try:
+        meta = [torch.empty(given.tensors[key].shape, dtype=DTYPES[first.dtype], device="meta") for key in part.sources]
         made = tuple(part.make(*meta).shape)
-    except (RuntimeError, IndexError, ValueError):
+    except Exception:  # a way of making it can fail at other shapes in any manner
         made = ()
     if made != shape:
         what = f"{given.path}: {', '.join(part.sources)}"

@@ -5,8 +5,8 @@ The formats themselves are in `convert_llamagen`, `convert_llama` and `convert_v
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store.weights import TensorInfo
 
 Config = DecoderConfig | EagleConfig | VQConfig
+
+_DIGITS = 18  # of a number in a name, at most
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,30 @@ class Given:
             raise UserError(f"{self.path}: {name}", expected="a tensor", found="none")
         return self.tensors[name].shape
 
+    def last(self, name: str) -> int:
+        """The last axis of a tensor. Raises UserError as `size` does."""
+        return self.size(name, max(0, len(self.shape(name)) - 1))
+
     def size(self, name: str, axis: int) -> int:
-        """One axis of a tensor. Raises UserError: no such tensor, or no such axis."""
+        """One axis of a tensor. Raises UserError: no such tensor, no such axis, or no numbers in it."""
         shape = self.shape(name)
         if axis >= len(shape):
             raise UserError(f"{self.path}: {name}", expected=f"{axis + 1} axes or more", found=str(list(shape)))
+        if 0 in shape:
+            raise UserError(f"{self.path}: {name}", expected="sizes above 0", found=str(list(shape)))
         return shape[axis]
 
     def count(self, pattern: str) -> int:
-        """One more than the largest number that stands where `pattern` has a group; 0 if nothing matches."""
-        found = (re.match(pattern, name) for name in self.tensors)
-        return max((int(m[1]) + 1 for m in found if m), default=0)
+        """How many numbers stand where `pattern` has a group: 0, 1, 2, ... Raises UserError if one of them is missing.
+
+        A name can have any number in it, and a network of so many layers would not end being made.
+        """
+        found = {int(m[1][:_DIGITS]): name for name in self.tensors if (m := re.match(pattern, name))}
+        for at, (number, name) in enumerate(sorted(found.items())):
+            if number != at:
+                what = f"{self.path}: {name}"
+                raise UserError(what, expected=f"a tensor with {at} in its name before it", found="none")
+        return len(found)
 
     def said(self, key: str, default: Any = None) -> Any:
         """A value of config.json, of its text model's part where there is one."""
@@ -77,7 +92,8 @@ class Given:
     def number(self, key: str, default: float) -> float:
         """A number of config.json. Raises UserError if something else stands there."""
         value = self.said(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if not plain or not 0 < value <= sys.float_info.max:  # an integer of JSON has no end
             raise UserError(f"{self.path}: config.json: {key}", expected="a number above 0", found=str(value)[:60])
         return float(value)
 

@@ -17,6 +17,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.models.convert import Converted, check_place
 from coolsd_rt.models.convert_source import Source
 from coolsd_rt.models.convert_writer import DTYPES, write_safetensors
+from coolsd_rt.models.finite import NumbersCheck
 from coolsd_rt.models.inception import FAMILY, WIDTH, shapes
 from coolsd_rt.store.weights import TensorInfo
 
@@ -24,14 +25,14 @@ _CLASSES = 1008  # of the network that FID is defined by; ImageNet's has 1,000
 _HEAD = ("fc.weight", "fc.bias")  # behind the features
 
 
-def convert_inception(source: Path, to: Path) -> Converted:
+def convert_inception(source: Path, to: Path, *, overwrite: bool = False) -> Converted:
     """Write the checkpoint `source` (torch.save or safetensors) as `to`, in float32, one tensor in memory at a time.
 
     Its classifier and counters of training are dropped. Raises UserError: no checkpoint, another network, a tensor that
-    is missing, surplus or of another shape; CoolsdError: no space.
+    is missing, surplus or of another shape, numbers that are NaN or infinite; CoolsdError: no space.
     """
     begun = time.perf_counter()
-    check_place(source, to)
+    check_place(source, to, overwrite)
     opened, wanted = Source(source), shapes()
     dropped = [name for name in opened.tensors if name in _HEAD or name.endswith(".num_batches_tracked")]
     _check(source, {k: v for k, v in opened.tensors.items() if k not in dropped}, wanted)
@@ -40,16 +41,19 @@ def convert_inception(source: Path, to: Path) -> Converted:
         found = f"{list(head.shape)}, as torchvision's ImageNet network has it"
         raise UserError(f"{source}: fc.weight", expected=f"[{_CLASSES}, {WIDTH}] of {FAMILY}", found=found)
 
+    numbers = NumbersCheck(source)
+
     def read(name: str) -> torch.Tensor:
-        value = opened.read(name).to(torch.float32)
-        if not bool(torch.isfinite(value).all()):
-            raise UserError(f"{source}: {name}", expected="finite numbers", found="NaN or infinite ones")
-        return value
+        stored = opened.read(name)
+        return numbers.passed((name,), stored, stored.to(torch.float32))
 
     infos = [(name, TensorInfo("F32", wanted[name])) for name in sorted(wanted, key=opened.order)]
     config = {"family": FAMILY}
-    size = write_safetensors(to, infos, {"format": "pt", "config": json.dumps(config)}, read)
-    return Converted(to, FAMILY, config, len(infos), size, len(dropped), time.perf_counter() - begun)
+    size = write_safetensors(
+        to, infos, {"format": "pt", "config": json.dumps(config)}, read, check=numbers.check, overwrite=overwrite
+    )
+    seconds = time.perf_counter() - begun
+    return Converted(to, FAMILY, config, len(infos), size, len(dropped), seconds, opened.wrappers)
 
 
 def _check(source: Path, found: dict[str, TensorInfo], wanted: dict[str, tuple[int, ...]]) -> None:

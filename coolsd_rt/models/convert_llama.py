@@ -88,7 +88,7 @@ def _sizes(given: Given, root: str, heads: int) -> dict[str, Any]:
 
 def _chameleon_config(family: Family, behind: tuple[int, ...], given: Given) -> Config:
     root = "model."
-    q_norm, dim = given.shape(f"{root}layers.0.self_attn.q_norm.weight"), given.size("model.embed_tokens.weight", 1)
+    q_norm, dim = given.last(f"{root}layers.0.self_attn.q_norm.weight"), given.size("model.embed_tokens.weight", 1)
     text, last = given.size("model.embed_tokens.weight", 0), max((BEGIN_OF_IMAGE, *behind))
     if text <= last:
         expected = f"more rows than a picture's last id {last}"
@@ -106,7 +106,7 @@ def _chameleon_config(family: Family, behind: tuple[int, ...], given: Given) -> 
         prefix=given.options.prefix,
         norm_eps=given.number("rms_norm_eps", 1e-5),
         rope_base=_base(given),
-        **_sizes(given, root, given.options.heads or max(1, dim // q_norm[-1])),
+        **_sizes(given, root, given.options.heads or max(1, dim // q_norm)),
     )
 
 
@@ -114,7 +114,7 @@ def _check_ids(given: Given) -> None:
     """The model's image tokens are named after their codes; each has to have the id that we cut it out by."""
     names = given.json.get("vocabulary_map")
     for name, found in names.items() if isinstance(names, dict) else ():
-        if match := re.fullmatch(r"IMGIMG([A-J]+)Z", name):
+        if match := re.fullmatch(r"IMGIMG([A-J]{1,9})Z", name):
             code = int("".join(str(ord(letter) - ord("A")) for letter in match[1]))
             if found != code + FIRST_CODE:
                 what = f"{given.path}: config.json: vocabulary_map: {name}"
@@ -204,7 +204,7 @@ def _eagle_config(given: Given) -> Config:
     rows = given.size("embed_tokens.weight", 0) if "embed_tokens.weight" in given.tensors else None
     text = rows is not None and rows > LINE_END and rows != 16384  # a language model's table, pictures and all
     dim, q_norm = given.size("fc.weight", 0), "layers.0.self_attn.q_norm.weight"
-    known = given.options.heads or (dim // max(1, given.shape(q_norm)[-1]) if q_norm in given.tensors else 0)
+    known = given.options.heads or (dim // given.last(q_norm) if q_norm in given.tensors else 0)
     data = {
         **_sizes(given, "", known or given.heads(None, dim=dim)),
         "norm_eps": given.number("rms_norm_eps", 1e-5 if text else 1e-6),

@@ -46,20 +46,26 @@ def write_safetensors(
     metadata: Mapping[str, str],
     read: Callable[[str], Tensor],
     on_tensor: Callable[[int], None] = lambda done: None,
+    check: Callable[[], None] = lambda: None,
+    *,
+    overwrite: bool = False,
 ) -> int:
     """Write `tensors` in this order, each read when its turn comes. The file appears whole or not at all.
 
-    Returns its bytes. Raises CoolsdError: no space, a folder that cannot be written, a tensor that is not as announced;
-    and whatever `read` raises.
+    check: called when all are written, before the file appears.
+
+    Returns its bytes. Raises NameTaken: a file has the name and `overwrite` is off; CoolsdError: no space, a folder
+    that cannot be written, a tensor that is not as announced; and whatever `read` and `check` raise.
     """
     head = header_bytes(tensors, metadata)
     need = len(head) + sum(size_of(info) for _, info in tensors)
     sweep_abandoned(path)
-    with disk_errors(path.parent, need), atomic_file(path) as file:
+    with disk_errors(path.parent, need), atomic_file(path, replace=overwrite) as file:
         file.write(head)
         for done, (name, info) in enumerate(tensors):
             file.write(_bytes(name, info, read(name)))  # nothing holds it while the next is read
             on_tensor(done + 1)
+        check()
     return need
 
 

@@ -5,11 +5,11 @@ Knows the metadata key `config` (the JSON of a config dataclass). Does not know 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.store.weights import WeightsHeader, check_safetensors
 
 _FIX = "name a file written by the training tools, or add the config to its metadata"
@@ -19,14 +19,16 @@ def config_of(path: Path, header: WeightsHeader) -> dict[str, Any]:
     """The config in a header that was already read. Raises UserError if there is none."""
     text = header.metadata.get("config")
     if text is None:
-        found = f"metadata with {', '.join(sorted(header.metadata)) or 'no keys'}"
+        found = f"metadata with {', '.join(sorted(header.metadata))[:120] or 'no keys'}"
         raise UserError(str(path), expected="the model's config in the metadata key 'config'", found=found, fix=_FIX)
     try:
-        config = json.loads(text)
-    except (ValueError, RecursionError):
-        config = None
+        config = parse_json(text)
+    except JsonError as error:
+        config, found = None, str(error)
+    else:
+        found = text[:60]
     if not isinstance(config, dict):
-        raise UserError(str(path), expected="a JSON mapping in the metadata key 'config'", found=text[:60], fix=_FIX)
+        raise UserError(str(path), expected="a JSON mapping in the metadata key 'config'", found=found, fix=_FIX)
     return config
 
 

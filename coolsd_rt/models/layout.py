@@ -5,6 +5,7 @@ Pure data. Does not know networks or sampling. Legend as in `coolsd_rt.contract`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,3 +57,21 @@ class Layout:
     def plain(self) -> bool:
         """Whether every token is a code that is painted."""
         return self.line_end is None and self.end is None
+
+
+def is_layout(forced: Sequence[int]) -> bool:
+    """Whether a table of forced tokens (-1 where free) is that of some layout: line ends, an end, or both."""
+    table = np.asarray(forced, np.int64)
+    taken = np.flatnonzero(table >= 0)
+    if not len(taken) or taken[0] == 0 or len(taken) == len(table):
+        return False
+    columns = int(taken[0])
+    for end in (None, int(table[-1])):
+        rest = len(table) - (end is not None)
+        line_end = int(table[columns]) if columns < rest else None
+        stride = columns + 1 if line_end is not None else rest
+        if rest % stride == 0:
+            layout = Layout(0, rest // stride, stride - (line_end is not None), line_end, end)
+            if np.array_equal(layout.forced, table):
+                return True
+    return False

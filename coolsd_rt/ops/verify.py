@@ -86,7 +86,7 @@ def _after(
     if tolerance is None:
         return residual(p, q, omega, resampler)
     if resampler == "lantern":
-        return residual(p, q, omega, resampler, lenders=tolerance.lenders(p, tokens))
+        return residual(p, q, omega, resampler, zeroed=tolerance.zeroed(p, tokens))
     if resampler == "waterfill":
         return residual(p, q, omega, resampler, tolerance.everywhere(p))
     # P + c >= P: G* is the classic residual (Proposition 1), and c of all codes is not needed.

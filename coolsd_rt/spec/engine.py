@@ -42,6 +42,18 @@ class EngineOptions(Section):
     max_batch: Annotated[int, Within(limits.MAX_BATCH)] = Field(
         default=4, description="Most images drawn at once; more prompts go in turns."
     )
+    batch_invariant: bool | None = Field(
+        default=None,
+        description="Compute the same bits for an image whatever images are drawn beside it, and however many drafts a "
+        "step judges. ONNX Runtime on a CPU only. null: on for int8, where the difference is visible, and off for "
+        "fp32, where it is about 1e-5 in a logit. Steps of one position take longer when it is on.",
+    )
+
+    @property
+    def invariant(self) -> bool:
+        """Whether the engine is batch invariant: as asked, else true for int8 on ONNX Runtime's CPU provider."""
+        on_cpu = (self.backend, self.device) == ("onnxruntime", "cpu")
+        return on_cpu and self.precision == "int8" if self.batch_invariant is None else self.batch_invariant
 
     @model_validator(mode="before")
     @classmethod
@@ -59,4 +71,7 @@ class EngineOptions(Section):
         if self.precision not in here:
             expected = f"one of {', '.join(here)} for {self.backend} on {self.device}"
             raise complaint(expected, f"precision {self.precision}")
+        if self.batch_invariant and (self.backend, self.device) != ("onnxruntime", "cpu"):
+            found = f"batch_invariant: true for {self.backend} on {self.device}"
+            raise complaint("onnxruntime on cpu for a batch-invariant engine", found, "leave batch_invariant out")
         return self

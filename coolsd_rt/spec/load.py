@@ -5,6 +5,7 @@ Knows paths and where an error stands. Does not open the files a spec names.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,18 +14,23 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import LINK_FIX, inside, read_bytes, why_unusable
+from coolsd_rt.limits import SPEC_BYTES
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.spec.source import KEYS, Problem, Source, SourceError, parse
 from coolsd_rt.spec.source import Path as KeyPath
+from coolsd_rt.spec.sources import FILES
 
 M = TypeVar("M", bound=BaseModel)
+_SHOWN = 60  # characters of a key in a message
 
 
 def dotted(path: KeyPath) -> str:
     """(schedule, values, 2) -> schedule.values[2]."""
     text = ""
-    for part in path:
+    for key in path:
+        part = key if isinstance(key, int) or len(key) <= _SHOWN else f"{key[: _SHOWN - 3]}..."
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 
@@ -70,43 +76,30 @@ def as_error(path: Path, problem: Problem) -> UserError:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        near = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))[:5]) if path.parent.is_dir() else ""
-        fix = f"there is: {near}" if near else ""
-        raise UserError(str(path), expected="a spec file", found="no such file", fix=fix) from None
-    except IsADirectoryError:
-        raise UserError(str(path), expected="a spec file", found="a folder") from None
-    except OSError as e:
-        raise UserError(str(path), expected="a readable spec file", found=e.strerror or str(e)) from e
+    near, fix = path.parent, ""
+    if why_unusable(path) == "nothing" and why_unusable(near) == "a folder":
+        names = ", ".join(sorted(str(p) for p in near.glob("*.yaml"))[:5])
+        fix = f"there is: {names}" if names else ""
+    return read_bytes(path, "a spec file", SPEC_BYTES, fix=fix)
 
 
-def _absence(path: Path) -> str:
-    """Why a path is no file to read; empty if it is one."""
-    try:
-        if path.is_file():
-            return ""
-        return "something else" if path.exists() else "nothing"
-    except OSError as e:
-        return e.strerror or str(e)
-
-
-def _find_files(spec: Spec, folder: Path, source: Source, must: bool) -> tuple[dict[str, Path], list[Problem]]:
+def _find_files(spec: Spec, file: Path, source: Source, must: bool) -> tuple[dict[str, Path], list[Problem]]:
     files, problems = {}, []
+    folder = file.parent
     root = folder.resolve()
+    made = {FILES[name] for name in FILES if getattr(spec.sources, name) is not None}
     for key, name in spec.file_names().items():
         where: KeyPath = tuple(key.split("."))
         line = source.line(where)
-        try:
-            path = (root / name).resolve()
-        except (OSError, RuntimeError):  # a loop of links
-            path = root / name
-        if not path.is_relative_to(root):
-            problems.append(Problem(line, where, f"a file inside {folder}", f"{name}, a link to somewhere else"))
-        elif absence := _absence(path):
+        path = inside(root, name)
+        if path is None:
+            found = f"{name}, a link to somewhere else"
+            problems.append(Problem(line, where, f"a file inside {folder}", found, LINK_FIX))
+        elif absence := why_unusable(path):
             if must:
-                problems.append(Problem(line, where, f"a file at {folder / name}", absence))
+                first = absence == "nothing" and key in made
+                fix = f"make it first: coolsd-rt convert {shlex.quote(str(file))}" if first else ""
+                problems.append(Problem(line, where, f"a file at {folder / name}", absence, fix))
         else:
             files[key] = path
     return files, problems
@@ -146,7 +139,7 @@ def load_spec(path: str | Path, *, check_files: bool = True) -> LoadedSpec:
     spec, source, problems = read_model(path, Spec, KEYS)
     files: dict[str, Path] = {}
     if spec is not None:
-        files, missing = _find_files(spec, path.parent, source, check_files)
+        files, missing = _find_files(spec, path, source, check_files)
         problems += missing
     if spec is None or problems:
         raise SpecError([as_error(path, p) for p in sorted(problems, key=lambda p: p.line)])

@@ -66,5 +66,5 @@ class Image(Section):
     tokenizer: Literal["vq"] = Field(description="Kind of image tokenizer.")
     weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
     neighbours: Annotated[int, Within(limits.NEIGHBOURS)] = Field(
-        default=64, description="Nearest codes kept of each code, for the lantern rules. Build-time."
+        default=64, description="Nearest codes of each code that may lend under the lantern rules. Build-time."
     )

@@ -6,9 +6,11 @@ import json
 
 from coolsd_rt.spec.model import Spec
 
+TITLE = "coolsd-rt spec"
+
 
 def schema_text() -> str:
     """The schema as the file `pipelines/spec.schema.json` holds it, to the byte."""
     body = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}
-    body["title"] = "coolsd-rt spec"
+    body["title"] = TITLE
     return json.dumps(body, indent=2, ensure_ascii=False) + "\n"

@@ -7,6 +7,7 @@ not know the hub, or what is in a checkpoint.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -93,3 +94,12 @@ class Sources(Section):
     draft: Origin | None = Field(default=None, description="What draft.weights is made of.")
     image: Origin | None = Field(default=None, description="What image.weights is made of.")
     tokenizer: CopiedOrigin | None = Field(default=None, description="What condition.tokenizer is a copy of.")
+
+
+FILES: Mapping[str, str] = {
+    "target": "target.weights",
+    "draft": "draft.weights",
+    "image": "image.weights",
+    "tokenizer": "condition.tokenizer",
+}
+"""Keys of `sources` to the keys of the files that are made of them."""

@@ -18,11 +18,21 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import check_target, kind_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _NEARLY_NONE = 1 << 20
 _ABANDONED = 3600.0  # seconds
+
+
+class NameTaken(UserError):
+    """A file that was not to be replaced is there."""
+
+    def __init__(self, path: Path) -> None:
+        fix = "give another name, or --overwrite to replace it"
+        super().__init__(str(path), expected="no file of that name", found="one", fix=fix)
 
 
 def human(size: float) -> str:
@@ -34,15 +44,16 @@ def human(size: float) -> str:
     raise ValueError(size)
 
 
-def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
+def existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    while not os.path.exists(path) and path != path.parent:  # False, not an error, where it cannot be looked at
         path = path.parent
     return path
 
 
 def free_bytes(path: Path) -> int:
     """Free space where `path` is, or would be."""
-    return shutil.disk_usage(_existing(path.absolute())).free
+    return shutil.disk_usage(existing(path.absolute())).free
 
 
 def no_space(where: Path, need: int) -> CoolsdError:
@@ -88,10 +99,17 @@ def disk_errors(where: Path, need: int = 0) -> Iterator[None]:
 
 def check_folder(path: Path) -> None:
     """Raise UserError if something that is not a folder stands at `path` or above it."""
-    there = _existing(path.absolute())
+    there = existing(path.absolute())
+    link = next((p for p in (path.absolute(), *path.absolute().parents) if os.path.islink(p)), None)
+    found = ""
     if not there.is_dir():
+        kind = kind_of(there.stat().st_mode).removeprefix("a ").removeprefix("plain ")
+        found = f"the {kind} {there}"
+    elif link is not None and not os.path.exists(link):
+        found = f"the link {link}, which leads nowhere"
+    if found:
         fix = "choose another with --out DIR"
-        raise UserError(str(path), expected="a folder, or a place for one", found=f"the file {there}", fix=fix)
+        raise UserError(str(path), expected="a folder, or a place for one", found=found, fix=fix)
 
 
 def fsync_path(path: Path) -> None:
@@ -107,18 +125,52 @@ def fsync_path(path: Path) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that is written beside its place, flushed, renamed over what was there; removed if the block raises."""
+def atomic_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """A file that is written beside its place, flushed, then given its name; removed if the block raises.
+
+    replace: what has the name already is replaced. Without it NameTaken is raised, also where the file appeared while
+    this one was written, and both stay as they are.
+    Raises UserError: what is there is no plain file, and would be lost.
+    """
+    check_target(path)
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temp.open("xb") as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        os.replace(temp, path)
+        if replace:
+            os.replace(temp, path)
+        else:
+            _take_name(temp, path)
     finally:
         temp.unlink(missing_ok=True)
     fsync_path(path.parent)
+
+
+def _take_name(temp: Path, path: Path) -> None:
+    """Give a finished file its name. Raises NameTaken: a rename would replace what is there, a hard link does not."""
+    try:
+        os.link(temp, path)
+    except FileExistsError:
+        raise NameTaken(path) from None
+    except OSError as e:
+        if e.errno not in _NO_LINKS:
+            raise
+        _reserve_name(temp, path)
+
+
+def _reserve_name(temp: Path, path: Path) -> None:
+    """The same on a file system without hard links: an empty file holds the name until the rename."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError:
+        raise NameTaken(path) from None
+    try:
+        os.replace(temp, path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def sweep_abandoned(path: Path) -> None:
@@ -129,9 +181,9 @@ def sweep_abandoned(path: Path) -> None:
                 old.unlink()
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
     """The same for data that is there already."""
-    with atomic_file(path) as f:
+    with atomic_file(path, replace=replace) as f:
         f.write(data)
 
 

@@ -14,20 +14,31 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.files import is_clutter
+from coolsd_rt.limits import MANIFEST_BYTES
 from coolsd_rt.store.atomic import Workshop, disk_errors, publish
 from coolsd_rt.store.engine import EngineFolder
 from coolsd_rt.store.fingerprint import engine_fingerprint, stage_key
 from coolsd_rt.store.hashing import sha256_file
-from coolsd_rt.store.manifest import MANIFEST, FileName, FileRecord, Manifest, StageEntry, _Record, read_manifest
+from coolsd_rt.store.manifest import (
+    MANIFEST,
+    FileName,
+    FileRecord,
+    Manifest,
+    StageEntry,
+    StageInputs,
+    StageName,
+    read_manifest,
+)
+from coolsd_rt.store.strict import Strict, read_model
 
 STAGE = "stage.json"
 OnWait = Callable[[str], None]
@@ -54,7 +65,7 @@ class Stage:
             raise ValueError(f"stage name {self.name!r}: expected lower-case letters, digits and _")
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> StageInputs:
         return {
             "files": dict(self.files),
             "spec": dict(self.spec),
@@ -72,10 +83,10 @@ class Stage:
         return f"{self.name}-{self.key}"
 
 
-class StageRecord(_Record):
+class StageRecord(Strict):
     """stage.json: the proof that a stage's folder is whole."""
 
-    name: str
+    name: StageName
     entry: StageEntry
     files: dict[FileName, FileRecord]
 
@@ -104,11 +115,18 @@ class CachedStage:
 def record_files(folder: Path, role: str) -> dict[str, FileRecord]:
     """Hash every file of a folder. Raises CoolsdError on anything that is not a plain file."""
     records = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(p for p in folder.iterdir() if not is_clutter(p.name)):
         if path.is_symlink() or not path.is_file():
             raise CoolsdError(f"stage {role}", expected="plain files only", found=path.name)
         records[path.name] = FileRecord(sha256=sha256_file(path), size=path.stat().st_size, role=role)
     return records
+
+
+def _holds(path: Path, record: FileRecord, stage: str) -> bool:
+    """Whether a file of a stage is what its record says. Reads no file of another size, and no device."""
+    found = path.lstat()
+    plain = stat.S_ISREG(found.st_mode) and found.st_size == record.size and record.role == stage
+    return plain and sha256_file(path) == record.sha256
 
 
 def _link(source: Path, target: Path) -> None:
@@ -134,14 +152,12 @@ class Store:
         """The stage's result if it is there and whole. A broken one counts as absent."""
         folder = self.out / ".cache" / stage.id
         try:
-            record = StageRecord.model_validate_json((folder / STAGE).read_bytes())
-            names = {p.name for p in folder.iterdir()} - {STAGE}
+            record = read_model(folder / STAGE, StageRecord, "a stage's record", MANIFEST_BYTES)
+            names = {p.name for p in folder.iterdir() if not is_clutter(p.name)} - {STAGE}
             whole = record.name == stage.name and record.entry.key == stage.key and names == set(record.files)
-            whole = whole and all(
-                (folder / n).stat().st_size == f.size and sha256_file(folder / n) == f.sha256
-                for n, f in record.files.items()
-            )
-        except (OSError, ValidationError):
+            whole = whole and record.entry.inputs == stage.inputs
+            whole = whole and all(_holds(folder / name, file, stage.name) for name, file in record.files.items())
+        except (OSError, CoolsdError):
             return None
         return CachedStage(folder, record) if whole else None
 
@@ -214,7 +230,7 @@ class Store:
         files = _merge(shipped)
         final = self.out / name / fingerprint
         lock = f"{name}-{fingerprint}"
-        relative = os.path.relpath(spec_file, self.out) if spec_file else ""
+        relative = _relative(spec_file, self.out) if spec_file else ""
         manifest = Manifest(
             name=name,
             fingerprint=fingerprint,
@@ -242,6 +258,12 @@ class Store:
             if current:
                 engine.make_current()
         return engine
+
+
+def _relative(path: Path, start: Path) -> str:
+    """A path as a manifest can hold it; empty where it cannot: a name that is no text, or of more than one line."""
+    text = os.path.relpath(path, start)
+    return text if text.isprintable() and not os.path.isabs(text) else ""
 
 
 def _merge(stages: Sequence[CachedStage]) -> dict[str, FileRecord]:

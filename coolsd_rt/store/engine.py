@@ -1,20 +1,23 @@
 """An engine's folder on a disk, found by name, and its files behind a check of every hash.
 
 Knows manifests and hashes. Does not know graphs. Paths of an engine's files are handed out by `VerifiedEngine` alone,
-so that nobody parses a byte that was not checked: an engine file can be native code.
+so that nobody parses a byte that was not checked: an engine file can be native code. In a Hugging Face snapshot, where
+every file is a link, the file it leads to is found once, hashed, and handed out itself.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import LINK_FIX, hub_blob, is_clutter, read_bytes, why_unusable
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.store.hashing import sha256_bytes, sha256_file
 from coolsd_rt.store.manifest import MANIFEST, Manifest, read_manifest, rebuild_hint
@@ -42,19 +45,36 @@ class EngineFolder:
             CoolsdError: a file is missing, was changed, or does not belong there.
         """
         fix = rebuild_hint(self.folder, self.manifest)
-        there = {e.name: e for e in os.scandir(self.folder) if not _own(e.name)}
-        if missing := sorted(set(self.manifest.files) - set(there)):
+        try:
+            there = {name for name in os.listdir(self.folder) if not _own(name) and not is_clutter(name)}
+        except OSError as e:
+            found = e.strerror or str(e)
+            raise CoolsdError(str(self.folder), expected="a folder to read", found=found, fix=fix) from e
+        if missing := sorted(set(self.manifest.files) - there):
             raise CoolsdError(str(self.folder), expected=f"the file {missing[0]}", found="none", fix=fix)
-        if extra := sorted(set(there) - set(self.manifest.files)):
+        if extra := sorted(there - set(self.manifest.files)):
             found = f"{extra[0]} as well"
             raise CoolsdError(str(self.folder), expected="the manifest's files only", found=found, fix="remove it")
+        paths = {name: self._plain(name, fix) for name in self.manifest.files}
         for name, record in self.manifest.files.items():
-            path = self.folder / name
-            if there[name].is_symlink() or not there[name].is_file():
-                raise CoolsdError(str(path), expected="a plain file", found="something else", fix=fix)
-            if (found_hash := sha256_file(path)) != record.sha256:
-                raise _tampered(path, record.sha256, found_hash, fix)
-        return VerifiedEngine(self)
+            if (size := paths[name].stat().st_size) != record.size:
+                what = f"{self.folder / name} was changed"
+                raise CoolsdError(what, expected=f"{record.size} bytes", found=str(size), fix=fix)
+        for name, record in self.manifest.files.items():
+            if (found_hash := sha256_file(paths[name], CoolsdError)) != record.sha256:
+                raise _tampered(self.folder / name, record.sha256, found_hash, fix)
+        return VerifiedEngine(self, paths)
+
+    def _plain(self, name: str, fix: str) -> Path:
+        """The file itself, behind a link of the hub's. Raises CoolsdError: another link, or no plain file."""
+        path = self.folder / name
+        if path.is_symlink():
+            if (blob := hub_blob(path)) is None:
+                raise CoolsdError(str(path), expected="a plain file", found="a link to elsewhere", fix=LINK_FIX)
+            return blob
+        if found := why_unusable(path):
+            raise CoolsdError(str(path), expected="a plain file", found=found, fix=fix)
+        return path
 
     def with_manifest(self, **changes: Any) -> EngineFolder:
         """Replace fields of the manifest on the disk, atomically and under a lock; files are not touched.
@@ -85,9 +105,13 @@ def _tampered(path: Path, expected: str, found: str, fix: str) -> CoolsdError:
 
 @dataclass(frozen=True)
 class VerifiedEngine:
-    """Files whose hashes held when this was made. Only `EngineFolder.verified` makes one."""
+    """Files whose hashes held when this was made. Only `EngineFolder.verified` makes one.
+
+    paths: the very files that were hashed, by their names in the manifest. A link is not followed a second time.
+    """
 
     engine: EngineFolder
+    paths: Mapping[str, Path] = field(repr=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -97,26 +121,28 @@ class VerifiedEngine:
         """Path of a checked file. Raises CoolsdError if the manifest has no such file."""
         if name not in self.manifest.files:
             expected = f"one of {', '.join(sorted(self.manifest.files))}"
-            raise CoolsdError(str(self.engine.folder), expected=expected, found=name)
-        return self.engine.folder / name
+            raise CoolsdError(str(self.engine.folder), expected=expected[:200], found=name)
+        return self.paths[name]
 
     def read(self, name: str) -> bytes:
         """Contents of a file; the very bytes that are returned are the ones that were hashed."""
         path, record = self.path(name), self.manifest.files[name]
-        data = path.read_bytes()
+        fix = rebuild_hint(self.engine.folder, self.manifest)
+        data = read_bytes(path, f"the engine's {name}", record.size, fix=fix, error=CoolsdError)
         if (found := sha256_bytes(data)) != record.sha256:
-            raise _tampered(path, record.sha256, found, rebuild_hint(self.engine.folder, self.manifest))
+            raise _tampered(self.engine.folder / name, record.sha256, found, fix)
         return data
 
 
 def _no_engine(path: Path) -> UserError:
-    fix = "build one: coolsd-rt build pipelines/emoji.yaml"
+    demo = Path("pipelines/emoji.yaml")  # in a checkout
+    fix = f"build one: coolsd-rt build {demo if demo.is_file() else 'SPEC.yaml'}"
     if path.suffix in (".yaml", ".yml"):
         fix = f"that is a spec: build it with: coolsd-rt build {path}"
     folder = path if path.is_dir() else path.parent
     if folder.is_dir() and (names := sorted(str(p.parent) for p in folder.glob(f"*/{CURRENT}"))):
         fix = f"there is: {', '.join(names[:5])}"
-    found = "nothing" if not path.exists() else "a file" if path.is_file() else "a folder without one"
+    found = {"": "a file", "a folder": "a folder without one"}.get(why := why_unusable(path), why)
     return UserError(str(path), expected="an engine (engines/NAME, or one fingerprint's folder)", found=found, fix=fix)
 
 
@@ -130,13 +156,11 @@ def open_engine(path: str | Path) -> EngineFolder:
     path = Path(path)
     if (path / MANIFEST).is_file():
         return EngineFolder(path, read_manifest(path))
-    try:
-        with (path / CURRENT).open("rb") as f:
-            word = f.read(64).decode("ascii", "replace").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        raise _no_engine(path) from None
-    except OSError as e:
-        raise CoolsdError(str(path / CURRENT), expected="to read it", found=e.strerror or str(e)) from e
+    current = path / CURRENT
+    if why_unusable(path) != "a folder" or why_unusable(current) == "nothing":
+        raise _no_engine(path)
+    data = read_bytes(current, "a file with a fingerprint", 64, fix=rebuild_hint())
+    word = data.decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9a-f]{16}", word):
         raise CoolsdError(str(path / CURRENT), expected="a fingerprint", found=repr(word), fix=rebuild_hint())
     if not (path / word / MANIFEST).is_file():

@@ -1,4 +1,4 @@
-"""SHA-256 of files and of JSON data. Knows bytes, nothing else."""
+"""SHA-256 of files and of JSON data. Knows bytes, and how the hub's cache names files; nothing else."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import blob_digest, open_plain
 
-def sha256_file(path: Path) -> str:
-    """Hex digest of a file's contents, read in pieces."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+
+def sha256_file(path: Path, error: type[CoolsdError] = UserError) -> str:
+    """Hex digest of a plain file's contents, read in pieces.
+
+    Raises `error`: no plain file, or a file of the hub's cache that is not what its name says.
+    """
+    with open_plain(path, "a file to read", error=error) as f:
+        try:
+            found = hashlib.file_digest(f, "sha256").hexdigest()
+        except OSError as e:
+            raise error(str(path), expected="a file to read", found=e.strerror or str(e)) from e
+    if (named := blob_digest(path)) and named != found:
+        expected, fix = "the file that its name is the SHA-256 of", "remove it, and download it again"
+        raise error(str(path), expected=expected, found=f"one of {found[:12]}…", fix=fix)
+    return found
 
 
 def sha256_bytes(data: bytes) -> str:

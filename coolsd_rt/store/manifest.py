@@ -10,56 +10,93 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.files import read_json
+from coolsd_rt.limits import MANIFEST_BYTES
 from coolsd_rt.store.fingerprint import engine_fingerprint, stage_key
+from coolsd_rt.store.strict import Strict, difference, pattern, validate
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-MAX_BYTES = 16 << 20
+_MOST_FILES = 1024
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Sha256 = Annotated[str, Field(pattern=pattern(r"^[0-9a-f]{64}$", "a SHA-256, 64 hexadecimal digits"))]
+Key = Annotated[str, Field(pattern=pattern(r"^[0-9a-f]{16}$", "16 hexadecimal digits"))]
 # Flat names only: a manifest cannot point outside its folder.
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+FileName = Annotated[
+    str, Field(pattern=pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", "a file name of letters, digits, . _ and -"))
+]
+StageName = Annotated[
+    str, Field(pattern=pattern(r"^[a-z0-9_]{1,64}$", "a stage's name: lower-case letters, digits and _"))
+]
+Name = Annotated[
+    str,
+    Field(pattern=pattern(r"^[a-z0-9][a-z0-9_-]{0,63}$", "a name: lower-case letters, digits, _ and -, at most 64")),
+]
+# What a person reads: a version, a date, a key of a spec.
+Word = Annotated[str, Field(max_length=256, pattern=pattern(r"^[^\x00-\x1f\x7f-\x9f]*$", "text of one line"))]
+FilePath = Annotated[
+    str,
+    Field(max_length=4096, pattern=pattern(r"^(?:[^/\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*)?$", "a relative path")),
+]
+Instant = Annotated[
+    str,
+    Field(
+        pattern=pattern(
+            r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|\+00:00)$",
+            "a time in UTC such as 2026-01-31T12:00:00+00:00",
+        )
+    ),
+]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileRecord(_Record):
+class FileRecord(Strict):
     """One file of an engine or a stage."""
 
     sha256: Sha256
-    size: int = Field(ge=0)
-    role: str = Field(description="What it is for: the stage that made it.")
+    size: int = Field(ge=0, le=1 << 53)
+    role: StageName = Field(description="What it is for: the stage that made it.")
 
 
-class StageEntry(_Record):
+class StageInputs(TypedDict):
+    """What a stage's key is the hash of."""
+
+    files: dict[Word, Word]
+    spec: dict[Word, Any]
+    tools: dict[Word, Word]
+    code: Word
+    after: dict[StageName, Key]
+
+
+StageInputs.__pydantic_config__ = Strict.model_config  # type: ignore[attr-defined]
+
+
+class StageEntry(Strict):
     """One stage of a build: the key is the hash of the inputs."""
 
     key: Key
-    inputs: dict[str, Any]
-    facts: dict[str, Any] = Field(default_factory=dict, description="What the stage found out (sizes, node counts).")
+    inputs: StageInputs
+    facts: dict[Word, Any] = Field(description="What the stage found out (sizes, node counts).")
 
 
-class Manifest(_Record):
+class Manifest(Strict):
     """engines/<name>/<fingerprint>/manifest.json."""
 
     schema_version: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: Name
     fingerprint: Key
-    spec: dict[str, Any] = Field(description="The resolved spec, defaults included.")
-    build_view: dict[str, Any] = Field(description="The part of it that the fingerprint depends on.")
-    files: dict[FileName, FileRecord]
-    tools: dict[str, str] = Field(description="Versions of what built it.")
-    stages: dict[str, StageEntry]
-    contract: dict[str, Any] = Field(description="Sizes and tensors: how the graphs are stepped.")
-    parity: dict[str, Any] | None = Field(default=None, description="Receipt of the last parity run.")
-    created: str = Field(description="UTC, ISO 8601.")
-    spec_file: str = Field(default="", description="The spec it was built from, relative to the output folder.")
+    spec: dict[Word, Any] = Field(description="The resolved spec, defaults included.")
+    build_view: dict[Word, Any] = Field(description="The part of it that the fingerprint depends on.")
+    files: dict[FileName, FileRecord] = Field(max_length=_MOST_FILES)
+    tools: dict[Word, Word] = Field(description="Versions of what built it.")
+    stages: dict[StageName, StageEntry] = Field(max_length=_MOST_FILES)
+    contract: dict[Word, Any] = Field(description="Sizes and tensors: how the graphs are stepped.")
+    parity: dict[Word, Any] | None = Field(default=None, description="Receipt of the last parity run.")
+    created: Instant = Field(description="UTC, ISO 8601.")
+    spec_file: FilePath = Field(default="", description="The spec it was built from, relative to the output folder.")
 
     def text(self) -> bytes:
         return (self.model_dump_json(indent=2) + "\n").encode()
@@ -70,18 +107,24 @@ class Manifest(_Record):
 
 def spec_path(folder: Path, manifest: Manifest) -> Path | None:
     """The spec that an engine at `<out>/<name>/<fingerprint>` was built from, if it is still where it was."""
-    path = Path(os.path.normpath(folder.parent.parent / manifest.spec_file))
-    return path if manifest.spec_file and path.is_file() else None
+    path = os.path.normpath(folder.parent.parent / manifest.spec_file)
+    return Path(path) if manifest.spec_file and os.path.isfile(path) else None
 
 
 def rebuild_hint(folder: Path | None = None, manifest: Manifest | None = None) -> str:
     """What to type when an engine is broken."""
     spec = spec_path(folder, manifest) if folder and manifest else None
-    engine = manifest.build_view.get("engine", {}) if manifest else {}
+    engine = manifest.build_view.get("engine") if manifest else None
+    engine = engine if isinstance(engine, dict) else {}
     usual = {"backend": "onnxruntime", "device": "cuda" if str(engine.get("backend")).startswith("tensorrt") else "cpu"}
     words = [(key, engine.get(key)) for key in ("backend", "device", "precision")]
-    asked = "".join(f" --{key} {word}" for key, word in words if isinstance(word, str) and word != usual.get(key))
+    asked = "".join(f" --{key} {word}" for key, word in words if _plain(word) and word != usual.get(key))
     return f"build it again: coolsd-rt build {spec or 'SPEC.yaml'}{asked}"
+
+
+def _plain(word: object) -> bool:
+    """Whether a word of a manifest may stand in a command that is shown."""
+    return isinstance(word, str) and len(word) <= 32 and word.isascii() and word.replace("-", "").isalnum()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -90,30 +133,43 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         CoolsdError: missing, unreadable, of another schema version, or not consistent with itself.
     """
-    path = folder / MANIFEST
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise CoolsdError(str(path), expected="a manifest", found="a file too large to be one", fix=rebuild_hint())
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise CoolsdError(str(folder), expected=f"a {MANIFEST}", found="none", fix=rebuild_hint()) from None
-    except OSError as e:
-        raise CoolsdError(str(path), expected="to read it", found=e.strerror or str(e)) from e
-    except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        expected = f"a manifest of schema version {SCHEMA_VERSION}"
-        found = f"{where}: {first['msg']}" if where else first["msg"]
-        raise CoolsdError(str(path), expected=expected, found=found, fix=rebuild_hint()) from e
+    path, fix = folder / MANIFEST, rebuild_hint()
+    expected = f"a manifest of schema version {SCHEMA_VERSION}"
+    if not os.path.lexists(path):
+        raise CoolsdError(str(folder), expected=f"a {MANIFEST}", found="none", fix=fix)
+    data = read_json(path, expected, MANIFEST_BYTES, fix=fix, error=CoolsdError)
+    manifest = validate(data, Manifest, str(path), expected=expected, fix=fix)
     _check_consistent(path, manifest)
     return manifest
 
 
 def _check_consistent(path: Path, manifest: Manifest) -> None:
-    """The keys in a manifest are hashes of what stands beside them: an edited manifest shows."""
+    """The keys in a manifest are hashes of what stands beside them: an edited manifest shows.
+
+    And what stands in it twice is the same: the build's part of the spec, a file that two stages read, a file's stage.
+    """
     fix = rebuild_hint(path.parent, manifest)
+    seen: dict[str, str] = {}
     for name, stage in manifest.stages.items():
         if (key := stage_key(name, stage.inputs)) != stage.key:
             raise CoolsdError(f"{path}: stages.{name}", expected=f"key {key}", found=stage.key, fix=fix)
+        for file, digest in stage.inputs["files"].items():
+            if seen.setdefault(file, digest) != digest:
+                where, expected = f"{path}: stages.{name}.inputs.files.{file}", f"{seen[file]}, as in another stage"
+                raise CoolsdError(where, expected=expected, found=digest, fix=fix)
     if (fingerprint := manifest.expected_fingerprint()) != manifest.fingerprint:
         raise CoolsdError(f"{path}: fingerprint", expected=fingerprint, found=manifest.fingerprint, fix=fix)
+    for name, record in manifest.files.items():
+        if record.role not in manifest.stages:
+            where, expected = f"{path}: files.{name}.role", f"one of {', '.join(sorted(manifest.stages))}"
+            raise CoolsdError(where, expected=expected[:200], found=record.role, fix=fix)
+    if odd := difference(manifest.build_view, _part(manifest.spec, manifest.build_view), ("build_view",)):
+        where, expected, found = odd
+        raise CoolsdError(f"{path}: {where}", expected=f"{found}, as in its spec", found=expected, fix=fix)
+
+
+def _part(whole: Any, like: Any) -> Any:
+    """The keys of `whole` that `like` has."""
+    if not isinstance(whole, dict) or not isinstance(like, dict):
+        return whole
+    return {key: _part(value, like[key]) for key, value in whole.items() if key in like}

@@ -47,8 +47,8 @@ def _differences(kind: Kind, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
     return [Reason(kind, k, a.get(k, _ABSENT), b.get(k, _ABSENT)) for k in keys]
 
 
-def _stage_union(manifest: Manifest, part: str) -> dict[str, str]:
-    return {k: str(v) for s in manifest.stages.values() for k, v in dict(s.inputs.get(part) or {}).items()}
+def _stage_union(manifest: Manifest, part: Literal["files", "tools"]) -> dict[str, str]:
+    return {key: value for stage in manifest.stages.values() for key, value in stage.inputs[part].items()}
 
 
 def staleness(
@@ -83,7 +83,7 @@ def staleness(
         old = {**_stage_union(manifest, "tools"), **manifest.tools}
         reasons += [Reason("tool", k, old[k], tools[k]) for k in old if k in tools and tools[k] != old[k]]
     if code is not None:
-        old_code = {str(s.inputs.get("code", _ABSENT)) for s in manifest.stages.values()} - {code}
+        old_code = {s.inputs["code"] for s in manifest.stages.values()} - {code}
         reasons += [Reason("code", "of the exporter", old, code) for old in sorted(old_code)]
     if contract_version is not None and (found := manifest.contract.get("version")) != contract_version:
         reasons.append(Reason("code", "contract version", str(found), str(contract_version)))

@@ -6,15 +6,18 @@ Nothing here unpickles, ever.
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.errors import UserError
+from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.files import JsonError, open_plain, parse_json
 
 MAX_HEADER = 100_000_000
+_MAX_AXES = 64
+_MAX_SIZE = (1 << 63) - 1
 _BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
@@ -47,13 +50,6 @@ def _bad(path: Path, found: str, fix: str = "get or train the file again") -> Us
     return UserError(str(path), expected="a whole safetensors file", found=found, fix=fix)
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError("a name twice")
-    return data
-
-
 def _refuse_others(path: Path, head: bytes) -> None:
     if head[8:9] == b"{":
         return
@@ -67,8 +63,8 @@ def _refuse_others(path: Path, head: bytes) -> None:
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The header and the number of data bytes that follow it."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as f:
+        with open_plain(path, "a weights file") as f:
+            size = os.fstat(f.fileno()).st_size
             head = f.read(32)
             if size == 0:
                 raise _bad(path, "an empty file")
@@ -79,13 +75,11 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             if 8 + length > size:
                 raise _bad(path, f"a truncated one ({size} bytes, the header alone needs {8 + length})")
             f.seek(8)
-            header = json.loads(f.read(length), object_pairs_hook=_no_twins)
-    except FileNotFoundError:
-        raise UserError(str(path), expected="a weights file", found="nothing") from None
+            header = parse_json(f.read(length))
     except OSError as e:
         raise UserError(str(path), expected="a readable weights file", found=e.strerror or str(e)) from e
-    except (ValueError, RecursionError) as e:
-        raise _bad(path, "a header that is not JSON") from e
+    except JsonError as e:
+        raise _bad(path, f"a header with {e}") from e
     if not isinstance(header, dict):
         raise _bad(path, "a header that is not a mapping")
     return header, size - 8 - length
@@ -94,13 +88,14 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int, int]:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        plain = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
-        if set(entry) != {"dtype", "shape", "data_offsets"} or not plain or dtype not in _BYTES:
+        plain = type(shape) is list and len(shape) <= _MAX_AXES and dtype in _BYTES
+        sizes = all(type(n) is int and 0 <= n <= _MAX_SIZE for n in (*shape, begin, end))
+        if set(entry) != {"dtype", "shape", "data_offsets"} or not plain or not sizes:
             raise ValueError(name)
     except (KeyError, TypeError, ValueError) as e:
-        raise _bad(path, f"a tensor {name!r} without a known type, shape and place") from e
+        raise _bad(path, f"a tensor '{shorten(name)}' without a known type, shape and place") from e
     if end - begin != prod(shape) * _BYTES[dtype]:
-        raise _bad(path, f"{end - begin} bytes for {name} ({dtype} {shape})")
+        raise _bad(path, f"{end - begin} bytes for {shorten(name)} ({dtype} {shorten(str(shape))})")
     return TensorInfo(dtype, tuple(shape)), begin, end
 
 
@@ -108,7 +103,8 @@ def check_safetensors(path: str | Path) -> WeightsHeader:
     """Read a header and check it against the file's size, tensor by tensor. No tensor data is read.
 
     Raises:
-        UserError: missing, empty, truncated, a pickle or something else under this name, a header that lies.
+        UserError: missing, no plain file, empty, truncated, a pickle or something else under this name, a header that
+            lies.
     """
     path = Path(path)
     header, data_size = _read_header(path)
@@ -124,7 +120,7 @@ def check_safetensors(path: str | Path) -> WeightsHeader:
     here = 0
     for begin, end, name in sorted(places):
         if begin != here:
-            raise _bad(path, f"a gap or an overlap before {name}")
+            raise _bad(path, f"a gap or an overlap before {shorten(name)}")
         here = end
     if here != data_size:
         what = "a truncated one" if here > data_size else "more than its tensors"

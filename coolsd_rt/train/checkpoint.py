@@ -14,7 +14,8 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from coolsd_rt.errors import CoolsdError
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import why_unusable
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.store.weights import check_safetensors
 
@@ -40,8 +41,10 @@ def load_tree(path: Path) -> dict[str, Any] | None:
 
     Raises UserError: not whole safetensors. CoolsdError: not a file that `save_tree` wrote.
     """
-    if not path.exists():
+    if (found := why_unusable(path)) == "nothing":
         return None
+    if found:
+        raise UserError(str(path), expected="a checkpoint of train-draft", found=found, fix="remove it")
     text = check_safetensors(path).metadata.get(_KEY)
     if text is None:
         fix = f"remove {path} to begin again"

@@ -17,6 +17,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import read_bytes, why_unusable
+from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.store.hashing import sha256_json
 
@@ -55,7 +57,7 @@ class CodeStore:
         """
         for shard in self.shards[part[0] :: part[1]]:
             path = self._path(shard)
-            if not path.exists():
+            if why_unusable(path) == "nothing":
                 data = save({"codes": make(shard).to(torch.int32).contiguous()})
                 with disk_errors(self.folder, len(data)):
                     self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +72,10 @@ class CodeStore:
     def _read(self, shard: range) -> Tensor:
         path, fix = self._path(shard), "remove it: it is made again"
         try:
-            codes = load(path.read_bytes())["codes"]
-        except (OSError, KeyError, ValueError) as error:
+            codes = load(read_bytes(path, "a shard of codes", RESULT_BYTES, fix=fix))["codes"]
+        except CoolsdError:
+            raise
+        except (KeyError, ValueError) as error:
             raise UserError(str(path), expected="a shard of codes", found=str(error), fix=fix) from error
         except Exception as error:  # SafetensorError derives from Exception alone
             raise UserError(str(path), expected="whole safetensors", found=str(error), fix=fix) from error

@@ -129,17 +129,27 @@ def config_of(network: Eagle | Decoder) -> dict[str, Any]:
     return {FAMILY_KEY: family_of(network.cfg).name, **asdict(network.cfg)}
 
 
-def write_weights(path: Path, model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> None:
+def weights_bytes(model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> bytes:
     """One safetensors file with the config as JSON in its header, one key, since their order is not kept. The same
-    weights are the same bytes. The file appears whole or not at all.
-
-    Raises CoolsdError: no space, or a folder that cannot be written.
-    """
+    weights are the same bytes."""
     tensors = {
         k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
         for k, v in model.state_dict().items()
     }
-    data = save(tensors, metadata={"config": json.dumps(dict(config), sort_keys=True)})
+    data: bytes = save(tensors, metadata={"config": json.dumps(dict(config), sort_keys=True)})
+    return data
+
+
+def write_weights(path: Path, model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> None:
+    """Write `weights_bytes`; the file appears whole or not at all, and replaces what was there.
+
+    Raises CoolsdError: no space, or a folder that cannot be written.
+    """
+    write_bytes(path, weights_bytes(model, config, dtype))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """The same for a file that is packed already."""
     with disk_errors(path.parent, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)

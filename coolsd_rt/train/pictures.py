@@ -8,7 +8,6 @@ Knows files. Does not know tokenizers or what a caption means to a target.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import MIB, is_clutter, open_plain, parse_json, read_text, why_unusable
+from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.store.hashing import sha256_file
 
 INDEX = "metadata.jsonl"
@@ -38,11 +39,10 @@ def read_folder(folder: Path) -> list[Picture]:
 
     Raises UserError: no folder, no picture, a picture without a caption, a line of the index that is wrong.
     """
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
+    if (found := why_unusable(folder) or "a file") != "a folder":
         raise UserError(str(folder), expected="a folder of pictures with captions, or self:N", found=found, fix=_FIX)
     index = folder / INDEX
-    pictures = _indexed(index) if index.is_file() else _beside(folder)
+    pictures = _beside(folder) if why_unusable(index) == "nothing" else _indexed(index)
     if not pictures:
         raise UserError(str(folder), expected="pictures with captions", found="none", fix=_FIX)
     return sorted(pictures, key=lambda p: p.path.name)
@@ -51,14 +51,10 @@ def read_folder(folder: Path) -> list[Picture]:
 def _beside(folder: Path) -> list[Picture]:
     pictures = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in KINDS:
+        if path.suffix.lower() not in KINDS or is_clutter(path.name):
             continue
         text = path.with_suffix(".txt")
-        try:
-            caption = " ".join(text.read_text(encoding="utf-8").split())
-        except (OSError, UnicodeDecodeError) as error:
-            found = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-            raise UserError(str(text), expected=f"the caption of {path.name}", found=found, fix=_FIX) from error
+        caption = " ".join(read_text(text, f"the caption of {path.name}", MIB, fix=_FIX).split())
         if not caption:
             raise UserError(str(text), expected=f"the caption of {path.name}", found="an empty file", fix=_FIX)
         pictures.append(Picture(path, caption))
@@ -68,20 +64,17 @@ def _beside(folder: Path) -> list[Picture]:
 def _indexed(index: Path) -> list[Picture]:
     pictures = []
     expected = '{"file_name": "cat.png", "text": "a cat"}'
-    try:
-        lines = index.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(str(index), expected="a text file in UTF-8", found=str(error)) from error
+    lines = read_text(index, "a text file in UTF-8", RESULT_BYTES).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             name, text = entry["file_name"], " ".join(entry["text"].split())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{index}:{number}", expected=expected, found=line[:60]) from error
         path = index.parent / str(name)
-        if not text or not path.is_file() or not path.resolve().is_relative_to(index.parent.resolve()):
+        if not text or why_unusable(path) or not path.resolve().is_relative_to(index.parent.resolve()):
             found = "no caption" if not text else f"no such file: {name}"
             raise UserError(f"{index}:{number}", expected="a picture in this folder and its caption", found=found)
         pictures.append(Picture(path, text))
@@ -101,7 +94,7 @@ def load_pixels(pictures: list[Picture], side: int) -> Tensor:
     out = []
     for picture in pictures:
         try:
-            with Image.open(picture.path) as image:
+            with open_plain(picture.path, "a picture") as file, Image.open(file) as image:
                 rgba = image.convert("RGBA")
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(str(picture.path), expected="a picture", found=str(error), fix="remove it") from error

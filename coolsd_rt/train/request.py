@@ -30,7 +30,8 @@ class Request:
     none: the condition's own samples. measured_prompts: of the held-out pictures; none: a tenth of the prompts, which
     are not trained on. steps: at most so many. every: steps between two measurements. patience:
     measurements without a rise before it stops. own_steps, noise: None is the kind's. work: folder of checkpoint, log
-    and codes; None is beside `out`. threads: on a CPU; None is the usable cores."""
+    and codes; None is beside `out`. threads: on a CPU; None is the usable cores. overwrite: `out` may be another file,
+    which is replaced."""
 
     loaded: InstanceOf[LoadedSpec]
     data: str
@@ -55,6 +56,7 @@ class Request:
     tensorboard: Path | None = None
     wandb: str | None = None
     threads: Threads | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from coolsd_rt.errors import MissingExtra
+from coolsd_rt.files import check_target
 from coolsd_rt.store.atomic import disk_errors
 
 
@@ -30,6 +31,7 @@ class LinesSink:
         self._path = path
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
+        check_target(self._path)
         with disk_errors(self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:

@@ -23,20 +23,22 @@ from torch import Tensor
 
 from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import check_target, why_unusable
 from coolsd_rt.law import make_omegas
 from coolsd_rt.models.checkpoint import load_target
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.store.atomic import check_folder
-from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.store.atomic import check_folder, disk_errors
+from coolsd_rt.store.hashing import sha256_bytes, sha256_file
+from coolsd_rt.store.outputs import check_output
 from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.checkpoint import load_tree, save_tree
 from coolsd_rt.train.data import Data, batch_at, count_of, prepare
 from coolsd_rt.train.interrupt import held_back
 from coolsd_rt.train.loop import Ema, Steps, optimizers
 from coolsd_rt.train.measuring import measure
-from coolsd_rt.train.networks import config_of, make_student, write_weights
+from coolsd_rt.train.networks import config_of, make_student, weights_bytes, write_bytes
 from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.process import Process, here
 from coolsd_rt.train.request import Listener, Progress, Report, Request
@@ -44,6 +46,7 @@ from coolsd_rt.train.sinks import LinesSink, Sink, TensorBoardSink, WandbSink
 from coolsd_rt.train.students import Example, HeadStudent, Memory, ModelStudent
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"  # in the request's folder
+WRITTEN = "written.txt"  # SHA-256 of every version of the weights that was written
 EMA_DECAY = 0.99
 WEIGHT_DECAY = 0.01
 SPREAD = 0.5  # CFG is trained this far around the spec's, as a share of what it has above 1
@@ -77,11 +80,25 @@ def check_before(request: Request) -> None:
     count_of(request.data)
     check_folder(request.out.parent)
     check_folder(request.folder)
+    check_target(request.out)
+    if request.start_from is not None and (found := why_unusable(request.start_from)):
+        raise UserError(f"--from {request.start_from}", expected="a draft's weights file", found=found)
     if request.out.suffix != ".safetensors":
         raise UserError("--out", expected="a name that ends in .safetensors", found=str(request.out))
-    if request.out.exists() and not (request.folder / CHECKPOINT).exists():
-        fix = "choose another with --out FILE, and start from this one with --from FILE if you want to"
+    if request.out.exists() and not _is_own(request):
+        fix = "choose another with --out FILE, and start from this one with --from FILE, or replace it: --overwrite"
         raise UserError(str(request.out), expected="no file, or one that this training wrote", found="one", fix=fix)
+    check_output(request.out, "--out", overwrite=True)
+
+
+def _is_own(request: Request) -> bool:
+    """Whether the file in the place of the weights may be replaced: this training has written it, or was told to."""
+    if request.overwrite:
+        return True
+    if not (request.folder / CHECKPOINT).exists() or not request.out.is_file():
+        return False
+    log = request.folder / WRITTEN  # trainings of earlier versions have none
+    return not log.is_file() or sha256_file(request.out) in log.read_text(encoding="utf-8").split()
 
 
 class Training:
@@ -195,12 +212,21 @@ class Training:
         if better:
             self._best = entry
             if self._process.main:
-                write_weights(self._request.out, self._steps.ema.model, config_of(self._steps.ema.model))
+                self._write(weights_bytes(self._steps.ema.model, config_of(self._steps.ema.model)))
         self._listener.measured(step, found, better)
         figures = {"accept_length": found.accept_length, "accept_length_of_the_schedule": found.relaxed}
         figures |= {f"acceptance/{i + 1}": share for i, share in enumerate(found.acceptance)}
         for sink in sinks:
             sink.write(step, figures)
+
+    def _write(self, data: bytes) -> None:
+        """The weights, and before them a line that says whose they are: a kill in between loses neither."""
+        request = self._request
+        with disk_errors(request.folder):
+            request.folder.mkdir(parents=True, exist_ok=True)
+            with (request.folder / WRITTEN).open("a", encoding="utf-8") as file:
+                file.write(f"{sha256_bytes(data)}\n")
+        write_bytes(request.out, data)
 
     def _acceptance(self) -> Acceptance:
         network = self._steps.ema.model

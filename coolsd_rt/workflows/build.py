@@ -245,7 +245,7 @@ class _Runner:
             engine = loaded.spec.engine
             self._sources = stages.Sources(
                 loaded.files, self._plan.hashes, description, engine.precision, loaded.spec.image.neighbours,
-                conditioner_files(loaded.spec.condition), by_lengths(engine, description),
+                conditioner_files(loaded.spec.condition), by_lengths(engine, description), engine.invariant,
             )  # fmt: skip
         if name.startswith(COMPILE):
             from coolsd_rt.workflows.compiling import compile_graph

@@ -19,54 +19,62 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import open_plain, why_unusable
 from coolsd_rt.models.convert import convert
 from coolsd_rt.models.convert_format import Options
 from coolsd_rt.models.convert_hub import locate
+from coolsd_rt.models.convert_source import check_link
 from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.spec.condition import TokensCondition
-from coolsd_rt.spec.sources import CopiedOrigin, Origin, how_to_pin, on_hub
+from coolsd_rt.spec.sources import FILES, CopiedOrigin, Origin, how_to_pin, on_hub
 from coolsd_rt.store.atomic import atomic_file, disk_errors
 from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.store.outputs import check_output, is_taken
 from coolsd_rt.store.weights import check_safetensors
 
 SOURCE = "source"
 """Key in a file's metadata: the origin it was made of, as JSON."""
 
-KEYS = {
-    "target": "target.weights", "draft": "draft.weights", "image": "image.weights", "tokenizer": "condition.tokenizer"
-}  # fmt: skip
-"""Keys of `sources` to the files that are made of them."""
-
 
 @dataclass(frozen=True)
 class Made:
-    """One file. done: `converted`, `copied`, or `there`: made of this source before."""
+    """One file. done: `converted`, `copied`, or `there`: made of this source before. wrappers: as in `Converted`."""
 
     key: str
     path: Path
     origin: str
     done: Literal["converted", "copied", "there"]
     seconds: float = 0.0
+    wrappers: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "key": self.key, "path": str(self.path), "source": self.origin, "done": self.done,
+            "key": self.key,
+            "path": str(self.path),
+            "source": self.origin,
+            "done": self.done,
             "seconds": round(self.seconds, 3),
-        }  # fmt: skip
+            "wrappers": list(self.wrappers),
+        }
 
 
 @dataclass(frozen=True)
 class Listener:
-    """started: the key of a file to make and its source. tensors: how many of how many are written."""
+    """started: the key of a file to make and its source. tensors: how many of how many are written. note: what is done
+    before that and may take a while, as a line."""
 
     started: Callable[[str, str], None] = lambda key, at: None
     tensors: Callable[[int, int], None] = lambda done, of: None
+    note: Callable[[str], None] = lambda line: None
 
 
-def make_weights(loaded: LoadedSpec, mirror: Path | None = None, listener: Listener | None = None) -> list[Made]:
+def make_weights(
+    loaded: LoadedSpec, mirror: Path | None = None, listener: Listener | None = None, *, overwrite: bool = False
+) -> list[Made]:
     """Make every file of a spec that `sources` has a checkpoint for. `loaded` may lack these files.
 
-    mirror: a folder to read hub files from instead (`org/name/FILE`, `name/FILE` or `FILE` in it).
+    mirror: a folder to read hub files from instead (`org/name/FILE`, `name/FILE` or `FILE` in it). overwrite: replace
+    a file of something else that has the name of one to make.
 
     Raises:
         UserError: a spec without sources, a source that is nowhere or not pinned, of another SHA-256 or not of the
@@ -76,68 +84,86 @@ def make_weights(loaded: LoadedSpec, mirror: Path | None = None, listener: Liste
     """
     listener = listener or Listener()
     spec = loaded.spec
-    origins = {name: o for name in KEYS if (o := getattr(spec.sources, name)) is not None}
+    origins = {name: o for name in FILES if (o := getattr(spec.sources, name)) is not None}
     if not origins:
         expected = "checkpoints to convert, such as sources: {target: {at: org/name@COMMIT:FILE}}"
         raise UserError(str(loaded.path), expected=expected, found="none")
     places = {name: _place(loaded, name) for name in origins}
-    there = {name for name, origin in origins.items() if _is_there(places[name], origin)}
+    there = {name for name, origin in origins.items() if _is_there(places[name], origin, overwrite)}
     for name, origin in origins.items():  # before gigabytes of another are fetched
         if name not in there and mirror is None and (hub := on_hub(origin.at)) and not hub["commit"]:
             expected = f"org/name@COMMIT, the commit of {hub['repo']} to take"
             raise loaded.error(f"sources.{name}.at", expected, "none", how_to_pin(hub["repo"]))
     made = []
     for name, origin in origins.items():
-        key, place = KEYS[name], places[name]
+        key, place = FILES[name], places[name]
         if name in there:
             made.append(Made(key, place, origin.at, "there"))
             continue
         listener.started(key, origin.at)
-        source = _find(loaded, name, origin, mirror)
+        source = _find(loaded, name, origin, mirror, listener.note)
         with _parent(place):
             if isinstance(origin, CopiedOrigin):
-                made.append(_copied(key, source, place, origin))
+                made.append(_copied(key, source, place, origin, overwrite))
             else:
-                made.append(_converted(loaded, name, source, place, origin, listener))
+                made.append(_converted(loaded, name, source, place, origin, listener, overwrite))
     return made
 
 
 def _place(loaded: LoadedSpec, name: str) -> Path:
     names = loaded.spec.file_names()
-    if KEYS[name] not in names:
-        raise loaded.error(f"sources.{name}", f"a spec with {KEYS[name]}", "none")
-    return loaded.folder / names[KEYS[name]]
+    if FILES[name] not in names:
+        raise loaded.error(f"sources.{name}", f"a spec with {FILES[name]}", "none")
+    return loaded.folder / names[FILES[name]]
 
 
-def _is_there(place: Path, origin: Origin | CopiedOrigin) -> bool:
-    """Whether the file was made of this origin. Raises UserError if something else has its name."""
-    if not place.exists():
+def _is_there(place: Path, origin: Origin | CopiedOrigin, overwrite: bool) -> bool:
+    """Whether the file was made of this origin. Raises UserError if something else has its name and has to stay."""
+    if not is_taken(place):
         return False
-    if isinstance(origin, CopiedOrigin):
+    if (found := why_unusable(place)) and overwrite:
+        check_output(place, "the place of a file to make", overwrite=True)
+    if found:
+        same = False
+    elif isinstance(origin, CopiedOrigin):
         same, found = origin.sha256 is None or sha256_file(place) == origin.sha256, "another file"
     else:
-        said = check_safetensors(place).metadata.get(SOURCE)
+        said = _said(place)
         same, found = said == _note(origin), said or "a file that does not say what it is made of"
-    if same:
-        return True
-    fix = "remove it to have it made anew, or leave its source out of the spec"
+    if same or overwrite:
+        return same
+    fix = "give --overwrite to have it made anew, or leave its source out of the spec"
     raise UserError(str(place), expected="no file yet, or one made of the spec's source", found=found, fix=fix)
+
+
+def _said(place: Path) -> str | None:
+    """What a file says it was made of, or what it is if it is no safetensors file."""
+    try:
+        return check_safetensors(place).metadata.get(SOURCE)
+    except UserError as error:
+        return error.found
 
 
 def _note(origin: Origin) -> str:
     return json.dumps(origin.model_dump(mode="json", exclude_none=True), sort_keys=True)
 
 
-def _find(loaded: LoadedSpec, name: str, origin: Origin | CopiedOrigin, mirror: Path | None) -> Path:
+def _find(
+    loaded: LoadedSpec,
+    name: str,
+    origin: Origin | CopiedOrigin,
+    mirror: Path | None,
+    say: Callable[[str], None],
+) -> Path:
     if on_hub(origin.at):
-        source = locate(origin.at, mirror)
+        source = locate(origin.at, mirror, say)
     else:
         source = loaded.folder / origin.at
-        if not source.exists():
+        if why_unusable(source) == "nothing":
             raise loaded.error(f"sources.{name}.at", f"a file at {source}", "nothing")
     if origin.sha256 is not None:
-        if not source.is_file():
-            raise loaded.error(f"sources.{name}.sha256", "a single file to check", "a folder")
+        if why := why_unusable(source):
+            raise loaded.error(f"sources.{name}.sha256", f"a single file to check at {source}", why)
         found = sha256_file(source)
         if found != origin.sha256:
             raise UserError(str(source), expected=f"SHA-256 {origin.sha256}", found=found, fix="get the file again")
@@ -159,25 +185,30 @@ def _parent(place: Path) -> Iterator[None]:
         raise
 
 
-def _copied(key: str, source: Path, place: Path, origin: CopiedOrigin) -> Made:
-    if not source.is_file():
-        raise UserError(str(source), expected="a file to copy", found="a folder", fix="name the file behind a colon")
-    with disk_errors(place.parent, source.stat().st_size), atomic_file(place) as out, source.open("rb") as file:
-        shutil.copyfileobj(file, out)
+def _copied(key: str, source: Path, place: Path, origin: CopiedOrigin, overwrite: bool) -> Made:
+    fix = "name the file behind a colon" if why_unusable(source) == "a folder" else ""
+    check_link(source)
+    with open_plain(source, "a file to copy", fix=fix) as file:
+        size = source.stat().st_size
+        with disk_errors(place.parent, size), atomic_file(place, replace=overwrite) as out:
+            shutil.copyfileobj(file, out)
     return Made(key, place, origin.at, "copied")
 
 
-def _converted(loaded: LoadedSpec, name: str, source: Path, place: Path, origin: Origin, listener: Listener) -> Made:
+def _converted(
+    loaded: LoadedSpec, name: str, source: Path, place: Path, origin: Origin, listener: Listener, overwrite: bool
+) -> Made:
     notes = {SOURCE: _note(origin)}
     family, options = origin.family or _family(loaded, name), _options(loaded, name, origin)
     try:
-        done = convert(source, place, family, options, origin.dtype, listener.tensors, notes)
+        done = convert(source, place, family, options, origin.dtype, listener.tensors, notes, overwrite=overwrite)
     except UserError as error:  # in the words of a spec
         if error.what.startswith("--"):
             raise loaded.error(f"sources.{name}.{error.what[2:]}", error.expected, error.found, error.fix) from error
         fix = error.fix.replace("say --heads N", f"say heads: N in sources.{name}")
+        fix = fix.replace("write --dtype bfloat16 or float32", f"say dtype: bfloat16 or float32 in sources.{name}")
         raise UserError(error.what, expected=error.expected, found=error.found, fix=fix) from error
-    return Made(KEYS[name], place, origin.at, "converted", done.seconds)
+    return Made(FILES[name], place, origin.at, "converted", done.seconds, done.wrappers)
 
 
 def _family(loaded: LoadedSpec, name: str) -> str | None:

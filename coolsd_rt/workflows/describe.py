@@ -6,6 +6,7 @@ Knows specs and weights files' headers. Reads no tensor, and needs neither torch
 from __future__ import annotations
 
 from coolsd_rt.backends.description import Description, dtype_of
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.models.conditions import describe_condition
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
 from coolsd_rt.models.families import check_draft_model, family_of, model_dims, read_eagle, read_target, read_tokenizer
@@ -39,7 +40,7 @@ def describe(loaded: LoadedSpec) -> Description:
     for key in ("width", "height"):  # of a condition that tells the target its picture's size
         if (pixels := getattr(spec.condition, key, None)) is not None:
             _same(loaded, f"condition.{key}", "pixels", pixels, side)
-    return Description(
+    made = Description(
         model_dims(target, draft),
         spec.draft.length,
         side,
@@ -48,6 +49,17 @@ def describe(loaded: LoadedSpec) -> Description:
         fused=engine.backend == "onnxruntime" and engine.device == "cpu",
         forced=None if layout.plain else tuple(layout.forced.tolist()),
     )
+    _check_sizes(loaded, made)
+    return made
+
+
+def _check_sizes(loaded: LoadedSpec, made: Description) -> None:
+    """Raise UserError at sizes that an engine's manifest may not have: it would be built, and refused when opened."""
+    try:
+        Description.from_dict(made.as_dict(), str(loaded.path))
+    except CoolsdError as error:
+        fix = "name smaller models"
+        raise UserError(error.what, expected=error.expected, found=error.found, fix=fix) from error
 
 
 def _check_condition(loaded: LoadedSpec, target: DecoderConfig) -> None:

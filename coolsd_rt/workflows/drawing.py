@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.law import Law, Tolerance, make_omegas
+from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
 from coolsd_rt.limits import PICTURES, SEED
 from coolsd_rt.models.conditions import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.runtime.interface import Engine, Session
@@ -85,7 +85,7 @@ def settings_of(
 ) -> Settings:
     """The run-time values of a spec as the loop takes them.
 
-    near: int64 [V, k], the engine's neighbours, which the lantern rules need. forced: the engine's forced tokens
+    near: int64 [V, n], the engine's neighbours, which the lantern rules need. forced: the engine's forced tokens
     (`opening.load_forced`). Raises UserError if neighbours are needed and missing.
     """
     sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump())
@@ -96,17 +96,24 @@ def settings_of(
     rule = spec.acceptance
     if isinstance(rule, Synthetic):
         return Settings(Law(omegas, "target", rates=rule.rates), sampling, source, forced)
-    tolerance = None
-    if isinstance(rule, Lantern | LanternPP):
-        have = 0 if near is None else near.shape[1]
-        if near is None or have < rule.neighbours:
-            expected = f"the {rule.neighbours} nearest codes of each code in the engine"
-            found = f"{have}" if have else "none"
-            fix = "set image.neighbours in the spec and build it again"
-            raise UserError(f"the rule {rule.rule}", expected=expected, found=found, fix=fix)
-        bound = rule.bound if isinstance(rule, Lantern) else rule.factor
-        tolerance = Tolerance(rule.rule, bound, near[:, : rule.neighbours])
+    tolerance = _tolerance(rule, spec.resampler.kind, near) if isinstance(rule, Lantern | LanternPP) else None
     return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, source, forced)
+
+
+def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np.int64] | None) -> Tolerance:
+    """The rule on an engine's neighbours, as many columns as are read. Raises UserError: the engine has fewer."""
+    k, have = rule.neighbours, 0 if near is None else near.shape[1]
+    if near is None or have < k:
+        expected, found = f"the {k} nearest codes of each code in the engine", f"{have}" if have else "none"
+        fix = "set image.neighbours in the spec and build it again"
+        raise UserError(f"the rule {rule.rule}", expected=expected, found=found, fix=fix)
+    columns = columns_read(k, near.shape[0]) if resampler == "lantern" else k
+    if have < columns:
+        expected = f"the {columns} nearest codes of each code in the engine (one more than may lend)"
+        fewer = f", or set acceptance.neighbours to {k - 1}" if k > 1 else ""
+        raise UserError("the resampler lantern", expected=expected, found=f"{have}", fix=f"build it again{fewer}")
+    bound = rule.bound if isinstance(rule, Lantern) else rule.factor
+    return Tolerance(rule.rule, bound, near[:, :columns], k)
 
 
 def source_of(draft: Draft) -> SourceName:
@@ -134,10 +141,19 @@ def picture_seed(seed: int, variant: int) -> int:
     return (seed + variant) % SEED_LIMIT
 
 
-def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditioner) -> list[Job]:
-    """One job a picture: all variants of the first prompt, then of the second.
+@dataclass(frozen=True)
+class Asked:
+    """One picture of a request, before its prompt is read. `index` counts as in `Job`."""
 
-    Raises UserError: no prompt, one that the conditioner refuses, a seed or a number of pictures out of range.
+    index: int
+    prompt: str
+    seed: int
+
+
+def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
+    """All pictures of a request: all variants of the first prompt, then of the second.
+
+    Raises UserError: no prompt, a seed or a number of pictures out of range.
     """
     if not prompts:
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
@@ -145,12 +161,18 @@ def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditio
     if len(prompts) * variants > PICTURES.high:
         expected, found = f"at most {PICTURES.high} in one request", f"{len(prompts)} prompts of {variants}"
         raise UserError("pictures", expected=expected, found=found, fix="ask in parts")
-    encoded = encode(prompts, conditioner)
     return [
-        Job(k * variants + i, prompt, picture_seed(seed, i), read)
-        for k, (prompt, read) in enumerate(zip(prompts, encoded, strict=True))
+        Asked(k * variants + i, prompt, picture_seed(seed, i))
+        for k, prompt in enumerate(prompts)
         for i in range(variants)
     ]
+
+
+def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditioner) -> list[Job]:
+    """One job a picture, in the order of `asked`. Raises UserError: as `asked`, or a prompt that is refused."""
+    every = asked(prompts, variants, seed)
+    encoded = encode([one.prompt for one in every], conditioner)
+    return [Job(one.index, one.prompt, one.seed, read) for one, read in zip(every, encoded, strict=True)]
 
 
 def spread_jobs(texts: Sequence[str], pictures: int, seed: int, conditioner: Conditioner) -> list[Job]:

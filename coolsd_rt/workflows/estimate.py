@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 
 from coolsd_rt.backends.description import Description
+from coolsd_rt.law import columns_read
 from coolsd_rt.models.conditions import conditioner_files
 from coolsd_rt.models.config import DecoderConfig
 from coolsd_rt.models.families import read_eagle, read_target, read_tokenizer
@@ -194,7 +195,7 @@ class Sizes:
 
     def _codes(self) -> Amount:
         codes = read_tokenizer(self.loaded.files["image.weights"]).codebook_size
-        near = min(self.loaded.spec.image.neighbours, codes - 1)
+        near = columns_read(self.loaded.spec.image.neighbours, codes)
         return Amount(_NPY + 4 * codes * near, _IMPORTS + 8 * codes * min(codes, 4096), codes**2 / 1e6 * _DISTANCES)
 
     def _image(self) -> Amount:

@@ -1,13 +1,13 @@
 """The main job: a built engine and prompts in, PNG files and figures out.
 
-    1. Open: find the engine's manifest, lay the request's run-time values over its spec.
-    2. Check: every file's hash, then load the engine.
-    3. Encode the prompts; words that the model never saw are reported and drawn anyway.
+    1. Open: find the engine's manifest, lay the request's run-time values over its spec, check every file's hash.
+    2. Name the files (`placing`): an image that is there already is skipped, a name with anything else is refused.
+    3. Encode the prompts; words that the model never saw are reported and drawn anyway. Load the engine.
     4. For each batch of at most `engine.max_batch` pictures: prefix, rounds, paint, one PNG a picture.
-    5. A contact sheet if there are several, and the figures of all of it.
+    5. A contact sheet if there are several, and the figures of what was drawn.
 
-Knows requests and files. Does not know which backend steps (`opening` does) or how a terminal shows anything. Needs
-neither torch nor onnx.
+Knows requests and the order of work. Does not know which backend steps (`opening` does) or how a terminal shows
+anything. Needs neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coolsd_rt import __version__
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions import Conditioner
+from coolsd_rt.models.conditions import Conditioner, Encoded, T5Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.round import generate as rounds
-from coolsd_rt.runtime.statistics import PHASES, Statistics
+from coolsd_rt.runtime.statistics import Statistics
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.fields import DraftLength, Flag, Pictures, Seed, Threads, check_fields
 from coolsd_rt.store import EngineFolder, Manifest, open_engine
 from coolsd_rt.store.atomic import check_folder, disk_errors
-from coolsd_rt.workflows import drawing, opening, pictures
-from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Job, Settings
+from coolsd_rt.workflows import drawing, opening, pictures, placing
+from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
+from coolsd_rt.workflows.generated import Drawn, Report
+from coolsd_rt.workflows.placing import Placed
 
 DRAFTS = ("jacobi", "jacobi-coupled")  # what can take the place of a built draft
 _WIDEST_ROW = 12  # pictures of one prompt that the sheet still shows as one row
@@ -44,6 +47,7 @@ class Request:
     another draft length than the built one; None is the built one. plain: decode without a draft. draft: one of
     `DRAFTS` in the place of the spec's; None is the spec's. threads: of the engine; None is the usable cores.
     features, text_encoder: a file of precomputed features and a text encoder's folder in the place of the spec's.
+    overwrite: draw every image, and replace files that have their names.
     """
 
     prompts: Sequence[str]
@@ -57,6 +61,7 @@ class Request:
     draft: str | None = None
     features: Path | None = None
     text_encoder: Path | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -67,71 +72,10 @@ class Listener:
     """Who wants to hear of the work while it goes on."""
 
     warning: Callable[[str], None] = lambda line: None
-    start: Callable[[int], None] = lambda tokens: None  # image tokens of the whole request
-    tokens: Callable[[int, float], None] = lambda done, accept_length: None  # so far, of the whole request
+    start: Callable[[int], None] = lambda tokens: None  # image tokens of all that is to be drawn
+    tokens: Callable[[int, float], None] = lambda done, accept_length: None  # so far
     picture: Callable[[Path], None] = lambda path: None  # a file that is whole
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One finished picture."""
-
-    path: Path
-    job: Job
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "path": str(self.path),
-            "prompt": self.job.prompt,
-            "seed": self.job.seed,
-            "unknown_words": list(self.job.unknown),
-        }
-
-
-@dataclass(frozen=True)
-class Report:
-    """The figures of a request. Times are wall seconds; the four phases add up to `seconds`.
-
-    `seconds_other` is everything but target, draft and law: prompt encoding, painting, files, Python.
-    `seconds_image` is the part of it that the condition and image graphs and fresh caches took. Loading the engine is
-    in none of them.
-    """
-
-    drawn: tuple[Drawn, ...]
-    sheet: Path | None
-    tokens: int
-    seconds: float
-    seconds_image: float
-    seconds_load: float
-    statistics: Statistics
-    warnings: tuple[str, ...]
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds
-
-    @property
-    def seconds_by_phase(self) -> dict[str, float]:
-        parts = {phase: self.statistics.seconds[phase] for phase in PHASES if phase != "other"}
-        return {**parts, "other": self.seconds - sum(parts.values())}
-
-    def as_dict(self) -> dict[str, Any]:
-        """The document of `generate --json`."""
-        s = self.statistics
-        return {
-            "images": [d.as_dict() for d in self.drawn],
-            "sheet": str(self.sheet) if self.sheet else None,
-            "seconds": self.seconds,
-            "tokens_per_second": self.tokens_per_second,
-            "mean_acceptance_length": s.mean_acceptance_length,
-            "acceptance_by_position": s.acceptance_by_position,
-            "rounds": int(s.rounds.sum()),
-            "degenerate_residuals": s.degenerate,
-            **{f"seconds_{phase}": value for phase, value in self.seconds_by_phase.items()},
-            "seconds_image": self.seconds_image,
-            "seconds_load": self.seconds_load,
-            "warnings": list(self.warnings),
-        }
+    skipped: Callable[[Path], None] = lambda path: None  # one that was there already
 
 
 def resolve(folder: EngineFolder, request: Request) -> Spec:
@@ -147,7 +91,7 @@ def resolve(folder: EngineFolder, request: Request) -> Spec:
             raise UserError("the draft", expected=f"one of {', '.join(DRAFTS)}", found=request.draft)
         length = request.draft_length
         if length is None:
-            length = min(JACOBI_WINDOW, int(folder.manifest.contract["dims"]["tokens"]))
+            length = min(JACOBI_WINDOW, opening.description_of(folder).dims.tokens)
         spec = with_jacobi(spec, length, coupled=request.draft == DRAFTS[1])
     elif request.draft_length is not None:
         draft = spec.draft.model_copy(update={"length": request.draft_length})
@@ -159,10 +103,12 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
     """Draw a request with a built engine (`engines/NAME` or a fingerprint's folder).
 
     Pictures are written batch by batch, each whole or not at all: after an error or Ctrl-C the ones reported to
-    `listener.picture` stay.
+    `listener.picture` stay, and the same request goes on after them. No file is replaced but a damaged one of the same
+    image and a contact sheet of ours, unless `request.overwrite` is on.
 
     Raises:
-        UserError: no engine, a bad value, an empty prompt; before anything is loaded where that is possible.
+        UserError: no engine, a bad value, an empty prompt, a name that another file has; before anything is loaded
+            where that is possible.
         CoolsdError: a broken engine, a full disk.
     """
     listener = listener or Listener()
@@ -172,17 +118,46 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
     began = time.perf_counter()
     verified = folder.verified()
     conditioner = opening.load_conditioner(verified, opening.Reading(request.features, request.text_encoder))
-    jobs = drawing.plan(request.prompts, request.variants, request.seed, conditioner)
-    forced = opening.load_forced(folder.manifest)
+    every = drawing.asked(request.prompts, request.variants, request.seed)
+    forced = opening.load_forced(folder)
     settings = drawing.settings_of(spec, opening.load_neighbours(verified), forced=forced, plain=request.plain)
+    say = partial(_provenance, folder.manifest, spec, settings, conditioner)
+    placed = placing.place(request.out, every, say, request.overwrite)
+    jobs = _jobs(placed, conditioner)
     warnings = (*unknown_words(jobs), *([SYNTHETIC] if settings.law.rule == "synthetic" else []))
     for line in warnings:
         listener.warning(line)
-    loaded = opening.load_engine(verified, request.threads)
+    todo = not all(one.there for one in placed)
+    loaded = opening.load_engine(verified, request.threads) if todo else None
     load = time.perf_counter() - began
     with _folder(request.out):
-        run = _Run(loaded, conditioner, folder.manifest, spec, settings, request, listener, jobs)
+        run = _Run(loaded, conditioner, spec, settings, request, listener, placed, jobs)
         return run.report(load, warnings)
+
+
+def _jobs(placed: Sequence[Placed], conditioner: Conditioner) -> list[Job]:
+    """A job for each image. What a text encoder would have to compute is left out of those that are not drawn."""
+    cheap = not conditioner.features_dim
+    wanted = [one.asked.prompt for one in placed if cheap or not one.there]
+    encoded = dict(zip(wanted, drawing.encode(wanted, conditioner), strict=True))
+    asked = [one.asked for one in placed]
+    return [Job(one.index, one.prompt, one.seed, encoded.get(one.prompt, Encoded())) for one in asked]
+
+
+def _provenance(
+    manifest: Manifest, spec: Spec, settings: Settings, conditioner: Conditioner, one: Asked
+) -> dict[str, Any]:
+    """What it takes to draw an image again: with `--seed` its seed and -n 1."""
+    origin = {"condition": conditioner.origin(one.prompt)} if isinstance(conditioner, T5Conditioner) else {}
+    return {
+        "version": __version__,
+        "engine": {"name": manifest.name, "fingerprint": manifest.fingerprint},
+        "prompt": one.prompt,
+        "seed": one.seed,
+        **origin,
+        "law": settings.law_as_dict(),
+        "spec": spec.resolved(),
+    }
 
 
 SYNTHETIC = "acceptance is synthetic: these are timings, not pictures of the model"
@@ -213,50 +188,59 @@ def _folder(out: Path) -> Iterator[None]:
 
 
 class _Run:
-    """One request on its way through the batches."""
+    """One request on its way through the batches. engine: None where nothing is to be drawn."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine | None,
         conditioner: Conditioner,
-        manifest: Manifest,
         spec: Spec,
         settings: Settings,
         request: Request,
         listener: Listener,
+        placed: Sequence[Placed],
         jobs: Sequence[Job],
     ) -> None:
-        self.engine, self.conditioner, self.manifest = engine, conditioner, manifest
-        self.spec, self.request, self.listener, self.jobs = spec, request, listener, jobs
-        self.settings = settings
-        self.tokens = engine.dims.tokens
-        self.drawn: list[Drawn] = []
-        self.pixels: list[pictures.Pixels] = []
+        self.engine, self.conditioner, self.settings = engine, conditioner, settings
+        self.spec, self.request, self.listener = spec, request, listener
+        self.placed, self.jobs = placed, jobs
+        self.tokens = 0 if engine is None else engine.dims.tokens
+        self.done = 0  # images drawn
+        self.written: set[int] = set()  # indices of those that this run has put there
+        self.pixels: dict[int, pictures.Pixels] = {}  # of those that the sheet shows, as far as they were drawn
         self.parts: list[Statistics] = []
         self.seconds_image = 0.0
-        if self.settings.law.length > self.tokens:
+        if engine is not None and self.settings.law.length > self.tokens:
             found = str(self.settings.law.length)
             raise UserError("the draft length", expected=f"at most the image's {self.tokens} tokens", found=found)
 
     def report(self, load: float, warnings: tuple[str, ...]) -> Report:
         began = time.perf_counter()
-        self.listener.start(len(self.jobs) * self.tokens)
-        for batch in drawing.batches(self.jobs, self.spec.engine.max_batch):
-            self.batch(batch)
+        todo = [job for job, one in zip(self.jobs, self.placed, strict=True) if not one.there]
+        self.listener.start(len(todo) * self.tokens)
+        for one in self.placed:
+            if one.there:
+                self.listener.skipped(one.path)
+        if self.engine is not None:
+            for batch in drawing.batches(todo, self.spec.engine.max_batch):
+                self.batch(self.engine, batch)
         sheet = self.sheet()
         seconds = time.perf_counter() - began
+        drawn = tuple(
+            Drawn(one.path, job, job.index in self.written) for one, job in zip(self.placed, self.jobs, strict=True)
+        )
         statistics = drawing.total(self.parts, self.settings.law.length)
-        count = len(self.jobs) * self.tokens
-        return Report(tuple(self.drawn), sheet, count, seconds, self.seconds_image, load, statistics, warnings)
+        count = self.done * self.tokens
+        return Report(drawn, sheet, count, seconds, self.seconds_image, load, statistics, warnings)
 
-    def batch(self, jobs: Sequence[Job]) -> None:
+    def batch(self, engine: Engine, jobs: Sequence[Job]) -> None:
         """Draw, paint and write one batch."""
-        before = len(self.drawn) * self.tokens
+        before = self.done * self.tokens
 
         def on_progress(done: int, accept_length: float) -> None:
             self.listener.tokens(before + done, accept_length)
 
-        engine, settings = self.engine, self.settings
+        settings = self.settings
         began = time.perf_counter()
         session = drawing.open_session(engine, jobs, self.conditioner, settings)
         self.seconds_image += time.perf_counter() - began
@@ -270,29 +254,27 @@ class _Run:
         began = time.perf_counter()
         painted = engine.paint(generation.codes)
         self.seconds_image += time.perf_counter() - began
+        self.done += len(jobs)
         for job, pixels in zip(jobs, painted, strict=True):
-            name = pictures.file_name(job.index, len(self.jobs), job.prompt)
-            path = pictures.write_png(self.request.out, name, pixels, self.provenance(job))
-            self.drawn.append(Drawn(path, job))
-            self.pixels += [pixels] if len(self.pixels) < pictures.SHEET_LIMIT else []
-            self.listener.picture(path)
+            one = self.placed[job.index]
+            if job.index < pictures.SHEET_LIMIT:
+                self.pixels[job.index] = pixels
+            if placing.write_image(one, pixels, self.request.overwrite):
+                self.written.add(job.index)
+                self.listener.picture(one.path)
+            else:
+                self.listener.skipped(one.path)
 
     def sheet(self) -> Path | None:
         """The contact sheet, for several pictures: a row a prompt if each has a few, else about square."""
-        if len(self.drawn) < 2:
+        out, variants = self.request.out, self.request.variants
+        if len(self.placed) < 2:
+            placing.drop_stale_sheet(out, self.placed)
             return None
-        captions = [d.job.prompt for d in self.drawn[: len(self.pixels)]]
-        variants = self.request.variants
-        page = pictures.sheet(self.pixels, captions, variants if 1 < variants <= _WIDEST_ROW else 0)
-        return pictures.write_png(self.request.out, pictures.SHEET, page)
+        columns = variants if 1 < variants <= _WIDEST_ROW else 0
+        return placing.write_sheet(out, self.placed, columns, self.shown, self.request.overwrite)
 
-    def provenance(self, job: Job) -> dict[str, Any]:
-        """What it takes to draw this picture again: with `--seed` its seed and -n 1."""
-        return {
-            "version": __version__,
-            "engine": {"name": self.manifest.name, "fingerprint": self.manifest.fingerprint},
-            "prompt": job.prompt,
-            "seed": job.seed,
-            "law": self.settings.law_as_dict(),
-            "spec": self.spec.resolved(),
-        }
+    def shown(self, one: Placed) -> pictures.Pixels:
+        """An image for the sheet: as it was drawn, or from its file."""
+        drawn = self.pixels.get(one.asked.index)
+        return pictures.read_pixels(one.path) if drawn is None else drawn

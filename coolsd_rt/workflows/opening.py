@@ -7,7 +7,6 @@ running an engine needs neither torch nor onnx.
 from __future__ import annotations
 
 import importlib.util
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +14,32 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from coolsd_rt import backends
-from coolsd_rt.backends.description import NEIGHBOURS_FILE
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.files import read_lines, why_unusable
 from coolsd_rt.models.conditions import KEYS, Conditioner
 from coolsd_rt.models.conditions import load_conditioner as read_conditioner
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.spec import LoadedSpec, Spec, load_spec
+from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.fields import check_fields
-from coolsd_rt.spec.load import dotted
-from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, sha256_file
 from coolsd_rt.store.manifest import rebuild_hint, spec_path
+from coolsd_rt.workflows.belonging import check_conditioner, description_of, neighbours_of, spec_of
+
+__all__ = [
+    "Reading",
+    "built_from",
+    "default_prompts",
+    "description_of",
+    "find_spec",
+    "load_conditioner",
+    "load_engine",
+    "load_forced",
+    "load_neighbours",
+    "open_reference",
+    "spec_of",
+]
 
 PROMPTS = "prompts.txt"  # beside a spec's condition file: captions that the target was trained on
 
@@ -47,60 +58,45 @@ class Reading:
 def load_conditioner(verified: VerifiedEngine, reading: Reading | None = None) -> Conditioner:
     """How an engine reads prompts.
 
-    Raises UserError, CoolsdError, MissingExtra: as `models.conditions.load_conditioner`.
+    Raises UserError, CoolsdError, MissingExtra: as `models.conditions.load_conditioner`. CoolsdError: its files are not
+    those that the graphs were made with.
     """
     reading = reading or Reading()
     manifest, folder = verified.manifest, verified.engine.folder
     spec_file = spec_path(folder, manifest)
-    return read_conditioner(
-        spec_of(verified.engine).condition,
-        verified.path,
-        spec_folder=None if spec_file is None else spec_file.parent,
-        features=reading.features,
-        encoder=reading.text_encoder,
-    )
+    try:
+        conditioner = read_conditioner(
+            spec_of(verified.engine).condition,
+            verified.path,
+            spec_folder=None if spec_file is None else spec_file.parent,
+            features=reading.features,
+            encoder=reading.text_encoder,
+        )
+    except UserError as error:
+        # A file of the engine's own is no mistake of who runs it.
+        own = tuple(str(verified.path(name)) for name in manifest.files)
+        if type(error) is UserError and error.what.startswith(own):
+            fix = rebuild_hint(folder, manifest)
+            raise CoolsdError(error.what, expected=error.expected, found=error.found, fix=fix) from error
+        raise
+    check_conditioner(verified, conditioner)
+    return conditioner
 
 
-def load_forced(manifest: Manifest) -> tuple[int, ...] | None:
+def load_forced(folder: EngineFolder) -> tuple[int, ...] | None:
     """The ids that an engine's image tokens must have, -1 where free; None if all are free.
 
-    Raises CoolsdError: the manifest's list is not one id a token.
+    Raises CoolsdError: as `description_of`.
     """
-    ids = manifest.contract.get("forced")
-    if not ids:
-        return None
-    dims = manifest.contract["dims"]
-    whole = isinstance(ids, list) and len(ids) == dims["tokens"]
-    if not whole or not all(type(i) is int and -1 <= i < dims["vocab"] for i in ids):
-        expected = f"{dims['tokens']} ids from -1 (free) to {dims['vocab'] - 1}"
-        fix = "build the engine again"
-        raise CoolsdError("the manifest's forced tokens", expected=expected, found=str(ids)[:60], fix=fix)
-    return tuple(ids)
-
-
-def spec_of(folder: EngineFolder) -> Spec:
-    """The spec in an engine's manifest. Raises CoolsdError if it is not one of today's."""
-    try:
-        return Spec.model_validate(folder.manifest.spec)
-    except ValidationError as error:
-        first, fix = problems_of(error, folder.manifest.spec)[0], rebuild_hint(folder.folder, folder.manifest)
-        what = f"{folder.folder}: the manifest's spec: {dotted(first.path)}"
-        raise CoolsdError(what, expected=first.expected, found=first.found, fix=fix) from error
+    return description_of(folder).forced
 
 
 def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
-    """The nearest codes of each code, int64 [V, k]; None in an engine that was built without them.
+    """The nearest codes of each code, int64 [V, n]; None in an engine that was built without them.
 
-    Raises CoolsdError: the file is not a table of codes.
+    Raises CoolsdError: the file is not a table of the engine's codes.
     """
-    if NEIGHBOURS_FILE not in verified.manifest.files:
-        return None
-    try:
-        near = np.load(io.BytesIO(verified.read(NEIGHBOURS_FILE)), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        expected = "a table of codes"
-        raise CoolsdError(str(verified.path(NEIGHBOURS_FILE)), expected=expected, found=str(error)) from error
-    return np.asarray(near, np.int64)
+    return neighbours_of(verified)
 
 
 def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:
@@ -133,7 +129,7 @@ def find_spec(folder: EngineFolder, spec_file: Path | None = None) -> LoadedSpec
 
 def built_from(manifest: Manifest) -> Mapping[str, str]:
     """Spec keys (`target.weights`) and the SHA-256 of the file each named when the engine was built."""
-    return {k: str(v) for stage in manifest.stages.values() for k, v in dict(stage.inputs.get("files") or {}).items()}
+    return {key: digest for stage in manifest.stages.values() for key, digest in stage.inputs["files"].items()}
 
 
 def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu") -> Engine:
@@ -155,10 +151,7 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Liter
 def default_prompts(loaded: LoadedSpec, conditioner: Conditioner) -> list[str]:
     """Prompts to try an engine on: the captions beside its condition's file (its vocabulary), else the conditioner's
     own (single words of it)."""
-    named = [loaded.files[key] for key in KEYS if key in loaded.files]
+    names = loaded.spec.file_names()
+    named = [loaded.folder / names[key] for key in KEYS if key in loaded.files]
     path = (named[0].parent if named else loaded.folder) / PROMPTS
-    if path.is_file():
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        if any(lines):
-            return [line for line in lines if line]
-    return conditioner.samples()
+    return conditioner.samples() if why_unusable(path) == "nothing" else read_lines(path, stdin=False)

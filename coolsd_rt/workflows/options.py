@@ -14,6 +14,7 @@ import click
 from coolsd_rt import cores, limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.limits import Range, cut, shown
+from coolsd_rt.terminal import note
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,7 +90,7 @@ def _usable(context: click.Context, option: click.Parameter, asked: int | None) 
     """What is asked for, or the usable cores if these are fewer; that is said on stderr."""
     if asked is None or not (line := cores.too_many(asked)):
         return asked
-    click.echo(f"warning: --threads: {line}", err=True)
+    note(f"warning: --threads: {line}")
     return cores.here().usable
 
 

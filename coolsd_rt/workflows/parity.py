@@ -3,7 +3,9 @@
     1. Find the weights that the engine was built from: hashes in the manifest must hold.
     2. Draw whole pictures on both sides from the same uniforms; measure each decision that fell differently.
     3. Step every graph along those pictures, beside the reference; measure logits and distributions.
-    4. Judge by the precision's thresholds, and write the receipt.
+    4. Step the engine over those pictures in wide steps, in steps of one position, and alone: equal bits, or how far
+       apart.
+    5. Judge by the precision's thresholds, and write the receipt.
 
 Knows thresholds. Needs the build extra (torch). Does not know ONNX.
 
@@ -12,7 +14,7 @@ large (float32 has 7 digits), pixels within 1 of 255, 99% of pictures identical 
 by probabilities no more than 1e-3 apart. int8 is another function,
 near the first: mean total variation of P at most 0.05 (8-bit weights alone give 0.012-0.015 on random weights, before
 guidance widens it), pixels within 2 on average; identical pictures and the draft's own distance are reported, not
-judged, since Q may be anything: the law corrects it.
+judged, since Q may be anything: the law corrects it. An engine that is built batch invariant has to be.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ import numpy as np
 from coolsd_rt import cores, limits
 from coolsd_rt.backends.tensorrt.package import require_gpu
 from coolsd_rt.spec import with_overrides
+from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.spec.models import JacobiDraft
 from coolsd_rt.store import open_engine, tool_versions
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.parity_errors import Deviation, GraphParity
 from coolsd_rt.workflows.parity_graphs import compare_graphs
 from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
+from coolsd_rt.workflows.parity_widths import WidthDependence, compare_widths
 
 PICTURES = 32
 _TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
@@ -75,6 +79,7 @@ class Parity:
     precision: str
     graphs: GraphParity
     pictures: PictureParity
+    widths: WidthDependence
     failures: tuple[str, ...]
     threads: int = 1  # of the engine
 
@@ -95,6 +100,7 @@ class Parity:
             "failures": list(self.failures),
             "graphs": _number(self.graphs.as_dict()),
             "whole_pictures": _number(p.as_dict()),
+            "batch_invariance": _number(self.widths.as_dict()),
             "threads": self.threads,
             "thresholds": asdict(THRESHOLDS[self.precision]),
             "tools": tool_versions(_TOOLS),
@@ -141,17 +147,20 @@ def parity(
     usual |= {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
     # Jacobi drafts are made of the target's own distributions: the target is all there is to prove.
     plain = isinstance(spec.draft, JacobiDraft)
-    forced = opening.load_forced(folder.manifest)
+    forced = opening.load_forced(folder)
     settings = drawing.settings_of(with_overrides(spec, usual), forced=forced, plain=plain)
     texts = prompts or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, pictures, seed, conditioner)
     whole = PictureParity()
+    listener.pictures(0)
     for batch in drawing.batches(jobs, spec.engine.max_batch):
         compare_pictures(tested, reference, batch, conditioner, settings, whole)
         listener.pictures(whole.pictures)
     first = jobs[: len(whole.codes[0])]
     graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0])
-    outcome = Parity(spec.engine.precision, graphs, whole, judge(spec.engine.precision, graphs, whole), count)
+    widths = compare_widths(tested, first, conditioner, settings, whole.codes[0])
+    failures = (*judge(spec.engine.precision, graphs, whole), *_judge_widths(spec.engine, widths))
+    outcome = Parity(spec.engine.precision, graphs, whole, widths, failures, count)
     proven = folder.with_receipt(outcome.receipt())
     if outcome.passed and spec.engine.device == "cuda":  # it waited for this
         proven.make_current()
@@ -180,6 +189,15 @@ def judge(precision: str, graphs: GraphParity, whole: PictureParity) -> tuple[st
     if t.decision_error is not None and whole.unexplained:
         lines.append(f"differences: expected each explained, found {whole.unexplained} that is not")
     return tuple(lines)
+
+
+def _judge_widths(engine: EngineOptions, found: WidthDependence) -> tuple[str, ...]:
+    """A line if an engine that is to be batch invariant is not, on this machine."""
+    if not engine.invariant or found.exact:
+        return ()
+    by = f"logits that move by {max(found.width, found.mates):.2g}"
+    fix = "this processor's kernels round differently; build with engine.batch_invariant: false"
+    return (f"batch invariance: expected the same bits in any step, found {by}; {fix}",)
 
 
 def _logits(t: Thresholds, name: str, found: Deviation) -> str:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import re
+import struct
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +21,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from coolsd_rt import __version__
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import open_plain
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 
 Pixels = NDArray[np.uint8]  # RGB [F, F, 3]
 CHUNK = "coolsd-rt"  # keyword of the text chunk that holds the provenance, as JSON
 SHEET = "sheet.png"
 SHEET_LIMIT = 1024  # pictures on one sheet: more could not be told apart, and the canvas would not fit in memory
+SOFTWARE = "Software"  # keyword of the text chunk that names the package and its version
+MOST_PIXELS = 1 << 26  # of an image that is read back
+# What Pillow raises for a broken file.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_END = b"\xaeB`\x82"  # checksum of the last chunk, IEND
 _SLUG_BYTES = 80
 _CELL = 128  # a smaller picture is enlarged by a whole factor to about this
 _CAPTION = 16
@@ -48,7 +56,7 @@ def file_name(index: int, count: int, prompt: str) -> str:
 def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> bytes:
     """A PNG of RGB pixels. `provenance` (JSON data) becomes a tEXt chunk: ASCII, so any reader shows it."""
     info = PngImagePlugin.PngInfo()
-    info.add_text("Software", f"coolsd-rt {__version__}")
+    info.add_text(SOFTWARE, f"coolsd-rt {__version__}")
     if provenance is not None:
         info.add_text(CHUNK, json.dumps(provenance, allow_nan=False))
     buffer = io.BytesIO()
@@ -57,20 +65,59 @@ def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> by
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """What `png_bytes` put into a file; None if it is not from here."""
-    with Image.open(path) as image:
+    """What `png_bytes` put into a file; None if it is not from here. Raises UserError: not a plain file."""
+    with open_plain(path, "a picture") as file, Image.open(file) as image:
         text = image.info.get(CHUNK)
     data: dict[str, Any] | None = json.loads(text) if isinstance(text, str) else None
     return data
 
 
-def write_png(folder: Path, name: str, pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> Path:
-    """Write one PNG under a temporary name, then rename it. Raises CoolsdError: no space, a folder not writable."""
+def text_chunks(path: Path) -> dict[str, str]:
+    """The text chunks that stand before a PNG's pixels; none if the file is no PNG. Decodes no pixel."""
+    try:
+        with open_plain(path, "a PNG file") as file:
+            info = PngImagePlugin.PngImageFile(file).info  # not Image.open, which objects to a large sheet
+    except (*_BROKEN, CoolsdError):
+        return {}
+    return {str(key): str(value) for key, value in info.items() if isinstance(value, str)}
+
+
+def read_pixels(path: Path) -> Pixels:
+    """The pixels of a PNG, every checksum checked. Raises UserError: no PNG, a cut or damaged one, one too large."""
+    check_whole(path)
+    with open_plain(path, "a PNG file") as file:
+        try:
+            image = PngImagePlugin.PngImageFile(file)
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"one of {image.width} x {image.height} pixels")
+            return np.asarray(image.convert("RGB"))
+        except _BROKEN as e:
+            raise UserError(str(path), expected="a whole PNG file", found=str(e) or "a damaged one") from e
+
+
+def check_whole(path: Path) -> None:
+    """Check a PNG's checksums to its end, without decoding it. Raises UserError: no PNG, a cut or damaged one."""
+    with open_plain(path, "a PNG file") as file:
+        try:
+            PngImagePlugin.PngImageFile(file).verify()
+            if file.read(4) != _END:  # verify stops before the last checksum
+                raise ValueError("one that is cut at its end")
+        except _BROKEN as e:
+            raise UserError(str(path), expected="a whole PNG file", found=str(e) or "a damaged one") from e
+
+
+def write_png(
+    folder: Path, name: str, pixels: Pixels, provenance: Mapping[str, Any] | None = None, *, replace: bool = True
+) -> Path:
+    """Write one PNG, whole or not at all. replace: whether it may take the place of a file.
+
+    Raises NameTaken: there is one and `replace` is off. CoolsdError: no space, a folder not writable.
+    """
     path = folder / name
     data = png_bytes(pixels, provenance)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        write_atomic(path, data, replace=replace)
     return path
 
 

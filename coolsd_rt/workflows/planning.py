@@ -139,7 +139,7 @@ class Planner:
         spec, kind = self.loaded.spec, self.description.dims.draft_kind
         precision = {
             "engine.precision": spec.engine.precision, "dtype": self.description.dtype,
-            "lengths": by_lengths(spec.engine, self.description),
+            "lengths": by_lengths(spec.engine, self.description), "invariant": spec.engine.invariant,
         }  # fmt: skip
         models = {"target.model": spec.target.model}
         read = (*self._condition_files, "target.weights", *(("draft.weights",) if kind == "model" else ()))

@@ -2,7 +2,8 @@
 
     1. Clean the captions, drop those that the file has already.
     2. Encode the rest with the spec's T5 encoder, one at a time.
-    3. Write all of them, each with its checksum, whole under its name or not at all.
+    3. Write all of them, each with its checksum, whole under its name or not at all. The same captions, encoder and
+       torch on the same machine give the same bytes.
 
 Knows specs and the file of features. Does not know engines. Needs the extra `text` (torch, transformers).
 """
@@ -17,14 +18,18 @@ from typing import Any
 import click
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.files import check_target, read_lines, why_unusable
 from coolsd_rt.models.conditions import FeatureFile, text_encoder
-from coolsd_rt.models.conditions.base import Floats, need, some_text
+from coolsd_rt.models.conditions.base import Floats, need, quoted, some_text
 from coolsd_rt.models.conditions.cleaning import clean
 from coolsd_rt.models.conditions.features import key_of, metadata
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.condition import T5Condition
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
+from coolsd_rt.store.weights import TensorInfo
+from coolsd_rt.terminal import note, say
 from coolsd_rt.workflows.entry import enter
+from coolsd_rt.workflows.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
 
 
 def precompute(
@@ -57,6 +62,7 @@ def precompute(
         raise loaded.error("condition", "a text encoder", "features only", fix)
     need("text", "torch", "transformers", "safetensors")
     check_folder(out.parent)
+    check_target(out)
     source.device = device
     old = _there(out, source.name, condition.length)
     captions = list(dict.fromkeys(_cleaned(prompt) for prompt in prompts))
@@ -65,22 +71,25 @@ def precompute(
         if caption not in found:
             found[caption] = source.features(caption)
             on_caption(caption)
-    data = _packed(found, source.name, condition.length, condition.precision)
-    with disk_errors(out.parent, len(data)):
-        write_atomic(out, data)
+    latest = _there(out, source.name, condition.length)  # a run beside this one may have added captions meanwhile
+    added = {} if latest is None else {caption: latest.rows(caption) for caption in latest.captions.values()}
+    if latest is None or not found.keys() <= added.keys():
+        data = _packed(added | found, source.name, condition.length, condition.precision)
+        with disk_errors(out.parent, len(data)):
+            write_atomic(out, data, replace=latest is not None)
     return FeatureFile.open(out)
 
 
 def _cleaned(prompt: str) -> str:
     caption = clean(some_text(prompt))
     if not caption:
-        raise UserError("prompt", expected="words that the text encoder knows", found=f"none in {prompt!r}")
+        raise UserError("prompt", expected="words that the text encoder knows", found=f"none in {quoted(prompt)}")
     return caption
 
 
 def _there(out: Path, encoder: str, length: int) -> FeatureFile | None:
     """The file as it is. Raises UserError unless it can be added to."""
-    if not out.exists():
+    if why_unusable(out) == "nothing":
         return None
     old = FeatureFile.open(out)
     if (old.encoder, old.length) != (encoder, length):
@@ -91,31 +100,32 @@ def _there(out: Path, encoder: str, length: int) -> FeatureFile | None:
 
 
 def _packed(found: dict[str, Floats], encoder: str, length: int, precision: str) -> bytes:
-    """The file. Features stand in the encoder's own type: nothing is lost, and bf16 takes half the room."""
+    """The file: the same bytes for the same features, in whatever order they were asked for.
+
+    Features stand in the encoder's own type: nothing is lost, and bf16 takes half the room. The header is ours, since
+    safetensors' own writer puts metadata in another order each time.
+    """
     import torch
-    from safetensors.torch import save
 
-    dtype, bits = (torch.bfloat16, torch.int16) if precision == "bf16" else (torch.float32, torch.int32)
-    tensors = {key_of(caption): torch.from_numpy(rows.copy()).to(dtype) for caption, rows in found.items()}
-    sums = {key: hashlib.sha256(rows.view(bits).numpy().tobytes()).hexdigest() for key, rows in tensors.items()}
+    from coolsd_rt.models.convert_writer import NAMES, header_bytes
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    infos, rows = [], []
+    for key, caption in sorted((key_of(caption), caption) for caption in found):
+        value = torch.from_numpy(found[caption].copy()).to(dtype)
+        infos.append((key, TensorInfo(NAMES[dtype], tuple(value.shape))))
+        rows.append(value.view(torch.uint8).numpy().tobytes())
+    sums = {key: hashlib.sha256(data).hexdigest() for (key, _), data in zip(infos, rows, strict=True)}
     facts = metadata(encoder, length, {key_of(caption): caption for caption in found}, sums)
-    packed: bytes = save(tensors, metadata=facts)
-    return packed
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(str(path), expected="a text file, one prompt a line", found=str(error)) from error
+    return header_bytes(infos, facts) + b"".join(rows)
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=SPEC)
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; may be given several times.")
-@click.option("--prompts", "file", type=click.Path(path_type=Path), help="File of prompts, one a line.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("features.safetensors"), show_default=True)
-@click.option("--text-encoder", "encoder", type=click.Path(path_type=Path), help="Its folder, instead of the spec's.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="File of prompts, one a line; - is standard input.")
+@click.option("--out", type=WRITES, default=Path("features.safetensors"), show_default=True)
+@click.option("--text-encoder", "encoder", type=FOLDER, help="Its folder, instead of the spec's.")
 @click.option("--device", default="cpu", show_default=True, help="Where torch computes.")
 def command(
     spec: Path, prompts: tuple[str, ...], file: Path | None, out: Path, encoder: Path | None, device: str
@@ -126,10 +136,10 @@ def command(
     Example:
       python -m coolsd_rt.workflows.precompute SPEC.yaml --prompts prompts.txt --out features.safetensors
     """
-    texts = [*prompts, *(_lines(file) if file is not None else ())]
+    texts = [*prompts, *(read_lines(file) if file is not None else ())]
     loaded = load_spec(spec, check_files=False)
-    made = precompute(loaded, texts, out, encoder=encoder, device=device, on_caption=lambda c: click.echo(c, err=True))
-    click.echo(f"{out}: {len(made.captions)} captions")
+    made = precompute(loaded, texts, out, encoder=encoder, device=device, on_caption=note)
+    say(f"{out}: {len(made.captions)} captions")
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:

@@ -30,7 +30,8 @@ from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_outline
-from coolsd_rt.law import nearest_codes
+from coolsd_rt.export.widths import pad_single_queries
+from coolsd_rt.law import columns_read, nearest_codes
 from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target, load_tokenizer
 from coolsd_rt.models.conditions import UNCONDITIONAL_FILE
 from coolsd_rt.models.decoder import Decoder
@@ -55,6 +56,7 @@ class Sources:
     neighbours: int
     prompts: Mapping[str, str]  # what prompts are read with: file name in an engine's folder to the spec's key
     lengths: bool = False  # attention by lengths instead of a mask, as ONNX Runtime's CUDA provider has it fast
+    invariant: bool = False  # numbers that do not depend on how many positions a step has
     _read: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -96,10 +98,10 @@ class Sources:
 
 def condition(sources: Sources, folder: Path) -> dict[str, Any]:
     """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
-    prompts(sources, folder)
+    facts = prompts(sources, folder)
     networks = [sources.target, *([sources.draft] if sources.description.dims.draft_kind == "model" else [])]
     embedders = [n.cls_embedding for n in networks if isinstance(n, Decoder)]
-    return _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
+    return facts | _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
 
 
 def target(sources: Sources, folder: Path) -> dict[str, Any]:
@@ -126,9 +128,9 @@ def image(sources: Sources, folder: Path) -> dict[str, Any]:
 
 
 def codes(sources: Sources, folder: Path) -> dict[str, Any]:
-    """The codes' neighbours in the tokenizer's codebook."""
+    """The codes' neighbours in the tokenizer's codebook, one more than may lend: LANTERN's own residual reads it."""
     codebook = sources.tokenizer.quantize.embedding.weight.numpy()
-    near = nearest_codes(codebook, min(sources.neighbours, len(codebook) - 1))
+    near = nearest_codes(codebook, columns_read(sources.neighbours, len(codebook)))
     np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
     return {}
 
@@ -140,7 +142,7 @@ def prompts(sources: Sources, folder: Path) -> dict[str, Any]:
     embedder = sources.target.cls_embedding if sources.description.dims.condition_dim else None
     if isinstance(embedder, TextEmbedder):
         np.save(folder / UNCONDITIONAL_FILE, value(embedder.uncond_embedding).float().numpy(), allow_pickle=False)
-    return {}
+    return {"ids": read_target(sources.files["target.weights"]).condition_size[0]}
 
 
 def weights(sources: Sources, folder: Path) -> dict[str, Any]:
@@ -171,6 +173,8 @@ def _write(sources: Sources, folder: Path, name: str, module: nn.Module, precisi
     outline = to_outline(module, record.contract)
     if sources.lengths:
         mask_to_lengths(outline.model)
+    if sources.invariant:
+        pad_single_queries(outline.model)
     quantised = quantize(outline) if precision == "int8" else []
     check_graph(outline.model, record.contract, name=name)
     path = folder / record.file

@@ -16,6 +16,7 @@ import pytest
 from coolsd_rt import __version__
 from coolsd_rt.cli.main import VERBS, wants_json
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.install import install_line
 from tests.cli.conftest import Cli, Verb
 
 FULL = Path("/dev/full")
@@ -39,8 +40,8 @@ def fail(error: BaseException) -> None:
 FAILURES: dict[str, tuple[BaseException, int, str]] = {
     "user": (UserError("prompt", expected="words", found="nothing", fix="type some"), 2, "error: prompt: expected words, found nothing; type some"),
     "ours": (CoolsdError("engine broken"), 1, "error: engine broken"),
-    "extra": (MissingExtra("torch", "build", "parity"), 2, "error: parity needs the package torch: expected it installed, found nothing of that name; run: pip install 'coolsd-rt[build]'"),
-    "module": (ModuleNotFoundError("No module named 'onnxruntime.capi'", name="onnxruntime.capi"), 2, "error: this command needs the package onnxruntime: expected it installed, found nothing of that name; run: pip install 'coolsd-rt[cpu]'"),
+    "extra": (MissingExtra("torch", "build", "parity"), 2, f"error: parity needs the package torch: expected it installed, found nothing of that name; run: {install_line('build')}"),
+    "module": (ModuleNotFoundError("No module named 'onnxruntime.capi'", name="onnxruntime.capi"), 2, f"error: this command needs the package onnxruntime: expected it installed, found nothing of that name; run: {install_line('cpu')}"),
     "unknown module": (ModuleNotFoundError("No module named 'x'", name="x"), 1, "error: unexpected ModuleNotFoundError: No module named 'x'; set COOLSD_TRACEBACK=1 for the traceback"),
     "memory": (MemoryError(), 1, "error: out of memory; draw fewer images at once, or use a smaller model"),
     "disk": (OSError(errno.ENOSPC, "No space left on device", "a.png"), 1, "error: no space left on the disk (a.png); free some space, or choose another disk"),

@@ -23,6 +23,7 @@ def test_an_engine_of_words_refuses_them(
         "tune": ["--kl", "0.1"],
         "sweep": [tmp_path / "sweep.yaml", "--out", tmp_path / "out"],
     }
-    done = cli(verb, tiny_engine.folder, *more.get(verb, []), option, tmp_path)
+    given = tmp_path if option == "--text-encoder" else tmp_path / "sweep.yaml"
+    done = cli(verb, tiny_engine.folder, *more.get(verb, []), option, given)
     assert done.code == 2, done.err
     assert "one that reads words; leave them out" in done.err

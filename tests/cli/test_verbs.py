@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from coolsd_rt.cli.doctor import _PURPOSE
-from coolsd_rt.cli.main import EXTRAS
+from coolsd_rt.cli.extras import EXTRAS
 from coolsd_rt.cli.output import print_json, show_table
 from coolsd_rt.contract import CONTRACT_VERSION
+from coolsd_rt.install import install_line
 from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.schema import schema_text
@@ -125,7 +126,7 @@ def test_validate_looks_at_the_vocabulary(cli: Cli, spec: Path) -> None:
     (spec.parent / "vocab.json").write_text("{")
     result = cli("validate", spec)
     assert result.code == 2
-    assert "vocab.json: not a word vocabulary: expected" in result.err
+    assert "vocab.json: expected a word vocabulary" in result.err
     assert len(result.err.splitlines()) == 1
 
 
@@ -258,9 +259,9 @@ def test_doctor_names_the_line_that_installs(cli: Cli, monkeypatch: pytest.Monke
         "what": "torch",
         "status": "missing",
         "detail": "needed to build, and for parity",
-        "fix": "pip install 'coolsd-rt[build]'",
+        "fix": install_line("build"),
     }
-    assert by_name["onnxruntime"]["fix"] == "pip install 'coolsd-rt[cpu]'"
+    assert by_name["onnxruntime"]["fix"] == install_line("cpu")
     assert document["can_run"] is document["can_build"] is False
 
 

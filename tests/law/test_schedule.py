@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Schedule, make_omegas
 from coolsd_rt.law.schedule import exponential, linear, raised
+from coolsd_rt.limits import DECAY, LAW_OMEGA, OMEGA
+from coolsd_rt.ops import verify
 
 FAMILIES: list[Schedule] = ["exponential", "linear", "uniform"]
 
@@ -88,11 +91,46 @@ def test_floor_raises_what_is_below_and_nothing_else() -> None:
         ("custom", {"values": [1.0, math.nan]}),
         ("custom", {"values": [1.0, -1.0]}),
         ("cosine", {}),
+        ("exponential", {"delta": 1e308}),
+        ("exponential", {"nu": 1e308}),
+        ("exponential", {"floor": 1e308}),
+        ("linear", {"delta": 1e39}),
+        ("linear", {"floor": 1e39}),
+        ("uniform", {"delta": 2e6}),
+        ("excess", {"beta": 1e308}),
+        ("custom", {"values": [1.0, 1e39]}),
     ],
 )
 def test_bad_values_are_refused(kind: Any, settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="expected"):
         make_omegas(kind, 2, **settings)
+
+
+@given(
+    kind=st.sampled_from(FAMILIES),
+    length=st.integers(1, 2000),
+    delta=st.floats(0, OMEGA.high),
+    nu=st.floats(0, DECAY.high),
+    floor=st.none() | st.floats(0, OMEGA.high),
+)
+def test_every_schedule_of_numbers_in_range_is_a_law(
+    kind: Schedule, length: int, delta: float, nu: float, floor: float | None
+) -> None:
+    Law(make_omegas(kind, length, delta=delta, nu=nu, floor=floor))
+    Law(make_omegas("excess", length, beta=delta, nu=nu))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_omega_keeps_whatever_has_probability() -> None:
+    """In float32 nothing overflows, and no logits are blamed."""
+    p, q = np.array([[1e-6, 0.0, 1.0 - 1e-6]], np.float32), np.array([[0.5, 0.5, 0.0]], np.float32)
+    for resampler in ("optimal", "waterfill"):
+        for x, kept in ((0, 1), (1, 0)):
+            verdict = verify(
+                np.stack([p, p], 1), q[:, None], np.array([[x]]), np.array([1]), np.array([LAW_OMEGA.high]),
+                np.array([[0.999]]), np.array([[0.5, 0.5]]), resampler,
+            )  # fmt: skip
+            assert verdict.accepted.tolist() == [kept]
 
 
 def test_negative_length_is_refused() -> None:
@@ -104,6 +142,9 @@ def test_negative_length_is_refused() -> None:
     "settings",
     [
         {"omegas": (math.nan,)},
+        {"omegas": (math.inf,)},
+        {"omegas": (1.0, 3.5e38)},
+        {"omegas": (1e13,)},
         {"omegas": (-1.0,)},
         {"omegas": (), "resampler": "uniform"},
         {"omegas": (1.0,), "resampler": "target", "rates": (2.0,)},

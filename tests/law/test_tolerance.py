@@ -17,14 +17,15 @@ from coolsd_rt.law.tolerance import Kind
 from tests.law.test_rules import Floats, distributions, tv
 from tests.ops.libraries import LIBRARIES, host
 
-NEAR = np.array([[1, 2], [0, 2], [3, 1], [2, 4], [3, 2]])
+NEAR = np.array([[1, 2, 3], [0, 2, 4], [3, 1, 0], [2, 4, 1], [3, 2, 0]])
+LEND = 2  # of three columns: LANTERN's own residual reads one more than may lend
 KINDS: list[tuple[Kind, float]] = [("lantern", 0.0), ("lantern", 0.2), ("lantern_pp", 1.0), ("lantern_pp", 1.8)]
 
 
 def literal(kind: str, bound: float, p: Floats, x: int) -> float:
     """The method's own words, one code at a time."""
     total, best = 0.0, 0.0
-    for y in NEAR[x]:
+    for y in NEAR[x, :LEND]:
         total += p[y]
         if total <= (bound if kind == "lantern" else (bound - 1) * p[x]):
             best = total
@@ -37,7 +38,7 @@ def test_what_is_borrowed(kind: Kind, bound: float, library: str) -> None:
     to = LIBRARIES[library]
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.full(5, 0.5), size=(40, 3))
-    tolerance = Tolerance(kind, bound, to(NEAR))
+    tolerance = Tolerance(kind, bound, to(NEAR), LEND)
     tokens = rng.integers(0, 5, (40, 3))
     expected = [
         [literal(kind, bound, row, x) for row, x in zip(a, b, strict=True)] for a, b in zip(p, tokens, strict=True)
@@ -45,15 +46,15 @@ def test_what_is_borrowed(kind: Kind, bound: float, library: str) -> None:
     np.testing.assert_allclose(host(tolerance.borrowed(to(p), to(tokens))), expected)
     whole = [[[literal(kind, bound, row, x) for x in range(5)] for row in a] for a in p]
     np.testing.assert_allclose(host(tolerance.everywhere(to(p))), whole)
-    lenders = host(tolerance.lenders(to(p[:, 0]), to(tokens[:, 0])))
-    for row, x, mask in zip(p[:, 0], tokens[:, 0], lenders, strict=True):
+    zeroed = host(tolerance.zeroed(to(p[:, 0]), to(tokens[:, 0])))
+    for row, x, mask in zip(p[:, 0], tokens[:, 0], zeroed, strict=True):
         lent = row[NEAR[x, 0]] <= (bound if kind == "lantern" else (bound - 1) * row[x])
         assert set(np.flatnonzero(mask)) == (set(NEAR[x]) if lent else set())
 
 
 @given(p=distributions(), q=distributions(), bound=st.floats(1, 4))
 def test_the_multiplicative_rule_never_leaves_the_support_of_p(p: Floats, q: Floats, bound: float) -> None:
-    law, _ = step_law(p, q, 1.0, "optimal", Tolerance("lantern_pp", bound, NEAR))
+    law, _ = step_law(p, q, 1.0, "optimal", Tolerance("lantern_pp", bound, NEAR, LEND))
     assert law[p == 0].sum() < 1e-12
     assert law.sum() == pytest.approx(1.0)
 
@@ -67,14 +68,14 @@ def test_the_additive_rule_can_leave_it() -> None:
 @given(p=distributions(), q=distributions())
 def test_without_a_bound_both_are_lossless(p: Floats, q: Floats) -> None:
     for kind, bound in (("lantern", 0.0), ("lantern_pp", 1.0)):
-        law, _ = step_law(p, q, 1.0, "optimal", Tolerance(kind, bound, NEAR))  # type: ignore[arg-type]
+        law, _ = step_law(p, q, 1.0, "optimal", Tolerance(kind, bound, NEAR, LEND))  # type: ignore[arg-type]
         assert tv(law, p) < 1e-5  # the degenerate case stops there
 
 
 def test_the_optimal_residual_is_nearest_to_p_and_lanterns_own_is_not() -> None:
     rng = np.random.default_rng(3)
     codebook = rng.standard_normal((64, 4))
-    tolerance = Tolerance("lantern_pp", 1.5, nearest_codes(codebook, 10))
+    tolerance = Tolerance("lantern_pp", 1.5, nearest_codes(codebook, 11), 10)
     found: dict[str, list[float]] = {"optimal": [], "waterfill": [], "lantern": []}
     for _ in range(20):
         p, q = rng.dirichlet(np.full(64, 0.4), size=2)
@@ -99,15 +100,17 @@ def test_neighbours_are_the_nearest_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "bound", "near"),
+    ("kind", "bound", "near", "k"),
     [
-        ("lantern", -0.1, NEAR), ("lantern", 1.1, NEAR), ("lantern", np.nan, NEAR), ("lantern_pp", 0.9, NEAR),
-        ("lantern_pp", np.inf, NEAR), ("lantern", 0.1, NEAR[:, :0]), ("lantern", 0.1, NEAR[0]),
+        ("lantern", -0.1, NEAR, 1), ("lantern", 1.1, NEAR, 1), ("lantern", np.nan, NEAR, 1),
+        ("lantern_pp", 0.9, NEAR, 1), ("lantern_pp", np.inf, NEAR, 1), ("lantern_pp", 1e300, NEAR, 1),
+        ("lantern", 0.1, NEAR[:, :0], 1), ("lantern", 0.1, NEAR[0], 1), ("lantern", 0.1, NEAR, 0),
+        ("lantern", 0.1, NEAR, 4),
     ],
 )  # fmt: skip
-def test_bad_values_are_refused(kind: Any, bound: float, near: Any) -> None:
+def test_bad_values_are_refused(kind: Any, bound: float, near: Any, k: int) -> None:
     with pytest.raises(UserError, match="expected"):
-        Tolerance(kind, bound, near)
+        Tolerance(kind, bound, near, k)
     for k in (0, 5):
         with pytest.raises(UserError, match="1 to 4"):
             nearest_codes(np.zeros((5, 2)), k)
@@ -117,6 +120,8 @@ def test_laws_that_do_not_fit_together_are_refused() -> None:
     tolerance = Tolerance("lantern", 0.1, NEAR)
     assert Law((1.0, 1.0), tolerance=tolerance).rule == "lantern"
     assert Law((1.0,), "target", rates=(0.5,)).rule == "synthetic"
+    Law((1.0,), "lantern", Tolerance("lantern", 0.1, NEAR, 2))
+    Law((1.0,), "lantern", Tolerance("lantern", 0.1, np.array([[1, 2], [0, 2], [1, 0]])))  # all other codes
     wrong: list[Callable[[], Law]] = [
         lambda: Law((1.2, 1.0), tolerance=tolerance),
         lambda: Law((1.0,), "lantern"),
@@ -124,6 +129,8 @@ def test_laws_that_do_not_fit_together_are_refused() -> None:
         lambda: Law((1.0,), "target", rates=(1.5,)),
         lambda: Law((1.0,), "optimal", rates=(0.5,)),
         lambda: Law((1.0,), "target", tolerance, rates=(0.5,)),
+        lambda: Law((1.0,), "lantern", tolerance),  # all three columns lend: there is none more to read
+        lambda: Law((1.0,), "lantern", Tolerance("lantern", 0.1, NEAR[:, :2], 2)),
     ]
     for bad in wrong:
         with pytest.raises(UserError):

@@ -76,7 +76,9 @@ def test_sampled_windows_agree_within_their_error() -> None:
     whole = every_window()
     assert whole.weight is not None
     pick = rng.choice(len(whole.drafts), count, p=whole.weight)
-    sampled = Windows(whole.target[pick], whole.draft[pick], whole.drafts[pick], np.full(count, LENGTH))
+    sampled = Windows(
+        whole.target[pick], whole.draft[pick], whole.drafts[pick], np.full(count, LENGTH), image=np.arange(count)
+    )
     law = LAWS["excess"]
     a, b = outlook(sampled, law), outlook(whole, law)
     assert a.accept_length == pytest.approx(b.accept_length, abs=0.02)
@@ -90,4 +92,4 @@ def test_what_cannot_be_answered_is_refused() -> None:
     with pytest.raises(UserError, match="3, as recorded"):
         outlook(every_window(), Law((1.0,)))
     with pytest.raises(UserError, match="lantern"):
-        outlook(every_window(), Law((1.0,) * 3, "lantern", Tolerance("lantern", 0.2, NEAR)))
+        outlook(every_window(), Law((1.0,) * 3, "lantern", Tolerance("lantern", 0.2, NEAR, 1)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from coolsd_rt.cli.main import run
 from coolsd_rt.errors import CoolsdError, UserError
@@ -43,6 +45,14 @@ def test_windows_are_what_the_rounds_saw(recording: Recording) -> None:
     assert start.min() == 1
     assert start.max() < TARGET.tokens
     assert (w.valid == np.minimum(LENGTH, TARGET.tokens - start - 1)).all()
+    assert w.image is not None
+    assert set(w.image) == set(range(60))
+    for image in range(60):
+        rows = w.image == image
+        ends = 1 + np.cumsum(recording.accepted[rows] + 1)
+        assert start[rows].tolist() == [1, *ends[:-1]]
+        # All rounds with drafts are there: what is left needs none.
+        assert ends[-1] >= TARGET.tokens - 1
 
 
 def test_expectations_agree_with_what_happened(recording: Recording, tiny_engine: EngineFolder) -> None:
@@ -117,6 +127,11 @@ def test_another_recording_is_refused_and_a_broken_one_named(tiny_engine: Engine
         recorded(Request(tiny_engine.folder, 2, PROMPTS, seed=1, folder=folder, threads=1))
     with pytest.raises(UserError, match="pictures"):
         recorded(Request(tiny_engine.folder, 0, PROMPTS))
+    head = json.loads((folder / HEAD).read_text())
+    (folder / HEAD).write_text(json.dumps({k: v for k, v in head.items() if k != "format"}))
+    with pytest.raises(UserError, match=r"differs in format.*name another folder"):  # of a version without images
+        recorded(Request(tiny_engine.folder, 2, PROMPTS, folder=folder, threads=1))
+    (folder / HEAD).write_text(json.dumps(head))
     (folder / "00000.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(CoolsdError, match=r"00000\.npz.*a batch of a recording"):
         recorded(Request(tiny_engine.folder, 2, PROMPTS, folder=folder, threads=1))
@@ -129,6 +144,35 @@ def test_the_command(tiny_engine: EngineFolder, capsys: pytest.CaptureFixture[st
     assert document["pictures"] == 2
     assert len(document["tv_by_draft_position"]) == LENGTH
     assert document["schedules"]["none (lossless)"]["kl_per_token"] == pytest.approx(0, abs=1e-6)
+    relaxed = document["schedules"]["uniform, delta 1.5"]
+    for figure in ("mean_acceptance_length", "kl_per_token", "tv_bound_per_token"):
+        assert relaxed[f"{figure}_error"] > 0
     assert run(words) == 0
-    assert "ambiguity against rejection" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ambiguity against rejection" in out
+    assert f"{relaxed['kl_per_token']:.4f} ± {relaxed['kl_per_token_error']:.4f}" in out
     assert analyze(Request(tiny_engine.folder, 2, ("red apple",), threads=1)).rounds == document["rounds"]
+
+
+def test_one_image_has_no_error(tiny_engine: EngineFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["analyze", str(tiny_engine.folder), "-n", "1", "-p", "red apple", "--threads", "1"]
+    assert run([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schedules"]["uniform, delta 2"]["kl_per_token_error"] is None
+    assert run(words) == 0
+    assert "±" not in capsys.readouterr().out
+
+
+def test_the_schedule_of_a_spec_is_a_row(
+    tiny_engine: EngineFolder, tiny_spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that what `tune --write` wrote can be judged on fresh images."""
+    shutil.copytree(tiny_spec.parent, tmp_path / "spec")
+    spec = tmp_path / "spec" / tiny_spec.name
+    data = yaml.safe_load(spec.read_text())
+    omegas = [1.7, 1.4, 1.2]
+    spec.write_text(yaml.safe_dump(data | {"schedule": {"kind": "custom", "values": omegas}}))
+    words = ["analyze", str(tiny_engine.folder), "-n", "4", "-p", "red apple", "--threads", "1", "--spec", str(spec)]
+    assert run([*words, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["schedules"]["as the spec has it"]
+    windows = recorded(Request(tiny_engine.folder, 4, ("red apple",), threads=1))[0].windows
+    assert row["kl_per_token"] == pytest.approx(outlook(windows, Law(tuple(omegas))).kl_per_token)

@@ -14,7 +14,6 @@ import pytest
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
-from coolsd_rt.measure import bench as bench_module
 from coolsd_rt.measure import bench_html
 from coolsd_rt.measure.bench import Listener, Request, Windows, bench
 from coolsd_rt.measure.bench_report import DEFINITIONS, PHASES, Report
@@ -287,7 +286,6 @@ def test_rounds_without_a_graph_are_in_the_report(
         return spec.model_copy(update={"engine": spec.engine.model_copy(update={"device": device})})
 
     monkeypatch.setattr(opening, "spec_of", spec_of)
-    monkeypatch.setattr(bench_module, "DeviceEngine", FakeEngine)
     monkeypatch.setattr(FakeEngine, "why_not", "an operation that cannot be captured", raising=False)
     choice = Choice(names=("lossless",))
     found = bench(Request(engine, 1, 1, PROMPTS, threads=1, choice=choice), Listener(warning=told.append))

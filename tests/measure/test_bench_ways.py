@@ -51,7 +51,7 @@ def test_every_name_is_its_law() -> None:
         law = found[name].law
         assert (law.rule, law.resampler) == ("lantern_pp", resampler)
         assert law.tolerance is not None
-        assert (law.tolerance.bound, law.tolerance.near.shape[1]) == (2.0, 10)
+        assert (law.tolerance.bound, law.tolerance.lending) == (2.0, 10)
     assert found["jacobi"].source == "jacobi"
     assert found["jacobi, coupled"].source == "jacobi_coupled"
     assert found["jacobi"].law.omegas == (1.0,) * min(15, DIMS.tokens - 1)
@@ -65,7 +65,7 @@ def test_the_specs_own_values_are_kept_where_they_belong() -> None:
     own = laws(spec(schedule={"kind": "none"}, acceptance=lantern, resampler={"kind": "waterfill"}))
     tolerance = own["LANTERN++"].law.tolerance
     assert tolerance is not None
-    assert (tolerance.bound, tolerance.near.shape[1]) == (3.0, 4)
+    assert (tolerance.bound, tolerance.lending) == (3.0, 4)
     assert own["as the spec has it"].law.resampler == "waterfill"
     assert own["COOL-SD, delta 1.1"].law.rule == "ratio"
 
@@ -96,6 +96,21 @@ def test_lantern_needs_neighbours() -> None:
     assert all("neighbours" in reason for reason in left.values())
     with pytest.raises(UserError, match=r"beside plain decoding.*lantern\+\+ is left out.*neighbours"):
         of(spec(), near=None, names=("lantern++",))
+
+
+def test_both_residuals_of_lantern_have_as_many_neighbours_as_the_engine_has_room_for() -> None:
+    """LANTERN's own reads one more column than lends: an engine of an earlier version has none to spare."""
+    for columns, neighbours, lending in ((5, 64, 4), (5, 4, 4), (5, 3, 3), (12, 64, 10)):
+        near = np.arange(40)[:, None] + np.arange(1, columns + 1)
+        image = {"tokenizer": "vq", "weights": "w.safetensors", "neighbours": neighbours}
+        found, left = of(spec(image=image), near=near % 40, names=("lantern++", "lantern++-gstar"))
+        assert not left
+        tolerances = [found[name].way.settings.law.tolerance for name in ("LANTERN++", "LANTERN++ with G*")]
+        assert [t.lending for t in tolerances if t is not None] == [lending] * 2
+    own = spec(schedule={"kind": "none"}, acceptance={"rule": "lantern_pp", "factor": 2.0, "neighbours": 5})
+    found, left = of(own, near=(np.arange(40)[:, None] + np.arange(1, 6)) % 40, names=("lantern++", "lantern++-gstar"))
+    assert list(found) == ["plain", "LANTERN++ with G*"]
+    assert "expected the 6 nearest codes" in left["lantern++"]
 
 
 def test_synthetic_acceptance_is_one_way() -> None:

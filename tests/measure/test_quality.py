@@ -275,13 +275,17 @@ def test_the_clip_score_is_a_hundred_cosines(tmp_path: Path) -> None:
     from coolsd_rt.measure.quality_clip import ClipScore
 
     measure, x = ClipScore(folder), pictures(20)
+    from transformers import CLIPModel, CLIPProcessor
+
+    network: Any = CLIPModel.from_pretrained(folder)  # the library's own way, of a folder that is whole
+    processor: Any = CLIPProcessor.from_pretrained(folder)
     prompts = [f"{'abcdefghij'[k % 10]} apple" for k in range(20)]
     scores = measure.scores(x, prompts)
     for k in (0, 7, 19):  # one at a time: no padding, no batch
-        inputs = measure.processor(text=[prompts[k]], images=[x[k]], return_tensors="pt")
+        inputs = processor(text=[prompts[k]], images=[x[k]], return_tensors="pt")
         with torch.no_grad():
-            image = measure.model.visual_projection(measure.model.vision_model(inputs["pixel_values"]).pooler_output)
-            text = measure.model.text_projection(measure.model.text_model(inputs["input_ids"]).pooler_output)
+            image = network.visual_projection(network.vision_model(inputs["pixel_values"]).pooler_output)
+            text = network.text_projection(network.text_model(inputs["input_ids"]).pooler_output)
         assert scores[k] == pytest.approx(100 * float(torch.cosine_similarity(image, text)), abs=1e-3)
     figure = measure.measure(x, prompts)
     assert figure.value == pytest.approx(float(scores.mean()))
@@ -295,7 +299,7 @@ def test_a_folder_without_clip_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra clip is not installed")
     from coolsd_rt.measure.quality_clip import ClipScore
 
-    with pytest.raises(UserError, match="expected a CLIP model in safetensors"):
+    with pytest.raises(UserError, match=r"config\.json: expected the config of a CLIP model, found no such file"):
         ClipScore(tmp_path)
     folder = tiny_clip(tmp_path / "clip")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

@@ -54,7 +54,7 @@ def broken(key: str, index: int, **values: Any) -> Any:
     ("data", "said"),
     [
         ([], "expected at least one caption, found none"),
-        ("[", "expected JSON.*found no JSON"),
+        ("[", "expected JSON.*found text that is not JSON"),
         (["red"], 'expected a list of {"id", "caption"}, or COCO'),
         ([{"id": 1, "caption": "a", "more": 2}], "found 0.more"),
         ([{"id": -1, "caption": "a"}], "expected a list of"),
@@ -76,7 +76,7 @@ def test_files_that_are_no_captions(tmp_path: Path, data: Any, said: str) -> Non
 
 
 def test_no_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found No such file"):
+    with pytest.raises(UserError, match="found no such file"):
         read_prompts(tmp_path / "captions.json")
 
 

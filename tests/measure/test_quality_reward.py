@@ -25,7 +25,7 @@ PROMPTS = ["a", "bb", "ccc"]
 
 
 def files(folder: Path) -> Path:
-    save_file({"mlp.layers.0.weight": torch.ones(2)}, folder / "ImageReward.safetensors")
+    save_file({"mlp.layers.0.weight": torch.ones(1, 2)}, folder / "ImageReward.safetensors")
     (folder / "med_config.json").write_text("{}")
     return folder
 
@@ -34,17 +34,23 @@ def test_image_reward_scores_each_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
-    given: list[list[float]] = []
+    given: list[Any] = []
 
-    class Model:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(2, 1, bias=False)])})
+
         def score(self, prompt: str, image: Any) -> float:
             return len(prompt) + float(np.asarray(image)[0, 0, 0]) / 1000
 
     def load(name: str, device: str, med_config: str) -> Model:
         print("load checkpoint from somewhere")
         asked.extend((name, device, med_config, os.environ["HF_HUB_OFFLINE"]))
-        given.append(torch.load(name, map_location=device)["mlp.layers.0.weight"].tolist())
-        return Model()
+        state, model = torch.load(name, map_location=device), Model()
+        given.append([value.tolist() for value in state.values()])
+        model.load_state_dict(state, strict=False)  # as the package does
+        return model
 
     package: Any = ModuleType("ImageReward")
     package.load = load
@@ -55,14 +61,17 @@ def test_image_reward_scores_each_pair(
     assert asked == [str(tmp_path / "ImageReward.safetensors"), "cpu", str(tmp_path / "med_config.json"), "1"]
     assert "HF_HUB_OFFLINE" not in os.environ
     assert torch.load is pickles
-    assert given == [[1, 1]]  # the package read what was converted
+    assert given == [[[[1, 1]]]]  # the package read what was converted
     assert capsys.readouterr().out == ""  # stdout is the result's
     pictures = [picture(k) for k in range(3)]
     wanted = [len(p) + x[0, 0, 0] / 1000 for p, x in zip(PROMPTS, pictures, strict=True)]
     assert measure.scores(pictures, PROMPTS).tolist() == pytest.approx(wanted)
     before = measure.identity()
-    save_file({"mlp.layers.0.weight": torch.zeros(2)}, tmp_path / "ImageReward.safetensors")
+    save_file({"mlp.layers.0.weight": torch.zeros(1, 2)}, tmp_path / "ImageReward.safetensors")
     assert ImageReward(tmp_path).identity() != before
+    save_file({"mlp.other": torch.zeros(1, 2)}, tmp_path / "ImageReward.safetensors")
+    with pytest.raises(UserError, match=r"found no tensor mlp\.layers\.0\.weight; convert the published"):
+        ImageReward(tmp_path)  # the package would score with random numbers
 
 
 def test_hpsv2_is_the_cosine_in_its_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,12 +100,18 @@ def test_hpsv2_is_the_cosine_in_its_own_weights(tmp_path: Path, monkeypatch: pyt
     wanted = [2 * (len(t) * int(x[0, 0, 0]) + int(x[0, 0, 1])) / 255 for t, x in zip(PROMPTS, pictures, strict=True)]
     assert found.tolist() == pytest.approx(wanted, rel=1e-6)
     save_file({"other": torch.tensor(2.0)}, path)
+    with pytest.raises(UserError, match="expected all tensors of the network, found no tensor scale; convert"):
+        HpsV2(path)
+    save_file({"scale": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="the package hpsv2: expected its network to load, found RuntimeError"):
+        HpsV2(path)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match="found a Git LFS pointer"):
         HpsV2(path)
 
 
 def test_absent_packages_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hps.pt").write_bytes(b"x")
+    save_file({"scale": torch.tensor(2.0)}, tmp_path / "hps.pt")
     for name in ("ImageReward", "hpsv2", "hpsv2.src", "hpsv2.src.open_clip"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(

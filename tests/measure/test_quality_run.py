@@ -99,12 +99,12 @@ def test_killed_at_any_write_it_goes_on_to_the_same(
 ) -> None:
     wanted, written = run(engine, tmp_path / "whole", wanted=shared(tmp_path)), 0
 
-    def write(path: Path, data: bytes) -> None:
+    def write(path: Path, data: bytes, **how: bool) -> None:
         nonlocal written
         if written == at:
             raise KeyboardInterrupt
         written += 1
-        write_atomic(path, data)
+        write_atomic(path, data, **how)
 
     with monkeypatch.context() as patch:
         for module in ("coolsd_rt.measure.folder", "coolsd_rt.workflows.pictures"):

@@ -13,12 +13,15 @@ from coolsd_rt.cli.main import run
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import Windows, outlook
-from coolsd_rt.measure.tuning import FREE, Budget, Shape, compact, families, halves, tune
+from coolsd_rt.measure.budget import Budget
+from coolsd_rt.measure.shapes import FREE, Shape, compact, families
+from coolsd_rt.measure.tuning import tune
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
 from tests.runtime.fakes import Tables
 
-VOCAB, LENGTH, COUNT = 4, 3, 1500
+VOCAB, LENGTH, COUNT, IMAGES = 4, 3, 1500, 50
+IMAGE = np.arange(COUNT) % IMAGES
 
 
 def windows(seed: int = 5) -> Windows:
@@ -32,7 +35,7 @@ def windows(seed: int = 5) -> Windows:
             p[n, i, :VOCAB], q[n, i, :VOCAB] = tables.p(context), tables.q(context)
             drafts[n, i] = rng.choice(VOCAB, p=tables.q(context))
             context = (*context, int(drafts[n, i]))
-    return Windows(p, q, drafts, np.full(COUNT, LENGTH))
+    return Windows(p, q, drafts, np.full(COUNT, LENGTH), image=IMAGE)
 
 
 WINDOWS = windows()
@@ -53,7 +56,7 @@ def test_what_lies_beyond_the_image_is_dropped() -> None:
     valid = np.where(np.arange(COUNT) % 7 == 0, 1, LENGTH)
     beyond = np.arange(LENGTH) >= valid[:, None]
     target, draft = (np.where(beyond[..., None], np.float32(0.1), a) for a in (WINDOWS.target, WINDOWS.draft))
-    ended = Windows(target, draft, np.where(beyond, 9, WINDOWS.drafts), valid)
+    ended = Windows(target, draft, np.where(beyond, 9, WINDOWS.drafts), valid, image=IMAGE)
     small, law = compact(ended), Law(make_omegas("exponential", LENGTH, delta=1.4, floor=1.0))
     assert small.target.shape[-1] == VOCAB
     a, b = outlook(ended, law), outlook(small, law)
@@ -69,8 +72,14 @@ def test_budgets_are_met_and_no_family_is_better(budget: Budget) -> None:
     assert FREE in names
     assert set(names) <= {FREE, *(s.name for s in families(LENGTH))}
     for judged in found.judged:
-        assert budget.of(judged.outlook) == pytest.approx(budget.value, rel=1e-4)
-        assert budget.merit(found.best.outlook) >= budget.merit(judged.outlook)
+        assert budget.bound(judged.outlook) == pytest.approx(budget.value, rel=5e-3)
+        if budget.figure != "accept_length":
+            assert budget.bound(judged.outlook) <= budget.value
+            assert budget.of(judged.outlook) < budget.value
+        # The best was chosen on other images: on these it may be behind, by no more than they differ.
+        assert budget.merit(found.best.outlook) >= budget.merit(judged.outlook) - 0.02 * abs(
+            budget.merit(judged.outlook)
+        )
     free = next(j for j in found.judged if j.name == FREE)
     assert budget.merit(free.outlook) > budget.merit(found.rival.outlook) - 0.01 * abs(
         budget.merit(found.rival.outlook)
@@ -87,7 +96,9 @@ def test_the_floor_and_gentle_annealing_beat_the_papers_schedule() -> None:
 
 def test_the_optimum_over_one_position_is_where_it_must_be() -> None:
     """With one draft there is one omega: every shape is the same schedule at the same budget."""
-    one = Windows(WINDOWS.target[:, :1], WINDOWS.draft[:, :1], WINDOWS.drafts[:, :1], np.ones(COUNT, np.int64))
+    one = Windows(
+        WINDOWS.target[:, :1], WINDOWS.draft[:, :1], WINDOWS.drafts[:, :1], np.ones(COUNT, np.int64), image=IMAGE
+    )
     found = tune(one, Budget("kl", 0.01)).judged
     assert all(j.omegas[0] == pytest.approx(found[0].omegas[0], rel=1e-3) for j in found)
 
@@ -111,14 +122,6 @@ def test_budgets_that_no_schedule_meets_name_the_nearest(budget: Budget, said: s
         tune(WINDOWS, budget)
 
 
-def test_too_little_is_not_tuned_on() -> None:
-    few = Windows(WINDOWS.target[:50], WINDOWS.draft[:50], WINDOWS.drafts[:50], WINDOWS.valid[:50])
-    with pytest.raises(UserError, match="at least 128 rounds, found 50 rounds"):
-        tune(few, Budget("kl", 0.1))
-    fit, held = halves(WINDOWS)
-    assert abs(len(fit.drafts) - len(held.drafts)) <= 32
-
-
 def test_families_begin_lossless_and_relax() -> None:
     for shape in families(5):
         assert isinstance(shape, Shape)
@@ -140,8 +143,17 @@ def test_the_command_writes_a_spec_and_a_plot(
     assert written.schedule.kind == "custom"
     assert list(written.schedule.values) == pytest.approx(document["best"]["omegas"], abs=1e-4)
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert run(words) == 0
-    assert "best: " in capsys.readouterr().out
+    assert document["images"] | {"needed": None} == {"recorded": 40, "fitted": 13, "held_out": 27, "needed": None}
+    assert document["confidence"] == 0.95
+    low, high = document["best"]["intervals"]["kl_per_token"]
+    assert low < document["best"]["kl_per_token"] < high <= 0.01
+    assert spec.read_text().startswith("# ")
+    assert run([*words, "--confidence", "0.8"]) == 0
+    out = capsys.readouterr().out
+    assert "best: " in out
+    assert "with 80% confidence" in out
+    assert run([word if word != "40" else "3" for word in words[:-2]]) == 2
+    assert "expected at least 16 images, found 3; record more: -n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -149,6 +161,7 @@ def test_the_command_writes_a_spec_and_a_plot(
     [
         ([], "expected one of --accept-length, --kl, --tv, found none"),
         (["--kl", "0.1", "--tv", "0.1"], "found --kl and --tv"),
+        (["--kl", "0.1", "--confidence", "1"], "the confidence: expected from 0.5 to 0.999, found 1.0"),
         (["--kl", "0.1", "--plot", "x.gif"], r"expected .png or .svg, found x.gif"),
         (["--kl", "0.1", "--write", "/tmp/elsewhere.yaml"], "where the spec's weights are"),
     ],

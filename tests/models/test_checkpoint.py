@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,11 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.checkpoint import load_draft, load_target, load_tokenizer, model_dims, parse_config
 from coolsd_rt.models.header import read_config, size_of
+from coolsd_rt.models.lazy import value
 from coolsd_rt.models.llamagen import LlamaGenConfig
 from coolsd_rt.models.vq import VQConfig
+from tests.models.family_cases import CONFIGS
 from tests.tiny import DRAFT, IMAGE, TARGET, networks, write_weights
 
 Change = Callable[[dict[str, Tensor], dict[str, Any]], object]
@@ -99,7 +103,7 @@ def test_a_wrong_target_is_refused_by_name(folder: Path, tmp_path: Path, change:
 
 def test_a_file_without_config(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
-    for metadata, word in (({"format": "pt"}, "format"), ({"config": "[1]"}, "[1]"), ({"config": "{"}, "{")):
+    for metadata, word in (({"format": "pt"}, "format"), ({"config": "[1]"}, "[1]"), ({"config": "{"}, "not JSON")):
         save_file(load_file(str(folder / "target.safetensors")), str(path), metadata=metadata)
         with pytest.raises(UserError, match="config") as caught:
             load_target(path)
@@ -110,15 +114,58 @@ def test_pickles_and_halves_are_refused(folder: Path, tmp_path: Path) -> None:
     pickle, half = tmp_path / "pickle.safetensors", tmp_path / "half.safetensors"
     torch.save({"a": torch.zeros(2)}, pickle)
     half.write_bytes((folder / "vq.safetensors").read_bytes()[:-100])
-    for path, word in ((pickle, "torch.save"), (half, "truncated"), (tmp_path / "absent", "nothing")):
+    for path, word in ((pickle, "torch.save"), (half, "truncated"), (tmp_path / "absent", "no such file")):
         with pytest.raises(UserError, match=word):
             load_tokenizer(path)
 
 
 def test_a_huge_config_costs_no_memory(folder: Path, tmp_path: Path) -> None:
-    path = changed(folder / "target.safetensors", tmp_path / "huge.safetensors", lambda t, c: c.update(vocab=10**12))
-    with pytest.raises(UserError, match=r"shape \[1000000000000, 64\]"):
+    path = changed(folder / "target.safetensors", tmp_path / "huge.safetensors", lambda t, c: c.update(vocab=10**6))
+    with pytest.raises(UserError, match=r"shape \[1000000, 64\]"):
         load_target(path)
+
+
+NUMBERS: tuple[Any, ...] = (0, -1, 1, 7, 5000, 10**6, 10**9, 10**30, 1e308, 0.5, [], [10**9], [1] * 10_000)
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "target": load_target,
+    "draft": lambda path: load_draft(path, networks()[0]),
+    "vq": load_tokenizer,
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_any_number_in_a_config_is_refused_or_loads(folder: Path, tmp_path: Path, name: str) -> None:
+    """No layers without end, no table of terabytes, no overflow."""
+    source = folder / f"{name}.safetensors"
+    known: Any = {"target": TARGET, "draft": DRAFT, "vq": IMAGE}[name]
+    for key, old in asdict(known).items():
+        for number in NUMBERS if not isinstance(old, bool | str) else ():
+            path = changed(source, tmp_path / "odd.safetensors", lambda t, c: c.update({key: number}))  # noqa: B023
+            try:
+                LOADERS[name](path)
+            except UserError as error:
+                refused = error
+            else:
+                continue
+            assert re.search(rf"{key}|shape|norm_groups|dim|none|no such tensor", str(refused))
+            assert len(str(refused)) < 400
+
+
+@pytest.mark.parametrize("config", [*CONFIGS.values(), DRAFT, IMAGE], ids=lambda config: type(config).__name__)
+def test_every_number_of_a_config_has_two_ends(config: Any) -> None:
+    for name, number in asdict(config).items():
+        assert isinstance(number, bool | str) or name in limits.CONFIG, name
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_numbers_that_the_precision_cannot_hold(folder: Path, tmp_path: Path, lazy: bool) -> None:
+    path = tmp_path / "large.safetensors"
+    state = {name: value.float() for name, value in load_file(str(folder / "target.safetensors")).items()}
+    state["norm.weight"][:2] = 1e5
+    save_file(state, str(path), metadata={"config": json.dumps(read_config(folder / "target.safetensors"))})
+    assert load_target(path, torch.bfloat16, lazy=lazy)
+    with pytest.raises(UserError, match=r"norm\.weight: expected numbers that float16 can hold, found 2 of 64"):
+        value(load_target(path, torch.float16, lazy=lazy).state_dict()["norm.weight"])
 
 
 def test_a_draft_of_another_target(folder: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coolsd_rt.cli.convert import command
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.models import convert_hub
 from coolsd_rt.models.checkpoint import load_target, load_tokenizer
 from coolsd_rt.models.convert import FORMATS, convert, named_options
 from coolsd_rt.models.convert_format import Given, Options
@@ -159,11 +160,11 @@ def test_shards(tmp_path: Path) -> None:
 SHARDS: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("truncated", lambda f: (f / "model-1.safetensors").write_bytes((f / "model-1.safetensors").read_bytes()[:-9]),
      ["model-1.safetensors", "truncated"]),
-    ("absent", lambda f: (f / "model-0.safetensors").unlink(), ["model-0.safetensors", "that the index names"]),
+    ("absent", lambda f: (f / "model-0.safetensors").unlink(), ["model-0.safetensors", "no such file"]),
     ("twice", lambda f: save_file({"norm.weight": torch.zeros(48)}, str(f / "model-0.safetensors")),
      ["norm.weight", "every tensor once"]),
     ("less", lambda f: save_file({"a": torch.zeros(1)}, str(f / "model-0.safetensors")), ["model-0.safetensors"]),
-    ("index", lambda f: (f / "model.safetensors.index.json").write_text("{"), ["index.json", "expected JSON"]),
+    ("index", lambda f: (f / "model.safetensors.index.json").write_text("{"), ["index.json", "not JSON"]),
     ("map", lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../b"}}'), ["weight_map"]),
     ("config", lambda f: (f / "config.json").write_text("[]"), ["config.json", "mapping"]),
 ]  # fmt: skip
@@ -220,7 +221,7 @@ def test_llamagens_tokenizer(tmp_path: Path) -> None:
     for cfg in (VQConfig(16, 4, 32, (1, 2), 32, 1), VQConfig(16, 4, 32, (1, 2, 2), 64, 2)):
         made = VQTokenizer(cfg)
         torch.save({"model": made.state_dict() | {"quantize.codebook_used": torch.zeros(9)}}, tmp_path / "vq.pt")
-        done = convert(tmp_path / "vq.pt", tmp_path / "vq.safetensors")
+        done = convert(tmp_path / "vq.pt", tmp_path / "vq.safetensors", overwrite=True)
         loaded = load_tokenizer(done.path)
         assert (done.family, done.dropped, loaded.cfg) == ("vq", 1, cfg)
         assert all(torch.equal(v, made.state_dict()[k]) for k, v in loaded.state_dict().items())
@@ -244,9 +245,12 @@ def test_where_a_checkpoint_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     asked: list[tuple[Any, ...]] = []
 
     def download(*args: Any, **more: Any) -> str:
+        if more.pop("local_files_only", False):  # the cache is looked into first
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
         asked.append((args, more))
         return str(tmp_path)
 
+    monkeypatch.setattr(convert_hub, "no_answer", lambda: "")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert locate(f"org/name@{COMMIT}:c2i.pt") == tmp_path
     assert asked == [(("org/name", "c2i.pt"), {"revision": COMMIT})]
@@ -265,14 +269,14 @@ def test_where_a_checkpoint_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     locate(f"org/name@{COMMIT}")
     assert len(patterns) == 1
 
-    def offline(*args: Any, **more: Any) -> str:
+    def lost(*args: Any, **more: Any) -> str:
         raise huggingface_hub.errors.LocalEntryNotFoundError("no network\nand more")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lost)
     with pytest.raises(CoolsdError) as caught:
         locate(f"org/name@{COMMIT}")
     assert "\n" not in str(caught.value)
-    assert "or name a folder" in str(caught.value)
+    assert "--mirror DIR" in str(caught.value)
 
 
 def test_the_verb(published: Path, tmp_path: Path) -> None:
@@ -280,7 +284,10 @@ def test_the_verb(published: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(command, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["config"]["grid"] == 16
-    shown = CliRunner().invoke(command, arguments)
+    again = CliRunner().invoke(command, arguments)
+    assert isinstance(again.exception, UserError)
+    assert "--overwrite" in str(again.exception)
+    shown = CliRunner().invoke(command, [*arguments, "--overwrite"])
     assert "llamagen-c2i" in shown.stdout
     listed = re.search(r"Families: ([^.]*)\.", " ".join(str(command.help).split()))
     assert listed is not None
@@ -294,7 +301,7 @@ def test_a_pickle_of_before_torch_1_6_is_read_too(published: Path, tmp_path: Pat
     new, again = (convert(path, tmp_path / f"{path.stem}.safetensors", options=OPTIONS) for path in (published, old))
     assert new.path.read_bytes() == again.path.read_bytes()
     old.write_bytes(old.read_bytes()[:-100])
-    refused(old, "a truncated or other file")
+    refused(old, "a truncated, damaged or other file")
 
 
 def test_a_config_of_something_else_beside_a_file_is_not_its_own(published: Path, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import yaml
 
 from coolsd_rt.models.families import FAMILIES
 from coolsd_rt.spec import load_spec
-from coolsd_rt.spec.sources import on_hub
-from coolsd_rt.workflows.checkpoints import KEYS
+from coolsd_rt.spec.sources import FILES, on_hub
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted(p for p in (ROOT / "pipelines").glob("*.yaml") if "draft" in yaml.safe_load(p.read_text()))
@@ -32,7 +31,7 @@ def test_it_is_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", REAL, ids=lambda p: p.stem)
 def test_one_command_makes_each_of_its_files(path: Path) -> None:
     spec = load_spec(path, check_files=False).spec
-    origins = {KEYS[name]: origin for name in KEYS if (origin := getattr(spec.sources, name)) is not None}
+    origins = {FILES[name]: origin for name in FILES if (origin := getattr(spec.sources, name)) is not None}
     assert set(origins) == set(spec.file_names())
     page = (ROOT / "docs" / "real-models.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if f"`pipelines/{path.name}`" in line)

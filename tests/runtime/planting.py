@@ -41,7 +41,7 @@ class World:
     def law(self) -> Law:
         """The method, as the loop is told."""
         m = self.method
-        tolerance = None if m.lantern is None else Tolerance(*m.lantern[:2], np.array(m.lantern[2]))  # type: ignore[arg-type]
+        tolerance = None if m.lantern is None else Tolerance(*m.lantern[:2], np.array(m.lantern[2]), m.lend)  # type: ignore[arg-type]
         return Law(m.omegas, m.resampler, tolerance, m.rates)  # type: ignore[arg-type]
 
     @property

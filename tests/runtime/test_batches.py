@@ -85,6 +85,30 @@ def test_a_forced_token_in_the_way_of_the_fused_draft() -> None:
     assert (a.codes[:, TOKENS - 2] == 1).all()
 
 
+class RoundsOtherwise(FakeSession):
+    """Its fused graph and its single steps draw other tokens of the same law, as two ways of rounding would."""
+
+    def propose(self, *given: Any) -> tuple[Array, Array]:
+        ids, features, pos, count, uniforms, *rest = given
+        return super().propose(ids, features, pos, count, 1 - uniforms, *rest)
+
+
+def test_mates_do_not_decide_whether_drafts_are_fused() -> None:
+    """Forced tokens come up at other times in each image of a ragged batch; each goes its own way past them."""
+    forced = [-1, -1, -1, 1, -1, -1, 2, -1]
+    law, scales = Law((1.0,) * 2), Sampling(cfg_scale=SCALES)
+
+    def drawn(seeds: list[int]) -> Any:
+        models = RoundsOtherwise(TABLES, dims(VOCAB, TOKENS), len(seeds), guided=True, fused_length=2)
+        result = generate(models, law, scales, seeds, forced)
+        assert {"propose", "draft"} <= set(models.calls)
+        return result.codes
+
+    seeds = list(range(40))
+    alone = np.concatenate([drawn([seed]) for seed in seeds])
+    np.testing.assert_array_equal(drawn(seeds), alone)
+
+
 def test_plain_decoding_never_calls_the_draft() -> None:
     fake = session(2)
     result = generate(fake, Law(()), Sampling(cfg_scale=SCALES), [1, 2])

@@ -63,9 +63,10 @@ def methods(draw: st.DrawFn, vocab: int, length: int) -> Method:
         return Method(tuple(omegas), resampler)
     if draw(st.booleans()):
         resampler = "lantern"
-    count = draw(st.integers(1, vocab - 1))
+    lend = draw(st.integers(1, vocab - 1))
+    count = min(lend + 1, vocab - 1) if resampler == "lantern" else draw(st.integers(lend, vocab - 1))
     near = [draw(st.permutations([y for y in range(vocab) if y != x]))[:count] for x in range(vocab)]
-    return Method((1.0,) * length, resampler, lantern=(rule, draw(st.sampled_from(BOUNDS[rule])), near))
+    return Method((1.0,) * length, resampler, lantern=(rule, draw(st.sampled_from(BOUNDS[rule])), near), lend=lend)
 
 
 @st.composite

@@ -40,18 +40,18 @@ CASES: list[tuple[str, Resampler]] = [
     ("excess", "residual"),
     ("below", "residual"),
 ]
-NEAR = np.array([[1, 2], [0, 2], [1, 0], [2, 0]])
-LANTERN: list[tuple[Kind, float, Resampler]] = [
-    ("lantern", 0.0, "optimal"), ("lantern", 0.3, "optimal"), ("lantern", 0.3, "lantern"),
-    ("lantern", 0.3, "waterfill"),
-    ("lantern_pp", 1.0, "optimal"), ("lantern_pp", 1.9, "optimal"), ("lantern_pp", 1.9, "lantern"),
-    ("lantern_pp", 1.9, "residual"),
+NEAR = np.array([[1, 2, 3], [0, 2, 3], [1, 0, 3], [2, 0, 1]])
+LANTERN: list[tuple[Kind, float, Resampler, int]] = [  # the last: how many may lend
+    ("lantern", 0.0, "optimal", 2), ("lantern", 0.3, "optimal", 2), ("lantern", 0.3, "lantern", 2),
+    ("lantern", 0.3, "lantern", 1), ("lantern", 0.3, "waterfill", 2),
+    ("lantern_pp", 1.0, "optimal", 2), ("lantern_pp", 1.9, "optimal", 2), ("lantern_pp", 1.9, "lantern", 2),
+    ("lantern_pp", 1.9, "lantern", 1), ("lantern_pp", 1.9, "residual", 2),
 ]  # fmt: skip
 LAWS = [
     *(pytest.param(Law(OMEGAS[name], resampler), id=f"{name}-{resampler}") for name, resampler in CASES),
     *(
-        pytest.param(Law((1.0, 1.0), resampler, Tolerance(kind, bound, NEAR)), id=f"{kind}-{bound}-{resampler}")
-        for kind, bound, resampler in LANTERN
+        pytest.param(Law((1.0, 1.0), resampler, Tolerance(kind, bound, NEAR, k)), id=f"{kind}-{bound}-{resampler}-{k}")
+        for kind, bound, resampler, k in LANTERN
     ),
     pytest.param(Law((1.0, 1.0), "target", rates=(0.7, 0.4)), id="synthetic"),
 ]
@@ -65,15 +65,18 @@ def tables(vocab: int, tokens: int, zeros: bool) -> Tables:
 
 def sized(law: Law, vocab: int) -> Law:
     """The law with the neighbours of that many codes."""
-    return law if law.tolerance is None else replace(law, tolerance=replace(law.tolerance, near=NEAR[:vocab]))
+    if law.tolerance is None:
+        return law
+    return replace(law, tolerance=replace(law.tolerance, near=NEAR[:vocab, : vocab - 1]))
 
 
 @functools.cache
 def enumerated(law: Law, vocab: int, tokens: int, zeros: bool) -> list[Leaf]:
     t = tables(vocab, tokens, zeros)
     tolerance = law.tolerance
-    spelled = None if tolerance is None else (tolerance.kind, tolerance.bound, NEAR[:vocab].tolist())
-    return leaves(t.p, t.q, Method(law.omegas, law.resampler, lantern=spelled, rates=law.rates), tokens)
+    spelled = None if tolerance is None else (tolerance.kind, tolerance.bound, NEAR[:vocab, : vocab - 1].tolist())
+    k = None if tolerance is None else tolerance.k
+    return leaves(t.p, t.q, Method(law.omegas, law.resampler, lantern=spelled, lend=k, rates=law.rates), tokens)
 
 
 @pytest.mark.parametrize(("vocab", "tokens", "zeros"), SHAPES)
@@ -127,8 +130,9 @@ def test_the_leaves_are_the_closed_form(law: Law, vocab: int, tokens: int, zeros
     [
         pytest.param(Law(OMEGAS["exponential"]), id="exponential"),
         pytest.param(Law(OMEGAS["excess"], "waterfill"), id="waterfill"),
-        pytest.param(Law((1.0,) * 3, "waterfill", Tolerance("lantern", 0.3, NEAR[:3])), id="lantern"),
-        pytest.param(Law((1.0,) * 3, "lantern", Tolerance("lantern_pp", 1.9, NEAR[:3])), id="lantern_pp"),
+        pytest.param(Law((1.0,) * 3, "waterfill", Tolerance("lantern", 0.3, NEAR[:3, :2], 2)), id="lantern"),
+        pytest.param(Law((1.0,) * 3, "lantern", Tolerance("lantern_pp", 1.9, NEAR[:3, :2], 2)), id="lantern_pp"),
+        pytest.param(Law((1.0,) * 3, "lantern", Tolerance("lantern", 0.3, NEAR[:3, :2], 1)), id="lantern-one-lends"),
         pytest.param(Law((1.0,) * 3, "target", rates=(0.7, 0.4, 0.2)), id="synthetic"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_uniform_draw_where_the_residual_is_empty(monkeypatch: pytest.MonkeyPa
 def test_an_empty_residual_drawn_from_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: no threshold of mass; where P and Q differ by rounding the rounding is drawn from."""
 
-    def planted(p: Any, q: Any, omega: Any, kind: Any, borrowed: Any = 0.0, lenders: Any = None) -> Any:
+    def planted(p: Any, q: Any, omega: Any, kind: Any, borrowed: Any = 0.0, zeroed: Any = None) -> Any:
         weights = np.maximum(p - q, 0) + 1e-12 * (np.arange(p.shape[-1]) == 0)
         return weights, np.zeros(p.shape[:-1], bool)
 

@@ -46,6 +46,7 @@ class Method:
     resampler: str = "optimal"
     forced: Context | None = None
     lantern: tuple[str, float, list[list[int]]] | None = None  # rule, bound, neighbours of each code
+    lend: int | None = None  # how many of them may lend: all; LANTERN's own residual zeroes one more
     rates: tuple[float, ...] | None = None
     confidence: float = 0.0
     draft_confidence: float = 0.0
@@ -62,7 +63,7 @@ class Method:
         """The largest sum of P over nearest codes that stays within the limit."""
         if self.lantern is None:
             return 0.0
-        near = [float(p[y]) for y in self.lantern[2][x]]
+        near = [float(p[y]) for y in self.lantern[2][x][: self.lend]]
         sums = [sum(near[: n + 1]) for n in range(len(near))]
         return max([s for s in sums if s <= self.limit(p, x)], default=0.0)
 
@@ -77,6 +78,7 @@ class Method:
         if self.resampler == "lantern":
             assert self.lantern is not None
             near = self.lantern[2][x]
+            near = near if self.lend is None else near[: self.lend + 1]
             capped = np.array(q)
             if p[near[0]] <= self.limit(p, x):
                 capped[near] = 0.0

@@ -82,7 +82,7 @@ BAD = {
     "zero top_p": ("version: 1", "version: 1\nsampling: {top_p: 0}", [":2: sampling.top_p: expected a number from 1e-6 to 1"]),
     "top_p above 1": ("version: 1", "version: 1\nsampling: {top_p: 1.5}", [":2: sampling.top_p: expected a number from 1e-6 to 1"]),
     "missing weights": ("w/vq.safetensors", "w/no.safetensors", [":5: image.weights: expected a file at", "no.safetensors, found nothing"]),
-    "weights a folder": ("w/vq.safetensors", "w", [":5: image.weights: expected a file at", "found something else"]),
+    "weights a folder": ("w/vq.safetensors", "w", [":5: image.weights: expected a file at", "found a folder"]),
     "absolute path": ("w/vq.safetensors", "/etc/hostname", [":5: image.weights: expected a path relative", "/etc/hostname"]),
     "drive path": ("w/vq.safetensors", r"C:\x.safetensors", [":5: image.weights: expected a path relative"]),
     "home path": ("w/vq.safetensors", "~/x.safetensors", [":5: image.weights: expected a path relative"]),

@@ -90,16 +90,25 @@ def edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def _files(name: str, **changes: Any) -> dict[str, Any]:
+    return {"files": {name: {"sha256": "0" * 64, "size": 1, "role": "target", **changes}}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "expected a manifest of schema version 1, found schema_version"),
+        ({"schema_version": 2}, "schema_version: expected 1, found 2"),
         ({"build_view": {"engine": {"precision": "int8"}}}, "fingerprint: expected"),
         ({"fingerprint": "0" * 16}, "fingerprint: expected"),
         ({"stages": {}}, "fingerprint: expected"),
-        ({"files": {"../x": {"sha256": "0" * 64, "size": 1, "role": "x"}}}, r"found files"),
-        ({"files": {"x": {"sha256": "short", "size": 1, "role": "x"}}}, r"found files.x.sha256"),
-        ({"surprise": 1}, "found surprise"),
+        (_files("../x"), r'files.../x: expected a file name of .*, found "../x"'),
+        (_files("x", sha256="short"), r'files.x.sha256: expected a SHA-256, 64 hex.*, found "short"'),
+        (_files("x", size=-1), r"files.x.size: expected at least 0, found -1"),
+        (_files("x", size=1.0), r"files.x.size: expected a whole number, found 1.0"),
+        (_files("x", role="nobody"), r"files.x.role: expected one of draft, target, found nobody"),
+        ({"surprise": 1}, "surprise: expected no such key, found 1"),
+        ({"spec": {"engine": {"precision": "fp16"}}}, r"build_view.*: expected .*, as in its spec, found"),
+        ({"created": "yesterday"}, 'created: expected a time in UTC such as .*, found "yesterday"'),
     ],
 )
 def test_an_edited_manifest_is_refused(out: Path, changes: dict[str, Any], message: str) -> None:

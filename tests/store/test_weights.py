@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -64,10 +65,18 @@ BAD = {
     "cut header": (container(GOOD, b"")[:40], "a truncated one"),
     "cut data": (container(GOOD, bytes(25)), r"a truncated one \(25 bytes of data, its tensors need 26\)"),
     "trailing data": (container(GOOD, bytes(27)), "more than its tensors"),
-    "no json": (container(b"{nope}", b""), "a header that is not JSON"),
-    "deep json": (container(b'{"a":' * 100_000, b""), "a header that is not JSON"),
+    "no json": (container(b"{nope}", b""), "a header with text that is not JSON"),
+    "deep json": (container(b'{"a":' * 100_000, b""), "a header with more than 64 levels"),
     "a list": (container(b"{", b"") and container([1], b""), "a header that is not a mapping"),
-    "twice": (container(b'{"a": 1, "a": 2}', b""), "a header that is not JSON"),
+    "twice": (container(b'{"a": 1, "a": 2}', b""), "a header with the key 'a' twice"),
+    "1e400": (container(b'{"a": 1e400}', b""), "a header with the number 1e400, too large for a float"),
+    "not a number": (container(b'{"a": NaN}', b""), "a header with NaN"),
+    "half a character": (container(b'{"\\ud800": {}}', b""), "a header with half of a surrogate pair"),
+    "not UTF-8": (container(b'{"\xff": {}}', b""), "a header with byte 0xff"),
+    "a size of 100 digits": (tensor(shape=[10**100]), "a tensor 'a' without"),
+    "100 axes": (tensor(shape=[1] * 100), "a tensor 'a' without"),
+    "shape a word": (tensor(shape="1"), "a tensor 'a' without"),
+    "a long name": (container({"a" * 10**6: 7}, b""), "a tensor 'a{60}' without"),
     "no tensors": (container({"__metadata__": {}}, b""), "no tensors"),
     "odd metadata": (container({"__metadata__": {"a": 1}}, b""), "metadata that is not words"),
     "unknown type": (tensor(dtype="X9"), "a tensor 'a' without a known type"),
@@ -103,11 +112,26 @@ def test_torch_save_is_a_zip(tmp_path: Path) -> None:
         check_safetensors(path)
 
 
-def test_missing_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected a weights file, found nothing"):
-        check_safetensors(tmp_path / "none")
-    with pytest.raises(UserError, match="expected a readable weights file"):
-        check_safetensors(tmp_path)
+def test_what_is_no_plain_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, found in (
+        (tmp_path / "none", "no such file"),
+        (tmp_path, "a folder"),
+        (tmp_path / "pipe", "a named pipe"),
+        (Path("/dev/zero"), "a device"),
+    ):
+        with pytest.raises(UserError, match=f"expected a weights file, found {found}"):
+            check_safetensors(path)
+
+
+@pytest.mark.parametrize("entry", ["x", {"dtype": "F32", "shape": [1] * 1000, "data_offsets": [0, 8]}])
+def test_names_and_shapes_in_errors_are_short_and_printable(tmp_path: Path, entry: Any) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(container({"\x1b[2J" + "x" * 100_000: entry}, b"\0" * 8))
+    with pytest.raises(UserError) as caught:
+        check_safetensors(path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500 + len(str(path))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from coolsd_rt.backends import Description
+from coolsd_rt.backends.description import NEIGHBOURS_FILE
 from coolsd_rt.models.conditions import VOCABULARY_FILE
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file
 from coolsd_rt.workflows import opening
-from tests.workflows.fakes import VOCABULARY, FakeEngine
+from tests.workflows.fakes import DIMS, SIDE, VOCABULARY, FakeEngine
 
 SPEC = """\
 version: 1
@@ -26,27 +28,36 @@ engine: {max_batch: 2}
 """
 
 
-def build_fake(folder: Path) -> EngineFolder:
-    """folder/fake.yaml, its files, and an engine at folder/engines/fake."""
+def build_fake(folder: Path, neighbours: bytes | None = None, k: int = 64) -> EngineFolder:
+    """folder/fake.yaml, its files, and an engine at folder/engines/fake.
+
+    neighbours: the table of a stage `image`, with `k` a code.
+    """
     for name in ("target", "draft", "vq"):
         (folder / f"{name}.safetensors").write_bytes(name.encode())
     VOCABULARY.save(folder / "vocab.json")
     path = folder / "fake.yaml"
-    path.write_text(SPEC)
+    path.write_text(SPEC.replace("vq.safetensors}", f"vq.safetensors, neighbours: {k}}}"))
     loaded = load_spec(path)
 
     def produce(out: Path) -> None:
         (out / VOCABULARY_FILE).write_bytes((folder / "vocab.json").read_bytes())
 
-    store = Store(folder / "engines")
-    stage = store.stage(Stage("fake", files={k: sha256_file(p) for k, p in loaded.files.items()}), produce)
+    def painter(out: Path) -> None:
+        (out / NEIGHBOURS_FILE).write_bytes(neighbours or b"")
+
+    store, hashes = Store(folder / "engines"), {key: sha256_file(p) for key, p in loaded.files.items()}
+    stages = [store.stage(Stage("fake", files=hashes), produce)]
+    if neighbours is not None:
+        image = Stage("image", {"image.weights": hashes["image.weights"]}, {"side": SIDE, "forced": False})
+        stages.append(store.stage(image, painter))
     return store.assemble(
-        [stage],
+        stages,
         name="fake",
         spec=loaded.spec.resolved(),
         build_view=loaded.spec.build_view(),
         tools={},
-        contract={},
+        contract=Description(DIMS, loaded.spec.draft.length, SIDE).as_dict(),
         spec_file=path,
     )
 

@@ -52,6 +52,16 @@ class TestTheFilesDoNotFit:
         with pytest.raises(SpecError, match=r"draft\.length"):
             plan(load_spec(copy), tmp_path / "o")
 
+    @pytest.mark.parametrize("number", [float("nan"), float("inf")])
+    def test_weights_that_are_no_numbers(self, copy: Path, tmp_path: Path, number: float) -> None:
+        path = copy.parent / "target.safetensors"
+        tensors = load_file(str(path))
+        tensors["output.weight"][1, 2:4] = number
+        holder = torch.nn.Module()
+        holder.state_dict = lambda: tensors  # type: ignore[method-assign,assignment]
+        write_weights(path, holder, read_config(path))
+        self.refused(copy, tmp_path / "o", "target.safetensors: output.weight", "found 2 of 2048 NaN or infinite")
+
     def test_another_vocabulary(self, copy: Path, tmp_path: Path) -> None:
         edit(copy.parent / "vocab.json", '"apple",', "")
         self.refused(copy, tmp_path / "o", "tiny.yaml:6: condition.vocab", "words 9", "found 8")

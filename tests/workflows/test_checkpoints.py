@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -92,7 +93,7 @@ def test_what_is_there_is_not_made_again(spec: Path) -> None:
     assert [m.done for m in again] == ["there", "there"]
     assert again[0].as_dict() == {
         "key": "target.weights", "path": str(spec.parent / "w/target.safetensors"),
-        "source": f"org/name@{COMMIT}:c2i.pt", "done": "there", "seconds": 0.0,
+        "source": f"org/name@{COMMIT}:c2i.pt", "done": "there", "seconds": 0.0, "wrappers": [],
     }  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def test_another_file_in_the_place_is_kept(spec: Path) -> None:
     make(spec)
     text = spec.read_text()
     spec.write_text(text.replace("size: 256", "size: 512"))
-    with pytest.raises(UserError, match="remove it to have it made anew"):
+    with pytest.raises(UserError, match="give --overwrite to have it made anew"):
         make(spec)
     spec.write_text(text)
     (spec.parent / "w/target.safetensors").write_bytes(b"mine")
@@ -173,6 +174,57 @@ def test_what_a_spec_leaves_open_is_asked_for_in_its_words(spec: Path) -> None:
 
 def test_a_checkpoint_of_another_family(spec: Path) -> None:
     refused(spec, "model: llamagen-c2i", "model: llamagen-t2i", "llamagen-t2i", "llamagen-c2i")
+
+
+@pytest.mark.parametrize("verb", ["build", "generate", "validate"])
+def test_a_file_that_is_not_made_yet_names_the_command_that_makes_it(
+    verb: str, spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(spec.parent)
+    arguments = [verb, spec.name, *(["-p", "3"] if verb == "generate" else [])]
+    assert run(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("; ")[-1] for line in lines] == ["make it first: coolsd-rt convert published.yaml"] * 2
+    assert run(["convert", "published.yaml", "--mirror", "hub"]) == 0
+    Path("w/vq.safetensors").unlink()
+    Path("w/vq.safetensors").mkdir()  # not what convert would make
+    text = spec.read_text()
+    capsys.readouterr()
+    assert run(arguments) == 2
+    assert "convert" not in capsys.readouterr().err
+    Path("w/vq.safetensors").rmdir()
+    spec.write_text(text[: text.index("  image: {at")])  # nothing to make it of
+    assert run(arguments) == 2
+    error = capsys.readouterr().err
+    assert "image.weights: expected a file at w/vq.safetensors, found nothing" in error
+    assert "convert" not in error
+
+
+@pytest.mark.parametrize("key", ["target", "image"])
+def test_a_place_that_is_no_file(key: str, spec: Path) -> None:
+    """Neither the file to make nor the source is waited for."""
+    (spec.parent / "w").mkdir()
+    name = {"target": "target.safetensors", "image": "vq.safetensors"}[key]
+    os.mkfifo(spec.parent / "w" / name)
+    with pytest.raises(UserError, match="found a named pipe; remove it"):
+        make(spec)
+    (spec.parent / "w" / name).unlink()
+    source = {"target": "hub/org/name/c2i.pt", "image": "own/vq.pt"}[key]
+    (spec.parent / source).unlink()
+    os.mkfifo(spec.parent / source)
+    with pytest.raises(UserError, match="found a named pipe"):
+        make(spec)
+
+
+def test_numbers_and_names_are_said_in_the_words_of_a_spec(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = checkpoint("c2i")
+    state["norm.weight"][:2] = 1e6
+    torch.save({f"_orig_mod.{name}": value for name, value in state.items()}, spec.parent / "hub/org/name/c2i.pt")
+    arguments = ["convert", str(spec), "--mirror", str(spec.parent / "hub")]
+    assert run(arguments) == 0
+    assert "target.weights: written without _orig_mod. (of torch.compile)" in capsys.readouterr().err
+    shutil.rmtree(spec.parent / "w")
+    refused(spec, "size: 256", "dtype: float16, size: 256", "2 in norm.weight", "dtype: bfloat16 or float32 in sources")
 
 
 def test_no_sources(spec: Path) -> None:

@@ -121,7 +121,17 @@ def test_a_rule_and_the_engines_neighbours_become_a_tolerance() -> None:
     assert law.resampler == "lantern"
     assert law.tolerance is not None
     assert law.tolerance.bound == 1.5
-    assert np.array_equal(law.tolerance.near, near[:, :2])
+    assert law.tolerance.lending == 2
+    assert np.array_equal(law.tolerance.near, near)  # LANTERN's own residual reads one more
+    optimal = spec(schedule={"kind": "none"}, acceptance=rule)
+    for columns in (2, 3):
+        lent = drawing.settings_of(optimal, near[:, :columns]).law.tolerance
+        assert lent is not None
+        assert np.array_equal(lent.near, near[:, :2])
+    with pytest.raises(UserError, match=r"3 nearest codes.*found 2; build it again, or set acceptance.neighbours to 1"):
+        drawing.settings_of(asked, near[:, :2])
+    whole = np.array([[1, 2], [0, 2], [1, 0]])  # all other codes: there is none more
+    assert drawing.settings_of(asked, whole).law.resampler == "lantern"
     assert drawing.settings_of(asked, near, plain=True).law.tolerance is None
     for missing, said in ((None, "found none"), (near[:, :1], "found 1")):
         with pytest.raises(UserError, match=f"2 nearest codes.*{said}.*image.neighbours"):

@@ -53,7 +53,7 @@ def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
 
 def test_forced_tokens_stand_where_they_must(engine: EngineFolder) -> None:
     verified = engine.verified()
-    conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine.manifest)
+    conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine)
     settings = drawing.settings_of(opening.spec_of(engine), forced=forced)
     jobs = drawing.plan(CASES[name_of(engine)].prompts, 1, 3, conditioner)
     codes = drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes
@@ -70,7 +70,7 @@ def test_networks_draw_what_graphs_draw(engine: EngineFolder, tmp_path: Path) ->
     drawn = []
     for folder in (engine, build(plan(loaded, tmp_path)).engine):
         verified = folder.verified()
-        conditioner, forced = opening.load_conditioner(verified), opening.load_forced(folder.manifest)
+        conditioner, forced = opening.load_conditioner(verified), opening.load_forced(folder)
         settings = drawing.settings_of(opening.spec_of(folder), forced=forced)
         jobs = drawing.plan(CASES[name_of(engine)].prompts, 2, 5, conditioner)
         drawn.append(drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes)

@@ -15,7 +15,8 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.models.conditions import VOCABULARY_FILE
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import opening, pictures
-from coolsd_rt.workflows.generate import Listener, Report, Request, generate
+from coolsd_rt.workflows.generate import Listener, Request, generate
+from coolsd_rt.workflows.generated import Report
 from tests.workflows.fakes import DIMS, FakeEngine
 
 
@@ -110,14 +111,14 @@ def test_plain_decoding_has_no_draft(engine: Path, tmp_path: Path) -> None:
 
 def test_overrides_reach_the_loop(engine: Path, tmp_path: Path) -> None:
     lengths = [
-        generate(engine, ask(tmp_path / "o", "red apple", variants=4, overrides=o)).statistics.mean_acceptance_length
-        for o in ({"schedule.kind": "none"}, {"schedule.delta": 4.0})
+        generate(engine, ask(tmp_path / name, "red apple", variants=4, overrides=o)).statistics.mean_acceptance_length
+        for name, o in (("a", {"schedule.kind": "none"}), ("b", {"schedule.delta": 4.0}))
     ]
     assert lengths[0] < lengths[1]
-    longer = generate(engine, ask(tmp_path / "o", draft_length=5))
+    longer = generate(engine, ask(tmp_path / "c", draft_length=5))
     assert len(longer.statistics.acceptance_by_position) == 5
     cold = {"sampling.temperature": 1e-3, "sampling.cfg_scale": 1.0}
-    greedy = generate(engine, ask(tmp_path / "o", variants=2, overrides=cold))
+    greedy = generate(engine, ask(tmp_path / "d", variants=2, overrides=cold))
     assert len(set(pixels(greedy).values())) == 1
 
 
@@ -181,7 +182,7 @@ def test_a_manifest_of_another_version_is_one_line(engine: Path, tmp_path: Path)
     folder = open_engine(engine)
     folder.with_manifest(spec=folder.manifest.spec | {"novelty": 1})
     with pytest.raises(
-        CoolsdError, match=r"the manifest's spec: novelty: expected one of version, .*found an unknown key; .*build"
+        CoolsdError, match=r"manifest.json: spec.novelty: expected one of .*, found an unknown key; build it again"
     ):
         generate(engine, ask(tmp_path / "out"))
 
@@ -226,7 +227,7 @@ def test_an_interruption_while_a_file_is_written_leaves_no_part_of_it(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("coolsd_rt.store.atomic.os.replace", interrupt)
+    monkeypatch.setattr("coolsd_rt.store.atomic.os.link", interrupt)
     with pytest.raises(KeyboardInterrupt):
         generate(engine, ask(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

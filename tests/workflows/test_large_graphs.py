@@ -16,6 +16,7 @@ from coolsd_rt.measure.memory import peak_memory
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows.build import build, plan
+from tests.hub import as_snapshot
 from tests.tiny import TARGET
 
 GRAPHS = ("condition", "target", "draft", "propose", "image")
@@ -55,6 +56,17 @@ def test_it_steps_as_the_other_does(beside: EngineFolder, tiny_engine: EngineFol
         drafted, _ = session.draft(np.ones((2, 2), np.int64), features[:, :2], pos)
         outputs.append((logits, drafted, loaded.paint(np.arange(16)[None] % 32)))
     for found, wanted in zip(*outputs, strict=True):
+        assert np.array_equal(found, wanted)
+
+
+def test_it_steps_from_a_snapshot_of_the_hub(beside: EngineFolder, tmp_path: Path) -> None:
+    """There the graphs and their weights are links, and stand beside each other under other names."""
+    snapshot = as_snapshot(beside.folder, tmp_path / "models--org--name")
+    words, painted = np.array([[3, 4, 5], [2, 2, 2]]), []
+    for engine in (beside, open_engine(snapshot)):
+        loaded = load(engine.verified(), Options(threads=1, spinning=False))
+        painted.append((loaded.prefix(words), loaded.paint(np.arange(16)[None] % 32)))
+    for found, wanted in zip(*painted, strict=True):
         assert np.array_equal(found, wanted)
 
 

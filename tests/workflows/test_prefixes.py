@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.backends import Description
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.law import Law
 from coolsd_rt.models.conditions import Encoded
+from coolsd_rt.models.layout import Layout, is_layout
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import open_engine
@@ -22,7 +24,7 @@ from coolsd_rt.workflows.generate import Request, generate
 from coolsd_rt.workflows.parity_errors import GraphParity
 from coolsd_rt.workflows.parity_graphs import compare_graphs
 from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
-from tests.workflows.fakes import DIMS, VOCABULARY, FakeEngine, FakeSession
+from tests.workflows.fakes import DIMS, SIDE, VOCABULARY, FakeEngine, FakeSession
 
 DRAFTED = Settings(Law((1.5, 1.2, 1.0)), Sampling(cfg_scale=2.0))
 PROMPTS = ["ab", "abcde", "c"]
@@ -174,7 +176,7 @@ def test_a_specs_interval_and_an_engines_forced_tokens_become_settings(engine: P
 
 
 def with_contract(engine: Path, **facts: Any) -> None:
-    open_engine(engine).with_manifest(contract={"dims": DIMS.as_dict(), **facts})
+    open_engine(engine).with_manifest(contract={**Description(DIMS, 3, SIDE).as_dict(), **facts})
 
 
 def test_generate_takes_forced_tokens_from_the_manifest(
@@ -196,17 +198,39 @@ def test_generate_takes_forced_tokens_from_the_manifest(
     assert (seen[1][:, where] != np.asarray(FORCED)[where]).any()
 
 
-@pytest.mark.parametrize("forced", [[3], [99] * 16, ["a"] * 16, [True] * 16, {"0": 1}])
-def test_a_manifests_forced_tokens_have_to_be_one_id_a_token(engine: Path, forced: Any) -> None:
+@pytest.mark.parametrize(
+    ("forced", "message"),
+    [
+        ([3], r"contract.forced: expected 16 ids, one a token, found 1"),
+        ([], r"contract.forced: expected 16 ids, one a token, found 0"),
+        ([-1] * 15 + [99], r"contract.forced: expected ids from -1 \(free\) to 23, found 99"),
+        ([-1] * 15 + [-2], r"contract.forced\[15\]: expected at least -1, found -2"),
+        (["a"] * 16, r"contract.forced\[0\]: expected a whole number, found \"a\""),
+        ([True] * 16, r"contract.forced\[0\]: expected a whole number, found true"),
+        ([1.0] * 16, r"contract.forced\[0\]: expected a whole number, found 1.0"),
+        ({"0": 1}, r"contract.forced: expected a list"),
+        ([3] * 16, r"contract.forced: expected one id at each row's end"),
+        ([-1, 3, -1, -1] * 4, r"contract.forced: expected one id at each row's end"),
+        ([*FORCED[:4], 5, *FORCED[5:]], r"contract.forced: expected one id at each row's end"),
+    ],
+)
+def test_a_manifests_forced_tokens_are_those_of_a_layout(engine: Path, forced: Any, message: str) -> None:
     with_contract(engine, forced=forced)
-    with pytest.raises(CoolsdError, match=r"expected 16 ids from -1 \(free\) to 23.*build the engine again"):
-        opening.load_forced(open_engine(engine).manifest)
+    with pytest.raises(CoolsdError, match=rf"{message}.*; build it again"):
+        opening.load_forced(open_engine(engine))
 
 
-@pytest.mark.parametrize("forced", [None, []])
-def test_no_forced_tokens_are_none(engine: Path, forced: Any) -> None:
-    with_contract(engine, forced=forced)
-    assert opening.load_forced(open_engine(engine).manifest) is None
+@pytest.mark.parametrize(("line_end", "end"), [(9, None), (None, 9), (9, 10), (None, None)])
+def test_every_layouts_table_is_a_layout(line_end: int | None, end: int | None) -> None:
+    for rows, columns in ((1, 1), (1, 5), (2, 3), (24, 24)):
+        table = Layout(9, rows, columns, line_end, end).forced.tolist()
+        assert is_layout(table) == (line_end is not None or end is not None)
+
+
+@pytest.mark.parametrize("facts", [{}, {"forced": None}])
+def test_no_forced_tokens_are_none(engine: Path, facts: Any) -> None:
+    with_contract(engine, **facts)
+    assert opening.load_forced(open_engine(engine)) is None
 
 
 @pytest.mark.parametrize("more", ["features", "text_encoder"])
@@ -284,5 +308,6 @@ def test_the_kind_in_the_manifest_reads_the_prompts(engine: Path) -> None:
     assert found.encode("red apple").ids == VOCABULARY.encode("red apple").ids
     spec = json.loads(json.dumps(folder.manifest.spec))
     spec["condition"] = {"kind": "class", "classes": 24, "labels": None}
-    other = opening.load_conditioner(folder.with_manifest(spec=spec).verified())
+    contract = Description(replace(DIMS, prefix=1), 3, SIDE).as_dict()
+    other = opening.load_conditioner(folder.with_manifest(spec=spec, contract=contract).verified())
     assert other.encode("7").ids == (7,)

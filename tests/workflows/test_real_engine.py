@@ -9,15 +9,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import coolsd_rt
 from coolsd_rt.measure import demo
 from coolsd_rt.measure.report import EAGER, PLAIN
+from coolsd_rt.models.checkpoint import load_tokenizer
+from coolsd_rt.spec import load_spec, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
-from coolsd_rt.workflows import opening
+from coolsd_rt.workflows import drawing, opening, stages
 from coolsd_rt.workflows.generate import Request, generate
 from coolsd_rt.workflows.parity import parity
 from tests.tiny import LENGTH, SIDE, TARGET, VOCABULARY
@@ -124,6 +129,23 @@ def test_other_sampling_runs_too(tiny_engine: EngineFolder, tmp_path: Path, opti
     report = generate(tiny_engine.folder, Request(["red apple"], tmp_path, 3, overrides=options, threads=1))
     assert len(report.statistics.acceptance_by_position) == LENGTH
     assert report.tokens == 3 * TARGET.tokens
+
+
+def test_a_build_keeps_one_neighbour_more_than_may_lend(tiny_spec: Path, tmp_path: Path) -> None:
+    """LANTERN's own residual reads it; with `neighbours: 5` five may lend under any residual."""
+    loaded = load_spec(tiny_spec)
+    for wanted, columns in ((5, 6), (TARGET.vocab - 2, TARGET.vocab - 1), (TARGET.vocab, TARGET.vocab - 1)):
+        sources = SimpleNamespace(neighbours=wanted, tokenizer=load_tokenizer(loaded.files["image.weights"]))
+        stages.codes(cast(stages.Sources, sources), tmp_path)
+        near = np.load(tmp_path / "neighbours.npy").astype(np.int64)
+        assert near.shape == (TARGET.vocab, columns)
+        k = min(wanted, TARGET.vocab - 1)
+        rule = {"acceptance.rule": "lantern", "acceptance.bound": 0.1, "acceptance.neighbours": k}
+        spec = loaded.spec.model_copy(update={"image": loaded.spec.image.model_copy(update={"neighbours": wanted})})
+        for kind in ("lantern", "optimal"):
+            settings = drawing.settings_of(with_overrides(spec, rule | {"resampler.kind": kind}), near)
+            assert settings.law.tolerance is not None
+            assert settings.law.tolerance.lending == k
 
 
 def test_lantern_runs_on_the_engines_own_neighbours(tiny_engine: EngineFolder, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from coolsd_rt.terminal import say
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -47,6 +49,6 @@ class Log:
 
     def __call__(self, text: str) -> None:
         line = f"[{time.monotonic() - self.start:7.1f}s] {text}"
-        print(line, flush=True)
+        say(line)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -64,7 +64,7 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: 
     if not isinstance(engine, DeviceEngine):
         return None
     conditioner: Conditioner = opening.load_conditioner(verified)
-    settings = drawing.settings_of(opening.spec_of(folder), forced=opening.load_forced(folder.manifest))
+    settings = drawing.settings_of(opening.spec_of(folder), forced=opening.load_forced(folder))
     jobs = drawing.spread_jobs(opening.default_prompts(loaded, conditioner), pictures, 0, conditioner)
     law, sampling, forced, source = settings.law, settings.sampling, settings.forced, settings.source
     table = uniform_table([job.seed for job in jobs], engine.dims.tokens, law.length)

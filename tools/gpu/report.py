@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
+from coolsd_rt.store.outputs import is_taken
 
 
 class Report:
@@ -24,13 +26,18 @@ class Report:
         """`<folder>/<gpu>-<time>.json` and `.md`."""
         gpu = outcome["environment"]["gpu"]
         name = re.sub(r"[^a-z0-9]+", "-", gpu["name"].lower()).strip("-") if gpu else "rehearsal"
-        stem = f"{name}-{self._begun}"
-        files = self.files = self._folder / f"{stem}.json", self._folder / f"{stem}.md"
+        files = self.files = self.files or self._free(f"{name}-{self._begun}")
         with disk_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             write_atomic(files[0], (json.dumps(outcome, indent=1) + "\n").encode())
             write_atomic(files[1], markdown(outcome).encode())
         return files
+
+    def _free(self, stem: str) -> tuple[Path, Path]:
+        """Two names that no report of another check has: several may begin in one second."""
+        names = (f"{stem}-{n}" if n > 1 else stem for n in count(1))
+        pairs = ((self._folder / f"{name}.json", self._folder / f"{name}.md") for name in names)
+        return next(pair for pair in pairs if not any(is_taken(file) for file in pair))
 
 
 def markdown(outcome: dict[str, Any]) -> str:

@@ -5,14 +5,12 @@ Knows its logger and that its compiler writes to the standard error by itself. D
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import sys
-import tempfile
 from collections import deque
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
+
+from coolsd_rt.terminal import libraries
 
 _KEPT = 50
 _LONGEST = 300
@@ -57,43 +55,9 @@ def shorten(text: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
-@contextlib.contextmanager
-def native_words(log: Log) -> Iterator[None]:
-    """Keep what native code writes to the standard error in `log.words`. Python's own `sys.stderr` is not touched.
+def native_words(log: Log) -> AbstractContextManager[None]:
+    """Keep what native code writes to the standard error in `log.words`.
 
-    TensorRT's compiler reports its failures there, past any logger. Nothing is caught where there is no such stream.
+    TensorRT's compiler reports its failures there, past any logger.
     """
-    try:
-        terminal = os.dup(2)
-    except OSError:
-        yield
-        return
-    with tempfile.TemporaryFile() as sink, _python_stderr(terminal):
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            sink.seek(0)
-            log.words += sink.read().decode("utf-8", "replace").splitlines()[-_KEPT:]
-
-
-@contextlib.contextmanager
-def _python_stderr(terminal: int) -> Iterator[None]:
-    """`sys.stderr` on another descriptor for a while, if it is the stream that is caught."""
-    before = sys.stderr
-    try:
-        caught = before is not None and before.fileno() == 2
-    except (OSError, ValueError):  # not a stream of the system
-        caught = False
-    if not caught:
-        yield
-        return
-    before.flush()
-    with os.fdopen(os.dup(terminal), "w", buffering=1, encoding=before.encoding, errors="replace") as stream:
-        sys.stderr = stream
-        try:
-            yield
-        finally:
-            sys.stderr = before
+    return libraries.native_words(log.words, _KEPT)

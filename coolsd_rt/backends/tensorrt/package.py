@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.install import install_line
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 # What runs without a GPU, said wherever one is missing.
@@ -55,7 +56,7 @@ class Package:
             return importlib.import_module(self.module)
         except (ImportError, OSError, RuntimeError) as error:
             found = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            fix = f"install it again: pip install 'coolsd-rt[{self.flavour}]'"
+            fix = f"install it again: {install_line(self.flavour)}"
             raise CoolsdError(f"the package {self.module}", expected="it to load", found=found, fix=fix) from error
 
 

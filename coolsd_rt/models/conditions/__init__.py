@@ -17,8 +17,9 @@ from coolsd_rt.models.conditions.load import (
 )
 from coolsd_rt.models.conditions.t5 import UNCONDITIONAL_FILE, T5Conditioner, TextEncoder
 from coolsd_rt.models.conditions.t5_encoder import T5Encoder
-from coolsd_rt.models.conditions.tokens import TOKENIZER_FILE, TokensConditioner
+from coolsd_rt.models.conditions.tokens import TokensConditioner
 from coolsd_rt.models.conditions.words import PAD, UNCONDITIONAL, UNKNOWN, VOCABULARY_FILE, WordVocabulary, split
+from coolsd_rt.models.foreign_tokenizer import TOKENIZER_FILE
 
 __all__ = [
     "FEATURES_FILE",

@@ -9,6 +9,7 @@ of a text encoder's features. A row's own prefix has n <= W positions and ends a
 from __future__ import annotations
 
 import importlib.util
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError, shorten
+from coolsd_rt.limits import PROMPT_CHARACTERS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -116,19 +118,37 @@ def check_fit(conditioner: Conditioner, dims: ModelDims) -> None:
 
 
 def some_text(prompt: str) -> str:
-    """The prompt without the white space around it. Raises UserError if that leaves nothing."""
+    """The prompt without the white space around it.
+
+    Raises UserError: nothing is left, it is longer than any prompt, or it holds what is no text.
+    """
     text = prompt.strip()
     if not text:
         fix = 'give one, for example -p "red apple"'
-        raise UserError("empty prompt", expected="at least one word", found=repr(prompt), fix=fix)
+        raise UserError("empty prompt", expected="at least one word", found=quoted(prompt), fix=fix)
+    if len(text) not in PROMPT_CHARACTERS:
+        found = f"{len(text)} in {quoted(text)}"
+        most = f"at most {PROMPT_CHARACTERS.high} characters"
+        raise UserError("prompt too long", expected=most, found=found, fix="shorten it")
+    for place, character in enumerate(text):
+        kind = unicodedata.category(character)
+        if kind == "Cs" or (kind == "Cc" and character not in "\t\n\r"):
+            what = "half of a surrogate pair" if kind == "Cs" else "the control character"
+            found = f"{what} {shorten(character)} at character {place + 1} of {quoted(text)}"
+            fix = "save the text as UTF-8" if kind == "Cs" else "delete it"
+            raise UserError("prompt", expected="text", found=found, fix=fix)
     return text
 
 
-def too_long(prompt: str, tokens: int, most: int) -> UserError:
+def quoted(prompt: str) -> str:
+    """A prompt as error messages show it: short, on one line, in quotes."""
+    return f"'{shorten(prompt)}'"
+
+
+def too_long(prompt: str, count: int, most: int, unit: str = "tokens") -> UserError:
     """The one error of a prompt that does not fit."""
-    shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
-    found = f"{tokens} in {shown!r}"
-    return UserError("prompt too long", expected=f"at most {most} tokens", found=found, fix="shorten it")
+    found = f"{count} in {quoted(prompt)}"
+    return UserError("prompt too long", expected=f"at most {most} {unit}", found=found, fix="shorten it")
 
 
 def need(extra: str, *packages: str) -> None:

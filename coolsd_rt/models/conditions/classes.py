@@ -10,8 +10,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions.base import Encoded, some_text
+from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.files import read_text
+from coolsd_rt.limits import LABEL_BYTES
+from coolsd_rt.models.conditions.base import Encoded, quoted, some_text
 
 LABELS_FILE = "labels.txt"  # in an engine's folder
 
@@ -41,10 +43,8 @@ class ClassLabels:
         if path is None:
             return ClassLabels(classes)
         fix = "line n, counted from 0, holds the names of class n, with commas between them"
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(str(path), expected="a text file of labels", found=str(error), fix=fix) from error
+        text = read_text(path, "a text file of labels", LABEL_BYTES)
+        lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
         if len(lines) != classes:
             raise UserError(str(path), expected=f"{classes} lines, one a class", found=str(len(lines)), fix=fix)
         numbers: dict[str, tuple[int, ...]] = {}
@@ -52,7 +52,7 @@ class ClassLabels:
         for n, line in enumerate(lines):
             names = [name for part in line.split(",") if (name := _plain(part))]
             if not names:
-                raise UserError(f"{path}:{n + 1}", expected="a name", found=repr(line), fix=fix)
+                raise UserError(f"{path}:{n + 1}", expected="a name", found=quoted(line), fix=fix)
             first.append(names[0])
             for name in dict.fromkeys(names):
                 numbers[name] = (*numbers.get(name, ()), n)
@@ -80,21 +80,23 @@ class ClassLabels:
             return Encoded(found)
         if found:
             numbers = " or ".join(str(n) for n in found)
-            raise UserError(f"class {text!r}", expected="one class", found=f"{len(found)}", fix=f"say which: {numbers}")
+            raise UserError(
+                f"class {quoted(text)}", expected="one class", found=f"{len(found)}", fix=f"say which: {numbers}"
+            )
         if not self.numbers:
             fix = "set condition.labels to a file of labels in the spec and build again, to use names"
-            raise UserError("prompt", expected=f"a class, 0 to {self.classes - 1}", found=repr(text), fix=fix)
+            raise UserError("prompt", expected=f"a class, 0 to {self.classes - 1}", found=quoted(text), fix=fix)
         near = difflib.get_close_matches(_plain(text), self.numbers, n=3)
-        fix = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "give its number"
+        fix = f"did you mean {' or '.join(quoted(n) for n in near)}?" if near else "give its number"
         expected = f"a class, 0 to {self.classes - 1}, or a label of one"
-        raise UserError("prompt", expected=expected, found=repr(text), fix=fix)
+        raise UserError("prompt", expected=expected, found=quoted(text), fix=fix)
 
     def _number(self, text: str) -> Encoded:
         digits = text.lstrip("+-").lstrip("0") or "0"
         small = len(digits) <= len(str(self.classes))  # Python refuses to read a number of thousands of digits
         if not small or text.startswith("-") or int(digits) >= self.classes:
             expected = f"from 0 to {self.classes - 1}"
-            raise UserError("class", expected=expected, found=text if small else text[:20] + "...")
+            raise UserError("class", expected=expected, found=shorten(text, 24))
         return Encoded((int(digits),))
 
     def unconditional(self, encoded: Encoded) -> Encoded:

@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import CoolsdError, UserError, shorten
+from coolsd_rt.files import JsonError, parse_json
+from coolsd_rt.limits import FEATURE_TOKENS
 from coolsd_rt.models.conditions.base import Floats
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 
 FEATURES_FILE = "features.safetensors"  # in an engine's folder
 FORMAT = "coolsd-rt caption features 1"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _AGAIN = "compute it: python -m coolsd_rt.workflows.precompute --help"
 
 
@@ -35,7 +38,7 @@ def key_of(caption: str) -> str:
 
 
 def metadata(encoder: str, length: int, captions: Mapping[str, str], checksums: Mapping[str, str]) -> dict[str, str]:
-    """What stands in the header. captions and checksums: by tensor name."""
+    """What stands in the header, in a fixed order. captions and checksums: by tensor name."""
     return {
         "format": FORMAT,
         "encoder": encoder,
@@ -64,34 +67,32 @@ class FeatureFile:
         header = check_safetensors(path)
         facts = header.metadata
         if facts.get("format") != FORMAT:
-            found = facts.get("format", "another safetensors file")
-            raise UserError(str(path), expected=f"a file of {FORMAT!r}", found=found, fix=_AGAIN)
-        try:
-            length, captions, checksums = int(facts["length"]), _words(facts["captions"]), _words(facts["checksums"])
-        except (KeyError, ValueError) as error:
-            found = f"{type(error).__name__}: {error}"
-            raise UserError(
-                f"{path}: metadata", expected="length, captions, checksums", found=found, fix=_AGAIN
-            ) from error
+            found = f"'{shorten(facts['format'])}'" if "format" in facts else "another safetensors file"
+            raise UserError(str(path), expected=f"a file of '{FORMAT}'", found=found, fix=_AGAIN)
+        encoder, length = _fact(path, facts, "encoder"), _length(path, facts)
+        captions, checksums = _words(path, facts, "captions"), _words(path, facts, "checksums")
         dim = next(iter(header.tensors.values())).shape[-1:]
         for name, info in header.tensors.items():
             fits = len(info.shape) == 2 and info.shape[1:] == dim and 1 <= info.shape[0] <= length and dim[0] > 0
             if info.dtype not in _TYPES or not fits:
                 expected = f"F32, F16 or BF16 of 1 to {length} tokens by {dim[0] if dim else 'E'}"
-                raise UserError(
-                    f"{path}: {name}", expected=expected, found=f"{info.dtype} {list(info.shape)}", fix=_AGAIN
-                )
+                found = f"{info.dtype} {list(info.shape)}"
+                raise UserError(f"{path}: {shorten(name, 80)}", expected=expected, found=found, fix=_AGAIN)
             if name not in checksums or key_of(captions.get(name, "")) != name:
                 found = "none, or another's"
-                raise UserError(f"{path}: {name}", expected="its caption and checksum", found=found, fix=_AGAIN)
+                expected = "its caption and checksum"
+                raise UserError(f"{path}: {shorten(name, 80)}", expected=expected, found=found, fix=_AGAIN)
         if more := sorted({*captions, *checksums} - set(header.tensors)):
             raise UserError(f"{path}: metadata", expected="tensors of all captions", found=f"no {more[0]}", fix=_AGAIN)
-        encoder, places = facts.get("encoder", ""), _places(path)
-        return FeatureFile(path, encoder, length, dim[0], captions, checksums, header.tensors, places)
+        return FeatureFile(path, encoder, length, dim[0], captions, checksums, header.tensors, _places(path))
 
     def get(self, caption: str) -> Floats | None:
         """`rows` of a cleaned caption; None if the file lacks it."""
         return self.rows(caption) if key_of(caption) in self._tensors else None
+
+    def checksum(self, caption: str) -> str | None:
+        """SHA-256 of a cleaned caption's features; None if the file lacks it. Reads nothing."""
+        return self._checksums.get(key_of(caption))
 
     def rows(self, caption: str) -> Floats:
         """Features float32 [n, E] of a cleaned caption that the file has.
@@ -103,7 +104,7 @@ class FeatureFile:
         with self.path.open("rb") as file:
             file.seek(begin)
             data = file.read(end - begin)
-        what = f"{self.path}: the features of {caption!r}"
+        what = f"{self.path}: the features of '{shorten(caption)}'"
         if (found := hashlib.sha256(data).hexdigest()) != self._checksums[name]:
             expected = f"SHA-256 {self._checksums[name][:12]}…"
             raise CoolsdError(what, expected=expected, found=f"{found[:12]}…", fix=_AGAIN)
@@ -114,13 +115,36 @@ class FeatureFile:
         return values
 
 
-def _words(text: str) -> dict[str, str]:
-    data = json.loads(text)
-    if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
-        raise ValueError("not a mapping of words")
-    for name in data:
-        if not re.fullmatch(r"[0-9a-f]{64}", name):
-            raise ValueError(f"a name that is no SHA-256: {name[:20]!r}")
+def _fact(path: Path, facts: Mapping[str, str], key: str) -> str:
+    """A text of the metadata. Raises UserError: none, or one that cannot be written as UTF-8."""
+    text = facts.get(key)
+    if text is None or _SURROGATE.search(text):
+        found = "none" if text is None else "half of a surrogate pair, which is no character"
+        raise UserError(f"{path}: metadata.{key}", expected="a text", found=found, fix=_AGAIN)
+    return text
+
+
+def _length(path: Path, facts: Mapping[str, str]) -> int:
+    text = _fact(path, facts, "length")
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) not in FEATURE_TOKENS:
+        expected = f"a number from {FEATURE_TOKENS.low} to {FEATURE_TOKENS.high}"
+        raise UserError(f"{path}: metadata.length", expected=expected, found=f"'{shorten(text)}'", fix=_AGAIN)
+    return int(text)
+
+
+def _words(path: Path, facts: Mapping[str, str], key: str) -> dict[str, str]:
+    """JSON of texts by tensor name."""
+    expected = "a JSON object of texts by SHA-256"
+    try:
+        data = parse_json(_fact(path, facts, key))
+    except JsonError as error:
+        raise UserError(f"{path}: metadata.{key}", expected=expected, found=str(error), fix=_AGAIN) from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: metadata.{key}", expected=expected, found="another type", fix=_AGAIN)
+    for name, value in data.items():
+        if not re.fullmatch(r"[0-9a-f]{64}", name) or not isinstance(value, str):
+            found = f"'{shorten(name)}'" if isinstance(value, str) else f"a value of another type at {name[:12]}"
+            raise UserError(f"{path}: metadata.{key}", expected=expected, found=found, fix=_AGAIN)
     return data
 
 

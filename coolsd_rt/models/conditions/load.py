@@ -22,8 +22,9 @@ from coolsd_rt.models.conditions.classes import LABELS_FILE, ClassLabels
 from coolsd_rt.models.conditions.features import FEATURES_FILE, FeatureFile
 from coolsd_rt.models.conditions.t5 import UNCONDITIONAL_FILE, T5Conditioner, load_unconditional
 from coolsd_rt.models.conditions.t5_encoder import T5Encoder
-from coolsd_rt.models.conditions.tokens import TOKENIZER_FILE, TokensConditioner
+from coolsd_rt.models.conditions.tokens import TokensConditioner
 from coolsd_rt.models.conditions.words import VOCABULARY_FILE, WordVocabulary
+from coolsd_rt.models.foreign_tokenizer import TOKENIZER_FILE
 from coolsd_rt.spec.condition import ClassCondition, Condition, T5Condition, TokensCondition, WordsCondition
 
 KEYS = ("condition.vocab", "condition.labels", "condition.features", "condition.tokenizer")

@@ -16,11 +16,13 @@ from typing import Protocol
 
 import numpy as np
 
-from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.models.conditions.base import SAMPLES, Encoded, Floats, some_text
+from coolsd_rt.errors import CoolsdError, UserError, shorten
+from coolsd_rt.files import open_plain
+from coolsd_rt.models.conditions.base import SAMPLES, Encoded, Floats, quoted, some_text
 from coolsd_rt.models.conditions.cleaning import clean
 from coolsd_rt.models.conditions.features import FeatureFile
 
+_REBUILD = "build the engine again"
 UNCONDITIONAL_FILE = "unconditional.npy"  # in an engine's folder: float32 [W, E], the target's `uncond_embedding`
 
 
@@ -43,16 +45,16 @@ class TextEncoder(Protocol):
 
 def load_unconditional(path: Path) -> Floats:
     """The target's learned rows, float32 [W, E]. Raises CoolsdError if the file is not such a table."""
+    open_plain(path, "a table [W, E]", fix=_REBUILD, error=CoolsdError).close()
     try:
-        table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CoolsdError(
-            str(path), expected="a table [W, E]", found=str(error), fix="build the engine again"
-        ) from error
+        table = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header that lies allocates nothing
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        found = shorten(str(error), 120)
+        raise CoolsdError(str(path), expected="a table [W, E]", found=found, fix=_REBUILD) from error
     if table.ndim != 2 or table.dtype.kind != "f" or not np.isfinite(table).all():
         found = f"{table.dtype} {list(table.shape)}"
-        raise CoolsdError(str(path), expected="finite numbers [W, E]", found=found, fix="build the engine again")
-    return np.ascontiguousarray(table, np.float32)
+        raise CoolsdError(str(path), expected="finite numbers [W, E]", found=found, fix=_REBUILD)
+    return np.array(table, np.float32, order="C")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class T5Conditioner:
         """A caption's features. Raises UserError: nothing left after cleaning, too long, nowhere to get them from."""
         caption = clean(some_text(prompt))
         if not caption:
-            found = f"none left of {prompt!r} after cleaning"
+            found = f"none left of {quoted(prompt)} after cleaning"
             raise UserError("prompt", expected="words that the text encoder knows", found=found, fix="say it in words")
         rows = None if self.file is None else self.file.get(caption)
         if rows is None and self.encoder is not None:
@@ -101,10 +103,17 @@ class T5Conditioner:
             raise UserError("the text encoder", expected=expected, found=str(list(rows.shape)), fix=fix)
         return Encoded(start=self.prefix - len(rows), features=rows)
 
+    def origin(self, prompt: str) -> dict[str, str | None]:
+        """Where a caption's features come from, as JSON data, without computing them: equal origins, equal features."""
+        if self.file is not None and (checksum := self.file.checksum(clean(some_text(prompt)))) is not None:
+            return {"features": checksum}
+        name = None if self.encoder is None else self.encoder.name
+        return {"encoder": Path(name).name if name is not None and Path(name).is_absolute() else name}
+
     def _nowhere(self, caption: str) -> UserError:
         where = f"not in {self.file.path}" if self.file is not None else "no file of features, and no text encoder"
         fix = "compute it: python -m coolsd_rt.workflows.precompute SPEC -p PROMPT, or name an encoder's folder"
-        return UserError("prompt", expected=f"the features of {caption!r}", found=where, fix=fix)
+        return UserError("prompt", expected=f"the features of {quoted(caption)}", found=where, fix=fix)
 
     def unconditional(self, encoded: Encoded) -> Encoded:
         """The learned rows, which start where the caption does; those before it are for heads that see padding."""

@@ -1,6 +1,6 @@
 """Prompts to tokens of the target's own vocabulary: the `tokens` condition of Lumina-mGPT, Anole and Janus-Pro.
 
-Knows tokenizer.json (through the `tokenizers` library), templates, and what each layout has around a prompt. Does not
+Knows the tokens of a tokenizer.json, templates, and what each layout has around a prompt. Does not
 know networks. Needs no torch.
 
 | layout | conditional row | unconditional row |
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions.base import SAMPLES, Encoded, need, some_text, too_long
+from coolsd_rt.models.conditions.base import SAMPLES, Encoded, need, quoted, some_text, too_long
 from coolsd_rt.models.families.chameleon import BEGIN_OF_IMAGE
 from coolsd_rt.models.families.lumina import GRID
+from coolsd_rt.models.foreign_tokenizer import encode, read_tokenizer
 from coolsd_rt.spec.condition import LUMINA_STEP
 
-TOKENIZER_FILE = "tokenizer.json"  # in an engine's folder
 Layout = Literal["lumina", "anole", "janus"]
 TEMPLATES: dict[Layout, str] = {
     "lumina": "Generate an image of {width}x{height} according to the following prompt:\n{prompt}<reserved08706>",
@@ -57,15 +57,7 @@ class TokensConditioner:
         MissingExtra: no `tokenizers`.
         """
         need("tokens", "tokenizers")
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises nothing narrower
-            fix = "name the tokenizer.json that was published with the target"
-            raise UserError(str(path), expected="a tokenizer.json", found=str(error)[:200], fix=fix) from error
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
+        tokenizer = read_tokenizer(path, fix="name the tokenizer.json that was published with the target")
         made = TokensConditioner(tokenizer, layout, length, size, template)
         made._check(path)
         return made
@@ -74,7 +66,7 @@ class TokensConditioner:
         wanted = [FIRST[self.layout], *(mark for mark in _MARKS if mark in self.text(""))]
         wanted += [JANUS_PAD] if self.layout == "janus" else []
         for mark in wanted:
-            if self.tokenizer.encode(mark, add_special_tokens=False).ids != [self.tokenizer.token_to_id(mark)]:
+            if encode(self.tokenizer, mark, marks=False).ids != [self.tokenizer.token_to_id(mark)]:
                 fix = "name the target's own tokenizer.json"
                 raise UserError(str(path), expected=f"one token {mark}", found="none", fix=fix)
         bare = 1 + len(self._encode("").ids) + len(self.tail)
@@ -121,7 +113,7 @@ class TokensConditioner:
         text = some_text(prompt)
         for mark in self._marks:
             if mark in text:
-                found = f"{mark!r} in {text!r}"
+                found = f"{quoted(mark)} in {quoted(text)}"
                 raise UserError("prompt", expected="words, no control tokens of the target", found=found, fix="drop it")
         encoding = self._encode(text)
         ids = (self.tokenizer.token_to_id(FIRST[self.layout]), *encoding.ids, *self.tail)
@@ -150,7 +142,7 @@ class TokensConditioner:
 
     def _encode(self, prompt: str) -> Any:
         """A prompt in its template. The first token of all is ours to set: not every published file would."""
-        return self.tokenizer.encode(self.text(prompt), add_special_tokens=False)
+        return encode(self.tokenizer, self.text(prompt), marks=False)
 
     @cached_property
     def _marks(self) -> tuple[str, ...]:

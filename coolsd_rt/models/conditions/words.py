@@ -11,13 +11,28 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions.base import Encoded
+from coolsd_rt.limits import DIMS, VOCABULARY_BYTES, VOCABULARY_WORDS, WORD_CHARACTERS
+from coolsd_rt.models.conditions.base import Encoded, quoted, some_text, too_long
+from coolsd_rt.store.strict import Strict, read_model, show
 
 VOCABULARY_FILE = "vocab.json"  # in an engine's folder
 PAD, UNKNOWN, UNCONDITIONAL = 0, 1, 2
 _SPECIAL = ("<pad>", "<unknown>", "<unconditional>")
+
+
+_Word = Annotated[str, Field(min_length=int(WORD_CHARACTERS.low), max_length=int(WORD_CHARACTERS.high))]
+
+
+class _File(Strict):
+    """A vocabulary as it stands in its file."""
+
+    prefix: int = Field(ge=int(DIMS["prefix"].low), le=int(DIMS["prefix"].high))
+    words: list[_Word] = Field(min_length=int(VOCABULARY_WORDS.low), max_length=int(VOCABULARY_WORDS.high))
 
 
 @dataclass(frozen=True)
@@ -36,25 +51,22 @@ class WordVocabulary:
 
     @staticmethod
     def load(path: Path) -> WordVocabulary:
-        """Read the JSON written by `save`. UserError if it is not one."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            words, prefix = tuple(data["words"]), int(data["prefix"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{path}: not a word vocabulary",
-                expected='JSON {"prefix": W, "words": [...]}',
-                found=f"{type(error).__name__}: {error}",
-                fix="name the vocabulary that was trained with the target",
-            ) from error
-        if words[: len(_SPECIAL)] != _SPECIAL or prefix < 1 or not all(isinstance(w, str) for w in words):
-            raise UserError(
-                f"{path}: not a word vocabulary",
-                expected=f"words that start with {', '.join(_SPECIAL)} and a prefix of at least 1",
-                found=f"{words[:3]!r} and prefix {prefix}",
-                fix="name the vocabulary that was trained with the target",
-            )
-        return WordVocabulary(words, prefix)
+        """Read the JSON written by `save`, strictly.
+
+        Raises UserError: not such a file, a prefix or a number of words beyond any target's, a word twice.
+        """
+        expected = 'a word vocabulary, {"prefix": W, "words": [...]}'
+        fix = "name the one that was trained with the target"
+        found = read_model(path, _File, expected, VOCABULARY_BYTES, fix=fix, error=UserError)
+        if tuple(found.words[: len(_SPECIAL)]) != _SPECIAL:
+            wanted, begins = f"{', '.join(_SPECIAL)} first", ", ".join(show(word) for word in found.words[:3])
+            raise UserError(f"{path}: words", expected=wanted, found=begins, fix=fix)
+        places: dict[str, int] = {}
+        for place, word in enumerate(found.words):
+            if places.setdefault(word, place) != place:
+                where = f"{path}: words[{place}]"
+                raise UserError(where, expected=f"another word than at {places[word]}", found=show(word), fix=fix)
+        return WordVocabulary(tuple(found.words), found.prefix)
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps({"prefix": self.prefix, "words": list(self.words)}, indent=0) + "\n", "utf-8")
@@ -64,22 +76,17 @@ class WordVocabulary:
         return {w: i for i, w in enumerate(self.words)}
 
     def encode(self, prompt: str) -> Encoded:
-        """Word ids of a prompt. UserError if it is empty or longer than the prefix; unknown words are reported."""
-        words = split(prompt)
+        """Word ids of a prompt. Unknown words are reported.
+
+        Raises UserError: empty, without a letter or digit, longer than the prefix, not text.
+        """
+        text = some_text(prompt)
+        words = split(text)
         if not words:
-            raise UserError(
-                "empty prompt",
-                expected="at least one word",
-                found=repr(prompt),
-                fix='give one, for example -p "red apple"',
-            )
+            expected = "a word: this target reads letters and digits, and skips all other characters"
+            raise UserError("prompt", expected=expected, found=quoted(text), fix='for example -p "red apple"')
         if len(words) > self.prefix:
-            raise UserError(
-                "prompt too long",
-                expected=f"at most {self.prefix} words",
-                found=f"{len(words)} in {prompt!r}",
-                fix="shorten it",
-            )
+            raise too_long(text, len(words), self.prefix, "words")
         index = self.index
         ids = [index.get(w, UNKNOWN) for w in words]
         return Encoded(self._pad(ids), tuple(w for w in words if w not in index))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 from coolsd_rt.runtime.batch import Array, Batch, Window
 from coolsd_rt.runtime.randomness import DRAFT
@@ -38,23 +39,55 @@ class EagleSource:
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
         """The first step is ragged: as many rows as the last round decided tokens, padded to the longest. What the
-        padding writes is overwritten before a mask shows it."""
-        batch, session = self._batch, self._session
-        ids, features, pos, fresh = self._unseen.take(window.active)
-        width = ids.shape[1]
-        batch.watch.lap("other")
-        if self._fused and batch.forced_mask(window.at[:, :count]) is None:
-            s = batch.sampling
-            u = batch.put(window.uniforms[..., DRAFT])
-            tokens, q = session.propose(
-                ids, features, pos, batch.rowwise(fresh), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
-                max(s.temperature, MIN_TEMPERATURE), s.top_k or session.dims.vocab,
-            )  # fmt: skip
-            batch.watch.lap("draft")
-            return tokens[:, :count], q[:, :count]
+        padding writes is overwritten before a mask shows it.
 
+        Which way an image's drafts are computed depends on that image alone, never on those beside it: the fused graph
+        and single steps round differently.
+        """
+        batch = self._batch
+        step = self._unseen.take(window.active)
+        batch.watch.lap("other")
+        single = self._needs_single_steps(window)
+        if single[window.active].all():
+            return self._in_steps(window, count, *step)
+        tokens, q = self._at_once(window, count, *step)
+        if single.any():
+            xp, pick = namespace(q), batch.put(single)
+            by_steps, q_by_steps = self._in_steps(window, count, *step)
+            tokens = xp.where(pick[:, None], by_steps, tokens)
+            q = xp.where(pick[:, None, None], q_by_steps, q)
+        return tokens, q
+
+    def _needs_single_steps(self, window: Window) -> Host:
+        """bool [M]: images whose window has a forced token, which the fused graph knows nothing of; all without one."""
+        batch = self._batch
+        if not self._fused:
+            return np.ones(len(batch.rows), bool)
+        if batch.forced is None:
+            return np.zeros(len(batch.rows), bool)
+        forced = batch.forced[window.at[:, : batch.length]] >= 0
+        return np.asarray(forced.any(axis=1))
+
+    def _at_once(
+        self, window: Window, count: int, ids: Array, features: Array, pos: Array, fresh: Ints
+    ) -> tuple[Array, Array]:
+        """All steps and their sampling in one graph."""
+        batch, session, s = self._batch, self._session, self._batch.sampling
+        u = batch.put(window.uniforms[..., DRAFT])
+        tokens, q = session.propose(
+            ids, features, pos, batch.rowwise(fresh), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
+            max(s.temperature, MIN_TEMPERATURE), s.top_k or session.dims.vocab,
+        )  # fmt: skip
+        batch.watch.lap("draft")
+        return tokens[:, :count], q[:, :count]
+
+    def _in_steps(
+        self, window: Window, count: int, ids: Array, features: Array, pos: Array, fresh: Ints
+    ) -> tuple[Array, Array]:
+        """One graph call a draft."""
+        batch, session = self._batch, self._session
         logits, guessed = session.draft(ids, features, pos)
-        if width > 1:
+        if ids.shape[1] > 1:
             last = batch.rowwise(fresh - 1)
             logits, guessed = logits[batch.row_ids, last][:, None], guessed[batch.row_ids, last][:, None]
 

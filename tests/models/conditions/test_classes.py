@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,21 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ClassLabels.load(tmp_path / "labels.txt", 3)
     with pytest.raises(UserError, match="a text file of labels"):
         ClassLabels.load(tmp_path / "none.txt", 3)
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "folder"])
+def test_a_file_of_labels_is_a_plain_file(tmp_path: Path, what: str) -> None:
+    path = Path("/dev/zero") if what == "device" else tmp_path / "labels.txt"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    with pytest.raises(UserError, match=f"expected a text file of labels, found a .*{what}"):
+        ClassLabels.load(path, 3)
+
+
+def test_only_a_line_feed_ends_a_label(tmp_path: Path) -> None:
+    """Others, such as a form feed, would move all numbers after them by one."""
+    (tmp_path / "labels.txt").write_bytes("\ufefftench\r\ngolden\x0cretriever\r\ncrane\u2028bird\r\n".encode())
+    labels = ClassLabels.load(tmp_path / "labels.txt", 3)
+    assert [labels.encode(name).ids for name in ("tench", "Golden Retriever", "crane bird")] == [(0,), (1,), (2,)]

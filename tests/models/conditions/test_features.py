@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.workflows import precompute as module
 from coolsd_rt.workflows.precompute import precompute
 from tests.models.conditions.encoders import DIM, write_encoder
+from tests.models.foreign_folders import rewrite
 
 W = 7
 SPEC = """\
@@ -54,6 +56,16 @@ def test_the_file_gives_what_the_encoder_gives_to_the_bit(spec: Path) -> None:
         np.testing.assert_array_equal(found, encoder.features(caption))
     assert file.get("blue star") is None
     assert (file.dim, file.length, sorted(file.captions.values())) == (DIM, W, ["a red apple", "star"])
+
+
+def test_captions_that_another_run_adds_meanwhile_are_kept(spec: Path) -> None:
+    made(spec, "star")
+    beside = lambda _: made(spec, "a red apple")  # noqa: E731
+    file = made(spec, "blue star", on_caption=beside)
+    assert sorted(file.captions.values()) == ["a red apple", "blue star", "star"]
+    before = file.path.read_bytes(), file.path.stat().st_ino
+    made(spec, "star", "blue star")  # nothing new: not written again
+    assert (file.path.read_bytes(), file.path.stat().st_ino) == before
 
 
 def test_captions_are_added_to_a_file_and_encoded_once(spec: Path) -> None:
@@ -135,11 +147,11 @@ def more(header: dict[str, Any]) -> None:
 CHANGES: dict[str, tuple[Any, str]] = {
     "format": (lambda h: h["__metadata__"].update(format="x"), "expected a file of 'coolsd-rt caption features 1'"),
     "none": (lambda h: h.pop("__metadata__"), "found another safetensors file"),
-    "length": (lambda h: h["__metadata__"].update(length="many"), "expected length, captions, checksums"),
+    "length": (lambda h: h["__metadata__"].update(length="many"), r"metadata\.length: expected a number"),
     "short": (lambda h: h["__metadata__"].update(length="3"), "of 1 to 3 tokens"),
     "captions": (lambda h: h["__metadata__"].update(captions="{}"), "its caption and checksum"),
-    "checksums": (lambda h: h["__metadata__"].update(checksums="[1]"), "expected length, captions, checksums"),
-    "names": (lambda h: h["__metadata__"].update(checksums='{"../x": "y"}'), "no SHA-256"),
+    "checksums": (lambda h: h["__metadata__"].update(checksums="[1]"), r"metadata\.checksums: expected a JSON object"),
+    "names": (lambda h: h["__metadata__"].update(checksums='{"../x": "y"}'), r"texts by SHA-256, found '\.\./x'"),
     "surplus": (more, "tensors of all captions"),
     "swapped": (swap, "its caption and checksum"),
 }  # fmt: skip
@@ -152,6 +164,51 @@ def test_a_file_that_contradicts_itself_is_refused(spec: Path, case: str) -> Non
     rewritten(path, change)
     with pytest.raises(UserError, match=said):
         FeatureFile.open(path)
+
+
+def test_the_same_captions_give_the_same_bytes(spec: Path) -> None:
+    """In any order, one by one or all at once, again and again. (safetensors' own writer shuffles the metadata.)"""
+    captions = ["star", "a red apple", "blue star", "the table", "a blue apple on the table"]
+    loaded, files = load_spec(spec, check_files=False), []
+    for n, order in enumerate((captions, captions, captions[::-1], sorted(captions))):
+        out = spec.parent / f"{n}.safetensors"
+        if n == 1:
+            precompute(loaded, order[:2], out)
+        precompute(loaded, order, out)
+        files.append(out.read_bytes())
+    assert len(set(files)) == 1
+    from safetensors.torch import load_file
+
+    assert set(load_file(spec.parent / "0.safetensors")) == {key_of(caption) for caption in captions}
+
+
+def test_an_encoder_that_lacks_a_tensor_writes_nothing(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be features of random weights, with good checksums."""
+    rewrite(spec.parent / "t5", lambda state: state.pop("encoder.block.1.layer.1.DenseReluDense.wo.weight"))
+    out = spec.parent / "f.safetensors"
+    with pytest.raises(SystemExit) as caught:
+        module.main([str(spec), "-p", "star", "--out", str(out)])
+    assert caught.value.code == 2
+    assert "found no tensor encoder.block.1.layer.1.DenseReluDense.wo.weight; fetch" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "folder", "bytes"])
+def test_a_file_of_prompts_is_a_plain_file_of_text(spec: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = spec.parent / "prompts"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "device":
+        path = Path("/dev/zero")
+    else:
+        path.write_bytes(b"star\n\xff\n")
+    with pytest.raises(SystemExit) as caught:
+        module.main([str(spec), "--prompts", str(path), "--out", str(spec.parent / "f.safetensors")])
+    assert caught.value.code == 2
+    said = {"pipe": "a named pipe", "device": "a device", "folder": "a folder", "bytes": "byte 0xff on line 2"}[what]
+    assert f"expected a text file, one prompt a line, found {said}" in capsys.readouterr().err
 
 
 def test_a_pickle_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""A ratio of sums over images, and how far from the truth it may be.
+
+The rounds of one image are alike: how far the draft is from the target is largely a property of the image. So an image
+is one observation, whatever its number of rounds; rounds taken as independent give an error that is too small.
+
+Knows arrays of NumPy. Does not know what is summed, nor quantiles: `coolsd_rt.measure.bounds` turns an error into a
+bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """value: the ratio. error: its standard error, NaN for fewer than two images. skewness: of the images' deviations.
+
+    images: how many there are.
+    """
+
+    value: float
+    error: float
+    skewness: float
+    images: int
+
+    @staticmethod
+    def of(numerator: Floats, denominator: Floats) -> Ratio:
+        """Of sum(numerator) / sum(denominator); both [images], the denominator positive.
+
+        The error is the linearised one: an image deviates by numerator - value * denominator.
+        """
+        count, total = len(numerator), float(denominator.sum())
+        value = float(numerator.sum()) / total
+        if not np.isfinite(value):
+            return Ratio(value, float("nan"), 0.0, count)
+        apart = numerator - value * denominator
+        squares = float((apart**2).sum())
+        error = float(np.sqrt(count / (count - 1) * squares)) / total if count > 1 else float("nan")
+        skewness = float((apart**3).mean() / (squares / count) ** 1.5) if squares > 0 else 0.0
+        if count > 2:
+            skewness *= float(np.sqrt(count * (count - 1))) / (count - 2)  # a sample's own is too small
+        return Ratio(value, error, skewness, count)
+
+
+@dataclass(frozen=True)
+class ImageSums:
+    """Sums over the rounds of each image, float64 [images].
+
+    rounds: how many. tokens: expected tokens of them. kl: of their joint laws from the target's, nats. tv: of each
+    position's own law, over the positions that are judged. tv_round: of the rounds' joint laws.
+    """
+
+    rounds: Floats
+    tokens: Floats
+    kl: Floats
+    tv: Floats
+    tv_round: Floats
+
+    @property
+    def accept_length(self) -> Ratio:
+        """Tokens a round."""
+        return Ratio.of(self.tokens, self.rounds)
+
+    @property
+    def kl_per_token(self) -> Ratio:
+        """Nats per generated token."""
+        return Ratio.of(self.kl, self.tokens)
+
+    @property
+    def tv_bound_per_token(self) -> Ratio:
+        """Total variation, added up over positions, per generated token."""
+        return Ratio.of(self.tv, self.tokens)
+
+    @property
+    def tv_of_a_round(self) -> Ratio:
+        """Total variation of a round's joint law."""
+        return Ratio.of(self.tv_round, self.rounds)
+
+
+def sums(image: NDArray[np.int64], tokens: Floats, kl: Floats, tv: Floats, tv_round: Floats) -> ImageSums:
+    """Of values by round, [n], and the image of each round."""
+    _, which = np.unique(image, return_inverse=True)
+
+    def by_image(values: Floats) -> Floats:
+        return np.asarray(np.bincount(which, weights=values), np.float64)
+
+    return ImageSums(by_image(np.ones(len(image))), *(by_image(values) for values in (tokens, kl, tv, tv_round)))

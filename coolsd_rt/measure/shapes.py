@@ -1,0 +1,91 @@
+"""Curves of schedules, and recorded rounds made ready to be judged by them.
+
+Knows schedules and windows. Does not know budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.law import make_omegas
+from coolsd_rt.law.traces import Windows
+
+Omegas = tuple[float, ...]
+FREE = "free"
+MOST = 64.0  # relaxation beyond which a shape is not followed
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A curve of schedules: `at(t)` for t >= 0, from lossless (t = 0) to more and more relaxed."""
+
+    name: str
+    at: Callable[[float], Omegas]
+
+
+def families(length: int) -> list[Shape]:
+    """The shapes that a spec can write in a line, as curves over their budget."""
+
+    def excess(nu: float) -> Shape:
+        return Shape(f"excess, nu {nu:g}", lambda t: make_omegas("excess", length, beta=t, nu=nu))
+
+    def floored(kind: Literal["exponential", "linear"]) -> Shape:
+        return Shape(f"{kind}, floor 1", lambda t: make_omegas(kind, length, delta=t, floor=1.0))
+
+    return [
+        Shape("exponential", lambda t: make_omegas("exponential", length, delta=t)),
+        floored("exponential"),
+        floored("linear"),
+        Shape("uniform", lambda t: make_omegas("uniform", length, delta=1 + t)),
+        *(excess(nu) for nu in (0.1, 0.3, 0.7)),
+    ]
+
+
+def compact(windows: Windows) -> Windows:
+    """The same windows over the codes that P or Q gives any weight: a filter like top-k leaves a few dozen of V.
+
+    What stands beyond the image's end is not looked at, and becomes uniform.
+    """
+    counts = np.arange(windows.length) < windows.valid[:, None]
+    seen = ((windows.target > 0) | (windows.draft > 0)) & counts[..., None]
+    width = max(1, int(seen.sum(-1).max()))
+    if width == seen.shape[-1]:
+        return windows
+    order = np.argsort(~seen, axis=-1, kind="stable")[..., :width]
+    drafts = (order == windows.drafts[..., None]).argmax(-1)
+    target, draft = (
+        np.where(counts[..., None], np.take_along_axis(a, order, axis=-1), 1.0 / width)
+        for a in (windows.target, windows.draft)
+    )
+    return replace(windows, target=target, draft=draft, drafts=drafts)
+
+
+def images_of(windows: Windows) -> NDArray[np.int64]:
+    """The numbers of the images that were recorded, in order; none where the windows do not say."""
+    return np.zeros(0, np.int64) if windows.image is None else np.unique(windows.image)
+
+
+def split(windows: Windows, share: float, seed: int = 0) -> tuple[Windows, Windows]:
+    """The rounds of `share` of the images, drawn at random, and those of all others.
+
+    At random, and not in turns: prompts come in turns as well.
+    """
+    images = images_of(windows)
+    chosen = np.random.default_rng(seed).permutation(images)[: round(share * len(images))]
+    among = np.isin(np.asarray(windows.image), chosen)
+    return _rows(windows, among), _rows(windows, ~among)
+
+
+def _rows(windows: Windows, rows: NDArray[np.bool_]) -> Windows:
+    def of(array: NDArray[Any] | None) -> Any:
+        return None if array is None else array[rows]
+
+    return Windows(
+        windows.target[rows], windows.draft[rows], windows.drafts[rows], windows.valid[rows], of(windows.weight),
+        of(windows.image),
+    )  # fmt: skip
