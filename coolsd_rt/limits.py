@@ -9,7 +9,6 @@ Pure data. Does not know who asks: the spec's models, the command line, manifest
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
 from collections.abc import Mapping
@@ -78,9 +77,9 @@ class Range:
     def _real(value: object) -> float:
         if isinstance(value, int):  # of any size: float(10**400) is an OverflowError, and a comparison is none
             return value
-        if not isinstance(value, numbers.Real) or not math.isfinite(number := float(value)):
+        if not isinstance(value, numbers.Real):
             raise TypeError
-        return number
+        return float(value)  # NaN and infinities are in no range
 
 
 def _whole(low: float, high: float) -> Range:

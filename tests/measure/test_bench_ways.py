@@ -135,12 +135,12 @@ def test_a_draft_that_gets_better_in_the_window_is_known_by_its_source() -> None
     [
         ({"names": ("fast",)}, "--ways: expected one of lossless, cool"),
         ({"deltas": ()}, "--delta: expected at least one"),
-        ({"deltas": (float("nan"),)}, "--delta"),
-        ({"deltas": (-1.0,)}, "--delta"),
-        ({"draft_lengths": (0,)}, "--draft-length: expected from 1 to the image's 16 tokens, found 0"),
+        ({"deltas": (float("nan"),)}, "deltas[0]: expected a number from 0 to 1e6, found NaN"),
+        ({"deltas": (-1.0,)}, "deltas[0]: expected a number from 0 to 1e6, found -1.0"),
+        ({"draft_lengths": (0,)}, "draft_lengths[0]: expected a whole number from 1 to 65536, found 0"),
         ({"draft_lengths": (3, 17)}, "--draft-length: expected from 1 to the image's 16 tokens, found 17"),
         ({"jacobi_length": 17}, "--jacobi-length"),
-        ({"jacobi_length": 0}, "--jacobi-length"),
+        ({"jacobi_length": 0}, "jacobi_length: expected a whole number from 1 to 65536, found 0"),
     ],
 )
 def test_mistakes_are_said(choice: dict[str, Any], said: str) -> None:
