@@ -15,7 +15,7 @@ from pydantic import InstanceOf
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec import LoadedSpec
-from coolsd_rt.spec.fields import Pictures, Threads, check_fields
+from coolsd_rt.spec.fields import Flag, Pictures, Threads, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.networks import Kind, Shape
@@ -56,7 +56,7 @@ class Request:
     tensorboard: Path | None = None
     wandb: str | None = None
     threads: Threads | None = None
-    overwrite: bool = False
+    overwrite: Flag = False
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -61,7 +61,7 @@ class Request:
     draft: str | None = None
     features: Path | None = None
     text_encoder: Path | None = None
-    overwrite: bool = False
+    overwrite: Flag = False
 
     def __post_init__(self) -> None:
         check_fields(self)
