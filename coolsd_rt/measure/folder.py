@@ -110,6 +110,8 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.Ba
 
 def _member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """An array of an .npz. Raises ValueError: larger than any, or not an array."""
+    if file.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("another compression than NumPy's")  # LZMA takes as much memory as its header asks for
     with file.open(name) as member:
         data = member.read(BATCH_BYTES + 1)
     if len(data) > BATCH_BYTES:
