@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import is_clutter, open_plain, read_json, why_unusable
+from coolsd_rt.files import MIB, is_clutter, open_plain, read_json, why_unusable
 from coolsd_rt.limits import BATCH_BYTES, RESULT_BYTES
 from coolsd_rt.spec.section import show
 from coolsd_rt.store.arrays import parse_npy
@@ -110,8 +110,12 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.Ba
 
 def _member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """An array of an .npz. Raises ValueError: larger than any, or not an array."""
+    if file.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("another compression than NumPy's")  # LZMA takes as much memory as its header asks for
+    data = bytearray()
     with file.open(name) as member:
-        data = member.read(BATCH_BYTES + 1)
-    if len(data) > BATCH_BYTES:
-        raise ValueError(f"more than {BATCH_BYTES} bytes")
-    return parse_npy(data).copy()
+        while piece := member.read(MIB):
+            data += piece
+            if len(data) > BATCH_BYTES:
+                raise ValueError(f"more than {BATCH_BYTES} bytes")
+    return parse_npy(data)

@@ -23,12 +23,12 @@ class ArrayError(ValueError):
     """Bytes that are not an array; the message says what is wrong, in words."""
 
 
-def parse_npy(data: bytes) -> NDArray[Any]:
-    """The array of a .npy file, read-only, over the same bytes. Never unpickles.
+def parse_npy(data: bytes | bytearray) -> NDArray[Any]:
+    """The array of a .npy file, over the same bytes. Never unpickles.
 
     Raises ArrayError: not the format, Python objects, or a header that does not fit the number of bytes.
     """
-    file = io.BytesIO(data)
+    file = io.BytesIO(data[: MAX_HEADER + 16])
     try:
         version = npy.read_magic(file)
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
@@ -37,7 +37,7 @@ def parse_npy(data: bytes) -> NDArray[Any]:
         raise ArrayError("no .npy header") from e
     if any(type(n) is not int or n < 0 for n in shape):
         raise ArrayError(f"a shape of {str(shape)[:60]}")
-    if dtype.hasobject or dtype.fields is not None or not dtype.itemsize:
+    if dtype.hasobject or dtype.names or dtype.subdtype or not dtype.itemsize:
         raise ArrayError(f"values of type {str(dtype)[:60]}")
     begin, count = file.tell(), math.prod(shape)
     if count * dtype.itemsize != len(data) - begin:
