@@ -50,7 +50,7 @@ class Setup:
 @click.option("--release", type=WRITES_IN, default=ROOT / "pipelines" / "emoji", help="Finished weights.")
 @click.option("--font", default=None, help="NotoColorEmoji.ttf, if it is not where Debian puts it.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
-@click.option("--seed", default=0)
+@click.option("--seed", type=number(limits.TRAIN_SEED), default=0)
 @overwrite_option
 @click.pass_context
 def main(

@@ -127,17 +127,17 @@ def test_the_ends_of_generate_run_or_are_refused(
 ) -> None:
     flag = "--images" if name == "variants" else f"--{name.replace('_', '-')}"
     context = CONTEXT.get(name, [])
-    words = ["generate", tiny_engine.folder, "-p", "red apple", "--out", tmp_path / "out", *context]
+    words = ["generate", tiny_engine.folder, "-p", "red apple", *context]
     for value in (kind.ends.low, *([] if name in SLOW else [kind.ends.high])):
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
-            done = cli(*words, f"{flag}={value}")
+            done = cli(*words, "--out", tmp_path / f"out{value}", f"{flag}={value}")
         assert done.code in (0, 2), done.err
         if done.code == 2:  # this engine has fewer tokens, or neighbours
             assert len(done.err.splitlines()) == 1
             assert "at most" in done.err
     for wrong in beyond(kind):
-        done = cli(*words, f"{flag}={wrong}")
+        done = cli(*words, "--out", tmp_path / "none", f"{flag}={wrong}")
         assert done.code == 2
         assert re.fullmatch(rf"error: {flag}: expected {re.escape(kind.ends.said)}, found .{{1,70}}(; .*)?\n", done.err)
 
@@ -189,7 +189,7 @@ def test_threads_beyond_the_cores_are_said_once_and_brought_down(
     assert warned[0].startswith(
         "warning: --threads: 64 threads on 1 usable core (2 cores allowed, a cgroup quota of 1)"
     )
-    assert cli("generate", engine, "-p", "red apple", "--threads", 1).code == 0
+    assert cli("generate", engine, "-p", "red apple", "--threads", 1, "--out", "other").code == 0
     assert asked == [1, 1]
 
 

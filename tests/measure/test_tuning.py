@@ -161,7 +161,7 @@ def test_the_command_writes_a_spec_and_a_plot(
     [
         ([], "expected one of --accept-length, --kl, --tv, found none"),
         (["--kl", "0.1", "--tv", "0.1"], "found --kl and --tv"),
-        (["--kl", "0.1", "--confidence", "1"], "the confidence: expected from 0.5 to 0.999, found 1.0"),
+        (["--kl", "0.1", "--confidence", "1"], "--confidence: expected a number from 0.5 to 0.999, found 1"),
         (["--kl", "0.1", "--plot", "x.gif"], r"expected .png or .svg, found x.gif"),
         (["--kl", "0.1", "--write", "/tmp/elsewhere.yaml"], "where the spec's weights are"),
     ],
