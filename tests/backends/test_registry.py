@@ -30,7 +30,7 @@ def test_names(tiny_engine: EngineFolder, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(CoolsdError, match="backend onnxruntime: expected one of that name"):
         register(backends()["onnxruntime"])
     monkeypatch.setitem(module._BACKENDS, "absent", Backend("absent", "coolsd_rt.nothing", "no_such_package", "gpu"))
-    with pytest.raises(MissingExtra, match=r"no_such_package.*coolsd-rt\[gpu\]"):
+    with pytest.raises(MissingExtra, match=r"no_such_package.*pip install .*\[gpu\]"):
         load(verified, backend="absent")
 
 

@@ -150,7 +150,7 @@ class TestABuildThatFails:
         """Said before anything is written; and not at all when every stage is cached."""
         find = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
-        with pytest.raises(MissingExtra, match=r"onnx.*coolsd-rt\[build\]"):
+        with pytest.raises(MissingExtra, match=r"onnx.*pip install .*\[build\]"):
             build(plan(load_spec(copy), tmp_path / "o"))
         assert left(tmp_path / "o") == []
 
