@@ -44,21 +44,3 @@ class MissingExtra(UserError):
             found="nothing of that name",
             fix=f"run: {install_line(extra)}",
         )
-
-
-def shorten(text: str, limit: int = 60) -> str:
-    """`text` for an error message: on one line, at most `limit` characters, "..." where it was cut.
-
-    Control characters and other characters that do not print are shown escaped, such as \\x1b or \\ud800.
-    """
-    pieces: list[str] = []
-    room = limit
-    for character in text:
-        piece = character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        room -= len(piece)
-        if room < 0:
-            while sum(map(len, pieces)) > limit - 3:
-                pieces.pop()
-            return "".join(pieces) + "..."
-        pieces.append(piece)
-    return "".join(pieces)

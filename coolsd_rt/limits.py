@@ -9,86 +9,13 @@ Pure data. Does not know who asks: the spec's models, the command line, manifest
 
 from __future__ import annotations
 
-import numbers
-import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from coolsd_rt.errors import UserError
-
-_SHOWN = 60  # characters of a wrong value in an error
-
-
-def _text(number: float) -> str:
-    """As a person would type it: 65536, 1e6, 0.001, 2^64-1."""
-    if isinstance(number, int):
-        return str(number) if abs(number) < 1 << 32 else f"2^{number.bit_length()}{'-1' if number & 1 else ''}"
-    return f"{number:g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
-
-
-def cut(text: str) -> str:
-    """Its beginning, where it is long."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def shown(value: Any) -> str:
-    """A wrong value in an error: short, on one line. Python refuses to print integers of more than 4300 digits."""
-    if isinstance(value, numbers.Number) and hasattr(value, "item"):  # NumPy's as Python's: 1.5, not np.float64(1.5)
-        value = value.item()
-    try:
-        return cut(" ".join(repr(value).split()))
-    except ValueError:
-        return "a number of thousands of digits"
-
-
-@dataclass(frozen=True)
-class Range:
-    """A finite number from `low` to `high`, both included. `whole`: without a fraction."""
-
-    low: float
-    high: float
-    whole: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
-    @property
-    def said(self) -> str:
-        """What an error says was expected."""
-        return f"a {'whole ' if self.whole else ''}number from {_text(self.low)} to {_text(self.high)}"
-
-    def check(self, name: str, value: Any, fix: str = "") -> Any:
-        """The value as Python's own int or float; NumPy's are taken too. Raises UserError unless it is in the range.
-
-        name: what the user knows it by. True and False are no numbers, and 1.0 is no whole number.
-        """
-        try:
-            if isinstance(value, bool):
-                raise TypeError
-            number: Any = operator.index(value) if self.whole else self._real(value)
-        except (TypeError, ValueError, OverflowError):
-            raise UserError(name, expected=self.said, found=shown(value), fix=fix) from None
-        if not self.low <= number <= self.high:
-            raise UserError(name, expected=self.said, found=shown(number), fix=fix)
-        return number
-
-    @staticmethod
-    def _real(value: object) -> float:
-        if isinstance(value, int):  # of any size: float(10**400) is an OverflowError, and a comparison is none
-            return value
-        if not isinstance(value, numbers.Real):
-            raise TypeError
-        return float(value)  # NaN and infinities are in no range
-
-
-def _whole(low: float, high: float) -> Range:
-    return Range(int(low), int(high), whole=True)
-
+from coolsd_rt.ranges import Range, whole
 
 # What a draft is and how long.
 
-DRAFT_LENGTH = _whole(1, 65_536)
+DRAFT_LENGTH = whole(1, 65_536)
 """Drafted tokens of a round, omegas of a schedule: more than any picture has tokens."""
 
 # The law.
@@ -112,7 +39,7 @@ PROBABILITY = Range(0.0, 1.0)
 FACTOR = Range(1.0, OMEGA.high)
 """Of lantern_pp: below 1 a token would lend instead of borrow."""
 
-NEIGHBOURS = _whole(1, 4096)
+NEIGHBOURS = whole(1, 4096)
 """Nearest codes kept of each code. The table is codes x neighbours of 8 bytes: 512 MiB at 16,384 codes and this end."""
 
 # From logits to a distribution.
@@ -126,103 +53,103 @@ LOOP_CFG_SCALE = Range(-CFG_SCALE.high, CFG_SCALE.high)
 TEMPERATURE = Range(1e-3, 1e3)
 """Colder, the likeliest token alone is left at any gap of logits that float32 shows; hotter, all tokens are equal."""
 
-TOP_K = _whole(0, 1 << 20)
+TOP_K = whole(0, 1 << 20)
 """Beyond any vocabulary; more than the vocabulary keeps all, as 0 does."""
 
 TOP_P = Range(1e-6, 1.0)
 """At the lower end the likeliest token alone is left in any vocabulary of 2^20 tokens; 0 would leave none."""
 
-CFG_INTERVAL = _whole(-1, DRAFT_LENGTH.high)
+CFG_INTERVAL = whole(-1, DRAFT_LENGTH.high)
 """A decode step of a picture; -1 is all of them."""
 
 # Pictures and batches.
 
-SEED = _whole(0, 2**64 - 1)
+SEED = whole(0, 2**64 - 1)
 """The key of the counter generator has 64 bits."""
 
-PICTURES = _whole(1, 100_000)
+PICTURES = whole(1, 100_000)
 """Of one request: each is a job in memory before the first is drawn."""
 
-FRECHET_PICTURES = _whole(3, PICTURES.high)
+FRECHET_PICTURES = whole(3, PICTURES.high)
 """A covariance needs three."""
 
-MAX_BATCH = _whole(1, 4096)
+MAX_BATCH = whole(1, 4096)
 """Pictures drawn at once: their caches are reserved together."""
 
-RUNS = _whole(1, 10_000)
+RUNS = whole(1, 10_000)
 """Turns of a measurement: a day's work at ten seconds each."""
 
 # Models and what they read.
 
-PREFIX = _whole(1, 65_536)
+PREFIX = whole(1, 65_536)
 """Positions of a prompt."""
 
-TOKENS_PREFIX = _whole(4, PREFIX.high)
+TOKENS_PREFIX = whole(4, PREFIX.high)
 """Of a template around a prompt: it needs a few itself."""
 
-T5_PREFIX = _whole(1, 4096)
+T5_PREFIX = whole(1, 4096)
 """Tokens of a caption. Attention in the encoder grows with its square."""
 
-CLASSES = _whole(1, 1 << 20)
+CLASSES = whole(1, 1 << 20)
 """Rows of a table of classes."""
 
-PIXELS = _whole(1, 16_384)
+PIXELS = whole(1, 16_384)
 """Along one side of a picture: memory of its decoder grows with the square."""
 
-LUMINA_PIXELS = _whole(32, PIXELS.high)
+LUMINA_PIXELS = whole(32, PIXELS.high)
 """Its pictures are told in steps of 32 pixels."""
 
-CELL = _whole(8, 16)
+CELL = whole(8, 16)
 """Pixels along one side of a code's cell, one of the two."""
 
-LAYERS = _whole(1, 1024)
+LAYERS = whole(1, 1024)
 """Of a network."""
 
-HEADS = _whole(1, 4096)
+HEADS = whole(1, 4096)
 """Attention heads of a layer."""
 
-WIDTH = _whole(1, 65_536)
+WIDTH = whole(1, 65_536)
 """Of a network's vectors."""
 
-FFN = _whole(1, 1 << 20)
+FFN = whole(1, 1 << 20)
 """Of a network's feed-forward layers."""
 
-CODES = _whole(1, 1 << 20)
+CODES = whole(1, 1 << 20)
 """Rows of an embedding or of a codebook."""
 
-TOKENS = _whole(1, 65_536)
+TOKENS = whole(1, 65_536)
 """Of an image."""
 
-GRID = _whole(1, 256)
+GRID = whole(1, 256)
 """Codes along one side of a picture; DRAFT_LENGTH is its square."""
 
 # Training.
 
-STEPS = _whole(1, 100_000_000)
+STEPS = whole(1, 100_000_000)
 """Of a training: years."""
 
-TRAIN_BATCH = _whole(1, 65_536)
+TRAIN_BATCH = whole(1, 65_536)
 """Pictures of a step."""
 
 LEARNING_RATE = Range(1e-9, 1.0)
 """Peak. A weight near 1 is not moved by less in float32, and does not survive more."""
 
-PATIENCE = _whole(1, 1_000_000)
+PATIENCE = whole(1, 1_000_000)
 """Measurements without a rise."""
 
-OWN_STEPS = _whole(1, 256)
+OWN_STEPS = whole(1, 256)
 """A head's own predictions in training: each is another pass over the batch, all kept for the gradient."""
 
 NOISE = Range(0.0, 10.0)
 """In standard deviations: beyond, nothing of a feature is left."""
 
-TRAIN_PICTURES = _whole(1, 100_000_000)
+TRAIN_PICTURES = whole(1, 100_000_000)
 """Drawn by the target itself."""
 
-TRAIN_SEED = _whole(0, 2**32 - 1)
+TRAIN_SEED = whole(0, 2**32 - 1)
 """Steps, batches and pictures add their own numbers to it, and the sum has to stay a seed."""
 
-POOL = _whole(1, 65_536)
+POOL = whole(1, 65_536)
 """Tokenisations of a glyph."""
 
 # Budgets of a tuning.
@@ -238,10 +165,10 @@ TV = Range(0.0, float(DRAFT_LENGTH.high))
 
 # The machine.
 
-THREADS = _whole(1, 4096)
+THREADS = whole(1, 4096)
 """Of an operation; more than the usable cores are brought down to them (`coolsd_rt.cores`)."""
 
-PROCESSES = _whole(1, 65_536)
+PROCESSES = whole(1, 65_536)
 """That train together."""
 
 SECONDS = Range(10.0, 1e6)
@@ -280,12 +207,12 @@ TOKENIZER_BYTES = 32 * MIB
 CONFIG_BYTES = MIB
 INDEX_BYTES = 16 * MIB
 
-VOCABULARY_WORDS = _whole(3, MIB)
+VOCABULARY_WORDS = whole(3, MIB)
 """Of the closed vocabulary of a `words` condition."""
 
-WORD_CHARACTERS = _whole(1, 256)
+WORD_CHARACTERS = whole(1, 256)
 
-SHARDS = _whole(1, 1024)
+SHARDS = whole(1, 1024)
 """Files that one set of weights is parted into."""
 
 FEATURE_TOKENS = T5_PREFIX
@@ -293,10 +220,10 @@ FEATURE_TOKENS = T5_PREFIX
 
 # Networks of others: text encoders, CLIP, reward models.
 
-FOREIGN_WIDTH = _whole(1, 1 << 18)
+FOREIGN_WIDTH = whole(1, 1 << 18)
 """Of vectors and feed-forward layers."""
 
-FOREIGN_VOCABULARY = _whole(1, 1 << 22)
+FOREIGN_VOCABULARY = whole(1, 1 << 22)
 
 CONFIG_LIST = 16
 """Entries of a list in a config of ours: halvings of an image, which nobody has more than six of."""
@@ -324,9 +251,9 @@ CONFIG: Mapping[str, Range] = {
     "codebook_size": CODES,
     "codebook_dim": WIDTH,
     "channels": WIDTH,
-    "multipliers": _whole(1, 1024),
+    "multipliers": whole(1, 1024),
     "z_channels": WIDTH,
-    "res_blocks": _whole(1, 64),
+    "res_blocks": whole(1, 64),
     "norm_groups": WIDTH,
 }
 """Fields of the config in a weights file's header."""
@@ -336,26 +263,26 @@ DIMS: Mapping[str, Range] = {
     "dim": WIDTH,
     "layers": LAYERS,
     "heads": HEADS,
-    "head_dim": _whole(1, 4096),
+    "head_dim": whole(1, 4096),
     "prefix": PREFIX,
     "tokens": TOKENS,
-    "draft_layers": _whole(0, LAYERS.high),
-    "draft_heads": _whole(0, HEADS.high),
-    "draft_head_dim": _whole(0, 4096),
-    "draft_dim": _whole(0, WIDTH.high),
-    "padded": _whole(0, 1),
-    "condition_dim": _whole(0, WIDTH.high),
+    "draft_layers": whole(0, LAYERS.high),
+    "draft_heads": whole(0, HEADS.high),
+    "draft_head_dim": whole(0, 4096),
+    "draft_dim": whole(0, WIDTH.high),
+    "padded": whole(0, 1),
+    "condition_dim": whole(0, WIDTH.high),
 }
 """Fields of `ModelDims`."""
 
-BUILT_LENGTH = _whole(1, 1024)
+BUILT_LENGTH = whole(1, 1024)
 """The draft length that an engine was built for."""
 
 SIDE = PIXELS
 """Pixels along one side of an engine's images."""
 
-CACHE_NUMBERS = _whole(0, 1 << 34)
+CACHE_NUMBERS = whole(0, 1 << 34)
 """Numbers in the KV caches of one row, target or draft."""
 
-TABLE_NUMBERS = _whole(1, 1 << 33)
+TABLE_NUMBERS = whole(1, 1 << 33)
 """Numbers in one table: an embedding, a head, the prefix of a row, all distributions of a draft."""

@@ -26,7 +26,8 @@ from coolsd_rt.contract import (
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.limits import BUILT_LENGTH, CACHE_NUMBERS, DIMS, SIDE, TABLE_NUMBERS
 from coolsd_rt.models.layout import is_layout
-from coolsd_rt.store.strict import Strict, difference, show, validate
+from coolsd_rt.shown import show
+from coolsd_rt.store.strict import Strict, difference, validate
 
 NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, n]: the nearest codes of each code
 DATA = ".data"  # behind a graph's file name: its weights, where they are too many to be in it

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.limits import DECAY, OMEGA, Range
+from coolsd_rt.limits import DECAY, OMEGA
+from coolsd_rt.ranges import Range
 
 Schedule = Literal["exponential", "linear", "uniform", "excess", "none", "custom"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)

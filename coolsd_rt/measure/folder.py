@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import MIB, is_clutter, open_plain, read_json, why_unusable
 from coolsd_rt.limits import BATCH_BYTES, RESULT_BYTES
-from coolsd_rt.spec.section import show
+from coolsd_rt.shown import show
 from coolsd_rt.store.arrays import parse_npy
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 

@@ -20,11 +20,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_lines
+from coolsd_rt.shown import show
 from coolsd_rt.spec import Spec, SpecError, with_overrides
 from coolsd_rt.spec.load import as_error, read_model
 from coolsd_rt.spec.messages import suggestion
 from coolsd_rt.spec.model import RUN_TIME
-from coolsd_rt.spec.section import Section, Within, complaint, show
+from coolsd_rt.spec.section import Section, Within, complaint
 from coolsd_rt.spec.source import Path as KeyPath
 from coolsd_rt.spec.source import Problem, Source
 from coolsd_rt.workflows.pictures import slug

@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.errors import UserError
 from coolsd_rt.limits import INDEX_BYTES, SHARDS
 from coolsd_rt.models.foreign_json import FETCH_AGAIN, Schema, read_config
+from coolsd_rt.shown import shorten
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 
 CONFIG_FILE = "config.json"

@@ -11,9 +11,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_json
 from coolsd_rt.limits import CONFIG_BYTES, FOREIGN_VOCABULARY, FOREIGN_WIDTH, HEADS, LAYERS
+from coolsd_rt.shown import shorten
 
 FETCH_AGAIN = "fetch or save the folder again"
 Width = Annotated[int, Field(ge=1, le=int(FOREIGN_WIDTH.high))]

@@ -16,10 +16,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.errors import UserError
 from coolsd_rt.files import JsonError, parse_json, read_text
 from coolsd_rt.limits import FOREIGN_VOCABULARY, TOKENIZER_BYTES
 from coolsd_rt.models.foreign_json import Schema, TokenId, validate
+from coolsd_rt.shown import shorten
 
 TOKENIZER_FILE = "tokenizer.json"
 _WHAT = "a tokenizer.json"

@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
-from coolsd_rt.limits import shown
+from coolsd_rt.shown import shown
 from coolsd_rt.spec.section import Within
 
 Flag = Annotated[bool, Strict()]

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from coolsd_rt.shown import show
 from coolsd_rt.spec.model import Spec
-from coolsd_rt.spec.section import show
 from coolsd_rt.spec.source import Path, Problem
 
 _TYPES = {

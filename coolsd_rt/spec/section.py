@@ -6,7 +6,6 @@ Knows pydantic. Does not know which sections there are.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
@@ -16,7 +15,9 @@ from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, ValidatorFunctionWrapHandler, no_info_wrap_validator_function
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.limits import PATH_CHARACTERS, Range, shown
+from coolsd_rt.limits import PATH_CHARACTERS
+from coolsd_rt.ranges import Range
+from coolsd_rt.shown import show
 
 
 def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
@@ -45,15 +46,6 @@ class Within:
             return inner(self.ends.check("", value))
         except (UserError, ValidationError):
             raise complaint(self.ends.said, show(value)) from None
-
-
-def show(value: Any) -> str:
-    """A value as it stands in YAML or JSON, shortened, always on one line."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=shown)
-    except ValueError:  # an integer of more than 4300 digits
-        return shown(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def relative(value: str) -> str:

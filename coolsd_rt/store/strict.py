@@ -6,7 +6,6 @@ pydantic's errors. Does not know which models there are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.files import read_json
+from coolsd_rt.shown import show
 
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 60  # characters of a key or a value in a message
@@ -51,12 +51,6 @@ class Strict(BaseModel):
     """Closed, immutable and literal-minded: "4", 4.0 and true are not 4, and NaN is not a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def show(value: Any) -> str:
-    """A value as JSON writes it, on one line and short."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def pattern(text: str, words: str) -> str:

@@ -12,8 +12,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.errors import UserError
 from coolsd_rt.files import JsonError, open_plain, parse_json
+from coolsd_rt.shown import shorten
 
 MAX_HEADER = 100_000_000
 _MAX_AXES = 64

@@ -21,6 +21,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.models.checkpoint import load_tokenizer
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.shown import shorten
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.train.codes import CodeStore, Make
 from coolsd_rt.train.draw import draw_codes
@@ -70,7 +71,7 @@ def count_of(data: str) -> int | None:
         return None
     number = data.removeprefix(OWN)
     if not re.fullmatch("[0-9]{1,20}", number) or int(number) not in limits.TRAIN_PICTURES:
-        raise UserError("--data", expected=f"self:N with N {limits.TRAIN_PICTURES.said}", found=limits.cut(data))
+        raise UserError("--data", expected=f"self:N with N {limits.TRAIN_PICTURES.said}", found=shorten(data))
     return int(number)
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
-from coolsd_rt.limits import PROCESSES, cut
+from coolsd_rt.limits import PROCESSES
+from coolsd_rt.shown import shorten
 
 
 class Process:
@@ -84,5 +85,5 @@ def here(device: str | None = None) -> Process:
     told = os.environ.get("WORLD_SIZE", "1")
     if not re.fullmatch("[0-9]{1,20}", told) or int(told) not in PROCESSES:
         fix = "the launcher sets it: unset it to train in one process"
-        raise UserError("WORLD_SIZE", expected=PROCESSES.said, found=cut(repr(told)), fix=fix)
+        raise UserError("WORLD_SIZE", expected=PROCESSES.said, found=shorten(repr(told)), fix=fix)
     return Together(device) if int(told) > 1 else Process(device)

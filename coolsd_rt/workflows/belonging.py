@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from coolsd_rt.backends.description import NEIGHBOURS_FILE, Description, dtype_of
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.conditions import ClassLabels, Conditioner, WordVocabulary, check_fit, conditioner_files
+from coolsd_rt.shown import show
 from coolsd_rt.spec import Spec
 from coolsd_rt.spec.load import dotted
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.store import EngineFolder, VerifiedEngine
 from coolsd_rt.store.arrays import ArrayError, parse_npy
 from coolsd_rt.store.manifest import MANIFEST, rebuild_hint
-from coolsd_rt.store.strict import show
 
 _ROWS_AT_A_TIME = 4096
 

@@ -13,7 +13,8 @@ import click
 
 from coolsd_rt import cores, limits
 from coolsd_rt.errors import UserError
-from coolsd_rt.limits import Range, cut, shown
+from coolsd_rt.ranges import Range
+from coolsd_rt.shown import shorten, shown
 from coolsd_rt.terminal import note
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,7 +32,7 @@ def _read(ends: Range, name: str, value: Any, fix: str) -> Any:
     except (ValueError, OverflowError, UserError):
         # As it was typed: Python's own account of 1e400 is inf.
         plain = isinstance(value, str) and re.fullmatch(r"[-+.\w]+", value, re.ASCII)
-        raise UserError(name, expected=ends.said, found=cut(value) if plain else shown(value), fix=fix) from None
+        raise UserError(name, expected=ends.said, found=shorten(value) if plain else shown(value), fix=fix) from None
 
 
 class Whole(click.IntRange):

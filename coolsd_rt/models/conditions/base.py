@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.errors import CoolsdError, MissingExtra, UserError, shorten
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.limits import PROMPT_CHARACTERS
+from coolsd_rt.shown import shorten
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

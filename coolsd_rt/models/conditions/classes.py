@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_text
 from coolsd_rt.limits import LABEL_BYTES
 from coolsd_rt.models.conditions.base import Encoded, quoted, some_text
+from coolsd_rt.shown import shorten
 
 LABELS_FILE = "labels.txt"  # in an engine's folder
 

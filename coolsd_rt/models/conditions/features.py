@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from coolsd_rt.errors import CoolsdError, UserError, shorten
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.limits import FEATURE_TOKENS
 from coolsd_rt.models.conditions.base import Floats
+from coolsd_rt.shown import shorten
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 
 FEATURES_FILE = "features.safetensors"  # in an engine's folder

@@ -16,11 +16,12 @@ from typing import Protocol
 
 import numpy as np
 
-from coolsd_rt.errors import CoolsdError, UserError, shorten
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import open_plain
 from coolsd_rt.models.conditions.base import SAMPLES, Encoded, Floats, quoted, some_text
 from coolsd_rt.models.conditions.cleaning import clean
 from coolsd_rt.models.conditions.features import FeatureFile
+from coolsd_rt.shown import shorten
 
 _REBUILD = "build the engine again"
 UNCONDITIONAL_FILE = "unconditional.npy"  # in an engine's folder: float32 [W, E], the target's `uncond_embedding`

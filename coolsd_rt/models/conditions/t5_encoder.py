@@ -16,12 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from coolsd_rt.cores import limit_torch
-from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.errors import UserError
 from coolsd_rt.models.conditions.base import Floats, need, too_long
 from coolsd_rt.models.foreign import CONFIG_FILE, missing_files
 from coolsd_rt.models.foreign_t5 import load_t5
 from coolsd_rt.models.foreign_tokenizer import TOKENIZER_FILE, encode
 from coolsd_rt.models.hub import quiet_hub
+from coolsd_rt.shown import shorten
 
 Precision = Literal["bf16", "fp32"]
 _DTYPES = {"bf16": "bfloat16", "fp32": "float32"}

@@ -18,7 +18,8 @@ from pydantic import Field
 from coolsd_rt.errors import UserError
 from coolsd_rt.limits import DIMS, VOCABULARY_BYTES, VOCABULARY_WORDS, WORD_CHARACTERS
 from coolsd_rt.models.conditions.base import Encoded, quoted, some_text, too_long
-from coolsd_rt.store.strict import Strict, read_model, show
+from coolsd_rt.shown import show
+from coolsd_rt.store.strict import Strict, read_model
 
 VOCABULARY_FILE = "vocab.json"  # in an engine's folder
 PAD, UNKNOWN, UNCONDITIONAL = 0, 1, 2

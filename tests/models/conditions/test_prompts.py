@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coolsd_rt.errors import UserError, shorten
+from coolsd_rt.errors import UserError
 from coolsd_rt.models.conditions import ClassLabels, T5Conditioner, WordVocabulary
+from coolsd_rt.shown import shorten
 
 WORDS = WordVocabulary(("<pad>", "<unknown>", "<unconditional>", "apple", "red"), 3)
 KINDS: dict[str, Any] = {
