@@ -84,8 +84,10 @@ def check_conditioner(verified: VerifiedEngine, conditioner: Conditioner) -> Non
 def neighbours_of(verified: VerifiedEngine) -> NDArray[np.int64] | None:
     """The nearest codes of each code, int64 [V, k]; None in an engine that was built without them.
 
-    Raises CoolsdError: not a table of this engine's codes: of another shape or type, made by a stage that does not
-    make it, with a code out of range, a code as its own neighbour, or one twice in a row.
+    Ids that are no codes (line ends, an end) have rows as well, so that any id can be looked up.
+
+    Raises CoolsdError: not a table of this engine's codes: of another shape or type, made by a stage that does not make
+    it, with a code out of range, a code as its own neighbour, or one twice in a row.
     """
     folder, manifest = verified.engine, verified.manifest
     if NEIGHBOURS_FILE not in manifest.files:
@@ -107,7 +109,9 @@ def neighbours_of(verified: VerifiedEngine) -> NDArray[np.int64] | None:
         raise CoolsdError(what, expected=expected, found=f"{table.dtype} {list(table.shape)}", fix=fix)
     for start in range(0, codes, _ROWS_AT_A_TIME):
         _check_rows(table[start : start + _ROWS_AT_A_TIME], start, codes, what, fix)
-    return table.astype(np.int64)
+    # Where such an id stands P and Q are one point each, and elsewhere it has no probability: it borrows nothing,
+    # whichever codes its row names.
+    return np.vstack([table, np.repeat(table[:1], made.dims.vocab - codes, axis=0)]).astype(np.int64)
 
 
 def _check_rows(rows: NDArray[np.int32], start: int, codes: int, what: str, fix: str) -> None:

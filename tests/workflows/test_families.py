@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.families import FAMILIES, read_target
-from coolsd_rt.spec import load_spec
+from coolsd_rt.spec import load_spec, with_overrides
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import build, plan, with_engine
@@ -49,6 +50,29 @@ def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
     assert len(report.drawn) == 4
     for drawn in report.drawn:
         assert Image.open(drawn.path).size == (PIXELS, PIXELS)
+
+
+def codes_under(engine: EngineFolder, **values: object) -> NDArray[np.int64]:
+    """One batch of pictures under run-time values; the forced tokens stand where they must."""
+    verified = engine.verified()
+    conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine)
+    spec = with_overrides(opening.spec_of(engine), {"schedule.kind": "none", **values})
+    settings = drawing.settings_of(spec, opening.load_neighbours(verified), forced=forced)
+    jobs = drawing.plan(CASES[name_of(engine)].prompts, 2, 3, conditioner)
+    codes = drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes
+    for token, must in enumerate(forced or ()):
+        assert must < 0 or (codes[:, token] == must).all()
+    return codes
+
+
+def test_rules_that_read_neighbours_draw_with_every_layout(engine: EngineFolder) -> None:
+    """Line ends and an end are no codes, and have no neighbours; a rule that lends nothing is the ratio."""
+    lantern = {"acceptance.rule": "lantern", "acceptance.neighbours": 3}
+    for resampler in ("optimal", "waterfill"):
+        strict = codes_under(engine, **{**lantern, "acceptance.bound": 0.0, "resampler.kind": resampler})
+        assert np.array_equal(strict, codes_under(engine, **{"resampler.kind": resampler}))
+    for resampler in ("optimal", "residual", "lantern", "waterfill"):
+        codes_under(engine, **{**lantern, "acceptance.bound": 0.5, "resampler.kind": resampler})
 
 
 def test_forced_tokens_stand_where_they_must(engine: EngineFolder) -> None:
