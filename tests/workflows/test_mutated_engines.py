@@ -146,7 +146,7 @@ def test_a_manifests_text_with_one_change(folder: Path, manifest: Document, data
     ("place", "value", "message"),
     [
         ("contract.dims", [], "contract.dims: expected a mapping, found []"),
-        ("contract.dims.layers", 10**7, "contract.dims.layers: expected at most 512, found 10000000"),
+        ("contract.dims.layers", 10**7, "contract.dims.layers: expected at most 1024, found 10000000"),
         ("contract.dims.tokens", True, "contract.dims.tokens: expected a whole number, found true"),
         ("contract.dims.tokens", 10**30, f"contract.dims.tokens: expected at most 65536, found {10**30}"),
         ("contract.dims.vocab", 1 << 20, "contract.graphs.target.outputs[0].shape[2]: expected 1048576, as the sizes"),
