@@ -27,6 +27,7 @@ from coolsd_rt.terminal import print_json, say  # noqa: E402
 from coolsd_rt.workflows import drawing, opening  # noqa: E402
 from coolsd_rt.workflows.entry import enter  # noqa: E402
 from coolsd_rt.workflows.options import number  # noqa: E402
+from coolsd_rt.workflows.paths import ENGINE  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
 
@@ -66,7 +67,7 @@ def measure(
 
 
 @click.command()
-@click.argument("engine")
+@click.argument("engine", type=ENGINE)
 @click.option(
     "--prompts", type=number(limits.PICTURES), default=200, show_default=True, help="Trained captions, drawn once each."
 )

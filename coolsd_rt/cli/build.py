@@ -13,7 +13,7 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import free_bytes, human
 from coolsd_rt.terminal.progress import Work, duration, progress
-from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build, plan, with_engine
+from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build, plan, require_packages, with_engine
 from coolsd_rt.workflows.estimate import MEASURED_ON
 from coolsd_rt.workflows.parity import PICTURES, parity
 from coolsd_rt.workflows.paths import SPEC, WRITES_IN
@@ -143,6 +143,7 @@ def command(
 
 def make(planned: Plan, quiet: bool) -> tuple[Built, bool | None]:
     """Build what is planned, and prove it if it has to be. quiet: no progress. Returns what `_prove` does beside it."""
+    require_packages(planned)
     with progress(quiet=quiet) as work:
         built = build(planned, _Screen(work, planned).listener())
     return built, _prove(built, quiet) if planned.gated else None

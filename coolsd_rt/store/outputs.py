@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import why_unusable
+from coolsd_rt.files import read_bytes, why_unusable
 from coolsd_rt.store.atomic import NameTaken, check_folder, disk_errors, existing, write_atomic
 
 
@@ -68,6 +68,6 @@ def has_bytes(path: Path, data: bytes) -> bool:
     if why_unusable(path):
         return False
     try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
-    except OSError:  # one that cannot be read is another
+        return path.stat().st_size == len(data) and read_bytes(path, "a file", len(data)) == data
+    except (OSError, CoolsdError):  # one that cannot be read, or grew, is another
         return False

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import check_target, why_unusable
+from coolsd_rt.files import check_target, read_text, why_unusable
 from coolsd_rt.law import make_omegas
+from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.models.checkpoint import load_target
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
@@ -98,7 +99,9 @@ def _is_own(request: Request) -> bool:
     if not (request.folder / CHECKPOINT).exists() or not request.out.is_file():
         return False
     log = request.folder / WRITTEN  # trainings of earlier versions have none
-    return not log.is_file() or sha256_file(request.out) in log.read_text(encoding="utf-8").split()
+    if not log.exists():
+        return True
+    return sha256_file(request.out) in read_text(log, "the hashes of what this training wrote", RESULT_BYTES).split()
 
 
 class Training:
@@ -224,6 +227,7 @@ class Training:
         request = self._request
         with disk_errors(request.folder):
             request.folder.mkdir(parents=True, exist_ok=True)
+            check_target(request.folder / WRITTEN)
             with (request.folder / WRITTEN).open("a", encoding="utf-8") as file:
                 file.write(f"{sha256_bytes(data)}\n")
         write_bytes(request.out, data)

@@ -44,6 +44,7 @@ __all__ = [
     "code_digest",
     "describe",
     "plan",
+    "require_packages",
     "with_engine",
     "with_precision",
 ]
@@ -180,6 +181,15 @@ def plan(loaded: LoadedSpec, out: Path) -> Plan:
     return Plan(loaded, out, stages, description, hashes, tools)
 
 
+def require_packages(plan: Plan) -> None:
+    """Raise MissingExtra if a stage has to run and a package that stages run with is missing."""
+    if all(stage.cached for stage in plan.stages):
+        return
+    for package, extra in _PACKAGES.items():
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, extra, "building an engine")
+
+
 def build(plan: Plan, listener: Listener | None = None) -> Built:
     """Run what is not cached, put the engine together, point `current` at it.
 
@@ -192,6 +202,7 @@ def build(plan: Plan, listener: Listener | None = None) -> Built:
     """
     listener = listener or Listener()
     begun, store, spec = time.perf_counter(), Store(plan.out), plan.loaded.spec
+    require_packages(plan)
     check_disk(plan.out, plan.need_bytes)
     if spec.engine.backend in COMPILED:
         from coolsd_rt.workflows.compiling import check_fits
@@ -235,9 +246,6 @@ class _Runner:
         self._sources: Any = None
 
     def __call__(self, name: str, folder: Path, done: Mapping[str, CachedStage]) -> Mapping[str, Any]:
-        for package, extra in _PACKAGES.items():
-            if importlib.util.find_spec(package) is None:
-                raise MissingExtra(package, extra, "building an engine")
         from coolsd_rt.workflows import stages
 
         if self._sources is None:

@@ -123,8 +123,9 @@ def _is_there(place: Path, origin: Origin | CopiedOrigin, overwrite: bool) -> bo
         return False
     if (found := why_unusable(place)) and overwrite:
         check_output(place, "the place of a file to make", overwrite=True)
+    fix = "give --overwrite to have it made anew, or leave its source out of the spec"
     if found:
-        same = False
+        same, fix = False, "remove it to have it made"
     elif isinstance(origin, CopiedOrigin):
         same, found = origin.sha256 is None or sha256_file(place) == origin.sha256, "another file"
     else:
@@ -132,7 +133,6 @@ def _is_there(place: Path, origin: Origin | CopiedOrigin, overwrite: bool) -> bo
         same, found = said == _note(origin), said or "a file that does not say what it is made of"
     if same or overwrite:
         return same
-    fix = "give --overwrite to have it made anew, or leave its source out of the spec"
     raise UserError(str(place), expected="no file yet, or one made of the spec's source", found=found, fix=fix)
 
 

@@ -151,7 +151,7 @@ def test_verbs_without_their_extras_name_one_of_them(workplace: Path) -> None:
     commands = [COMMANDS[verb][0] + (["--overwrite"] if verb == "generate" else []) for verb in verbs]
     for verb, done in zip(verbs, run((), commands, workplace), strict=True):
         assert done["code"] == 2, f"{verb}: {done}"
-        named = re.findall(r"coolsd-rt\[([^]]+)\]", done["err"])
+        named = re.findall(r"\[([a-z,-]+)\]'", done["err"])
         assert len(named) == len(done["err"].splitlines()) == 1, done["err"]
         assert set(named) <= set(NEEDS[verb]), done["err"]
     assert sorted(workplace.iterdir()) == before

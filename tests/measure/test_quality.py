@@ -173,7 +173,7 @@ def write_index(folder: Path, name: str) -> None:
         (lambda f: [write_folder(f, ["a"]), write_folder(f, ["b"], side=16)], "of one size, found 16 x 16 and 8 x 8"),
         (lambda f: write_png(f, "a.png", np.zeros((8, 4, 3), np.uint8)), "square pictures of one size, found 4 x 8"),
         (lambda f: write_index(f, "../a.png"), r"pictures\[0\].file: expected a file's name, without a folder"),
-        (lambda f: write_index(f, "a.png"), r"a\.png: expected a picture, found no such file"),
+        (lambda f: write_index(f, "a.png"), r"a\.png: expected the picture that the index names, found nothing"),
         (lambda f: (f / INDEX).write_text("{"), "an index of reference pictures"),
         (
             lambda f: (f / "a.png").write_bytes(png_bytes(pictures(1)[0], {"law": {"rule": "synthetic"}})),

@@ -151,5 +151,5 @@ def test_images_are_held_out_whole() -> None:
 
 @pytest.mark.parametrize("confidence", [0.0, 0.4, 1.0, 1.5, float("nan")])
 def test_a_confidence_out_of_range_is_refused(confidence: float) -> None:
-    with pytest.raises(UserError, match=r"the confidence: expected from 0.5 to 0.999"):
+    with pytest.raises(UserError, match=r"the confidence: expected a number from 0\.5 to 0\.999"):
         Budget("kl", 0.02, confidence).check()

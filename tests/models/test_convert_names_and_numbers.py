@@ -86,7 +86,7 @@ def test_what_was_taken_off_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "module. (of DataParallel or DistributedDataParallel), _orig_mod. (of torch.compile)" in (
         capsys.readouterr().out
     )
-    assert run([*arguments, "--json"]) == 0
+    assert run([*arguments, "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["wrappers"] == ["module", "_orig_mod"]
 
 
@@ -137,7 +137,7 @@ def test_numbers_that_the_type_written_cannot_hold(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
     dtypes: tuple[DType, ...] = ("keep", "bfloat16")
     for dtype in dtypes:
-        convert(tmp_path / "c.pt", tmp_path / "x", options=OPTIONS, dtype=dtype)
+        convert(tmp_path / "c.pt", tmp_path / dtype, options=OPTIONS, dtype=dtype)
 
 
 @pytest.mark.parametrize("family", PLAIN)

@@ -134,7 +134,7 @@ def test_a_damaged_blob_is_seen(tmp_path: Path) -> None:
     data = bytearray(blob.read_bytes())
     data[-5] ^= 1
     blob.write_bytes(data)
-    with pytest.raises(UserError, match="expected content of SHA-256"):
+    with pytest.raises(UserError, match="expected the file that its name is the SHA-256 of"):
         convert(folder, tmp_path / "x", options=OPTIONS)
 
 

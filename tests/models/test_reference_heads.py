@@ -211,7 +211,7 @@ def test_llamagen_in_llamas_names(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     wanted = load_target(convert(tmp_path / "original.pt", tmp_path / "a", "llamagen-t2i", Options(256, HEADS)).path)
     for family, size in (("llamagen-t2i", None), (None, 256)):
-        done = convert(folder, tmp_path / "b", family, Options(size))
+        done = convert(folder, tmp_path / f"b-{family}", family, Options(size))
         found = load_target(done.path)
         assert (done.family, done.dropped, found.cfg) == ("llamagen-t2i", 0, wanted.cfg)
         assert all(torch.equal(v, wanted.state_dict()[k]) for k, v in found.state_dict().items())

@@ -123,5 +123,5 @@ def test_unsure_drafts_are_not_judged() -> None:
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
 @pytest.mark.parametrize("name", ["confidence", "draft_confidence"])
 def test_bad_values_are_refused(name: str, bad: float) -> None:
-    with pytest.raises(UserError, match=f"^{name}: expected from 0"):
+    with pytest.raises(UserError, match=f"^{name}: expected a number from 0 to 1, found"):
         Sampling(**{name: bad})  # type: ignore[arg-type]

@@ -112,7 +112,7 @@ def test_any_engine_draws_with_jacobi_drafts(tiny_engine: EngineFolder, tmp_path
 def test_a_jacobi_window_fits_the_picture(tiny_engine: EngineFolder) -> None:
     folder = open_engine(tiny_engine.folder)
     assert resolve(folder, Request([], draft="jacobi")).draft.length == min(drawing.JACOBI_WINDOW, tiny.TARGET.tokens)
-    with pytest.raises(UserError, match="^draft_length: expected a whole number from 1 to 65536, found 0"):
+    with pytest.raises(UserError, match=r"^draft_length: expected a whole number from 1 to 65536, found 0"):
         resolve(folder, Request([], draft="jacobi", draft_length=0))
     with pytest.raises(UserError, match=r"plain decoding: .* found a draft"):
         resolve(folder, Request([], draft="jacobi", plain=True))

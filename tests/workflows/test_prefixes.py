@@ -194,7 +194,7 @@ def test_generate_takes_forced_tokens_from_the_manifest(
     where = np.asarray(FORCED) >= 0
     assert (seen[0][:, where] == np.asarray(FORCED)[where]).all()
     with_contract(engine)
-    generate(engine, Request(["red apple"], tmp_path / "out"))
+    generate(engine, Request(["red apple"], tmp_path / "free"))
     assert (seen[1][:, where] != np.asarray(FORCED)[where]).any()
 
 

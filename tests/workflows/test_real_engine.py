@@ -156,7 +156,9 @@ def test_lantern_runs_on_the_engines_own_neighbours(tiny_engine: EngineFolder, t
     lengths = []
     for factor in (1.0, 8.0):
         rule = {"acceptance.rule": "lantern_pp", "acceptance.factor": factor, "acceptance.neighbours": 20}
-        report = generate(tiny_engine.folder, Request(["red apple"], tmp_path, 4, overrides=rule, threads=1))
+        report = generate(
+            tiny_engine.folder, Request(["red apple"], tmp_path / str(factor), 4, overrides=rule, threads=1)
+        )
         lengths.append(report.statistics.mean_acceptance_length)
     assert lengths[0] < lengths[1]
 
