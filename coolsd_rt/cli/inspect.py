@@ -41,6 +41,7 @@ def _parity(receipt: dict[str, Any] | None) -> str:
 
 def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -> None:
     m = engine.manifest
+    options = m.build_view.get("engine")
     show_fields(
         {
             "engine": m.name,
@@ -48,7 +49,7 @@ def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -
             "folder": engine.folder,
             "created": m.created,
             "spec": spec_file or "not found (give --spec FILE to compare)",
-            "precision": m.build_view.get("engine", {}).get("precision", "?"),
+            "precision": options.get("precision", "?") if isinstance(options, dict) else "?",
             "tools": ", ".join(f"{k} {v}" for k, v in m.tools.items()),
             "parity": _parity(m.parity),
         }

@@ -18,6 +18,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
 from coolsd_rt.limits import PICTURES, SEED
 from coolsd_rt.models.conditions import Conditioner, Encoded, Rows, check_fit, stack
+from coolsd_rt.models.conditions.base import some_text
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.runtime.round import OnRound, generate
@@ -153,8 +154,10 @@ class Asked:
 def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
     """All pictures of a request: all variants of the first prompt, then of the second.
 
-    Raises UserError: no prompt, a seed or a number of pictures out of range.
+    Raises UserError: no prompt, one that is no text, a seed or a number of pictures out of range.
     """
+    for prompt in prompts:
+        some_text(prompt)
     if not prompts:
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
     variants, seed = PICTURES.check("pictures per prompt", variants), SEED.check("seed", seed)

@@ -60,7 +60,7 @@ class Identity:
                 "law": {"plain": True} if law["plain"] else _speculation(law, spec),
             }
             sha256_json(facts)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
         return Identity(facts)
 

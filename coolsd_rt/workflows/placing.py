@@ -138,7 +138,8 @@ def drop_stale_sheet(out: Path, placed: Sequence[Placed]) -> None:
     images = said.get("images") if isinstance(said, dict) else None
     if not isinstance(images, list):
         return
-    shown = {entry.get("file"): entry.get("identity") for entry in images if isinstance(entry, dict)}
+    entries = [entry for entry in images if isinstance(entry, dict) and isinstance(entry.get("file"), str)]
+    shown = {entry["file"]: entry.get("identity") for entry in entries}
     if any(shown.get(one.path.name, one.identity.digest) != one.identity.digest for one in placed):
         path.unlink(missing_ok=True)
 

@@ -71,6 +71,7 @@ CASES: dict[str, Callable[[Path], Words]] = {
     "manifest, a file": lambda e: ["generate", manifest(e, lambda d: d["files"].update({EVIL: {}})), "-p", "red"],
     "prompt": lambda e: ["generate", e, "-p", EVIL],
     "prompt, words nobody knows": lambda e: ["generate", e, "-p", "red \x1b[31mblue"],
+    "prompt that is not UTF-8": lambda e: ["generate", e, "-p", "red \udcff"],
     "prompts": lambda e: ["generate", e, "--prompts", prompts()],
     "out": lambda e: ["generate", e, "-p", "red apple", "--out", EVIL],
     "bench": lambda e: ["bench", e, "-p", EVIL, "--runs", 1],

@@ -21,6 +21,7 @@ from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file, tool_versio
 from coolsd_rt.workflows import build as builds
 from coolsd_rt.workflows.build import code_digest
 from tests.cli.conftest import Cli
+from tests.workflows.test_mutated_engines import hashed
 
 SPEC = """\
 version: 1
@@ -282,3 +283,15 @@ def test_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "a  1\n"
     print_json({"x": [float("nan"), Path("a")]})
     assert json.loads(capsys.readouterr().out) == {"x": [None, "a"]}
+
+
+@pytest.mark.parametrize("options", [7, None, [], "fp32", {"precision": []}, {}])
+def test_inspect_of_an_engine_whose_options_are_none(cli: Cli, engine: EngineFolder, options: object) -> None:
+    """The manifest agrees with itself: nothing but the reading is left to refuse it."""
+    path = engine.folder
+    told = json.loads((path / "manifest.json").read_text())
+    told["spec"]["engine"] = told["build_view"]["engine"] = options
+    (path / "manifest.json").write_text(json.dumps(hashed(told)))
+    done = cli("inspect", path)
+    assert "unexpected" not in done.err
+    assert done.code in (0, 1)

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.workflows.generate import Request, generate
 from coolsd_rt.workflows.identity import Identity, Standing, sha256_pixels, standing
 from coolsd_rt.workflows.pictures import CHUNK, read_pixels, read_provenance, write_png
+from tests.mutations import fuzz, mutated
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
 SAID: dict[str, Any] = {
@@ -183,3 +185,19 @@ def test_what_generate_writes_is_the_image_that_it_says(engine: Path, tmp_path: 
     table = [[standing(one.path, identity(s)) for one in report.drawn] for s in said]
     for k, row in enumerate(table):
         assert [s is Standing.SAME for s in row] == [i == k for i in range(4)]
+
+
+@fuzz(1000)
+@given(data=st.data())
+def test_a_provenance_with_one_change_is_an_identity_or_none(data: st.DataObject) -> None:
+    try:
+        said = parse_json(data.draw(mutated(SAID)).text)
+    except JsonError:
+        return
+    if isinstance(said, dict):
+        Identity.of(said)
+
+
+@pytest.mark.parametrize("omegas", [[10**400], ["a"], 5, [[1]], {"1": 1}])
+def test_omegas_that_are_no_numbers_are_no_image_of_ours(omegas: object) -> None:
+    assert Identity.of(changed("law", "omegas", to=omegas)) is None

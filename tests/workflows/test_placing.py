@@ -330,3 +330,24 @@ def test_standing_is_asked_of_every_name_before_anything_is_drawn(
         draw("red apple", variants=40)
     assert engines == []
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["039-red-apple.png"]
+
+
+@pytest.mark.parametrize(
+    "images", [[{"file": [1]}], [{"file": {}}], [{"file": "000-red-apple.png", "identity": [1]}], [1], {"a": 1}, "x"]
+)
+def test_a_sheet_that_says_nonsense_does_not_stop_a_run_of_one(
+    draw: Callable[..., Report], tmp_path: Path, images: object
+) -> None:
+    draw("red apple")
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pictures.write_png(tmp_path / "out", "sheet.png", pixels, {SHOWN: {"images": images}})
+    assert statuses(draw("red apple")) == ["skipped"]
+
+
+@pytest.mark.parametrize("prompt", ["red \udcff apple", "red \x1b apple", "red \0 apple", "x" * 10_001])
+def test_a_prompt_that_is_no_text_is_refused_before_its_file_is_looked_for(
+    draw: Callable[..., Report], engines: list[FakeEngine], prompt: str
+) -> None:
+    with pytest.raises(UserError, match="prompt"):
+        draw("red apple", prompt)
+    assert not engines
