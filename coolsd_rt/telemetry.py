@@ -26,6 +26,7 @@ LIBRARIES = frozenset({"onnxruntime", "huggingface_hub", "hf_xet", "transformers
 
 
 def switch_off() -> None:
-    """Set every variable of `OFF` that is not set. A value that the user has set stays, whatever it is."""
+    """Set every variable of `OFF` that is not set, or empty. Any other value that the user has set stays."""
     for name, value in OFF.items():
-        os.environ.setdefault(name, value)
+        if not os.environ.get(name):
+            os.environ[name] = value

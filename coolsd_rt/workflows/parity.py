@@ -33,6 +33,7 @@ from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.spec.models import JacobiDraft
 from coolsd_rt.store import open_engine, tool_versions
+from coolsd_rt.store.outputs import check_writable
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.parity_errors import Deviation, GraphParity
 from coolsd_rt.workflows.parity_graphs import compare_graphs
@@ -134,6 +135,7 @@ def parity(
     pictures, seed = limits.PICTURES.check("pictures", pictures), limits.SEED.check("seed", seed)
     count = cores.threads_for(threads)
     folder = open_engine(engine)
+    check_writable(folder.folder)  # the receipt's place: not after an hour of comparing
     loaded = opening.find_spec(folder, spec_file)
     spec = opening.spec_of(folder)
     if spec.engine.device == "cuda":
