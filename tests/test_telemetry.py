@@ -108,9 +108,10 @@ def test_libraries_believe_the_variables(home: Path) -> None:
 def test_each_variable_is_set_unless_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in OFF:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DO_NOT_TRACK", "")
+    monkeypatch.setenv("DO_NOT_TRACK", "0")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "")  # nothing that anybody means by it
     switch_off()
-    assert {name: os.environ[name] for name in OFF} == OFF | {"DO_NOT_TRACK": ""}
+    assert {name: os.environ[name] for name in OFF} == OFF | {"DO_NOT_TRACK": "0"}
 
 
 def imports(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
