@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts backgrou
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
-    from coolsd_rt.backends.torch_eager import TorchEngine
+    from coolsd_rt.backends.torch.eager import TorchEngine
 
 settings.register_profile("shared", deadline=None)  # a shared machine may be slow at any moment
 settings.load_profile("shared")
@@ -97,7 +97,7 @@ def _unmeasured(function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(autouse=True)
 def _no_line_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress says a line when enough time has passed. A test that looks at lines must not depend on that."""
-    monkeypatch.setattr("coolsd_rt.terminal.progress.EVERY", float("inf"))
+    monkeypatch.setattr("coolsd_rt.cli.terminal.progress.EVERY", float("inf"))
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +120,7 @@ def tiny_build(
     tiny_spec: Path, tiny_out: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Callable[[str], EngineFolder]:
     """tiny_build(precision): the spec, built by the real build. What another worker has built is in its cache."""
-    from coolsd_rt.workflows.build import build, plan, with_precision
+    from coolsd_rt.workflows.build.run import build, plan, with_precision
 
     shared = tmp_path_factory.getbasetemp().parent / "tiny-stages"  # of all workers
 
@@ -153,7 +153,7 @@ def tiny_engine_int8(tiny_build: Callable[[str], EngineFolder], tiny_engine: Eng
 @pytest.fixture(scope="session")
 def tiny_reference(tiny_spec: Path) -> TorchEngine:
     """The eager networks with the spec's weights."""
-    from coolsd_rt.backends.torch_eager import load
+    from coolsd_rt.backends.torch.eager import load
 
     files = load_spec(tiny_spec).files
     return load(files["target.weights"], files["draft.weights"], files["image.weights"])

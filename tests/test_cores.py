@@ -99,7 +99,7 @@ def test_more_than_there_are_is_said_and_brought_down() -> None:
 
 
 def test_sessions_never_take_the_runtimes_own_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    from coolsd_rt.backends.ort_graph import session_options
+    from coolsd_rt.backends.onnxruntime.graph import session_options
     from coolsd_rt.backends.registry import Options
 
     for here, asked, wanted in ((Cores(8, 0.5), None, 1), (Cores(8, 3.0), None, 3), (Cores(8), 5, 5)):
@@ -127,8 +127,8 @@ def test_torch_keeps_a_smaller_number_of_its_own(monkeypatch: pytest.MonkeyPatch
 ALLOWED = {
     "set_num_threads": {"coolsd_rt/cores.py"},
     "set_num_interop_threads": set[str](),
-    "SessionOptions": {"coolsd_rt/backends/ort_graph.py"},
-    "InferenceSession": {"coolsd_rt/backends/ort_graph.py"},
+    "SessionOptions": {"coolsd_rt/backends/onnxruntime/graph.py"},
+    "InferenceSession": {"coolsd_rt/backends/onnxruntime/graph.py"},
     "cpu_count": {"coolsd_rt/cores.py", "coolsd_rt/cli/doctor.py"},
     "sched_getaffinity": {"coolsd_rt/cores.py"},
 }

@@ -18,11 +18,11 @@ from pydantic import BaseModel, Field, InstanceOf
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.sweep_spec import SweepSpec
 from coolsd_rt.ranges import Range
 from coolsd_rt.spec import Spec
 from coolsd_rt.spec.fields import _adapters
 from coolsd_rt.spec.section import Within
+from coolsd_rt.sweep.spec import SweepSpec
 
 PACKAGE = Path(limits.__file__).parent
 RANGES = {name: value for name, value in vars(limits).items() if isinstance(value, Range)}

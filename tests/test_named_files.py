@@ -26,19 +26,19 @@ ALLOWED = {
     "files.py": "the place itself",
     "models/": "through check_safetensors and open_plain first; tests/models",
     "export/": "graphs that this build has just written",
-    "workflows/smoke.py": "a graph that this build has just written",
-    "workflows/compiling.py": "a graph that this build has just written",
+    "workflows/build/smoke.py": "a graph that this build has just written",
+    "workflows/build/compile.py": "a graph that this build has just written",
     "store/manifest.py": "tests/store",
     "store/weights.py": "tests/store",
     "store/atomic.py": "a new file, made to be written (xb)",
     "train/sinks.py": "appends, after check_target",
     "train/checkpoint.py": "after why_unusable and check_safetensors",
-    "measure/quality_reward.py": "other people's loaders",
-    "measure/machine.py": "/proc/cpuinfo",
+    "metrics/reward.py": "other people's loaders",
+    "bench/machine.py": "/proc/cpuinfo",
     "cli/main.py": "/dev/null",
     "cores.py": "/proc and /sys/fs/cgroup, some bytes of them",
     "install.py": "this installation's own pyproject.toml and direct_url.json",
-    "train/train.py": "appends, after check_target",
+    "train/run.py": "appends, after check_target",
     "cli/doctor.py": "/proc/cpuinfo",
 }
 """Modules that open files by themselves, and why that can neither hang nor flood."""
@@ -61,56 +61,56 @@ def _in_time() -> Iterator[None]:
 
 
 def _head(folder: Path) -> None:
-    from coolsd_rt.measure.folder import claim
+    from coolsd_rt.store.results import claim
 
     os.mkfifo(folder / "quality.json")
     claim(folder, "quality.json", {}, "a run")
 
 
 def _batch(folder: Path) -> None:
-    from coolsd_rt.measure.folder import Batches
+    from coolsd_rt.store.results import Batches
 
     os.mkfifo(folder / "00000.npz")
     Batches(folder, ("a",), "a batch").get(0, dict)
 
 
 def _point(folder: Path) -> None:
-    from coolsd_rt.measure.sweep_results import read_point
+    from coolsd_rt.sweep.results import read_point
 
     os.mkfifo(folder / "a.json")
     read_point(folder / "a.json")
 
 
 def _index(folder: Path) -> None:
-    from coolsd_rt.measure.quality_folder import read_folder
+    from coolsd_rt.metrics.references import read_folder
 
     os.mkfifo(folder / "references.json")
     read_folder(folder)
 
 
 def _reference(folder: Path) -> None:
-    from coolsd_rt.measure.quality_folder import read_folder
+    from coolsd_rt.metrics.references import read_folder
 
     os.mkfifo(folder / "red-apple.png")
     read_folder(folder)
 
 
 def _gallery(folder: Path) -> None:
-    from coolsd_rt.measure.quality_gallery import Gallery
+    from coolsd_rt.metrics.gallery import Gallery
 
     os.mkfifo(folder / "1.png")
     Gallery({"1": folder / "1.png"}).read("1")
 
 
 def _provenance(folder: Path) -> None:
-    from coolsd_rt.workflows.pictures import read_provenance
+    from coolsd_rt.workflows.png import read_provenance
 
     os.mkfifo(folder / "1.png")
     read_provenance(folder / "1.png")
 
 
 def _prompts_of_a_sweep(folder: Path) -> None:
-    from coolsd_rt.measure.sweep_spec import load_sweep
+    from coolsd_rt.sweep.spec import load_sweep
 
     os.mkfifo(folder / "p.txt")
     (folder / "sweep.yaml").write_text("version: 1\npictures: 2\nprompts: p.txt\npoints: {a: {}}\n")
@@ -118,14 +118,14 @@ def _prompts_of_a_sweep(folder: Path) -> None:
 
 
 def _captions(folder: Path) -> None:
-    from coolsd_rt.train.pictures import read_folder
+    from coolsd_rt.train.images import read_folder
 
     os.mkfifo(folder / "metadata.jsonl")
     read_folder(folder)
 
 
 def _caption(folder: Path) -> None:
-    from coolsd_rt.train.pictures import read_folder
+    from coolsd_rt.train.images import read_folder
 
     (folder / "a.png").touch()
     os.mkfifo(folder / "a.txt")
@@ -133,7 +133,7 @@ def _caption(folder: Path) -> None:
 
 
 def _picture(folder: Path) -> None:
-    from coolsd_rt.train.pictures import Picture, load_pixels
+    from coolsd_rt.train.images import Picture, load_pixels
 
     os.mkfifo(folder / "a.png")
     load_pixels([Picture(folder / "a.png", "a")], 8)

@@ -24,7 +24,7 @@ REPORTS = ("Microsoft", "onnxruntime")
 
 IMPORTS = {
     "package": "import coolsd_rt; import onnxruntime",
-    "demo": "import coolsd_rt.measure.demo, coolsd_rt.backends.onnxruntime",
+    "demo": "import coolsd_rt.bench.demo, coolsd_rt.backends.onnxruntime.engine",
     "tools": "import tools.emoji_quality, onnxruntime",
 }
 
@@ -85,7 +85,7 @@ def test_what_the_user_has_set_stays(home: Path) -> None:
     pytest.importorskip("onnxruntime")
     if tuple(map(int, metadata.version("onnxruntime").split(".")[:2])) < (1, 32):
         pytest.skip("this ONNX Runtime reports nothing")
-    code = "from tests.no_internet import forbid, _REFUSE; forbid(_REFUSE); import coolsd_rt.backends.ort_graph"
+    code = "from tests.no_internet import forbid, _REFUSE; forbid(_REFUSE); import coolsd_rt.backends.onnxruntime.graph"
     done = run(["-c", code], home, ORT_DISABLE_TELEMETRY="0")
     assert done.returncode == 0, done.stderr
     if not any("onnxruntime" in name for name in files(home)):  # reports go out when the library likes

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from coolsd_rt.models.conditions import WordVocabulary
 from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
+from coolsd_rt.prompts import WordVocabulary
 
 VOCABULARY = WordVocabulary.from_captions(["red apple", "blue star", "green leaf"], 3)
 TARGET = LlamaGenConfig(

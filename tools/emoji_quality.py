@@ -20,14 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable)
+from coolsd_rt.cli.entry import enter  # noqa: E402
+from coolsd_rt.cli.numbers import number  # noqa: E402
+from coolsd_rt.cli.paths import ENGINE  # noqa: E402
+from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
 from coolsd_rt.errors import UserError  # noqa: E402
 from coolsd_rt.spec import with_overrides  # noqa: E402
 from coolsd_rt.store import open_engine  # noqa: E402
-from coolsd_rt.terminal import print_json, say  # noqa: E402
 from coolsd_rt.workflows import drawing, opening  # noqa: E402
-from coolsd_rt.workflows.entry import enter  # noqa: E402
-from coolsd_rt.workflows.options import number  # noqa: E402
-from coolsd_rt.workflows.paths import ENGINE  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
 

@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 # The path above makes the checkout importable.
-from coolsd_rt.measure.quality_folder import INDEX, Entry, Index, by_caption  # noqa: E402
+from coolsd_rt.cli.entry import enter, overwrite_option  # noqa: E402
+from coolsd_rt.cli.paths import WRITES_IN  # noqa: E402
+from coolsd_rt.cli.terminal import say  # noqa: E402
+from coolsd_rt.metrics.references import INDEX, Entry, Index, by_caption  # noqa: E402
 from coolsd_rt.store.outputs import check_output, has_bytes, write_output  # noqa: E402
-from coolsd_rt.terminal import say  # noqa: E402
-from coolsd_rt.workflows.entry import enter, overwrite_option  # noqa: E402
-from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
-from coolsd_rt.workflows.pictures import (  # noqa: E402
+from coolsd_rt.workflows.png import (  # noqa: E402
     png_bytes,
     slug,
 )

@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, f
 
 try:
     from coolsd_rt import limits
+    from coolsd_rt.cli.entry import enter
+    from coolsd_rt.cli.numbers import number
+    from coolsd_rt.cli.paths import WRITES_IN
+    from coolsd_rt.cli.terminal import say, say_lines
     from coolsd_rt.errors import CoolsdError
-    from coolsd_rt.terminal import say, say_lines
-    from coolsd_rt.workflows.entry import enter
-    from coolsd_rt.workflows.options import number
-    from coolsd_rt.workflows.paths import WRITES_IN
     from tools.gpu.check import PARTS, Check, Plan
     from tools.gpu.report import Report
 except ModuleNotFoundError as error:  # a checkout that was carried to a machine without an index

@@ -24,21 +24,21 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
 from coolsd_rt import limits
+from coolsd_rt.checkpoints.writer import write_safetensors
+from coolsd_rt.cli.entry import enter, overwrite_option
+from coolsd_rt.cli.numbers import number
+from coolsd_rt.cli.paths import WRITES_IN
+from coolsd_rt.cli.terminal import say
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions.tokens import FIRST, JANUS_PAD, TEMPLATES, Layout
 from coolsd_rt.models.config import DecoderConfig, VQConfig
-from coolsd_rt.models.convert_writer import write_safetensors
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.families import FAMILIES, FAMILY_KEY, family_of
 from coolsd_rt.models.families.chameleon import CODES
 from coolsd_rt.models.vq import VQTokenizer
+from coolsd_rt.prompts.tokens import FIRST, JANUS_PAD, TEMPLATES, Layout
 from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.store.weights import TensorInfo
-from coolsd_rt.terminal import say
-from coolsd_rt.workflows.entry import enter, overwrite_option
-from coolsd_rt.workflows.options import number
-from coolsd_rt.workflows.paths import WRITES_IN
 from coolsd_rt.workflows.precompute import _packed
 from tools.gpu.sizes import constant_rate
 

@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable without an install)
+from coolsd_rt.cli.entry import enter, overwrite_option  # noqa: E402
+from coolsd_rt.cli.numbers import number  # noqa: E402
+from coolsd_rt.cli.paths import WRITES_IN  # noqa: E402
+from coolsd_rt.cli.terminal import say  # noqa: E402  (the path above makes the checkout importable without an install)
 
 # The path above makes the checkout importable without an install.
 from coolsd_rt.store.outputs import check_output, write_output  # noqa: E402
-from coolsd_rt.terminal import say  # noqa: E402  (the path above makes the checkout importable without an install)
-from coolsd_rt.workflows.entry import enter, overwrite_option  # noqa: E402
-from coolsd_rt.workflows.options import number  # noqa: E402
-from coolsd_rt.workflows.paths import WRITES_IN  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.common import Workspace  # noqa: E402
 

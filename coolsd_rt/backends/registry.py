@@ -83,7 +83,7 @@ def load(verified: VerifiedEngine, options: Options | None = None, *, backend: s
     return cast(Engine, importlib.import_module(chosen.module).load(verified, options))
 
 
-register(Backend("onnxruntime", "coolsd_rt.backends.onnxruntime", "onnxruntime", "cpu"))
-register(Backend("torch", "coolsd_rt.backends.torch_backend", "torch", "build"))
-register(Backend("tensorrt", "coolsd_rt.backends.tensorrt_backend", "tensorrt", "tensorrt"))
-register(Backend("tensorrt-rtx", "coolsd_rt.backends.tensorrt_backend", "tensorrt_rtx", "tensorrt-rtx"))
+register(Backend("onnxruntime", "coolsd_rt.backends.onnxruntime.engine", "onnxruntime", "cpu"))
+register(Backend("torch", "coolsd_rt.backends.torch.backend", "torch", "build"))
+register(Backend("tensorrt", "coolsd_rt.backends.tensorrt.backend", "tensorrt", "tensorrt"))
+register(Backend("tensorrt-rtx", "coolsd_rt.backends.tensorrt.backend", "tensorrt_rtx", "tensorrt-rtx"))

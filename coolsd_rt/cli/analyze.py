@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, print_json, show_fields, show_table
+from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES_IN
+from coolsd_rt.cli.terminal.progress import batches
 from coolsd_rt.law.clusters import Ratio
-from coolsd_rt.measure.analyze import Analysis, Request, analyze
-from coolsd_rt.terminal.progress import batches
+from coolsd_rt.schedules.analyze import Analysis, Request, analyze
 from coolsd_rt.workflows.opening import Reading
-from coolsd_rt.workflows.options import number, threads_option
-from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.bench.variants import NAMES, Choice
+from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
+from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES
+from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.bench_ways import NAMES, Choice
 from coolsd_rt.store.outputs import check_output, write_output
-from coolsd_rt.terminal.progress import Work, progress
-from coolsd_rt.workflows.entry import overwrite_option
 from coolsd_rt.workflows.opening import Reading
-from coolsd_rt.workflows.options import number, threads_option
-from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES
 
 if TYPE_CHECKING:
-    from coolsd_rt.measure.bench import Listener
-    from coolsd_rt.measure.bench_report import Report
+    from coolsd_rt.bench.report import Report
+    from coolsd_rt.bench.run import Listener
 
 _DELTAS = Choice.deltas
 
@@ -35,7 +35,7 @@ class _Screen:
         self._work = work
 
     def listener(self) -> Listener:
-        from coolsd_rt.measure.bench import Listener
+        from coolsd_rt.bench.run import Listener
 
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._way)
 
@@ -54,7 +54,7 @@ def _writer(html: Path | None, out: Path | None, overwrite: bool) -> Callable[[R
         if path is not None:
             check_output(path, option, overwrite=overwrite)
     if html is not None:
-        import coolsd_rt.measure.bench_html as pages  # needs matplotlib
+        import coolsd_rt.bench.html as pages  # needs matplotlib
 
     def write(report: Report) -> None:
         if out is not None:
@@ -151,7 +151,7 @@ def command(
       coolsd-rt bench engines/emoji --html out/bench.html
       coolsd-rt bench engines/emoji --ways lossless --ways cool --delta 1.1 --runs 9
     """
-    from coolsd_rt.measure.bench import Request, bench  # needs scipy
+    from coolsd_rt.bench.run import Request, bench  # needs scipy
 
     write = _writer(html, out, overwrite)
     choice = Choice(names, deltas, lengths, jacobi_length)

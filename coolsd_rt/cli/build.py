@@ -9,14 +9,23 @@ import click
 from coolsd_rt.backends.tensorrt.package import local_gpu, require_gpu
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields, show_table
 from coolsd_rt.cli.parity import listener_of
+from coolsd_rt.cli.paths import SPEC, WRITES_IN
+from coolsd_rt.cli.terminal.progress import Work, duration, progress
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import free_bytes, human
-from coolsd_rt.terminal.progress import Work, duration, progress
-from coolsd_rt.workflows.build import Built, Listener, Plan, PlannedStage, build, plan, require_packages, with_engine
-from coolsd_rt.workflows.estimate import MEASURED_ON
-from coolsd_rt.workflows.parity import PICTURES, parity
-from coolsd_rt.workflows.paths import SPEC, WRITES_IN
+from coolsd_rt.workflows.build.estimate import MEASURED_ON
+from coolsd_rt.workflows.build.run import (
+    Built,
+    Listener,
+    Plan,
+    PlannedStage,
+    build,
+    plan,
+    require_packages,
+    with_engine,
+)
+from coolsd_rt.workflows.parity.run import PICTURES, parity
 
 ENGINES = Path("engines")
 _WORTH_SAYING = 10.0  # seconds of a build; less is over before it is read

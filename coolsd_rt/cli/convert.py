@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.numbers import number
 from coolsd_rt.cli.options import is_spec
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields, show_table
+from coolsd_rt.cli.paths import FOLDER, WRITES
+from coolsd_rt.cli.terminal.progress import progress
 from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.files import bad_name, special, why_unusable
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import human
 from coolsd_rt.store.outputs import check_output
-from coolsd_rt.terminal.progress import progress
-from coolsd_rt.workflows.entry import overwrite_option
-from coolsd_rt.workflows.options import number
-from coolsd_rt.workflows.paths import FOLDER, WRITES
 
 if TYPE_CHECKING:
-    from coolsd_rt.models.convert import DType
+    from coolsd_rt.checkpoints.convert import DType
 
 
 @click.command()
@@ -99,7 +99,7 @@ def _refuse_beside_spec(options: dict[str, Any]) -> None:
 
 
 def _convert_spec(path: Path, mirror: Path | None, overwrite: bool, as_json: bool) -> None:
-    from coolsd_rt.workflows.checkpoints import Listener, make_weights
+    from coolsd_rt.workflows.origins import Listener, make_weights
 
     loaded = load_spec(path, check_files=False)
     with progress(quiet=as_json) as work:
@@ -123,10 +123,10 @@ def _convert_one(
     source: str, to: Path, mirror: Path | None, family: str | None, sizes: tuple[int | None, ...],
     dtype: DType, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    from coolsd_rt.models.convert import convert, named_options
-    from coolsd_rt.models.convert_hub import locate
-    from coolsd_rt.models.convert_inception import convert_inception
-    from coolsd_rt.models.convert_plain import PLAIN, convert_plain
+    from coolsd_rt.checkpoints.convert import convert, named_options
+    from coolsd_rt.checkpoints.formats.inception import convert_inception
+    from coolsd_rt.checkpoints.formats.plain import PLAIN, convert_plain
+    from coolsd_rt.checkpoints.hub import locate
     from coolsd_rt.models.inception import FAMILY
 
     check_output(to, "--to", overwrite=overwrite)  # before gigabytes are fetched for it
@@ -158,6 +158,6 @@ def _convert_one(
 
 def _said(wrappers: Sequence[str]) -> str:
     """Which parts of names were taken off."""
-    from coolsd_rt.models.convert_source import WRAPPERS
+    from coolsd_rt.checkpoints.reader import WRAPPERS
 
     return f"written without {', '.join(f'{wrapper}. (of {WRAPPERS[wrapper]})' for wrapper in wrappers)}"

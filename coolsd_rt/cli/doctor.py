@@ -19,9 +19,9 @@ import click
 from coolsd_rt import __version__, cores
 from coolsd_rt.cli.extras import EXTRAS
 from coolsd_rt.cli.output import json_option, print_json, say, show_table
+from coolsd_rt.cli.paths import WRITES_IN
 from coolsd_rt.install import install_line
 from coolsd_rt.store.atomic import free_bytes, human
-from coolsd_rt.workflows.paths import WRITES_IN
 
 _BASE = ("numpy", "array-api-compat", "pydantic", "PyYAML", "click", "rich", "pillow", "filelock")
 _PURPOSE = {

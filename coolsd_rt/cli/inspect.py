@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from coolsd_rt.cli.output import json_option, print_json, say, show_fields, show_table
+from coolsd_rt.cli.paths import ENGINE, SPEC
 from coolsd_rt.contract import CONTRACT_VERSION
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, Reason, open_engine, sha256_file, staleness, tool_versions
 from coolsd_rt.store.atomic import human
 from coolsd_rt.store.manifest import spec_path
-from coolsd_rt.workflows.build import code_digest
-from coolsd_rt.workflows.paths import ENGINE, SPEC
+from coolsd_rt.workflows.build.run import code_digest
 
 
 def _reasons(engine: EngineFolder, spec_file: Path | None) -> list[Reason]:

@@ -21,10 +21,10 @@ from typing import Any
 import click
 
 from coolsd_rt import __version__
+from coolsd_rt.captured import TRACEBACK, kept_words
 from coolsd_rt.cli.extras import missing_extra
+from coolsd_rt.cli.terminal import complain, note, print_json
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.terminal import complain, note, print_json
-from coolsd_rt.terminal.libraries import TRACEBACK, kept_words
 
 VERBS = {
     "build": "Compile a spec's models into an engine.",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from coolsd_rt.workflows.paths import FOLDER, READS
+from coolsd_rt.cli.paths import FOLDER, READS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

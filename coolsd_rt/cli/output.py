@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from coolsd_rt.terminal import note, print_json, say, show_fields, show_table
+from coolsd_rt.cli.terminal import note, print_json, say, show_fields, show_table
 
 __all__ = ["json_option", "note", "print_json", "say", "show_fields", "show_table"]
 

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
-from coolsd_rt.terminal.progress import Work, progress
+from coolsd_rt.cli.paths import ENGINE, SPEC
+from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import Reading
-from coolsd_rt.workflows.options import number, threads_option
-from coolsd_rt.workflows.parity import PICTURES, Listener, Parity, parity
-from coolsd_rt.workflows.parity_widths import WidthDependence
-from coolsd_rt.workflows.paths import ENGINE, SPEC
+from coolsd_rt.workflows.parity.run import PICTURES, Listener, Parity, parity
+from coolsd_rt.workflows.parity.widths import WidthDependence
 
 
 def _show(outcome: Parity) -> None:

@@ -11,15 +11,15 @@ import click
 from coolsd_rt import limits
 from coolsd_rt.cli import generate
 from coolsd_rt.cli.main import Interrupted
+from coolsd_rt.cli.numbers import number
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
-from coolsd_rt.terminal.progress import Work, progress
-from coolsd_rt.workflows.generate import Request
-from coolsd_rt.workflows.options import number
-from coolsd_rt.workflows.paths import ENGINE, FOLDER, READS, READS_OR_STDIN, WRITES_IN
+from coolsd_rt.cli.paths import ENGINE, FOLDER, READS, READS_OR_STDIN, WRITES_IN
+from coolsd_rt.cli.terminal.progress import Work, progress
+from coolsd_rt.workflows.generate.run import Request
 
 if TYPE_CHECKING:  # needs torch, which --help must not
-    from coolsd_rt.measure.quality_draw import Listener
-    from coolsd_rt.measure.quality_run import Report
+    from coolsd_rt.quality.draw import Listener
+    from coolsd_rt.quality.run import Report
 
 _OWN = ("prompts", "variants", "out", "seed", "overwrite")
 _TAKEN = {*generate.KEYS, *(field.name for field in dataclasses.fields(Request))} - set(_OWN)
@@ -35,7 +35,7 @@ class _Screen:
         self.stage, self.done, self.of = "", 0, 0
 
     def listener(self) -> Listener:
-        from coolsd_rt.measure.quality_draw import Listener
+        from coolsd_rt.quality.draw import Listener
 
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._step)
 
@@ -53,7 +53,7 @@ class _Screen:
 
 
 def _show(report: Report, out: Path) -> None:
-    from coolsd_rt.measure.quality_run import settings_line
+    from coolsd_rt.quality.run import settings_line
 
     rows = []
     for row in report.rows:
@@ -113,7 +113,7 @@ def command(
       coolsd-rt quality engines/llamagen --prompts captions_val2014.json --reference val2014 --out out/cool-1.1 \\
         --delta 1.1 --inception inception.safetensors --clip clip-vit-base-patch32
     """
-    from coolsd_rt.measure.quality_run import Wanted, quality  # needs torch
+    from coolsd_rt.quality.run import Wanted, quality  # needs torch
 
     request = _request(drawing)
     wanted = Wanted(reference, inception, clip, image_reward, hpsv2, crop, reference_cache)

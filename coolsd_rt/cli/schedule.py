@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.cli.numbers import Numbers, number
 from coolsd_rt.cli.output import json_option, print_json, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import SCHEDULES, make_omegas
-from coolsd_rt.workflows.options import Numbers, number
 
 _TAKES = {
     "exponential": ("delta", "nu"),

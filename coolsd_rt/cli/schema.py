@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
+from coolsd_rt.cli.entry import overwrite_option
 from coolsd_rt.cli.output import json_option, print_json, say
+from coolsd_rt.cli.paths import WRITES
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.files import MIB, read_bytes, read_json, why_unusable
 from coolsd_rt.limits import SPEC_BYTES
 from coolsd_rt.spec.schema import TITLE, schema_text
 from coolsd_rt.store.outputs import check_output, write_output
-from coolsd_rt.workflows.entry import overwrite_option
-from coolsd_rt.workflows.paths import WRITES
 
 
 def _is_ours(path: Path) -> bool:

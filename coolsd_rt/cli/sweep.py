@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from coolsd_rt.cli.main import Interrupted
+from coolsd_rt.cli.numbers import threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
-from coolsd_rt.terminal.progress import Work, progress
+from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES_IN
+from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import Reading
-from coolsd_rt.workflows.options import threads_option
-from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES_IN
 
 if TYPE_CHECKING:  # needs matplotlib, which --help must not
-    from coolsd_rt.measure.sweep import Listener
-    from coolsd_rt.measure.sweep_results import PointResult, Results
+    from coolsd_rt.sweep.results import PointResult, Results
+    from coolsd_rt.sweep.run import Listener
 
 
 class _Screen:
@@ -28,7 +28,7 @@ class _Screen:
         self.points = self.done = 0
 
     def listener(self) -> Listener:
-        from coolsd_rt.measure.sweep import Listener
+        from coolsd_rt.sweep.run import Listener
 
         return Listener(lambda line: note(f"warning: {line}"), self._start, self._drawing, self._batch, self._point)
 
@@ -88,7 +88,7 @@ def command(
       python tools/emoji_references.py out/emoji-references
       coolsd-rt sweep engines/emoji pipelines/emoji-sweep-rules.yaml
     """
-    from coolsd_rt.measure.sweep import Request, sweep  # needs matplotlib
+    from coolsd_rt.sweep.run import Request, sweep  # needs matplotlib
 
     out, reading = out or Path("out") / spec.stem, Reading(features, text_encoder)
     with progress(quiet=as_json) as work:

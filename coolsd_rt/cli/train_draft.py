@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields
+from coolsd_rt.cli.paths import READS, READS_OR_STDIN, SPEC, WRITES, WRITES_IN
+from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.errors import MissingExtra
 from coolsd_rt.files import read_lines
 from coolsd_rt.spec import load_spec
-from coolsd_rt.terminal.progress import Work, progress
-from coolsd_rt.workflows.entry import overwrite_option
-from coolsd_rt.workflows.options import number, threads_option
-from coolsd_rt.workflows.paths import READS, READS_OR_STDIN, SPEC, WRITES, WRITES_IN
 
 if TYPE_CHECKING:
     from coolsd_rt.train.acceptance import Acceptance
-    from coolsd_rt.train.request import Listener, Progress, Report
+    from coolsd_rt.train.config import Listener, Progress, Report
 
 
 def _shares(values: tuple[float, ...]) -> str:
@@ -34,7 +34,7 @@ class _Screen:
         work.start("loading")
 
     def listener(self) -> Listener:
-        from coolsd_rt.train.request import Listener
+        from coolsd_rt.train.config import Listener
 
         return Listener(note, self._pictures, self._stepped, self._measured)
 
@@ -156,9 +156,9 @@ def command(
       coolsd-rt train-draft my.yaml --data photos/ --kind model --layers 4 --out out/small.safetensors
     """
     try:
+        from coolsd_rt.train.config import Request
         from coolsd_rt.train.networks import Shape
-        from coolsd_rt.train.request import Request
-        from coolsd_rt.train.train import train_draft
+        from coolsd_rt.train.run import train_draft
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train", "training a draft") from error
     request = Request(

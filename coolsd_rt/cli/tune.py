@@ -8,15 +8,15 @@ from typing import Any, Literal
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
+from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES, WRITES_IN
+from coolsd_rt.cli.terminal.progress import batches
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.analyze import Request
-from coolsd_rt.terminal.progress import batches
-from coolsd_rt.workflows.entry import overwrite_option
+from coolsd_rt.schedules.analyze import Request
 from coolsd_rt.workflows.opening import Reading
-from coolsd_rt.workflows.options import number, threads_option
-from coolsd_rt.workflows.paths import ENGINE, SPEC, WRITES, WRITES_IN
 
 Figure = Literal["accept_length", "kl", "tv"]
 _BUDGETS: dict[Figure, str] = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
@@ -82,14 +82,14 @@ def command(
     Example:
       coolsd-rt tune engines/emoji --kl 0.02 --write pipelines/emoji-tuned.yaml
     """
-    from coolsd_rt.measure import tune_engine  # needs scipy
-    from coolsd_rt.measure.budget import Budget
+    from coolsd_rt.schedules import tune
+    from coolsd_rt.schedules.budget import Budget
 
     figure, value = _budget({"accept_length": accept_length, "kl": kl, "tv": tv})
     budget = Budget(figure, value, confidence)
     request = Request(engine, pictures, prompts, seed, folder, spec_file, threads, Reading(features, text_encoder))
     with batches("recording", quiet=as_json) as on_batch:
-        tuned = tune_engine.tune_engine(request, budget, resampler, write, plot, on_batch, overwrite=overwrite)
+        tuned = tune.tune_engine(request, budget, resampler, write, plot, on_batch, overwrite=overwrite)
     if as_json:
         print_json(tuned.as_dict())
         return

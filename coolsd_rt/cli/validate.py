@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from coolsd_rt.cli.output import json_option, print_json, say
+from coolsd_rt.cli.paths import SPEC
 from coolsd_rt.files import blob_digest
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.store import check_safetensors, sha256_file
-from coolsd_rt.workflows.build import describe
-from coolsd_rt.workflows.paths import SPEC
+from coolsd_rt.workflows.build.run import describe
 
 
 def _check_contents(loaded: LoadedSpec) -> None:

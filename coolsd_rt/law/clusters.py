@@ -3,7 +3,7 @@
 The rounds of one image are alike: how far the draft is from the target is largely a property of the image. So an image
 is one observation, whatever its number of rounds; rounds taken as independent give an error that is too small.
 
-Knows arrays of NumPy. Does not know what is summed, nor quantiles: `coolsd_rt.measure.bounds` turns an error into a
+Knows arrays of NumPy. Does not know what is summed, nor quantiles: `coolsd_rt.schedules.bounds` turns an error into a
 bound.
 """
 

@@ -1,7 +1,7 @@
 """The round: draft, verify, commit, until every picture is full.
 
 Drives any `Session` (a fake of ten lines, eager PyTorch, ONNX Runtime) for M pictures at once, with drafts of any
-`coolsd_rt.runtime.sources`. Does not know which backend steps, where prompts come from, or what a code looks like. The
+`coolsd_rt.runtime.drafters`. Does not know which backend steps, where prompts come from, or what a code looks like. The
 probabilities are `coolsd_rt.law`'s, the tensor operations `coolsd_rt.ops`', the random numbers
 `coolsd_rt.runtime.randomness`'.
 
@@ -47,13 +47,13 @@ from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
 from coolsd_rt.runtime.batch import Array, Batch, Window, to_host
+from coolsd_rt.runtime.drafters import SourceName, make_source
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
-from coolsd_rt.runtime.sources import SourceName, make_source
+from coolsd_rt.runtime.self_decoding import OnProgress, Request, WholeSession
 from coolsd_rt.runtime.state import Host, Ints, RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation
-from coolsd_rt.runtime.whole import OnProgress, Request, WholeSession
 
 OnRound = Callable[[State, RoundRecord], None]  # after the commit
 

@@ -18,9 +18,9 @@ from coolsd_rt.files import LINK_FIX, inside, read_bytes, why_unusable
 from coolsd_rt.limits import SPEC_BYTES
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.model import Spec
-from coolsd_rt.spec.source import KEYS, Problem, Source, SourceError, parse
-from coolsd_rt.spec.source import Path as KeyPath
-from coolsd_rt.spec.sources import FILES
+from coolsd_rt.spec.origins import FILES
+from coolsd_rt.spec.yaml_text import KEYS, Problem, Source, SourceError, parse
+from coolsd_rt.spec.yaml_text import Path as KeyPath
 
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 60  # characters of a key in a message

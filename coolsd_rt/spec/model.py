@@ -25,9 +25,9 @@ from coolsd_rt.spec.law import (
     Schedule,
     Synthetic,
 )
-from coolsd_rt.spec.models import Draft, Image, Target
+from coolsd_rt.spec.networks import Draft, Image, Target
+from coolsd_rt.spec.origins import Sources
 from coolsd_rt.spec.section import Section, complaint
-from coolsd_rt.spec.sources import Sources
 
 RUN_TIME = ("schedule", "resampler", "acceptance", "sampling", "pacing")
 """Sections that are values of a generation: changing them rebuilds nothing."""

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from coolsd_rt import limits
+from coolsd_rt.checkpoints.load import load_tokenizer
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_tokenizer
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.shown import shorten
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.train.codes import CodeStore, Make
+from coolsd_rt.train.config import Listener, Request
 from coolsd_rt.train.draw import draw_codes
-from coolsd_rt.train.pictures import Picture, digest, load_pixels, read_folder
+from coolsd_rt.train.images import Picture, digest, load_pixels, read_folder
 from coolsd_rt.train.process import Process
 from coolsd_rt.train.prompts import Prompts, conditioner_of, split_prompts
-from coolsd_rt.train.request import Listener, Request
 from coolsd_rt.train.students import Example
 
 OWN = "self:"

@@ -15,9 +15,9 @@ from torch import Tensor
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law import Law
-from coolsd_rt.models.conditions import Rows
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.families import model_dims
+from coolsd_rt.prompts import Rows
 from coolsd_rt.runtime.round import generate
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import capacity

@@ -23,8 +23,8 @@ from safetensors.torch import save
 from torch import nn
 
 from coolsd_rt import limits
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_draft, load_draft_model
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle

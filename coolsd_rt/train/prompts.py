@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.conditions import (
+from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.families import model_dims
+from coolsd_rt.prompts import (
     Conditioner,
     Encoded,
     FeatureFile,
@@ -23,8 +25,6 @@ from coolsd_rt.models.conditions import (
     stack,
     text_encoder,
 )
-from coolsd_rt.models.decoder import Decoder
-from coolsd_rt.models.families import model_dims
 from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.spec.condition import T5Condition
 

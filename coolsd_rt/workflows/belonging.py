@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from coolsd_rt.backends.description import NEIGHBOURS_FILE, Description, dtype_of
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.models.conditions import ClassLabels, Conditioner, WordVocabulary, check_fit, conditioner_files
+from coolsd_rt.prompts import ClassLabels, Conditioner, WordVocabulary, check_fit, conditioner_files
 from coolsd_rt.shown import show
 from coolsd_rt.spec import Spec
 from coolsd_rt.spec.load import dotted

@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
 from coolsd_rt.limits import PICTURES, SEED
-from coolsd_rt.models.conditions import Conditioner, Encoded, Rows, check_fit, stack
-from coolsd_rt.models.conditions.base import some_text
+from coolsd_rt.prompts import Conditioner, Encoded, Rows, check_fit, stack
+from coolsd_rt.prompts.base import some_text
+from coolsd_rt.runtime.drafters import SourceName
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.runtime.round import OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.sources import SourceName
+from coolsd_rt.runtime.self_decoding import OnProgress
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation, Statistics
-from coolsd_rt.runtime.whole import OnProgress
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
-from coolsd_rt.spec.models import Draft, JacobiDraft
+from coolsd_rt.spec.networks import Draft, JacobiDraft
 
 JACOBI_WINDOW = 15  # drafts of Jacobi decoding where nothing else is asked for; SJD's own window of 16 tokens
 

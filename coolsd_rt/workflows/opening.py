@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from coolsd_rt import backends
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.files import read_lines, why_unusable
-from coolsd_rt.models.conditions import KEYS, Conditioner
-from coolsd_rt.models.conditions import load_conditioner as read_conditioner
+from coolsd_rt.prompts import KEYS, Conditioner
+from coolsd_rt.prompts import load_conditioner as read_conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.fields import check_fields
@@ -140,12 +140,12 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Liter
     for package in ("torch", "safetensors"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "build", "the eager reference")
-    from coolsd_rt.backends import torch_eager
+    from coolsd_rt.backends.torch import eager
 
     files = loaded.files
     kind: Literal["eagle", "model"] = "eagle" if loaded.spec.draft.model == "eagle" else "model"
     target, image = files["target.weights"], files["image.weights"]
-    return torch_eager.load(target, files.get("draft.weights"), image, threads, kind, device)
+    return eager.load(target, files.get("draft.weights"), image, threads, kind, device)
 
 
 def default_prompts(loaded: LoadedSpec, conditioner: Conditioner) -> list[str]:

@@ -17,19 +17,19 @@ from typing import Any
 
 import click
 
+from coolsd_rt.cli.entry import enter
+from coolsd_rt.cli.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
+from coolsd_rt.cli.terminal import note, say
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import check_target, read_lines, why_unusable
-from coolsd_rt.models.conditions import FeatureFile, text_encoder
-from coolsd_rt.models.conditions.base import Floats, need, quoted, some_text
-from coolsd_rt.models.conditions.cleaning import clean
-from coolsd_rt.models.conditions.features import key_of, metadata
+from coolsd_rt.prompts import FeatureFile, text_encoder
+from coolsd_rt.prompts.base import Floats, need, quoted, some_text
+from coolsd_rt.prompts.cleaning import clean
+from coolsd_rt.prompts.features import key_of, metadata
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.condition import T5Condition
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 from coolsd_rt.store.weights import TensorInfo
-from coolsd_rt.terminal import note, say
-from coolsd_rt.workflows.entry import enter
-from coolsd_rt.workflows.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
 
 
 def precompute(
@@ -107,7 +107,7 @@ def _packed(found: dict[str, Floats], encoder: str, length: int, precision: str)
     """
     import torch
 
-    from coolsd_rt.models.convert_writer import NAMES, header_bytes
+    from coolsd_rt.checkpoints.writer import NAMES, header_bytes
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     infos, rows = [], []

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from coolsd_rt.backends import Options, load
-from coolsd_rt.backends.onnxruntime import OrtEngine, OrtSession
-from coolsd_rt.backends.ort_graph import BUCKET, Caches, Graph, Memory, Steps
-from coolsd_rt.backends.torch_eager import TorchEngine, TorchSession
+from coolsd_rt.backends.onnxruntime.engine import OrtEngine, OrtSession
+from coolsd_rt.backends.onnxruntime.graph import BUCKET, Caches, Graph, Memory, Steps
+from coolsd_rt.backends.torch.eager import TorchEngine, TorchSession
 from coolsd_rt.contract import cache_names
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.ops import process_logits, sample

@@ -11,12 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coolsd_rt.backends import torch_backend  # noqa: E402
 from coolsd_rt.backends.description import Description  # noqa: E402
 from coolsd_rt.backends.registry import Options  # noqa: E402
+from coolsd_rt.backends.torch import backend
 from coolsd_rt.errors import CoolsdError  # noqa: E402
 from coolsd_rt.ops.gpu import ops  # noqa: E402
-from tests.backends.device.test_device_rounds import CASES, engine_of  # noqa: E402
+from tests.device.test_device_rounds import CASES, engine_of  # noqa: E402
 
 
 @pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("bfloat16", False)])
@@ -46,9 +46,9 @@ def test_weights_that_do_not_fit_are_one_line(monkeypatch: pytest.MonkeyPatch, t
     description = Description(engine_of(CASES["plain"]).dims, 3, 8)
     manifest = SimpleNamespace(contract=description.as_dict(), spec={"engine": {"device": "cuda"}})
     verified: Any = SimpleNamespace(manifest=manifest, path=lambda name: tmp_path / name)
-    monkeypatch.setattr(torch_backend, "load_eager", full)
+    monkeypatch.setattr(backend, "load_eager", full)
     with pytest.raises(CoolsdError) as caught:
-        torch_backend.load(verified, Options())
+        backend.load(verified, Options())
     said = str(caught.value)
     assert "\n" not in said
     assert said.startswith("memory of the GPU for the weights: expected 3.0 MB, found ")

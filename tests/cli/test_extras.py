@@ -113,7 +113,7 @@ def workplace(
     from PIL import Image
 
     from coolsd_rt.models.vq import VQConfig, VQTokenizer
-    from tests.measure.qualities import write_captions, write_inception
+    from tests.quality.qualities import write_captions, write_inception
     from tests.tiny import SIDE
 
     folder = tmp_path_factory.mktemp("extras")

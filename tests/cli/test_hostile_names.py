@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from coolsd_rt.measure import demo
+from coolsd_rt.bench import demo
 from tests.cli.conftest import Cli, Result
 
 EVIL = "a\x1b]0;own\x07\x1b[31mb\r\x9bc\u202ed\u2028e\x7f[bold]f\x08g"

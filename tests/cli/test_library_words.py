@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 
+from coolsd_rt.cli.terminal import note
 from coolsd_rt.errors import UserError
-from coolsd_rt.terminal import note
 from tests.cli.conftest import Cli, Verb
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from coolsd_rt import cores, limits
 from coolsd_rt.cli import generate, schedule
+from coolsd_rt.cli.numbers import Numbers, Real, Whole, number
 from coolsd_rt.cores import Cores
 from coolsd_rt.spec import Spec
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import opening
-from coolsd_rt.workflows.options import Numbers, Real, Whole, number
 from tests.cli.conftest import Cli
 from tests.workflows.fakes import FakeEngine
 
@@ -57,7 +57,7 @@ def unbounded(command: click.Command) -> list[str]:
 def test_every_option_of_every_command_has_both_ends() -> None:
     everything = list(commands())
     names = {where for where, _ in everything}
-    assert {"coolsd_rt/cli/generate.py", "coolsd_rt/measure/demo.py", "tools/random_model.py"} <= names
+    assert {"coolsd_rt/cli/generate.py", "coolsd_rt/bench/demo.py", "tools/random_model.py"} <= names
     assert len(names) >= 20
     for where, command in everything:
         assert unbounded(command) == [], where

@@ -24,12 +24,12 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.spec.schema import schema_text
 from tests.cli.conftest import Cli
-from tests.measure.qualities import WORDS, write_captions
-from tests.measure.sweeping import write_sweep
+from tests.quality.qualities import WORDS, write_captions
+from tests.sweep.sweeping import write_sweep
 from tests.workflows.fakes import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("coolsd_rt.measure.demo", "coolsd_rt.measure.questions", "coolsd_rt.workflows.precompute")
+MODULES = ("coolsd_rt.bench.demo", "tools.paper.questions", "coolsd_rt.workflows.precompute")
 TOOLS = ("random_model", "emoji_references", "train_emoji", "gpu_check")
 # Their outputs are folders (or, of precompute, a file) that they know again, and names that nobody else has.
 RECOGNISE = {"build", "sweep", "quality", "analyze", "coolsd_rt.workflows.precompute", "gpu_check"}
@@ -193,10 +193,10 @@ def enter(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tm
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (["coolsd_rt.measure.demo", "engines/fake", "--json", "there"], "there"),
-        (["coolsd_rt.measure.demo", "engines/fake", "--markdown", "there"], "there"),
-        (["coolsd_rt.measure.questions", "engines/fake", "--out", "."], "questions.json"),
-        (["coolsd_rt.measure.questions", "engines/fake", "--out", "."], "ambiguity.svg"),
+        (["coolsd_rt.bench.demo", "engines/fake", "--json", "there"], "there"),
+        (["coolsd_rt.bench.demo", "engines/fake", "--markdown", "there"], "there"),
+        (["tools.paper.questions", "engines/fake", "--out", "."], "questions.json"),
+        (["tools.paper.questions", "engines/fake", "--out", "."], "ambiguity.svg"),
         ([ROOT / "tools/random_model.py", "--family", "llamagen-c2i", "--size", "B", "--out", "."],
          "llamagen-c2i-b-vq.safetensors"),
         ([ROOT / "tools/random_model.py", "--family", "llamagen-t2i", "--size", "XL", "--out", "."],

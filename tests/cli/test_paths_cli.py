@@ -16,9 +16,9 @@ from pathlib import Path
 import click
 import pytest
 
+from coolsd_rt.cli.entry import enter
 from coolsd_rt.cli.main import VERBS, group, run
-from coolsd_rt.workflows.entry import enter
-from coolsd_rt.workflows.paths import PathType
+from coolsd_rt.cli.paths import PathType
 from tests.at_once import at_once
 from tests.cli.test_verbs import SPEC, WORDS
 
@@ -26,8 +26,8 @@ torch = pytest.importorskip("torch")
 
 MODULES = {
     "precompute": "coolsd_rt.workflows.precompute:command",
-    "demo": "coolsd_rt.measure.demo:command",
-    "questions": "coolsd_rt.measure.questions:command",
+    "demo": "coolsd_rt.bench.demo:command",
+    "questions": "tools.paper.questions:command",
     "emoji_references": "tools.emoji_references:main",
     "emoji_quality": "tools.emoji_quality:main",
     "train_emoji": "tools.train_emoji:main",
@@ -108,7 +108,7 @@ def paths_of(name: str) -> dict[str, click.Parameter]:
 def test_every_path_of_click_has_a_row(name: str) -> None:
     found = paths_of(name)
     assert set(found) == set(TABLE[name]), "a row in TABLE for each path"
-    assert all(isinstance(p.type, PathType) for p in found.values()), "a type of workflows/paths.py for each path"
+    assert all(isinstance(p.type, PathType) for p in found.values()), "a type of cli/paths.py for each path"
 
 
 def test_every_command_that_is_a_file_is_in_the_table() -> None:

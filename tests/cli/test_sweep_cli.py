@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from coolsd_rt.install import install_line
-from coolsd_rt.measure import sweep_plot
+from coolsd_rt.sweep import plot
 from coolsd_rt.workflows import drawing
 from tests.cli.conftest import Cli
-from tests.measure.sweeping import fake_engine, write_sweep
+from tests.sweep.sweeping import fake_engine, write_sweep
 
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sweep_plot, "plots", lambda results: {})
+    monkeypatch.setattr(plot, "plots", lambda results: {})
     return fake_engine(tmp_path / "engine", monkeypatch)[0]
 
 

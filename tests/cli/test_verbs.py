@@ -14,12 +14,12 @@ from coolsd_rt.cli.extras import EXTRAS
 from coolsd_rt.cli.output import print_json, show_table
 from coolsd_rt.contract import CONTRACT_VERSION
 from coolsd_rt.install import install_line
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.prompts import WordVocabulary
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.schema import schema_text
 from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file, tool_versions
-from coolsd_rt.workflows import build as builds
-from coolsd_rt.workflows.build import code_digest
+from coolsd_rt.workflows.build import run as builds
+from coolsd_rt.workflows.build.run import code_digest
 from tests.cli.conftest import Cli
 from tests.workflows.test_mutated_engines import hashed
 

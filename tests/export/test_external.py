@@ -12,7 +12,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from coolsd_rt.backends import Options
-from coolsd_rt.backends.ort_graph import Graph
+from coolsd_rt.backends.onnxruntime.graph import Graph
+from coolsd_rt.checkpoints.load import load_target, model_dims
 from coolsd_rt.contract import GraphContract, TensorSpec, target_contract
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export import external
@@ -21,9 +22,8 @@ from coolsd_rt.export.graphs import TargetGraph
 from coolsd_rt.export.hollow import hollow, streamed
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_onnx, to_outline
-from coolsd_rt.models.checkpoint import load_target, model_dims
 from coolsd_rt.models.lazy import Lazy
-from coolsd_rt.workflows.smoke import inputs, smoke
+from coolsd_rt.workflows.build.smoke import inputs, smoke
 
 
 @pytest.fixture(scope="module")

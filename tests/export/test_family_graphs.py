@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from coolsd_rt.checkpoints.load import model_dims
 from coolsd_rt.contract import GraphContract, condition_contract, draft_contract, image_contract, target_contract
 from coolsd_rt.export.check import check_graph
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.torch_onnx import to_onnx
-from coolsd_rt.models.checkpoint import model_dims
 from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.ops import process_logits, sample

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from coolsd_rt.backends import Options
-from coolsd_rt.backends.ort_graph import session_options
+from coolsd_rt.backends.onnxruntime.graph import session_options
 from coolsd_rt.export.quantize import block_size, quantize, quantize_matrix
 from coolsd_rt.store import EngineFolder
 

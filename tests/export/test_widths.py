@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 
-from coolsd_rt.backends.ort_graph import Graph
+from coolsd_rt.backends.onnxruntime.graph import Graph
 from coolsd_rt.backends.registry import Options
+from coolsd_rt.checkpoints.load import model_dims
 from coolsd_rt.contract import target_contract
 from coolsd_rt.export.graphs import TargetGraph
 from coolsd_rt.export.torch_onnx import to_onnx
 from coolsd_rt.export.widths import pad_single_queries
-from coolsd_rt.models.checkpoint import model_dims
 from tests.tiny import DRAFT, TARGET, networks
 
 CONTRACT = target_contract(model_dims(TARGET, DRAFT))

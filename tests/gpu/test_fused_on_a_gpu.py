@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from coolsd_rt.backends.device.engine import DeviceEngine
-from coolsd_rt.backends.fused.engine import FusedEngine, fused_if_right, why_wrong
-from coolsd_rt.backends.fused.launch import Launcher
-from coolsd_rt.backends.fused.network import FusedDecoder
-from coolsd_rt.backends.torch_eager import cast_weights
-from tests.backends.device.test_device_rounds import CASES, draw, engine_of
+from coolsd_rt.backends.torch.eager import cast_weights
+from coolsd_rt.backends.torch.triton.engine import FusedEngine, fused_if_right, why_wrong
+from coolsd_rt.backends.torch.triton.launch import Launcher
+from coolsd_rt.backends.torch.triton.network import FusedDecoder
+from coolsd_rt.device.engine import DeviceEngine
+from tests.device.test_device_rounds import CASES, draw, engine_of
 from tests.models.family_cases import CONFIGS, random_target, relative
 from tools.gpu.sizes import SIZES, networks_of
 from tools.gpu.sizes import engine_of as sized

@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from coolsd_rt.backends.device.capture import Captured
-from coolsd_rt.backends.device.engine import DeviceEngine
-from coolsd_rt.backends.device.program import WARM, Program
-from coolsd_rt.backends.device.state import DeviceState
+from coolsd_rt.device import round_reference
+from coolsd_rt.device.cuda_graph import Captured
+from coolsd_rt.device.engine import DeviceEngine
+from coolsd_rt.device.program import WARM, Program
+from coolsd_rt.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.eagle import Eagle
-from coolsd_rt.ops.gpu import commit, draft_sample, draft_token, process_logits, round_reference, verify, window
+from coolsd_rt.ops.gpu import commit, draft_sample, draft_token, process_logits, verify, window
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import decode
-from coolsd_rt.runtime.whole import Request
-from tests.backends.device.test_device_rounds import CASES, Case, draw, engine_of
-from tests.ops.gpu.rounds import Sizes, commit_of, copied, drafts_of, same, window_of
+from coolsd_rt.runtime.self_decoding import Request
+from tests.device.rounds import Sizes, commit_of, copied, drafts_of, same, window_of
+from tests.device.test_device_rounds import CASES, Case, draw, engine_of
 from tests.tiny import TARGET
 from tests.tools.test_gpu_ties import session_of
 from tools.gpu.ties import HostLoop

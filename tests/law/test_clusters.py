@@ -11,7 +11,7 @@ import pytest
 from coolsd_rt.law import Law
 from coolsd_rt.law.clusters import Ratio, sums
 from coolsd_rt.law.traces import Windows, outlook
-from tests.measure.population import population, sample
+from tests.schedules.population import population, sample
 
 LAW = Law((1.6, 1.3))
 

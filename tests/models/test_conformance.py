@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from coolsd_rt.checkpoints.load import load_draft_model, load_target, model_dims
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_draft_model, load_target, model_dims
 from coolsd_rt.models.config import DecoderConfig
 from coolsd_rt.models.decoder import CLOSED, Decoder
 from coolsd_rt.models.families import FAMILIES, family_of, read_target

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from coolsd_rt.checkpoints.format import shapes_of
+from coolsd_rt.checkpoints.load import load_draft, load_target, parse_config
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_draft, load_target, parse_config
 from coolsd_rt.models.config import EagleConfig, LayerConfig
-from coolsd_rt.models.convert_format import shapes_of
 from coolsd_rt.models.families import FAMILIES, _registry, family_named, family_of, parse_target, read_eagle
 from coolsd_rt.models.families.anole import AnoleConfig
 from coolsd_rt.models.families.lumina import LuminaConfig, image_head

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from coolsd_rt.checkpoints.load import load_draft, load_target
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_draft, load_target
 from coolsd_rt.models.header import read_config
 from coolsd_rt.models.lazy import Lazy, lazy, value
 from tests.tiny import write_weights

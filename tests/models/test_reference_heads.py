@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from coolsd_rt.checkpoints.convert import convert
+from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.load import load_draft, load_target
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_draft, load_target
 from coolsd_rt.models.config import EagleConfig
-from coolsd_rt.models.convert import convert
-from coolsd_rt.models.convert_format import Options
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.families.anole import AnoleConfig

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from coolsd_rt.models.checkpoint import load_target
-from coolsd_rt.models.convert import convert
-from coolsd_rt.models.convert_format import Options
+from coolsd_rt.checkpoints.convert import convert
+from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.load import load_target
 from tests.models.family_cases import CAPACITY, ROWS, Picture, eager, relative, stepped
 
 TOLERANCE = 1e-4

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from coolsd_rt.checkpoints.convert import convert
+from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.load import load_target, load_tokenizer
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_target, load_tokenizer
-from coolsd_rt.models.convert import convert
-from coolsd_rt.models.convert_format import Options
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.families.anole import AnoleConfig
 from coolsd_rt.models.families.chameleon import BEGIN_OF_IMAGE, END_OF_IMAGE, FIRST_CODE

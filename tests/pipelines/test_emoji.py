@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.prompts import WordVocabulary
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import check_safetensors
 

@@ -9,7 +9,7 @@ import yaml
 
 from coolsd_rt.models.families import FAMILIES
 from coolsd_rt.spec import load_spec
-from coolsd_rt.spec.sources import FILES, on_hub
+from coolsd_rt.spec.origins import FILES, on_hub
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted(p for p in (ROOT / "pipelines").glob("*.yaml") if "draft" in yaml.safe_load(p.read_text()))

@@ -20,7 +20,7 @@ import pytest
 from coolsd_rt.law import Law, Resampler, Tolerance, exact, make_omegas
 from coolsd_rt.law.tolerance import Kind
 from coolsd_rt.runtime import RoundRecord, Sampling, State, decode, generate
-from coolsd_rt.runtime.sources import SourceName
+from coolsd_rt.runtime.drafters import SourceName
 from tests.runtime.fakes import FakeSession, Floats, Tables, dims
 from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
 

@@ -9,7 +9,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, exact, make_omegas
 from coolsd_rt.runtime import Generation, Sampling, State, capacity, decode, generate
 from coolsd_rt.runtime import state as state_module
-from coolsd_rt.runtime.sources import eagle as module
+from coolsd_rt.runtime.drafters import eagle as module
 from coolsd_rt.runtime.state import RoundRecord
 from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.tree import Method, leaves, output_law, probes

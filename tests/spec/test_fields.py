@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.bench import run as bench
+from coolsd_rt.bench import variants
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure import analyze, bench, bench_ways, quality_run, sweep
-from coolsd_rt.workflows import generate, opening
+from coolsd_rt.quality import run as quality_run
+from coolsd_rt.schedules import analyze
+from coolsd_rt.sweep import run as sweep
+from coolsd_rt.workflows import opening
+from coolsd_rt.workflows.generate import run as generate
 
 HERE = Path("here")
 # Of any type: what is given here is wrong on purpose.
@@ -19,7 +24,7 @@ Request: Any = generate.Request
 Bench: Any = bench.Request
 Sweep: Any = sweep.Request
 Analyze: Any = analyze.Request
-Choice: Any = bench_ways.Choice
+Choice: Any = variants.Choice
 Wanted: Any = quality_run.Wanted
 Reading: Any = opening.Reading
 

@@ -17,7 +17,7 @@ from coolsd_rt.spec import Spec, condition, load_spec
 from coolsd_rt.spec import model as spec_model
 from coolsd_rt.spec.model import BUILD_TIME, FILE_KEYS, RUN_TIME
 from coolsd_rt.spec.schema import schema_text
-from coolsd_rt.spec.source import parse
+from coolsd_rt.spec.yaml_text import parse
 from tests.spec.conftest import GOOD
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.measure.quality_folder import read_folder
-from coolsd_rt.measure.quality_retrieval import RetrievalAccuracy, nearest
+from coolsd_rt.metrics.references import read_folder
+from coolsd_rt.metrics.retrieval import RetrievalAccuracy, nearest
 from tests.tools.test_emoji_tools import glyphs
 from tools.emoji import data
 from tools.emoji.quality import retrieve

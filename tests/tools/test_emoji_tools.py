@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from coolsd_rt.models.conditions import UNCONDITIONAL, UNKNOWN
+from coolsd_rt.prompts import UNCONDITIONAL, UNKNOWN
 from coolsd_rt.train.loop import Ema, optimizers, rate
 from coolsd_rt.train.networks import write_weights
 from tools.emoji import data

@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from coolsd_rt.backends.device.program import Program
+from coolsd_rt.device.program import Program
 from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.store import EngineFolder
-from coolsd_rt.workflows.build import build, plan
+from coolsd_rt.workflows.build.run import build, plan
 from tools.gpu import proofs
 
 

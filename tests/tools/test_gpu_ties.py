@@ -9,11 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coolsd_rt.backends.device.engine import DeviceEngine  # noqa: E402
+from coolsd_rt.device.engine import DeviceEngine  # noqa: E402
 from coolsd_rt.runtime.randomness import uniform_table  # noqa: E402
 from coolsd_rt.runtime.round import decode  # noqa: E402
 from coolsd_rt.runtime.state import capacity  # noqa: E402
-from tests.backends.device.test_device_rounds import CASES, Case, draw, engine_of  # noqa: E402
+from tests.device.test_device_rounds import CASES, Case, draw, engine_of  # noqa: E402
 from tests.tiny import VOCABULARY  # noqa: E402
 from tools.gpu.ties import NEAR, HostLoop, Parting  # noqa: E402
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from coolsd_rt.checkpoints.load import load_draft, load_target, load_tokenizer
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_draft, load_target, load_tokenizer
-from coolsd_rt.models.conditions import conditioner_files, load_conditioner
 from coolsd_rt.models.config import DecoderConfig, VQConfig
 from coolsd_rt.models.families import FAMILIES, family_of
+from coolsd_rt.prompts import conditioner_files, load_conditioner
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import sha256_file
-from coolsd_rt.workflows import stages
-from coolsd_rt.workflows.describe import describe
+from coolsd_rt.workflows.build import stages
+from coolsd_rt.workflows.build.describe import describe
 from tools import random_model
 from tools.random_model import PROMPTS, Pipeline, command, published, write_pipeline
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from coolsd_rt.backends.torch_eager import TorchEngine
+from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.law import Law
 from coolsd_rt.law.exact import Context, round_law
-from coolsd_rt.models.conditions import Rows
+from coolsd_rt.prompts import Rows
 from coolsd_rt.runtime.round import generate
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import capacity

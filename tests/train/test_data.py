@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from coolsd_rt.checkpoints.load import load_target, load_tokenizer
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_target, load_tokenizer
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.train.codes import SHARD, CodeStore
+from coolsd_rt.train.config import Listener
 from coolsd_rt.train.data import batch_at, prepare
-from coolsd_rt.train.pictures import load_pixels, read_folder
+from coolsd_rt.train.images import load_pixels, read_folder
 from coolsd_rt.train.process import Process
 from coolsd_rt.train.prompts import split_prompts
-from coolsd_rt.train.request import Listener
 from tests.tiny import SIDE
 from tests.train.training import PROMPTS, request
 

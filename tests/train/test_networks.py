@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model
 from coolsd_rt.errors import UserError
-from coolsd_rt.models.checkpoint import load_draft, load_draft_model
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.families.lumina import LuminaConfig
 from coolsd_rt.train.networks import Shape, config_of, make_student, write_weights

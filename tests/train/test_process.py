@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coolsd_rt.train.request import Request
-from coolsd_rt.train.train import CHECKPOINT, train_draft
+from coolsd_rt.train.config import Request
+from coolsd_rt.train.run import CHECKPOINT, train_draft
 from tests.train.training import request
 
 CODE = """
 import sys
 from pathlib import Path
 import torch
-from coolsd_rt.train.train import train_draft
+from coolsd_rt.train.run import train_draft
 from tests.train.training import request
 torch.set_num_threads(1)
 train_draft(request(Path(sys.argv[1]), Path(sys.argv[2]), kind="eagle", steps=4, every=2))

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
-from coolsd_rt.models.checkpoint import load_draft, load_draft_model, load_target
 from coolsd_rt.train import data
-from coolsd_rt.train import train as module
-from coolsd_rt.train.request import Listener, Request
-from coolsd_rt.train.train import train_draft
+from coolsd_rt.train import run as module
+from coolsd_rt.train.config import Listener, Request
+from coolsd_rt.train.run import train_draft
 from tests.tiny import TARGET, networks, write_weights
 from tests.train.training import request
 

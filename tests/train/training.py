@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coolsd_rt.spec import load_spec
-from coolsd_rt.train.request import Request
+from coolsd_rt.train.config import Request
 
 PROMPTS = ("red apple", "blue star", "green leaf", "red star", "blue leaf", "green apple")
 

@@ -9,7 +9,7 @@ import pytest
 
 from coolsd_rt.backends import Description
 from coolsd_rt.backends.description import NEIGHBOURS_FILE
-from coolsd_rt.models.conditions import VOCABULARY_FILE
+from coolsd_rt.prompts import VOCABULARY_FILE
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file
 from coolsd_rt.workflows import opening

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.models.conditions import WordVocabulary
+from coolsd_rt.prompts import WordVocabulary
 
 DIMS = ModelDims(
     vocab=24, dim=6, layers=1, heads=1, head_dim=6, prefix=4, tokens=16, draft_layers=1, draft_heads=1, draft_head_dim=6

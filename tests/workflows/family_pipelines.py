@@ -12,9 +12,9 @@ from coolsd_rt.models.config import DecoderConfig, VQConfig
 from coolsd_rt.models.families import family_of
 from coolsd_rt.models.vq import VQTokenizer
 from tests import tiny
-from tests.models.conditions.encoders import DIM, write_encoder
-from tests.models.conditions.test_tokens import W, write_tokenizer
 from tests.models.family_cases import CONFIGS, HEADS, random_draft, random_target
+from tests.prompts.encoders import DIM, write_encoder
+from tests.prompts.test_tokens import W, write_tokenizer
 
 WORDS = tiny.VOCABULARY
 PIXELS = 64  # 4 cells of 16

@@ -15,15 +15,15 @@ import pytest
 
 pytest.importorskip("torch")
 
-from coolsd_rt.models.conditions import Conditioner
+from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, load_spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.build import build, plan
+from coolsd_rt.workflows.build.run import build, plan
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.parity import parity
-from coolsd_rt.workflows.parity_widths import WidthDependence, compare_widths
+from coolsd_rt.workflows.parity.run import parity
+from coolsd_rt.workflows.parity.widths import WidthDependence, compare_widths
 from tests.tiny import DRAFT, SPEC, TARGET, write_spec
 
 PROMPTS = ("red apple", "blue star", "green leaf", "red star", "apple")
@@ -111,7 +111,7 @@ def test_parity_says_so_and_judges_an_engine_that_claims_it(
     folder = built(True).folder
     assert parity(folder, pictures=2, threads=1).receipt()["batch_invariance"]["exact"] is True
     monkeypatch.setattr(
-        "coolsd_rt.workflows.parity.compare_widths", lambda *given: WidthDependence(0.25, 0.0, len(given[1]))
+        "coolsd_rt.workflows.parity.run.compare_widths", lambda *given: WidthDependence(0.25, 0.0, len(given[1]))
     )
     missed = parity(folder, pictures=2, threads=1)
     assert not missed.passed

@@ -13,8 +13,8 @@ import pytest
 
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
-from coolsd_rt.workflows import build as module
-from coolsd_rt.workflows.build import Listener, Plan, build, code_digest, plan, with_precision
+from coolsd_rt.workflows.build import run as module
+from coolsd_rt.workflows.build.run import Listener, Plan, build, code_digest, plan, with_precision
 from tests.tiny import LENGTH, write_spec
 from tests.workflows.building import edit, flip
 
@@ -173,7 +173,7 @@ def test_the_command(tiny_engine: EngineFolder, tiny_out: Path, tiny_spec: Path)
 def test_a_plan_needs_no_torch_and_writes_nothing(tiny_spec: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from coolsd_rt.spec import load_spec;"
-        "from coolsd_rt.workflows.build import plan; plan(load_spec(sys.argv[1]), Path(sys.argv[2]));"
+        "from coolsd_rt.workflows.build.run import plan; plan(load_spec(sys.argv[1]), Path(sys.argv[2]));"
         "assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tiny_spec), str(tmp_path / "out")]

@@ -20,7 +20,7 @@ from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.models.header import read_config
 from coolsd_rt.spec import SpecError, load_spec
 from coolsd_rt.store import open_engine
-from coolsd_rt.workflows.build import build, plan
+from coolsd_rt.workflows.build.run import build, plan
 from tests.tiny import write_weights
 from tests.workflows.building import edit, flip, left
 
@@ -128,7 +128,7 @@ class TestABuildThatFails:
     def test_a_graph_that_is_wrong(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The short run beside torch sees a graph that computes something else."""
         from coolsd_rt.export.graphs import ImageGraph
-        from coolsd_rt.workflows import stages
+        from coolsd_rt.workflows.build import stages
 
         class Darker(ImageGraph):
             def forward(self, codes: torch.Tensor) -> torch.Tensor:
@@ -155,7 +155,7 @@ class TestABuildThatFails:
         assert left(tmp_path / "o") == []
 
     def test_an_interrupted_one(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from coolsd_rt.workflows import stages
+        from coolsd_rt.workflows.build import stages
 
         def interrupt(*args: object) -> None:
             raise KeyboardInterrupt

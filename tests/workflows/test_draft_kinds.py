@@ -13,10 +13,10 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.spec import load_spec, with_jacobi
 from coolsd_rt.store import EngineFolder, open_engine
-from coolsd_rt.workflows import build as building
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.generate import Request, generate, resolve
-from coolsd_rt.workflows.parity import parity
+from coolsd_rt.workflows.build import run as building
+from coolsd_rt.workflows.generate.run import Request, generate, resolve
+from coolsd_rt.workflows.parity.run import parity
 from tests import tiny
 from tests.workflows.building import edit
 

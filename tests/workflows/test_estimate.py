@@ -12,10 +12,10 @@ from coolsd_rt.cli.build import command
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
-from coolsd_rt.workflows import estimate
-from coolsd_rt.workflows.build import build, plan, with_engine, with_precision
-from coolsd_rt.workflows.describe import describe
-from coolsd_rt.workflows.estimate import BLOCKS, Amount, Matrix, Sizes, total
+from coolsd_rt.workflows.build import estimate
+from coolsd_rt.workflows.build.describe import describe
+from coolsd_rt.workflows.build.estimate import BLOCKS, Amount, Matrix, Sizes, total
+from coolsd_rt.workflows.build.run import build, plan, with_engine, with_precision
 from tests.workflows.building import left
 
 EMOJI = Path("pipelines/emoji.yaml")
@@ -75,7 +75,7 @@ def test_every_backend_has_an_estimate(tiny_spec: Path, tmp_path: Path, backend:
 def test_a_disk_that_is_too_small_is_said_before_anything_runs(
     tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coolsd_rt.workflows import build as module
+    from coolsd_rt.workflows.build import run as module
 
     monkeypatch.setattr("coolsd_rt.store.atomic.free_bytes", lambda path: 100_000)
     monkeypatch.setattr(estimate, "free_bytes", lambda path: 100_000)
@@ -98,7 +98,7 @@ def test_a_dry_run_says_it(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.
     shown = CliRunner().invoke(command, words).output
     for word in ("to write", "free", "at the peak", "roughly"):
         assert word in shown
-    monkeypatch.setattr("coolsd_rt.workflows.build.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("coolsd_rt.workflows.build.run.free_bytes", lambda path: 1000)
     assert "too little, a build will be refused" in CliRunner().invoke(command, words).output
     assert not json.loads(CliRunner().invoke(command, [*words, "--json"]).output)["fits"]
     assert not (tmp_path / "o").exists()

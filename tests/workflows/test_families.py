@@ -14,9 +14,9 @@ from coolsd_rt.models.families import FAMILIES, read_target
 from coolsd_rt.spec import load_spec, with_overrides
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.build import build, plan, with_engine
-from coolsd_rt.workflows.generate import Request, generate
-from coolsd_rt.workflows.parity import parity
+from coolsd_rt.workflows.build.run import build, plan, with_engine
+from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.parity.run import parity
 from tests.workflows.building import edit
 from tests.workflows.family_pipelines import CASES, PIXELS, write_pipeline
 

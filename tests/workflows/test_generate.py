@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.models.conditions import VOCABULARY_FILE
+from coolsd_rt.prompts import VOCABULARY_FILE
 from coolsd_rt.store import open_engine
-from coolsd_rt.workflows import opening, pictures
-from coolsd_rt.workflows.generate import Listener, Request, generate
-from coolsd_rt.workflows.generated import Report
+from coolsd_rt.workflows import opening, png
+from coolsd_rt.workflows.generate.report import Report
+from coolsd_rt.workflows.generate.run import Listener, Request, generate
 from tests.workflows.fakes import DIMS, FakeEngine
 
 
@@ -68,7 +68,7 @@ def test_a_picture_says_how_to_draw_it_again(engine: Path, tmp_path: Path) -> No
         engine, ask(tmp_path / "a", "red apple", "green apple", variants=3, overrides={"schedule.delta": 2})
     )
     path = report.drawn[4].path
-    said = pictures.read_provenance(path)
+    said = png.read_provenance(path)
     assert said is not None
     assert said["engine"] == {"name": "fake", "fingerprint": engine.joinpath("current").read_text().strip()}
     assert said["spec"]["schedule"]["delta"] == 2

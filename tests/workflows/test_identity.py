@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from coolsd_rt.files import JsonError, parse_json
-from coolsd_rt.workflows.generate import Request, generate
-from coolsd_rt.workflows.identity import Identity, Standing, sha256_pixels, standing
-from coolsd_rt.workflows.pictures import CHUNK, read_pixels, read_provenance, write_png
+from coolsd_rt.workflows.generate.identity import Identity, Standing, sha256_pixels, standing
+from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.png import CHUNK, read_pixels, read_provenance, write_png
 from tests.mutations import fuzz, mutated
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from coolsd_rt.backends import Options, load
+from coolsd_rt.bench.memory import peak_memory
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export import external
-from coolsd_rt.measure.memory import peak_memory
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
-from coolsd_rt.workflows.build import build, plan
+from coolsd_rt.workflows.build.run import build, plan
 from tests.hub import as_snapshot
 from tests.tiny import TARGET
 
@@ -107,8 +107,8 @@ from coolsd_rt.export.external import write
 from coolsd_rt.export.graphs import TargetGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_outline
-from coolsd_rt.models.checkpoint import load_target, model_dims
-from coolsd_rt.workflows.smoke import smoke
+from coolsd_rt.checkpoints.load import load_target, model_dims
+from coolsd_rt.workflows.build.smoke import smoke
 weights, precision = Path(sys.argv[1]), sys.argv[2]
 target = load_target(weights, lazy=True)
 kept = [v.float().clone() + 1 for v in load_target(weights).state_dict().values()] if "twice" in sys.argv else []

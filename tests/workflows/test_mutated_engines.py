@@ -25,12 +25,12 @@ from coolsd_rt.backends.description import NEIGHBOURS_FILE
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.limits import LAYERS, TOKENS
-from coolsd_rt.models.conditions import VOCABULARY_FILE
+from coolsd_rt.prompts import VOCABULARY_FILE
 from coolsd_rt.store import EngineFolder, engine_fingerprint, open_engine, stage_key, staleness
 from coolsd_rt.store.hashing import sha256_bytes
 from coolsd_rt.store.manifest import MANIFEST
 from coolsd_rt.workflows import opening
-from coolsd_rt.workflows.generate import Request, generate
+from coolsd_rt.workflows.generate.run import Request, generate
 from tests.mutations import Place, changed, dump, fuzz, mutated, mutated_text, survives
 from tests.workflows.conftest import build_fake
 from tests.workflows.fakes import DIMS, VOCABULARY, FakeEngine

@@ -14,10 +14,10 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Settings
-from coolsd_rt.workflows.parity import Parity, judge, parity
-from coolsd_rt.workflows.parity_errors import GraphParity
-from coolsd_rt.workflows.parity_graphs import compare_graphs
-from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
+from coolsd_rt.workflows.parity.distance import GraphParity
+from coolsd_rt.workflows.parity.graphs import compare_graphs
+from coolsd_rt.workflows.parity.images import PictureParity, compare_pictures
+from coolsd_rt.workflows.parity.run import Parity, judge, parity
 from tests.workflows.fakes import VOCABULARY, FakeEngine
 
 SETTINGS = Settings(Law((1.5, 1.0, 0.6)), Sampling(cfg_scale=2.0))

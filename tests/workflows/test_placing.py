@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.workflows import opening, pictures
-from coolsd_rt.workflows.generate import Listener, Request, generate
-from coolsd_rt.workflows.generated import Report
-from coolsd_rt.workflows.placing import SHOWN
+from coolsd_rt.workflows import opening, png
+from coolsd_rt.workflows.generate.placing import SHOWN
+from coolsd_rt.workflows.generate.report import Report
+from coolsd_rt.workflows.generate.run import Listener, Request, generate
 from tests.workflows import conftest
 from tests.workflows.fakes import DIMS, FakeEngine
 
@@ -177,8 +177,8 @@ def test_a_strangers_file_stays(
 def test_an_image_that_was_edited_stays(draw: Callable[..., Report], tmp_path: Path) -> None:
     draw("red apple")
     path = tmp_path / "out" / "000-red-apple.png"
-    said = pictures.read_provenance(path)
-    pictures.write_png(path.parent, path.name, 255 - pictures.read_pixels(path), said)
+    said = png.read_provenance(path)
+    png.write_png(path.parent, path.name, 255 - png.read_pixels(path), said)
     before = files(tmp_path / "out")
     with pytest.raises(UserError, match="that image with its pixels changed"):
         draw("red apple")
@@ -240,7 +240,7 @@ def test_a_run_of_one_leaves_a_sheet_that_is_still_true_and_removes_one_that_is_
 def test_a_sheet_of_an_earlier_version_is_ours(draw: Callable[..., Report], tmp_path: Path) -> None:
     draw("red apple", variants=2)
     path = tmp_path / "out" / "sheet.png"
-    path.write_bytes(pictures.png_bytes(np.zeros((8, 8, 3), np.uint8)))
+    path.write_bytes(png.png_bytes(np.zeros((8, 8, 3), np.uint8)))
     draw("red apple", variants=2)
     assert len(shown(path.parent)) == 2
 
@@ -340,7 +340,7 @@ def test_a_sheet_that_says_nonsense_does_not_stop_a_run_of_one(
 ) -> None:
     draw("red apple")
     pixels = np.zeros((8, 8, 3), np.uint8)
-    pictures.write_png(tmp_path / "out", "sheet.png", pixels, {SHOWN: {"images": images}})
+    png.write_png(tmp_path / "out", "sheet.png", pixels, {SHOWN: {"images": images}})
     assert statuses(draw("red apple")) == ["skipped"]
 
 

@@ -13,17 +13,17 @@ import pytest
 from coolsd_rt.backends import Description
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.law import Law
-from coolsd_rt.models.conditions import Encoded
 from coolsd_rt.models.layout import Layout, is_layout
+from coolsd_rt.prompts import Encoded
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.generate import Request, generate
-from coolsd_rt.workflows.parity_errors import GraphParity
-from coolsd_rt.workflows.parity_graphs import compare_graphs
-from coolsd_rt.workflows.parity_pictures import PictureParity, compare_pictures
+from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.parity.distance import GraphParity
+from coolsd_rt.workflows.parity.graphs import compare_graphs
+from coolsd_rt.workflows.parity.images import PictureParity, compare_pictures
 from tests.workflows.fakes import DIMS, SIDE, VOCABULARY, FakeEngine, FakeSession
 
 DRAFTED = Settings(Law((1.5, 1.2, 1.0)), Sampling(cfg_scale=2.0))

@@ -17,14 +17,15 @@ import pytest
 from PIL import Image
 
 import coolsd_rt
-from coolsd_rt.measure import demo
-from coolsd_rt.measure.report import EAGER, PLAIN
-from coolsd_rt.models.checkpoint import load_tokenizer
+from coolsd_rt.bench import demo
+from coolsd_rt.bench.demo_report import EAGER, PLAIN
+from coolsd_rt.checkpoints.load import load_tokenizer
 from coolsd_rt.spec import load_spec, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
-from coolsd_rt.workflows import drawing, opening, stages
-from coolsd_rt.workflows.generate import Request, generate
-from coolsd_rt.workflows.parity import parity
+from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.build import stages
+from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.parity.run import parity
 from tests.tiny import LENGTH, SIDE, TARGET, VOCABULARY
 
 ROOT = Path(coolsd_rt.__file__).parents[1]

@@ -12,7 +12,7 @@ from coolsd_rt.backends.tensorrt.package import local_gpu
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
-from coolsd_rt.workflows.build import Listener, build, plan
+from coolsd_rt.workflows.build.run import Listener, build, plan
 from coolsd_rt.workflows.opening import load_engine
 from tests.tiny import TARGET, write_spec
 from tests.workflows.building import edit

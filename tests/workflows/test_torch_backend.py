@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from coolsd_rt.backends import torch_backend, torch_eager
+from coolsd_rt.backends.torch import backend, eager
 from coolsd_rt.cli.build import engine_of
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.runtime.whole import WholeSession
+from coolsd_rt.runtime.self_decoding import WholeSession
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing
-from coolsd_rt.workflows import parity as parity_module
-from coolsd_rt.workflows.build import build, plan, with_engine
+from coolsd_rt.workflows.build.run import build, plan, with_engine
 from coolsd_rt.workflows.opening import load_conditioner, load_engine, spec_of
-from coolsd_rt.workflows.parity import parity
+from coolsd_rt.workflows.parity import run as parity_module
+from coolsd_rt.workflows.parity.run import parity
 from tests.workflows.building import edit
 
 
@@ -88,8 +88,8 @@ def test_an_engine_for_a_gpu_waits_for_its_proof(copy: Path, tmp_path: Path, mon
     with pytest.raises(CoolsdError, match=r"^proving an engine for a GPU: expected an NVIDIA GPU, found "):
         parity(waiting.folder, pictures=2)
     monkeypatch.setattr(parity_module, "require_gpu", lambda what: None)
-    monkeypatch.setattr(torch_eager, "check_device", lambda device: None)
-    monkeypatch.setattr(torch_eager.TorchEngine, "to", lambda self, device, dtype: self)
-    monkeypatch.setattr(torch_backend, "fused_if_right", lambda engine: engine)
+    monkeypatch.setattr(eager, "check_device", lambda device: None)
+    monkeypatch.setattr(eager.TorchEngine, "to", lambda self, device, dtype: self)
+    monkeypatch.setattr(backend, "fused_if_right", lambda engine: engine)
     assert parity(waiting.folder, pictures=2).passed
     assert open_engine(out / "tiny").folder == waiting.folder

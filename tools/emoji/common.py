@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from coolsd_rt.terminal import say
+from coolsd_rt.cli.terminal import say
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How often a generated picture is recognisably its prompt's: nearest-glyph retrieval in pixel space.
 
-Knows glyphs. Does not know models, nor how a nearest picture is found (`coolsd_rt.measure.quality_retrieval`).
+Knows glyphs. Does not know models, nor how a nearest picture is found (`coolsd_rt.metrics.retrieval`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coolsd_rt.measure.quality_folder import References
-from coolsd_rt.measure.quality_retrieval import nearest
+from coolsd_rt.metrics.references import References
+from coolsd_rt.metrics.retrieval import nearest
 
 from .data import SHIFT, Glyphs, may_flip, on_white
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, replace
 
 import torch
 
-from coolsd_rt.models.conditions import UNCONDITIONAL
 from coolsd_rt.models.config import DecoderConfig
 from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.llamagen import LlamaGen
+from coolsd_rt.prompts import UNCONDITIONAL
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.train.checkpoint import load_tree
 from coolsd_rt.train.loop import Ema, optimizers

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coolsd_rt.models.conditions import UNCONDITIONAL, UNKNOWN, WordVocabulary
 from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
+from coolsd_rt.prompts import UNCONDITIONAL, UNKNOWN, WordVocabulary
 from coolsd_rt.train.loop import Ema, optimizers
 from coolsd_rt.train.networks import initialise, write_weights
 

@@ -14,16 +14,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from coolsd_rt.backends.device.capture import capture, on_stream
-from coolsd_rt.backends.device.program import Program
-from coolsd_rt.backends.device.round import DeviceRound, Steps
-from coolsd_rt.backends.device.state import DeviceState
-from coolsd_rt.backends.torch_eager import TorchEngine
+from coolsd_rt.backends.torch.eager import TorchEngine
+from coolsd_rt.device.cuda_graph import capture, on_stream
+from coolsd_rt.device.program import Program
+from coolsd_rt.device.round import DeviceRound, Steps
+from coolsd_rt.device.state import DeviceState
 from coolsd_rt.law import Law
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.whole import Request
+from coolsd_rt.runtime.self_decoding import Request
 from tools.gpu.environment import timed
 from tools.gpu.sizes import TINY, Size, constant_rate, floor_of, networks_of
 

@@ -15,10 +15,10 @@ from typing import Any, Literal, get_args
 import torch
 
 from coolsd_rt.backends import backends
-from coolsd_rt.backends.device.capture import first_line
-from coolsd_rt.backends.fused.engine import FusedEngine, why_wrong
 from coolsd_rt.backends.tensorrt.package import Flavour, package
+from coolsd_rt.backends.torch.triton.engine import FusedEngine, why_wrong
 from coolsd_rt.contract import Floating
+from coolsd_rt.device.cuda_graph import first_line
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.vq import VQConfig
 from tools.gpu.bench import LENGTH, How, Row, Subject, measure, time_painting

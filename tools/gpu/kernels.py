@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coolsd_rt.backends.device.capture import capture, on_stream
-from coolsd_rt.backends.fused.launch import Blocks, Launcher, Weights
-from coolsd_rt.backends.fused.network import FusedDecoder, FusedLayer, FusedStep
-from coolsd_rt.backends.torch_eager import cast_weights
+from coolsd_rt.backends.torch.eager import cast_weights
+from coolsd_rt.backends.torch.triton.launch import Blocks, Launcher, Weights
+from coolsd_rt.backends.torch.triton.network import FusedDecoder, FusedLayer, FusedStep
+from coolsd_rt.device.cuda_graph import capture, on_stream
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.layers import Cache
 from tools.gpu.environment import timed

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.backends.device.engine import DeviceEngine
-from coolsd_rt.models.conditions import Conditioner
+from coolsd_rt.device.engine import DeviceEngine
+from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import decode
@@ -22,8 +22,8 @@ from coolsd_rt.spec import LoadedSpec, load_spec
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.build import build, plan
-from coolsd_rt.workflows.parity import parity
+from coolsd_rt.workflows.build.run import build, plan
+from coolsd_rt.workflows.parity.run import parity
 from tools.gpu.ties import HostLoop
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from coolsd_rt.backends.torch_eager import TorchEngine
+from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.contract import Floating
 from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig

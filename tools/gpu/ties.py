@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from coolsd_rt.law import Law
 from coolsd_rt.law.residual import residual
+from coolsd_rt.runtime.drafters import SourceName
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
 from coolsd_rt.runtime.round import decode
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.sources import SourceName
 from coolsd_rt.runtime.state import RoundRecord, State
 
 NEAR = 1e-4  # probability mass: what float32 networks are apart by, and guidance makes more of

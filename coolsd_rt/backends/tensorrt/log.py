@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from coolsd_rt.terminal import libraries
+from coolsd_rt import captured
 
 _KEPT = 50
 _LONGEST = 300
@@ -60,4 +60,4 @@ def native_words(log: Log) -> AbstractContextManager[None]:
 
     TensorRT's compiler reports its failures there, past any logger.
     """
-    return libraries.native_words(log.words, _KEPT)
+    return captured.native_words(log.words, _KEPT)

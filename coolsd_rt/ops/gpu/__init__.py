@@ -15,9 +15,9 @@ The eager reference in `coolsd_rt.ops` says what they mean; on a CPU they are it
 launch on a GPU needs triton too. `offline` compiles the kernels without a GPU, `plugin` puts them into TensorRT.
 """
 
+from coolsd_rt.device.round_ops import commit, draft_token, window
 from coolsd_rt.ops.gpu.faults import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, raise_fault
 from coolsd_rt.ops.gpu.ops import RESAMPLERS, draft_sample, process_logits, sample, verify
-from coolsd_rt.ops.gpu.round_ops import commit, draft_token, window
 
 __all__ = [
     "FAULT_DRAFT",

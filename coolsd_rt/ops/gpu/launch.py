@@ -59,7 +59,8 @@ def by_kernel(tensor: Tensor) -> bool:
 
 def kernel_named(name: str) -> Any:
     """A kernel. Raises ModuleNotFoundError without triton."""
-    from coolsd_rt.ops.gpu import kernels, round_kernels
+    from coolsd_rt.device import round_kernels
+    from coolsd_rt.ops.gpu import kernels
 
     return getattr(kernels if hasattr(kernels, name) else round_kernels, name)
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from coolsd_rt.backends.description import Description
-from coolsd_rt.backends.device.engine import DeviceEngine
 from coolsd_rt.backends.tensorrt import engine as engine_module
 from coolsd_rt.backends.tensorrt.engine import TrtEngine, load_engines
 from coolsd_rt.backends.tensorrt.facts import Facts
 from coolsd_rt.backends.tensorrt.package import Gpu
 from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
 from coolsd_rt.contract import ModelDims
+from coolsd_rt.device.engine import DeviceEngine
 from tests.backends.tensorrt.fakes import VERSION, FakeEngine, FakeTrt
 
 DIMS = ModelDims(

@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coolsd_rt.backends.device.engine import DeviceEngine, DeviceSession, Models  # noqa: E402
 from coolsd_rt.backends.tensorrt.engine import TrtEngine  # noqa: E402
 from coolsd_rt.backends.tensorrt.model import Scratch  # noqa: E402
 from coolsd_rt.contract import ModelDims  # noqa: E402
+from coolsd_rt.device.engine import DeviceEngine, DeviceSession, Models  # noqa: E402
 from coolsd_rt.errors import CoolsdError  # noqa: E402
 from coolsd_rt.runtime.interface import Engine, Session  # noqa: E402
 from tests.backends.tensorrt.benching import CPU, DIMS, Bench  # noqa: E402

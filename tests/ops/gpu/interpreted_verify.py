@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.ops.gpu import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, RESAMPLERS, raise_fault, verify
-from coolsd_rt.ops.gpu.traffic import verify_traffic
 from tests.ops.gpu.cases import agree, alone, broken, fresh, uniforms, window
+from tools.gpu.traffic import verify_traffic
 
 
 def check(case: dict[str, Any], resampler: str) -> torch.Tensor:

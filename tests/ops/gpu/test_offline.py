@@ -12,8 +12,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.ops.gpu.offline import Compiled, Kernel, compiled
 from coolsd_rt.ops.gpu.shapes import block, process_warps, warps
+from tools.gpu.offline_ops import Compiled, Kernel, compiled
 
 KERNELS: tuple[Kernel, ...] = ("process", "draw", "verdict", "window", "draft_token", "commit")
 

@@ -21,8 +21,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
 from coolsd_rt.errors import CoolsdError, MissingExtra  # noqa: E402
-from coolsd_rt.ops.gpu import plugin  # noqa: E402
-from coolsd_rt.ops.gpu.offline import SIGNATURES, Kernel  # noqa: E402
+from tools.gpu import plugin
+from tools.gpu.offline_ops import SIGNATURES, Kernel  # noqa: E402
 
 # TensorRT's names for what the kernels point to; float64 travels as int64.
 NAMES = {"*fp32": "FP32", "*i64": "INT64", "*fp64": "INT64", "*i1": "BOOL", "*i32": "INT32"}

@@ -1,0 +1,163 @@
+"""ONNX Runtime: the engine of a build, stepped with its caches bound in place, on a CPU or by its CUDA provider.
+
+On a GPU the caches stay there, and logits come to the host at each step. That has not been run on a GPU yet.
+
+Knows sessions of the contract and NumPy. Does not know the loop's maths, nor torch or onnx. Graph calls and their
+bound memory are in `ort_graph`. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.backends.description import DATA, Description
+from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, Caches, Graph, Memory, Steps
+from coolsd_rt.backends.registry import Options
+from coolsd_rt.contract import ModelDims, cache_names
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.spec.engine import EngineOptions
+from coolsd_rt.store import VerifiedEngine
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
+    """All graphs of a checked engine.
+
+    Raises CoolsdError: a graph is not of the contract, or ONNX Runtime cannot run it on the providers asked for.
+    """
+    description = Description.from_dict(verified.manifest.contract)
+    engine = EngineOptions.model_validate(verified.manifest.spec.get("engine", {}))
+    if not options.providers:
+        options = replace(options, providers=(CUDA,) if engine.device == "cuda" else (CPU,))
+    graphs = {}
+    for name, record in description.graphs.items():
+        # Weights beside a graph are mapped by ONNX Runtime; their hash held when `verified` was made.
+        data = f"{record.file}{DATA}"
+        weights = verified.path(data) if data in verified.manifest.files else None
+        linked = weights is not None and weights.parent != verified.engine.folder
+        graphs[name] = Graph(
+            name,
+            verified.read(record.file),
+            record.contract,
+            options,
+            verified.engine.folder if weights is not None else None,
+            linked={data: weights} if weights is not None and linked else None,
+        )
+    return OrtEngine(description, graphs, even_rows=engine.invariant)
+
+
+class OrtEngine:
+    """`runtime.interface.Engine` on ONNX Runtime. Arrays are NumPy's.
+
+    even_rows: sessions step an even number of rows. int8 products of an odd number use another kernel for the last row,
+    which rounds differently.
+    """
+
+    def __init__(self, description: Description, graphs: dict[str, Graph], even_rows: bool = False) -> None:
+        self._description, self._graphs, self._even_rows = description, graphs, even_rows
+
+    @property
+    def dims(self) -> ModelDims:
+        return self._description.dims
+
+    @property
+    def draft_length(self) -> int:
+        """Draft length of the spec that was built, which `propose` was compiled for."""
+        return self._description.draft_length
+
+    def prefix(self, words: Ints | Floats) -> Floats:
+        spec = self._graphs["condition"].contract.inputs[0]
+        return self._graphs["condition"].call(**{spec.name: np.asarray(words, spec.dtype)})["prefix"]
+
+    def open(self, prefix: Floats, capacity: int, start: Ints | None = None) -> OrtSession:
+        return OrtSession(self._description, self._graphs, prefix, capacity, start, self._even_rows)
+
+    def paint(self, codes: Ints) -> NDArray[np.uint8]:
+        """One picture at a time: the decoder's memory is the largest of a generation, and grows with the batch."""
+        codes = np.asarray(codes, np.int64)
+        pixels = [self._graphs["image"].call(codes=codes[i : i + 1])["pixels"] for i in range(len(codes))]
+        return np.concatenate(pixels)
+
+
+class OrtSession:
+    """`runtime.interface.Session` on ONNX Runtime.
+
+    A step's cost grows with the capacity of its caches, so they start small and grow by buckets as positions need
+    them; `capacity` is only the limit up to which they may.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        graphs: dict[str, Graph],
+        prefix: Floats,
+        capacity: int,
+        start: Ints | None,
+        even_rows: bool = False,
+    ) -> None:
+        d = self.dims = description.dims
+        self._rows = len(prefix)
+        self._spare = self._rows % 2 if even_rows else 0  # copies of the last row, whose outputs are dropped
+        rows, dtype, device = self._rows + self._spare, description.dtype, graphs["target"].device
+        prefix = self._with_spare(prefix)
+        starts = self._with_spare(np.zeros(self._rows, np.int64) if start is None else np.array(start, np.int64))
+        padding = {"start": Memory.of(starts, device)} if d.padded else {}
+        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., : d.dim], dtype), device), **padding}
+        target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity, dtype, device)
+        self._target = Steps(graphs["target"], target, shared)
+        sizes = (rows, d.draft_heads, d.draft_head_dim)
+        draft = Caches(cache_names(d.draft_layers), sizes, capacity, dtype, device)
+        own = shared
+        if d.draft_dim:
+            own = {**shared, "prefix": Memory.of(np.ascontiguousarray(prefix[..., d.dim :], dtype), device)}
+        self._draft = Steps(graphs["draft"], draft, own) if "draft" in graphs else None
+        self._propose = Steps(graphs["propose"], draft, own) if "propose" in graphs else None
+        self._length = description.draft_length
+
+    @property
+    def fused_length(self) -> int:
+        """0 for an odd number of rows: the fused draft wants pairs. Only an EAGLE head has one."""
+        return 0 if self._rows % 2 or self._propose is None else self._length
+
+    def asarray(self, data: Any, dtype: str) -> NDArray[Any]:
+        return np.asarray(data, dtype=dtype)
+
+    def target(self, ids: Ints, pos: Ints) -> tuple[Floats, Floats]:
+        return self._step(self._target, ids, pos)
+
+    def draft(self, ids: Ints, features: Floats | None, pos: Ints) -> tuple[Floats, Floats]:
+        if self._draft is None:
+            raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
+        return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
+
+    def _step(self, steps: Steps, ids: Ints, pos: Ints, **others: Floats) -> tuple[Floats, Floats]:
+        """Logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
+        size = ids.shape[1]
+        step = steps.at({"R": self._rows + self._spare, "S": size}, int(pos.max()) + size)
+        given: dict[str, NDArray[Any]] = {"ids": ids, "pos": pos, **others}
+        out = step(**{name: self._with_spare(x) for name, x in given.items()})
+        return out["logits"][: self._rows], out["features"][: self._rows]
+
+    def _with_spare(self, x: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([x, x[-1:]]) if self._spare else x
+
+    def propose(
+        self, ids: Ints, features: Floats, pos: Ints, count: Ints, uniforms: Floats, scale: Floats, temperature: float,
+        top_k: int,
+    ) -> tuple[Ints, Floats]:  # fmt: skip
+        if not self.fused_length or self._propose is None:
+            expected = "an EAGLE head, and rows in pairs"
+            raise CoolsdError("the fused draft", expected=expected, found=f"{self._rows} rows")
+        size = ids.shape[1]
+        step = self._propose.at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
+        out = step(
+            ids=ids, features_in=features, pos=pos, count=count, uniforms=uniforms, scale=scale,
+            temperature=temperature, top_k=top_k,
+        )  # fmt: skip
+        return out["tokens"], out["probs"]

@@ -1,0 +1,234 @@
+"""One ONNX Runtime session, and calls of it whose memory is bound beforehand.
+
+Knows IOBinding, buckets and providers. Does not know what a graph computes. A call is bound once for each of its
+shapes: its inputs and outputs are NumPy arrays that ONNX Runtime reads and writes where they are, so a step costs
+copies of small inputs and outputs, and the caches none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt import cores
+from coolsd_rt.backends.registry import Options
+from coolsd_rt.captured import native_words
+from coolsd_rt.contract import GraphContract, TensorSpec
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.install import install_line
+
+with native_words([]):  # it looks for GPUs, and warns in colours where it may not read what there is
+    import onnxruntime as ort
+
+BUCKET = 64  # cache rows; capacities are multiples of it
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_TYPES = {
+    "int64": "tensor(int64)", "float32": "tensor(float)", "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)", "uint8": "tensor(uint8)",
+}  # fmt: skip
+_WARNING, _FATAL = 2, 4
+ort.set_default_logger_severity(_FATAL)  # an error is raised as well, with the same words
+_SETTINGS = {CUDA: {"use_tf32": "0"}}
+"""Of providers. By default float32 is multiplied with 10 bits on a GPU, which parity would not pass."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """ONNX Runtime's view of an array: of the same bytes on a CPU, of a copy on another device."""
+
+    array: NDArray[Any]
+    value: Any  # ort.OrtValue
+
+    @staticmethod
+    def of(array: NDArray[Any], device: str = "cpu") -> Memory:
+        return Memory(array, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
+
+    @staticmethod
+    def zeros(shape: Sequence[int], dtype: str) -> Memory:
+        return Memory.of(np.zeros(tuple(shape), dtype))
+
+    def read(self) -> NDArray[Any]:
+        """What is there now, as an array of the host."""
+        values: NDArray[Any] = self.value.numpy()
+        return values
+
+
+def session_options(options: Options, beside: Path | None = None, mapped: bool = False) -> Any:
+    """ONNX Runtime's options of every session.
+
+    beside: the folder of the weights that are not in the graph. mapped: leave them where they are, without the copy
+    in the layout that products run fastest on.
+    """
+    so = ort.SessionOptions()
+    so.log_severity_level = _WARNING if options.verbose else _FATAL
+    so.intra_op_num_threads = cores.threads_for(options.threads)  # its own default, 0, knows no cgroup
+    so.inter_op_num_threads = 1  # nodes run one after another
+    # Block DequantizeLinear + MatMul becomes MatMulNBits with int8 arithmetic; level 1 would be float, and far slower.
+    so.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+    so.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
+    # Each session has threads of its own; without this those of one graph would spin while the next one runs.
+    so.add_session_config_entry("session.force_spinning_stop", "1")
+    if beside is not None:
+        so.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.absolute()))
+    if mapped:
+        so.add_session_config_entry("session.disable_prepacking", "1")
+    return so
+
+
+class Graph:
+    """A session whose inputs and outputs are those of its contract."""
+
+    def __init__(
+        self, name: str, data: bytes, contract: GraphContract, options: Options, beside: Path | None = None,
+        mapped: bool = False, linked: Mapping[str, Path] | None = None,
+    ) -> None:  # fmt: skip
+        """data: the graph; its weights too, or they are in the folder `beside`. mapped: as in `session_options`.
+        linked: files of weights by the names that the graph has for them, where these are links out of the folder:
+        ONNX Runtime follows none, and is given their contents.
+
+        Raises CoolsdError: ONNX Runtime cannot load it, falls back to other providers, or it is another graph.
+        """
+        self.name, self.contract = name, contract
+        asked = list(options.providers) or [CPU]
+        self.device = "cuda" if asked[0] == CUDA else "cpu"  # where its caches are
+        if absent := [p for p in asked if p not in ort.get_available_providers()]:
+            found = ", ".join(ort.get_available_providers())
+            fix = f"{install_line('gpu')} in place of onnxruntime, on a machine with an NVIDIA GPU"
+            raise CoolsdError("ONNX Runtime's providers", expected=absent[0], found=found, fix=fix)
+        try:
+            providers = [(name, _SETTINGS.get(name, {})) for name in asked]
+            so = session_options(options, None if linked else beside, mapped)
+            contents = [np.memmap(path, np.uint8, "r") for path in (linked or {}).values()]  # alive until it is made
+            if linked:
+                so.add_external_initializers_from_files_in_memory(list(linked), contents, [c.size for c in contents])
+            self.session = ort.InferenceSession(data, so, providers=providers)
+        except Exception as error:  # its exceptions share no base class
+            raise CoolsdError(f"graph {name}", expected="one that ONNX Runtime loads", found=_line(error)) from error
+        running = self.session.get_providers()
+        if running[: len(asked)] != asked:
+            raise CoolsdError(f"graph {name}", expected=f"it on {', '.join(asked)}", found=f"{', '.join(running)}")
+        self._check()
+
+    def _check(self) -> None:
+        sides = ((self.session.get_inputs(), self.contract.inputs), (self.session.get_outputs(), self.contract.outputs))
+        for found, wanted in sides:
+            here = [(a.name, a.type, tuple(a.shape)) for a in found]
+            there = [(s.name, _TYPES[s.dtype], s.shape) for s in wanted]
+            if here != there:
+                odd = next((pair for pair in zip(here, there, strict=False) if pair[0] != pair[1]), (here, there))
+                raise CoolsdError(f"graph {self.name}", expected=str(odd[1]), found=str(odd[0]), fix="build it again")
+
+    def call(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Run once, with fresh outputs."""
+        try:
+            outputs = self.session.run(None, inputs)
+        except Exception as error:  # its exceptions share no base class
+            raise CoolsdError(f"graph {self.name}", expected="it to run", found=_line(error)) from error
+        return dict(zip((s.name for s in self.contract.outputs), outputs, strict=True))
+
+
+class Caches:
+    """KV tensors [R, H, T, D] in binding order, zeros where nothing was written: NaN there would poison attention."""
+
+    def __init__(
+        self, names: Sequence[tuple[str, str]], sizes: tuple[int, int, int], limit: int, dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        """sizes: R, H, D. limit: capacity that is never exceeded, but for rounding up to a bucket."""
+        self.names, self._sizes, self._dtype, self._device = tuple(names), sizes, dtype, device
+        self._limit = -(-limit // BUCKET) * BUCKET
+        self.capacity = 0
+        self.memory: dict[str, Memory] = {}
+
+    def reach(self, positions: int) -> None:
+        """Have room for `positions` positions; what was written stays. Raises CoolsdError beyond the limit."""
+        if positions <= self.capacity:
+            return
+        capacity = -(-positions // BUCKET) * BUCKET
+        if capacity > self._limit:
+            found = f"{positions} positions"
+            raise CoolsdError("the KV caches", expected=f"at most {self._limit} positions", found=found)
+        rows, heads, width = self._sizes
+        for name, _ in self.names:
+            grown = np.zeros((rows, heads, capacity, width), self._dtype)
+            if name in self.memory:
+                grown[:, :, : self.capacity] = self.memory[name].read()
+            self.memory[name] = Memory.of(grown, self._device)
+        self.capacity = capacity
+
+
+class Step:
+    """A graph bound to memory for one set of shapes: assign, run, copy out."""
+
+    def __init__(self, graph: Graph, sizes: Mapping[str, int], fixed: Mapping[str, Memory], caches: Caches) -> None:
+        self._graph = graph
+        self._binding = graph.session.io_binding()
+        self._inputs: dict[str, Memory] = {}
+        self._outputs: dict[str, NDArray[Any]] = {}
+        self._kept: list[Memory] = []  # a binding does not own what it points to
+        in_place = dict(caches.names)
+        for spec in graph.contract.inputs:
+            memory = fixed.get(spec.name) or caches.memory.get(spec.name)
+            if memory is None:
+                memory = _empty(spec, sizes)
+                self._inputs[spec.name] = memory
+            self._bind(self._binding.bind_ortvalue_input, spec.name, memory)
+            if spec.name in in_place:
+                self._bind(self._binding.bind_ortvalue_output, in_place[spec.name], memory)
+        for spec in graph.contract.outputs:
+            if spec.name not in in_place.values():
+                memory = _empty(spec, sizes)
+                self._outputs[spec.name] = memory.array
+                self._bind(self._binding.bind_ortvalue_output, spec.name, memory)
+
+    def _bind(self, bind: Any, name: str, memory: Memory) -> None:
+        self._kept.append(memory)
+        bind(name, memory.value)
+
+    def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]:
+        """Run on these inputs; the outputs are the caller's own."""
+        for name, memory in self._inputs.items():
+            memory.array[...] = inputs[name]
+            if self._graph.device != "cpu":  # what is bound there is a copy, made while binding
+                self._binding.bind_ortvalue_input(name, memory.value)
+        try:
+            self._graph.session.run_with_iobinding(self._binding)
+        except Exception as error:  # its exceptions share no base class
+            raise CoolsdError(f"graph {self._graph.name}", expected="it to run", found=_line(error)) from error
+        return {name: array.copy() for name, array in self._outputs.items()}
+
+
+class Steps:
+    """The bound calls of one graph on one set of caches, made as shapes come up."""
+
+    def __init__(self, graph: Graph, caches: Caches, fixed: Mapping[str, Memory]) -> None:
+        self._graph, self._caches, self._fixed = graph, caches, fixed
+        self._bound: dict[int, Step] = {}
+        self._capacity = 0
+
+    def at(self, sizes: Mapping[str, int], positions: int) -> Step:
+        """The call for these sizes (they differ in S alone), with room for `positions`."""
+        self._caches.reach(positions)
+        if self._capacity != self._caches.capacity:
+            self._bound.clear()
+            self._capacity = self._caches.capacity
+        step = self._bound.get(sizes["S"])
+        if step is None:
+            step = self._bound[sizes["S"]] = Step(self._graph, sizes, self._fixed, self._caches)
+        return step
+
+
+def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> Memory:
+    return Memory.zeros([sizes[n] if isinstance(n, str) else n for n in spec.shape], spec.dtype)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an ONNX Runtime message, without its error number and the place in its own source."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S+ ", "", first)[:300]

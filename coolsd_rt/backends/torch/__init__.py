@@ -1,0 +1,1 @@
+"""The networks themselves, in PyTorch: the eager reference, and an engine on a CPU or a GPU."""

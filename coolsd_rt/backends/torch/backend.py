@@ -1,0 +1,56 @@
+"""The backend `torch`: the networks themselves, with the weights of a build, on a CPU or a GPU.
+
+On a GPU it is the reference, and a fast path where TensorRT cannot be had: each round is one CUDA graph. Knows which
+files of an engine are weights. Does not know the round.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from coolsd_rt.backends.description import WEIGHTS, Description
+from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.torch.eager import Device, TorchEngine
+from coolsd_rt.backends.torch.eager import load as load_eager
+from coolsd_rt.backends.torch.triton.engine import fused_if_right
+from coolsd_rt.device.engine import DeviceEngine
+from coolsd_rt.device.memory import give_back, weights_refused
+from coolsd_rt.store import VerifiedEngine
+
+
+def load(verified: VerifiedEngine, options: Options) -> DeviceEngine:
+    """The networks of a checked engine, in the type of its precision.
+
+    Raises CoolsdError: the spec asks for a GPU and there is none, or its memory does not hold the weights. UserError:
+    weights that do not fit.
+    """
+    try:
+        return DeviceEngine(_networks(verified, options))
+    except torch.cuda.OutOfMemoryError:
+        pass  # what the frames of the error hold goes with it
+    give_back()
+    raise weights_refused(sum(verified.path(file).stat().st_size for file in _files(verified).values()))
+
+
+def _files(verified: VerifiedEngine) -> dict[str, str]:
+    """The files of weights that an engine has."""
+    kind = Description.from_dict(verified.manifest.contract).dims.draft_kind
+    return {name: file for name, file in WEIGHTS.items() if kind != "none" or name != "draft"}
+
+
+def _networks(verified: VerifiedEngine, options: Options) -> TorchEngine:
+    description = Description.from_dict(verified.manifest.contract)
+    kind = description.dims.draft_kind
+    device = cast(Device, verified.manifest.spec["engine"]["device"])
+    engine = load_eager(
+        verified.path(WEIGHTS["target"]),
+        None if kind == "none" else verified.path(WEIGHTS["draft"]),
+        verified.path(WEIGHTS["image"]),
+        options.threads,
+        "model" if kind == "model" else "eagle",
+        device,
+        description.dtype,
+    )
+    return fused_if_right(engine) if device == "cuda" else engine

@@ -1,0 +1,184 @@
+"""The kernels of a narrow step as functions of tensors: shapes of blocks, scratch memory, launches.
+
+Knows how many programs a launch should have. Does not know networks. Scratch that has to be zeros is made once and
+left as zeros, since launches of one stream run in turn. Nothing here has run on a GPU: the blocks are chosen by
+counting bytes in flight, not by timing. Legend as in `kernels` and `attention`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.ops.gpu.launch import launch_on
+from coolsd_rt.ops.gpu.shapes import power
+
+FEW = 2  # rows that are multiplied without tensor cores: a guided picture, one position
+MOST = 16  # rows of a product here: a block of the tensor cores
+_COUNTERS = 4096
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What a program takes on. Chosen by bytes in flight, not by timing: `tools/gpu/kernels.py` times others beside it.
+
+    numbers: weights of a program of `product_of_two`, all asked for at once, at most `longest` of an output. columns,
+    deep: the block of weights in `product`, `stages` of them under way. programs: of a launch, at least where sums can
+    be parted; twice the processors of a large GPU. few_warps, warps: of the two.
+    """
+
+    numbers: int = 16384
+    longest: int = 4096
+    few_warps: int = 8
+    columns: int = 16
+    deep: int = 256
+    stages: int = 4
+    programs: int = 264
+    warps: int = 4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A product with what stands before and behind it. w: T [N, K]. gain, eps: RMSNorm first. gate: T [N, K], SwiGLU.
+    bias: T [N]."""
+
+    w: Tensor
+    gain: Tensor | None = None
+    eps: float = 0.0
+    gate: Tensor | None = None
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What attention is told of a layer; weights and biases of the norms T [H, D] or None."""
+
+    shared: int
+    groups: int
+    size: int
+    half: bool
+    from_start: bool
+    eps: float
+    q_weight: Tensor | None = None
+    q_bias: Tensor | None = None
+    k_weight: Tensor | None = None
+    k_bias: Tensor | None = None
+
+
+@dataclass
+class Launcher:
+    """Launches on one device, one after another: two threads that step on one would mix their counts.
+
+    pdl: each may begin while the one before it still runs (compute capability 9.0 on).
+    """
+
+    device: torch.device
+    pdl: bool = False
+    blocks: Blocks = field(default_factory=Blocks)
+    _counters: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counters = [torch.zeros(_COUNTERS, dtype=torch.int32, device=self.device)]
+
+    def embed(
+        self, ids: Tensor, pos: Tensor, prefix: Tensor, table: Tensor, features: Tensor | None, shift: int, blank: bool
+    ) -> Tensor:
+        """[R * S, C] of int64 ids [R, S] at int64 pos [R] + shift; with features [R, S, C] beside it, [R * S, 2C]."""
+        (rows, size), (width, dim) = ids.shape, prefix.shape[1:]
+        out = table.new_empty(rows * size, dim if features is None else 2 * dim)
+        self._run(
+            "embed", (rows * size,), 4, ids.contiguous(), pos.contiguous(), prefix, table, features, out,
+            prefix.stride(0), prefix.stride(1), size, shift, W=width, C=dim, CB=power(dim), BLANK=blank,
+        )  # fmt: skip
+        return out
+
+    def normalise(self, x: Tensor, gain: Tensor, eps: float, more: Tensor | None = None) -> Tensor:
+        """RMSNorm of x [M, K], a new tensor; `more` is added to x in place first."""
+        out = torch.empty_like(x)
+        rows, width = x.shape
+        self._run("normalise", (rows,), 4, x, more, gain, out, eps, K=width, KB=power(width))
+        return out
+
+    def gated(self, y: Tensor, g: Tensor) -> Tensor:
+        """silu(y) * g."""
+        out = torch.empty_like(y)
+        self._run("gated", (-(-y.numel() // 1024),), 4, y, g, out, y.numel(), B=1024)
+        return out
+
+    def product(self, x: Tensor, weights: Weights, out: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Into out [M, N], of x T [M, K] with M <= MOST, contiguous. residual: T [M, N], may be out."""
+        w, blocks = weights.w, self.blocks
+        (rows, width), outputs = x.shape, w.shape[0]
+        given = (x, weights.gain, w, weights.gate, weights.bias, residual, out)
+        if rows <= FEW:
+            deep = min(power(width), blocks.longest)
+            lines = max(1, blocks.numbers // deep)
+            self._run(
+                "product_of_two", (-(-outputs // lines),), blocks.few_warps, *given, weights.eps,
+                ROWS=rows, N=outputs, K=width, XB=power(width), BN=lines, BK=deep,
+            )  # fmt: skip
+            return out
+        deep = blocks.deep * 2 // w.element_size()  # by bytes: float32 would not fit
+        tiles, deeps = -(-outputs // blocks.columns), -(-width // deep)
+        parts = 1 if weights.gate is not None else max(1, min(blocks.programs // tiles, deeps // 2))
+        part = -(-deeps // parts) * deep
+        parts = -(-width // part)
+        scratch = x.new_empty(parts * MOST * outputs if parts > 1 else 0, dtype=torch.float32)
+        arrived = self._zeros(tiles if parts > 1 else 1)
+        self._run(
+            "product", (tiles, parts), blocks.warps, *given, scratch, arrived, weights.eps, rows,
+            N=outputs, K=width, PART=part, PARTS=parts, BM=MOST, BN=blocks.columns, BK=deep,
+            num_stages=blocks.stages,
+        )  # fmt: skip
+        return out
+
+    def attend(
+        self, qkv: Tensor, heads: Heads, table: Tensor, pos: Tensor, start: Tensor | None, cache: tuple[Tensor, Tensor],
+        shift: int,
+    ) -> Tensor:  # fmt: skip
+        """[R * S, H * D] of qkv [R, S, (H + 2 KH) * D], int64 pos [R]; writes the cache's rows of the S positions.
+
+        table: float32 [P, D/2, 2]; `shift` is added to a position before its angle is read. cache: k and v
+        [R, KH, T, D].
+        """
+        rows, size = qkv.shape[:2]
+        shared, groups, width, capacity = heads.shared, heads.groups, heads.size, cache[0].shape[2]
+        block = max(16, power(width))
+        chunk = 128 if block <= 64 else 64
+        chunks = -(-capacity // chunk)
+        lines = max(16, power(groups * size))
+        programs = rows * shared
+        out = qkv.new_empty(rows * size, shared * groups * width)
+        sums = qkv.new_empty(programs * chunks * lines * width, dtype=torch.float32)
+        tops = qkv.new_empty(programs * chunks * 2 * lines, dtype=torch.float32)
+        first = None if start is None else start.contiguous()
+        self._run(
+            "attend", (programs, chunks), 4, qkv, table, pos.contiguous(), first,
+            heads.q_weight, heads.q_bias, heads.k_weight, heads.k_bias, *cache, out, sums, tops, self._zeros(programs),
+            width**-0.5, heads.eps, capacity, table.shape[0], shift, S=size, KH=shared, G=groups, D=width, DB=block,
+            QB=lines, SB=max(16, power(size)), CHUNK=chunk, HALF=heads.half, FROM_START=heads.from_start,
+        )  # fmt: skip
+        return out
+
+    def _zeros(self, count: int) -> Tensor:
+        """At least `count` of them. The smaller ones stay: a graph of CUDA may hold their address."""
+        if count > len(self._counters[-1]):
+            self._counters.append(torch.zeros(power(count), dtype=torch.int32, device=self.device))
+        return self._counters[-1]
+
+    def _run(self, name: str, grid: tuple[int, ...], num_warps: int, *args: Any, **constants: Any) -> None:
+        launch_on(self.device, name, kernel_of, grid, *args, **self._options(num_warps, constants))
+
+    def _options(self, num_warps: int, constants: dict[str, Any]) -> dict[str, Any]:
+        options = {"num_warps": num_warps, "PDL": self.pdl, "enable_fp_fusion": True, **constants}
+        return {**options, "launch_pdl": True} if self.pdl else options
+
+
+def kernel_of(name: str) -> Any:
+    """The function that triton decorated. Raises ModuleNotFoundError without triton."""
+    from coolsd_rt.backends.torch.triton import attention, kernels
+
+    return getattr(attention if name == "attend" else kernels, name)

@@ -1,0 +1,144 @@
+"""Narrow steps of the eager networks by fused kernels: five launches a layer instead of some fifty.
+
+Knows the networks' parts and which steps are narrow. Does not know rounds, files or how a kernel is launched. The same
+weights and caches as the eager networks, which do every other step; the same roundings, but that logits are never
+rounded to the weights' type. Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.backends.torch.triton.launch import MOST, Heads, Launcher, Weights
+from coolsd_rt.models.decoder import Decoder, MlpHead, closed
+from coolsd_rt.models.eagle import Eagle, first_seen
+from coolsd_rt.models.layers import Attention, Cache, HeadNorm, Layer, RMSNorm
+
+WIDEST = 128  # rows times positions of a step that is still narrow; past it torch's own products gain
+TALLEST = 32  # queries of a program of attention: more of them spill, or ask for more memory than a processor has
+
+
+class FusedLayer:
+    """`models.layers.Layer` over x T [M, C], M = R * S."""
+
+    def __init__(self, layer: Layer, launcher: Launcher, from_start: bool) -> None:
+        norm, attention, forward = layer.attention_norm, layer.attention, layer.feed_forward
+        gain, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
+        self._run = launcher
+        self.qkv = Weights(attention.wqkv.weight, gain, eps)
+        self.heads = heads_of(attention, from_start)
+        self.wo = Weights(attention.wo.weight)
+        self.up = Weights(forward.w1.weight, layer.ffn_norm.weight, layer.ffn_norm.eps, forward.w3.weight)
+        self.down = Weights(forward.w2.weight)
+
+    def __call__(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
+        """x: [M, C], changed in place."""
+        return self._few(x, step, cache) if len(x) <= MOST else self._many(x, step, cache)
+
+    def _few(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
+        run = self._run
+        qkv = run.product(x, self.qkv, _empty(x, self.qkv))
+        y = step.attend(run, qkv, self.heads, cache)
+        run.product(y, self.wo, x, residual=x)
+        h = run.product(x, self.up, _empty(x, self.up))
+        return run.product(h, self.down, x, residual=x)
+
+    def _many(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
+        """Products by torch, what is between them by kernels."""
+        run, qkv, up = self._run, self.qkv, self.up
+        h = x if qkv.gain is None else run.normalise(x, qkv.gain, qkv.eps)
+        y = step.attend(run, h @ qkv.w.T, self.heads, cache) @ self.wo.w.T
+        h = run.normalise(x, cast(Tensor, up.gain), up.eps, more=y)
+        h = run.gated(h @ up.w.T, h @ cast(Tensor, up.gate).T)
+        return torch.add(x, h @ self.down.w.T)
+
+
+class FusedStep:
+    """What all layers of a step share. size: S. shift: added to a position before its angle is read."""
+
+    def __init__(self, table: Tensor, pos: Tensor, size: int, start: Tensor | None, shift: int = 0) -> None:
+        self._table, self._pos, self._size, self._start, self._shift = table, pos, size, start, shift
+
+    def attend(self, run: Launcher, qkv: Tensor, heads: Heads, cache: Cache) -> Tensor:
+        """[M, H * D] of qkv [M, ...]."""
+        shaped = qkv.view(-1, self._size, qkv.shape[-1])
+        return run.attend(shaped, heads, self._table, self._pos, self._start, (cache.k, cache.v), self._shift)
+
+
+class FusedDecoder:
+    """`Decoder.step` where the step is narrow."""
+
+    def __init__(self, network: Decoder, launcher: Launcher) -> None:
+        self.network, self._run = network, launcher
+        from_start = network.cfg.rope.from_start
+        self.layers = [FusedLayer(cast(Layer, layer), launcher, from_start) for layer in network.layers]
+
+    def step(
+        self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache], start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `Decoder.step`."""
+        if not narrow(ids, self.layers):
+            return self.network.step(ids, pos, prefix, caches, start)
+        net = self.network
+        x = self._run.embed(ids, pos, prefix, net.tok_embeddings.weight, None, 0, False)
+        step = FusedStep(net.rope, pos, ids.shape[1], start)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, step, cache)
+        features = self._run.normalise(x, net.norm.weight, net.norm.eps)
+        return self.logits(features).view(*ids.shape, -1), features.view(*ids.shape, -1)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features [M, C] -> float32 [M, V]."""
+        head = self.network.output
+        if isinstance(head, MlpHead) or len(features) > MOST:
+            return self.network.logits(features)
+        made = features.new_empty(len(features), head.weight.shape[0], dtype=torch.float32)
+        return closed(self._run.product(features, Weights(head.weight), made), self.network.cfg.vocab)
+
+
+class FusedEagle:
+    """`Eagle.step` where the step is narrow."""
+
+    def __init__(self, network: Eagle, target: FusedDecoder, launcher: Launcher) -> None:
+        self.network, self._target, self._run = network, target, launcher
+        from_start = target.network.cfg.rope.from_start
+        self.layers = [FusedLayer(cast(Layer, layer), launcher, from_start) for layer in network.layers]
+        self._fc = Weights(network.fc.weight, bias=network.fc.bias)
+
+    def step(
+        self, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache],
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """As `Eagle.step` with its target."""
+        net, target = self.network, self._target.network
+        if not narrow(ids, self.layers):
+            return net.step(target, ids, features, pos, prefix, caches, start)
+        table = net.table(target).weight
+        x = self._run.embed(ids, pos, prefix, table, features.contiguous(), 1, net.cfg.blank_prefix)
+        x = self._run.product(x, self._fc, _empty(x, self._fc)) if len(x) <= MOST else net.fc(x)
+        step = FusedStep(target.rope, pos, ids.shape[1], first_seen(net.cfg, start), shift=1)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, step, cache)
+        return self._target.logits(x).view(*ids.shape, -1), x.view(*ids.shape, -1)
+
+
+def narrow(ids: Tensor, layers: Sequence[FusedLayer]) -> bool:
+    """Whether a step of ids [R, S] is one for kernels."""
+    return ids.numel() <= WIDEST and ids.shape[1] * layers[0].heads.groups <= TALLEST
+
+
+def heads_of(attention: Attention, from_start: bool) -> Heads:
+    """What the kernel is told of an attention."""
+    cfg = attention.cfg
+    q, k = attention.q_norm, attention.k_norm
+    norms = (q.weight, q.bias, k.weight, k.bias) if isinstance(q, HeadNorm) and isinstance(k, HeadNorm) else ()
+    half, groups = cfg.pairs == "half", cfg.heads // cfg.cache_heads
+    return Heads(cfg.cache_heads, groups, cfg.head_dim, half, from_start, HeadNorm.eps, *norms)
+
+
+def _empty(x: Tensor, weights: Weights) -> Tensor:
+    return x.new_empty(len(x), weights.w.shape[0])

@@ -1,0 +1,261 @@
+"""What `bench` found: rows of a table, lines that say what pays, and one JSON document with the raw samples.
+
+Knows figures. Runs nothing, and does not know a terminal or HTML.
+
+Names are vLLM's where it has them (`SpecDecodingStats`). One differs where rounds go without a draft (`pacing`):
+`mean_acceptance_length` is over all rounds here, as everywhere in this project, since that is what the time is spent
+on; vLLM counts rounds with a draft alone, which is `mean_acceptance_length_drafted`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from coolsd_rt.bench.break_even import BreakEven
+from coolsd_rt.bench.stats import LEAST_RUNS, LEVEL, Median, Verdict, verdict
+from coolsd_rt.bench.timing import Timed
+from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.spec import Spec
+from coolsd_rt.store import Manifest
+from coolsd_rt.workflows.drawing import Job
+
+PHASES = ("target", "draft", "law", "rest")
+_SHOWN = 5  # draft positions in a cell; the document has all
+SPEED = ("way", "tokens/s", "s/image", "vs plain", "")
+ROUNDS = ("way", "accept length", "pays from", "kept", "kept by position")
+TIMES = ("way", *PHASES, "draft lengths that pay")
+DEFINITIONS = {
+    "median, low, high": f"median of the turns, and its {LEVEL:.0%} interval (order statistics); null with fewer than "
+    f"{LEAST_RUNS} turns. Each interval holds on its own, not all at once",
+    "versus_plain": "tokens a second over those of plain decoding, paired: the ratio within each turn",
+    "mean_acceptance_length": "tokens a round of the target, the resampled or bonus token included, rounds without a "
+    "draft too; plain decoding has 1",
+    "mean_acceptance_length_drafted": "the same over rounds with a draft, 1 + num_accepted_tokens / num_drafts: vLLM's",
+    "num_drafts": "rounds of a picture that proposed a draft",
+    "num_draft_tokens": "tokens proposed",
+    "num_accepted_tokens": "proposed tokens that were kept; no bonus token",
+    "draft_acceptance_rate": "num_accepted_tokens / num_draft_tokens, from 0 to 1",
+    "num_accepted_tokens_per_pos": "kept tokens by draft position",
+    "per_position_acceptance_rate": "num_accepted_tokens_per_pos / num_drafts, as vLLM has it",
+    "acceptance_by_position": "kept among those judged at each position, all before it being kept",
+    "seconds_per_image_by_phase": "the median, split as the time of all turns was; rest is all but target, draft and "
+    "law: prefix, caches, Python",
+    "break_even_acceptance_length": "the mean_acceptance_length at which this way would be as fast as plain decoding",
+    "break_even_draft_length": "longest draft length at which a round that drafts is no slower than plain decoding, 0 "
+    "if none; computed from measured acceptance and steps; null where acceptance at another length is unknown (jacobi)",
+    "target_seconds_by_window": "median of the target's step over so many tokens, in the middle of a picture",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way and its figures. ratio: to plain decoding, None for plain itself. even: None where it is not known."""
+
+    kind: str
+    timed: Timed
+    rate: Median  # tokens a second
+    seconds: Median  # per image
+    ratio: Median | None
+    even: BreakEven | None
+
+    @property
+    def name(self) -> str:
+        return self.timed.way.name
+
+    @property
+    def batch(self) -> int:
+        return len(self.timed.parts[0].rounds)
+
+    @cached_property
+    def total(self) -> Statistics:
+        """Over all turns."""
+        return self.timed.statistics
+
+    @property
+    def drafts(self) -> int:
+        return sum(rounds.drafts for rounds in self.timed.rounds)
+
+    @property
+    def draft_tokens(self) -> int:
+        return sum(rounds.draft_tokens for rounds in self.timed.rounds)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return None if self.ratio is None else verdict(self.ratio)
+
+    @property
+    def pays_from(self) -> float | None:
+        """Accept length at which this way would be as fast as plain decoding."""
+        return None if self.ratio is None else _finite(self.total.mean_acceptance_length / self.ratio.median)
+
+    @property
+    def turns(self) -> list[dict[str, float]]:
+        """Seconds per image by phase, a dict a turn; they add up to the turn's."""
+        out = []
+        for part, seconds in zip(self.timed.parts, self.timed.seconds, strict=True):
+            phases = {phase: part.seconds[phase] / self.batch for phase in PHASES[:-1]}
+            out.append(phases | {"rest": seconds / self.batch - sum(phases.values())})
+        return out
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """The median seconds per image, split as the time of all turns was."""
+        turns = self.turns
+        share = self.seconds.median / sum(self.seconds.samples)
+        return {phase: share * sum(turn[phase] for turn in turns) for phase in PHASES}
+
+    def as_dict(self) -> dict[str, Any]:
+        total, way, drafts, proposed = self.total, self.timed.way, self.drafts, self.draft_tokens
+        kept, law = total.accepts.tolist(), way.settings.law
+        even = {"break_even_draft_length": None, "best_draft_length": None, "by_draft_length": None}
+        return {
+            "way": self.kind,
+            "name": self.name,
+            "draft": None if way.settings.plain else way.settings.source,
+            "draft_length": law.length,
+            "law": {"omegas": list(law.omegas), "rule": law.rule, "resampler": law.resampler},
+            "tokens_per_second": self.rate.as_dict(),
+            "seconds_per_image": self.seconds.as_dict(),
+            "versus_plain": None if self.ratio is None else self.ratio.as_dict(),
+            "verdict": self.verdict,
+            "rounds": int(total.rounds.sum()),
+            "num_drafts": drafts,
+            "num_draft_tokens": proposed,
+            "num_accepted_tokens": sum(kept),
+            "num_accepted_tokens_per_pos": kept,
+            "mean_acceptance_length": _finite(total.mean_acceptance_length),
+            "mean_acceptance_length_drafted": 1 + sum(kept) / drafts if drafts else None,
+            "draft_acceptance_rate": sum(kept) / proposed if proposed else None,
+            "per_position_acceptance_rate": [n / drafts if drafts else None for n in kept],
+            "acceptance_by_position": [_finite(share) for share in total.acceptance_by_position],
+            "degenerate_residuals": total.degenerate,
+            "seconds_per_image_by_phase": self.phases,
+            "samples": [{"seconds": s, "by_phase": t} for s, t in zip(self.seconds.samples, self.turns, strict=True)],
+            "break_even_acceptance_length": self.pays_from,
+            **(even if self.even is None else self.even.as_dict()),
+        }
+
+    def speed_cells(self) -> tuple[str, ...]:
+        ratio = "1" if self.ratio is None else self.ratio.text(2, "x")
+        return self.name, self.rate.text(0), self.seconds.text(3), ratio, self.verdict or "the baseline"
+
+    def round_cells(self) -> tuple[str, ...]:
+        total, proposed = self.total, self.draft_tokens
+        shares = [f"{share:.2f}".removeprefix("0") for share in total.acceptance_by_position if math.isfinite(share)]
+        return (
+            self.name,
+            f"{total.mean_acceptance_length:.2f}",
+            "-" if self.pays_from is None else f"{self.pays_from:.2f}",
+            f"{int(total.accepts.sum()) / proposed:.0%}" if proposed else "-",
+            " ".join([*shares[:_SHOWN], *(["..."] if len(shares) > _SHOWN else [])]) or "-",
+        )
+
+    def time_cells(self) -> tuple[str, ...]:
+        shares = [f"{seconds / self.seconds.median:.0%}" for seconds in self.phases.values()]
+        return self.name, *shares, "-" if self.even is None else self.even.text()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells under their columns."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run. rows: plain decoding first. windows: seconds of the target's step by tokens in it."""
+
+    machine: Mapping[str, Any]
+    command: str
+    created: str  # UTC, ISO 8601
+    manifest: Manifest
+    spec: Spec
+    turns: Sequence[Sequence[Job]]
+    rows: tuple[Row, ...]
+    windows: Mapping[int, float]
+    left_out: Mapping[str, str]  # name: reason
+    warnings: tuple[str, ...]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether drafts were kept at fixed rates: timings that say nothing about the models."""
+        return self.spec.acceptance.rule == "synthetic"
+
+    @property
+    def note(self) -> str:
+        """Where and how, in a line."""
+        here = self.machine
+        batch = len(self.turns[0])
+        return (
+            f"{self.manifest.name} ({self.manifest.fingerprint}, {self.spec.engine.precision}), {here['cpu']}, "
+            f"{here['threads']} threads, load {here['load_average']:.1f} before; {batch} picture(s) at once, "
+            f"medians of {len(self.turns)} interleaved turns"
+        )
+
+    @property
+    def tables(self) -> tuple[Table, Table, Table]:
+        """Speed; what rounds bring; where the time goes."""
+        rounds = "rounds; the accept length counts the resampled or bonus token, kept are shares of drafts"
+        return (
+            Table("speed", SPEED, tuple(row.speed_cells() for row in self.rows)),
+            Table(rounds, ROUNDS, tuple(row.round_cells() for row in self.rows)),
+            Table("where the time goes", TIMES, tuple(row.time_cells() for row in self.rows)),
+        )
+
+    @property
+    def verdicts(self) -> list[str]:
+        """What pays and what does not, a line each."""
+        rows = [(row, row.ratio) for row in self.rows if row.ratio is not None]
+        if len(self.turns) < LEAST_RUNS:
+            slower = [row.name for row, ratio in rows if ratio.median < 1]
+            found = f"too few turns ({len(self.turns)}) for a {LEVEL:.0%} interval"
+            out = [f"{found}: give --runs {LEAST_RUNS} or more"]
+            return out + ([f"slower than plain decoding in the median: {'; '.join(slower)}"] if slower else [])
+        out = [_sentence(row, ratio) for row, ratio in rows]
+        if not any(verdict(ratio) == "pays" for _, ratio in rows):
+            out.append("no way of speculating is shown to pay here: plain decoding is as good (--plain)")
+        return out
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document of `--json` and `--out`: JSON data, no NaN in it."""
+        return {
+            "created": self.created,
+            "command": self.command,
+            "machine": dict(self.machine),
+            "engine": {
+                "name": self.manifest.name,
+                "fingerprint": self.manifest.fingerprint,
+                "precision": self.spec.engine.precision,
+                "spec": self.spec.resolved(),
+            },
+            "synthetic": self.synthetic,
+            "runs": len(self.turns),
+            "batch": len(self.turns[0]),
+            "turns": [[{"prompt": job.prompt, "seed": job.seed} for job in jobs] for jobs in self.turns],
+            "ways": [row.as_dict() for row in self.rows],
+            "target_seconds_by_window": {str(n): seconds for n, seconds in self.windows.items()},
+            "left_out": dict(self.left_out),
+            "verdicts": self.verdicts,
+            "warnings": list(self.warnings),
+            "definitions": DEFINITIONS,
+        }
+
+
+def _sentence(row: Row, ratio: Median) -> str:
+    found = verdict(ratio)
+    head = "speculation does not pay" if found == "does not pay" else found
+    accept = row.total.mean_acceptance_length
+    rounds = f"a round brings {accept:.2f} tokens and pays from {accept / ratio.median:.2f}"
+    return f"{head}: {row.name} is {ratio.text(2, 'x')} plain decoding; {rounds}"
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,232 @@
+"""`coolsd-rt bench`: every way of decoding that an engine can go, side by side in one run.
+
+    1. Open the engine; make the ways of its spec (`bench_ways`).
+    2. Draw the same pictures in every way, taking turns (`timing`); after each turn, time the target's step alone over
+       windows of every length.
+    3. Medians, intervals and ratios to plain decoding (`bench_stats`), and the draft length at which a round stops
+       being worth its time (`bench_even`).
+
+Knows engines and prompts. Does not know how figures are shown (`bench_report`, `bench_html`). Needs scipy.
+"""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from coolsd_rt import cores, limits
+from coolsd_rt.bench.break_even import BreakEven, break_even, tokens_by_length
+from coolsd_rt.bench.machine import machine
+from coolsd_rt.bench.report import Report, Row
+from coolsd_rt.bench.stats import Median, paired_ratio
+from coolsd_rt.bench.timing import Timed, Way, take_turns
+from coolsd_rt.bench.variants import Choice, Line, lines
+from coolsd_rt.errors import UserError
+from coolsd_rt.prompts import Conditioner
+from coolsd_rt.spec import with_overrides
+from coolsd_rt.spec.fields import Probability, Seed, Threads, check_fields
+from coolsd_rt.spec.section import Within
+from coolsd_rt.store import EngineFolder, open_engine
+from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.drawing import Job
+from coolsd_rt.workflows.generate.run import SYNTHETIC, unknown_words
+
+_PROBES = 8  # timed steps of each window after each turn
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to time. prompts: none = those beside the spec's vocabulary, taken evenly.
+
+    runs: turns of each way. batch: pictures at once. seed: picture k of all has seed + k, in every way. confidence,
+    draft_confidence: of the pacing; None is the spec's. threads: of the engine; None is the usable cores.
+    """
+
+    engine: Path
+    runs: Annotated[int, Within(limits.RUNS)] = 6
+    batch: Annotated[int, Within(limits.MAX_BATCH)] = 1
+    prompts: tuple[str, ...] = ()
+    seed: Seed = 0
+    choice: Choice = field(default_factory=Choice)
+    confidence: Probability | None = None
+    draft_confidence: Probability | None = None
+    spec_file: Path | None = None
+    threads: Threads | None = None
+    reading: opening.Reading = field(default_factory=opening.Reading)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def pacing(self) -> dict[str, float]:
+        """Values in the place of the spec's."""
+        both = {"confidence": self.confidence, "draft_confidence": self.draft_confidence}
+        return {key: value for key, value in both.items() if value is not None}
+
+    def command(self, threads: int) -> str:
+        """What to type for the same run on the same machine."""
+        choice = self.choice
+        options: list[tuple[str, Sequence[object]]] = [
+            ("--runs", [self.runs]),
+            ("--batch", [self.batch]),
+            ("--seed", [self.seed]),
+            ("--prompt", self.prompts),
+            ("--ways", choice.names),
+            ("--delta", [f"{delta:g}" for delta in choice.deltas]),
+            ("--draft-length", choice.draft_lengths),
+            ("--jacobi-length", [] if choice.jacobi_length is None else [choice.jacobi_length]),
+            *((f"--{key.replace('_', '-')}", [f"{value:g}"]) for key, value in self.pacing.items()),
+            ("--spec", [] if self.spec_file is None else [self.spec_file]),
+            ("--threads", [threads]),
+            ("--features", [p] if (p := self.reading.features) else []),
+            ("--text-encoder", [p] if (p := self.reading.text_encoder) else []),
+        ]
+        words = [str(word) for option, values in options for value in values for word in (option, value)]
+        return shlex.join(["coolsd-rt", "bench", str(self.engine), *words])
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to hear of the work while it goes on."""
+
+    warning: Callable[[str], None] = lambda line: None
+    start: Callable[[int, int], None] = lambda ways, turns: None  # the warm-up is a turn too
+    way: Callable[[str], None] = lambda name: None  # drawn once
+
+
+@dataclass
+class Windows:
+    """Seconds of the target's step over 1..most tokens in the middle of a picture, by window."""
+
+    way: Way  # the one with the longest draft: its session has room
+    jobs: Sequence[Job]
+    conditioner: Conditioner
+    clock: Callable[[], float] = time.perf_counter
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+
+    def __call__(self) -> None:
+        """Time each window `_PROBES` times, in turns, after one step of each that does not count."""
+        settings, dims = self.way.settings, self.way.engine.dims
+        session = drawing.open_session(self.way.engine, self.jobs, self.conditioner, settings)
+        rows = len(self.jobs) * (2 if settings.sampling.guided else 1)
+        most = settings.law.length + 1
+        at = max(0, min(dims.prefix + dims.tokens // 2, dims.positions - most))
+        pos = session.asarray(np.full(rows, at, np.int64), "int64")
+        windows = [(n, session.asarray(np.zeros((rows, n), np.int64), "int64")) for n in range(1, most + 1)]
+        for turn in range(1 + _PROBES):
+            for n, ids in windows:
+                began = self.clock()
+                logits, _ = session.target(ids, pos)
+                float(logits[0, 0, 0])  # a device that works ahead has to be done
+                if turn:
+                    self.seconds.setdefault(n, []).append(self.clock() - began)
+
+    @property
+    def medians(self) -> dict[int, float]:
+        return {n: statistics.median(seconds) for n, seconds in self.seconds.items()}
+
+
+def bench(request: Request, listener: Listener | None = None) -> Report:
+    """Time every way that was asked for.
+
+    Raises:
+        UserError: no engine, a value out of range, no prompts, nothing to compare; before anything is drawn.
+        CoolsdError: a broken engine.
+    """
+    listener = listener or Listener()
+    folder = open_engine(request.engine)
+    spec = opening.spec_of(folder)
+    if not 1 <= request.batch <= spec.engine.max_batch:
+        expected = f"from 1 to the engine's {spec.engine.max_batch} (engine.max_batch)"
+        raise UserError("--batch", expected=expected, found=str(request.batch))
+    spec = with_overrides(spec, {f"pacing.{key}": value for key, value in request.pacing.items()})
+    verified = folder.verified()
+    conditioner = opening.load_conditioner(verified, request.reading)
+    turns = _turns(request, folder, conditioner)
+    threads = cores.threads_for(request.threads)
+    here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
+    engine, near = opening.load_engine(verified, threads), opening.load_neighbours(verified)
+    chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)
+    chosen = [_with_forced(line, opening.load_forced(folder)) for line in chosen]
+    warnings = list(unknown_words([job for jobs in turns for job in jobs]))
+    warnings += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
+    warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []
+    for line in warnings:
+        listener.warning(line)
+    listener.start(len(chosen), request.runs + 1)
+    ways = [line.way for line in chosen]
+    windows = Windows(max(ways, key=lambda way: way.settings.law.length), turns[0], conditioner)
+    tell = listener.way
+    timed = take_turns(ways, turns, conditioner, lambda way: tell(way.name), between=windows)
+    why_not: str = getattr(engine, "why_not", "")  # of engines that capture rounds; to import their class takes torch
+    if why_not and spec.engine.device == "cuda":
+        warnings.append(f"rounds ran without a CUDA graph: {why_not}")
+        listener.warning(warnings[-1])
+    return Report(
+        machine=here,
+        command=request.command(threads),
+        created=created,
+        manifest=folder.manifest,
+        spec=spec,
+        turns=turns,
+        rows=_rows(chosen, timed, windows.medians, request.batch),
+        windows=windows.medians,
+        left_out=left_out,
+        warnings=tuple(warnings),
+    )
+
+
+def _with_forced(line: Line, forced: tuple[int, ...] | None) -> Line:
+    settings = replace(line.way.settings, forced=forced)
+    return replace(line, way=replace(line.way, settings=settings))
+
+
+def _turns(request: Request, folder: EngineFolder, conditioner: Conditioner) -> list[Sequence[Job]]:
+    texts: Sequence[str] = request.prompts
+    if not texts:
+        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), conditioner)
+    jobs = drawing.spread_jobs(texts, request.runs * request.batch, request.seed, conditioner)
+    return list(drawing.batches(jobs, request.batch))
+
+
+def _rows(chosen: Sequence[Line], timed: Sequence[Timed], windows: dict[int, float], batch: int) -> tuple[Row, ...]:
+    """The first line is plain decoding."""
+    plain = timed[0]
+    step = _round_seconds(plain, 0)
+    return tuple(
+        Row(
+            kind=line.kind,
+            timed=entry,
+            rate=Median.of(entry.rates),
+            seconds=Median.of([seconds / batch for seconds in entry.seconds]),
+            ratio=None if entry is plain else paired_ratio(entry.rates, plain.rates),
+            even=None if line.refines else _even(entry, step, windows),
+        )
+        for line, entry in zip(chosen, timed, strict=True)
+    )
+
+
+def _round_seconds(entry: Timed, drafts: int) -> float | None:
+    """Median seconds of rounds whose longest window had that many drafts; None if there were none."""
+    found = [s for rounds in entry.rounds for s in rounds.seconds.get(drafts, [])]
+    return statistics.median(found) if found else None
+
+
+def _even(entry: Timed, step: float | None, windows: dict[int, float]) -> BreakEven | None:
+    length = entry.way.settings.law.length
+    whole = _round_seconds(entry, length)
+    if not length or step is None or whole is None:
+        return None
+    if entry.way.settings.sampling.draft_confidence:
+        return None  # what is judged is what the draft was sure of: no account of the drafts that were cut
+    total = entry.statistics
+    tokens = tokens_by_length(total.accepts.tolist(), total.attempts.tolist())
+    return break_even(tokens, step, whole, {n: windows[n] for n in range(1, length + 2)})

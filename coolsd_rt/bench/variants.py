@@ -1,0 +1,169 @@
+"""The ways of decoding that `bench` times: by name, from the run-time values of the engine's own spec.
+
+Knows specs and laws. Does not know a clock, or how figures are shown.
+
+- `lossless`: every omega 1.
+- `cool`: the paper's exponential schedule at each delta; nu and floor are the spec's, if its schedule is exponential.
+- `uniform`, `linear`: these schedules at the first delta.
+- `lantern++`, `lantern++-gstar`: LANTERN++ with its authors' residual, and with G*; factor and neighbours are the
+  spec's, if its rule is lantern_pp.
+- `jacobi`, `jacobi-coupled`: no draft model; guesses of the target's own, judged again each round.
+- `spec`: what the spec says, if that is none of the above.
+- `synthetic`: in place of all others, where the spec's acceptance is synthetic.
+
+The resampler is G* where nothing else is said; sampling and pacing are the spec's, but Jacobi's drafts have no pacing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt import limits
+from coolsd_rt.bench.timing import Way
+from coolsd_rt.errors import UserError
+from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.spec.fields import DraftLength, check_fields
+from coolsd_rt.spec.section import Within
+from coolsd_rt.workflows import drawing
+
+PLAIN, SYNTHETIC = "plain", "synthetic"
+LANTERN = ("lantern++", "lantern++-gstar")
+JACOBI = ("jacobi", "jacobi-coupled")
+NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, "spec")
+"""What can be asked for. Plain decoding is the baseline, and always timed."""
+
+FACTOR, LENDERS = 2.0, 10  # of LANTERN++, where the spec's rule is another
+NO_NEIGHBOURS = "the engine has no neighbours of its codes; build it again with image.neighbours"
+_GSTAR = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
+_OF_A_LENGTH = {key: key for key in ("schedule.values", "acceptance.rates")}  # as many as draft.length: said so
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to time. names: none = all. draft_lengths: none = the built one. jacobi_length: None = as in `generate`."""
+
+    names: tuple[str, ...] = ()
+    deltas: tuple[Annotated[float, Within(limits.OMEGA)], ...] = (1.1, 1.5, 2.0)
+    draft_lengths: tuple[DraftLength, ...] = ()
+    jacobi_length: DraftLength | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: what was asked for (`cool`), and how it decodes."""
+
+    kind: str
+    way: Way
+
+    @property
+    def refines(self) -> bool:
+        """Whether a draft gets better the longer it stays in the window, so that its length changes its acceptance."""
+        return self.way.settings.source in ("jacobi", "jacobi_coupled")
+
+
+def lines(
+    spec: Spec, engine: Engine, group: str, choice: Choice, near: NDArray[np.int64] | None
+) -> tuple[list[Line], dict[str, str]]:  # fmt: skip
+    """Plain decoding, then every way that was asked for; and the names that this engine cannot go, with the reason.
+
+    near: the engine's neighbours, int64 [V, n], or None.
+
+    Raises UserError: an unknown name, a delta or a length out of range, or nothing to compare plain decoding with.
+    """
+    asked = _asked(choice)
+    lengths = _lengths(spec, engine.dims.tokens, choice)
+    out = [Line(PLAIN, Way(group, PLAIN, engine, drawing.settings_of(spec, plain=True)))]
+    left: dict[str, str] = {}
+    if spec.acceptance.rule == "synthetic":
+        left = dict.fromkeys(asked, "acceptance is synthetic, the same under every law")
+        asked = (SYNTHETIC,)
+    elif near is None:
+        left = {name: NO_NEIGHBOURS for name in asked if name in LANTERN}
+        asked = tuple(name for name in asked if name not in LANTERN)
+    for name in asked:
+        if name in JACOBI:
+            out.append(_jacobi(spec, engine, group, name, choice.jacobi_length))
+            continue
+        for length in lengths:
+            mark = f", length {length}" if choice.draft_lengths else ""
+            sized = spec.model_copy(update={"draft": spec.draft.model_copy(update={"length": length})})
+            for title, law in _laws(sized, name, asked, choice.deltas, near).items():
+                try:
+                    settings = drawing.settings_of(law, near)
+                except UserError as error:
+                    if name not in LANTERN:
+                        raise
+                    left[name] = str(error)  # the spec's own number of neighbours, and a table that has too few
+                    continue
+                out.append(Line(name, Way(group, title + mark, engine, settings)))
+    if len(out) == 1:
+        found = "; ".join(f"{name} is left out: {reason}" for name, reason in left.items())
+        raise UserError("ways to time", expected="one beside plain decoding", found=found or "none")
+    return out, left
+
+
+def _asked(choice: Choice) -> tuple[str, ...]:
+    for name in choice.names:
+        if name not in NAMES:
+            raise UserError("--ways", expected=f"one of {', '.join(NAMES)}", found=name)
+    if not choice.deltas:
+        raise UserError("--delta", expected="at least one", found="none")
+    return tuple(name for name in NAMES if not choice.names or name in choice.names)
+
+
+def _lengths(spec: Spec, tokens: int, choice: Choice) -> tuple[int, ...]:
+    lengths = tuple(dict.fromkeys(choice.draft_lengths or (spec.draft.length,)))
+    jacobi = () if choice.jacobi_length is None else (choice.jacobi_length,)
+    for option, asked in (("--draft-length", lengths), ("--jacobi-length", jacobi)):
+        for length in asked:
+            if not 1 <= length <= tokens:
+                raise UserError(option, expected=f"from 1 to the image's {tokens} tokens", found=str(length))
+    return lengths
+
+
+def _jacobi(spec: Spec, engine: Engine, group: str, name: str, length: int | None) -> Line:
+    length = length or max(1, min(drawing.JACOBI_WINDOW, engine.dims.tokens - 1))
+    settings = drawing.jacobi_settings(spec, length, name == "jacobi-coupled")
+    return Line(name, Way(group, name.replace("-", ", "), engine, settings))
+
+
+def _laws(
+    spec: Spec, name: str, asked: Sequence[str], deltas: Sequence[float], near: NDArray[np.int64] | None
+) -> Mapping[str, Spec]:
+    """Titles and specs of one name; none for `spec` where it says what another row says."""
+    if name == SYNTHETIC:
+        return {"synthetic acceptance": with_overrides(spec, {}, _OF_A_LENGTH)}
+    if name == "spec":
+        own = with_overrides(spec, {}, _OF_A_LENGTH)
+        rows = (_laws(spec, other, asked, deltas, near) for other in asked if other not in ("spec", *JACOBI))
+        same = any(own.run_view() == law.run_view() for row in rows for law in row.values())
+        return {} if same else {"as the spec has it": own}
+    if name == "lossless":
+        return {name: with_overrides(spec, _GSTAR | {"schedule.kind": "none"})}
+    if name in LANTERN:
+        return _lantern(spec, name, near)
+    kind, word = ("exponential", "COOL-SD") if name == "cool" else (name, name)
+    return {
+        f"{word}, delta {delta:g}": with_overrides(spec, _GSTAR | {"schedule.kind": kind, "schedule.delta": delta})
+        for delta in dict.fromkeys(deltas if name == "cool" else deltas[:1])
+    }
+
+
+def _lantern(spec: Spec, name: str, near: NDArray[np.int64] | None) -> Mapping[str, Spec]:
+    changes: dict[str, Any] = {"acceptance.rule": "lantern_pp"}
+    if spec.acceptance.rule != "lantern_pp" and near is not None:
+        codes, columns = near.shape
+        both = columns if columns == codes - 1 else columns - 1  # as many for either residual; LANTERN's reads one more
+        lenders = max(1, min(LENDERS, spec.image.neighbours, both))
+        changes |= {"acceptance.factor": FACTOR, "acceptance.neighbours": lenders}
+    title, kind = ("LANTERN++", "lantern") if name == LANTERN[0] else ("LANTERN++ with G*", "optimal")
+    return {title: with_overrides(spec, changes | {"resampler.kind": kind})}

@@ -1,0 +1,1 @@
+"""Weight files: published checkpoints converted to ours, and ours loaded into networks."""

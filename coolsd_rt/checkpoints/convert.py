@@ -1,0 +1,189 @@
+"""A published checkpoint to one safetensors file of ours, with the config in its header.
+
+Strict: every tensor is used or known to be no part of the network, none is missing, all shapes are checked before the
+first number is read. Streaming: one tensor of the result is in memory at a time. Atomic: the file appears whole.
+Knows formats by their `Format`s. Does not know where a checkpoint was downloaded from (`convert_hub`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from coolsd_rt import limits
+from coolsd_rt.checkpoints.format import Config, Format, Given, Options, Part, shapes_of
+from coolsd_rt.checkpoints.formats import llama, llamagen, vq
+from coolsd_rt.checkpoints.reader import Source
+from coolsd_rt.checkpoints.writer import DTYPES, write_safetensors
+from coolsd_rt.errors import UserError
+from coolsd_rt.files import why_unusable
+from coolsd_rt.models.config import DecoderConfig
+from coolsd_rt.models.families import FAMILY_KEY, family_of
+from coolsd_rt.models.finite import NumbersCheck
+from coolsd_rt.store.outputs import check_output
+from coolsd_rt.store.weights import TensorInfo
+
+FORMATS: Mapping[str, Format] = {f.name: f for f in (*llamagen.FORMATS, *llama.FORMATS, *vq.FORMATS)}
+DType = Literal["keep", "float32", "float16", "bfloat16"]
+_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What came of it. `config` is the header's. wrappers: names of `convert_source.WRAPPERS` that were taken off."""
+
+    path: Path
+    family: str
+    config: Mapping[str, Any]
+    tensors: int
+    bytes: int
+    dropped: int
+    seconds: float
+    wrappers: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data for `convert --json`."""
+        return asdict(self) | {"path": str(self.path), "seconds": round(self.seconds, 3)}
+
+
+def convert(
+    source: Path,
+    to: Path,
+    family: str | None = None,
+    options: Options | None = None,
+    dtype: DType = "keep",
+    on_tensor: Callable[[int, int], None] = lambda done, of: None,
+    notes: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Converted:
+    """Write the checkpoint `source` (a file, or a folder of shards) as `to`.
+
+    family: a name of `FORMATS`; None looks at the tensors' names. dtype: `keep` writes each as it is stored.
+    on_tensor: called with how many of how many are written. notes: more for the header's metadata. overwrite: replace
+    a file that has the name `to`.
+    Raises UserError: no checkpoint, a file in the place of `to`, another family, a tensor that is missing, surplus or
+    of another shape, numbers that are NaN or infinite, a size or a family that is needed and not given. CoolsdError: no
+    space.
+    """
+    begun = time.perf_counter()
+    check_place(source, to, overwrite)
+    opened = Source(source)
+    given = Given(source, opened.tensors, opened.config, options or Options())
+    form = _format(given, family)
+    config = form.config(given)
+    plan, dropped = _plan(form, given, config, dtype)
+    header = {FAMILY_KEY: family_of(config).name} if isinstance(config, DecoderConfig) else {}
+    header |= {k: v for k, v in asdict(config).items() if v is not None}
+    tensors = sorted(plan.items(), key=lambda item: opened.order(item[1][0].sources[0]))
+    numbers = NumbersCheck(source)
+
+    def read(name: str) -> torch.Tensor:
+        part, info = plan[name]
+        stored = part.make(*(opened.read(key) for key in part.sources))
+        return numbers.passed(part.sources, stored, stored.to(DTYPES[info.dtype]))
+
+    infos = [(name, info) for name, (_, info) in tensors]
+    metadata = {**(notes or {}), "format": "pt", "config": json.dumps(header)}
+    size = write_safetensors(
+        to, infos, metadata, read, lambda done: on_tensor(done, len(infos)), numbers.check, overwrite=overwrite
+    )
+    seconds = time.perf_counter() - begun
+    return Converted(to, form.name, header, len(infos), size, dropped, seconds, opened.wrappers)
+
+
+def check_place(source: Path, to: Path, overwrite: bool = False) -> None:
+    """Raises UserError unless `to` is a file to write that is not the source, and free unless `overwrite` is on."""
+    why = why_unusable(to)
+    if why != "nothing" and (why or (source.exists() and to.samefile(source))):
+        found = why or "the checkpoint itself"
+        raise UserError(f"--to {to}", expected="a file to write", found=found, fix="name another file")
+    if not to.parent.is_dir():
+        raise UserError(f"--to {to}", expected="a folder that is there", found=f"no folder {to.parent}")
+    check_output(to, "--to", overwrite=overwrite)
+
+
+def _format(given: Given, family: str | None) -> Format:
+    if family is not None:
+        if family not in FORMATS:
+            raise UserError("--family", expected=f"one of {', '.join(FORMATS)}", found=family)
+        if mark := FORMATS[family].lacking(given.tensors):
+            fits = ", ".join(f.name for f in FORMATS.values() if f.fits(given.tensors)) or "no family known here"
+            expected = f"a checkpoint of {family}, with a tensor {_readable(mark)}"
+            raise UserError(str(given.path), expected=expected, found=f"one of {fits}")
+        return FORMATS[family]
+    form = next((f for f in FORMATS.values() if f.fits(given.tensors)), None)
+    if form is None:
+        names = ", ".join(list(given.tensors)[:3])
+        fix = "say --family NAME to hear what it lacks"
+        expected = f"a checkpoint of {', '.join(FORMATS)}"
+        raise UserError(str(given.path), expected=expected, found=f"tensors {names}, ...", fix=fix)
+    alike = [f.name for f in FORMATS.values() if f.marks == form.marks]
+    if len(alike) > 1:
+        fix = f"say --family {' or --family '.join(alike)}"
+        raise UserError("--family", expected=f"{' or '.join(alike)}: their tensors are alike", found="nothing", fix=fix)
+    return form
+
+
+def _readable(mark: str) -> str:
+    """The first name that a mark stands for."""
+    return mark.split("|")[0].removeprefix(".*").replace("\\", "")
+
+
+def _plan(form: Format, given: Given, config: Config, dtype: DType) -> tuple[dict[str, tuple[Part, TensorInfo]], int]:
+    """Every tensor of ours with its way and its type, and how many of theirs are dropped. Raises UserError."""
+    plan: dict[str, tuple[Part, TensorInfo]] = {}
+    for name, shape in shapes_of(config).items():
+        part = form.part(name, given, config)
+        plan[name] = part, TensorInfo(_check_part(given, name, shape, part, dtype), shape)
+    used = {key for part, _ in plan.values() for key in part.sources}
+    rest = [key for key in given.tensors if key not in used]
+    surplus = [key for key in rest if not form.drops(key)]
+    if surplus:
+        more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
+        found = f"{list(given.tensors[surplus[0]].shape)}{more}"
+        what = f"{given.path}: {surplus[0]}"
+        raise UserError(what, expected=f"no such tensor in a checkpoint of {form.name}", found=found)
+    return plan, len(rest)
+
+
+def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dtype: DType) -> str:
+    """The type that a tensor of ours is written in. Raises UserError: a source is missing, or of another shape."""
+    for key in part.sources:
+        info = given.tensors.get(key)
+        if info is None:
+            what = f"{given.path}: {key}"
+            raise UserError(what, expected=f"a tensor, for {name} {list(shape)}", found="none")
+        if info.dtype not in DTYPES:
+            raise UserError(f"{given.path}: {key}", expected=f"one of {', '.join(DTYPES)}", found=info.dtype)
+    first = given.tensors[part.sources[0]]
+    shapes = ", ".join(str(list(given.tensors[key].shape)) for key in part.sources)
+    try:
+        meta = [torch.empty(given.tensors[key].shape, dtype=DTYPES[first.dtype], device="meta") for key in part.sources]
+        made = tuple(part.make(*meta).shape)
+    except Exception:  # a way of making it can fail at other shapes in any manner
+        made = ()
+    if made != shape:
+        what = f"{given.path}: {', '.join(part.sources)}"
+        raise UserError(what, expected=f"{name} {list(shape)} of them", found=f"shape {shapes}")
+    return first.dtype if dtype == "keep" else _TYPES[dtype]
+
+
+def named_options(
+    size: int | None, heads: int | None, prefix: int | None, cell: int | None = None
+) -> Options:  # fmt: skip
+    """Options as a command line gives them. Raises UserError at one that is not positive, or a cell of no tokenizer."""
+    options = Options(size, heads, prefix, cell)
+    if cell not in (None, 8, 16):
+        raise UserError("--cell", expected="8 or 16", found=str(cell))
+    ends = {"size": limits.PIXELS, "heads": limits.HEADS, "prefix": limits.PREFIX, "cell": limits.CELL}
+    for name, value in asdict(options).items():
+        if value is not None:
+            ends[name].check(f"--{name}", value)
+    return options

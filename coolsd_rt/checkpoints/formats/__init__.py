@@ -1,0 +1,1 @@
+"""Published formats of checkpoints, one module each."""

@@ -1,0 +1,40 @@
+"""What the verbs and the commands that are run as modules share: the entry point, where a failure is one line and an
+exit code, and the option `--overwrite`. Knows click."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from coolsd_rt.captured import kept_words
+from coolsd_rt.cli.terminal import complain, note
+from coolsd_rt.errors import CoolsdError, UserError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def overwrite_option(function: F) -> F:
+    """The option of every command that writes to files a user names; arrives as `overwrite`."""
+    return click.option("--overwrite", is_flag=True, help="Replace files that have the names of new ones.")(function)
+
+
+def enter(command: click.Command, arguments: Sequence[str] | None = None) -> Any:
+    """Run `command` on `arguments`, or on what was typed. Exit codes: 1 our failure, 2 the user's mistake, 130
+    interrupted."""
+    try:
+        with kept_words() as kept:
+            result = command.main(args=arguments, standalone_mode=False)
+        kept.tell()
+        return result
+    except click.ClickException as e:
+        complain(UserError(" ".join(e.format_message().split())))
+        sys.exit(2)
+    except CoolsdError as e:
+        complain(e)
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        note("interrupted")
+        sys.exit(130)

@@ -1,0 +1,154 @@
+"""An engine whose sessions decode where their arrays live, over anything that steps.
+
+Knows programs, the per-step session for what they cannot serve, and what to do where memory is out. Does not know
+which models step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coolsd_rt.contract import ModelDims
+from coolsd_rt.device.memory import Batch, Done, fitted, free_bytes, give_back, refused
+from coolsd_rt.device.program import Programs, servable
+from coolsd_rt.device.round import Steps
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.statistics import Generation
+
+
+class Models(Protocol):
+    """Engine-wide: the condition, the tokenizer, and sessions that step."""
+
+    @property
+    def dims(self) -> ModelDims: ...
+
+    def prefix(self, words: Any) -> Tensor: ...
+
+    def paint(self, codes: Any) -> NDArray[Any]: ...
+
+    def array(self, data: Any, dtype: str) -> Tensor:
+        """Host data on the device. dtype as `runtime.interface.Session.asarray`."""
+        ...
+
+    def steps(self, rows: int, capacity: int) -> Steps:
+        """Models with caches of zeros, and a prefix of zeros."""
+        ...
+
+    def like(self) -> Tensor:
+        """[0, C], of the features' type, on the device."""
+        ...
+
+
+class DeviceEngine:
+    """`runtime.interface.Engine`; its sessions are `runtime.whole.WholeSession`s."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._programs = Programs(models.steps, lambda steps: models.like())
+
+    @property
+    def dims(self) -> ModelDims:
+        return self._models.dims
+
+    @property
+    def why_not(self) -> str:
+        """Why the last batch's rounds were not replays of one CUDA graph; empty if they were."""
+        return self._programs.why_not
+
+    def prefix(self, words: Any) -> Tensor:
+        return self._models.prefix(words)
+
+    def open(self, prefix: Any, capacity: int, start: Any = None) -> DeviceSession:
+        starts = None if start is None else self._models.array(start, "int64")
+        return DeviceSession(self._models, self._programs, torch.as_tensor(prefix), capacity, starts)
+
+    def paint(self, codes: Any) -> NDArray[Any]:
+        """All at once; in halves where memory is out."""
+        try:
+            return self._models.paint(codes)
+        except torch.cuda.OutOfMemoryError:
+            if len(codes) < 2:
+                found, fix = f"{free_bytes()} bytes free", "close what else uses the GPU"
+                raise CoolsdError("memory to paint a picture", expected="enough", found=found, fix=fix) from None
+        self._programs.forget()
+        give_back()
+        half = len(codes) // 2
+        return np.concatenate([self.paint(codes[:half]), self.paint(codes[half:])])
+
+
+class DeviceSession:
+    """A batch. Its caches are made by what uses them first: a program's own, or those of single steps."""
+
+    fused_length = 0
+
+    def __init__(self, models: Models, programs: Programs, prefix: Tensor, capacity: int, start: Tensor | None) -> None:
+        self._models, self._programs = models, programs
+        self._prefix, self._capacity, self._start = prefix, capacity, start
+        self._steps: Steps | None = None
+
+    @property
+    def dims(self) -> ModelDims:
+        return self._models.dims
+
+    def decode(self, request: Request) -> Generation | None:
+        """As `WholeSession`; for laws and sources that the device's round has.
+
+        Raises CoolsdError: the GPU's memory does not hold the batch; NaN in the models' output.
+        """
+        if not servable(request):
+            return None
+
+        def work() -> Generation:
+            program = self._programs.get(request, len(self._prefix), self._capacity)
+            return program.decode(request, self._prefix, self._start)
+
+        return self._fitted(work, len(request.uniforms), request.length)
+
+    def asarray(self, data: Any, dtype: str) -> Tensor:
+        return self._models.array(data, dtype)
+
+    def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        return self._step(lambda: self._own.target(ids, pos), ids)
+
+    def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
+        return self._step(lambda: self._own.draft(ids, features, pos), ids)
+
+    def propose(self, *args: Any) -> tuple[Tensor, Tensor]:
+        raise CoolsdError("a device's session", expected="single draft steps", found="a call of the fused draft")
+
+    @property
+    def _own(self) -> Steps:
+        if self._steps is None:
+            steps = self._models.steps(len(self._prefix), self._capacity)
+            steps.reset(self._prefix, self._start)
+            self._steps = steps
+        return self._steps
+
+    def _step(self, step: Callable[[], tuple[Tensor, Tensor]], ids: Tensor) -> tuple[Tensor, Tensor]:
+        """A step may answer in memory that its next one overwrites; the host's loop keeps what it is given."""
+        rows = len(self._prefix)
+        pictures = rows // 2 if rows % 2 == 0 else rows  # guided, most likely
+        return self._fitted(lambda: _own_copy(step()), pictures, ids.shape[1] - 1)
+
+    def _fitted(self, work: Callable[[], Done], pictures: int, length: int) -> Done:
+        """`work()`; where memory is out, once more without what earlier batches left there."""
+
+        def why() -> CoolsdError:
+            item = self._models.like().element_size()
+            self._programs.forget()
+            give_back()
+            batch = Batch(self.dims, pictures, len(self._prefix), self._capacity, length, item)
+            return refused(batch, free_bytes())
+
+        return fitted(work, self._programs.forget, why)
+
+
+def _own_copy(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return outputs[0].clone(), outputs[1].clone()

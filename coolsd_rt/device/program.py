@@ -1,0 +1,195 @@
+"""A batch from its prefill to its last token: rounds one after another, on a GPU as replays of one CUDA graph.
+
+Knows when a batch is done, and CUDA graphs. Does not know what a round does. The host launches rounds ahead and looks
+at an asynchronous copy of the counters every few of them; it never launches more than there must still be. One after
+the end moves nothing. CUDA has not been run where this was written; on a CPU the same rounds run one by one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coolsd_rt.device.cuda_graph import Captured, capture, on_stream
+from coolsd_rt.device.round import DeviceRound, Steps
+from coolsd_rt.device.state import DeviceState
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.ops.gpu import raise_fault
+from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.statistics import Generation
+
+EVERY = 4  # rounds between two looks at the counters
+AHEAD = 2  # looks that may be under way before the host waits for the oldest
+WARM = 2  # rounds that run before the graph is captured: kernels are compiled and libraries loaded in them
+PROGRAMS = 2  # kept with their memory: a server's batches mostly ask for the same
+
+
+class Program:
+    """Models, state and the captured round of one kind of request. Serves one batch at a time."""
+
+    def __init__(self, steps: Steps, state: DeviceState, request: Request) -> None:
+        self.steps, self.state = steps, state
+        self._round = DeviceRound(steps, state, request)
+        self._captured: Captured | None = None
+        device = state.codes.device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @torch.inference_mode()
+    def decode(self, request: Request, prefix: Tensor, start: Tensor | None) -> Generation:
+        """All rounds. Raises CoolsdError: NaN in the models' output."""
+        with on_stream(self._stream):
+            return self._decode(request, prefix, start)
+
+    def _decode(self, request: Request, prefix: Tensor, start: Tensor | None) -> Generation:
+        begun = request.clock()
+        dims, state = self.steps.dims, self.state
+        self.steps.reset(prefix, start)
+        state.reset(request, dims.tokens)
+        self._round.prefill()
+        watch = _Watch(self, request)
+        for _ in range(dims.tokens):  # a round decides a token at least
+            if watch.done():
+                break
+            self.step(watch.rounds)
+            watch.launched()
+        watch.finish()
+        statistics = state.statistics()
+        statistics.seconds["target"] = request.clock() - begun
+        return Generation(state.codes.cpu().numpy().copy(), statistics)
+
+    def step(self, done: int) -> None:
+        """Enqueue a round; `done` were before it in this batch."""
+        if self._stream is not None and self._captured is None and done == WARM:
+            self._captured = capture(self._round)
+        (self._round if self._captured is None else self._captured.run)()
+
+    @property
+    def why_not(self) -> str:
+        """Why rounds are not replays of one CUDA graph; empty if they are, or will be."""
+        if self._stream is None:
+            return "not on a GPU"
+        return "" if self._captured is None else self._captured.why_not
+
+    def counters(self) -> Tensor:
+        """int64 [3, M]: decided tokens of each picture, its rounds, and fault bits."""
+        decided = self.state.committed - self.steps.dims.prefix
+        return torch.stack([decided, self.state.rounds, self.state.fault.to(torch.int64)])
+
+
+class _Watch:
+    """How far the batch is, as far as the host has heard."""
+
+    def __init__(self, program: Program, request: Request) -> None:
+        self._program, self._request = program, request
+        self._tokens, self._most = program.steps.dims.tokens, request.length + 1
+        self._cuda = program.state.codes.is_cuda
+        self._every = EVERY if self._cuda else 1
+        self._under_way: deque[tuple[Tensor, torch.cuda.Event, int]] = deque()
+        self.rounds = 0
+        self._needed = -(-(self._tokens - 1) // self._most)  # rounds that there will be at least
+        self._finished = False
+
+    def launched(self) -> None:
+        """A round was enqueued."""
+        self.rounds += 1
+        if self.rounds % self._every and self.rounds < self._needed:
+            return
+        counters = self._program.counters()
+        if not self._cuda:
+            self._heard(counters, self.rounds)
+            return
+        self._under_way.append((*_on_its_way(counters), self.rounds))
+
+    def done(self) -> bool:
+        """Whether all pictures are known to be full.
+
+        Waits when `AHEAD` looks are still under way, and when the next round may be one too many.
+        """
+        while self._under_way:
+            host, event, rounds = self._under_way[0]
+            if not (len(self._under_way) > AHEAD or self.rounds >= self._needed or event.query()):
+                break
+            self._under_way.popleft()
+            event.synchronize()
+            self._heard(host, rounds)
+        return self._finished
+
+    def finish(self) -> None:
+        """Wait for the end. Raises CoolsdError on a fault, or if pictures are not full after all."""
+        self._under_way.clear()
+        self._heard(self._program.counters().cpu(), self.rounds)
+        if not self._finished:
+            found = f"{int(self._program.counters()[0].min())} of {self._tokens}"
+            raise CoolsdError("a batch on the device", expected="all tokens decided", found=found)
+
+    def _heard(self, counters: Tensor, rounds: int) -> None:
+        """The counters after so many rounds."""
+        values = counters.numpy()
+        raise_fault(values[2])
+        left = self._tokens - int(values[0].min())
+        self._finished = left <= 0
+        self._needed = rounds + -(-left // self._most)
+        if self._request.on_progress is not None:
+            decided, done = int(values[0].sum()), int(values[1].sum())
+            length = (decided - values.shape[1]) / max(1, done)  # a picture's first token is the prefill's
+            self._request.on_progress(decided, length)
+
+
+def _on_its_way(counters: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+    """A copy on the host, whole once the event has happened."""
+    host = torch.empty(counters.shape, dtype=counters.dtype, pin_memory=True)
+    host.copy_(counters, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return host, event
+
+
+class Programs:
+    """The last few programs, by what is compiled into them."""
+
+    def __init__(self, make: Callable[[int, int], Steps], like: Callable[[Steps], Tensor]) -> None:
+        """make: rows and capacity to models with caches. like: a tensor [..., C] of the features' type and device."""
+        self._make, self._like = make, like
+        self._kept: OrderedDict[Hashable, Program] = OrderedDict()
+
+    def get(self, request: Request, rows: int, capacity: int) -> Program:
+        """The program for `request`; made at its first use."""
+        key = _key(request, rows, capacity)
+        program = self._kept.pop(key, None)
+        if program is None:
+            while len(self._kept) >= PROGRAMS:  # its memory first
+                self._kept.popitem(last=False)
+            steps = self._make(rows, capacity)
+            pictures = rows // 2 if request.sampling.guided else rows
+            state = DeviceState.empty(steps.dims, pictures, rows, request.length, self._like(steps))
+            program = Program(steps, state, request)
+        self._kept[key] = program
+        return program
+
+    def forget(self) -> None:
+        """Give their memory back."""
+        self._kept.clear()
+
+    @property
+    def why_not(self) -> str:
+        """Of the last one, as `Program.why_not`; empty before the first."""
+        return next(reversed(self._kept.values())).why_not if self._kept else ""
+
+
+def servable(request: Request) -> bool:
+    """Whether a device's round knows the request's law and source. The others are stepped from the host."""
+    law = request.law
+    plain = not request.length
+    known = law.tolerance is None and law.resampler in ("optimal", "residual", "target")
+    return known and (plain or request.source in ("eagle", "model")) and request.uniforms.dtype == np.float32
+
+
+def _key(request: Request, rows: int, capacity: int) -> Hashable:
+    s, law = request.sampling, request.law
+    rules = (s.temperature, s.top_k, s.top_p, s.confidence, s.draft_confidence, s.guided)
+    compiled = (law.length, law.resampler, law.rates is None, request.forced is None, request.source)
+    return (rows, capacity, rules, compiled)

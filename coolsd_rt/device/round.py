@@ -1,0 +1,137 @@
+"""One round on the device: no shape depends on a number, and nothing comes to the host. So it can be one CUDA graph.
+
+Knows the contract's steps, the law's ops and the state. Does not know graphs of CUDA, nor when a batch is done. The
+steps are those of `coolsd_rt.runtime.round`, with these differences, none of which changes a token:
+
+- every picture is given L drafts, also where fewer count (`valid`): near its end, or where pacing wants none;
+- the draft's first step is L + 1 wide, whatever the last round decided: what the padding writes is overwritten;
+- a NaN sets a bit that is read later instead of raising at once.
+
+Legend: M pictures, R rows (2M under CFG, all conditional first), W prefix length, N image tokens, L draft length,
+V codes, S positions of a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.contract import ModelDims
+from coolsd_rt.device.state import DeviceState
+from coolsd_rt.device.window import Window
+from coolsd_rt.ops.gpu import commit, draft_token, process_logits, verify, window
+from coolsd_rt.runtime.randomness import RESAMPLE
+from coolsd_rt.runtime.self_decoding import Request
+
+
+class Steps(Protocol):
+    """The models with caches at fixed addresses. A step enqueues work; it neither waits nor copies to the host."""
+
+    @property
+    def dims(self) -> ModelDims: ...
+
+    def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def reset(self, prefix: Tensor, start: Tensor | None) -> None:
+        """Another batch of as many rows: caches are zeros again."""
+        ...
+
+
+class DeviceRound:
+    """The prefill and the round of one kind of request, over one set of models and one state."""
+
+    def __init__(self, steps: Steps, state: DeviceState, request: Request) -> None:
+        """request: only what is compiled in is read of it: L, the law's kind, sampling settings, the source."""
+        self.steps, self.state, self.dims = steps, state, steps.dims
+        self._law, self._sampling = request.law, request.sampling
+        self._paired, self._pinned = request.sampling.guided, request.forced is not None
+        self._eagle = request.source == "eagle"
+        # A head's row is a feature's position, one before the token that it is paired with.
+        self._shift = 1 if self._eagle else 0
+        self._length = request.length
+        self._rows = torch.arange(len(state.features), device=state.codes.device)
+        paced = bool(request.sampling.draft_confidence)
+        self._window = Window.empty(state, self.dims.vocab, self._pinned, paced)
+        self._rules: dict[str, Any] = {
+            "temperature": request.sampling.temperature,
+            "top_k": request.sampling.top_k,
+            "top_p": request.sampling.top_p,
+        }
+
+    def prefill(self) -> None:
+        """The prefix through target and draft, and image token 0 from P at position W - 1."""
+        state, width = self.state, self.dims.prefix
+        blank = self._rows.new_zeros(len(self._rows), width)
+        pos = blank[:, 0]
+        logits, features = self.steps.target(blank, pos)
+        last = features[:, -1].clone()  # a step's outputs are the next step's
+        first = logits[:, -1:].clone()
+        if self._length and self._eagle and width > 1:
+            self.steps.draft(blank[:, 1:], features[:, :-1], pos)
+        elif self._length and not self._eagle:
+            self.steps.draft(blank, None, pos)
+        none = torch.zeros_like(state.committed)
+        at = none[:, None]
+        scale = state.scales[at] if self._paired else None
+        p = process_logits(first, scale, forced=state.forced[at] if self._pinned else None, **self._rules)
+        u = state.uniforms[:, :1, 0, RESAMPLE]
+        _, token, _, fault = verify(
+            p, p[:, :0], at[:, :0], none, state.omegas[:0], u[:, :0], u, None, None, "target"
+        )  # fmt: skip
+        state.codes[:, 0] = token
+        state.committed.fill_(width + 1)
+        state.fresh.fill_(1)
+        state.features[:, 0] = last
+        state.fault.copy_(fault)
+        if least := self._sampling.confidence:
+            state.sure.copy_(p[:, 0].amax(-1) >= least)
+        else:
+            state.sure.fill_(True)
+
+    def __call__(self) -> None:
+        """One round of every unfinished picture; finished ones ride along."""
+        state, w, length = self.state, self._window, self._length
+        self._open()
+        self._draft()
+        logits, features = self.steps.target(w.ids, w.pos[length])
+        p = process_logits(logits, w.scale, forced=w.forced, **self._rules)
+        rates = None if self._law.rates is None else state.rates
+        accepted, token, degenerate, fault = verify(
+            p, w.q, w.drafts, w.valid, state.omegas, w.u_accept, w.u_resample, w.is_forced, rates, self._law.resampler
+        )
+        if length and self._eagle:
+            state.features.copy_(features)
+        least = self._sampling.confidence
+        commit(
+            accepted, token, degenerate, fault, w.valid, w.drafts, p if least else None, least, self.dims.prefix,
+            state.codes, state.committed, state.fresh, state.sure, state.rounds, state.histogram, state.attempts,
+            state.accepts, state.degenerate, state.fault,
+        )  # fmt: skip
+
+    def _open(self) -> None:
+        """What the round may use, and where its steps stand."""
+        state, w = self.state, self._window
+        window(
+            state.codes, state.committed, state.fresh, state.sure, state.uniforms,
+            state.scales if self._paired else None, state.forced if self._pinned else None, self.dims.prefix,
+            self._shift, w.valid, w.u_draft, w.u_accept, w.u_resample, w.scale, w.forced, w.is_forced, w.first, w.ids,
+            w.pos, w.last,
+        )  # fmt: skip
+
+    def _draft(self) -> None:
+        """L drafts of each picture, each a step and a token from the Q that it gives."""
+        w = self._window
+        features = self.state.features if self._eagle else None
+        for i in range(self._length):
+            logits, guessed = self.steps.draft(w.token if i else w.first, features, w.pos[i])
+            if self._eagle:
+                features = guessed if i else guessed[self._rows, w.last][:, None]
+            draft_token(
+                logits, None if i else w.last, w.u_draft, w.scale, w.forced, i, **self._rules,
+                least=self._sampling.draft_confidence, valid=w.valid, peaks=w.peaks, q=w.q, drafts=w.drafts, ids=w.ids,
+                token=w.token,
+            )  # fmt: skip

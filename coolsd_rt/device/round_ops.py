@@ -1,0 +1,170 @@
+"""The torch operators coolsd::window, draft_token and commit: a round's bookkeeping, one launch each.
+
+As `ops`: CUDA tensors go to the Triton kernels, CPU tensors to `round_reference`, or through the kernels in Triton's
+interpreter. All results are written into tensors that are given, so addresses stay; an operator that returns nothing
+has its fake implementation from torch. None of them waits for the device. Knows the order in which a position's
+uniforms lie: draft, accept, resample. Does not know models.
+
+Legend: M pictures, R rows (2M under CFG: picture m is rows m and M + m), W prefix length, N image tokens, L draft
+length, V codes. Positions count the prefix. "out" is written to, "in, out" read too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.device import round_reference as reference
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.ops.gpu.launch import by_kernel, launch, require_all, require_logits, require_out
+from coolsd_rt.ops.gpu.shapes import block, power, process_warps, warps
+from coolsd_rt.ops.logits import MIN_TEMPERATURE
+
+_WINDOW_OUT = (
+    "valid", "u_draft", "u_accept", "u_resample", "scale", "forced", "is_forced", "first", "ids", "pos", "last",
+)  # fmt: skip
+_DRAFT_OUT = ("valid", "peaks", "q", "drafts", "ids", "token")
+_COMMIT_OUT = (
+    "codes", "committed", "fresh", "sure", "rounds", "histogram", "attempts", "accepts", "degenerate", "fault",
+)  # fmt: skip
+
+
+@torch.library.custom_op("coolsd::window", mutates_args=_WINDOW_OUT, device_types=("cpu", "cuda"))
+def window(
+    codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, uniforms: Tensor, scales: Tensor | None,
+    fixed: Tensor | None, prefix: int, shift: int, valid: Tensor, u_draft: Tensor, u_accept: Tensor,
+    u_resample: Tensor, scale: Tensor | None, forced: Tensor | None, is_forced: Tensor | None, first: Tensor,
+    ids: Tensor, pos: Tensor, last: Tensor,
+) -> None:  # fmt: skip
+    """What the coming round may use, and where its steps stand. Window index i counts from the first undecided token.
+
+    codes: int64 [M, N]. committed, fresh: int64 [M], positions decided, and of those the last that the draft has not
+    had, 1..L + 1. sure: bool [M], whether drafts are wanted. uniforms: float32 [M, N, L + 1, 3]. scales: float32 [N],
+    R = 2M; None = no CFG, R = M. fixed: int64 [N], -1 = free; None = all are. prefix: W. shift: how far a row of the
+    draft stands before the token that it takes in.
+
+    out: valid int64 [M], drafts that count. u_draft, u_accept: float32 [M, L]. u_resample: float32 [M, L + 1]. scale:
+    float32 [M, L + 1], with scales. forced: int64 [M, L + 1] and is_forced: bool [M, L], with fixed. first: int64
+    [R, L + 1], ids of the draft's first step, of which `last` int64 [R] is the last fresh one. ids: int64 [R, L + 1]
+    of the target's step, column 0. pos: int64 [L + 1, R], where the draft's L steps stand, and the target's.
+
+    Raises CoolsdError on shapes or dtypes that do not fit.
+    """
+    (pictures, tokens), width = codes.shape, uniforms.shape[2]
+    length, rows = width - 1, pictures * (1 if scales is None else 2)
+    one, many, wide, step = (pictures,), (pictures, length), (pictures, width), (rows, width)
+    _together("scale", scales, scale)
+    _together("forced", fixed, forced, is_forced)
+    require_all((pictures, tokens), torch.int64, codes=codes)
+    require_all(one, torch.int64, committed=committed, fresh=fresh)
+    require_all(one, torch.bool, sure=sure)
+    require_all((pictures, tokens, width, 3), torch.float32, uniforms=uniforms)
+    require_all((tokens,), torch.float32, scales=scales)
+    require_all((tokens,), torch.int64, fixed=fixed)
+    require_out(one, torch.int64, valid=valid)
+    require_out(many, torch.float32, u_draft=u_draft, u_accept=u_accept)
+    require_out(wide, torch.float32, u_resample=u_resample, scale=scale)
+    require_out(wide, torch.int64, forced=forced)
+    require_out(many, torch.bool, is_forced=is_forced)
+    require_out(step, torch.int64, first=first, ids=ids)
+    require_out((width, rows), torch.int64, pos=pos)
+    require_out((rows,), torch.int64, last=last)
+    inputs = (codes, committed, fresh, sure, uniforms, scales, fixed)
+    outputs = (valid, u_draft, u_accept, u_resample, scale, forced, is_forced, first, ids, pos, last)
+    if not by_kernel(codes):
+        drawn = (u_draft, u_accept, u_resample)
+        reference.window(*inputs, prefix, shift, valid, *drawn, scale, forced, is_forced, first, ids, pos, last)
+        return
+    launch("window", pictures, 1, *inputs, tokens, length, prefix, shift, *outputs, LB=power(width))
+
+
+@torch.library.custom_op("coolsd::draft_token", mutates_args=_DRAFT_OUT, device_types=("cpu", "cuda"))
+def draft_token(
+    logits: Tensor, last: Tensor | None, u: Tensor, scale: Tensor | None, forced: Tensor | None, i: int,
+    temperature: float, top_k: int, top_p: float, least: float, valid: Tensor, peaks: Tensor | None, q: Tensor,
+    drafts: Tensor, ids: Tensor, token: Tensor,
+) -> None:  # fmt: skip
+    """Draft i of each picture, and the Q it was drawn from, written to wherever they are read.
+
+    logits: [R, S, V] as in `draft_sample`, of which position `last` int64 [R] counts, or 0. u, scale, forced: of the
+    window, as `window` writes them; temperature, top_k, top_p: as in `draft_sample`.
+
+    out: q float32 [M, L, V] and drafts int64 [M, L], number i. ids: int64 [R, L + 1], column i + 1. token: int64
+    [R, 1], the next step's ids. With peaks, out, float32 [M, L], the most that each Q has: valid, in, out, int64 [M],
+    ends with the last draft before the first Q that has nothing of `least`, unless a Q that could count is NaN.
+
+    On a GPU the token of a NaN row is 0; the reference, on a CPU, raises. Raises CoolsdError on shapes or dtypes that
+    do not fit.
+    """
+    (pictures, length), width = u.shape, u.shape[1] + 1
+    rows, positions, vocab = pictures * (1 if scale is None else 2), logits.shape[1], logits.shape[2]
+    many, wide = (pictures, length), (pictures, width)
+    require_logits(logits, (rows, positions, vocab))
+    require_all((rows,), torch.int64, last=last)
+    require_all(many, torch.float32, u=u)
+    require_all(wide, torch.float32, scale=scale)
+    require_all(wide, torch.int64, forced=forced)
+    require_out((pictures,), torch.int64, valid=valid)
+    require_out(many, torch.float32, peaks=peaks)
+    require_out((pictures, length, vocab), torch.float32, q=q)
+    require_out(many, torch.int64, drafts=drafts)
+    require_out((rows, width), torch.int64, ids=ids)
+    require_out((rows, 1), torch.int64, token=token)
+    inputs = (logits, last, u, scale, forced)
+    outputs = (valid, peaks, q, drafts, ids, token)
+    if not by_kernel(logits):
+        numbers = (i, temperature, top_k, top_p, least)
+        reference.draft_token(*inputs, *numbers, valid, peaks, q, drafts, ids, token)
+        return
+    scalars = (max(temperature, MIN_TEMPERATURE), top_k, top_p, least, positions, length, i)
+    constants = {"LB": power(width), **block(vocab)}
+    launch("draft_token", pictures, process_warps(vocab), *inputs, *scalars, *outputs, **constants)
+
+
+@torch.library.custom_op("coolsd::commit", mutates_args=_COMMIT_OUT, device_types=("cpu", "cuda"))
+def commit(
+    accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, valid: Tensor, drafts: Tensor, p: Tensor | None,
+    least: float, prefix: int, codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, rounds: Tensor,
+    histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, fault: Tensor,
+) -> None:  # fmt: skip
+    """Decide the first `accepted` drafts and the token of each picture that is not finished, and count: a rollback is
+    the sum that is not taken further.
+
+    accepted, token, empty (its degenerate), broken (its fault): what `verify` says. valid int64 [M], drafts int64
+    [M, L]. p: float32 [M, L + 1, V], P, whose row `accepted` has to have something of `least` for a next round with
+    drafts; None = always. prefix: W.
+
+    in, out: codes int64 [M, N]; committed, fresh, rounds int64 [M]; sure bool [M], of finished pictures too; histogram
+    int64 [L + 1]; attempts, accepts int64 [L]; degenerate int64 [1]; fault int32 [M].
+
+    Raises CoolsdError on shapes or dtypes that do not fit.
+    """
+    (pictures, length), tokens = drafts.shape, codes.shape[1]
+    vocab = 1 if p is None else p.shape[-1]
+    one = (pictures,)
+    require_all(one, torch.int64, accepted=accepted, token=token, valid=valid)
+    require_all(one, torch.bool, empty=empty)
+    require_all(one, torch.int32, broken=broken)
+    require_all((pictures, length), torch.int64, drafts=drafts)
+    require_all((pictures, length + 1, vocab), torch.float32, p=p)
+    require_out((pictures, tokens), torch.int64, codes=codes)
+    require_out(one, torch.int64, committed=committed, fresh=fresh, rounds=rounds)
+    require_out(one, torch.bool, sure=sure)
+    require_out((length + 1,), torch.int64, histogram=histogram)
+    require_out((length,), torch.int64, attempts=attempts, accepts=accepts)
+    require_out((1,), torch.int64, degenerate=degenerate)
+    require_out(one, torch.int32, fault=fault)
+    inputs = (accepted, token, empty, broken, valid, drafts, p)
+    outputs = (codes, committed, fresh, sure, rounds, histogram, attempts, accepts, degenerate, fault)
+    if not by_kernel(codes):
+        reference.commit(*inputs, least, prefix, *outputs)
+        return
+    constants = {"LB": power(length + 1), **block(vocab)}
+    many = 1 if p is None else warps(vocab)
+    launch("commit", pictures, many, *inputs, least, tokens, length, prefix, *outputs, **constants)
+
+
+def _together(name: str, given: Tensor | None, *outputs: Tensor | None) -> None:
+    if any((given is None) != (out is None) for out in outputs):
+        expected = "nowhere to write it" if given is None else "where to write it"
+        raise CoolsdError(f"the window's {name}", expected=expected, found="the other")

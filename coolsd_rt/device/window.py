@@ -1,0 +1,55 @@
+"""What one round works on, as tensors of one device with shapes and addresses that never change.
+
+Knows shapes. Does not know what fills them (`coolsd_rt.ops.gpu`) nor what outlives a round (`state`). Legend: M
+pictures, R rows (2M under CFG: picture m is rows m and M + m), N image tokens, L draft length, V codes. Positions count
+the prefix; window index i counts from the first undecided token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.device.state import DeviceState
+
+
+@dataclass
+class Window:
+    """The head of a round fills all but the drafts; each draft is written wherever it is read."""
+
+    valid: Tensor  # int64 [M] drafts that count
+    u_draft: Tensor  # float32 [M, L]
+    u_accept: Tensor  # float32 [M, L]
+    u_resample: Tensor  # float32 [M, L + 1]
+    scale: Tensor | None  # float32 [M, L + 1], under CFG
+    forced: Tensor | None  # int64 [M, L + 1], -1 = free, where tokens are forced
+    is_forced: Tensor | None  # bool [M, L]
+    first: Tensor  # int64 [R, L + 1] ids of the draft's first step
+    last: Tensor  # int64 [R] which of them is the last fresh one
+    pos: Tensor  # int64 [L + 1, R] where the draft's L steps stand, and the target's
+    ids: Tensor  # int64 [R, L + 1] of the target's step: the pending token, the drafts
+    token: Tensor  # int64 [R, 1] ids of the draft's next step
+    drafts: Tensor  # int64 [M, L]
+    q: Tensor  # float32 [M, L, V] the Q each was drawn from
+    peaks: Tensor | None  # float32 [M, L] the most that each Q has, where drafts end before an unsure one
+
+    @staticmethod
+    def empty(state: DeviceState, vocab: int, forced: bool, paced: bool) -> Window:
+        """Zeros on the device of `state`. forced: tokens are. paced: drafts end before an unsure one."""
+        pictures, rows, width = len(state.codes), len(state.features), state.features.shape[1]
+        length = width - 1
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=state.codes.device)
+
+        real = torch.float32
+        many, wide = (pictures, length), (pictures, width)
+        return Window(
+            zeros(pictures), zeros(*many, dtype=real), zeros(*many, dtype=real), zeros(*wide, dtype=real),
+            zeros(*wide, dtype=real) if rows > pictures else None,
+            zeros(*wide) if forced else None, zeros(*many, dtype=torch.bool) if forced else None,
+            zeros(rows, width), zeros(rows), zeros(width, rows), zeros(rows, width), zeros(rows, 1),
+            zeros(*many), zeros(*many, vocab, dtype=real), zeros(*many, dtype=real) if paced else None,
+        )  # fmt: skip

@@ -1,0 +1,101 @@
+"""FID: the Fréchet distance of two sets of pictures in the features of FID's Inception.
+
+Conventions are clean-fid's: every picture is resized as a whole to 299 x 299 by Pillow's bicubic filter, which blurs
+before it takes fewer pixels, in float and without rounding; then [0, 255] -> (x - 128) / 128, the network of
+`inception-2015-12-05`, and covariances over N - 1. Figures of pytorch-fid and torchmetrics (bilinear, without the blur)
+are other numbers.
+
+Knows pictures as arrays, features and the formula. Does not know where pictures come from. With fewer than some
+thousands of pictures FID is far too large, by about a constant over N: compare runs of one set of prompts only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from coolsd_rt.metrics.frechet import with_jackknife
+from coolsd_rt.metrics.gallery import Picture
+from coolsd_rt.metrics.metric import Figure, Kind
+from coolsd_rt.models.inception import SIDE, WIDTH, Inception, load_inception
+from coolsd_rt.store.hashing import sha256_file
+
+FID = Kind("fid", "FID", lower_is_better=True)
+FEWEST = 3  # pictures that the jackknife can leave one of out
+CONVENTION = "clean-fid: Pillow bicubic to 299 in float32, inception-2015-12-05"
+
+
+def resized(picture: Picture) -> NDArray[np.float32]:
+    """RGB uint8 [H, W, 3] -> float32 [299, 299, 3] from 0 to 255, not rounded: each channel by itself, as clean-fid."""
+    channels = [
+        np.asarray(Image.fromarray(picture[:, :, c].astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        for c in range(3)
+    ]
+    return np.stack(channels, -1).clip(0, 255)
+
+
+class InceptionFeatures:
+    """The network with its file. Raises UserError as `load_inception` does."""
+
+    def __init__(self, path: Path) -> None:
+        self.network: Inception = load_inception(path)
+        self.digest = sha256_file(path)
+
+    def identity(self) -> Any:
+        """What features depend on beside the pictures."""
+        return {"network": self.digest, "convention": CONVENTION}
+
+    @torch.no_grad()
+    def features(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """Float32 [N, 2048] of pictures of any sizes."""
+        x = np.stack([resized(picture) for picture in pictures]).transpose(0, 3, 1, 2)
+        found: NDArray[np.float32] = self.network(torch.from_numpy(np.ascontiguousarray(x))).numpy()
+        return found
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D] of features [N, D], and F [K, D] with F^T F their covariance over N - 1, in float64; K = min(N, D)."""
+    x = features.double()
+    mean = x.mean(0)
+    x = (x - mean) / (len(x) - 1) ** 0.5
+    if len(x) <= x.shape[1]:
+        return mean, x
+    covariance = x.T @ x
+    lower, failed = torch.linalg.cholesky_ex(covariance)
+    if not int(failed):
+        return mean, lower.T
+    values, vectors = torch.linalg.eigh(covariance)  # without full rank: slower, and never stuck
+    return mean, values.clamp_min(0).sqrt()[:, None] * vectors.T
+
+
+def frechet(real: Tensor, drawn: Tensor) -> float:
+    """Between features [N, D] and [M, D], N and M at least 2, in float64.
+
+    |m - n|^2 + tr S + tr T - 2 tr (S T)^(1/2). The last is the sum of the singular values of R = F G^T, where
+    S = F^T F and T = G^T G. With full rank it is taken from the eigenvalues of R R^T, four times faster; where some are
+    0 by rank, their noise would be under the root.
+    """
+    (m, f), (n, g) = moments(real), moments(drawn)
+    r = f @ g.T
+    full = min(len(real), len(drawn)) > real.shape[1]
+    root = torch.linalg.eigvalsh(r @ r.T).clamp_min(0).sqrt().sum() if full else torch.linalg.svdvals(r).sum()
+    return max(0.0, float((m - n).square().sum() + f.square().sum() + g.square().sum() - 2 * root))
+
+
+def fid(references: NDArray[np.float32], drawn: NDArray[np.float32]) -> Figure:
+    """FID of features [N, 2048] of the same N ids in the same order, with the error of leaving out a tenth of them."""
+    return with_jackknife(torch.from_numpy(references), torch.from_numpy(drawn), paired=True, between=frechet)
+
+
+def few(count: int) -> str:
+    """A warning where FID's own bias is most of it; empty otherwise."""
+    if count > WIDTH:
+        return ""
+    return f"FID of {count} pictures is mostly its bias: {WIDTH} features want some thousands; compare equal sets only"

@@ -1,0 +1,91 @@
+"""How often a picture's nearest reference, of all, is its prompt's own: squared distance of pixels.
+
+Knows pictures and references. Does not know where either comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.metrics.metric import RETRIEVAL, Figure, Kind, Pictures
+from coolsd_rt.metrics.references import References, by_caption
+from coolsd_rt.workflows.png import slug
+
+_CHUNK_BYTES = 64 << 20  # of references in float32 at once
+
+
+def nearest(pictures: Pictures, references: References) -> NDArray[np.int64]:
+    """Index [N] of each picture's nearest reference, under the references' shifts and flips.
+
+    Shifts wrap around, so the picture is moved instead of all references: the distances are the same.
+    """
+    best = np.full(len(pictures), np.inf, np.float32)
+    owner = np.zeros(len(pictures), np.int64)
+    steps = range(-references.shift, references.shift + 1)
+    moved = [_flat(np.roll(pictures, (dy, dx), (1, 2))) for dy in steps for dx in steps]
+    size = max(1, _CHUNK_BYTES // (4 * moved[0].shape[1]))
+    for start in range(0, len(references.pictures), size):
+        part = references.pictures[start : start + size]
+        flips = references.flips[start : start + size]
+        owners = start + np.concatenate([np.arange(len(part)), np.flatnonzero(flips)])
+        candidates = _flat(np.concatenate([part, part[flips][:, :, ::-1]]))
+        squares = (candidates**2).sum(1)
+        for x in moved:
+            scores = squares - 2 * x @ candidates.T
+            found = scores.argmin(1)
+            score = scores[np.arange(len(x)), found]
+            closer = score < best
+            best = np.where(closer, score, best)
+            owner = np.where(closer, owners[found], owner)
+    return owner
+
+
+def _flat(pictures: Pictures) -> NDArray[np.float32]:
+    return pictures.reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
+
+
+def share(correct: NDArray[np.bool_]) -> Figure:
+    """A share of yes with its Wilson interval."""
+    count, of = int(correct.sum()), len(correct)
+    low, high = binomtest(count, of).proportion_ci(0.95, "wilson")
+    return Figure(value=count / of, low=float(low), high=float(high), interval="95%, Wilson")
+
+
+class RetrievalAccuracy:
+    """The measure. Every prompt needs a reference of its own."""
+
+    plain_pictures = False
+
+    def __init__(self, references: References, folder: Path) -> None:
+        self.references, self.folder = references, folder
+        self.own = by_caption(references)
+
+    @property
+    def kind(self) -> Kind:
+        return RETRIEVAL
+
+    def identity(self) -> Any:
+        return {"references": self.references.digest}
+
+    def check(self, side: int, prompts: Sequence[str]) -> None:
+        if self.references.side != side:
+            expected, found = f"pictures of {side} x {side}, as the engine draws", str(self.references.side)
+            raise UserError(str(self.folder), expected=expected, found=found)
+        if missing := [prompt for prompt in prompts if slug(prompt) not in self.own]:
+            found = f"none of {missing[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            expected, fix = "a reference picture of every prompt", f"add {slug(missing[0])}.png, or choose the prompts"
+            raise UserError(str(self.folder), expected=expected, found=found, fix=fix)
+
+    def refer(self, pictures: Pictures) -> None:
+        """Nothing: the references are a folder's."""
+
+    def measure(self, pictures: Pictures, prompts: Sequence[str]) -> Figure:
+        own = np.array([self.own[slug(prompt)] for prompt in prompts])
+        return share(nearest(pictures, self.references) == own)

@@ -1,0 +1,177 @@
+"""Scores of a picture and its prompt by networks trained on what people prefer: ImageReward and HPSv2.
+
+Both are other people's packages, which only their own weights run in: `image-reward` and `hpsv2`. They are imported
+when asked for, from local files; they read torch pickles themselves, under torch's rule that only tensors are. Knows
+how to call them (image-reward 1.5, hpsv2 1.2.0, from their code). Neither has been run here with its weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import unittest.mock
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.files import read_json
+from coolsd_rt.limits import CONFIG_BYTES
+from coolsd_rt.metrics.gallery import Picture
+from coolsd_rt.metrics.metric import Figure, Kind
+from coolsd_rt.pretrained.load import check_filled, header_of
+from coolsd_rt.store.hashing import sha256_file, sha256_json
+
+IMAGE_REWARD = Kind("image_reward", "ImageReward")
+HPSV2 = Kind("hpsv2", "HPSv2")
+REWARD_FILES = ("ImageReward.safetensors", "med_config.json")
+_NETWORK = "ViT-H-14"  # of HPSv2
+_CONVERT_AGAIN = "convert the published checkpoint again"
+INSTALL = {
+    "image_reward": 'pip install image-reward "transformers<5", best in an environment of its own',
+    "hpsv2": "pip install git+https://github.com/tgxs002/HPSv2 (its wheel on PyPI lacks the tokenizer's words)",
+}
+"""What to type where a package is absent, or does not import beside the others."""
+
+
+class PairScore(Protocol):
+    """A score of one picture and its prompt."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def identity(self) -> Any:
+        """What scores depend on beside picture and prompt, as JSON data."""
+        ...
+
+    def scores(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """[N] of N pictures, RGB of any sizes, and their prompts."""
+        ...
+
+
+def mean(scores: NDArray[np.float64]) -> Figure:
+    """The mean of scores [N], with the error that comes from pictures being different."""
+    error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
+    return Figure.around(float(scores.mean()), error, "95%, over the pictures")
+
+
+_GUARDS = {"HF_HUB_OFFLINE": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+
+
+class ImageReward:
+    """Xu et al. 2023: a reward of mean 0 and deviation 1 over its own training pairs.
+
+    folder: of ImageReward.safetensors (`convert --family image-reward`) and med_config.json. Its tokenizer,
+    bert-base-uncased, must be in the hub's cache.
+    Raises UserError: a file or the package is missing, or does not load.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if absent := [name for name in REWARD_FILES if not (folder / name).is_file()]:
+            fix = (
+                f"run: hf download THUDM/ImageReward --local-dir {folder} && coolsd-rt convert {folder}/ImageReward.pt "
+                f"--family image-reward --to {folder / REWARD_FILES[0]}"
+            )
+            raise UserError(str(folder), expected=f"a folder of {' and '.join(REWARD_FILES)}", found=f"no {absent[0]}",
+                            fix=fix)  # fmt: skip
+        weights, config = (folder / name for name in REWARD_FILES)
+        header_of(weights)
+        read_json(config, "the config of ImageReward's text network", CONFIG_BYTES)
+        with _foreign("ImageReward", "image_reward"):
+            package = importlib.import_module("ImageReward")
+            with _reading_safetensors():
+                self.model: Any = package.load(str(weights), device="cpu", med_config=str(config))
+        # The package loads with strict=False: what the file lacks would stay random. What it has beyond the network is
+        # dropped by the package, and harmless.
+        check_filled(self.model, load_file(weights), weights, surplus=True, fix=_CONVERT_AGAIN)
+        self.digest = sha256_json([sha256_file(weights), sha256_file(config)])
+
+    @property
+    def kind(self) -> Kind:
+        return IMAGE_REWARD
+
+    def identity(self) -> Any:
+        return {"weights": self.digest}
+
+    @torch.no_grad()
+    def scores(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> NDArray[np.float64]:
+        pairs = zip(pictures, prompts, strict=True)
+        return np.array([float(self.model.score(prompt, Image.fromarray(picture))) for picture, prompt in pairs])
+
+
+class HpsV2:
+    """Wu et al. 2023: the cosine of a picture and its prompt in CLIP ViT-H/14 trained on preferences, not times 100.
+
+    weights: HPS_v2.1_compressed.pt or HPS_v2_compressed.pt through `convert --family hpsv2`; their scores are not
+    comparable. Raises UserError: the file or the package is missing, or does not load.
+    """
+
+    def __init__(self, weights: Path) -> None:
+        if not weights.is_file():
+            fix = (
+                f"run: hf download xswu/HPSv2 HPS_v2.1_compressed.pt --local-dir {weights.parent} && coolsd-rt convert "
+                f"{weights.parent}/HPS_v2.1_compressed.pt --family hpsv2 --to {weights}"
+            )
+            raise UserError(str(weights), expected="the weights of HPSv2", found="no such file", fix=fix)
+        header_of(weights)
+        # The package's own `score` reads the checkpoint anew for every prompt.
+        with _foreign("hpsv2", "hpsv2"):
+            clip = importlib.import_module("hpsv2.src.open_clip")
+            made = clip.create_model_and_transforms(_NETWORK, None, precision="fp32", device="cpu", output_dict=True)
+            self.model, _, self.prepare = made
+            tensors = load_file(weights)
+            self.model.load_state_dict(tensors, strict=False)  # the strict check, with its own words, stands below
+            self.model.eval()
+            self.tokenize: Callable[[list[str]], Any] = clip.get_tokenizer(_NETWORK)
+        check_filled(self.model, tensors, weights, fix=_CONVERT_AGAIN)
+        self.digest = sha256_file(weights)
+
+    @property
+    def kind(self) -> Kind:
+        return HPSV2
+
+    def identity(self) -> Any:
+        return {"weights": self.digest}
+
+    @torch.no_grad()
+    def scores(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> NDArray[np.float64]:
+        images = torch.stack([self.prepare(Image.fromarray(picture)) for picture in pictures])
+        found = self.model(images, self.tokenize(list(prompts)))  # both of unit length
+        cosines: NDArray[np.float64] = (found["image_features"] * found["text_features"]).sum(-1).double().numpy()
+        return cosines
+
+
+@contextlib.contextmanager
+def _reading_safetensors() -> Iterator[None]:
+    """Meanwhile torch.load reads safetensors: the package asks for a pickle, and is given what was made of it."""
+
+    def load(path: str, *args: Any, **more: Any) -> dict[str, torch.Tensor]:
+        return load_file(path)
+
+    with unittest.mock.patch.object(torch, "load", load):
+        yield
+
+
+@contextlib.contextmanager
+def _foreign(package: str, name: str) -> Iterator[None]:
+    """Another's code: whatever it raises is one line, what it prints goes to stderr, it stays off the network, and what
+    it unpickles are plain tensors."""
+    try:
+        with unittest.mock.patch.dict(os.environ, _GUARDS), contextlib.redirect_stdout(sys.stderr):
+            yield
+    except ImportError as error:
+        found = "nothing of that name" if error.name == package else str(error)[:200]
+        raise UserError(f"the package {package}", expected="it installed", found=found, fix=INSTALL[name]) from error
+    except Exception as error:  # not ours: there is no list of what it raises
+        found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        raise UserError(
+            f"the package {package}", expected="its network to load", found=found, fix=INSTALL[name]
+        ) from error

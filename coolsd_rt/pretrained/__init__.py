@@ -1,0 +1,1 @@
+"""Networks and tokenizers that other libraries define, loaded from folders, strictly and offline."""

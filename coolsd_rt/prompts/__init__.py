@@ -1,0 +1,52 @@
+"""Prompts to prefixes: everything between what a user types and what the condition graph reads.
+
+One interface, `Conditioner`, for words, classes, captions through T5, and tokens of the target's own. No kind knows
+networks, and none but T5's encoder needs torch, so that a built engine can be run without it.
+"""
+
+from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE
+from coolsd_rt.prompts.base import Conditioner, Encoded, Rows, check_fit, stack
+from coolsd_rt.prompts.classes import LABELS_FILE, ClassLabels
+from coolsd_rt.prompts.features import FEATURES_FILE, FeatureFile
+from coolsd_rt.prompts.load import (
+    KEYS,
+    ConditionFacts,
+    conditioner_files,
+    describe_condition,
+    load_conditioner,
+    text_encoder,
+)
+from coolsd_rt.prompts.t5 import UNCONDITIONAL_FILE, T5Conditioner, TextEncoder
+from coolsd_rt.prompts.t5_encoder import T5Encoder
+from coolsd_rt.prompts.tokens import TokensConditioner
+from coolsd_rt.prompts.words import PAD, UNCONDITIONAL, UNKNOWN, VOCABULARY_FILE, WordVocabulary, split
+
+__all__ = [
+    "FEATURES_FILE",
+    "KEYS",
+    "LABELS_FILE",
+    "PAD",
+    "TOKENIZER_FILE",
+    "UNCONDITIONAL",
+    "UNCONDITIONAL_FILE",
+    "UNKNOWN",
+    "VOCABULARY_FILE",
+    "ClassLabels",
+    "ConditionFacts",
+    "Conditioner",
+    "Encoded",
+    "FeatureFile",
+    "Rows",
+    "T5Conditioner",
+    "T5Encoder",
+    "TextEncoder",
+    "TokensConditioner",
+    "WordVocabulary",
+    "check_fit",
+    "conditioner_files",
+    "describe_condition",
+    "load_conditioner",
+    "split",
+    "stack",
+    "text_encoder",
+]

@@ -1,0 +1,137 @@
+"""From a spec's `condition` to a conditioner: which files it takes, and reading them.
+
+| kind | copied into an engine's folder | made there by the build |
+|---|---|---|
+| words | vocab.json | |
+| class | labels.txt, if the spec names labels | |
+| t5 | features.safetensors, if the spec names features | unconditional.npy, from the target's weights |
+| tokens | tokenizer.json | |
+
+Everything else a kind needs stands in the spec, and so in the manifest. Knows kinds and files. Does not know engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE
+from coolsd_rt.prompts.base import Conditioner
+from coolsd_rt.prompts.classes import LABELS_FILE, ClassLabels
+from coolsd_rt.prompts.features import FEATURES_FILE, FeatureFile
+from coolsd_rt.prompts.t5 import UNCONDITIONAL_FILE, T5Conditioner, load_unconditional
+from coolsd_rt.prompts.t5_encoder import T5Encoder
+from coolsd_rt.prompts.tokens import TokensConditioner
+from coolsd_rt.prompts.words import VOCABULARY_FILE, WordVocabulary
+from coolsd_rt.spec.condition import ClassCondition, Condition, T5Condition, TokensCondition, WordsCondition
+
+KEYS = ("condition.vocab", "condition.labels", "condition.features", "condition.tokenizer")
+"""The spec's keys that name a condition's files."""
+
+
+def conditioner_files(condition: Condition) -> dict[str, str]:
+    """What a build copies: file name in the engine's folder to the spec's key that names it."""
+    if isinstance(condition, WordsCondition):
+        return {VOCABULARY_FILE: "condition.vocab"}
+    if isinstance(condition, ClassCondition):
+        return {LABELS_FILE: "condition.labels"} if condition.labels is not None else {}
+    if isinstance(condition, T5Condition):
+        return {FEATURES_FILE: "condition.features"} if condition.features is not None else {}
+    return {TOKENIZER_FILE: "condition.tokenizer"}
+
+
+@dataclass(frozen=True)
+class ConditionFacts:
+    """What a condition asks of a target: `prefix` positions (W), padded on the left or not; and `ids`, the rows of its
+    embedding (None: as many as the target has), or `features_dim`, the width it reads (None: the target's own)."""
+
+    prefix: int
+    padded: bool
+    ids: int | None = None
+    features_dim: int | None = 0
+
+
+def describe_condition(condition: Condition, files: Mapping[str, Path]) -> ConditionFacts:
+    """Open and check a spec's files, by key, before a build. Raises UserError, MissingExtra: as the kinds do."""
+    if isinstance(condition, T5Condition):
+        dim = None
+        if condition.features is not None:
+            file = FeatureFile.open(files["condition.features"])
+            _same_encoder(file, condition)
+            dim = file.dim
+        return ConditionFacts(condition.length, True, features_dim=dim)
+    made = _without_network(
+        condition, {name: files[key] for name, key in conditioner_files(condition).items()}.__getitem__
+    )
+    ids = None
+    if isinstance(made, WordVocabulary):
+        ids = len(made.words)
+    elif isinstance(made, ClassLabels):
+        ids = made.classes + 1
+    return ConditionFacts(made.prefix, made.padded, ids)
+
+
+def load_conditioner(
+    condition: Condition,
+    path: Callable[[str], Path],
+    *,
+    spec_folder: Path | None = None,
+    features: Path | None = None,
+    encoder: Path | None = None,
+) -> Conditioner:
+    """The conditioner of an engine.
+
+    path: a file of the engine's folder by its name (`VerifiedEngine.path`). spec_folder: where the spec stands, for
+    `condition.folder`; None if nobody knows. features, encoder: a file and a folder in the place of the spec's, of a
+    `t5` condition. A text encoder is not loaded before a caption needs it.
+
+    Raises UserError, CoolsdError: a file that is not what its name says. MissingExtra: a tokenizer without its library.
+    """
+    if not isinstance(condition, T5Condition):
+        if features is not None or encoder is not None:
+            expected, found = "a target that reads a text encoder's features", f"one that reads {condition.kind}"
+            raise UserError("features or a text encoder", expected=expected, found=found, fix="leave them out")
+        return _without_network(condition, path)
+    learned = load_unconditional(path(UNCONDITIONAL_FILE))
+    where = features
+    if where is None and condition.features is not None:
+        where = path(FEATURES_FILE)
+    file = None if where is None else FeatureFile.open(where)
+    if file is not None:
+        _same_encoder(file, condition)
+    return T5Conditioner(learned, file, text_encoder(condition, spec_folder, encoder))
+
+
+def text_encoder(
+    condition: T5Condition, spec_folder: Path | None = None, encoder: Path | None = None
+) -> T5Encoder | None:
+    """The encoder that a condition names, or that stands in the folder `encoder`; None if there is none to name."""
+    folder = encoder
+    if folder is None and condition.folder is not None and spec_folder is not None:
+        folder = spec_folder / condition.folder
+    if folder is not None:
+        return T5Encoder(folder, condition.length, condition.precision)
+    if condition.encoder is not None:
+        return T5Encoder(condition.encoder, condition.length, condition.precision, condition.revision)
+    return None
+
+
+def _without_network(
+    condition: WordsCondition | ClassCondition | TokensCondition, path: Callable[[str], Path]
+) -> Conditioner:
+    if isinstance(condition, WordsCondition):
+        return WordVocabulary.load(path(VOCABULARY_FILE))
+    if isinstance(condition, ClassCondition):
+        return ClassLabels.load(None if condition.labels is None else path(LABELS_FILE), condition.classes)
+    size = None if condition.width is None or condition.height is None else (condition.width, condition.height)
+    return TokensConditioner.load(path(TOKENIZER_FILE), condition.layout, condition.length, size, condition.template)
+
+
+def _same_encoder(file: FeatureFile, condition: T5Condition) -> None:
+    """Features of another encoder than the spec's, where both have a name that holds on every machine."""
+    wanted = f"{condition.encoder}@{condition.revision}"
+    if condition.encoder is not None and "@" in file.encoder and file.encoder != wanted:
+        fix = "compute them with the spec's encoder"
+        raise UserError(str(file.path), expected=f"features of {wanted}", found=f"features of {file.encoder}", fix=fix)

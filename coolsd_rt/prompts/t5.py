@@ -1,0 +1,129 @@
+"""Captions to features: the `t5` condition of LlamaGen t2i.
+
+A caption is cleaned, and its n tokens' features stand at the right end of the W prefix positions; before them are zeros
+that nobody sees. (The published pipeline pads on the right, rotates by n, and multiplies by the mask: the same rows.)
+The unconditional row is the target's learned embedding, padding included, and starts where the caption's own row does:
+LlamaGen gives it the conditional prompt's mask.
+
+Knows where features may come from: a file, an encoder. Does not know networks, and needs no torch for the file's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import open_plain
+from coolsd_rt.prompts.base import SAMPLES, Encoded, Floats, quoted, some_text
+from coolsd_rt.prompts.cleaning import clean
+from coolsd_rt.prompts.features import FeatureFile
+from coolsd_rt.shown import shorten
+
+_REBUILD = "build the engine again"
+UNCONDITIONAL_FILE = "unconditional.npy"  # in an engine's folder: float32 [W, E], the target's `uncond_embedding`
+
+
+class TextEncoder(Protocol):
+    """A network that turns a cleaned caption into features."""
+
+    @property
+    def name(self) -> str:
+        """What it is: a hub id with its revision, or a folder."""
+        ...
+
+    def features(self, caption: str) -> Floats:
+        """float32 [n, E] of its n tokens. Raises UserError: too many tokens, or no such encoder on this machine."""
+        ...
+
+    def release(self) -> None:
+        """Free its memory; the next call loads it again."""
+        ...
+
+
+def load_unconditional(path: Path) -> Floats:
+    """The target's learned rows, float32 [W, E]. Raises CoolsdError if the file is not such a table."""
+    open_plain(path, "a table [W, E]", fix=_REBUILD, error=CoolsdError).close()
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header that lies allocates nothing
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        found = shorten(str(error), 120)
+        raise CoolsdError(str(path), expected="a table [W, E]", found=found, fix=_REBUILD) from error
+    if table.ndim != 2 or table.dtype.kind != "f" or not np.isfinite(table).all():
+        found = f"{table.dtype} {list(table.shape)}"
+        raise CoolsdError(str(path), expected="finite numbers [W, E]", found=found, fix=_REBUILD)
+    return np.array(table, np.float32, order="C")
+
+
+@dataclass(frozen=True)
+class T5Conditioner:
+    """A `Conditioner`. learned: float32 [W, E], the target's unconditional rows. A caption that `file` lacks goes to
+    `encoder`."""
+
+    learned: Floats
+    file: FeatureFile | None = None
+    encoder: TextEncoder | None = None
+
+    def __post_init__(self) -> None:
+        file = self.file
+        if file is None:
+            return
+        if (file.dim, file.length) != (self.features_dim, self.prefix):
+            expected = f"features of width {self.features_dim} and at most {self.prefix} tokens, as the target reads"
+            raise UserError(str(file.path), expected=expected, found=f"width {file.dim}, {file.length} tokens")
+
+    @property
+    def prefix(self) -> int:
+        return len(self.learned)
+
+    @property
+    def features_dim(self) -> int:
+        return int(self.learned.shape[1])
+
+    @property
+    def padded(self) -> bool:
+        return True
+
+    def encode(self, prompt: str) -> Encoded:
+        """A caption's features. Raises UserError: nothing left after cleaning, too long, nowhere to get them from."""
+        caption = clean(some_text(prompt))
+        if not caption:
+            found = f"none left of {quoted(prompt)} after cleaning"
+            raise UserError("prompt", expected="words that the text encoder knows", found=found, fix="say it in words")
+        rows = None if self.file is None else self.file.get(caption)
+        if rows is None and self.encoder is not None:
+            rows = self.encoder.features(caption)
+        if rows is None:
+            raise self._nowhere(caption)
+        if rows.shape[1] != self.features_dim or not 1 <= len(rows) <= self.prefix:
+            expected = f"features of width {self.features_dim}, at most {self.prefix} rows, as the target reads"
+            fix = "name the encoder the target was trained with"
+            raise UserError("the text encoder", expected=expected, found=str(list(rows.shape)), fix=fix)
+        return Encoded(start=self.prefix - len(rows), features=rows)
+
+    def origin(self, prompt: str) -> dict[str, str | None]:
+        """Where a caption's features come from, as JSON data, without computing them: equal origins, equal features."""
+        if self.file is not None and (checksum := self.file.checksum(clean(some_text(prompt)))) is not None:
+            return {"features": checksum}
+        name = None if self.encoder is None else self.encoder.name
+        return {"encoder": Path(name).name if name is not None and Path(name).is_absolute() else name}
+
+    def _nowhere(self, caption: str) -> UserError:
+        where = f"not in {self.file.path}" if self.file is not None else "no file of features, and no text encoder"
+        fix = "compute it: python -m coolsd_rt.workflows.precompute SPEC -p PROMPT, or name an encoder's folder"
+        return UserError("prompt", expected=f"the features of {quoted(caption)}", found=where, fix=fix)
+
+    def unconditional(self, encoded: Encoded) -> Encoded:
+        """The learned rows, which start where the caption does; those before it are for heads that see padding."""
+        return Encoded(start=encoded.start, features=self.learned)
+
+    def samples(self) -> list[str]:
+        """The captions of the file, else some of anything."""
+        return sorted(self.file.captions.values()) if self.file is not None and self.encoder is None else list(SAMPLES)
+
+    def release(self) -> None:
+        if self.encoder is not None:
+            self.encoder.release()

@@ -1,0 +1,1 @@
+"""`coolsd-rt quality`: images of a caption file, drawn and measured."""

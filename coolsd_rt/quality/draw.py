@@ -1,0 +1,223 @@
+"""The pictures of a quality run: one PNG an id, drawn batch by batch, and not drawn again.
+
+    OUT/quality.json          what is drawn: engine, run-time values, prompts
+    OUT/pictures/139.png      whole or not there; says in its text chunk which id, prompt, seed, engine and law it is of
+
+A picture depends on its id, its prompt and `--seed` alone: not on the order of the prompts, nor on a kill in between.
+Knows engines through the workflows. Does not know what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from coolsd_rt import __version__, limits
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.metrics.gallery import Gallery
+from coolsd_rt.metrics.metric import Figure
+from coolsd_rt.prompts import Conditioner
+from coolsd_rt.quality.captions import seed_offset
+from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.spec import Spec
+from coolsd_rt.store import EngineFolder, VerifiedEngine, open_engine
+from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.store.results import claim
+from coolsd_rt.sweep.draw import Drawn
+from coolsd_rt.workflows import drawing, opening, png
+from coolsd_rt.workflows.drawing import Job, Settings
+from coolsd_rt.workflows.generate.run import Request, resolve, unknown_words
+
+HEAD, PICTURES = "quality.json", "pictures"
+_WINDOW = 256  # captions encoded at once, where a text encoder makes a megabyte of each
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to hear of the work. start: a stage's name and its pictures; step: so many more of them are done."""
+
+    warning: Callable[[str], None] = lambda line: None
+    start: Callable[[str, int], None] = lambda stage, pictures: None
+    step: Callable[[int], None] = lambda pictures: None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to draw, checked; nothing is loaded. request: `prompts` and `out` of it are not looked at."""
+
+    folder: EngineFolder
+    verified: VerifiedEngine
+    spec: Spec
+    settings: Settings
+    prompts: Mapping[str, str]  # by canonical id, in their order
+    request: Request
+
+    @staticmethod
+    def of(engine: str | Path, prompts: Mapping[str, str], request: Request) -> Plan:
+        """Raises UserError: no engine, a value the spec refuses, synthetic acceptance. CoolsdError: broken files."""
+        folder = open_engine(engine)
+        spec = resolve(folder, request)
+        if spec.acceptance.rule == "synthetic" and not request.plain:
+            found = "synthetic, which draws no pictures of the model"
+            raise UserError("acceptance.rule", expected="a rule of pictures", found=found, fix="give --rule ratio")
+        if len(prompts) > limits.PICTURES.high:
+            expected, found = f"at most {limits.PICTURES.high}", str(len(prompts))
+            raise UserError("prompts", expected=expected, found=found, fix="give --limit")
+        verified = folder.verified()
+        near, forced = opening.load_neighbours(verified), opening.load_forced(folder)
+        settings = drawing.settings_of(spec, near, forced=forced, plain=request.plain)
+        tokens = opening.description_of(folder).dims.tokens
+        if settings.law.length > tokens:
+            expected, found = f"at most the image's {tokens} tokens", str(settings.law.length)
+            raise UserError("the draft length", expected=expected, found=found)
+        return Plan(folder, verified, spec, settings, prompts, request)
+
+    def conditioner(self) -> Conditioner:
+        request = self.request
+        return opening.load_conditioner(self.verified, opening.Reading(request.features, request.text_encoder))
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        return {"name": self.folder.manifest.name, "fingerprint": self.folder.manifest.fingerprint}
+
+    def head(self) -> dict[str, Any]:
+        """All that the pictures depend on, as JSON data."""
+        request = self.request
+        draft = {key: value for key, value in self.spec.resolved()["draft"].items() if key != "weights"}
+        return {
+            "version": 1,
+            "engine": self.engine,
+            "seed": request.seed,
+            "plain": request.plain,
+            "draft": draft,
+            **self.spec.run_view(),
+            "batch": self.spec.engine.max_batch,
+            "features": None if request.features is None else sha256_file(request.features),
+            "text_encoder": None if request.text_encoder is None else str(request.text_encoder),
+            "prompts": dict(self.prompts),
+        }
+
+    def path(self, out: Path, name: str) -> Path:
+        return out / PICTURES / f"{name}.png"
+
+    def batches(self) -> Iterator[Sequence[str]]:
+        """Ids of each batch: the same whatever is there already, so that a kill changes no batch's rows."""
+        names, size = list(self.prompts), self.spec.engine.max_batch
+        for start in range(0, len(names), size):
+            yield names[start : start + size]
+
+
+def draw(plan: Plan, out: Path, listener: Listener) -> Gallery:
+    """Draw what `out` lacks. Raises UserError: a folder of something else, a prompt that the engine cannot read.
+
+    An engine is loaded only if a picture is missing.
+    """
+    claimed, there = (out / HEAD).is_file(), out.is_dir()
+    claim(out, HEAD, plan.head(), "pictures of this engine with these settings and prompts")
+    todo = [names for names in plan.batches() if not all(plan.path(out, name).is_file() for name in names)]
+    listener.start("drawing", len(plan.prompts))
+    listener.step(len(plan.prompts) - sum(map(len, todo)))
+    try:
+        _draw(plan, out, todo, listener)
+    except BaseException:
+        if not claimed and not (out / PICTURES).is_dir():  # nothing came of it: no trace of it stays
+            (out / HEAD).unlink()
+            if not there:
+                out.rmdir()
+        raise
+    return Gallery({name: plan.path(out, name) for name in plan.prompts})
+
+
+def _draw(plan: Plan, out: Path, todo: Sequence[Sequence[str]], listener: Listener) -> None:
+    if not todo:
+        return
+    conditioner = plan.conditioner()
+    window = len(todo) if not conditioner.features_dim else max(1, _WINDOW // len(todo[0]))
+    engine = None
+    for start in range(0, len(todo), window):
+        part = todo[start : start + window]
+        jobs = _jobs(plan, [name for names in part for name in names], conditioner)
+        _warn(unknown_words(list(jobs.values())), listener)
+        engine = engine or opening.load_engine(plan.verified, plan.request.threads)
+        for names in part:
+            batch = [replace(jobs[name], index=k) for k, name in enumerate(names)]
+            began = perf_counter()
+            generation = drawing.draw(engine, batch, conditioner, plan.settings)
+            painted = np.asarray(engine.paint(generation.codes))
+            seconds = (perf_counter() - began) / len(names)
+            found = generation.statistics
+            tokens = round(found.mean_acceptance_length * float(found.rounds.sum()) / len(names))
+            for name, job, pixels, rounds in zip(names, batch, painted, found.rounds.tolist(), strict=True):
+                path = plan.path(out, name)
+                if not path.is_file():
+                    cost = {"rounds": rounds, "tokens": tokens, "seconds": seconds}
+                    png.write_png(path.parent, path.name, pixels, _provenance(plan, name, job) | cost)
+            listener.step(len(names))
+
+
+def _jobs(plan: Plan, names: Sequence[str], conditioner: Conditioner) -> dict[str, Job]:
+    captions = [plan.prompts[name] for name in names]
+    encoded = drawing.encode(captions, conditioner)
+    seeds = [drawing.picture_seed(plan.request.seed, seed_offset(name)) for name in names]
+    rows = zip(names, captions, seeds, encoded, strict=True)
+    return {name: Job(0, caption, seed, row) for name, caption, seed, row in rows}
+
+
+def _warn(lines: Sequence[str], listener: Listener, most: int = 3) -> None:
+    for line in lines[:most]:
+        listener.warning(line)
+    if len(lines) > most:
+        listener.warning(f"{len(lines) - most} more prompts have words that the model does not know")
+
+
+def _provenance(plan: Plan, name: str, job: Job) -> dict[str, Any]:
+    """What it takes to draw the picture again, as `generate` has it, and the id."""
+    return {
+        "version": __version__,
+        "engine": plan.engine,
+        "id": name,
+        "prompt": job.prompt,
+        "seed": job.seed,
+        "law": plan.settings.law_as_dict(),
+        "spec": plan.spec.resolved(),
+    }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """accept_length: tokens a round. seconds: a picture's, drawing and painting, at the engine's batch."""
+
+    accept_length: Figure
+    seconds: float
+
+
+def cost(plan: Plan, gallery: Gallery) -> Cost:
+    """Figures that the pictures carry; and a check that each is the one its name says.
+
+    Raises CoolsdError: a file is of another id, prompt or engine, or from elsewhere.
+    """
+    rows = []
+    for name, path in gallery.paths.items():
+        try:
+            said = png.read_provenance(path) or {}
+            row = [float(said[key]) for key in ("rounds", "tokens", "seconds")]
+        except (OSError, ValueError, KeyError, TypeError, SyntaxError, AttributeError, json.JSONDecodeError) as error:
+            found = f"another file ({type(error).__name__})"
+            raise CoolsdError(str(path), expected="a picture of this run", found=found, fix="remove it") from error
+        wanted = {"id": name, "prompt": plan.prompts[name], "engine": plan.engine}
+        if odd := next((key for key, value in wanted.items() if said.get(key) != value), None):
+            expected, found = f"the {odd} {wanted[odd]!r}", f"{said.get(odd)!r}"
+            raise CoolsdError(str(path), expected=expected, found=found, fix="remove it; the same command draws it")
+        rows.append(row)
+    rounds, tokens, seconds = np.array(rows).T
+    counts = Statistics.empty(0, 1)
+    counts.rounds = rounds.astype(np.int64)
+    counts.accepts[:] = int(tokens.sum() - rounds.sum())  # a round's tokens are what it accepted, and one more
+    as_drawn = Drawn(np.zeros((0, 1, 1, 3), np.uint8), counts, float(seconds.sum()), int(tokens.sum()))
+    return Cost(as_drawn.accept_length, float(seconds.mean()))

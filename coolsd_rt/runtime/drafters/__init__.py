@@ -1,0 +1,60 @@
+"""Where drafts come from. All behind one interface, so that the round and the law are the same for each.
+
+| source | draft | what it keeps between rounds |
+|---|---|---|
+| `eagle` | a head on the target's features | features that the head has not seen yet |
+| `model` | a small model of its own | its KV cache, as long as the decided tokens |
+| `jacobi` | the target's own last round: no draft model at all | the distributions of that round |
+| `jacobi_coupled` | the same, and a token stays where it still fits | those, and its tokens |
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, get_args
+
+from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.runtime.drafters.eagle import EagleSource
+from coolsd_rt.runtime.drafters.jacobi import JacobiSource
+from coolsd_rt.runtime.drafters.model import ModelSource
+from coolsd_rt.runtime.state import Host, Ints
+
+SourceName = Literal["eagle", "model", "jacobi", "jacobi_coupled"]
+SOURCES: tuple[SourceName, ...] = get_args(SourceName)
+
+__all__ = ["SOURCES", "Source", "SourceName", "make_source"]
+
+
+class Source(Protocol):
+    """Proposes tokens. Called in this order: `prefill` and `judged` once, then in each round `draft` (if there are to
+    be drafts), `seen`, `judged`, `committed`."""
+
+    def prefill(self, features: Array) -> None:
+        """The prefix has been through the target: its features [R, W, C]. The state still counts nothing."""
+        ...
+
+    def draft(self, window: Window, count: int) -> tuple[Array, Array]:
+        """`count` drafts of each picture: tokens int64 [M, count], and Q [M, count, V], the law that each was drawn
+        from given the tokens before it, independent of them otherwise."""
+        ...
+
+    def seen(self, features: Array) -> None:
+        """The target has stepped over [pending, drafts]: features [R, 1 + drafts, C]. Nothing is committed yet."""
+        ...
+
+    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
+        """The verdict: P [M, L' + 1, V], Q [M, L', V], drafts [M, L'], how many were kept and judged, [M]. After the
+        prefill, P [M, 1, V] of the first token and no drafts."""
+        ...
+
+    def committed(self, active: Host) -> None:
+        """The state has moved on."""
+        ...
+
+
+def make_source(name: SourceName, batch: Batch) -> Source:
+    """The source of that name for one batch."""
+    if name == "eagle":
+        return EagleSource(batch)
+    if name == "model":
+        return ModelSource(batch)
+    return JacobiSource(batch, coupled=name == "jacobi_coupled")

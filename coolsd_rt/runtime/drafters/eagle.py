@@ -1,0 +1,117 @@
+"""Drafts of an EAGLE head: a chain of guesses, from the target's own features at the decided tokens.
+
+Knows the head's cache and what of the target it has not seen. Does not know how drafts are judged.
+Source: EAGLE (arXiv 2401.15077). Legend as in `coolsd_rt.runtime.round`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coolsd_rt.law.arrays import namespace
+from coolsd_rt.ops.logits import MIN_TEMPERATURE
+from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.runtime.drafters.chain import chain
+from coolsd_rt.runtime.drafters.pending import Unseen
+from coolsd_rt.runtime.randomness import DRAFT
+from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
+
+
+class EagleSource:
+    """`drafted <= cached`: the rows between enter the head in its next step, with real features. What the head makes
+    of its own guesses lies beyond `drafted` and is overwritten."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch, self._session = batch, batch.session
+        sampling = batch.sampling
+        fits = self._session.fused_length == batch.length and sampling.top_p >= 1.0 and batch.paired
+        self._fused = fits and batch.length > 0
+
+    def prefill(self, features: Array) -> None:
+        batch, state = self._batch, self._batch.state
+        width = state.prefix
+        if width > 1:
+            blank = np.zeros((len(batch.rows), width - 1), np.int64)
+            self._session.draft(batch.rowwise(blank), features[:, :-1], batch.rowwise(state.drafted))
+            state.drafted += width - 1
+            batch.watch.lap("draft")
+        self._unseen = Unseen(state, batch.rowwise, batch.row_ids, features[:, -1:])
+
+    def draft(self, window: Window, count: int) -> tuple[Array, Array]:
+        """The first step is ragged: as many rows as the last round decided tokens, padded to the longest. What the
+        padding writes is overwritten before a mask shows it.
+
+        Which way an image's drafts are computed depends on that image alone, never on those beside it: the fused graph
+        and single steps round differently.
+        """
+        batch = self._batch
+        step = self._unseen.take(window.active)
+        batch.watch.lap("other")
+        single = self._needs_single_steps(window)
+        if single[window.active].all():
+            return self._in_steps(window, count, *step)
+        tokens, q = self._at_once(window, count, *step)
+        if single.any():
+            xp, pick = namespace(q), batch.put(single)
+            by_steps, q_by_steps = self._in_steps(window, count, *step)
+            tokens = xp.where(pick[:, None], by_steps, tokens)
+            q = xp.where(pick[:, None, None], q_by_steps, q)
+        return tokens, q
+
+    def _needs_single_steps(self, window: Window) -> Host:
+        """bool [M]: images whose window has a forced token, which the fused graph knows nothing of; all without one."""
+        batch = self._batch
+        if not self._fused:
+            return np.ones(len(batch.rows), bool)
+        if batch.forced is None:
+            return np.zeros(len(batch.rows), bool)
+        forced = batch.forced[window.at[:, : batch.length]] >= 0
+        return np.asarray(forced.any(axis=1))
+
+    def _at_once(
+        self, window: Window, count: int, ids: Array, features: Array, pos: Array, fresh: Ints
+    ) -> tuple[Array, Array]:
+        """All steps and their sampling in one graph."""
+        batch, session, s = self._batch, self._session, self._batch.sampling
+        u = batch.put(window.uniforms[..., DRAFT])
+        tokens, q = session.propose(
+            ids, features, pos, batch.rowwise(fresh), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
+            max(s.temperature, MIN_TEMPERATURE), s.top_k or session.dims.vocab,
+        )  # fmt: skip
+        batch.watch.lap("draft")
+        return tokens[:, :count], q[:, :count]
+
+    def _in_steps(
+        self, window: Window, count: int, ids: Array, features: Array, pos: Array, fresh: Ints
+    ) -> tuple[Array, Array]:
+        """One graph call a draft."""
+        batch, session = self._batch, self._session
+        logits, guessed = session.draft(ids, features, pos)
+        if ids.shape[1] > 1:
+            last = batch.rowwise(fresh - 1)
+            logits, guessed = logits[batch.row_ids, last][:, None], guessed[batch.row_ids, last][:, None]
+
+        def step(i: int, token: Array) -> Array:
+            """On the head's own features, in cache rows that the next round overwrites."""
+            nonlocal guessed
+            logits, guessed = session.draft(token, guessed, batch.rowwise(batch.state.cached + i - 1))
+            return logits
+
+        return chain(batch, window, count, logits, step)
+
+    def seen(self, features: Array) -> None:
+        self._unseen.add(features)
+
+    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
+        """Nothing: the next drafts come from features."""
+
+    def committed(self, active: Host) -> None:
+        """After many rounds without a draft its cache follows, so that its next step stays narrow. The last row is
+        left: the next drafts start from what the head makes of it."""
+        state = self._batch.state
+        if int((state.cached - state.drafted)[active].max()) < CATCH_UP:
+            return
+        ids, features, pos, fresh = self._unseen.take(active, spared=1)
+        self._session.draft(ids, features, pos)
+        self._unseen.leave_one(fresh)
+        self._batch.watch.lap("draft")

@@ -1,0 +1,67 @@
+"""Drafts of an independent small model with a KV cache of its own.
+
+Knows the model's cache: row t is the token at position t, and its logits are the law of position t + 1. `drafted`
+counts rows made from decided tokens; between rounds `drafted <= committed`, and the rows between enter in the next
+step. Does not look at the target's features. Source: Leviathan et al., 2023. Legend as in `coolsd_rt.runtime.round`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.runtime.drafters.chain import chain
+from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
+
+
+class ModelSource:
+    """Rows made from its own guesses lie beyond `drafted`, and the next round's step overwrites them."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch, self._session = batch, batch.session
+
+    def prefill(self, features: Array) -> None:
+        batch, state = self._batch, self._batch.state
+        blank = np.zeros((len(batch.rows), state.prefix), np.int64)
+        self._session.draft(batch.rowwise(blank), None, batch.rowwise(state.drafted))
+        state.drafted += state.prefix
+        batch.watch.lap("draft")
+
+    def draft(self, window: Window, count: int) -> tuple[Array, Array]:
+        """The first step is ragged, padded to the longest row; the mask hides what the padding writes."""
+        batch = self._batch
+        logits, fresh = self._enter(window.active)
+        logits = logits[batch.row_ids, batch.rowwise(fresh - 1)][:, None]
+
+        def step(i: int, token: Array) -> Array:
+            """On its own guesses, in cache rows that the next round overwrites."""
+            logits, _ = self._session.draft(token, None, batch.rowwise(batch.state.committed + i - 1))
+            return logits
+
+        return chain(batch, window, count, logits, step)
+
+    def _enter(self, active: Host, spared: int = 0) -> tuple[Array, Ints]:
+        """Decided tokens but the last `spared` enter: logits [R, S, V], and how many of S are each picture's own."""
+        batch, state = self._batch, self._batch.state
+        fresh = state.committed - state.drafted - spared
+        width = int(fresh[active].max())
+        fresh = np.clip(fresh, 1, width)  # finished pictures
+        known = state.codes[batch.rows[:, None], state.image_index(state.drafted, width)]
+        ids, pos = batch.rowwise(known), batch.rowwise(state.drafted)
+        batch.watch.lap("other")
+        logits, _ = self._session.draft(ids, None, pos)
+        state.drafted = np.where(active, state.committed - spared, state.drafted)
+        return logits, fresh
+
+    def seen(self, features: Array) -> None:
+        """Nothing: it reads tokens alone."""
+
+    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
+        """Nothing."""
+
+    def committed(self, active: Host) -> None:
+        """After many rounds without a draft its cache follows, so that its next step stays narrow."""
+        state = self._batch.state
+        if int((state.committed - state.drafted)[active].max()) > CATCH_UP:
+            self._enter(active, spared=1)  # the last enters with the next drafts
+            self._batch.watch.lap("draft")

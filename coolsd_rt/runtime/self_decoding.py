@@ -1,0 +1,47 @@
+"""A session that can run all rounds by itself, where its arrays live. On a GPU the host then waits for nothing.
+
+Knows what a request is made of. Does not know devices. The rounds are those of `coolsd_rt.runtime.round`, with the same
+numbers: a seed's picture is the same either way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from coolsd_rt.law import Law
+from coolsd_rt.runtime.drafters import SourceName
+from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.runtime.state import Host, Ints
+from coolsd_rt.runtime.statistics import Generation
+
+OnProgress = Callable[[int, float], None]  # image tokens decided in all pictures, mean accept length so far
+
+
+@dataclass(frozen=True)
+class Request:
+    """One batch. uniforms: float32 [M, N, L + 1, 3] of `uniform_table`. forced: int64 [N], -1 = free, or None."""
+
+    law: Law
+    sampling: Sampling
+    uniforms: Host
+    forced: Ints | None = None
+    source: SourceName = "eagle"
+    on_progress: OnProgress | None = None
+    clock: Callable[[], float] = time.perf_counter
+
+    @property
+    def length(self) -> int:
+        """L; 0 is plain decoding."""
+        return self.law.length
+
+
+@runtime_checkable
+class WholeSession(Protocol):
+    """A `Session` that may take a request as a whole."""
+
+    def decode(self, request: Request) -> Generation | None:
+        """All rounds of a fresh session. None: not a request that it can run; step it round by round instead."""
+        ...

@@ -1,0 +1,119 @@
+"""Figures of a recording: how ambiguous the target is, how near the draft, and what other schedules would do.
+
+Knows windows of P and Q. Does not know engines, prompts or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.law import Law, make_omegas
+from coolsd_rt.law.traces import Outlook, outlook
+from coolsd_rt.schedules.recording import Recording
+
+BINS = 5  # of entropy, with as many positions each
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """What P and Q look like at the positions that lossless decoding judges.
+
+    entropy: mean of P's, nats. top5: mean mass of P's five likeliest codes. tv: mean TV(P, Q), which is the lossless
+    rejection rate; by draft position [L] and by row of the picture. bins: (mean entropy, mean TV, share accepted) of
+    positions from the least to the most ambiguous, as many in each.
+    """
+
+    entropy: float
+    top5: float
+    tv: float
+    tv_by_position: tuple[float, ...]
+    tv_by_row: tuple[float, ...]
+    bins: tuple[tuple[float, float, float], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "mean_entropy_nats": self.entropy,
+            "top5_mass": self.top5,
+            "tv": self.tv,
+            "tv_by_draft_position": list(self.tv_by_position),
+            "tv_by_row": list(self.tv_by_row),
+            "by_entropy": [dict(zip(("entropy_nats", "tv", "accepted"), b, strict=True)) for b in self.bins],
+        }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Every judged position of a recording, [k]: one is judged if all drafts before it were accepted.
+
+    entropy: of P, nats. top5: mass of P's five likeliest codes. tv: TV(P, Q). kept: whether its draft was accepted.
+    draft: its draft position, from 0. token: its place in the picture.
+    """
+
+    entropy: NDArray[np.float64]
+    top5: NDArray[np.float64]
+    tv: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+    draft: NDArray[np.int64]
+    token: NDArray[np.int64]
+
+    def by_entropy(self, bins: int) -> list[NDArray[np.int64]]:
+        """Positions from the least to the most ambiguous, as many in each of `bins`."""
+        order = np.argsort(self.entropy, kind="stable")
+        return list(np.array_split(order, max(1, min(bins, len(order)))))
+
+
+def judged(recording: Recording) -> Judged:
+    """The positions that a recording's own law judged."""
+    windows = recording.windows
+    index = np.arange(windows.length)
+    mask = (index <= recording.accepted[:, None]) & (index < windows.valid[:, None])
+    p, q = windows.target[mask].astype(np.float64), windows.draft[mask].astype(np.float64)
+    top5 = np.partition(p, -5, axis=-1)[:, -5:].sum(-1) if p.shape[-1] > 5 else p.sum(-1)
+    return Judged(
+        entropy=-(p * np.log(np.maximum(p, 1e-300))).sum(-1),
+        top5=top5,
+        tv=0.5 * np.abs(p - q).sum(-1),
+        kept=(index < recording.accepted[:, None])[mask],
+        draft=np.broadcast_to(index, mask.shape)[mask],
+        token=(recording.position[:, None] + index)[mask],
+    )
+
+
+def ambiguity(recording: Recording, grid: int) -> Ambiguity:
+    """grid: cells along a side of the picture."""
+    at = judged(recording)
+    bins = [
+        (float(at.entropy[part].mean()), float(at.tv[part].mean()), float(at.kept[part].mean()))
+        for part in at.by_entropy(BINS)
+    ]
+    return Ambiguity(
+        float(at.entropy.mean()), float(at.top5.mean()), float(at.tv.mean()),
+        _means(at.tv, at.draft, recording.windows.length), _means(at.tv, at.token // grid, grid), tuple(bins),
+    )  # fmt: skip
+
+
+def _means(values: NDArray[np.float64], group: NDArray[np.int64], count: int) -> tuple[float, ...]:
+    sums = np.bincount(group, values, count)
+    seen = np.bincount(group, minlength=count)
+    return tuple(float(s / n) if n else float("nan") for s, n in zip(sums, seen, strict=True))
+
+
+def schedules(length: int) -> dict[str, Law]:
+    """Schedules worth comparing, by name."""
+    laws = {"none (lossless)": Law(make_omegas("none", length))}
+    for delta in (1.1, 1.5, 2.0):
+        for kind, floor in (("exponential", None), ("exponential", 1.0), ("linear", 1.0), ("uniform", None)):
+            name = f"{kind}, delta {delta:g}" + (", floor 1" if floor else "")
+            laws[name] = Law(make_omegas(kind, length, delta=delta, floor=floor))  # type: ignore[arg-type]
+    for beta in (0.1, 0.3):
+        laws[f"excess, beta {beta:g}, nu 0.3"] = Law(make_omegas("excess", length, beta=beta, nu=0.3))
+    return laws
+
+
+def compare(recording: Recording, laws: dict[str, Law]) -> dict[str, Outlook]:
+    """What each law would do on the recorded rounds."""
+    return {name: outlook(recording.windows, law) for name, law in laws.items()}

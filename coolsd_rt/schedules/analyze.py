@@ -1,0 +1,135 @@
+"""From an engine's path to a recording of it: `coolsd-rt analyze`, and what else computes on recordings.
+
+Knows where prompts come from and how an engine is opened. Does not know what is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coolsd_rt.law import Law
+from coolsd_rt.law.traces import Outlook
+from coolsd_rt.schedules.analysis import Ambiguity, ambiguity, compare, schedules
+from coolsd_rt.schedules.recording import FORMAT, Recording, record
+from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.spec.fields import Pictures, Seed, Threads, check_fields
+from coolsd_rt.store import open_engine
+from coolsd_rt.workflows import drawing, opening
+
+LOSSLESS: dict[str, Any] = {
+    "schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0,
+    "pacing.draft_confidence": 0.0,
+}  # fmt: skip
+"""Run-time values of a recording: rounds start where the target's own pictures go, and each has all its drafts."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to record. prompts: none = those beside the spec's vocabulary. folder: where the recording is kept, or None.
+
+    The recording is lossless: its rounds start where the target's own pictures go.
+    """
+
+    engine: Path
+    pictures: Pictures = 16
+    prompts: tuple[str, ...] = ()
+    seed: Seed = 0
+    folder: Path | None = None
+    spec_file: Path | None = None
+    threads: Threads | None = None
+    reading: opening.Reading | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The figures of one recording."""
+
+    pictures: int
+    rounds: int
+    ambiguity: Ambiguity
+    outlooks: dict[str, Outlook]
+
+    def as_dict(self) -> dict[str, Any]:
+        laws = {
+            name: {
+                "mean_acceptance_length": o.accept_length,
+                "kl_per_token": o.kl_per_token,
+                "tv_bound_per_token": o.tv_bound_per_token,
+                **_errors(o),
+                "acceptance_by_position": list(o.acceptance),
+            }
+            for name, o in self.outlooks.items()
+        }
+        return {"pictures": self.pictures, "rounds": self.rounds, **self.ambiguity.as_dict(), "schedules": laws}
+
+
+def _errors(found: Outlook) -> dict[str, float]:
+    """Standard errors, with images as the observations; NaN for one image."""
+    if found.images is None:
+        return {}
+    return {
+        "mean_acceptance_length_error": found.images.accept_length.error,
+        "kl_per_token_error": found.images.kl_per_token.error,
+        "tv_bound_per_token_error": found.images.tv_bound_per_token.error,
+    }
+
+
+def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> tuple[Recording, Spec]:
+    """Record an engine's lossless rounds, and the spec it was built from.
+
+    Raises UserError: no engine, no prompts, a folder with another recording. CoolsdError: a broken engine.
+    """
+    folder = open_engine(request.engine)
+    spec = with_overrides(opening.spec_of(folder), LOSSLESS)
+    verified = folder.verified()
+    conditioner = opening.load_conditioner(verified, request.reading)
+    texts: Sequence[str] = request.prompts
+    if not texts:
+        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), conditioner)
+    jobs = drawing.spread_jobs(texts, request.pictures, request.seed, conditioner)
+    batches = list(drawing.batches(jobs, spec.engine.max_batch))
+    engine = opening.load_engine(verified, request.threads)
+    head = {
+        "engine": folder.manifest.fingerprint,
+        "prompts": [job.prompt for job in jobs],
+        "seed": request.seed,
+        **spec.run_view(),
+        "batch": spec.engine.max_batch,
+        "format": FORMAT,
+    }
+    settings = drawing.settings_of(spec, forced=opening.load_forced(folder))
+    on_batch(0, len(batches))
+    whole = record(
+        engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
+    )  # fmt: skip
+    return whole, spec
+
+
+def _own_law(request: Request, length: int) -> Law | None:
+    """The law of the spec that was given, or else of the engine's; None where the recording cannot say what it does.
+
+    length: the recording's draft length.
+    """
+    folder = open_engine(request.engine)
+    spec = opening.find_spec(folder, request.spec_file).spec if request.spec_file else opening.spec_of(folder)
+    if spec.acceptance.rule == "synthetic" or spec.resampler.kind == "lantern" or spec.draft.length != length:
+        return None
+    return drawing.settings_of(spec, opening.load_neighbours(folder.verified())).law
+
+
+def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> Analysis:
+    """Record and compute. Raises as `recorded`."""
+    recording, spec = recorded(request, on_batch)
+    rounds = len(recording.accepted)
+    grid = int(opening.description_of(open_engine(request.engine)).dims.tokens ** 0.5)
+    laws = schedules(spec.draft.length)
+    if (own := _own_law(request, spec.draft.length)) is not None and own not in laws.values():
+        laws["as the spec has it"] = own
+    outlooks = compare(recording, laws)
+    return Analysis(request.pictures, rounds, ambiguity(recording, grid), outlooks)

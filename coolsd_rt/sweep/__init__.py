@@ -1,0 +1,1 @@
+"""Sweeps: a grid of run-time values, each drawn, measured and plotted."""

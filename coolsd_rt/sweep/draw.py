@@ -1,0 +1,96 @@
+"""The pictures of one point of a sweep, batch by batch, and what they say of its speed.
+
+Knows engines, jobs and kept batches. Does not know quality, nor what other points there are.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolsd_rt.metrics.metric import Figure, Pictures
+from coolsd_rt.prompts import Conditioner
+from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.store.results import Arrays, Batches
+from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.drawing import Job, Settings
+
+_COUNTS = ("rounds", "accepted_histogram", "attempts", "accepts")
+FIELDS = ("codes", "pixels", "seconds", "degenerate", *_COUNTS)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every point is drawn with."""
+
+    engine: Engine
+    conditioner: Conditioner
+    batch: int  # pictures at once
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures uint8 [N, F, F, 3] in the jobs' order, counts over all rounds, and the seconds that drawing took."""
+
+    pictures: Pictures
+    statistics: Statistics
+    seconds: float
+    tokens: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def accept_length(self) -> Figure:
+        """Tokens a round, with the error that comes from pictures being different."""
+        rounds = self.statistics.rounds.astype(np.float64)
+        value = self.statistics.mean_acceptance_length
+        tokens = value * rounds.sum() / len(rounds)  # of each picture: all have as many
+        error = math.nan
+        if len(rounds) > 1:
+            residuals = tokens - value * rounds
+            error = math.sqrt((residuals**2).sum() / (len(rounds) * (len(rounds) - 1))) / float(rounds.mean())
+        return Figure.around(value, error, "95%, over the pictures")
+
+
+def draw(
+    desk: Desk, jobs: Sequence[Job], settings: Settings, folder: Path, on_batch: Callable[[], None] = lambda: None
+) -> Drawn:
+    """All pictures of a point. What `folder` holds of them already is not drawn again."""
+    kept = Batches(folder, FIELDS, "a batch of a sweep's point")
+    parts = []
+    for number, batch in enumerate(drawing.batches(jobs, desk.batch)):
+        parts.append(kept.get(number, partial(_batch, desk, batch, settings)))
+        on_batch()
+    statistics = drawing.total([_statistics(part) for part in parts], settings.law.length)
+    seconds = sum(float(part["seconds"]) for part in parts)
+    pixels: NDArray[np.uint8] = np.concatenate([part["pixels"] for part in parts])
+    return Drawn(pixels, statistics, seconds, len(jobs) * desk.engine.dims.tokens)
+
+
+def _batch(desk: Desk, jobs: Sequence[Job], settings: Settings) -> Arrays:
+    began = time.perf_counter()
+    generation = drawing.draw(desk.engine, jobs, desk.conditioner, settings)
+    seconds = time.perf_counter() - began
+    found = generation.statistics
+    return {
+        "codes": np.asarray(generation.codes),
+        "pixels": np.asarray(desk.engine.paint(generation.codes)),
+        "seconds": np.array(seconds),
+        "degenerate": np.array(found.degenerate),
+        **{name: np.asarray(getattr(found, name)) for name in _COUNTS},
+    }
+
+
+def _statistics(part: Arrays) -> Statistics:
+    rounds, histogram, attempts, accepts = (part[name] for name in _COUNTS)
+    return Statistics(rounds, histogram, attempts, accepts, degenerate=int(part["degenerate"]))

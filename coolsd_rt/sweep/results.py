@@ -1,0 +1,115 @@
+"""The figures of a sweep as files: one a finished point, and all of them with the points that no other beats.
+
+Knows figures and JSON. Does not know how they were measured or how they are plotted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from coolsd_rt.law import Law
+from coolsd_rt.limits import RESULT_BYTES
+from coolsd_rt.metrics.metric import KINDS, Figure, Kind, front
+from coolsd_rt.store.strict import Strict, read_model
+from coolsd_rt.sweep.draw import Drawn
+from coolsd_rt.sweep.spec import Point
+
+NOT_A_BENCHMARK = "drawn once, beside measuring and whatever else ran: for timing use coolsd-rt bench"
+
+
+class _Closed(Strict):
+    def text(self) -> bytes:
+        """As a file holds it."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+class Speed(_Closed):
+    """What drawing took here. Not a benchmark."""
+
+    tokens_per_second: float
+    seconds: float
+    note: str = NOT_A_BENCHMARK
+
+
+class PointResult(_Closed):
+    """The figures of one point. lossless: its law is the target's own, by construction."""
+
+    name: str
+    series: str
+    axes: dict[str, Any]
+    plain: bool
+    lossless: bool
+    omegas: list[float]
+    rule: str
+    resampler: str
+    pictures: int
+    rounds: int
+    mean_acceptance_length: Figure
+    acceptance_by_position: list[float | None]
+    degenerate_residuals: int
+    quality: dict[str, Figure]
+    speed: Speed
+
+    @staticmethod
+    def of(point: Point, law: Law, drawn: Drawn, quality: dict[str, Figure]) -> PointResult:
+        s = drawn.statistics
+        return PointResult(
+            name=point.name,
+            series=point.series,
+            axes=point.axes,
+            plain=point.plain,
+            lossless=is_lossless(law),
+            omegas=list(law.omegas),
+            rule=law.rule,
+            resampler=law.resampler,
+            pictures=len(drawn.pictures),
+            rounds=int(s.rounds.sum()),
+            mean_acceptance_length=drawn.accept_length,
+            acceptance_by_position=[None if math.isnan(a) else a for a in s.acceptance_by_position],
+            degenerate_residuals=s.degenerate,
+            quality=quality,
+            speed=Speed(tokens_per_second=drawn.tokens_per_second, seconds=drawn.seconds),
+        )
+
+
+class Results(_Closed):
+    """results.json. pareto: by measure, the names of the points that no other beats, by rising accept length."""
+
+    version: Literal[1] = 1
+    engine: str
+    points: list[PointResult]
+    pareto: dict[str, list[str]]
+
+    @staticmethod
+    def of(engine: str, points: Sequence[PointResult]) -> Results:
+        pareto = {}
+        for kind in kinds_of(points):
+            lengths = [p.mean_acceptance_length.value for p in points]
+            values = [p.quality[kind.name].value for p in points]
+            pareto[kind.name] = [points[i].name for i in front(lengths, values, kind.lower_is_better)]
+        return Results(engine=engine, points=list(points), pareto=pareto)
+
+
+def kinds_of(points: Sequence[PointResult]) -> list[Kind]:
+    """The measures that all of the points have, in a fixed order."""
+    return [kind for name, kind in KINDS.items() if points and all(name in point.quality for point in points)]
+
+
+def is_lossless(law: Law) -> bool:
+    """Whether the output's law is the target's, whatever P and Q are: nothing is relaxed, and the residual is right."""
+    if law.rule == "synthetic":
+        return False
+    if law.tolerance is not None:
+        neutral: Mapping[str, float] = {"lantern": 0.0, "lantern_pp": 1.0}
+        return law.tolerance.bound == neutral[law.tolerance.kind] and law.resampler in ("optimal", "waterfill")
+    if law.resampler in ("optimal", "waterfill"):
+        return all(omega <= 1 for omega in law.omegas)
+    return law.resampler == "residual" and all(omega == 1 for omega in law.omegas)
+
+
+def read_point(path: Path) -> PointResult:
+    """A finished point. Raises CoolsdError: the file is not one."""
+    return read_model(path, PointResult, "a finished point of a sweep", RESULT_BYTES, fix="remove it")

@@ -1,0 +1,331 @@
+"""From a request to a trained draft.
+
+    1. The target, frozen; its prompts, a part of them held out.
+    2. Pictures: encoded, or drawn by the target, unless they are there already.
+    3. Steps; every so many, accept length on the held-out pictures, and a checkpoint.
+    4. The best weights so far stand in `out` at any moment; it stops when they no longer get better.
+
+A step's batch, guidance and noise are drawn from the step's number alone: what a kill interrupts goes on to the very
+weights it would have had. Knows the order of the work. Does not know terminals.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from coolsd_rt.checkpoints.load import load_target
+from coolsd_rt.cores import limit_torch
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import check_target, read_text, why_unusable
+from coolsd_rt.law import make_omegas
+from coolsd_rt.limits import RESULT_BYTES
+from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.store.atomic import check_folder, disk_errors
+from coolsd_rt.store.hashing import sha256_bytes, sha256_file
+from coolsd_rt.store.outputs import check_output
+from coolsd_rt.train.acceptance import Acceptance
+from coolsd_rt.train.checkpoint import MISFITS, load_state, save_tree, unfit
+from coolsd_rt.train.config import Listener, Progress, Report, Request
+from coolsd_rt.train.data import Data, batch_at, count_of, prepare
+from coolsd_rt.train.interrupt import held_back
+from coolsd_rt.train.loop import Ema, Steps, optimizers
+from coolsd_rt.train.measuring import measure
+from coolsd_rt.train.networks import config_of, make_student, weights_bytes, write_bytes
+from coolsd_rt.train.objective import Objective
+from coolsd_rt.train.process import Process, here
+from coolsd_rt.train.sinks import LinesSink, Sink, TensorBoardSink, WandbSink
+from coolsd_rt.train.students import Example, HeadStudent, Memory, ModelStudent
+
+CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"  # in the request's folder
+WRITTEN = "written.txt"  # SHA-256 of every version of the weights that was written
+EMA_DECAY = 0.99
+WEIGHT_DECAY = 0.01
+SPREAD = 0.5  # CFG is trained this far around the spec's, as a share of what it has above 1
+_REPORT_EVERY = 20
+
+
+def train_draft(request: Request, listener: Listener | None = None) -> Report:
+    """Train, or go on with what a checkpoint has, until it no longer gets better or its steps are done.
+
+    Raises:
+        UserError: wrong data, prompts, sizes or start; an `out` that is not this training's; another training's
+            checkpoint.
+        CoolsdError: no space, a folder that cannot be written, a loss that is not finite.
+        MissingExtra: what only some requests need is not installed.
+        KeyboardInterrupt: Ctrl-C; a checkpoint of the last whole step was written before.
+    """
+    listener, began = listener or Listener(), time.monotonic()
+    limit_torch(request.threads)
+    check_before(request)
+    process = here(request.device)
+    try:
+        training = Training(request, process, listener if process.main else Listener())
+        stopped = training.run()
+        return training.report(stopped, time.monotonic() - began)
+    finally:
+        process.close()
+
+
+def check_before(request: Request) -> None:
+    """Everything that can be known before anything is loaded. Raises UserError."""
+    count_of(request.data)
+    check_folder(request.out.parent)
+    check_folder(request.folder)
+    check_target(request.out)
+    if request.start_from is not None and (found := why_unusable(request.start_from)):
+        raise UserError(f"--from {request.start_from}", expected="a draft's weights file", found=found)
+    if request.out.suffix != ".safetensors":
+        raise UserError("--out", expected="a name that ends in .safetensors", found=str(request.out))
+    if request.out.exists() and not _is_own(request):
+        fix = "choose another with --out FILE, and start from this one with --from FILE, or replace it: --overwrite"
+        raise UserError(str(request.out), expected="no file, or one that this training wrote", found="one", fix=fix)
+    check_output(request.out, "--out", overwrite=True)
+
+
+def _is_own(request: Request) -> bool:
+    """Whether the file in the place of the weights may be replaced: this training has written it, or was told to."""
+    if request.overwrite:
+        return True
+    if not (request.folder / CHECKPOINT).exists() or not request.out.is_file():
+        return False
+    log = request.folder / WRITTEN  # trainings of earlier versions have none
+    if not log.exists():
+        return True
+    return sha256_file(request.out) in read_text(log, "the hashes of what this training wrote", RESULT_BYTES).split()
+
+
+class Training:
+    """One request on its way."""
+
+    def __init__(self, request: Request, process: Process, listener: Listener) -> None:
+        self._request, self._process, self._listener = request, process, listener
+        spec, path = request.loaded.spec, request.loaded.files["target.weights"]
+        self._target = load_target(path).to(process.device)
+        student = make_student(request.kind, request.shape, self._target, request.start_from, request.seed)
+        self._student = student
+        network: Eagle | Decoder = student.network.to(process.device)
+        # Its own pacing has no part in what is trained: it is about which rounds draft at all.
+        self._sampling = Sampling(**spec.sampling.model_dump())
+        features = 0.2 if request.kind == "eagle" else 0.0
+        self._objective = Objective(self._sampling, features=features)
+        layout = self._target.cfg.layout
+        self._free = torch.from_numpy(layout.forced < 0).to(process.device)
+        request.loaded.check_length(layout.tokens)
+        values = spec.schedule.model_dump(exclude={"kind"})
+        self._omegas = make_omegas(spec.schedule.kind, spec.draft.length, **values)
+        self._scales = torch.from_numpy(self._sampling.scales(layout.tokens)) if self._sampling.guided else None
+        self._data: Data = prepare(request, self._target, self._sampling, process, listener)
+        self._check_batch()
+        matrices = [p for n, p in network.named_parameters() if p.ndim == 2 and "embed" not in n and "output" not in n]
+        self._steps = Steps(
+            network, optimizers(network, matrices, request.lr, WEIGHT_DECAY), Ema(network, EMA_DECAY), lr=request.lr,
+            steps=request.steps, average=process.average,
+        )  # fmt: skip
+        self._held_memory = Memory()
+        self._best: dict[str, Any] = {}
+        self._start: dict[str, Any] = {}
+        self._stale = 0
+        self._history: list[dict[str, Any]] = []
+        self._recent: list[tuple[float, ...]] = []
+
+    def run(self) -> Literal["steps", "patience"]:
+        """All steps that are left. Returns why it stopped."""
+        request, steps = self._request, self._steps
+        with self._sinks() as sinks, held_back() as asked:
+            if self._resume():
+                self._listener.note(f"going on from step {steps.step}")
+            else:
+                self._measure(sinks)
+                self._save()
+            if self._stale >= request.patience:
+                return "patience"
+            for step in steps.remaining():
+                self._step(step, sinks)
+                if steps.step % request.every == 0 or steps.step == steps.steps:
+                    self._measure(sinks)
+                    self._save()
+                    if self._stale >= request.patience:
+                        return "patience"
+                if self._process.agree(asked()):
+                    self._save()
+                    raise KeyboardInterrupt
+        return "steps"
+
+    def _step(self, step: int, sinks: list[Sink]) -> None:
+        request, process = self._request, self._process
+        numbers = batch_at(step, request.batch, len(self._data.train), request.seed)
+        mine = slice(process.rank, None, process.count)
+        example = self._data.train.example(numbers[mine], self._scale(step, mine), process.device)
+        precise = request.precision == "fp32"
+        with torch.autocast(process.device.type, torch.bfloat16, enabled=not precise):
+            along = self._student.along(example, request.depths, self._noise(step, mine))
+            loss, tvs = self._objective.loss(along, self._free)
+        value = loss.item()
+        if not math.isfinite(value):
+            fix = "start again with a smaller --lr"
+            raise CoolsdError(f"step {step + 1}: the loss", expected="a finite number", found=str(value), fix=fix)
+        self._steps.descend(loss)
+        self._recent.append((value, *tvs))
+        done = self._steps.step
+        if done % _REPORT_EVERY == 0 or done == self._steps.steps:
+            mean = [sum(column) / len(self._recent) for column in zip(*self._recent, strict=True)]
+            self._recent = []
+            self._listener.stepped(Progress(done, self._steps.steps, mean[0], tuple(mean[1:])))
+            figures = {"loss": mean[0]} | {f"tv/{i + 1}": tv for i, tv in enumerate(mean[1:])}
+            for sink in sinks:
+                sink.write(done, figures)
+
+    def _scale(self, step: int, mine: slice) -> Tensor | None:
+        """CFG scales of a step's pictures [m, N]: each picture has its own, around the spec's."""
+        if self._scales is None:
+            return None
+        draw = torch.rand(self._request.batch, 1, generator=self._generator(step, 1))
+        return (1 + (self._scales - 1) * (1 + SPREAD * (2 * draw - 1)))[mine]
+
+    def _noise(self, step: int, mine: slice) -> Tensor | None:
+        """Uniform noise for the features of a step's rows, in their standard deviations; None for none."""
+        size, rows, cfg = self._request.feature_noise, 1 if self._scales is None else 2, self._target.cfg
+        if not size or not isinstance(self._student, HeadStudent):
+            return None
+        shape = (self._request.batch, rows, cfg.prefix - 1 + cfg.tokens, cfg.dim)
+        noise = torch.rand(shape, generator=self._generator(step, 2))[mine] * (2 * size) - size
+        return noise.transpose(0, 1).flatten(0, 1).to(self._process.device)
+
+    def _generator(self, step: int, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self._request.seed * 4 + purpose) * 1_000_003 + step)
+
+    def _measure(self, sinks: list[Sink]) -> None:
+        """Accept length of the averaged weights; the best are written."""
+        found, step = self._acceptance(), self._steps.step
+        better = not self._best or found.accept_length > self._best["acceptance"]["accept_length"]
+        entry = {"step": step, "acceptance": asdict(found)}
+        self._start = self._start or entry
+        self._stale = 0 if better else self._stale + 1
+        self._history.append({"step": step} | found.as_dict())
+        if better:
+            self._best = entry
+            if self._process.main:
+                self._write(weights_bytes(self._steps.ema.model, config_of(self._steps.ema.model)))
+        self._listener.measured(step, found, better)
+        figures = {"accept_length": found.accept_length, "accept_length_of_the_schedule": found.relaxed}
+        figures |= {f"acceptance/{i + 1}": share for i, share in enumerate(found.acceptance)}
+        for sink in sinks:
+            sink.write(step, figures)
+
+    def _write(self, data: bytes) -> None:
+        """The weights, and before them a line that says whose they are: a kill in between loses neither."""
+        request = self._request
+        with disk_errors(request.folder):
+            request.folder.mkdir(parents=True, exist_ok=True)
+            check_target(request.folder / WRITTEN)
+            with (request.folder / WRITTEN).open("a", encoding="utf-8") as file:
+                file.write(f"{sha256_bytes(data)}\n")
+        write_bytes(request.out, data)
+
+    def _acceptance(self) -> Acceptance:
+        network = self._steps.ema.model
+        student: HeadStudent | ModelStudent
+        if isinstance(network, Eagle):
+            student = HeadStudent(network, self._target, self._held_memory)
+        else:
+            student = ModelStudent(network, self._target)
+        return measure(student, self._objective, self._held_out(), self._omegas, self._free)
+
+    def _held_out(self) -> Iterator[Example]:
+        held, size = self._data.held, self._request.batch
+        for first in range(0, len(held), size):
+            numbers = range(first, min(first + size, len(held)))
+            scale = None if self._scales is None else self._scales.expand(len(numbers), -1)
+            yield held.example(numbers, scale, self._process.device)
+
+    def _check_batch(self) -> None:
+        batch, count = self._request.batch, self._process.count
+        if batch % count:
+            raise UserError("--batch", expected=f"a multiple of the {count} processes", found=str(batch))
+
+    def _identity(self) -> dict[str, Any]:
+        """What has to be the same for a checkpoint to be gone on with. More steps or patience are welcome."""
+        r = self._request
+        start = "" if r.start_from is None else sha256_file(r.start_from)
+        return {
+            "target": sha256_file(r.loaded.files["target.weights"]), "data": self._data.name, "kind": r.kind,
+            "network": config_of(self._steps.model), "from": start, "own_steps": r.depths, "noise": r.feature_noise,
+            "batch": r.batch, "lr": r.lr, "seed": r.seed, "precision": r.precision, "every": r.every,
+            "omegas": list(self._omegas), "sampling": r.loaded.spec.sampling.model_dump(mode="json"),
+        }  # fmt: skip
+
+    def _save(self) -> None:
+        if self._process.main:
+            save_tree(
+                self._request.folder / CHECKPOINT,
+                {
+                    "identity": self._identity(),
+                    "training": self._steps.state(),
+                    "best": self._best,
+                    "first": self._start,
+                    "stale": self._stale,
+                    "history": self._history,
+                },
+            )
+        self._process.wait()
+
+    def _resume(self) -> bool:
+        path = self._request.folder / CHECKPOINT
+        found = load_state(path)
+        if found is None:
+            return False
+        _same(path, self._identity(), found.identity)
+        try:
+            self._steps.restore(found.training)
+            for entry in filter(None, (found.best, found.first)):
+                _acceptance(entry["acceptance"])
+        except MISFITS as error:
+            raise unfit(path) from error
+        self._best, self._start, self._stale, self._history = found.best, found.first, found.stale, found.history
+        return True
+
+    @contextmanager
+    def _sinks(self) -> Iterator[list[Sink]]:
+        request, sinks = self._request, list[Sink]()
+        if self._process.main:
+            sinks.append(LinesSink(request.folder / LOG))
+            if request.tensorboard is not None:
+                sinks.append(TensorBoardSink(request.tensorboard))
+            if request.wandb is not None:
+                sinks.append(WandbSink(request.wandb, self._identity()))
+        try:
+            yield sinks
+        finally:
+            for sink in sinks:
+                sink.close()
+
+    def report(self, stopped: Literal["steps", "patience"], seconds: float) -> Report:
+        start, best = (_acceptance(entry["acceptance"]) for entry in (self._start, self._best))
+        return Report(
+            self._request.out, self._request.kind, self._steps.step, self._best["step"], start, best, stopped,
+            len(self._data.train), len(self._data.held.prompts), seconds, self._history,
+        )  # fmt: skip
+
+
+def _acceptance(data: Mapping[str, Any]) -> Acceptance:
+    return Acceptance(**data)
+
+
+def _same(path: Any, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise UserError at the first setting in which a checkpoint is another training's."""
+    for key, value in wanted.items():
+        other = found.get(key)
+        if other != value:
+            fix = f"give the settings it was started with, choose another --out, or remove {path}"
+            what = f"{path}: {key}"
+            raise UserError(what, expected=str(value)[:80], found=str(other)[:80], fix=fix)

@@ -1,0 +1,168 @@
+"""Which stages a spec has, and what each depends on.
+
+    backend onnxruntime
+    condition   words -> prefix, vocabulary     target weights, vocabulary (and those of a draft model of its own)
+    target      one step of the target          target weights, precision
+    draft       one step of it, and an EAGLE head fused  draft and target weights, draft length, precision
+    image       codes -> pixels, neighbours     tokenizer weights, number of neighbours
+
+    backends tensorrt and tensorrt-rtx: as onnxruntime, and then
+    compile_*   a graph to an engine            its stage, profiles, package and GPU
+    The graphs stay in the cache; the engine has what is compiled, the vocabulary and the codes' neighbours.
+
+    backend torch
+    weights     the networks' files             their hashes
+    prompts     what prompts are read with      the condition's files (and what a target learned for no prompt)
+    codes       neighbours                      tokenizer weights, number of neighbours
+
+Knows specs, hashes and the store. Does not know how a stage works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from coolsd_rt.backends.description import Description
+from coolsd_rt.backends.tensorrt.package import local_gpu
+from coolsd_rt.prompts import conditioner_files
+from coolsd_rt.spec import LoadedSpec
+from coolsd_rt.spec.engine import EngineOptions
+from coolsd_rt.store import Stage, Store
+from coolsd_rt.store.fingerprint import tool_versions
+from coolsd_rt.workflows.build.estimate import Amount, Sizes
+
+COMPILE = "compile_"
+COMPILED = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_cu13"}
+"""Backends whose graphs are compiled, and the distribution that does it."""
+
+_HEADROOM = 1.02  # disk a stage may take, over its estimate
+
+
+def by_lengths(engine: EngineOptions, description: Description) -> bool:
+    """Whether attention goes by lengths instead of a mask: for ONNX Runtime's CUDA provider, without padding."""
+    return engine.backend == "onnxruntime" and engine.device == "cuda" and not description.dims.padded
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage, and whether its result is there already. ships: its files are part of the engine. amount: what it will
+    take if it has to run."""
+
+    stage: Stage
+    cached: bool
+    amount: Amount
+    ships: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def need_bytes(self) -> int:
+        """Disk that has to be free before it runs."""
+        return int(_HEADROOM * self.amount.disk)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "stage": self.name, "key": self.stage.key, "cached": self.cached, "inputs": self.stage.inputs,
+            "estimate": self.amount.as_dict(),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planner:
+    """All that the keys of stages are made of."""
+
+    loaded: LoadedSpec
+    description: Description
+    hashes: Mapping[str, str]
+    tools: Mapping[str, str]
+    code: str
+    store: Store
+
+    def stages(self) -> tuple[PlannedStage, ...]:
+        """The stages of the spec's backend, in the order they run."""
+        backend = self.loaded.spec.engine.backend
+        if backend == "torch":
+            return self._networks()
+        return self._compiled() if backend in COMPILED else self._graphs()
+
+    def _compiled(self) -> tuple[PlannedStage, ...]:
+        graphs = self._graphs()
+        gpu = local_gpu()
+        values = {
+            "backend": self.loaded.spec.engine.backend, "max_batch": self.loaded.spec.engine.max_batch,
+            "length": self.description.draft_length, "precision": self.loaded.spec.engine.precision,
+            "capability": gpu.capability if gpu else "any",
+        }  # fmt: skip
+        package = COMPILED[self.loaded.spec.engine.backend]
+        tools = {**self.tools, **tool_versions([package, "polygraphy"])}
+        engines = []
+        for source in graphs:
+            stage = Stage(
+                COMPILE + source.name, spec=values, tools=tools, code=self.code, after={source.name: source.stage.key}
+            )
+            amount = self._sizes.stage(stage.name)
+            engines.append(PlannedStage(stage, self.store.cached(stage) is not None, amount))
+        return (*(replace(g, ships=False) for g in graphs), self._prompts(), self._codes(), *engines)
+
+    def _networks(self) -> tuple[PlannedStage, ...]:
+        weights = tuple(key for key in self.loaded.files if key.endswith(".weights"))
+        return (
+            self._make("weights", weights, {}),
+            self._prompts(),
+            self._codes(),
+        )
+
+    def _prompts(self) -> PlannedStage:
+        keys = self._condition_files
+        read = (*keys, "target.weights") if self.loaded.spec.condition.kind == "t5" else keys
+        return self._make("prompts", read, {"condition": self._condition})
+
+    @property
+    def _condition_files(self) -> tuple[str, ...]:
+        return tuple(conditioner_files(self.loaded.spec.condition).values())
+
+    @property
+    def _condition(self) -> dict[str, Any]:
+        """The section without the names of its files, whose contents count."""
+        names = {key.removeprefix("condition.") for key in self._condition_files}
+        return self.loaded.spec.condition.model_dump(mode="json", exclude=names)
+
+    def _codes(self) -> PlannedStage:
+        return self._make("codes", ("image.weights",), {"image.neighbours": self.loaded.spec.image.neighbours})
+
+    def _graphs(self) -> tuple[PlannedStage, ...]:
+        spec, kind = self.loaded.spec, self.description.dims.draft_kind
+        precision = {
+            "engine.precision": spec.engine.precision, "dtype": self.description.dtype,
+            "lengths": by_lengths(spec.engine, self.description), "invariant": spec.engine.invariant,
+        }  # fmt: skip
+        models = {"target.model": spec.target.model}
+        read = (*self._condition_files, "target.weights", *(("draft.weights",) if kind == "model" else ()))
+        draft = {
+            "draft.model": spec.draft.model, **models, "draft.length": spec.draft.length, **precision,
+            "fused": self.description.fused,
+        }  # fmt: skip
+        image = {
+            "image.tokenizer": spec.image.tokenizer, "image.neighbours": spec.image.neighbours,
+            "side": self.description.side, "forced": self.description.forced is not None,
+        }  # fmt: skip
+        return (
+            self._make("condition", read, {"condition": self._condition, "dtype": self.description.dtype}),
+            self._make("target", ("target.weights",), {**models, **precision}),
+            *([] if kind == "none" else [self._make("draft", ("draft.weights", "target.weights"), draft)]),
+            self._make("image", ("image.weights",), image),
+        )
+
+    def _make(self, name: str, keys: tuple[str, ...], values: Mapping[str, Any]) -> PlannedStage:
+        used = {key: self.hashes[key] for key in keys}
+        stage = Stage(name, files=used, spec=values, tools=self.tools, code=self.code)
+        return PlannedStage(stage, self.store.cached(stage) is not None, self._sizes.stage(name))
+
+    @cached_property
+    def _sizes(self) -> Sizes:
+        return Sizes(self.loaded, self.description)

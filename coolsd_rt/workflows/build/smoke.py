@@ -1,0 +1,87 @@
+"""The short run that every graph of a build has to survive: ONNX Runtime beside the torch module it came from.
+
+Knows contracts and tolerances. A sign of life on made-up inputs, not a proof: that is `parity`. Legend as in
+`coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from coolsd_rt.backends.onnxruntime.graph import Graph
+from coolsd_rt.backends.registry import Options
+from coolsd_rt.contract import GraphContract
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.export.hollow import streamed
+from coolsd_rt.export.torch_onnx import nest
+
+SIZES = {"M": 1, "R": 2, "S": 3, "T": 16}
+# Largest error over the largest value. int8 weights move every output; how far is the parity report's business.
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.25}
+_PIXEL_LEVELS = 1
+
+
+def inputs(contract: GraphContract, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Valid inputs of a contract: small ids, caches that were written, positions in the image."""
+    rng = np.random.default_rng(seed)
+    made: dict[str, NDArray[Any]] = {}
+    for spec in contract.inputs:
+        shape = [SIZES[n] if isinstance(n, str) else n for n in spec.shape]
+        if spec.dtype == "int64":
+            made[spec.name] = rng.integers(0, 2, shape)
+        else:
+            made[spec.name] = rng.random(shape, np.float32).astype(spec.dtype)
+    limit = next((s.shape[1] for s in contract.inputs if s.name == "prefix"), 0)
+    fixed = {"pos": min(int(limit), SIZES["T"] - SIZES["S"]), "count": SIZES["S"] - 1, "temperature": 1.0}
+    if "probs" in (names := {s.name: s.shape[-1] for s in contract.outputs if s.shape}):
+        fixed["top_k"] = int(names["probs"])
+    for name, value in fixed.items():
+        if name in made:
+            made[name] = np.full_like(made[name], value)
+    return made
+
+
+def smoke(
+    name: str, path: Path, contract: GraphContract, module: nn.Module, precision: str, beside: bool = False
+) -> float:  # fmt: skip
+    """Run a graph's file and its module on the same inputs; returns the largest relative error of any output.
+
+    beside: its weights are in a file of their own; they are then mapped, and so are not in memory twice with the
+    module's, of which one matrix is read at a time.
+
+    Raises CoolsdError: ONNX Runtime cannot load or run it, or an output is further off than the precision allows.
+    """
+    feed = inputs(contract)
+    with torch.inference_mode(), streamed(module):
+        out = module(*nest(contract, [torch.from_numpy(feed[s.name]) for s in contract.inputs]))
+    folder = path.parent if beside else None
+    graph = Graph(name, path.read_bytes(), contract, Options(threads=1, spinning=False), folder, mapped=beside)
+    found = graph.call(**feed)
+    wanted = dict(zip((s.name for s in contract.outputs), out if isinstance(out, tuple) else (out,), strict=True))
+    if precision != "fp32" and "tokens" in wanted:
+        wanted = _first_draft(wanted)  # one other token, and all that follow have another distribution
+    return max(_error(name, key, found[key], value.numpy(), precision) for key, value in wanted.items())
+
+
+def _first_draft(outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in outputs.items() if k not in ("tokens", "probs")}
+
+
+def _error(graph: str, name: str, found: NDArray[Any], wanted: NDArray[Any], precision: str) -> float:
+    gap = np.abs(found.astype(np.float64) - wanted)
+    if found.dtype == np.uint8:
+        error, limit = float(gap.max()), float(_PIXEL_LEVELS)
+    else:
+        error = float(gap.max() / max(1e-6, float(np.abs(wanted).max())))
+        limit = TOLERANCE[precision]
+    if not error <= limit:  # NaN is not
+        raise CoolsdError(
+            f"graph {graph}: {name}", expected=f"torch's numbers within {limit:g}", found=f"{error:.3g} away"
+        )
+    return error

@@ -1,0 +1,197 @@
+"""The stages of a build, each from weights to checked graphs in a folder.
+
+Knows networks, export, precision, and the comparison every graph has to pass. Does not know caching or folders of
+engines (`build` and the store do). Imports torch and onnx; is imported when a stage has to run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from coolsd_rt.backends import Description
+from coolsd_rt.backends.description import DATA, NEIGHBOURS_FILE, WEIGHTS
+from coolsd_rt.cores import limit_torch
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.export.check import check_graph
+from coolsd_rt.export.external import write
+from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
+from coolsd_rt.export.lengths import mask_to_lengths
+from coolsd_rt.export.propose import ProposeGraph
+from coolsd_rt.export.quantize import quantize
+from coolsd_rt.export.torch_onnx import to_outline
+from coolsd_rt.export.widths import pad_single_queries
+from coolsd_rt.law import columns_read, nearest_codes
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer
+from coolsd_rt.prompts import UNCONDITIONAL_FILE
+from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.embedders import TextEmbedder
+from coolsd_rt.models.families import read_target
+from coolsd_rt.models.layout import Layout
+from coolsd_rt.models.lazy import value
+from coolsd_rt.models.vq import VQTokenizer
+from coolsd_rt.store import sha256_file
+from coolsd_rt.workflows.build.smoke import smoke
+
+
+@dataclass
+class Sources:
+    """The files of a spec, loaded when a stage first needs them. `hashes` are those its stage keys were made from."""
+
+    files: Mapping[str, Path]
+    hashes: Mapping[str, str]
+    description: Description
+    precision: str
+    neighbours: int
+    prompts: Mapping[str, str]  # what prompts are read with: file name in an engine's folder to the spec's key
+    lengths: bool = False  # attention by lengths instead of a mask, as ONNX Runtime's CUDA provider has it fast
+    invariant: bool = False  # numbers that do not depend on how many positions a step has
+    _read: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        limit_torch()
+
+    def path(self, key: str) -> Path:
+        """A file that still is what it was when the build was planned. Raises CoolsdError if it is not."""
+        path = self.files[key]
+        if (found := sha256_file(path)) != self.hashes[key]:
+            expected = f"SHA-256 {self.hashes[key][:12]}…, as when the build began"
+            raise CoolsdError(f"{path} ({key})", expected=expected, found=f"{found[:12]}…", fix="build again")
+        return path
+
+    @cached_property
+    def target(self) -> Decoder:
+        """In the graphs' own type, its RoPE table too: the operator wants one type of all its inputs. Its weights
+        are read one at a time, when they are written."""
+        return load_target(self.path("target.weights"), self.dtype, lazy=True)
+
+    @property
+    def layout(self) -> Layout:
+        """Where image codes stand among a picture's tokens; from the target's header alone."""
+        return read_target(self.files["target.weights"]).layout
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return cast(torch.dtype, getattr(torch, self.description.dtype))
+
+    @cached_property
+    def draft(self) -> Eagle | Decoder:
+        """The draft's network; the spec has one."""
+        loader = load_draft if self.description.dims.draft_kind == "eagle" else load_draft_model
+        return loader(self.path("draft.weights"), self.target, self.dtype, lazy=True)
+
+    @cached_property
+    def tokenizer(self) -> VQTokenizer:
+        return load_tokenizer(self.path("image.weights"))
+
+
+def condition(sources: Sources, folder: Path) -> dict[str, Any]:
+    """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
+    facts = prompts(sources, folder)
+    networks = [sources.target, *([sources.draft] if sources.description.dims.draft_kind == "model" else [])]
+    embedders = [n.cls_embedding for n in networks if isinstance(n, Decoder)]
+    return facts | _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
+
+
+def target(sources: Sources, folder: Path) -> dict[str, Any]:
+    """target.onnx"""
+    return _write(sources, folder, "target", TargetGraph(sources.target), sources.precision)
+
+
+def draft(sources: Sources, folder: Path) -> dict[str, Any]:
+    """draft.onnx; of an EAGLE head propose.onnx too, the same head fused over its steps."""
+    network, precision = sources.draft, sources.precision
+    if isinstance(network, Decoder):
+        return _write(sources, folder, "draft", TargetGraph(network), precision)
+    facts = _write(sources, folder, "draft", DraftGraph(network, sources.target), precision)
+    if sources.description.fused:
+        fused = ProposeGraph(network, sources.target, sources.description.draft_length)
+        facts |= _write(sources, folder, "propose", fused, precision)
+    return facts
+
+
+def image(sources: Sources, folder: Path) -> dict[str, Any]:
+    """image.onnx, in float32 at any precision: it runs once a picture. And the codes' neighbours in its codebook."""
+    codes(sources, folder)
+    return _write(sources, folder, "image", ImageGraph(sources.tokenizer, sources.layout), "fp32")
+
+
+def codes(sources: Sources, folder: Path) -> dict[str, Any]:
+    """The codes' neighbours in the tokenizer's codebook, one more than may lend: LANTERN's own residual reads it."""
+    codebook = sources.tokenizer.quantize.embedding.weight.numpy()
+    near = nearest_codes(codebook, columns_read(sources.neighbours, len(codebook)))
+    np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
+    return {}
+
+
+def prompts(sources: Sources, folder: Path) -> dict[str, Any]:
+    """What an engine reads prompts with: the condition's files, and what the target learned for lack of a prompt."""
+    for file, key in sources.prompts.items():
+        shutil.copyfile(sources.path(key), folder / file)
+    embedder = sources.target.cls_embedding if sources.description.dims.condition_dim else None
+    if isinstance(embedder, TextEmbedder):
+        np.save(folder / UNCONDITIONAL_FILE, value(embedder.uncond_embedding).float().numpy(), allow_pickle=False)
+    return {"ids": read_target(sources.files["target.weights"]).condition_size[0]}
+
+
+def weights(sources: Sources, folder: Path) -> dict[str, Any]:
+    """The networks' own files, for a backend that runs them; each number is read once, so that none is broken."""
+    for network in (sources.target, sources.tokenizer, *([sources.draft] if "draft.weights" in sources.files else [])):
+        for tensor in network.state_dict().values():
+            value(tensor)
+    for name, file in WEIGHTS.items():
+        if (key := f"{name}.weights") in sources.files:
+            shutil.copyfile(sources.path(key), folder / file)
+    return {}
+
+
+PRODUCERS: Mapping[str, Callable[[Sources, Path], dict[str, Any]]] = {
+    "condition": condition,
+    "target": target,
+    "draft": draft,
+    "image": image,
+    "codes": codes,
+    "prompts": prompts,
+    "weights": weights,
+}
+
+
+def _write(sources: Sources, folder: Path, name: str, module: nn.Module, precision: str) -> dict[str, Any]:
+    """Export, quantise, check, run once beside the module, write. Returns facts for the manifest."""
+    record = sources.description.graphs[name]
+    outline = to_outline(module, record.contract)
+    if sources.lengths:
+        mask_to_lengths(outline.model)
+    if sources.invariant:
+        pad_single_queries(outline.model)
+    quantised = quantize(outline) if precision == "int8" else []
+    check_graph(outline.model, record.contract, name=name)
+    path = folder / record.file
+    beside = write(outline, path, folder / f"{record.file}{DATA}")
+    dtypes = {spec.dtype for spec in (*record.contract.inputs, *record.contract.outputs)}
+    error: float | None = None  # ONNX Runtime's CPU provider has no bfloat16: parity on the GPU is the first run
+    if "bfloat16" not in dtypes:
+        halved = "float16" in dtypes and precision != "int8"
+        error = smoke(name, path, record.contract, module, "fp16" if halved else precision, beside)
+    return {name: _facts(outline.model, len(quantised), error)}
+
+
+def _facts(model: onnx.ModelProto, quantised: int, error: float | None) -> dict[str, Any]:
+    operators = Counter(n.op_type for n in model.graph.node)
+    return {
+        "nodes": len(model.graph.node),
+        "operators": dict(sorted(operators.items())),
+        "quantised_matrices": quantised,
+        "smoke_error": None if error is None else float(f"{error:.3g}"),
+    }

@@ -1,0 +1,1 @@
+"""From an engine and prompts to image files."""

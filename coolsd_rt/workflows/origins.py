@@ -1,0 +1,225 @@
+"""A spec's weights files, made of the published checkpoints that its `sources` name.
+
+    1. Find out which files are there already, made of the same sources.
+    2. Locate each other source: the hub at its commit, a mirror of it in a folder, or a file beside the spec.
+    3. Check its SHA-256 if the spec has one, before anything is parsed.
+    4. Convert it, or copy it; each file appears whole or not at all, so that the same command goes on after a kill.
+
+Knows specs and where sources are. Does not know formats (`models.convert`). Needs the extra `build`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from coolsd_rt.checkpoints.convert import convert
+from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.hub import locate
+from coolsd_rt.checkpoints.reader import check_link
+from coolsd_rt.errors import UserError
+from coolsd_rt.files import open_plain, why_unusable
+from coolsd_rt.spec import LoadedSpec
+from coolsd_rt.spec.condition import TokensCondition
+from coolsd_rt.spec.origins import FILES, CopiedOrigin, Origin, how_to_pin, on_hub
+from coolsd_rt.store.atomic import atomic_file, disk_errors
+from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.store.outputs import check_output, is_taken
+from coolsd_rt.store.weights import check_safetensors
+
+SOURCE = "source"
+"""Key in a file's metadata: the origin it was made of, as JSON."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One file. done: `converted`, `copied`, or `there`: made of this source before. wrappers: as in `Converted`."""
+
+    key: str
+    path: Path
+    origin: str
+    done: Literal["converted", "copied", "there"]
+    seconds: float = 0.0
+    wrappers: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "path": str(self.path),
+            "source": self.origin,
+            "done": self.done,
+            "seconds": round(self.seconds, 3),
+            "wrappers": list(self.wrappers),
+        }
+
+
+@dataclass(frozen=True)
+class Listener:
+    """started: the key of a file to make and its source. tensors: how many of how many are written. note: what is done
+    before that and may take a while, as a line."""
+
+    started: Callable[[str, str], None] = lambda key, at: None
+    tensors: Callable[[int, int], None] = lambda done, of: None
+    note: Callable[[str], None] = lambda line: None
+
+
+def make_weights(
+    loaded: LoadedSpec, mirror: Path | None = None, listener: Listener | None = None, *, overwrite: bool = False
+) -> list[Made]:
+    """Make every file of a spec that `sources` has a checkpoint for. `loaded` may lack these files.
+
+    mirror: a folder to read hub files from instead (`org/name/FILE`, `name/FILE` or `FILE` in it). overwrite: replace
+    a file of something else that has the name of one to make.
+
+    Raises:
+        UserError: a spec without sources, a source that is nowhere or not pinned, of another SHA-256 or not of the
+            spec's family; a file in the place of one to make that is of something else.
+        MissingExtra: huggingface_hub is needed and not installed.
+        CoolsdError: the hub cannot be reached, no space.
+    """
+    listener = listener or Listener()
+    spec = loaded.spec
+    origins = {name: o for name in FILES if (o := getattr(spec.sources, name)) is not None}
+    if not origins:
+        expected = "checkpoints to convert, such as sources: {target: {at: org/name@COMMIT:FILE}}"
+        raise UserError(str(loaded.path), expected=expected, found="none")
+    places = {name: _place(loaded, name) for name in origins}
+    there = {name for name, origin in origins.items() if _is_there(places[name], origin, overwrite)}
+    for name, origin in origins.items():  # before gigabytes of another are fetched
+        if name not in there and mirror is None and (hub := on_hub(origin.at)) and not hub["commit"]:
+            expected = f"org/name@COMMIT, the commit of {hub['repo']} to take"
+            raise loaded.error(f"sources.{name}.at", expected, "none", how_to_pin(hub["repo"]))
+    made = []
+    for name, origin in origins.items():
+        key, place = FILES[name], places[name]
+        if name in there:
+            made.append(Made(key, place, origin.at, "there"))
+            continue
+        listener.started(key, origin.at)
+        source = _find(loaded, name, origin, mirror, listener.note)
+        with _parent(place):
+            if isinstance(origin, CopiedOrigin):
+                made.append(_copied(key, source, place, origin, overwrite))
+            else:
+                made.append(_converted(loaded, name, source, place, origin, listener, overwrite))
+    return made
+
+
+def _place(loaded: LoadedSpec, name: str) -> Path:
+    names = loaded.spec.file_names()
+    if FILES[name] not in names:
+        raise loaded.error(f"sources.{name}", f"a spec with {FILES[name]}", "none")
+    return loaded.folder / names[FILES[name]]
+
+
+def _is_there(place: Path, origin: Origin | CopiedOrigin, overwrite: bool) -> bool:
+    """Whether the file was made of this origin. Raises UserError if something else has its name and has to stay."""
+    if not is_taken(place):
+        return False
+    if (found := why_unusable(place)) and overwrite:
+        check_output(place, "the place of a file to make", overwrite=True)
+    fix = "give --overwrite to have it made anew, or leave its source out of the spec"
+    if found:
+        same, fix = False, "remove it to have it made"
+    elif isinstance(origin, CopiedOrigin):
+        same, found = origin.sha256 is None or sha256_file(place) == origin.sha256, "another file"
+    else:
+        said = _said(place)
+        same, found = said == _note(origin), said or "a file that does not say what it is made of"
+    if same or overwrite:
+        return same
+    raise UserError(str(place), expected="no file yet, or one made of the spec's source", found=found, fix=fix)
+
+
+def _said(place: Path) -> str | None:
+    """What a file says it was made of, or what it is if it is no safetensors file."""
+    try:
+        return check_safetensors(place).metadata.get(SOURCE)
+    except UserError as error:
+        return error.found
+
+
+def _note(origin: Origin) -> str:
+    return json.dumps(origin.model_dump(mode="json", exclude_none=True), sort_keys=True)
+
+
+def _find(
+    loaded: LoadedSpec,
+    name: str,
+    origin: Origin | CopiedOrigin,
+    mirror: Path | None,
+    say: Callable[[str], None],
+) -> Path:
+    if on_hub(origin.at):
+        source = locate(origin.at, mirror, say)
+    else:
+        source = loaded.folder / origin.at
+        if why_unusable(source) == "nothing":
+            raise loaded.error(f"sources.{name}.at", f"a file at {source}", "nothing")
+    if origin.sha256 is not None:
+        if why := why_unusable(source):
+            raise loaded.error(f"sources.{name}.sha256", f"a single file to check at {source}", why)
+        found = sha256_file(source)
+        if found != origin.sha256:
+            raise UserError(str(source), expected=f"SHA-256 {origin.sha256}", found=found, fix="get the file again")
+    return source
+
+
+@contextmanager
+def _parent(place: Path) -> Iterator[None]:
+    """The folder of a file to write; gone again if it was made for nothing."""
+    fresh = [p for p in place.parents if not p.exists()]
+    with disk_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in fresh:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def _copied(key: str, source: Path, place: Path, origin: CopiedOrigin, overwrite: bool) -> Made:
+    fix = "name the file behind a colon" if why_unusable(source) == "a folder" else ""
+    check_link(source)
+    with open_plain(source, "a file to copy", fix=fix) as file:
+        size = source.stat().st_size
+        with disk_errors(place.parent, size), atomic_file(place, replace=overwrite) as out:
+            shutil.copyfileobj(file, out)
+    return Made(key, place, origin.at, "copied")
+
+
+def _converted(
+    loaded: LoadedSpec, name: str, source: Path, place: Path, origin: Origin, listener: Listener, overwrite: bool
+) -> Made:
+    notes = {SOURCE: _note(origin)}
+    family, options = origin.family or _family(loaded, name), _options(loaded, name, origin)
+    try:
+        done = convert(source, place, family, options, origin.dtype, listener.tensors, notes, overwrite=overwrite)
+    except UserError as error:  # in the words of a spec
+        if error.what.startswith("--"):
+            raise loaded.error(f"sources.{name}.{error.what[2:]}", error.expected, error.found, error.fix) from error
+        fix = error.fix.replace("say --heads N", f"say heads: N in sources.{name}")
+        fix = fix.replace("write --dtype bfloat16 or float32", f"say dtype: bfloat16 or float32 in sources.{name}")
+        raise UserError(error.what, expected=error.expected, found=error.found, fix=fix) from error
+    return Made(FILES[name], place, origin.at, "converted", done.seconds, done.wrappers)
+
+
+def _family(loaded: LoadedSpec, name: str) -> str | None:
+    """What a checkpoint has to be of; None for a tokenizer, whose names tell."""
+    return {"target": loaded.spec.target.model, "draft": loaded.spec.draft.model}.get(name)
+
+
+def _options(loaded: LoadedSpec, name: str, origin: Origin) -> Options:
+    """What the origin says, and of a target what the spec's condition says already."""
+    condition, size, prefix = loaded.spec.condition, origin.size, origin.prefix
+    if name == "target" and isinstance(condition, TokensCondition):
+        prefix = prefix or condition.length
+        size = size or (condition.width if condition.width == condition.height else None)
+    return Options(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell)

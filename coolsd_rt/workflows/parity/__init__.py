@@ -1,0 +1,1 @@
+"""Proof of an engine against the eager reference."""

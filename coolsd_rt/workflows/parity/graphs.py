@@ -1,0 +1,221 @@
+"""Parity of single steps: every graph of an engine beside the reference, on the same inputs.
+
+Walks whole pictures the way the loop does: prefill, rounds of L+1 positions with wrong tokens in them, ragged rows,
+rollback by position, the end of the image. Both sides get the reference's prefix and features, so an error is that of
+one graph and does not pile up. Does not know which backend either side is, nor thresholds.
+
+Legend as in `coolsd_rt.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coolsd_rt.ops import process_logits, sample
+from coolsd_rt.prompts import Conditioner
+from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.randomness import DRAFT, uniform_table
+from coolsd_rt.runtime.state import capacity
+from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.drawing import Job, Settings
+from coolsd_rt.workflows.parity.distance import Distances, GraphParity, Host, host
+
+PROPOSE_EVERY = 4  # rounds: the fused draft takes turns with the single steps it was made from
+
+
+def compare_graphs(
+    tested: Engine,
+    reference: Engine,
+    jobs: Sequence[Job],
+    conditioner: Conditioner,
+    settings: Settings,
+    codes: Host,
+) -> GraphParity:
+    """Step both engines over the pictures `codes` int64 [M, tokens], drawn for `jobs`, at the law's draft length."""
+    out = GraphParity()
+    guided = settings.sampling.guided
+    rows = drawing.prefix_rows(jobs, conditioner, guided)
+    prefix = host(reference.prefix(rows.text))
+    out.condition.add(host(tested.prefix(rows.text)), prefix)
+    out.image.add(host(tested.paint(codes)), host(reference.paint(codes)))
+    size = capacity(reference.dims, max(1, settings.law.length))
+    sides = (tested.open(prefix, size, rows.start), reference.open(prefix, size, rows.start))
+    walk = _Walk(sides, settings, codes, rows.start, out)
+    walk.prefill()
+    while walk.position.min() < reference.dims.positions - 1:
+        walk.round()
+    return out
+
+
+class _Walk:
+    """Both sessions along given pictures. `position` int64 [M]: next position to enter the target.
+
+    start: int64 [R], each row's first position. What stands before it is nobody's business, and is not compared.
+    """
+
+    def __init__(
+        self, sides: tuple[Session, Session], settings: Settings, codes: Host, start: Host, out: GraphParity
+    ) -> None:
+        tested, reference = sides
+        self.tested, self.reference, self.settings, self.codes, self.out = tested, reference, settings, codes, out
+        self.start = start
+        self.dims, self.length = reference.dims, max(1, settings.law.length)
+        self.kind = self.dims.draft_kind
+        self.pictures = len(codes)
+        self.rows = 2 if settings.sampling.guided else 1
+        self.position = np.full(self.pictures, self.dims.prefix, np.int64)
+        self.drafted = np.full(self.pictures, self.dims.prefix - 1, np.int64)
+        self.scales = settings.sampling.scales(self.dims.tokens)
+        self.free = None if settings.forced is None else np.asarray(settings.forced) < 0  # bool [tokens]
+        self.uniforms = uniform_table(range(self.pictures), self.dims.tokens, self.length)[..., DRAFT]
+        self.rounds = 0
+
+    def prefill(self) -> None:
+        width = self.dims.prefix
+        blank, zero = np.zeros((self.pictures, width), np.int64), np.zeros(self.pictures, np.int64)
+        _, features = self._target(blank, zero)
+        if self.kind == "model":
+            self._draft(blank, None, zero)
+            self.drafted += 1  # row t of its cache is token t, not feature t
+        elif self.kind == "eagle" and width > 1:
+            self._draft(blank[:, 1:], features[:, :-1], zero)
+        self.features = features[:, -1:]
+
+    def round(self) -> None:
+        """One round of the loop's shape, along the true tokens: k of L drafts count as accepted, k going round."""
+        if self.kind == "eagle":
+            self._drafts(np.maximum(self.position - self.drafted, 1))  # a finished picture rides along
+        elif self.kind == "model":
+            self._own_drafts(np.maximum(self.position + 1 - self.drafted, 1))
+        kept = (np.arange(self.pictures) + self.rounds) % (self.length + 1)
+        last = self.dims.positions - 1  # the last token is never stepped on
+        kept = np.clip(np.minimum(kept, last - self.position - 1), 0, None)
+        at = self._at(self.position - self.dims.prefix, self.length + 1)
+        window = self.codes[np.arange(self.pictures)[:, None], at]
+        wrong = np.arange(self.length + 1) > kept[:, None]
+        window = np.where(wrong, (window + 1 + self.rounds) % self.dims.vocab, window)
+        logits, self.features = self._target(window, self.position)
+        self._laws(self.out.p, logits, at + 1, ~wrong & (self.position < last)[:, None])
+        self.drafted = np.minimum(self.position + (self.kind == "model"), last)
+        self.position = np.minimum(self.position + kept + 1, last)
+        self.rounds += 1
+
+    def _drafts(self, fresh: Host) -> None:
+        """The newly cached positions with real features, then the draft on its own."""
+        width = int(fresh.max())
+        index = self._at(self.drafted + 1 - self.dims.prefix, width)
+        ids = self.codes[np.arange(self.pictures)[:, None], index]
+        features = self.features[:, :width]
+        uniforms = self.uniforms[np.arange(self.pictures), self._at(self.position - self.dims.prefix, 1)[:, 0]]
+        at = self._at(self.position + 1 - self.dims.prefix, self.length)
+        proposed = None
+        if self._fused and self.rounds % PROPOSE_EVERY == 0:
+            proposed = self._propose(ids, features, fresh, uniforms[:, : self.length], at)
+        logits, guessed = self._draft(ids, features, self.drafted)
+        rows, end = np.arange(self.rows * self.pictures), self._rowwise(fresh - 1)
+        logits = tuple(side[rows, end][:, None] for side in logits)
+        guessed = guessed[rows, end][:, None]
+        for i in range(self.length):
+            q = self._laws(self.out.q, logits, at[:, i : i + 1], None)
+            token = host(sample(q, uniforms[:, i : i + 1]))
+            if proposed is not None:
+                tokens, probs = proposed
+                self.out.propose.add(probs[:, i : i + 1], q)
+                self.out.proposed += self.pictures
+                self.out.proposed_alike += int((tokens[:, i : i + 1] == token).sum())
+                token = tokens[:, i : i + 1]
+            if i + 1 < self.length:
+                logits, guessed = self._draft(token, guessed, self.position + i)
+
+    def _own_drafts(self, fresh: Host) -> None:
+        """A draft model of its own: the decided tokens up to `position`, then the draft on its own."""
+        rows, width = np.arange(self.pictures), int(fresh.max())
+        ids = self.codes[rows[:, None], self._at(self.drafted - self.dims.prefix, width)]
+        logits, _ = self._draft(ids, None, self.drafted)
+        every, end = np.arange(self.rows * self.pictures), self._rowwise(fresh - 1)
+        logits = tuple(side[every, end][:, None] for side in logits)
+        at = self._at(self.position + 1 - self.dims.prefix, self.length)
+        uniforms = self.uniforms[rows, self._at(self.position - self.dims.prefix, 1)[:, 0]]
+        for i in range(self.length):
+            q = self._laws(self.out.q, logits, at[:, i : i + 1], None)
+            if i + 1 < self.length:
+                token = host(sample(q, uniforms[:, i : i + 1]))
+                logits, _ = self._draft(token, None, self.position + 1 + i)
+
+    @property
+    def _fused(self) -> bool:
+        s = self.settings.sampling
+        return self.tested.fused_length == self.length and s.guided and s.top_p >= 1 and s.temperature > 0
+
+    def _propose(self, ids: Host, features: Host, fresh: Host, uniforms: Host, at: Host) -> tuple[Host, Host]:
+        side, s = self.tested, self.settings.sampling
+        tokens, probs = side.propose(
+            side.asarray(self._rowwise(ids), "int64"), side.asarray(features, "float32"),
+            side.asarray(self._rowwise(self.drafted), "int64"), side.asarray(self._rowwise(fresh), "int64"),
+            side.asarray(uniforms, "float32"), side.asarray(self.scales[at], "float32"),
+            s.temperature, s.top_k or self.dims.vocab,
+        )  # fmt: skip
+        return host(tokens), host(probs)
+
+    def _target(self, ids: Host, pos: Host) -> tuple[tuple[Host, Host], Host]:
+        """Both sides' logits [R, S, V], and the reference's features."""
+        ids, pos = self._rowwise(ids), self._rowwise(pos)
+        (a, fa), (b, fb) = (
+            tuple(host(x) for x in side.target(side.asarray(ids, "int64"), side.asarray(pos, "int64")))
+            for side in (self.tested, self.reference)
+        )
+        real = self._real(pos, ids.shape[1])
+        self.out.target.add(np.where(real, a, 0), np.where(real, b, 0))
+        self.out.target_features.add(np.where(real, fa, 0), np.where(real, fb, 0))
+        return (a.copy(), b.copy()), fb.copy()
+
+    def _draft(self, ids: Host, features: Host | None, pos: Host) -> tuple[tuple[Host, ...], Host]:
+        """Both sides' logits [R, S, V], and the features that the reference guesses."""
+        ids, pos = self._rowwise(ids), self._rowwise(pos)
+        (a, _), (b, guessed) = (
+            tuple(
+                host(x)
+                for x in side.draft(
+                    side.asarray(ids, "int64"),
+                    None if features is None else side.asarray(features, "float32"),
+                    side.asarray(pos, "int64"),
+                )
+            )
+            for side in (self.tested, self.reference)
+        )
+        real = self._real(pos, ids.shape[1], shift=0 if features is None else 1)
+        self.out.draft.add(np.where(real, a, 0), np.where(real, b, 0))
+        return (a.copy(), b.copy()), guessed.copy()
+
+    def _real(self, pos: Host, width: int, shift: int = 0) -> Host:
+        """bool [R, S, 1]: outputs that count. Before a row's start and past the image there is only padding.
+
+        shift: 1 for an EAGLE row, which stands for the token after its feature.
+        """
+        at = pos[:, None] + np.arange(width)
+        real: Host = ((at >= self.start[:, None]) & (at + shift < self.dims.positions))[..., None]
+        return real
+
+    def _laws(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
+        """Distributions of both sides at image tokens `at` [M, S], compared where `keep`; the reference's [M, S, V].
+
+        A forced token is a point mass on both sides, whatever the logits are: it is not compared.
+        """
+        s = self.settings.sampling
+        inside = at < self.dims.tokens
+        if self.free is not None:
+            inside &= self.free[np.minimum(at, self.dims.tokens - 1)]
+        keep = inside if keep is None else keep & inside
+        scale = self.scales[np.minimum(at, self.dims.tokens - 1)] if s.guided else None
+        a, b = (process_logits(side, scale, s.temperature, s.top_k, s.top_p) for side in logits)
+        into.add(a[keep], b[keep])
+        return host(b)
+
+    def _at(self, start: Host, width: int) -> Host:
+        return np.minimum(np.maximum(start, 0)[:, None] + np.arange(width), self.dims.tokens - 1)
+
+    def _rowwise(self, x: Host) -> Host:
+        """[M, ...] to [R, ...]: both CFG rows of a picture share tokens and positions."""
+        return np.concatenate([x] * self.rows)

@@ -1,0 +1,222 @@
+"""Proof of an engine against the eager PyTorch reference, and its receipt in the manifest.
+
+    1. Find the weights that the engine was built from: hashes in the manifest must hold.
+    2. Draw whole pictures on both sides from the same uniforms; measure each decision that fell differently.
+    3. Step every graph along those pictures, beside the reference; measure logits and distributions.
+    4. Step the engine over those pictures in wide steps, in steps of one position, and alone: equal bits, or how far
+       apart.
+    5. Judge by the precision's thresholds, and write the receipt.
+
+Knows thresholds. Needs the build extra (torch). Does not know ONNX.
+
+Thresholds. fp32 is the same function to rounding: logits within 1e-3, or within 1e-5 of the largest where logits are
+large (float32 has 7 digits), pixels within 1 of 255, 99% of pictures identical to the token, every difference explained
+by probabilities no more than 1e-3 apart. int8 is another function,
+near the first: mean total variation of P at most 0.05 (8-bit weights alone give 0.012-0.015 on random weights, before
+guidance widens it), pixels within 2 on average; identical pictures and the draft's own distance are reported, not
+judged, since Q may be anything: the law corrects it. An engine that is built batch invariant has to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coolsd_rt import cores, limits
+from coolsd_rt.backends.tensorrt.package import require_gpu
+from coolsd_rt.spec import with_overrides
+from coolsd_rt.spec.engine import EngineOptions
+from coolsd_rt.spec.networks import JacobiDraft
+from coolsd_rt.store import open_engine, tool_versions
+from coolsd_rt.store.outputs import check_writable
+from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.parity.distance import Deviation, GraphParity
+from coolsd_rt.workflows.parity.graphs import compare_graphs
+from coolsd_rt.workflows.parity.images import PictureParity, compare_pictures
+from coolsd_rt.workflows.parity.widths import WidthDependence, compare_widths
+
+PICTURES = 32
+_TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a precision has to reach; None is not judged."""
+
+    logit_error: float | None
+    relative_logit_error: float | None  # of the largest; either of the two is enough
+    identical_share: float | None
+    decision_error: float | None
+    mean_tv: float | None
+    pixel_error: float
+    pixel_error_is_mean: bool
+
+
+THRESHOLDS = {
+    "fp32": Thresholds(1e-3, 1e-5, 0.99, 1e-3, None, 1.0, False),
+    # Rounding of 11 and 8 bits in every product; CFG multiplies it. Distributions are compared, not tokens.
+    "fp16": Thresholds(None, None, None, None, 0.02, 2.0, True),
+    "bf16": Thresholds(None, None, None, None, 0.05, 2.0, True),
+    "int8": Thresholds(None, None, None, None, 0.05, 2.0, True),
+}
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to hear of the work while it goes on."""
+
+    pictures: Callable[[int], None] = lambda done: None  # whole pictures drawn on both sides so far
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The outcome. `failures` has one line for each threshold that was missed; none means passed."""
+
+    precision: str
+    graphs: GraphParity
+    pictures: PictureParity
+    widths: WidthDependence
+    failures: tuple[str, ...]
+    threads: int = 1  # of the engine
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def receipt(self) -> dict[str, Any]:
+        """JSON data for the manifest and for `parity --json`."""
+        p = self.pictures
+        return {
+            "passed": self.passed,
+            "precision": self.precision,
+            "max_logit_error": _number(self.graphs.target.largest),
+            "pictures": p.pictures,
+            "identical": p.identical,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "failures": list(self.failures),
+            "graphs": _number(self.graphs.as_dict()),
+            "whole_pictures": _number(p.as_dict()),
+            "batch_invariance": _number(self.widths.as_dict()),
+            "threads": self.threads,
+            "thresholds": asdict(THRESHOLDS[self.precision]),
+            "tools": tool_versions(_TOOLS),
+        }
+
+
+def parity(
+    engine: str | Path,
+    *,
+    pictures: int = PICTURES,
+    prompts: Sequence[str] = (),
+    seed: int = 0,
+    spec_file: Path | None = None,
+    threads: int | None = None,
+    reading: opening.Reading | None = None,
+    listener: Listener | None = None,
+) -> Parity:
+    """Compare an engine with the reference on `pictures` whole pictures and write the receipt.
+
+    A compiled engine that passes becomes what its pipeline's name means.
+
+    prompts go round until there are enough pictures; none are given: `opening.default_prompts`.
+    spec_file: the spec, if it is not where the build found it. reading: what prompts are read with.
+
+    Raises:
+        UserError: no engine, the weights are not the ones it was built from, a bad prompt or number.
+        MissingExtra: torch is not installed.
+        CoolsdError: a broken engine.
+    """
+    listener = listener or Listener()
+    pictures, seed = limits.PICTURES.check("pictures", pictures), limits.SEED.check("seed", seed)
+    count = cores.threads_for(threads)
+    folder = open_engine(engine)
+    check_writable(folder.folder)  # the receipt's place: not after an hour of comparing
+    loaded = opening.find_spec(folder, spec_file)
+    spec = opening.spec_of(folder)
+    if spec.engine.device == "cuda":
+        require_gpu(what="proving an engine for a GPU")
+    reference = opening.open_reference(loaded, threads, spec.engine.device)
+    verified = folder.verified()
+    conditioner, tested = opening.load_conditioner(verified, reading), opening.load_engine(verified, threads)
+    # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has,
+    # and a draft in every round.
+    usual: dict[str, Any] = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
+    usual |= {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
+    # Jacobi drafts are made of the target's own distributions: the target is all there is to prove.
+    plain = isinstance(spec.draft, JacobiDraft)
+    forced = opening.load_forced(folder)
+    settings = drawing.settings_of(with_overrides(spec, usual), forced=forced, plain=plain)
+    texts = prompts or opening.default_prompts(loaded, conditioner)
+    jobs = drawing.spread_jobs(texts, pictures, seed, conditioner)
+    whole = PictureParity()
+    listener.pictures(0)
+    for batch in drawing.batches(jobs, spec.engine.max_batch):
+        compare_pictures(tested, reference, batch, conditioner, settings, whole)
+        listener.pictures(whole.pictures)
+    first = jobs[: len(whole.codes[0])]
+    graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0])
+    widths = compare_widths(tested, first, conditioner, settings, whole.codes[0])
+    failures = (*judge(spec.engine.precision, graphs, whole), *_judge_widths(spec.engine, widths))
+    outcome = Parity(spec.engine.precision, graphs, whole, widths, failures, count)
+    proven = folder.with_receipt(outcome.receipt())
+    if outcome.passed and spec.engine.device == "cuda":  # it waited for this
+        proven.make_current()
+    return outcome
+
+
+def judge(precision: str, graphs: GraphParity, whole: PictureParity) -> tuple[str, ...]:
+    """One line for each threshold that is missed."""
+    t = THRESHOLDS[precision]
+    image = graphs.image.as_dict()["mean_error" if t.pixel_error_is_mean else "max_error"]
+    share = whole.identical / whole.pictures
+    checks = [
+        ("pixels", t.pixel_error, image),
+        ("mean total variation of P", t.mean_tv, graphs.p.as_dict()["mean_tv"]),
+        ("probability error where tokens part", t.decision_error, whole.largest_error),
+    ]
+    sides = (("target", graphs.target), ("draft", graphs.draft))
+    lines = [line for name, found in sides if (line := _logits(t, name, found))]
+    lines += [
+        f"{what}: expected at most {limit:g}, found {found:.3g}"
+        for what, limit, found in checks
+        if limit is not None and not found <= limit
+    ]
+    if t.identical_share is not None and share < t.identical_share:
+        lines.append(f"identical pictures: expected at least {t.identical_share:.0%}, found {share:.1%}")
+    if t.decision_error is not None and whole.unexplained:
+        lines.append(f"differences: expected each explained, found {whole.unexplained} that is not")
+    return tuple(lines)
+
+
+def _judge_widths(engine: EngineOptions, found: WidthDependence) -> tuple[str, ...]:
+    """A line if an engine that is to be batch invariant is not, on this machine."""
+    if not engine.invariant or found.exact:
+        return ()
+    by = f"logits that move by {max(found.width, found.mates):.2g}"
+    fix = "this processor's kernels round differently; build with engine.batch_invariant: false"
+    return (f"batch invariance: expected the same bits in any step, found {by}; {fix}",)
+
+
+def _logits(t: Thresholds, name: str, found: Deviation) -> str:
+    """What is wrong with a graph's logits; empty if nothing is."""
+    if t.logit_error is None or t.relative_logit_error is None:
+        return ""
+    relative = found.as_dict()["relative_error"]
+    if found.largest < t.logit_error or relative < t.relative_logit_error:
+        return ""
+    expected = f"under {t.logit_error:g}, or {t.relative_logit_error:g} of the largest"
+    return f"logits of the {name}: expected {expected}, found {found.largest:.3g}, {relative:.2g} of it"
+
+
+def _number(value: Any) -> Any:
+    """JSON has no infinity and no NaN: a word instead."""
+    if isinstance(value, dict):
+        return {k: _number(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_number(v) for v in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,293 @@
+"""A whole run on a fake engine: counts that agree with each other, the document, the tables and the lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coolsd_rt.bench import html
+from coolsd_rt.bench.report import DEFINITIONS, PHASES, Report
+from coolsd_rt.bench.run import Listener, Request, Windows, bench
+from coolsd_rt.bench.stats import Median
+from coolsd_rt.bench.timing import Way
+from coolsd_rt.bench.variants import Choice
+from coolsd_rt.errors import UserError
+from coolsd_rt.law import Law
+from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.workflows import drawing, opening
+from tests.bench.benching import PROMPTS, fake_engine, fake_report, use_fakes
+from tests.workflows.fakes import DIMS, VOCABULARY, FakeEngine, FakeSession
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_engine(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fakes(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def report(engine: Path) -> Report:
+    return fake_report(engine)
+
+
+def test_counts_agree(report: Report) -> None:
+    document = report.as_dict()
+    ways = {way["name"]: way for way in document["ways"]}
+    plain = ways["plain"]
+    pictures = 6 * 2
+    assert (plain["rounds"], plain["mean_acceptance_length"]) == (pictures * (DIMS.tokens - 1), 1.0)
+    assert (plain["num_drafts"], plain["num_draft_tokens"], plain["draft_acceptance_rate"]) == (0, 0, None)
+    assert (plain["versus_plain"], plain["verdict"], plain["break_even_acceptance_length"]) == (None, None, None)
+    assert len(ways) == 12
+    assert {way["draft"] for way in ways.values()} == {None, "eagle", "jacobi", "jacobi_coupled"}
+    assert plain["draft"] is None
+    for name, way in ways.items():
+        if name == "plain":
+            continue
+        kept, drafts, proposed = (way[f"num_{x}"] for x in ("accepted_tokens", "drafts", "draft_tokens"))
+        assert way["rounds"] + kept == pictures * (DIMS.tokens - 1)  # each round adds one to what it keeps
+        assert kept == sum(way["num_accepted_tokens_per_pos"])
+        assert way["draft_acceptance_rate"] == kept / proposed
+        assert drafts <= way["rounds"]  # the last token of a picture is drawn without a draft
+        assert way["rounds"] - pictures <= drafts <= proposed <= drafts * way["draft_length"]
+        assert way["mean_acceptance_length"] == pytest.approx(1 + kept / way["rounds"])
+        assert way["mean_acceptance_length_drafted"] == pytest.approx(1 + kept / drafts)
+        assert way["per_position_acceptance_rate"] == [n / drafts for n in way["num_accepted_tokens_per_pos"]]
+        assert way["acceptance_by_position"][0] == way["per_position_acceptance_rate"][0]
+    assert ways["COOL-SD, delta 2"]["num_accepted_tokens"] > ways["lossless"]["num_accepted_tokens"]
+
+
+def test_raw_samples_are_in_the_document_and_figures_follow_from_them(report: Report) -> None:
+    document = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert document["runs"] == 6
+    assert document["batch"] == 2
+    plain = document["ways"][0]["tokens_per_second"]["samples"]
+    for way in document["ways"]:
+        rates, seconds = way["tokens_per_second"]["samples"], way["seconds_per_image"]["samples"]
+        assert len(rates) == 6
+        assert [DIMS.tokens / s for s in seconds] == pytest.approx(rates)
+        assert way["tokens_per_second"]["median"] == np.median(rates)
+        assert [sample["seconds"] for sample in way["samples"]] == seconds
+        for sample in way["samples"]:
+            assert list(sample["by_phase"]) == list(PHASES)
+            assert sum(sample["by_phase"].values()) == pytest.approx(sample["seconds"])
+            assert min(sample["by_phase"].values()) >= 0
+        phases, whole = way["seconds_per_image_by_phase"], way["seconds_per_image"]["median"]
+        assert sum(phases.values()) == pytest.approx(whole)
+        spent = sum(sample["by_phase"]["target"] for sample in way["samples"]) / sum(seconds)
+        assert phases["target"] == pytest.approx(spent * whole)
+        if way["versus_plain"]:
+            ratios = [a / b for a, b in zip(rates, plain, strict=True)]
+            assert way["versus_plain"]["samples"] == pytest.approx(ratios)
+            middle = way["mean_acceptance_length"] / way["break_even_acceptance_length"]
+            assert middle == pytest.approx(np.median(ratios))
+    assert [job["seed"] for jobs in document["turns"] for job in jobs] == list(range(5, 17))
+    assert [job["prompt"] for job in document["turns"][0]] == ["red apple", "yellow star"]
+    assert set(document["definitions"]) == set(DEFINITIONS)
+    explained = {name for key in DEFINITIONS for name in key.split(", ")}
+    for key in ("mean_acceptance_length", "break_even_draft_length", "draft_acceptance_rate", "num_drafts"):
+        assert key in explained
+        assert key in document["ways"][1]
+
+
+def test_break_even_lengths_go_up_to_the_one_that_was_run(report: Report) -> None:
+    rows = {row.name: row for row in report.rows}
+    even = rows["lossless"].even
+    assert even is not None
+    assert [at.length for at in even.lengths] == [1, 2, 3]
+    assert even.lengths[-1].tokens == pytest.approx(1 + sum(np.cumprod(rows["lossless"].total.acceptance_by_position)))
+    assert rows["plain"].even is None
+    assert sorted(report.windows) == list(range(1, 17))  # up to Jacobi's, which is the longest
+
+
+def test_jacobis_drafts_at_another_length_are_not_guessed_at(engine: Path) -> None:
+    found = bench(Request(engine, 2, 2, PROMPTS, choice=Choice(("lossless", "jacobi"), jacobi_length=3), threads=1))
+    assert [row.even is None for row in found.rows] == [True, False, True]
+    assert found.as_dict()["ways"][2]["by_draft_length"] is None
+
+
+def test_the_same_pictures_in_every_way(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, tuple[tuple[str, int], ...]]] = []
+    old = drawing.open_session
+
+    def watched(engine: Any, jobs: Any, vocabulary: Any, settings: Any) -> Any:
+        drawn.append((settings.source, tuple((job.prompt, job.seed) for job in jobs)))
+        return old(engine, jobs, vocabulary, settings)
+
+    monkeypatch.setattr(drawing, "open_session", watched)
+    heard: list[object] = []
+    listener = Listener(heard.append, lambda ways, turns: heard.append((ways, turns)), heard.append)
+    bench(Request(engine, 2, 1, ("a blue star",), 0, Choice(("lossless", "jacobi")), threads=1), listener)
+    first, second = (("a blue star", 0),), (("a blue star", 1),)
+    turns = [jobs for _, jobs in drawn]
+    assert turns == [*[first] * 3, *[first] * 4, *[second] * 3, first]  # warm-up; turn and windows; turn and windows
+    assert "blue" in str(heard[0])
+    assert heard[1:] == [(3, 3), *["plain", "lossless", "jacobi"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"runs": 0}, "runs: expected a whole number from 1 to 10000, found 0"),
+        ({"batch": 0}, "batch: expected a whole number from 1 to 4096, found 0"),
+        ({"batch": 3}, r"--batch: expected from 1 to the engine's 2 (engine.max_batch), found 3"),
+        ({"confidence": 2.0}, "confidence: expected a number from 0 to 1, found 2.0"),
+        ({"draft_confidence": -1.0}, "draft_confidence: expected a number from 0 to 1, found -1.0"),
+        ({"prompts": (" ",)}, "empty prompt"),
+        ({"engine": Path("no/engine")}, "no/engine"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_drawn(
+    engine: Path, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "open_session", lambda *_: pytest.fail("drawn"))
+    with pytest.raises(UserError) as stopped:
+        bench(replace(Request(engine, prompts=PROMPTS), **changes))
+    assert said in str(stopped.value)
+
+
+def test_pacing_can_be_set_and_rounds_without_a_draft_count(engine: Path) -> None:
+    found = bench(Request(engine, 1, 1, PROMPTS, choice=Choice(("lossless",)), confidence=0.3, threads=1))
+    way = found.as_dict()["ways"][1]
+    assert 0 < way["num_drafts"] < way["rounds"] - 1
+    assert 1 < way["mean_acceptance_length"] < way["mean_acceptance_length_drafted"]
+    cut = bench(Request(engine, 1, 1, PROMPTS, choice=Choice(("lossless",)), draft_confidence=0.5, threads=1))
+    way = cut.as_dict()["ways"][1]
+    assert way["num_draft_tokens"] < 2 * way["num_drafts"]  # of 3, at most 3 fewer at the picture's end
+
+
+def test_the_command_draws_the_same_again(engine: Path, report: Report) -> None:
+    assert report.command == (
+        f"coolsd-rt bench {engine} --runs 6 --batch 2 --seed 5 --prompt 'red apple' --prompt 'yellow star' "
+        "--prompt 'green apple' --delta 1.1 --delta 1.5 --delta 2 --threads 1"
+    )
+    choice = Choice(("jacobi",), (1.3,), (2, 3), 7)
+    other = Request(Path("e"), choice=choice, confidence=0.5, draft_confidence=0.25, spec_file=Path("my spec.yaml"))
+    assert other.command(2) == (
+        "coolsd-rt bench e --runs 6 --batch 1 --seed 0 --ways jacobi --delta 1.3 --draft-length 2 --draft-length 3 "
+        "--jacobi-length 7 --confidence 0.5 --draft-confidence 0.25 --spec 'my spec.yaml' --threads 2"
+    )
+
+
+def test_windows_are_timed_in_the_picture_and_in_turns() -> None:
+    """A target whose step costs 1 s and 0.1 s a token, on a clock that only it moves."""
+    now = 0.0
+    steps: list[tuple[tuple[int, ...], list[int]]] = []
+
+    class Slow(FakeSession):
+        def target(self, ids: Any, pos: Any) -> tuple[Any, Any]:
+            nonlocal now
+            now += 1 + ids.shape[1] / 10 + (100 if len(steps) < 4 else 0)  # the first of each: what is not counted
+            steps.append((ids.shape, pos.tolist()))
+            return super().target(ids, pos)
+
+    class Engine(FakeEngine):
+        def open(self, prefix: Any, capacity: int, start: Any = None) -> Slow:
+            return Slow(self, np.asarray(prefix), capacity)
+
+    settings = drawing.Settings(Law((1.0, 1.0, 1.0)), Sampling(cfg_scale=2.0))
+    jobs = drawing.plan(["red apple"], 2, 0, VOCABULARY)
+    windows = Windows(Way("", "", Engine(), settings), jobs, VOCABULARY, lambda: now)
+    windows()
+    assert windows.medians == pytest.approx({1: 1.1, 2: 1.2, 3: 1.3, 4: 1.4})
+    assert max(max(seconds) for seconds in windows.seconds.values()) < 2
+    assert [shape for shape, _ in steps[:5]] == [(4, 1), (4, 2), (4, 3), (4, 4), (4, 1)]  # two pictures under guidance
+    assert {tuple(pos) for _, pos in steps} == {(DIMS.prefix + DIMS.tokens // 2,) * 4}
+
+
+def with_ratios(report: Report, ratio: Callable[[int], list[float]], runs: int = 6) -> Report:
+    """The report with other ratios to plain decoding: of row k, ratio(k)."""
+    rows = [report.rows[0]] + [replace(row, ratio=Median.of(ratio(k))) for k, row in enumerate(report.rows[1:])]
+    return replace(report, rows=tuple(rows), turns=report.turns[:runs])
+
+
+def test_what_does_not_pay_is_said(report: Report) -> None:
+    spread = [0.9, 0.95, 1.0, 1.0, 1.05, 1.1]
+    mixed = with_ratios(report, lambda k: [x * (0.5, 1.0, 2.0)[k % 3] for x in spread])
+    lines = mixed.verdicts
+    assert [line.split(":")[0] for line in lines[:4]] == [
+        "speculation does not pay", "unclear", "pays", "speculation does not pay"
+    ]  # fmt: skip
+    length = mixed.rows[1].total.mean_acceptance_length
+    assert lines[0] == (
+        "speculation does not pay: lossless is 0.50x (0.45-0.55) plain decoding; "
+        f"a round brings {length:.2f} tokens and pays from {length / 0.5:.2f}"
+    )
+    assert len(lines) == 11
+    assert [row[-1] for row in mixed.tables[0].rows][:4] == ["the baseline", "does not pay", "unclear", "pays"]
+    assert "no way of speculating" in with_ratios(report, lambda k: spread).verdicts[-1]
+    assert not any("no way of speculating" in line for line in lines)
+
+
+def test_too_few_turns_claim_nothing(report: Report) -> None:
+    few = with_ratios(report, lambda k: [0.9, 0.8, 0.7] if k == 0 else [1.5, 1.6, 1.7], runs=3)
+    assert few.verdicts == [
+        "too few turns (3) for a 95% interval: give --runs 6 or more",
+        "slower than plain decoding in the median: lossless",
+    ]
+    assert few.tables[0].rows[1][3:] == ("0.80x", "too few runs")
+
+
+def test_tables_have_their_columns(report: Report) -> None:
+    for table in report.tables:
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+        assert [row[0] for row in table.rows] == [row.name for row in report.rows]
+    _, rounds, times = ({row[0]: row for row in table.rows} for table in report.tables)
+    assert rounds["plain"][1:] == ("1.00", "-", "-", "-")
+    assert rounds["jacobi"][4].endswith(" ...")
+    assert re.fullmatch(r"\.\d\d \.\d\d \.\d\d", rounds["lossless"][4])
+    assert times["jacobi"][-1] == "-"
+    assert re.fullmatch(r"none|up to [12], best [12]|3 or more, best [123]", times["lossless"][-1])
+
+
+def test_nan_never_reaches_the_document(report: Report) -> None:
+    row = report.rows[1]
+    nothing = replace(row, timed=replace(row.timed, parts=[Statistics.empty(2, 3)] * 6))
+    document = replace(report, rows=(report.rows[0], nothing)).as_dict()["ways"][1]
+    assert document["mean_acceptance_length"] is None
+    assert document["acceptance_by_position"] == [None, None, None]
+    json.dumps(document, allow_nan=False)
+
+
+def test_synthetic_acceptance_is_marked(engine: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {**report.spec.resolved(), "schedule": {"kind": "none"}}
+    told["acceptance"] = {"rule": "synthetic", "rates": [0.9, 0.5, 0.1]}
+    monkeypatch.setattr(opening, "spec_of", lambda folder: type(report.spec).model_validate(told))
+    found = bench(Request(engine, 1, 1, PROMPTS, threads=1))
+    document = found.as_dict()
+    assert document["synthetic"] is True
+    assert report.as_dict()["synthetic"] is False
+    assert [way["name"] for way in document["ways"]] == ["plain", "synthetic acceptance"]
+    assert any("acceptance is synthetic" in line for line in found.warnings)
+    assert "acceptance is synthetic: these are timings" in html.page(found)
+
+
+@pytest.mark.parametrize(("device", "said"), [("cuda", True), ("cpu", False)])
+def test_rounds_without_a_graph_are_in_the_report(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, device: str, said: bool
+) -> None:
+    """On a GPU they are slower for a reason that is no way's own; a CPU has none."""
+    told, kept = list[str](), opening.spec_of
+
+    def spec_of(folder: Any) -> Any:
+        spec = kept(folder)
+        return spec.model_copy(update={"engine": spec.engine.model_copy(update={"device": device})})
+
+    monkeypatch.setattr(opening, "spec_of", spec_of)
+    monkeypatch.setattr(FakeEngine, "why_not", "an operation that cannot be captured", raising=False)
+    choice = Choice(names=("lossless",))
+    found = bench(Request(engine, 1, 1, PROMPTS, threads=1, choice=choice), Listener(warning=told.append))
+    line = "rounds ran without a CUDA graph: an operation that cannot be captured"
+    assert (line in found.warnings) == (line in told) == said

@@ -1,0 +1,172 @@
+"""Drafts of other sources than the EAGLE head: the real round over all of its draws, against the laws it must have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coolsd_rt.law import Law, exact, make_omegas
+from coolsd_rt.runtime import Generation, RoundRecord, Sampling, State, capacity, decode, generate
+from coolsd_rt.runtime import state as state_module
+from coolsd_rt.runtime.drafters import SourceName, jacobi
+from coolsd_rt.runtime.drafters import model as model_module
+from coolsd_rt.runtime.randomness import DRAFT
+from tests.runtime.fakes import Array, FakeSession, Tables, context_index, dims
+from tests.runtime.jacobi_tree import jacobi_leaves
+from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
+
+
+class ModelSession(FakeSession):
+    """Its draft is a model of its own: row t of the cache is the token at position t."""
+
+    def draft(self, ids: Array, features: Array, pos: Array) -> tuple[Array, Array]:
+        assert features is None
+        self.calls.append("draft")
+        ids_, pos_ = self._in(ids, np.int64), self._in(pos, np.int64)
+        width, d = ids_.shape[1], self.dims
+        at = pos_[:, None] + np.arange(width)
+        np.put_along_axis(self.draft_cache, at, ids_, axis=1)
+        logits = np.empty((self.rows, width, d.vocab))
+        for s in range(width):
+            index = context_index(self.draft_cache[:, d.prefix :], at[:, s] + 1 - d.prefix, d.vocab)
+            logits[:, s] = self._log(self.tables.draft, index)
+        return self._out(logits), self._out(np.full((self.rows, width, 4), np.nan), "float64")
+
+
+def drawn(session: FakeSession, law: Law, found: list[Leaf], source: SourceName, **more: Any) -> None:
+    """Every leaf of the tree is what the round draws at both ends of the leaf's box."""
+    tokens = session.dims.tokens
+    for upper in (False, True):
+        fresh = type(session)(
+            session.tables, session.dims, len(found), library=session.library, slack=40, paced=session.paced
+        )
+        result = decode(fresh, law, Sampling(**more), probes(found, tokens, law.length, upper), source=source)
+        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+        assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
+        if source != "model":
+            assert "draft" not in fresh.calls
+    assert sum(leaf.volume for leaf in found) == pytest.approx(1.0, abs=1e-12)
+
+
+LAWS = [
+    pytest.param(Law((1.0, 1.0)), id="lossless"),
+    pytest.param(Law((0.4, 0.8)), id="below"),
+    pytest.param(Law(make_omegas("exponential", 2, delta=1.3)), id="exponential"),
+    pytest.param(Law(make_omegas("excess", 2, beta=0.8, nu=0.4), "waterfill"), id="waterfill"),
+]
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("coupled", [False, True], ids=["fresh", "coupled"])
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(("vocab", "tokens", "zeros"), [(2, 5, False), (3, 4, True)])
+def test_jacobi_draws_every_leaf(vocab: int, tokens: int, zeros: bool, law: Law, coupled: bool, library: str) -> None:
+    t = Tables.random(vocab, tokens, seed=5, zeros=zeros)
+    found = jacobi_leaves(t.p, Method(law.omegas, law.resampler), tokens, coupled)
+    session = FakeSession(t, dims(vocab, tokens), 1, library=library)
+    drawn(session, law, found, "jacobi_coupled" if coupled else "jacobi")
+    distance = exact.total_variation(output_law(found), exact.target_law(t.p, tokens))
+    assert (distance < 1e-12) == (max(law.omegas) <= 1)
+
+
+@pytest.mark.parametrize("coupled", [False, True], ids=["fresh", "coupled"])
+def test_a_longer_jacobi_window(coupled: bool) -> None:
+    """Three drafts of five binary tokens: a draft lives through two rejections before it."""
+    law, t = Law((1.0, 1.0, 1.0)), Tables.random(2, 5, seed=8)
+    found = jacobi_leaves(t.p, Method(law.omegas), 5, coupled)
+    drawn(FakeSession(t, dims(2, 5), 1), law, found, "jacobi_coupled" if coupled else "jacobi")
+    assert exact.total_variation(output_law(found), exact.target_law(t.p, 5)) < 1e-12
+
+
+def test_tokens_coupled_with_the_verdicts_own_numbers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the number that passed a draft on is used once more."""
+    law, t = Law((1.0, 1.0)), Tables.random(2, 5, seed=5)
+    found = jacobi_leaves(t.p, Method(law.omegas), 5, True)
+    monkeypatch.setattr(jacobi, "ACCEPT", DRAFT)
+    with pytest.raises(AssertionError):
+        drawn(FakeSession(t, dims(2, 5), 1), law, found, "jacobi_coupled")
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("paced", [(0.0, 0.0), (0.5, 0.0), (0.0, 0.6), (0.45, 0.55)])
+@pytest.mark.parametrize("catch_up", [16, 1])
+def test_a_model_of_its_own_draws_every_leaf(
+    law: Law, library: str, paced: tuple[float, float], catch_up: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module, "CATCH_UP", catch_up)
+    t = Tables.random(3, 5, seed=7)
+    method = Method(law.omegas, law.resampler, confidence=paced[0], draft_confidence=paced[1])
+    found = leaves(t.p, t.q, method, 5)
+    session = ModelSession(t, dims(3, 5), 1, library=library)
+    drawn(session, law, found, "model", confidence=paced[0], draft_confidence=paced[1])
+    if max(law.omegas) <= 1:
+        assert exact.total_variation(output_law(found), exact.target_law(t.p, 5)) < 1e-12
+
+
+TABLES = Tables.random(3, 8, seed=1)
+SEEDS = list(range(60, 72))
+
+
+def draw(seeds: list[int], source: SourceName, slack: int, **sampling: Any) -> Generation:
+    cls = ModelSession if source == "model" else FakeSession
+    session = cls(TABLES, dims(3, 8), len(seeds), guided=True, dtype="float32", slack=slack)
+    law = Law(make_omegas("exponential", 3, delta=1.3))
+    return generate(session, law, Sampling(cfg_scale=1.5, **sampling), seeds, source=source)
+
+
+@pytest.mark.parametrize("source", ["model", "jacobi", "jacobi_coupled"])
+@pytest.mark.parametrize("paced", [{}, {"confidence": 0.5}, {"draft_confidence": 0.6}])
+@pytest.mark.parametrize("catch_up", [16, 2, 1])
+def test_a_picture_does_not_depend_on_its_batch(
+    source: SourceName, paced: dict[str, float], catch_up: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for m in (model_module, state_module):
+        monkeypatch.setattr(m, "CATCH_UP", catch_up)
+    slack = capacity(dims(3, 8), 3, paced=bool(paced)) - dims(3, 8).positions
+    together = draw(SEEDS, source, slack, **paced)
+    assert len(set(together.statistics.rounds.tolist())) > 1
+    for row, seed in enumerate(SEEDS):
+        alone = draw([seed], source, slack, **paced)
+        assert alone.codes[0].tolist() == together.codes[row].tolist()
+        assert alone.statistics.rounds[0] == together.statistics.rounds[row]
+
+
+@pytest.mark.parametrize("source", ["jacobi", "jacobi_coupled", "model"])
+def test_forced_tokens_hold_and_the_rest_keeps_its_law(source: SourceName) -> None:
+    forced = [-1, -1, 2, -1, 0, -1, -1, -1]
+    cls = ModelSession if source == "model" else FakeSession
+    session = cls(TABLES, dims(3, 8), len(SEEDS), guided=True, dtype="float32")
+    result = generate(session, Law((1.0,) * 3), Sampling(cfg_scale=1.5), SEEDS, forced, source=source)
+    assert (result.codes[:, 2] == 2).all()
+    assert (result.codes[:, 4] == 0).all()
+    assert (result.codes < 3).all()
+
+
+def test_a_coupled_draft_stays_more_often() -> None:
+    """That is what it is for. Beyond a rejection a fresh draft is another one as often as two draws differ, a coupled
+    one only as often as the two laws do."""
+    t = Tables.random(3, 8, seed=3)
+    weights = t.target[0] ** 0.3
+    weak = Tables(weights / weights.sum(-1, keepdims=True), t.draft[0])
+
+    def changed(source: SourceName) -> float:
+        before: dict[str, Any] = {}
+        counts = np.zeros(2)
+
+        def on_round(state: State, record: RoundRecord) -> None:
+            start = state.committed - record.accepted - 1
+            if before:
+                moved = start - before["start"]
+                for m, i in np.argwhere(np.arange(record.drafts.shape[1]) < record.valid[:, None]).tolist():
+                    if i + moved[m] < before["valid"][m]:
+                        counts[:] += (record.drafts[m, i] != before["drafts"][m, i + moved[m]], 1)
+            before.update(start=start, drafts=record.drafts.copy(), valid=record.valid.copy())
+
+        session = FakeSession(weak, dims(3, 8), 200)
+        generate(session, Law((1.0,) * 5), Sampling(), range(200), source=source, on_round=on_round)
+        return float(counts[0] / counts[1])
+
+    assert changed("jacobi_coupled") < 0.5 * changed("jacobi")

@@ -1,0 +1,1 @@
+"""Experiments of the paper's questions, on recorded rounds."""
