@@ -15,10 +15,8 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
-
-from coolsd_rt.cli.terminal.output import note
 
 TRACEBACK = "COOLSD_TRACEBACK"
 _MOST = 50  # lines kept: a library that warns at each step says the same again and again
@@ -34,9 +32,10 @@ class Kept:
         if len(self.lines) < _MOST:
             self.lines[" ".join(line.split())] = None
 
-    def tell(self) -> None:
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Give each line to `say`, in order."""
         for line in self.lines:
-            note(line)
+            say(line)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ def enter(command: click.Command, arguments: Sequence[str] | None = None) -> Any
     try:
         with kept_words() as kept:
             result = command.main(args=arguments, standalone_mode=False)
-        kept.tell()
+        kept.tell(note)
         return result
     except click.ClickException as e:
         complain(UserError(" ".join(e.format_message().split())))

@@ -142,7 +142,7 @@ def run(args: Sequence[str]) -> int:
     try:
         with kept_words() as kept:
             code = group.main(args=list(args), prog_name="coolsd-rt", standalone_mode=False)
-        kept.tell()
+        kept.tell(note)
         if sys.stdout is not None:  # closed by the caller (`>&-`)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.contract import ModelDims
+from coolsd_rt.device.round_ops import commit, draft_token, window
 from coolsd_rt.device.state import DeviceState
 from coolsd_rt.device.window import Window
-from coolsd_rt.ops.gpu import commit, draft_token, process_logits, verify, window
+from coolsd_rt.ops.gpu import process_logits, verify
 from coolsd_rt.runtime.randomness import RESAMPLE
 from coolsd_rt.runtime.self_decoding import Request
 

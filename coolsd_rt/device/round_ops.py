@@ -11,6 +11,8 @@ length, V codes. Positions count the prefix. "out" is written to, "in, out" read
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,14 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.ops.gpu.launch import by_kernel, launch, require_all, require_logits, require_out
 from coolsd_rt.ops.gpu.shapes import block, power, process_warps, warps
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
+
+
+def kernel_named(name: str) -> Any:
+    """A kernel of the round, by name. Raises ModuleNotFoundError without triton."""
+    from coolsd_rt.device import round_kernels
+
+    return getattr(round_kernels, name)
+
 
 _WINDOW_OUT = (
     "valid", "u_draft", "u_accept", "u_resample", "scale", "forced", "is_forced", "first", "ids", "pos", "last",
@@ -75,7 +85,7 @@ def window(
         drawn = (u_draft, u_accept, u_resample)
         reference.window(*inputs, prefix, shift, valid, *drawn, scale, forced, is_forced, first, ids, pos, last)
         return
-    launch("window", pictures, 1, *inputs, tokens, length, prefix, shift, *outputs, LB=power(width))
+    launch(kernel_named, "window", pictures, 1, *inputs, tokens, length, prefix, shift, *outputs, LB=power(width))
 
 
 @torch.library.custom_op("coolsd::draft_token", mutates_args=_DRAFT_OUT, device_types=("cpu", "cuda"))
@@ -118,7 +128,7 @@ def draft_token(
         return
     scalars = (max(temperature, MIN_TEMPERATURE), top_k, top_p, least, positions, length, i)
     constants = {"LB": power(width), **block(vocab)}
-    launch("draft_token", pictures, process_warps(vocab), *inputs, *scalars, *outputs, **constants)
+    launch(kernel_named, "draft_token", pictures, process_warps(vocab), *inputs, *scalars, *outputs, **constants)
 
 
 @torch.library.custom_op("coolsd::commit", mutates_args=_COMMIT_OUT, device_types=("cpu", "cuda"))
@@ -161,7 +171,7 @@ def commit(
         return
     constants = {"LB": power(length + 1), **block(vocab)}
     many = 1 if p is None else warps(vocab)
-    launch("commit", pictures, many, *inputs, least, tokens, length, prefix, *outputs, **constants)
+    launch(kernel_named, "commit", pictures, many, *inputs, least, tokens, length, prefix, *outputs, **constants)
 
 
 def _together(name: str, given: Tensor | None, *outputs: Tensor | None) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from coolsd_rt.device import round_reference
-from coolsd_rt.ops.gpu import commit, draft_token, window
+from coolsd_rt.device.round_ops import commit, draft_token, window
 from tests.device.rounds import Arguments, Sizes, commit_of, copied, drafts_of, same, window_of
 from tests.ops.gpu.cases import fresh
 

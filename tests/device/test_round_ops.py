@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from coolsd_rt.device.round_ops import commit, draft_token, window
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.ops.gpu import commit, draft_sample, draft_token, window
+from coolsd_rt.ops.gpu import draft_sample
 from tests.device.rounds import Sizes, commit_of, copied, drafts_of, window_of
 from tests.ops.gpu.cases import fresh
 

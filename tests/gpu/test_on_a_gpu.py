@@ -18,10 +18,11 @@ from coolsd_rt.device import round_reference
 from coolsd_rt.device.cuda_graph import Captured
 from coolsd_rt.device.engine import DeviceEngine
 from coolsd_rt.device.program import WARM, Program
+from coolsd_rt.device.round_ops import commit, draft_token, window
 from coolsd_rt.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.eagle import Eagle
-from coolsd_rt.ops.gpu import commit, draft_sample, draft_token, process_logits, verify, window
+from coolsd_rt.ops.gpu import draft_sample, process_logits, verify
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import decode
 from coolsd_rt.runtime.self_decoding import Request

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from coolsd_rt.device import round_ops
 from coolsd_rt.errors import CoolsdError, MissingExtra
-from coolsd_rt.ops.gpu.launch import kernel_named
+from coolsd_rt.ops.gpu import launch
 from coolsd_rt.ops.gpu.shapes import block, process_warps, warps
 
 Kernel = Literal["process", "draw", "verdict", "window", "draft_token", "commit"]
+LAW_KERNELS = ("process", "draw", "verdict")
 
 # Every parameter that is no constant. A parameter given a constant leaves the signature (None: an input left out).
 SIGNATURES: dict[Kernel, dict[str, str]] = {
@@ -87,7 +89,8 @@ def compiled(
     Raises MissingExtra without triton, CoolsdError where its compiler fails.
     """
     try:
-        function = kernel_named(kernel)
+        lookup = launch.kernel_named if kernel in LAW_KERNELS else round_ops.kernel_named
+        function = lookup(kernel)
     except ModuleNotFoundError as error:
         raise _missing(error) from None
     fixed: dict[str, Any] = {"KIND": "optimal", "LB": 8, **block(vocab), **(constants or {})}

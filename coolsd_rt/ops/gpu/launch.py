@@ -57,33 +57,39 @@ def by_kernel(tensor: Tensor) -> bool:
     return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
 
 
+KernelLookup = Callable[[str], Any]
+"""From a kernel's name to the kernel. Raises ModuleNotFoundError without triton, so it runs at the launch."""
+
+
 def kernel_named(name: str) -> Any:
-    """A kernel. Raises ModuleNotFoundError without triton."""
-    from coolsd_rt.device import round_kernels
+    """A kernel of the law's operators, by name. Raises ModuleNotFoundError without triton."""
     from coolsd_rt.ops.gpu import kernels
 
-    return getattr(kernels if hasattr(kernels, name) else round_kernels, name)
+    return getattr(kernels, name)
 
 
-def launch(kernel: str, programs: int, num_warps: int, *args: Any, **constants: Any) -> None:
-    """Launch on the device of the first argument. Inputs are made contiguous, outputs are. Raises as `launch_on`."""
+def launch(lookup: KernelLookup, kernel: str, programs: int, num_warps: int, *args: Any, **constants: Any) -> None:
+    """Launch on the device of the first argument. Inputs are made contiguous; outputs must be contiguous.
+
+    Raises as `launch_on`.
+    """
     given = [arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args]
     if programs == 0:
         return
     # No fused multiply-add: CFG is rounded twice in the reference, and so is what top-k compares here.
     options = {**constants, "num_warps": num_warps, "enable_fp_fusion": False}
-    launch_on(given[0].device, kernel, kernel_named, (programs,), *given, **options)
+    launch_on(given[0].device, kernel, lookup, (programs,), *given, **options)
 
 
 def launch_on(
-    device: torch.device, name: str, named: Callable[[str], Any], grid: tuple[int, ...], *args: Any, **options: Any
+    device: torch.device, name: str, lookup: KernelLookup, grid: tuple[int, ...], *args: Any, **options: Any
 ) -> None:
-    """Launch the kernel that `named` gives for a name on `device`; its current stream.
+    """Launch the kernel that `lookup` gives for a name on `device`; its current stream.
 
     Raises MissingExtra without triton; CoolsdError, in one line, where it cannot compile or launch the kernel.
     """
     try:
-        function = named(name)
+        function = lookup(name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "triton":
             raise

@@ -16,7 +16,7 @@ from torch import Tensor
 from coolsd_rt import ops as reference
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law.residual import Resampler
-from coolsd_rt.ops.gpu.launch import by_kernel, launch, require, require_logits
+from coolsd_rt.ops.gpu.launch import by_kernel, kernel_named, launch, require, require_logits
 from coolsd_rt.ops.gpu.shapes import block, power, process_warps, warps
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 
@@ -74,7 +74,7 @@ def sample(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         return reference.sample(weights, u), weights.new_zeros(u.shape, dtype=torch.int32)
     tokens = torch.empty_like(u, dtype=torch.int64, memory_format=torch.contiguous_format)
     fault = torch.empty_like(tokens, dtype=torch.int32)
-    launch("draw", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
+    launch(kernel_named, "draw", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
     return tokens, fault
 
 
@@ -122,7 +122,7 @@ def verify(
     inputs = (target, draft, tokens, valid, omegas, u_accept, u_resample)
     if by_kernel(target):
         constants = {"KIND": resampler, "LB": power(max(length, 1)), **block(vocab)}
-        launch("verdict", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
+        launch(kernel_named, "verdict", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
         return outputs
     told = reference.verify(*inputs, resampler, forced=forced, rates=rates)
     for out, value in zip(outputs, told, strict=False):
@@ -209,7 +209,7 @@ def _processed(
     tokens = probs.new_empty((0,) if u is None else (images, positions), dtype=torch.int64)
     temperature = max(temperature, MIN_TEMPERATURE)
     inputs = (logits, scale, forced, u, temperature, top_k, top_p)
-    launch("process", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab))
+    launch(kernel_named, "process", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab))
     return probs, tokens
 
 
