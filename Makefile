@@ -47,7 +47,7 @@ demo: $(DEMO_VENV)/.stamp
 	$(DEMO_VENV)/bin/coolsd-rt build pipelines/emoji.yaml
 	$(DEMO_VENV)/bin/coolsd-rt generate engines/emoji $(PROMPTS) --out $(OUT) $(REPLACE)
 	$(DEMO_VENV)/bin/coolsd-rt parity engines/emoji
-	$(DEMO_VENV)/bin/python -m coolsd_rt.bench.demo engines/emoji
+	$(DEMO_VENV)/bin/python -m tools.demo.benchmark engines/emoji
 	@echo "pictures: $(OUT)"
 
 lint: $(TEST_VENV)/.stamp

@@ -74,7 +74,7 @@ def requests() -> list[type]:
 def test_every_number_of_a_request_has_both_ends() -> None:
     classes = requests()
     rooms = {(cls.__module__.split(".")[1], cls.__name__) for cls in classes}
-    assert {("workflows", "Request"), ("measure", "Request"), ("train", "Request")} <= rooms
+    assert {("workflows", "Request"), ("schedules", "Request"), ("sweep", "Request"), ("train", "Request")} <= rooms
     assert {"Choice", "Wanted", "Reading", "Shape"} <= {name for _, name in rooms}
     for cls in classes:
         hints = get_type_hints(cls, include_extras=True)

@@ -25,6 +25,9 @@ OPENS = re.compile(
 ALLOWED = {
     "files.py": "the place itself",
     "models/": "through check_safetensors and open_plain first; tests/models",
+    "checkpoints/": "through check_safetensors and open_plain first; tests/checkpoints",
+    "pretrained/": "through check_safetensors and open_plain first; tests/pretrained",
+    "prompts/": "through check_safetensors and open_plain first; tests/prompts",
     "export/": "graphs that this build has just written",
     "workflows/build/smoke.py": "a graph that this build has just written",
     "workflows/build/compile.py": "a graph that this build has just written",

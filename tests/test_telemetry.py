@@ -24,7 +24,7 @@ REPORTS = ("Microsoft", "onnxruntime")
 
 IMPORTS = {
     "package": "import coolsd_rt; import onnxruntime",
-    "demo": "import coolsd_rt.bench.demo, coolsd_rt.backends.onnxruntime.engine",
+    "demo": "import tools.demo.benchmark, coolsd_rt.backends.onnxruntime.engine",
     "tools": "import tools.emoji_quality, onnxruntime",
 }
 

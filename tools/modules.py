@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "modules.md"
-FOLDERS = ("coolsd_rt", "export", "tools")
+FOLDERS = ("coolsd_rt", "tools")
 HEAD = """# Modules
 
 A line each, the first of its docstring; the rooms they stand in are in [architecture.md](architecture.md). Written by
@@ -26,7 +26,7 @@ def text() -> str:
         room = ""
         for path in sorted((ROOT / top).rglob("*.py"), key=lambda p: (p.parent, p.name)):
             doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-            if not doc or path.is_relative_to(ROOT / "coolsd_rt" / "export"):  # the link to export/
+            if not doc:
                 continue
             where = path.relative_to(ROOT)
             if str(where.parent) != room:

@@ -39,6 +39,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "inspect": (),
     "validate": (),
     "convert": ("build",),
+    "precompute": ("text",),
     "doctor": (),
     "bench": ("cpu", "measure"),
     "analyze": ("cpu",),

@@ -14,11 +14,11 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, Reason, open_engine, sha256_file, staleness, tool_versions
 from coolsd_rt.store.atomic import human
 from coolsd_rt.store.manifest import spec_path
-from coolsd_rt.workflows.build.run import code_digest
+from coolsd_rt.workflows.build.code import code_digest
 
 
 def _reasons(engine: EngineFolder, spec_file: Path | None) -> list[Reason]:
-    tools, code = tool_versions(engine.manifest.tools), code_digest()
+    tools, code = tool_versions(engine.manifest.tools), code_digest
     if spec_file is None:
         return staleness(engine.manifest, tools=tools, code=code, contract_version=CONTRACT_VERSION)
     loaded = load_spec(spec_file, check_files=False)

@@ -33,6 +33,7 @@ VERBS = {
     "inspect": "Say what an engine is, and why it is stale, without loading it.",
     "validate": "Check a spec and the files it names.",
     "convert": "Turn a published checkpoint into a file that a spec can name.",
+    "precompute": "Compute text features of prompts, ahead of drawing.",
     "doctor": "Say what this machine can run, and what is missing.",
     "bench": "Time every way of decoding, side by side: what pays.",
     "analyze": "Record P and Q of real rounds: what any schedule would do.",

@@ -30,7 +30,7 @@ FEATURES_FILE = "features.safetensors"  # in an engine's folder
 FORMAT = "coolsd-rt caption features 1"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_AGAIN = "compute it: python -m coolsd_rt.workflows.precompute --help"
+_AGAIN = "compute it: coolsd-rt precompute --help"
 
 
 def key_of(caption: str) -> str:

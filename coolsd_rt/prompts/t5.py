@@ -113,7 +113,7 @@ class T5Conditioner:
 
     def _nowhere(self, caption: str) -> UserError:
         where = f"not in {self.file.path}" if self.file is not None else "no file of features, and no text encoder"
-        fix = "compute it: python -m coolsd_rt.workflows.precompute SPEC -p PROMPT, or name an encoder's folder"
+        fix = "compute it: coolsd-rt precompute SPEC -p PROMPT, or name an encoder's folder"
         return UserError("prompt", expected=f"the features of {quoted(caption)}", found=where, fix=fix)
 
     def unconditional(self, encoded: Encoded) -> Encoded:

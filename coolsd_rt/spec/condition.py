@@ -68,7 +68,7 @@ class T5Condition(Section):
     features: RelativePath | None = Field(
         default=None,
         validate_default=True,
-        description="Safetensors file of precomputed features (python -m coolsd_rt.workflows.precompute), relative to "
+        description="Safetensors file of precomputed features (coolsd-rt precompute), relative to "
         "the spec's folder. Captions that it lacks go to the encoder, if one is named.",
     )
 

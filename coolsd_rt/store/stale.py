@@ -5,7 +5,7 @@ Compares what stands in a manifest with hashes, sections and versions given. Doe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -58,7 +58,7 @@ def staleness(
     build_view: Mapping[str, Any] | None = None,
     run_view: Mapping[str, Any] | None = None,
     tools: Mapping[str, str] | None = None,
-    code: str | None = None,
+    code: Callable[[str], str] | None = None,
     contract_version: int | None = None,
 ) -> list[Reason]:
     """Differences between a manifest and today; None means "not known", and is not compared.
@@ -67,7 +67,8 @@ def staleness(
         files: spec key (`target.weights`) to the SHA-256 of the file today.
         build_view, run_view: the spec's two parts today.
         tools: installed versions; a tool that is not installed here is not compared.
-        code: digest of the code that makes graphs. contract_version: of the tensors that a backend steps.
+        code: from a stage's name to the digest of the code that makes its result.
+        contract_version: of the tensors that a backend steps.
     """
     reasons = []
     if files is not None:
@@ -83,8 +84,8 @@ def staleness(
         old = {**_stage_union(manifest, "tools"), **manifest.tools}
         reasons += [Reason("tool", k, old[k], tools[k]) for k in old if k in tools and tools[k] != old[k]]
     if code is not None:
-        old_code = {s.inputs["code"] for s in manifest.stages.values()} - {code}
-        reasons += [Reason("code", "of the exporter", old, code) for old in sorted(old_code)]
+        digests = {name: (stage.inputs["code"], code(name)) for name, stage in manifest.stages.items()}
+        reasons += [Reason("code", f"of stage {n}", old, new) for n, (old, new) in digests.items() if old != new]
     if contract_version is not None and (found := manifest.contract.get("version")) != contract_version:
         reasons.append(Reason("code", "contract version", str(found), str(contract_version)))
     if run_view is not None:

@@ -13,20 +13,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import click
-
-from coolsd_rt.cli.entry import enter
-from coolsd_rt.cli.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
-from coolsd_rt.cli.terminal import note, say
 from coolsd_rt.errors import UserError
-from coolsd_rt.files import check_target, read_lines, why_unusable
+from coolsd_rt.files import check_target, why_unusable
 from coolsd_rt.prompts import FeatureFile, text_encoder
 from coolsd_rt.prompts.base import Floats, need, quoted, some_text
 from coolsd_rt.prompts.cleaning import clean
 from coolsd_rt.prompts.features import key_of, metadata
-from coolsd_rt.spec import LoadedSpec, load_spec
+from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.spec.condition import T5Condition
 from coolsd_rt.store.atomic import check_folder, disk_errors, write_atomic
 from coolsd_rt.store.weights import TensorInfo
@@ -118,34 +112,3 @@ def _packed(found: dict[str, Floats], encoder: str, length: int, precision: str)
     sums = {key: hashlib.sha256(data).hexdigest() for (key, _), data in zip(infos, rows, strict=True)}
     facts = metadata(encoder, length, {key_of(caption): caption for caption in found}, sums)
     return header_bytes(infos, facts) + b"".join(rows)
-
-
-@click.command()
-@click.argument("spec", type=SPEC)
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; may be given several times.")
-@click.option("--prompts", "file", type=READS_OR_STDIN, help="File of prompts, one a line; - is standard input.")
-@click.option("--out", type=WRITES, default=Path("features.safetensors"), show_default=True)
-@click.option("--text-encoder", "encoder", type=FOLDER, help="Its folder, instead of the spec's.")
-@click.option("--device", default="cpu", show_default=True, help="Where torch computes.")
-def command(
-    spec: Path, prompts: tuple[str, ...], file: Path | None, out: Path, encoder: Path | None, device: str
-) -> None:
-    """Compute the text features of prompts for the SPEC's target, so that an engine can draw them without T5.
-
-    \b
-    Example:
-      python -m coolsd_rt.workflows.precompute SPEC.yaml --prompts prompts.txt --out features.safetensors
-    """
-    texts = [*prompts, *(read_lines(file) if file is not None else ())]
-    loaded = load_spec(spec, check_files=False)
-    made = precompute(loaded, texts, out, encoder=encoder, device=device, on_caption=note)
-    say(f"{out}: {len(made.captions)} captions")
-
-
-def main(arguments: Sequence[str] | None = None) -> Any:
-    """Entry point. Exit codes: 1 our failure, 2 the user's mistake, 130 interrupted."""
-    return enter(command, arguments)
-
-
-if __name__ == "__main__":
-    main()

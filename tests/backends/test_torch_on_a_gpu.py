@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from coolsd_rt.backends.description import Description  # noqa: E402
 from coolsd_rt.backends.registry import Options  # noqa: E402
-from coolsd_rt.backends.torch import backend
+from coolsd_rt.backends.torch import backend  # noqa: E402
 from coolsd_rt.errors import CoolsdError  # noqa: E402
 from coolsd_rt.ops.gpu import ops  # noqa: E402
 from tests.device.test_device_rounds import CASES, engine_of  # noqa: E402

@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 
-from coolsd_rt.bench.demo_report import EAGER, LOSSLESS, PLAIN, RELAXED, STRONGER, Table, markdown
 from coolsd_rt.bench.timing import Rounds, Timed, Way, take_turns
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.sampling import Sampling
@@ -15,6 +14,7 @@ from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Settings
 from tests.workflows.fakes import DIMS, VOCABULARY, FakeEngine
+from tools.demo.report import EAGER, LOSSLESS, PLAIN, RELAXED, STRONGER, Table, markdown
 
 PLAIN_SETTINGS = Settings(Law(()), Sampling(cfg_scale=2.0))
 DRAFTED = Settings(Law((1.2, 1.0)), Sampling(cfg_scale=2.0))

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from coolsd_rt.bench.memory import peak_memory
 from coolsd_rt.checkpoints.format import shapes_of
 from coolsd_rt.models.families.llamagen import ClassConfig
+from tools.demo.memory import peak_memory
 
 RUN = """
 import sys

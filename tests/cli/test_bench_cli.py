@@ -104,7 +104,7 @@ def test_a_missing_package_is_said_before_the_work(
     cli: Cli, engine: Path, package: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeEngine, "open", lambda *_: pytest.fail("drawn before the package was missed"))
-    for name in [n for n in sys.modules if n.startswith("coolsd_rt.bench.run")]:
+    for name in [n for n in sys.modules if n.startswith("coolsd_rt.bench.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     done = cli("bench", engine, *words)

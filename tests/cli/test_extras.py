@@ -62,6 +62,7 @@ COMMANDS: dict[str, list[list[str]]] = {
                  "--inception", "inception.safetensors"]],
     "tune": [["tune", "engines/tiny", "--kl", "0.5", "-n", "24", "-p", "red apple", "--spec", "spec/tiny.yaml",
               "--write", "spec/tuned.yaml", "--plot", "tuned.png"]],
+    "precompute": [["precompute", "t5/toy.yaml", "-p", "star", "--out", "t5/features.safetensors"]],
     "schedule": [["schedule", "--delta", "1.1"]],
     "schema": [["schema", "--out", "schema.json"]],
 }  # fmt: skip
@@ -113,6 +114,8 @@ def workplace(
     from PIL import Image
 
     from coolsd_rt.models.vq import VQConfig, VQTokenizer
+    from tests.prompts.encoders import write_encoder
+    from tests.prompts.test_features import SPEC as T5_SPEC
     from tests.quality.qualities import write_captions, write_inception
     from tests.tiny import SIDE
 
@@ -130,6 +133,8 @@ def workplace(
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels).save(path)
     write_inception(folder / "inception.safetensors")
+    write_encoder(folder / "t5" / "t5")
+    (folder / "t5" / "toy.yaml").write_text(T5_SPEC.replace("PRECISION", "fp32"))
     torch.save({"model": VQTokenizer(VQConfig(16, 4, 32, (1, 2), 32, 1)).state_dict()}, folder / "vq.pt")
     return folder
 

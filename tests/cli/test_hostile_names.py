@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from coolsd_rt.bench import demo
 from tests.cli.conftest import Cli, Result
+from tools.demo import benchmark as demo
 
 EVIL = "a\x1b]0;own\x07\x1b[31mb\r\x9bc\u202ed\u2028e\x7f[bold]f\x08g"
 COMMANDS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))]

@@ -29,10 +29,10 @@ from tests.sweep.sweeping import write_sweep
 from tests.workflows.fakes import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("coolsd_rt.bench.demo", "tools.paper.questions", "coolsd_rt.workflows.precompute")
+MODULES = ("tools.demo.benchmark", "tools.paper.questions")
 TOOLS = ("random_model", "emoji_references", "train_emoji", "gpu_check")
 # Their outputs are folders (or, of precompute, a file) that they know again, and names that nobody else has.
-RECOGNISE = {"build", "sweep", "quality", "analyze", "coolsd_rt.workflows.precompute", "gpu_check"}
+RECOGNISE = {"build", "sweep", "quality", "analyze", "precompute", "gpu_check"}
 WRITES = {"out", "to", "html", "write", "plot", "json_file", "md_file", "folder", "release", "work"}
 LOOKS = {"doctor"}  # --out: the folder whose disk is looked at
 
@@ -193,8 +193,8 @@ def enter(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tm
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (["coolsd_rt.bench.demo", "engines/fake", "--json", "there"], "there"),
-        (["coolsd_rt.bench.demo", "engines/fake", "--markdown", "there"], "there"),
+        (["tools.demo.benchmark", "engines/fake", "--json", "there"], "there"),
+        (["tools.demo.benchmark", "engines/fake", "--markdown", "there"], "there"),
         (["tools.paper.questions", "engines/fake", "--out", "."], "questions.json"),
         (["tools.paper.questions", "engines/fake", "--out", "."], "ambiguity.svg"),
         ([ROOT / "tools/random_model.py", "--family", "llamagen-c2i", "--size", "B", "--out", "."],

@@ -25,8 +25,7 @@ from tests.cli.test_verbs import SPEC, WORDS
 torch = pytest.importorskip("torch")
 
 MODULES = {
-    "precompute": "coolsd_rt.workflows.precompute:command",
-    "demo": "coolsd_rt.bench.demo:command",
+    "demo": "tools.demo.benchmark:command",
     "questions": "tools.paper.questions:command",
     "emoji_references": "tools.emoji_references:main",
     "emoji_quality": "tools.emoji_quality:main",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def test_a_missing_package_names_its_extra(
         return real(name, *args, **kwargs)
 
     for module in ("frechet", "clip"):
-        monkeypatch.delitem(__import__("sys").modules, f"coolsd_rt.measure.quality_{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"coolsd_rt.metrics.{module}", raising=False)
+        monkeypatch.delattr(f"coolsd_rt.metrics.{module}", raising=False)
     monkeypatch.setattr(builtins, "__import__", missing)
     result = cli("sweep", engine, file, "--out", tmp_path / "out")
     assert result.code == 2

@@ -18,8 +18,7 @@ from coolsd_rt.prompts import WordVocabulary
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.schema import schema_text
 from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file, tool_versions
-from coolsd_rt.workflows.build import run as builds
-from coolsd_rt.workflows.build.run import code_digest
+from coolsd_rt.workflows.build.code import code_digest
 from tests.cli.conftest import Cli
 from tests.workflows.test_mutated_engines import hashed
 
@@ -78,7 +77,7 @@ def engine(spec: Path, tmp_path: Path) -> EngineFolder:
     def produce(folder: Path) -> None:
         (folder / "target.onnx").write_bytes(b"graph")
 
-    stage = store.stage(Stage("target", files=files, code=code_digest()), produce)
+    stage = store.stage(Stage("target", files=files, code=code_digest("target")), produce)
     return store.assemble(
         [stage],
         name="toy",
@@ -185,8 +184,7 @@ def test_inspect_sees_other_code_and_another_contract(
     assert "contract version: 77 ->" in cli("inspect", engine.folder).out
     engine.with_manifest(contract={"version": CONTRACT_VERSION})
     assert cli("inspect", engine.folder, "--json").json["stale"] is False
-    monkeypatch.setattr("coolsd_rt.cli.inspect.code_digest", lambda: "another")
-    assert builds.code_digest() != "another"
+    monkeypatch.setattr("coolsd_rt.cli.inspect.code_digest", lambda stage: "another")
     result = cli("inspect", engine.folder, "--json").json
     assert result["stale"] is True
     assert [r["kind"] for r in result["reasons"]] == ["code"]

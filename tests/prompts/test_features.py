@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.cli.main import run
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.prompts import FeatureFile, T5Conditioner, T5Encoder
 from coolsd_rt.prompts.features import key_of
 from coolsd_rt.spec import load_spec
-from coolsd_rt.workflows import precompute as module
 from coolsd_rt.workflows.precompute import precompute
 from tests.pretrained.foreign_folders import rewrite
 from tests.prompts.encoders import DIM, write_encoder
@@ -186,9 +186,7 @@ def test_an_encoder_that_lacks_a_tensor_writes_nothing(spec: Path, capsys: pytes
     """It would be features of random weights, with good checksums."""
     rewrite(spec.parent / "t5", lambda state: state.pop("encoder.block.1.layer.1.DenseReluDense.wo.weight"))
     out = spec.parent / "f.safetensors"
-    with pytest.raises(SystemExit) as caught:
-        module.main([str(spec), "-p", "star", "--out", str(out)])
-    assert caught.value.code == 2
+    assert run(["precompute", str(spec), "-p", "star", "--out", str(out)]) == 2
     assert "found no tensor encoder.block.1.layer.1.DenseReluDense.wo.weight; fetch" in capsys.readouterr().err
     assert not out.exists()
 
@@ -204,9 +202,7 @@ def test_a_file_of_prompts_is_a_plain_file_of_text(spec: Path, what: str, capsys
         path = Path("/dev/zero")
     else:
         path.write_bytes(b"star\n\xff\n")
-    with pytest.raises(SystemExit) as caught:
-        module.main([str(spec), "--prompts", str(path), "--out", str(spec.parent / "f.safetensors")])
-    assert caught.value.code == 2
+    assert run(["precompute", str(spec), "--prompts", str(path), "--out", str(spec.parent / "f.safetensors")]) == 2
     found = {"pipe": "a named pipe", "device": "a device", "folder": "a folder", "bytes": "byte 0xff on line 2"}[what]
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -253,11 +249,9 @@ def test_the_command(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (spec.parent / "prompts.txt").write_text("star\n\na red apple\n")
     out = spec.parent / "made" / "f.safetensors"
     out.parent.mkdir()
-    module.main([str(spec), "-p", "blue star", "--prompts", str(spec.parent / "prompts.txt"), "--out", str(out)])
+    run(["precompute", str(spec), "-p", "blue star", "--prompts", str(spec.parent / "prompts.txt"), "--out", str(out)])
     assert "3 captions" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as caught:
-        module.main([str(spec), "--out", str(out)])
-    assert caught.value.code == 2
+    assert run(["precompute", str(spec), "--out", str(out)]) == 2
     assert "error: prompts: expected at least one" in capsys.readouterr().err
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from coolsd_rt.backends import Options, load
-from coolsd_rt.bench.memory import peak_memory
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export import external
 from coolsd_rt.spec import load_spec
@@ -18,6 +17,7 @@ from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows.build.run import build, plan
 from tests.hub import as_snapshot
 from tests.tiny import TARGET
+from tools.demo.memory import peak_memory
 
 GRAPHS = ("condition", "target", "draft", "propose", "image")
 

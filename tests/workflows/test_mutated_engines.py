@@ -84,7 +84,7 @@ def opened(folder: Path) -> dict[str, Any]:
     engine = open_engine(folder)
     verified = engine.verified()
     conditioner, near = opening.load_conditioner(verified), opening.load_neighbours(verified)
-    staleness(engine.manifest, files={}, build_view={}, run_view={}, tools={}, code="", contract_version=1)
+    staleness(engine.manifest, files={}, build_view={}, run_view={}, tools={}, code=str, contract_version=1)
     return {
         "manifest": json.loads(engine.manifest.text()),
         "spec": opening.spec_of(engine),

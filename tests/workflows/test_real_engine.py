@@ -17,8 +17,6 @@ import pytest
 from PIL import Image
 
 import coolsd_rt
-from coolsd_rt.bench import demo
-from coolsd_rt.bench.demo_report import EAGER, PLAIN
 from coolsd_rt.checkpoints.load import load_tokenizer
 from coolsd_rt.spec import load_spec, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
@@ -27,6 +25,8 @@ from coolsd_rt.workflows.build import stages
 from coolsd_rt.workflows.generate.run import Request, generate
 from coolsd_rt.workflows.parity.run import parity
 from tests.tiny import LENGTH, SIDE, TARGET, VOCABULARY
+from tools.demo import benchmark as demo
+from tools.demo.report import EAGER, PLAIN
 
 ROOT = Path(coolsd_rt.__file__).parents[1]
 

@@ -32,9 +32,9 @@ from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.store import Stage, Store
 from coolsd_rt.store.fingerprint import tool_versions
+from coolsd_rt.workflows.build.code import COMPILE, code_digest
 from coolsd_rt.workflows.build.estimate import Amount, Sizes
 
-COMPILE = "compile_"
 COMPILED = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_cu13"}
 """Backends whose graphs are compiled, and the distribution that does it."""
 
@@ -80,7 +80,6 @@ class Planner:
     description: Description
     hashes: Mapping[str, str]
     tools: Mapping[str, str]
-    code: str
     store: Store
 
     def stages(self) -> tuple[PlannedStage, ...]:
@@ -103,7 +102,7 @@ class Planner:
         engines = []
         for source in graphs:
             stage = Stage(
-                COMPILE + source.name, spec=values, tools=tools, code=self.code, after={source.name: source.stage.key}
+                COMPILE + source.name, spec=values, tools=tools, code=code_digest(COMPILE), after={source.name: source.stage.key}
             )
             amount = self._sizes.stage(stage.name)
             engines.append(PlannedStage(stage, self.store.cached(stage) is not None, amount))
@@ -160,7 +159,7 @@ class Planner:
 
     def _make(self, name: str, keys: tuple[str, ...], values: Mapping[str, Any]) -> PlannedStage:
         used = {key: self.hashes[key] for key in keys}
-        stage = Stage(name, files=used, spec=values, tools=self.tools, code=self.code)
+        stage = Stage(name, files=used, spec=values, tools=self.tools, code=code_digest(name))
         return PlannedStage(stage, self.store.cached(stage) is not None, self._sizes.stage(name))
 
     @cached_property

@@ -16,21 +16,17 @@ from typing import Any
 from pydantic import ValidationError
 
 import coolsd_rt
-import coolsd_rt.backends.tensorrt
-import coolsd_rt.contract
-import coolsd_rt.export
-import coolsd_rt.law.tolerance
-import coolsd_rt.models
 from coolsd_rt.backends.description import Description
 from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.prompts import conditioner_files
 from coolsd_rt.spec import LoadedSpec, Spec
-from coolsd_rt.store import CachedStage, EngineFolder, Store, engine_fingerprint, hash_sources, sha256_file
+from coolsd_rt.store import CachedStage, EngineFolder, Store, engine_fingerprint, sha256_file
 from coolsd_rt.store.atomic import check_folder, free_bytes
 from coolsd_rt.store.fingerprint import tool_versions
 from coolsd_rt.workflows.build.describe import describe
 from coolsd_rt.workflows.build.estimate import MEASURED_ON, Amount, check_disk, total
-from coolsd_rt.workflows.build.plan import COMPILE, COMPILED, PlannedStage, Planner, by_lengths
+from coolsd_rt.workflows.build.code import COMPILE
+from coolsd_rt.workflows.build.plan import COMPILED, PlannedStage, Planner, by_lengths
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 _PACKAGES = {"torch": "build", "onnx": "build", "onnxscript": "build", "safetensors": "build", "onnxruntime": "cpu"}
@@ -41,7 +37,6 @@ __all__ = [
     "Plan",
     "PlannedStage",
     "build",
-    "code_digest",
     "describe",
     "plan",
     "require_packages",
@@ -177,7 +172,7 @@ def plan(loaded: LoadedSpec, out: Path) -> Plan:
     description = describe(loaded)
     hashes = {key: sha256_file(path) for key, path in files.items()}
     tools = {"coolsd-rt": coolsd_rt.__version__, **tool_versions(TOOLS)}
-    stages = Planner(loaded, description, hashes, tools, code_digest(), Store(out)).stages()
+    stages = Planner(loaded, description, hashes, tools, Store(out)).stages()
     return Plan(loaded, out, stages, description, hashes, tools)
 
 
@@ -263,12 +258,3 @@ class _Runner:
             times, spec = self._plan.out / ".cache" / "tensorrt-times", self._plan.loaded.spec
             return compile_graph(graph, source, folder, spec, self._plan.description, self._progress, times)
         return stages.PRODUCERS[name](self._sources, folder)
-
-
-def code_digest() -> str:
-    """One digest of the code that makes graphs: the networks, the exporter, the contract, the stages."""
-    rooms = [Path(str(m.__file__)).parent for m in (coolsd_rt.export, coolsd_rt.models)]
-    here = Path(__file__).parent
-    others = [Path(str(m.__file__)) for m in (coolsd_rt.contract, coolsd_rt.law.tolerance)]
-    compiler = Path(str(coolsd_rt.backends.tensorrt.__file__)).parent
-    return hash_sources([*rooms, *others, compiler, *(here / f"{n}.py" for n in ("stages", "smoke", "compiling"))])

@@ -93,7 +93,7 @@ PRINTERS = {"print", "echo", "secho", "style", "print_exc", "Console"}
 ALLOWED = {
     "coolsd_rt/cli/__main__.py": "Ctrl-C before anything is imported",
     "tools/gpu_check.py": "the package itself is missing",
-    "coolsd_rt/bench/memory.py": "the program of a child process, in a string",
+    "coolsd_rt/tools/demo/memory.py": "the program of a child process, in a string",
 }
 
 

@@ -21,7 +21,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
 from coolsd_rt.errors import CoolsdError, MissingExtra  # noqa: E402
-from tools.gpu import plugin
+from tools.gpu import plugin  # noqa: E402
 from tools.gpu.offline_ops import SIGNATURES, Kernel  # noqa: E402
 
 # TensorRT's names for what the kernels point to; float64 travels as int64.

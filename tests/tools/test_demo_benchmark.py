@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from coolsd_rt.bench import demo
-from coolsd_rt.bench.demo_report import JACOBI, JACOBI_LOSSLESS, LOSSLESS, RELAXED, STRONGER
 from coolsd_rt.workflows import drawing
 from tests.workflows.test_drawing import spec
+from tools.demo import benchmark as demo
+from tools.demo.report import JACOBI, JACOBI_LOSSLESS, LOSSLESS, RELAXED, STRONGER
 
 
 def test_rows_keep_the_specs_schedule_at_each_delta() -> None:

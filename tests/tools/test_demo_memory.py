@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from coolsd_rt.bench.memory import peak_memory
 from coolsd_rt.errors import CoolsdError
+from tools.demo.memory import peak_memory
 
 MB = 1 << 20
 

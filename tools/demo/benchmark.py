@@ -1,4 +1,4 @@
-"""The benchmark of `make demo`: `python -m coolsd_rt.bench.demo engines/emoji`.
+"""The benchmark of `make demo`: `python -m tools.demo.benchmark engines/emoji`.
 
     1. Find the spec of the engine; build the fp32 and the int8 engine of it, unless they are there.
     2. Time eager PyTorch and each engine, plain and speculating, side by side (`timing`).
@@ -19,20 +19,7 @@ from pathlib import Path
 import click
 
 from coolsd_rt import cores, limits
-from coolsd_rt.bench.demo_report import (
-    COLUMNS,
-    EAGER,
-    JACOBI,
-    JACOBI_LOSSLESS,
-    LOSSLESS,
-    PLAIN,
-    RELAXED,
-    STRONGER,
-    Table,
-    markdown,
-)
 from coolsd_rt.bench.machine import machine
-from coolsd_rt.bench.memory import peak_memory
 from coolsd_rt.bench.timing import Way, take_turns
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
@@ -46,6 +33,19 @@ from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build.run import build, plan, with_precision
+from tools.demo.memory import peak_memory
+from tools.demo.report import (
+    COLUMNS,
+    EAGER,
+    JACOBI,
+    JACOBI_LOSSLESS,
+    LOSSLESS,
+    PLAIN,
+    RELAXED,
+    STRONGER,
+    Table,
+    markdown,
+)
 
 PRECISIONS = ("fp32", "int8")
 GOAL_COLUMNS = ("figure", "goal", "found", "")
@@ -155,7 +155,7 @@ def command(
 
     \b
     Example:
-      python -m coolsd_rt.bench.demo engines/emoji --markdown out/figures.md
+      python -m tools.demo.benchmark engines/emoji --markdown out/figures.md
     """
     for option, path in (("--json", json_file), ("--markdown", md_file)):
         if path is not None:

@@ -1,0 +1,43 @@
+"""`coolsd-rt precompute SPEC`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from coolsd_rt.cli.output import json_option, note, print_json, say
+from coolsd_rt.cli.paths import FOLDER, READS_OR_STDIN, SPEC, WRITES
+from coolsd_rt.files import read_lines
+from coolsd_rt.spec import load_spec
+from coolsd_rt.workflows.precompute import precompute
+
+
+@click.command()
+@click.argument("spec", type=SPEC)
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; may be given several times.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="File of prompts, one a line; - is standard input.")
+@click.option(
+    "--out", type=WRITES, default=Path("features.safetensors"), show_default=True, help="File of features to write."
+)
+@click.option("--text-encoder", "encoder", type=FOLDER, help="Folder of a text encoder, instead of the spec's.")
+@click.option("--device", default="cpu", show_default=True, help="Device that torch computes on.")
+@json_option
+def command(
+    spec: Path, prompts: tuple[str, ...], file: Path | None, out: Path, encoder: Path | None, device: str, as_json: bool
+) -> None:
+    """Compute the text features of prompts, so that an engine can draw them without a text encoder.
+
+    Captions that OUT has already are kept, and not computed again.
+
+    \b
+    Example:
+      coolsd-rt precompute SPEC.yaml --prompts prompts.txt --out features.safetensors
+    """
+    texts = [*prompts, *(read_lines(file) if file is not None else ())]
+    loaded = load_spec(spec, check_files=False)
+    made = precompute(loaded, texts, out, encoder=encoder, device=device, on_caption=note)
+    if as_json:
+        print_json({"file": str(out), "captions": len(made.captions), "encoder": made.encoder})
+    else:
+        say(f"{out}: {len(made.captions)} captions")
