@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from coolsd_rt.backends.description import Description, dtype_of
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.prompts import describe_condition
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
 from coolsd_rt.models.families import check_draft_model, family_of, model_dims, read_eagle, read_target, read_tokenizer
+from coolsd_rt.prompts import describe_condition
 from coolsd_rt.spec import LoadedSpec
 
 _KINDS = {"words": "words", "class": "class", "t5": "text", "tokens": "ids"}

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from coolsd_rt.backends.description import Description
 from coolsd_rt.law import columns_read
-from coolsd_rt.prompts import conditioner_files
 from coolsd_rt.models.config import DecoderConfig
 from coolsd_rt.models.families import read_eagle, read_target, read_tokenizer
+from coolsd_rt.prompts import conditioner_files
 from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.store.atomic import free_bytes, no_space
 from coolsd_rt.store.weights import check_safetensors

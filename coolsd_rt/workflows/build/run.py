@@ -23,9 +23,9 @@ from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store import CachedStage, EngineFolder, Store, engine_fingerprint, sha256_file
 from coolsd_rt.store.atomic import check_folder, free_bytes
 from coolsd_rt.store.fingerprint import tool_versions
+from coolsd_rt.workflows.build.code import COMPILE
 from coolsd_rt.workflows.build.describe import describe
 from coolsd_rt.workflows.build.estimate import MEASURED_ON, Amount, check_disk, total
-from coolsd_rt.workflows.build.code import COMPILE
 from coolsd_rt.workflows.build.plan import COMPILED, PlannedStage, Planner, by_lengths
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")

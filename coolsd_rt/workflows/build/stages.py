@@ -21,6 +21,7 @@ from torch import nn
 
 from coolsd_rt.backends import Description
 from coolsd_rt.backends.description import DATA, NEIGHBOURS_FILE, WEIGHTS
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer
 from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
@@ -32,8 +33,6 @@ from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_outline
 from coolsd_rt.export.widths import pad_single_queries
 from coolsd_rt.law import columns_read, nearest_codes
-from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer
-from coolsd_rt.prompts import UNCONDITIONAL_FILE
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.embedders import TextEmbedder
@@ -41,6 +40,7 @@ from coolsd_rt.models.families import read_target
 from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.lazy import value
 from coolsd_rt.models.vq import VQTokenizer
+from coolsd_rt.prompts import UNCONDITIONAL_FILE
 from coolsd_rt.store import sha256_file
 from coolsd_rt.workflows.build.smoke import smoke
 

@@ -10,13 +10,13 @@ import sys
 from dataclasses import replace
 
 import torch
+from triton.runtime import driver
 
 from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.backends.torch.triton.engine import FusedEngine
 from tests.device.launching import Driver, launched
 from tests.models.family_cases import CONFIGS, random_draft, random_target
 from tests.tiny import networks
-from triton.runtime import driver
 
 
 def launch_all(pdl: bool) -> None:

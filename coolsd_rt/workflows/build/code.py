@@ -1,0 +1,52 @@
+"""Which code each stage of a build reads: the digest of it is a part of the stage's key.
+
+A stage is stale when the code that makes its result has changed, and only then: editing the exporter rebuilds graphs,
+editing a checkpoint converter rebuilds nothing. A test compares these lists with what the stages import.
+
+Knows the rooms by their paths. Does not know what a stage does, and imports none of that code.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from coolsd_rt.store import hash_sources
+
+PACKAGE = Path(__file__).resolve().parents[2]
+
+COMPILE = "compile_"
+"""What the names of the stages that compile a graph begin with."""
+
+_STAGE = ("workflows/build/stages.py",)
+_NETWORKS = ("models", "checkpoints/load.py", "contract.py", "backends/description.py")
+_GRAPH = (*_STAGE, *_NETWORKS, "export", "ops/logits.py", "workflows/build/smoke.py")
+_COMPILER = ("workflows/build/compile.py", "export/tensorrt_graph.py", "backends/tensorrt", "contract.py")
+_NEIGHBOURS = ("law/tolerance.py",)
+
+READ_BY = {
+    "condition": _GRAPH,
+    "target": _GRAPH,
+    "draft": _GRAPH,
+    "image": (*_GRAPH, *_NEIGHBOURS),
+    "codes": (*_STAGE, *_NETWORKS, *_NEIGHBOURS),
+    "prompts": (*_STAGE, *_NETWORKS, "prompts"),
+    "weights": (*_STAGE, *_NETWORKS),
+    COMPILE: _COMPILER,
+}
+"""By stage, the files and folders of the package whose code decides its result."""
+
+
+def read_by(stage: str) -> tuple[Path, ...]:
+    """The files and folders that stage `stage` reads; none of a stage that this version does not have.
+
+    Stages `compile_*` share one list.
+    """
+    name = COMPILE if stage.startswith(COMPILE) else stage
+    return tuple(PACKAGE / part for part in READ_BY.get(name, ()))
+
+
+@cache
+def code_digest(stage: str) -> str:
+    """16 hex digits that change with the code that makes the result of `stage`."""
+    return hash_sources(read_by(stage))
