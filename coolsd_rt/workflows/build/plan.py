@@ -101,9 +101,8 @@ class Planner:
         tools = {**self.tools, **tool_versions([package, "polygraphy"])}
         engines = []
         for source in graphs:
-            stage = Stage(
-                COMPILE + source.name, spec=values, tools=tools, code=code_digest(COMPILE), after={source.name: source.stage.key}
-            )
+            before = {source.name: source.stage.key}
+            stage = Stage(COMPILE + source.name, spec=values, tools=tools, code=code_digest(COMPILE), after=before)
             amount = self._sizes.stage(stage.name)
             engines.append(PlannedStage(stage, self.store.cached(stage) is not None, amount))
         return (*(replace(g, ships=False) for g in graphs), self._prompts(), self._codes(), *engines)
