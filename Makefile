@@ -18,7 +18,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Tests run in this many processes; a file's tests stay in one. `make test WORKERS=0` runs them all in one, in order.
 WORKERS ?= 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs hooks clean
 .DELETE_ON_ERROR:
 
 # $(call venv,DIR,EXTRAS): a new environment with the checkout, editable. The stamp is written last, so that an
@@ -39,7 +39,7 @@ $(DEMO_VENV)/.stamp: pyproject.toml
 	$(call venv,$(DEMO_VENV),cpu$(comma)build)
 
 $(TEST_VENV)/.stamp: pyproject.toml
-	$(call venv,$(TEST_VENV),cpu$(comma)build$(comma)train$(comma)measure$(comma)quality$(comma)tensorrt-rtx$(comma)dev)
+	$(call venv,$(TEST_VENV),cpu$(comma)build$(comma)train$(comma)measure$(comma)quality$(comma)tensorrt-rtx$(comma)docs$(comma)dev)
 
 comma := ,
 
@@ -56,9 +56,19 @@ lint: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/mypy
 	$(TEST_VENV)/bin/lint-imports
 	$(TEST_VENV)/bin/coolsd-rt schema --check
+	$(TEST_VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-test: lint
+# The documentation site, in site/. Strict: a link that leads nowhere, or a page that is in no menu, is an error.
+# The variable quiets the theme's advice about another generator.
+docs: $(TEST_VENV)/.stamp
+	NO_MKDOCS_2_WARNING=1 $(TEST_VENV)/bin/mkdocs build --strict --quiet
+
+# The checks of `make lint` that are quick, before each commit of this checkout.
+hooks: $(TEST_VENV)/.stamp
+	$(TEST_VENV)/bin/pre-commit install
+
+test: lint docs
 	$(TEST_VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist *.egg-info
+	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist site *.egg-info

@@ -29,7 +29,7 @@ Probability = Annotated[float, Within(limits.PROBABILITY)]
 class Exponential(Section):
     """The paper's annealed schedule: omega_i = delta * exp(-nu * i - mu), with mean delta."""
 
-    kind: Literal["exponential"]
+    kind: Literal["exponential"] = Field(description="`exponential`: falls by the same factor at each position.")
     delta: Delta
     nu: Decay = Field(default=0.7, description="Decay per position. 0 is uniform; the paper uses 0.7.")
     floor: OptionalFloor = Field(default=1.0, description=f"{_FLOOR} null is the paper's own.")
@@ -38,7 +38,7 @@ class Exponential(Section):
 class Linear(Section):
     """omega falls on a straight line, with mean delta."""
 
-    kind: Literal["linear"]
+    kind: Literal["linear"] = Field(description="`linear`: falls by the same amount at each position.")
     delta: Delta
     floor: OptionalFloor = Field(default=1.0, description=_FLOOR)
 
@@ -46,7 +46,7 @@ class Linear(Section):
 class Uniform(Section):
     """omega_i = delta at every position (the paper's UniformRSD)."""
 
-    kind: Literal["uniform"]
+    kind: Literal["uniform"] = Field(description="`uniform`: the same omega at each position.")
     delta: Delta
     floor: OptionalFloor = Field(default=None, description=_FLOOR)
 
@@ -54,7 +54,7 @@ class Uniform(Section):
 class Excess(Section):
     """omega_i = 1 + beta * exp(-nu * (i - 1)): never under 1, and both uniform and annealed schedules are near it."""
 
-    kind: Literal["excess"]
+    kind: Literal["excess"] = Field(description="`excess`: what is above 1 falls by the same factor at each position.")
     beta: Annotated[float, Within(limits.OMEGA)] = Field(description="What the first omega has above 1. 0 is lossless.")
     nu: Decay = Field(default=0.7, description="Decay per position of what is above 1. 0 is uniform.")
 
@@ -62,13 +62,13 @@ class Excess(Section):
 class NoRelaxation(Section):
     """omega_i = 1: classic speculative decoding, lossless."""
 
-    kind: Literal["none"]
+    kind: Literal["none"] = Field(description="`none`: lossless.")
 
 
 class Custom(Section):
     """omega as given, one value a draft position."""
 
-    kind: Literal["custom"]
+    kind: Literal["custom"] = Field(description="`custom`: a list of omegas.")
     values: Annotated[tuple[Annotated[float, Strict(), Within(limits.OMEGA)], ...], Strict(False)] = Field(
         min_length=1, description="omega_1..omega_L, as many as draft.length."
     )
@@ -100,13 +100,13 @@ Neighbours = Annotated[
 class Ratio(Section):
     """Accept with min(1, omega P(x) / Q(x)), the paper's rule."""
 
-    rule: Literal["ratio"]
+    rule: Literal["ratio"] = Field(description="`ratio`: the paper's rule.")
 
 
 class Lantern(Section):
     """LANTERN: accept with min(1, (P(x) + c(x)) / Q(x)), c borrowed from the codes nearest to x. With schedule none."""
 
-    rule: Literal["lantern"]
+    rule: Literal["lantern"] = Field(description="`lantern`: LANTERN's rule.")
     bound: Probability = Field(description="Most probability that a token may borrow: c(x) <= bound.")
     neighbours: Neighbours
 
@@ -114,7 +114,7 @@ class Lantern(Section):
 class LanternPP(Section):
     """LANTERN++: as LANTERN, but what a token may borrow is a multiple of its own probability. With schedule none."""
 
-    rule: Literal["lantern_pp"]
+    rule: Literal["lantern_pp"] = Field(description="`lantern_pp`: LANTERN++'s rule.")
     factor: Annotated[float, Within(limits.FACTOR)] = Field(description="c(x) <= (factor - 1) P(x). 1 is lossless.")
     neighbours: Neighbours
 
@@ -122,7 +122,7 @@ class LanternPP(Section):
 class Synthetic(Section):
     """Accept at fixed rates whatever the models say: for timing without trained weights. With schedule none."""
 
-    rule: Literal["synthetic"]
+    rule: Literal["synthetic"] = Field(description="`synthetic`: fixed rates.")
     rates: Annotated[tuple[Annotated[float, Strict(), Within(limits.PROBABILITY)], ...], Strict(False)] = Field(
         min_length=1, description="Acceptance rate of each draft position, as many as draft.length."
     )

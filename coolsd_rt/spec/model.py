@@ -67,16 +67,16 @@ class Spec(Section):
         pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
         description="Name of the engine's folder: lower-case letters, digits, - and _, at most 64.",
     )
-    target: Target
-    draft: Draft
-    image: Image
-    condition: Condition
+    target: Target = Field(description="The model whose distribution is wanted. Build-time.")
+    draft: Draft = Field(description="What proposes tokens. Build-time.")
+    image: Image = Field(description="The tokenizer that turns code ids into pixels. Build-time.")
+    condition: Condition = Field(description="How a prompt becomes the prefix that the target reads. Build-time.")
     schedule: Schedule = Field(description="omega, the relaxation of each draft position. Run-time.")
-    resampler: Resampler = Field(default=Resampler(), description="Run-time.")
+    resampler: Resampler = Field(default=Resampler(), description="What is drawn after a rejection. Run-time.")
     acceptance: Acceptance = Field(default=Ratio(rule="ratio"), description="When a drafted token is kept. Run-time.")
-    sampling: Sampling = Field(default=Sampling(), description="Run-time.")
-    pacing: Pacing = Field(default=Pacing(), description="Run-time.")
-    engine: EngineOptions = Field(default=EngineOptions())
+    sampling: Sampling = Field(default=Sampling(), description="From logits to a distribution. Run-time.")
+    pacing: Pacing = Field(default=Pacing(), description="When a round drafts at all. Run-time.")
+    engine: EngineOptions = Field(default=EngineOptions(), description="What the models are compiled to. Build-time.")
     sources: Sources = Field(default=Sources(), description="What `coolsd-rt convert SPEC` makes its files of.")
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ DraftLength = Annotated[
 class EagleDraft(Section):
     """An EAGLE head on the target's features proposes tokens."""
 
-    model: Literal["eagle"]
+    model: Literal["eagle"] = Field(description="`eagle`: an EAGLE head.")
     weights: RelativePath = Field(description=_WEIGHTS)
     length: DraftLength
 
@@ -42,7 +42,7 @@ class EagleDraft(Section):
 class ModelDraft(Section):
     """A small model of its own proposes tokens: another of the target's family, with the same words and picture."""
 
-    model: FamilyName
+    model: FamilyName = Field(description="Family of the draft: the target's own.")
     weights: RelativePath = Field(description=_WEIGHTS)
     length: DraftLength
 
@@ -50,7 +50,7 @@ class ModelDraft(Section):
 class JacobiDraft(Section):
     """No draft model: the target's own distributions of the last round propose tokens (speculative Jacobi decoding)."""
 
-    model: Literal["jacobi"]
+    model: Literal["jacobi"] = Field(description="`jacobi`: Jacobi drafts.")
     length: DraftLength
     coupled: bool = Field(
         default=False, description="Pass drafts on by a maximal coupling instead of drawing them again. Run-time."

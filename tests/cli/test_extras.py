@@ -68,6 +68,19 @@ COMMANDS: dict[str, list[list[str]]] = {
 }  # fmt: skip
 
 
+def lines_of(extra: str) -> list[str]:
+    """Requirements of one extra. Where it names another of coolsd-rt's own (`coolsd-rt[torch]`), that one's instead."""
+    lines: list[str] = []
+    for line in OPTIONAL[extra]:
+        requirement = Requirement(line)
+        if canonicalize_name(requirement.name) == PROJECT["name"]:
+            assert requirement.extras, f"{extra} requires {line}"
+            lines += [inner for named in sorted(requirement.extras) for inner in lines_of(named)]
+        else:
+            lines.append(line)
+    return lines
+
+
 def closure(extras: tuple[str, ...]) -> set[str]:
     """Canonical names of the distributions that pip installs for coolsd-rt with these extras."""
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -83,7 +96,7 @@ def closure(extras: tuple[str, ...]) -> set[str]:
                 add(metadata.requires(key[0]) or [], key[1])
 
     try:
-        add([*PROJECT["dependencies"], *(line for extra in extras for line in OPTIONAL[extra])], frozenset())
+        add([*PROJECT["dependencies"], *(line for extra in extras for line in lines_of(extra))], frozenset())
     except metadata.PackageNotFoundError as absent:
         pytest.skip(f"{absent.name} is not installed")
     return {name for name, _ in seen}
@@ -170,10 +183,17 @@ def test_the_process_sees_what_the_extras_bring_and_nothing_else() -> None:
 
 
 def test_the_tables_of_packages_are_pyprojects() -> None:
-    brings = {extra: {canonicalize_name(Requirement(line).name) for line in lines} for extra, lines in OPTIONAL.items()}
+    brings = {extra: {canonicalize_name(Requirement(line).name) for line in lines_of(extra)} for extra in OPTIONAL}
     for package, extra in [*EXTRAS.items(), *((p, extra) for extra, packages in _SHARED.items() for p in packages)]:
         assert any(name.startswith(canonicalize_name(package)) for name in brings[extra]), (package, extra)
     assert {extra for needed in NEEDS.values() for extra in needed} <= set(brings)
+
+
+def test_one_extra_states_the_version_of_torch() -> None:
+    """Two pins could differ, and pip would then refuse one pair of extras."""
+    stated = [extra for extra, lines in OPTIONAL.items() for line in lines if Requirement(line).name == "torch"]
+    assert stated == ["torch"]
+    assert {"build", "gpu", "train", "quality"} <= {extra for extra in OPTIONAL if "torch==2.13.0" in lines_of(extra)}
 
 
 def test_the_readme_says_the_same() -> None:

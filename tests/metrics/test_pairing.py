@@ -93,7 +93,7 @@ def test_the_clip_score_is_torchmetrics(engine: Path, tmp_path: Path) -> None:
 class Told:
     """A score that knows which caption a reference has: its first pixel's red is the caption's number."""
 
-    from coolsd_rt.metrics.metric import CLIP as kind
+    from coolsd_rt.metrics.metric import CLIP as kind  # noqa: N811  (a score's attribute)
 
     def __init__(self, path: Path) -> None:
         self.path = path

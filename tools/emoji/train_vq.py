@@ -36,7 +36,7 @@ BACKGROUND_WEIGHT = 0.1
 CLEARANCE = 0.9  # cosine between the background's code and any other, at most
 
 
-def train(
+def train(  # noqa: C901  (one training step, from top to bottom)
     work: Workspace, glyphs: Glyphs, chosen: np.ndarray, *, steps: int, batch: int, lr: float, seed: int, device: str
 ) -> None:
     torch.manual_seed(seed)

@@ -40,7 +40,7 @@ class FakeTrt:
         self.refuses: str = ""  # what the runtime's constructor says when it fails
         self.unread = "Error Code 1: Serialization (bad header)"  # what it says of an engine it does not know
 
-    def Runtime(self, log: Any) -> Any:
+    def Runtime(self, log: Any) -> Any:  # noqa: N802  (TensorRT's name)
         if self.refuses:
             log.log(self.ILogger.ERROR, self.refuses)
             raise TypeError("pybind11::init(): factory function returned nullptr")
