@@ -166,9 +166,9 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
     windows = Windows(max(ways, key=lambda way: way.settings.law.length), turns[0], conditioner)
     tell = listener.way
     timed = take_turns(ways, turns, conditioner, lambda way: tell(way.name), between=windows)
-    why_not: str = getattr(engine, "why_not", "")  # of engines that capture rounds; to import their class takes torch
-    if why_not and spec.engine.device == "cuda":
-        warnings.append(f"rounds ran without a CUDA graph: {why_not}")
+    reasons = [entry.graph_fallback_reason for entry in timed] if spec.engine.device == "cuda" else []
+    for reason in dict.fromkeys(filter(None, reasons)):
+        warnings.append(f"rounds ran without a CUDA graph: {reason}")
         listener.warning(warnings[-1])
     return Report(
         machine=here,
@@ -200,7 +200,7 @@ def _turns(request: Request, folder: EngineFolder, conditioner: Conditioner) -> 
 def _rows(chosen: Sequence[Line], timed: Sequence[Timed], windows: dict[int, float], batch: int) -> tuple[Row, ...]:
     """The first line is plain decoding."""
     plain = timed[0]
-    step = _round_seconds(plain, 0)
+    step = plain.round_seconds(0)
     return tuple(
         Row(
             kind=line.kind,
@@ -214,15 +214,9 @@ def _rows(chosen: Sequence[Line], timed: Sequence[Timed], windows: dict[int, flo
     )
 
 
-def _round_seconds(entry: Timed, drafts: int) -> float | None:
-    """Median seconds of rounds whose longest window had that many drafts; None if there were none."""
-    found = [s for rounds in entry.rounds for s in rounds.seconds.get(drafts, [])]
-    return statistics.median(found) if found else None
-
-
 def _even(entry: Timed, step: float | None, windows: dict[int, float]) -> BreakEven | None:
     length = entry.way.settings.law.length
-    whole = _round_seconds(entry, length)
+    whole = entry.round_seconds(length)
     if not length or step is None or whole is None:
         return None
     if entry.way.settings.sampling.draft_confidence:

@@ -98,7 +98,11 @@ def _figures(report: Report) -> dict[str, object]:
         "acceptance by position": by_position or "no draft",
         "rounds": int(s.rounds.sum()),
     }
+    if report.loop == "device":
+        rows["loop"] = "the device's own"
     for phase, seconds in report.seconds_by_phase.items():
+        if seconds is None:
+            continue
         rows[f"seconds in {phase}"] = f"{seconds:.2f} ({seconds / total:.0%})"
     return rows
 

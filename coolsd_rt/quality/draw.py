@@ -24,7 +24,7 @@ from coolsd_rt.metrics.gallery import Gallery
 from coolsd_rt.metrics.metric import Figure
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.quality.captions import seed_offset
-from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.spec import Spec
 from coolsd_rt.store import EngineFolder, VerifiedEngine, open_engine
 from coolsd_rt.store.hashing import sha256_file
@@ -35,6 +35,7 @@ from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.generate.run import Request, resolve, unknown_words
 
 HEAD, PICTURES = "quality.json", "pictures"
+_LOOPS: dict[Any, LoopTaken] = {"host": "host", "device": "device"}  # what a picture may say
 _WINDOW = 256  # captions encoded at once, where a text encoder makes a megabyte of each
 
 
@@ -148,7 +149,7 @@ def _draw(plan: Plan, out: Path, todo: Sequence[Sequence[str]], listener: Listen
         for names in part:
             batch = [replace(jobs[name], index=k) for k, name in enumerate(names)]
             began = perf_counter()
-            generation = drawing.draw(engine, batch, conditioner, plan.settings)
+            generation = drawing.draw(engine, batch, conditioner, plan.settings, loop="auto")
             painted = np.asarray(engine.paint(generation.codes))
             seconds = (perf_counter() - began) / len(names)
             found = generation.statistics
@@ -156,7 +157,7 @@ def _draw(plan: Plan, out: Path, todo: Sequence[Sequence[str]], listener: Listen
             for name, job, pixels, rounds in zip(names, batch, painted, found.rounds.tolist(), strict=True):
                 path = plan.path(out, name)
                 if not path.is_file():
-                    cost = {"rounds": rounds, "tokens": tokens, "seconds": seconds}
+                    cost = {"rounds": rounds, "tokens": tokens, "seconds": seconds, "loop": generation.loop}
                     png.write_png(path.parent, path.name, pixels, _provenance(plan, name, job) | cost)
             listener.step(len(names))
 
@@ -191,10 +192,14 @@ def _provenance(plan: Plan, name: str, job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Cost:
-    """accept_length: tokens a round. seconds: a picture's, drawing and painting, at the engine's batch."""
+    """accept_length: tokens a round. seconds: a picture's, drawing and painting, at the engine's batch.
+
+    loop: which loop drew them.
+    """
 
     accept_length: Figure
     seconds: float
+    loop: LoopTaken | None
 
 
 def cost(plan: Plan, gallery: Gallery) -> Cost:
@@ -202,11 +207,12 @@ def cost(plan: Plan, gallery: Gallery) -> Cost:
 
     Raises CoolsdError: a file is of another id, prompt or engine, or from elsewhere.
     """
-    rows = []
+    rows, loops = [], list[LoopTaken]()
     for name, path in gallery.paths.items():
         try:
             said = png.read_provenance(path) or {}
             row = [float(said[key]) for key in ("rounds", "tokens", "seconds")]
+            loop = _LOOPS[said["loop"]]
         except (OSError, ValueError, KeyError, TypeError, SyntaxError, AttributeError, json.JSONDecodeError) as error:
             found = f"another file ({type(error).__name__})"
             raise CoolsdError(str(path), expected="a picture of this run", found=found, fix="remove it") from error
@@ -215,9 +221,11 @@ def cost(plan: Plan, gallery: Gallery) -> Cost:
             expected, found = f"the {odd} {wanted[odd]!r}", f"{said.get(odd)!r}"
             raise CoolsdError(str(path), expected=expected, found=found, fix="remove it; the same command draws it")
         rows.append(row)
+        loops.append(loop)
     rounds, tokens, seconds = np.array(rows).T
     counts = Statistics.empty(0, 1)
     counts.rounds = rounds.astype(np.int64)
     counts.accepts[:] = int(tokens.sum() - rounds.sum())  # a round's tokens are what it accepted, and one more
-    as_drawn = Drawn(np.zeros((0, 1, 1, 3), np.uint8), counts, float(seconds.sum()), int(tokens.sum()))
-    return Cost(as_drawn.accept_length, float(seconds.mean()))
+    taken = drawing.one_loop(loops)
+    as_drawn = Drawn(np.zeros((0, 1, 1, 3), np.uint8), counts, float(seconds.sum()), int(tokens.sum()), taken)
+    return Cost(as_drawn.accept_length, float(seconds.mean()), taken)

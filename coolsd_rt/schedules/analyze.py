@@ -13,7 +13,7 @@ from typing import Any
 from coolsd_rt.law import Law
 from coolsd_rt.law.traces import Outlook
 from coolsd_rt.schedules.analysis import Ambiguity, ambiguity, compare, schedules
-from coolsd_rt.schedules.recording import FORMAT, Recording, record
+from coolsd_rt.schedules.recording import FORMAT, LOOP, Recording, record
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import Pictures, Seed, Threads, check_fields
 from coolsd_rt.store import open_engine
@@ -66,7 +66,13 @@ class Analysis:
             }
             for name, o in self.outlooks.items()
         }
-        return {"pictures": self.pictures, "rounds": self.rounds, **self.ambiguity.as_dict(), "schedules": laws}
+        return {
+            "pictures": self.pictures,
+            "rounds": self.rounds,
+            "loop": LOOP,
+            **self.ambiguity.as_dict(),
+            "schedules": laws,
+        }
 
 
 def _errors(found: Outlook) -> dict[str, float]:

@@ -70,7 +70,7 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: 
     table = uniform_table([job.seed for job in jobs], engine.dims.tokens, law.length)
     sessions = [drawing.open_session(engine, jobs, conditioner, settings) for _ in range(2)]
     host = HostLoop(sessions[0], law, sampling, table, forced, source)
-    found = host.partings(decode(sessions[1], law, sampling, table, forced, source=source).codes)
+    found = host.partings(decode(sessions[1], law, sampling, table, forced, source=source, loop="device").codes)
     near = sum(parting.near for parting in found)
     return {
         "pictures": pictures, "identical": pictures - len(found), "near_ties": near, "why_not": engine.why_not,

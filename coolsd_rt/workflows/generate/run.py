@@ -24,8 +24,8 @@ from coolsd_rt import __version__
 from coolsd_rt.errors import UserError
 from coolsd_rt.prompts import Conditioner, Encoded, T5Conditioner
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.runtime.round import generate as rounds
-from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.runtime.progress import Progress
+from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.fields import DraftLength, Flag, Pictures, Seed, Threads, check_fields
 from coolsd_rt.store import EngineFolder, Manifest, open_engine
@@ -210,6 +210,7 @@ class _Run:
         self.written: set[int] = set()  # indices of those that this run has put there
         self.pixels: dict[int, png.Pixels] = {}  # of those that the sheet shows, as far as they were drawn
         self.parts: list[Statistics] = []
+        self.loops: list[LoopTaken] = []
         self.seconds_image = 0.0
         if engine is not None and self.settings.law.length > self.tokens:
             found = str(self.settings.law.length)
@@ -232,26 +233,22 @@ class _Run:
         )
         statistics = drawing.total(self.parts, self.settings.law.length)
         count = self.done * self.tokens
-        return Report(drawn, sheet, count, seconds, self.seconds_image, load, statistics, warnings)
+        loop = drawing.one_loop(self.loops)
+        return Report(drawn, sheet, count, seconds, self.seconds_image, load, statistics, loop, warnings)
 
     def batch(self, engine: Engine, jobs: Sequence[Job]) -> None:
         """Draw, paint and write one batch."""
         before = self.done * self.tokens
 
-        def on_progress(done: int, accept_length: float) -> None:
-            self.listener.tokens(before + done, accept_length)
+        def on_progress(progress: Progress) -> None:
+            self.listener.tokens(before + progress.total, progress.mean_acceptance_length)
 
-        settings = self.settings
-        began = time.perf_counter()
-        session = drawing.open_session(engine, jobs, self.conditioner, settings)
-        self.seconds_image += time.perf_counter() - began
-        seeds = [job.seed for job in jobs]
-        generation = rounds(
-            session, settings.law, settings.sampling, seeds, settings.forced, source=settings.source,
-            on_progress=on_progress,
+        generation = drawing.draw(
+            engine, jobs, self.conditioner, self.settings, loop="auto", on_progress=on_progress
         )  # fmt: skip
         self.parts.append(generation.statistics)
-        del session  # its caches go before the painter needs room
+        self.loops.append(generation.loop)
+        self.seconds_image += generation.statistics.seconds_prefix
         began = time.perf_counter()
         painted = engine.paint(generation.codes)
         self.seconds_image += time.perf_counter() - began

@@ -1,7 +1,8 @@
 """Proof of an engine against the eager PyTorch reference, and its receipt in the manifest.
 
     1. Find the weights that the engine was built from: hashes in the manifest must hold.
-    2. Draw whole pictures on both sides from the same uniforms; measure each decision that fell differently.
+    2. Draw whole pictures on both sides from the same uniforms, the engine's by the loop that `generate` takes; measure
+       each decision that fell differently.
     3. Step every graph along those pictures, beside the reference; measure logits and distributions.
     4. Step the engine over those pictures in wide steps, in steps of one position, and alone: equal bits, or how far
        apart.
@@ -95,6 +96,7 @@ class Parity:
             "passed": self.passed,
             "precision": self.precision,
             "max_logit_error": _number(self.graphs.target.largest),
+            "loop": p.loop,
             "pictures": p.pictures,
             "identical": p.identical,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
