@@ -22,7 +22,7 @@ from coolsd_rt.bench.report import DEFINITIONS, PHASES, Report, Row
 _SPEED = "Tokens a second: a dot a turn, the median, its 95% interval. Green: pays, red: does not, grey: unclear."
 _FEWEST = 10  # judged drafts that a point of the acceptance plot needs
 _COLOURS = {"pays": "#1a7f37", "does not pay": "#b42318", "unclear": "#6b7280", "too few runs": "#6b7280"}
-_PHASE_COLOURS = dict(zip(PHASES, ("#2f6f9f", "#e08a1e", "#7a5195", "#b8bec6"), strict=True))
+_PHASE_COLOURS = dict(zip(PHASES, ("#2f6f9f", "#e08a1e", "#7a5195", "#2a9d8f", "#b8bec6"), strict=True))
 _RC: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "coolsd-rt", "text.parse_math": False, "font.size": 9.0}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328 }
@@ -107,7 +107,7 @@ def _phases(report: Report) -> str:
     figure, axes = _canvas(report.rows)
     left = [0.0] * len(report.rows)
     for phase in PHASES:
-        widths = [row.phases[phase] for row in report.rows]
+        widths = [row.phases[phase] or 0.0 for row in report.rows]
         axes.barh(range(len(widths)), widths, left=left, height=0.7, color=_PHASE_COLOURS[phase], label=phase)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.set_xlabel("seconds an image")

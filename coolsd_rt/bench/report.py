@@ -23,11 +23,11 @@ from coolsd_rt.spec import Spec
 from coolsd_rt.store import Manifest
 from coolsd_rt.workflows.drawing import Job
 
-PHASES = ("target", "draft", "law", "rest")
+PHASES = ("target", "draft", "law", "device", "rest")
 _SHOWN = 5  # draft positions in a cell; the document has all
 SPEED = ("way", "tokens/s", "s/image", "vs plain", "")
 ROUNDS = ("way", "accept length", "pays from", "kept", "kept by position")
-TIMES = ("way", *PHASES, "draft lengths that pay")
+TIMES = ("way", "loop", *PHASES, "draft lengths that pay")
 DEFINITIONS = {
     "median, low, high": f"median of the turns, and its {LEVEL:.0%} interval (order statistics); null with fewer than "
     f"{LEAST_RUNS} turns. Each interval holds on its own, not all at once",
@@ -42,8 +42,10 @@ DEFINITIONS = {
     "num_accepted_tokens_per_pos": "kept tokens by draft position",
     "per_position_acceptance_rate": "num_accepted_tokens_per_pos / num_drafts, as vLLM has it",
     "acceptance_by_position": "kept among those judged at each position, all before it being kept",
-    "seconds_per_image_by_phase": "the median, split as the time of all turns was; rest is all but target, draft and "
-    "law: prefix, caches, Python",
+    "loop": "which loop ran: the host's, which steps the engine round by round, or the device's, which runs all rounds "
+    "by itself",
+    "seconds_per_image_by_phase": "the median, split as the time of all turns was. The host's loop tells target, draft "
+    "and law apart; of the device's loop only the whole is known: the others are null. rest: prefix, caches, Python",
     "break_even_acceptance_length": "the mean_acceptance_length at which this way would be as fast as plain decoding",
     "break_even_draft_length": "longest draft length at which a round that drafts is no slower than plain decoding, 0 "
     "if none; computed from measured acceptance and steps; null where acceptance at another length is unknown (jacobi)",
@@ -76,14 +78,6 @@ class Row:
         return self.timed.statistics
 
     @property
-    def drafts(self) -> int:
-        return sum(rounds.drafts for rounds in self.timed.rounds)
-
-    @property
-    def draft_tokens(self) -> int:
-        return sum(rounds.draft_tokens for rounds in self.timed.rounds)
-
-    @property
     def verdict(self) -> Verdict | None:
         return None if self.ratio is None else verdict(self.ratio)
 
@@ -93,28 +87,34 @@ class Row:
         return None if self.ratio is None else _finite(self.total.mean_acceptance_length / self.ratio.median)
 
     @property
-    def turns(self) -> list[dict[str, float]]:
-        """Seconds per image by phase, a dict a turn; they add up to the turn's."""
+    def turns(self) -> list[dict[str, float | None]]:
+        """Seconds per image by phase, a dict a turn; those that are known add up to the turn's."""
         out = []
         for part, seconds in zip(self.timed.parts, self.timed.seconds, strict=True):
-            phases = {phase: part.seconds[phase] / self.batch for phase in PHASES[:-1]}
-            out.append(phases | {"rest": seconds / self.batch - sum(phases.values())})
+            spent = part.seconds_by_phase(self.timed.loop)
+            phases = {phase: _scaled(spent[phase], 1 / self.batch) for phase in PHASES[:-1]}
+            out.append(phases | {"rest": seconds / self.batch - sum(known or 0.0 for known in phases.values())})
         return out
 
     @property
-    def phases(self) -> dict[str, float]:
-        """The median seconds per image, split as the time of all turns was."""
-        turns = self.turns
+    def phases(self) -> dict[str, float | None]:
+        """The median seconds per image, split as the time of all turns was. None: the loop does not tell."""
         share = self.seconds.median / sum(self.seconds.samples)
-        return {phase: share * sum(turn[phase] for turn in turns) for phase in PHASES}
+        columns = {phase: [turn[phase] for turn in self.turns] for phase in PHASES}
+        return {
+            phase: None if None in column else share * sum(known or 0.0 for known in column)
+            for phase, column in columns.items()
+        }
 
     def as_dict(self) -> dict[str, Any]:
-        total, way, drafts, proposed = self.total, self.timed.way, self.drafts, self.draft_tokens
+        total, way = self.total, self.timed.way
+        drafts, proposed = total.num_drafts, total.draft_tokens
         kept, law = total.accepts.tolist(), way.settings.law
         even = {"break_even_draft_length": None, "best_draft_length": None, "by_draft_length": None}
         return {
             "way": self.kind,
             "name": self.name,
+            "loop": self.timed.loop,
             "draft": None if way.settings.plain else way.settings.source,
             "draft_length": law.length,
             "law": {"omegas": list(law.omegas), "rule": law.rule, "resampler": law.resampler},
@@ -144,7 +144,7 @@ class Row:
         return self.name, self.rate.text(0), self.seconds.text(3), ratio, self.verdict or "the baseline"
 
     def round_cells(self) -> tuple[str, ...]:
-        total, proposed = self.total, self.draft_tokens
+        total, proposed = self.total, self.total.draft_tokens
         shares = [f"{share:.2f}".removeprefix("0") for share in total.acceptance_by_position if math.isfinite(share)]
         return (
             self.name,
@@ -155,8 +155,8 @@ class Row:
         )
 
     def time_cells(self) -> tuple[str, ...]:
-        shares = [f"{seconds / self.seconds.median:.0%}" for seconds in self.phases.values()]
-        return self.name, *shares, "-" if self.even is None else self.even.text()
+        shares = ["-" if s is None else f"{s / self.seconds.median:.0%}" for s in self.phases.values()]
+        return self.name, self.timed.loop or "-", *shares, "-" if self.even is None else self.even.text()
 
 
 @dataclass(frozen=True)
@@ -254,6 +254,10 @@ def _sentence(row: Row, ratio: Median) -> str:
     accept = row.total.mean_acceptance_length
     rounds = f"a round brings {accept:.2f} tokens and pays from {accept / ratio.median:.2f}"
     return f"{head}: {row.name} is {ratio.text(2, 'x')} plain decoding; {rounds}"
+
+
+def _scaled(value: float | None, by: float) -> float | None:
+    return None if value is None else value * by
 
 
 def _finite(value: float) -> float | None:

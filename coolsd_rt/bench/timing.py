@@ -17,8 +17,9 @@ from typing import Any
 
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.runtime.state import RoundRecord, State
-from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.runtime.round import Loop
+from coolsd_rt.runtime.self_decoding import WholeEngine
+from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 
@@ -34,41 +35,38 @@ class Way:
 
 
 @dataclass
-class Rounds:
-    """An `on_round` hook: what the rounds of a turn proposed, and how long each took."""
-
-    clock: Callable[[], float] = time.perf_counter
-    drafts: int = 0  # rounds of a picture that proposed anything
-    draft_tokens: int = 0  # tokens proposed
-    seconds: dict[int, list[float]] = field(default_factory=dict)  # wall, by the longest window of the batch in drafts
-    _last: float | None = None
-
-    def __call__(self, state: State, record: RoundRecord) -> None:
-        """After a commit. The first round has no time of its own: the prefill stands before it."""
-        now = self.clock()
-        valid = record.valid[record.active]
-        self.drafts += int((valid > 0).sum())
-        self.draft_tokens += int(valid.sum())
-        if self._last is not None:
-            self.seconds.setdefault(int(valid.max()), []).append(now - self._last)
-        self._last = self.clock()
-
-
-@dataclass
 class Timed:
     """A way and its turns; one entry a turn in every list."""
 
     way: Way
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)  # tokens a second
-    outside: list[float] = field(default_factory=list)  # share of a turn spent outside the engine: law and Python
+    # Share of a turn spent outside the engine: law and Python. None: a device's loop does not tell.
+    outside: list[float | None] = field(default_factory=list)
     parts: list[Statistics] = field(default_factory=list)
-    rounds: list[Rounds] = field(default_factory=list)
+    loops: list[LoopTaken] = field(default_factory=list)
+    graph_fallback_reason: str = ""  # of the last turn, as `Generation` has it
 
     @property
     def rate(self) -> float:
         """Median tokens a second."""
         return statistics.median(self.rates)
+
+    @property
+    def loop(self) -> LoopTaken | None:
+        """Which loop all turns took."""
+        return drawing.one_loop(self.loops)
+
+    @property
+    def outside_engine(self) -> float | None:
+        """Median share of a turn spent outside the engine; None where that is not known."""
+        known = [share for share in self.outside if share is not None]
+        return statistics.median(known) if known else None
+
+    def round_seconds(self, drafts: int) -> float | None:
+        """Median seconds of rounds whose longest window had that many drafts; None if there were none."""
+        found = self.statistics.round_seconds.get(drafts)
+        return statistics.median(found) if found else None
 
     @property
     def statistics(self) -> Statistics:
@@ -83,8 +81,9 @@ class Timed:
             "seconds": list(self.seconds),
             "mean_acceptance_length": total.mean_acceptance_length,
             "acceptance_by_position": total.acceptance_by_position,
-            "outside_engine": statistics.median(self.outside),
-            "seconds_by_phase": dict(total.seconds),
+            "loop": self.loop,
+            "outside_engine": self.outside_engine,
+            "seconds_by_phase": total.seconds_by_phase(self.loop),
         }
 
 
@@ -95,31 +94,38 @@ def take_turns(
     on_turn: Callable[[Way], None] = lambda way: None,
     clock: Callable[[], float] = time.perf_counter,
     between: Callable[[], None] = lambda: None,
+    loop: Loop = "auto",
 ) -> list[Timed]:
     """Draw every batch of `turns` in every way, in turns, after one warm-up of each way that does not count.
 
-    between: called after each turn of all ways, for what else has to be measured at the same times.
+    between: called after each turn of all ways, for what else has to be measured at the same times. loop: which loop is
+    timed; auto is the one that `generate` takes.
     """
     timed = [Timed(way) for way in ways]
+    for engine in {id(way.engine): way.engine for way in ways}.values():
+        if isinstance(engine, WholeEngine):  # a turn makes nothing that `generate` makes once
+            engine.expect(sum(way.engine is engine for way in ways))
     for way in ways:
-        drawing.draw(way.engine, turns[0], conditioner, way.settings)
+        drawing.draw(way.engine, turns[0], conditioner, way.settings, loop=loop)
         on_turn(way)
     for jobs in turns:
         for entry in timed:
-            _turn(entry, jobs, conditioner, clock)
+            _turn(entry, jobs, conditioner, clock, loop)
             on_turn(entry.way)
         between()
     return timed
 
 
-def _turn(entry: Timed, jobs: Sequence[Job], conditioner: Conditioner, clock: Callable[[], float]) -> None:
-    way, rounds = entry.way, Rounds()
+def _turn(entry: Timed, jobs: Sequence[Job], conditioner: Conditioner, clock: Callable[[], float], loop: Loop) -> None:
+    way = entry.way
     began = clock()
-    generation = drawing.draw(way.engine, jobs, conditioner, way.settings, on_round=rounds)
+    generation = drawing.draw(way.engine, jobs, conditioner, way.settings, loop=loop)
     seconds = clock() - began
     phases = generation.statistics.seconds
     entry.seconds.append(seconds)
     entry.rates.append(len(jobs) * way.engine.dims.tokens / seconds)
-    entry.outside.append((phases["law"] + phases["other"]) / sum(phases.values()))
+    known = generation.loop == "host"
+    entry.outside.append((phases["law"] + phases["other"]) / sum(phases.values()) if known else None)
     entry.parts.append(generation.statistics)
-    entry.rounds.append(rounds)
+    entry.loops.append(generation.loop)
+    entry.graph_fallback_reason = generation.graph_fallback_reason

@@ -74,6 +74,7 @@ def _show(report: Report, out: Path) -> None:
             "settings": settings_line(report),
             "accept length": report.cost.accept_length,
             "seconds a picture": f"{report.cost.seconds:.3g} (drawn beside other work; no benchmark)",
+            "loop": f"the {report.cost.loop}'s",
             "FID is": report.as_dict()["fid_convention"],
             "figures": out,
         }

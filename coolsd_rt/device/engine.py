@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.device.memory import Batch, Done, fitted, free_bytes, give_back, refused
-from coolsd_rt.device.program import Programs, servable
+from coolsd_rt.device.program import Programs, refusal_reason
 from coolsd_rt.device.round import Steps
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.runtime.self_decoding import Request
@@ -47,7 +47,7 @@ class Models(Protocol):
 
 
 class DeviceEngine:
-    """`runtime.interface.Engine`; its sessions are `runtime.whole.WholeSession`s."""
+    """`runtime.interface.Engine` and `runtime.whole.WholeEngine`; its sessions are `runtime.whole.WholeSession`s."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -61,6 +61,10 @@ class DeviceEngine:
     def why_not(self) -> str:
         """Why the last batch's rounds were not replays of one CUDA graph; empty if they were."""
         return self._programs.why_not
+
+    def expect(self, kinds: int) -> None:
+        """As `WholeEngine`. Where memory does not hold so many, the oldest go all the same."""
+        self._programs.expect(kinds)
 
     def prefix(self, words: Any) -> Tensor:
         return self._models.prefix(words)
@@ -97,13 +101,17 @@ class DeviceSession:
     def dims(self) -> ModelDims:
         return self._models.dims
 
-    def decode(self, request: Request) -> Generation | None:
+    def refusal_reason(self, request: Request) -> str:
+        """As `WholeSession`: which law or source the device's round does not have; empty if it has them."""
+        return refusal_reason(request)
+
+    def decode(self, request: Request) -> Generation:
         """As `WholeSession`; for laws and sources that the device's round has.
 
-        Raises CoolsdError: the GPU's memory does not hold the batch; NaN in the models' output.
+        Raises CoolsdError: another request; the GPU's memory does not hold the batch; NaN in the models' output.
         """
-        if not servable(request):
-            return None
+        if reason := refusal_reason(request):
+            raise CoolsdError("a device's round", expected="a request that it can run", found=reason)
 
         def work() -> Generation:
             program = self._programs.get(request, len(self._prefix), self._capacity)

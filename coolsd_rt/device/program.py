@@ -19,7 +19,9 @@ from coolsd_rt.device.round import DeviceRound, Steps
 from coolsd_rt.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.ops.gpu import raise_fault
+from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.state import Ints
 from coolsd_rt.runtime.statistics import Generation
 
 EVERY = 4  # rounds between two looks at the counters
@@ -58,8 +60,11 @@ class Program:
             watch.launched()
         watch.finish()
         statistics = state.statistics()
-        statistics.seconds["target"] = request.clock() - begun
-        return Generation(state.codes.cpu().numpy().copy(), statistics)
+        codes = self.codes()
+        statistics.seconds["device"] = request.clock() - begun
+        if (mean := watch.round_seconds) is not None:
+            statistics.time_round(request.length, mean)
+        return Generation(codes, statistics, "device", self.why_not)
 
     def step(self, done: int) -> None:
         """Enqueue a round; `done` were before it in this batch."""
@@ -73,6 +78,11 @@ class Program:
         if self._stream is None:
             return "not on a GPU"
         return "" if self._captured is None else self._captured.why_not
+
+    def codes(self) -> Ints:
+        """int64 [M, N], a copy on the host of the tokens after all rounds that were enqueued."""
+        codes: Ints = self.state.codes.cpu().numpy().copy()
+        return codes
 
     def counters(self) -> Tensor:
         """int64 [3, M]: decided tokens of each picture, its rounds, and fault bits."""
@@ -92,6 +102,18 @@ class _Watch:
         self.rounds = 0
         self._needed = -(-(self._tokens - 1) // self._most)  # rounds that there will be at least
         self._finished = False
+        self._times: list[tuple[int, float]] = []  # rounds done, and when the host heard of it: the first, the last
+
+    @property
+    def round_seconds(self) -> float | None:
+        """Mean wall seconds of the rounds between the first that the host heard of and the last; None if one is all.
+
+        So neither the prefill is in it, nor what only a program's first rounds do: compile kernels, capture a graph.
+        """
+        if len(self._times) < 2:
+            return None
+        (first, began), (last, ended) = self._times
+        return (ended - began) / (last - first)
 
     def launched(self) -> None:
         """A round was enqueued."""
@@ -130,13 +152,15 @@ class _Watch:
         """The counters after so many rounds."""
         values = counters.numpy()
         raise_fault(values[2])
+        if not self._times or rounds > self._times[-1][0]:
+            self._times[1:] = [(rounds, self._request.clock())]
         left = self._tokens - int(values[0].min())
         self._finished = left <= 0
         self._needed = rounds + -(-left // self._most)
         if self._request.on_progress is not None:
-            decided, done = int(values[0].sum()), int(values[1].sum())
-            length = (decided - values.shape[1]) / max(1, done)  # a picture's first token is the prefill's
-            self._request.on_progress(decided, length)
+            decided, done = values[0].copy(), int(values[1].sum())
+            length = (int(decided.sum()) - len(decided)) / done if done else float("nan")  # the first is the prefill's
+            self._request.on_progress(Progress(decided, length, self._program.codes))
 
 
 def _on_its_way(counters: Tensor) -> tuple[Tensor, torch.cuda.Event]:
@@ -155,13 +179,18 @@ class Programs:
         """make: rows and capacity to models with caches. like: a tensor [..., C] of the features' type and device."""
         self._make, self._like = make, like
         self._kept: OrderedDict[Hashable, Program] = OrderedDict()
+        self._most = PROGRAMS
+
+    def expect(self, kinds: int) -> None:
+        """As `WholeEngine.expect`: keep as many programs, and never fewer than `PROGRAMS`."""
+        self._most = max(PROGRAMS, kinds)
 
     def get(self, request: Request, rows: int, capacity: int) -> Program:
         """The program for `request`; made at its first use."""
         key = _key(request, rows, capacity)
         program = self._kept.pop(key, None)
         if program is None:
-            while len(self._kept) >= PROGRAMS:  # its memory first
+            while len(self._kept) >= self._most:  # its memory first
                 self._kept.popitem(last=False)
             steps = self._make(rows, capacity)
             pictures = rows // 2 if request.sampling.guided else rows
@@ -180,12 +209,16 @@ class Programs:
         return next(reversed(self._kept.values())).why_not if self._kept else ""
 
 
-def servable(request: Request) -> bool:
-    """Whether a device's round knows the request's law and source. The others are stepped from the host."""
+def refusal_reason(request: Request) -> str:
+    """Which part of the request a device's round does not know; empty if it knows all. The host steps the others."""
     law = request.law
-    plain = not request.length
-    known = law.tolerance is None and law.resampler in ("optimal", "residual", "target")
-    return known and (plain or request.source in ("eagle", "model")) and request.uniforms.dtype == np.float32
+    if law.tolerance is not None:
+        return f"the rule {law.rule}"
+    if law.resampler not in ("optimal", "residual", "target"):
+        return f"the resampler {law.resampler}"
+    if request.length and request.source not in ("eagle", "model"):
+        return f"drafts of the kind {request.source}"
+    return "" if request.uniforms.dtype == np.float32 else f"uniforms of the type {request.uniforms.dtype}"
 
 
 def _key(request: Request, rows: int, capacity: int) -> Hashable:

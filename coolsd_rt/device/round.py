@@ -109,7 +109,7 @@ class DeviceRound:
         commit(
             accepted, token, degenerate, fault, w.valid, w.drafts, p if least else None, least, self.dims.prefix,
             state.codes, state.committed, state.fresh, state.sure, state.rounds, state.histogram, state.attempts,
-            state.accepts, state.degenerate, state.fault,
+            state.accepts, state.degenerate, state.proposed, state.fault,
         )  # fmt: skip
 
     def _open(self) -> None:

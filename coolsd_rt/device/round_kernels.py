@@ -175,6 +175,7 @@ def commit(
     attempts,  # out: int64 [L]
     accepts,  # out: int64 [L]
     degenerate,  # out: int64 [1]
+    proposed,  # out: int64 [1]
     fault,  # out: int32 [M]
     V: tl.constexpr,
     C: tl.constexpr,
@@ -201,12 +202,14 @@ def commit(
 
     tl.store(rounds + m, tl.load(rounds + m) + 1, mask=active)
     one = tl.full((LB,), 1, tl.int64)
-    judged = tl.minimum(end + 1, tl.load(valid + m))
+    many = tl.load(valid + m)
+    judged = tl.minimum(end + 1, many)
     lost = tl.where(active, tl.load(empty + m).to(tl.int32), 0)
     tl.atomic_add(histogram + i, one, mask=i == end, sem="relaxed")
     tl.atomic_add(attempts + i, one, mask=i < judged, sem="relaxed")
     tl.atomic_add(accepts + i, one, mask=i < end, sem="relaxed")
     tl.atomic_add(degenerate + i, one, mask=i < lost, sem="relaxed")
+    tl.atomic_add(proposed + i, one * many, mask=i < tl.where(active, 1, 0), sem="relaxed")
     tl.store(fault + m, tl.load(fault + m) | tl.load(broken + m), mask=active)
 
     enough = True

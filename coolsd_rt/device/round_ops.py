@@ -25,7 +25,8 @@ _WINDOW_OUT = (
 )  # fmt: skip
 _DRAFT_OUT = ("valid", "peaks", "q", "drafts", "ids", "token")
 _COMMIT_OUT = (
-    "codes", "committed", "fresh", "sure", "rounds", "histogram", "attempts", "accepts", "degenerate", "fault",
+    "codes", "committed", "fresh", "sure", "rounds", "histogram", "attempts", "accepts", "degenerate", "proposed",
+    "fault",
 )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def draft_token(
 def commit(
     accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, valid: Tensor, drafts: Tensor, p: Tensor | None,
     least: float, prefix: int, codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, rounds: Tensor,
-    histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, fault: Tensor,
+    histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, proposed: Tensor, fault: Tensor,
 ) -> None:  # fmt: skip
     """Decide the first `accepted` drafts and the token of each picture that is not finished, and count: a rollback is
     the sum that is not taken further.
@@ -135,7 +136,8 @@ def commit(
     drafts; None = always. prefix: W.
 
     in, out: codes int64 [M, N]; committed, fresh, rounds int64 [M]; sure bool [M], of finished pictures too; histogram
-    int64 [L + 1]; attempts, accepts int64 [L]; degenerate int64 [1]; fault int32 [M].
+    int64 [L + 1]; attempts, accepts int64 [L]; degenerate, proposed int64 [1], the second of drafts that counted;
+    fault int32 [M].
 
     Raises CoolsdError on shapes or dtypes that do not fit.
     """
@@ -152,10 +154,10 @@ def commit(
     require_out(one, torch.bool, sure=sure)
     require_out((length + 1,), torch.int64, histogram=histogram)
     require_out((length,), torch.int64, attempts=attempts, accepts=accepts)
-    require_out((1,), torch.int64, degenerate=degenerate)
+    require_out((1,), torch.int64, degenerate=degenerate, proposed=proposed)
     require_out(one, torch.int32, fault=fault)
     inputs = (accepted, token, empty, broken, valid, drafts, p)
-    outputs = (codes, committed, fresh, sure, rounds, histogram, attempts, accepts, degenerate, fault)
+    outputs = (codes, committed, fresh, sure, rounds, histogram, attempts, accepts, degenerate, proposed, fault)
     if not by_kernel(codes):
         reference.commit(*inputs, least, prefix, *outputs)
         return

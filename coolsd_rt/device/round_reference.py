@@ -77,7 +77,7 @@ def draft_token(
 def commit(
     accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, valid: Tensor, drafts: Tensor, p: Tensor | None,
     least: float, prefix: int, codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, rounds: Tensor,
-    histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, fault: Tensor,
+    histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, proposed: Tensor, fault: Tensor,
 ) -> None:  # fmt: skip
     """Tokens, counters and faults of each picture that is not finished."""
     active = committed < prefix + codes.shape[1]
@@ -89,6 +89,7 @@ def commit(
     judged = torch.minimum(accepted + 1, valid)
     attempts.add_(((at < judged[:, None]) * one[:, None]).sum(0))
     degenerate.add_((empty * one).sum())
+    proposed.add_((valid * one).sum())
     fault.bitwise_or_(torch.where(active, broken, 0))
 
     at = torch.arange(drafts.shape[1] + 1, device=drafts.device)

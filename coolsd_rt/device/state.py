@@ -36,6 +36,7 @@ class DeviceState:
     attempts: Tensor  # int64 [L]
     accepts: Tensor  # int64 [L]
     degenerate: Tensor  # int64 [1]
+    proposed: Tensor  # int64 [1] drafts that counted
     fault: Tensor  # int32 [M] bits of `coolsd_rt.ops.gpu`
 
     @staticmethod
@@ -51,7 +52,7 @@ class DeviceState:
             zeros(m, n), zeros(m), zeros(m), zeros(m, dtype=torch.bool),
             zeros(rows, width, like.shape[-1], dtype=like.dtype), zeros(m, n, width, 3, dtype=torch.float32),
             zeros(n, dtype=torch.float32), zeros(n), zeros(length, dtype=real), zeros(length, dtype=real),
-            zeros(m), zeros(width), zeros(length), zeros(length), zeros(1), zeros(m, dtype=torch.int32),
+            zeros(m), zeros(width), zeros(length), zeros(length), zeros(1), zeros(1), zeros(m, dtype=torch.int32),
         )  # fmt: skip
 
     def reset(self, request: Request, tokens: int) -> None:
@@ -69,4 +70,4 @@ class DeviceState:
         """The counts, on the host."""
         counts = (self.rounds, self.histogram, self.attempts, self.accepts)
         rounds, histogram, attempts, accepts = (part.cpu().numpy().copy() for part in counts)
-        return Statistics(rounds, histogram, attempts, accepts, int(self.degenerate))
+        return Statistics(rounds, histogram, attempts, accepts, int(self.degenerate), draft_tokens=int(self.proposed))

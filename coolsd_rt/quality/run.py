@@ -114,6 +114,7 @@ class Report:
             "pictures": self.pictures,
             "accept_length": self.cost.accept_length.model_dump(),
             "seconds_per_picture": self.cost.seconds,
+            "loop": self.cost.loop,
             "measures": [row.as_dict() for row in self.rows],
             "fid_convention": CONVENTION,
             "warnings": list(self.warnings),

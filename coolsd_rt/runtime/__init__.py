@@ -1,6 +1,7 @@
 """A token moving: the round, KV state, randomness, batch rows, statistics. Does not know which backend steps."""
 
 from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import decode, generate
 from coolsd_rt.runtime.sampling import Sampling
@@ -10,6 +11,8 @@ from coolsd_rt.runtime.statistics import Generation, Statistics
 __all__ = [
     "Engine",
     "Generation",
+    "OnProgress",
+    "Progress",
     "RoundRecord",
     "Sampling",
     "Session",

@@ -39,6 +39,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -49,13 +50,16 @@ from coolsd_rt.ops import sample, verify
 from coolsd_rt.runtime.batch import Array, Batch, Window, to_host
 from coolsd_rt.runtime.drafters import SourceName, make_source
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
-from coolsd_rt.runtime.self_decoding import OnProgress, Request, WholeSession
+from coolsd_rt.runtime.self_decoding import Request, WholeSession
 from coolsd_rt.runtime.state import Host, Ints, RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation
 
 OnRound = Callable[[State, RoundRecord], None]  # after the commit
+Loop = Literal["auto", "host", "device"]
+"""auto: the session's own loop where it has one that serves the request, else the host's."""
 
 
 def generate(
@@ -66,6 +70,7 @@ def generate(
     forced: Sequence[int] | Ints | None = None,
     *,
     source: SourceName = "eagle",
+    loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -74,12 +79,24 @@ def generate(
 
     The session needs 2 rows per picture if `sampling.guided`, else 1, and `state.capacity` positions.
     forced: int [N], the token that position n must have (a line's end), or -1. source: where drafts come from; the
-    session's draft has to be of that kind.
-    Raises UserError: a draft length above the image, a bad seed, a forced list or scale list that does not fit.
+    session's draft has to be of that kind. loop: which loop runs; the tokens are the same. on_progress: called after
+    rounds, as often as the loop hears of them. on_round: called after every round, with its P and Q, which the host's
+    loop alone sees.
+    Raises UserError: a draft length above the image, a bad seed, a forced list or scale list that does not fit,
+    loop="device" where the session cannot run the request by itself. ValueError: on_round without loop="host".
     """
     table = uniform_table(seeds, session.dims.tokens, law.length)
     return decode(
-        session, law, sampling, table, forced, source=source, on_progress=on_progress, on_round=on_round, clock=clock
+        session,
+        law,
+        sampling,
+        table,
+        forced,
+        source=source,
+        loop=loop,
+        on_progress=on_progress,
+        on_round=on_round,
+        clock=clock,
     )
 
 
@@ -91,32 +108,46 @@ def decode(
     forced: Sequence[int] | Ints | None = None,
     *,
     source: SourceName = "eagle",
+    loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Generation:
-    """`generate` with the random numbers given: uniforms [M, N, L + 1, 3] as `uniform_table` lays them out.
-
-    A session that can run all rounds by itself does so, unless `on_round` wants to see each.
-    """
-    if on_round is None and isinstance(session, WholeSession):
-        check_length(law, session)
+    """`generate` with the random numbers given: uniforms [M, N, L + 1, 3] as `uniform_table` lays them out."""
+    _check_hooks(loop, on_round)
+    check_length(law, session)
+    if loop != "host":
         ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
-        whole = session.decode(Request(law, sampling, uniforms, ids, source, on_progress, clock))
-        if whole is not None:
-            return whole
+        request = Request(law, sampling, uniforms, ids, source, on_progress, clock)
+        if isinstance(session, WholeSession) and not (reason := session.refusal_reason(request)):
+            return session.decode(request)
+        if loop == "device":
+            found = reason if isinstance(session, WholeSession) else "an engine that the host steps"
+            fix = 'use loop="auto" or loop="host"'
+            raise UserError(
+                'loop="device"', expected="an engine and a request with a loop of their own", found=found, fix=fix
+            )
     decoder = Decoder(session, law, sampling, uniforms, forced, clock, source)
     decoder.prefill()
     state, statistics = decoder.state, decoder.statistics
     while state.remaining.any():
+        began = clock()
         record = decoder.round()
+        statistics.time_round(int(record.valid[record.active].max()), clock() - began)
         if on_round is not None:
             on_round(state, record)
         if on_progress is not None:
-            done = int((state.committed - state.prefix).sum())
-            on_progress(done, statistics.mean_acceptance_length)
+            on_progress(Progress(state.committed - state.prefix, statistics.mean_acceptance_length, state.codes.copy))
     decoder.batch.watch.lap("other")
-    return Generation(state.codes, statistics)
+    return Generation(state.codes, statistics, "host")
+
+
+def _check_hooks(loop: Loop, on_round: OnRound | None) -> None:
+    """Raise ValueError for what no loop can do: these are a program's mistakes, not a user's."""
+    if loop not in get_args(Loop):
+        raise ValueError(f"loop: expected one of {', '.join(get_args(Loop))}, found {loop!r}")
+    if on_round is not None and loop != "host":
+        raise ValueError(f"on_round: expected loop='host', whose rounds it sees, found loop={loop!r}")
 
 
 def check_length(law: Law, session: Session) -> None:

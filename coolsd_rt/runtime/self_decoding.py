@@ -13,11 +13,10 @@ from typing import Protocol, runtime_checkable
 
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.drafters import SourceName
+from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import Host, Ints
 from coolsd_rt.runtime.statistics import Generation
-
-OnProgress = Callable[[int, float], None]  # image tokens decided in all pictures, mean accept length so far
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,22 @@ class Request:
 
 
 @runtime_checkable
+class WholeEngine(Protocol):
+    """An `Engine` whose sessions take requests as a whole, and that keeps what it made for a kind of request."""
+
+    def expect(self, kinds: int) -> None:
+        """So many kinds of request come in turns: keep what each needs, so that no turn makes it again."""
+        ...
+
+
+@runtime_checkable
 class WholeSession(Protocol):
     """A `Session` that may take a request as a whole."""
 
-    def decode(self, request: Request) -> Generation | None:
-        """All rounds of a fresh session. None: not a request that it can run; step it round by round instead."""
+    def refusal_reason(self, request: Request) -> str:
+        """Why the session cannot run the request by itself, and has to be stepped; empty if it can."""
+        ...
+
+    def decode(self, request: Request) -> Generation:
+        """All rounds of a fresh session. Raises CoolsdError: a request that it refuses."""
         ...

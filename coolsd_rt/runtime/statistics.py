@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-PHASES = ("target", "draft", "law", "other")
+PHASES = ("target", "draft", "law", "device", "other")  # device: all of a device's loop
+LoopTaken = Literal["host", "device"]
 
 
 @dataclass
@@ -28,6 +30,11 @@ class Statistics:
     accepts: Ints  # [L] rounds in which draft i was accepted
     degenerate: int = 0  # rejections that found no residual and drew from P
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    draft_tokens: int = 0  # tokens proposed: drafts that counted, judged or not
+    # Wall seconds of the batch's rounds by their longest window, in drafts. Every round of a device's loop is L wide,
+    # and the host knows the mean of its rounds alone: one entry a batch.
+    round_seconds: dict[int, list[float]] = field(default_factory=dict)
+    seconds_prefix: float = 0.0  # before the loop: the condition and a fresh session, as `drawing.draw` makes them
 
     @staticmethod
     def empty(pictures: int, length: int) -> Statistics:
@@ -38,10 +45,28 @@ class Statistics:
         """One round of the batch. All [M]; only active pictures count."""
         self.rounds += active
         self.degenerate += int(np.count_nonzero(degenerate & active))
+        self.draft_tokens += int(valid[active].sum())
         for k, judged in zip(accepted[active].tolist(), valid[active].tolist(), strict=True):
             self.accepted_histogram[k] += 1
             self.accepts[:k] += 1
             self.attempts[: min(k + 1, judged)] += 1
+
+    def time_round(self, drafts: int, seconds: float) -> None:
+        """A round of the batch whose longest window had so many drafts took so long."""
+        self.round_seconds.setdefault(drafts, []).append(seconds)
+
+    def seconds_by_phase(self, loop: LoopTaken | None) -> dict[str, float | None]:
+        """`seconds`, with None for what that loop does not tell: the host does not see what a device's time goes into.
+
+        loop: None where nothing was drawn; the phases are then those of the host's loop.
+        """
+        told = ("device",) if loop == "device" else ("target", "draft", "law", "other")
+        return {phase: spent if phase in told else None for phase, spent in self.seconds.items()}
+
+    @property
+    def num_drafts(self) -> int:
+        """Rounds of a picture that proposed anything: each of them judges its first draft."""
+        return int(self.attempts[:1].sum())
 
     @property
     def mean_acceptance_length(self) -> float:
@@ -62,6 +87,8 @@ class Generation:
 
     codes: Ints  # int64 [M, N], in the order of the model's positions
     statistics: Statistics
+    loop: LoopTaken  # which loop ran: the host's, round by round, or the session's own
+    graph_fallback_reason: str = ""  # why a device's rounds were no replays of one CUDA graph; empty if they were
 
 
 class Stopwatch:

@@ -23,12 +23,14 @@ from coolsd_rt.law.traces import Windows
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.state import RoundRecord, State
+from coolsd_rt.runtime.statistics import LoopTaken
 from coolsd_rt.store.results import Arrays, Batches, claim
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 
 HEAD = "recording.json"
 FORMAT = 2  # of the arrays: since 2 they say which image a round is of
+LOOP: LoopTaken = "host"  # P and Q of a round are seen nowhere else
 _FIELDS = ("target", "draft", "drafts", "valid", "accepted", "position", "image")
 
 
@@ -108,5 +110,5 @@ def record(
 
 def _batch(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> Arrays:
     recorder = Recorder(settings.law.length, [job.index for job in jobs])
-    drawing.draw(engine, jobs, conditioner, settings, on_round=recorder)
+    drawing.draw(engine, jobs, conditioner, settings, loop=LOOP, on_round=recorder)
     return recorder.arrays()

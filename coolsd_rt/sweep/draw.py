@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from coolsd_rt.metrics.metric import Figure, Pictures
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.store.results import Arrays, Batches
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 
 _COUNTS = ("rounds", "accepted_histogram", "attempts", "accepts")
-FIELDS = ("codes", "pixels", "seconds", "degenerate", *_COUNTS)
+FIELDS = ("codes", "pixels", "seconds", "degenerate", "by_device", *_COUNTS)
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,16 @@ class Desk:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures uint8 [N, F, F, 3] in the jobs' order, counts over all rounds, and the seconds that drawing took."""
+    """Pictures uint8 [N, F, F, 3] in the jobs' order, counts over all rounds, and the seconds that drawing took.
+
+    loop: which loop drew them.
+    """
 
     pictures: Pictures
     statistics: Statistics
     seconds: float
     tokens: int
+    loop: LoopTaken | None
 
     @property
     def tokens_per_second(self) -> float:
@@ -74,12 +78,13 @@ def draw(
     statistics = drawing.total([_statistics(part) for part in parts], settings.law.length)
     seconds = sum(float(part["seconds"]) for part in parts)
     pixels: NDArray[np.uint8] = np.concatenate([part["pixels"] for part in parts])
-    return Drawn(pixels, statistics, seconds, len(jobs) * desk.engine.dims.tokens)
+    loop = drawing.one_loop("device" if part["by_device"] else "host" for part in parts)
+    return Drawn(pixels, statistics, seconds, len(jobs) * desk.engine.dims.tokens, loop)
 
 
 def _batch(desk: Desk, jobs: Sequence[Job], settings: Settings) -> Arrays:
     began = time.perf_counter()
-    generation = drawing.draw(desk.engine, jobs, desk.conditioner, settings)
+    generation = drawing.draw(desk.engine, jobs, desk.conditioner, settings, loop="auto")
     seconds = time.perf_counter() - began
     found = generation.statistics
     return {
@@ -87,6 +92,7 @@ def _batch(desk: Desk, jobs: Sequence[Job], settings: Settings) -> Arrays:
         "pixels": np.asarray(desk.engine.paint(generation.codes)),
         "seconds": np.array(seconds),
         "degenerate": np.array(found.degenerate),
+        "by_device": np.array(generation.loop == "device"),
         **{name: np.asarray(getattr(found, name)) for name in _COUNTS},
     }
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from coolsd_rt.law import Law
 from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.metrics.metric import KINDS, Figure, Kind, front
+from coolsd_rt.runtime.statistics import LoopTaken
 from coolsd_rt.store.strict import Strict, read_model
 from coolsd_rt.sweep.draw import Drawn
 from coolsd_rt.sweep.spec import Point
@@ -27,10 +28,11 @@ class _Closed(Strict):
 
 
 class Speed(_Closed):
-    """What drawing took here. Not a benchmark."""
+    """What drawing took here, by which loop. Not a benchmark."""
 
     tokens_per_second: float
     seconds: float
+    loop: LoopTaken | None
     note: str = NOT_A_BENCHMARK
 
 
@@ -71,7 +73,7 @@ class PointResult(_Closed):
             acceptance_by_position=[None if math.isnan(a) else a for a in s.acceptance_by_position],
             degenerate_residuals=s.degenerate,
             quality=quality,
-            speed=Speed(tokens_per_second=drawn.tokens_per_second, seconds=drawn.seconds),
+            speed=Speed(tokens_per_second=drawn.tokens_per_second, seconds=drawn.seconds, loop=drawn.loop),
         )
 
 

@@ -7,26 +7,27 @@ Legend: M pictures of a batch, R rows (2M under CFG: all conditional rows first,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.errors import UserError
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
 from coolsd_rt.limits import PICTURES, SEED
 from coolsd_rt.prompts import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.prompts.base import some_text
 from coolsd_rt.runtime.drafters import SourceName
 from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
-from coolsd_rt.runtime.round import OnRound, generate
+from coolsd_rt.runtime.round import Loop, OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import OnProgress
 from coolsd_rt.runtime.state import capacity
-from coolsd_rt.runtime.statistics import Generation, Statistics
+from coolsd_rt.runtime.statistics import Generation, LoopTaken, Statistics
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
 from coolsd_rt.spec.networks import Draft, JacobiDraft
@@ -223,16 +224,36 @@ def draw(
     jobs: Sequence[Job],
     conditioner: Conditioner,
     settings: Settings,
+    *,
+    loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
 ) -> Generation:
-    """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and what it cost."""
+    """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and what it cost. All that draws goes this way.
+
+    loop, on_progress, on_round: as `runtime.round.generate` takes them. The session's memory is free when this returns.
+    """
+    began = time.perf_counter()
     session = open_session(engine, jobs, conditioner, settings)
+    seconds = time.perf_counter() - began
     seeds = [job.seed for job in jobs]
-    return generate(
-        session, settings.law, settings.sampling, seeds, settings.forced, source=settings.source,
+    generation = generate(
+        session, settings.law, settings.sampling, seeds, settings.forced, source=settings.source, loop=loop,
         on_progress=on_progress, on_round=on_round,
     )  # fmt: skip
+    generation.statistics.seconds_prefix = seconds
+    return generation
+
+
+def one_loop(loops: Iterable[LoopTaken]) -> LoopTaken | None:
+    """The loop that all batches of a request took; None of no batch.
+
+    Raises CoolsdError if there are two: a request has one loop, and figures of two do not add up.
+    """
+    found = sorted(set(loops))
+    if len(found) > 1:
+        raise CoolsdError("the loop of a request", expected="the same in every batch", found=" and ".join(found))
+    return found[0] if found else None
 
 
 def total(parts: Sequence[Statistics], length: int) -> Statistics:
@@ -244,6 +265,10 @@ def total(parts: Sequence[Statistics], length: int) -> Statistics:
         whole.attempts += part.attempts
         whole.accepts += part.accepts
         whole.degenerate += part.degenerate
+        whole.draft_tokens += part.draft_tokens
+        whole.seconds_prefix += part.seconds_prefix
+        for drafts, times in part.round_seconds.items():
+            whole.round_seconds.setdefault(drafts, []).extend(times)
         for phase, seconds in part.seconds.items():
             whole.seconds[phase] += seconds
     return whole

@@ -82,10 +82,12 @@ def test_raw_samples_are_in_the_document_and_figures_follow_from_them(report: Re
         assert [sample["seconds"] for sample in way["samples"]] == seconds
         for sample in way["samples"]:
             assert list(sample["by_phase"]) == list(PHASES)
-            assert sum(sample["by_phase"].values()) == pytest.approx(sample["seconds"])
-            assert min(sample["by_phase"].values()) >= 0
+            assert sample["by_phase"]["device"] is None  # the fakes are stepped by the host
+            known = [seconds for seconds in sample["by_phase"].values() if seconds is not None]
+            assert sum(known) == pytest.approx(sample["seconds"])
+            assert min(known) >= 0
         phases, whole = way["seconds_per_image_by_phase"], way["seconds_per_image"]["median"]
-        assert sum(phases.values()) == pytest.approx(whole)
+        assert sum(spent or 0.0 for spent in phases.values()) == pytest.approx(whole)
         spent = sum(sample["by_phase"]["target"] for sample in way["samples"]) / sum(seconds)
         assert phases["target"] == pytest.approx(spent * whole)
         if way["versus_plain"]:
@@ -272,22 +274,3 @@ def test_synthetic_acceptance_is_marked(engine: Path, report: Report, monkeypatc
     assert [way["name"] for way in document["ways"]] == ["plain", "synthetic acceptance"]
     assert any("acceptance is synthetic" in line for line in found.warnings)
     assert "acceptance is synthetic: these are timings" in html.page(found)
-
-
-@pytest.mark.parametrize(("device", "said"), [("cuda", True), ("cpu", False)])
-def test_rounds_without_a_graph_are_in_the_report(
-    engine: Path, monkeypatch: pytest.MonkeyPatch, device: str, said: bool
-) -> None:
-    """On a GPU they are slower for a reason that is no way's own; a CPU has none."""
-    told, kept = list[str](), opening.spec_of
-
-    def spec_of(folder: Any) -> Any:
-        spec = kept(folder)
-        return spec.model_copy(update={"engine": spec.engine.model_copy(update={"device": device})})
-
-    monkeypatch.setattr(opening, "spec_of", spec_of)
-    monkeypatch.setattr(FakeEngine, "why_not", "an operation that cannot be captured", raising=False)
-    choice = Choice(names=("lossless",))
-    found = bench(Request(engine, 1, 1, PROMPTS, threads=1, choice=choice), Listener(warning=told.append))
-    line = "rounds ran without a CUDA graph: an operation that cannot be captured"
-    assert (line in found.warnings) == (line in told) == said

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 
 from coolsd_rt.bench.demo_report import EAGER, LOSSLESS, PLAIN, RELAXED, STRONGER, Table, markdown
-from coolsd_rt.bench.timing import Rounds, Timed, Way, take_turns
+from coolsd_rt.bench.timing import Timed, Way, take_turns
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Settings
 from tests.workflows.fakes import DIMS, VOCABULARY, FakeEngine
@@ -31,7 +29,7 @@ def test_ways_take_turns_after_a_warm_up() -> None:
         assert entry.seconds == [0.5] * 3
         assert entry.rates == [2 * DIMS.tokens / 0.5] * 3
         assert len(entry.statistics.rounds) == 6  # three turns of two pictures, the warm-up is none of them
-        assert all(0 < share < 1 for share in entry.outside)
+        assert all(share is not None and 0 < share < 1 for share in entry.outside)
     assert timed[0].statistics.mean_acceptance_length == 1.0
     assert timed[1].statistics.mean_acceptance_length > 1.2
 
@@ -44,34 +42,16 @@ def test_what_else_is_measured_comes_after_each_turn() -> None:
     assert order == ["plain", "drafted", *["plain", "drafted", "between"] * 2]
 
 
-def test_rounds_are_counted_and_timed_by_their_longest_window() -> None:
-    """Two pictures; each round costs what the clock moves between two of its calls, and the hook's own time nothing."""
-    state = State.empty(2, DIMS)
-
-    def record(active: tuple[bool, bool], valid: tuple[int, int]) -> RoundRecord:
-        none = np.zeros((2, 0), np.int64)
-        return RoundRecord(np.array(active), np.array(valid), np.zeros(2, np.int64), none, none, none, none)
-
-    now = iter([0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 23.0, 24.0, 28.0, 29.0])
-    rounds = Rounds(lambda: next(now))
-    rounds(state, record((True, True), (3, 3)))  # begins with the prefill: no time of its own
-    rounds(state, record((True, True), (3, 0)))
-    rounds(state, record((True, True), (3, 2)))
-    rounds(state, record((True, True), (0, 0)))
-    rounds(state, record((True, False), (1, 3)))  # the second is finished
-    assert rounds.seconds == {3: [9.0, 9.0], 0: [2.0], 1: [4.0]}
-    assert rounds.drafts == 2 + 1 + 2 + 0 + 1
-    assert rounds.draft_tokens == 6 + 3 + 5 + 0 + 1
-
-
 def test_rounds_of_a_turn_are_its_own() -> None:
     turns = [drawing.plan([p], 2, 0, VOCABULARY) for p in ("red apple", "yellow star")]
     (timed,) = take_turns([Way("", "drafted", FakeEngine(), DRAFTED)], turns, VOCABULARY)
-    assert len(timed.rounds) == 2
-    for rounds, part in zip(timed.rounds, timed.parts, strict=True):
-        assert rounds.drafts == part.attempts[0]  # every round that drafts judges its first
-        assert part.accepts.sum() < rounds.draft_tokens <= 2 * rounds.drafts
-        assert sum(len(times) for times in rounds.seconds.values()) == part.rounds.max() - 1
+    assert timed.loops == ["host", "host"]
+    for part in timed.parts:
+        assert part.accepts.sum() < part.draft_tokens <= 2 * part.num_drafts
+        assert sum(len(times) for times in part.round_seconds.values()) == part.rounds.max()
+    every = sorted(seconds for part in timed.parts for seconds in part.round_seconds[2])
+    assert every[0] <= (timed.round_seconds(2) or 0.0) <= every[-1]
+    assert timed.round_seconds(3) is None
 
 
 def entry(group: str, name: str, *rates: float) -> Timed:

@@ -55,12 +55,12 @@ def test_ctrl_c_is_one_line_and_finished_points_stay(
 ) -> None:
     real, drawn = drawing.draw, 0
 
-    def draw(*args: Any) -> Any:
+    def draw(*args: Any, **more: Any) -> Any:
         nonlocal drawn
         drawn += 1
         if drawn == 3 + 3 + 2:  # in the second point
             raise KeyboardInterrupt
-        return real(*args)
+        return real(*args, **more)
 
     words = ["sweep", engine, write_sweep(tmp_path / "sweep"), "--out", tmp_path / "out"]
     words += ["--json"] if as_json else []

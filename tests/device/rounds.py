@@ -112,7 +112,8 @@ def commit_of(rng: torch.Generator, s: Sizes, vocab: int, least: float) -> Argum
         "committed": committed, "fresh": fresh, "sure": whole(rng, 0, 2, pictures) > 0,
         "rounds": whole(rng, 0, 99, pictures), "histogram": whole(rng, 0, 99, length + 1),
         "attempts": whole(rng, 0, 99, length), "accepts": whole(rng, 0, 99, length),
-        "degenerate": whole(rng, 0, 99, 1), "fault": (whole(rng, 0, 2, pictures) * 4).int(),
+        "degenerate": whole(rng, 0, 99, 1), "proposed": whole(rng, 0, 99, 1),
+        "fault": (whole(rng, 0, 2, pictures) * 4).int(),
     }  # fmt: skip
 
 

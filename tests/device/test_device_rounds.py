@@ -14,18 +14,20 @@ import torch
 
 from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.device.engine import DeviceEngine
-from coolsd_rt.device.program import servable
-from coolsd_rt.errors import CoolsdError
-from coolsd_rt.law import Law
+from coolsd_rt.device.program import refusal_reason
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.law import Law, Tolerance, nearest_codes
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.runtime.drafters import SourceName
 from coolsd_rt.runtime.randomness import uniform_table
-from coolsd_rt.runtime.round import decode
+from coolsd_rt.runtime.round import Loop, decode
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.self_decoding import Request, WholeSession
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
+from tests.runtime.progresses import Heard
 from tests.tiny import TARGET, VOCABULARY, networks
+from tests.workflows.looking import Operators
 
 PROMPTS = ["red apple", "blue star", "green leaf"]
 
@@ -38,6 +40,7 @@ class Case:
     forced: tuple[int, ...] | None = None
 
 
+LENIENT = Tolerance("lantern", 0.2, nearest_codes(np.random.default_rng(0).standard_normal((TARGET.vocab, 3)), 3))
 FORCED = tuple(7 if i % 5 == 4 else -1 for i in range(TARGET.tokens))
 CASES = {
     "plain": Case(Law(()), Sampling(cfg_scale=2.0)),
@@ -65,14 +68,14 @@ def engine_of(case: Case) -> TorchEngine:
     return TorchEngine(target, draft, image)
 
 
-def draw(engine: Any, case: Case, seeds: tuple[int, ...], prompts: list[str] = PROMPTS) -> Generation:
+def draw(engine: Any, case: Case, seeds: tuple[int, ...], prompts: list[str] = PROMPTS, **more: Any) -> Generation:
     words = [VOCABULARY.encode(p).ids for p in prompts]
     if case.sampling.guided:
         words += [VOCABULARY.unconditional().ids] * len(prompts)
     size = capacity(engine.dims, case.law.length, paced=True)
     session = engine.open(engine.prefix(np.asarray(words)), size)
     table = uniform_table(seeds, engine.dims.tokens, case.law.length)
-    return decode(session, case.law, case.sampling, table, case.forced, source=case.source)
+    return decode(session, case.law, case.sampling, table, case.forced, source=case.source, **more)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -83,7 +86,7 @@ def test_the_device_decides_what_the_host_decides(case: Case) -> None:
     for seeds in ((1, 2, 3), (4, 5, 6), (7, 8, 9)):
         wanted, found = draw(engine, case, seeds), draw(device, case, seeds)
         np.testing.assert_array_equal(found.codes, wanted.codes)
-        for name in ("rounds", "accepted_histogram", "attempts", "accepts", "degenerate"):
+        for name in ("rounds", "accepted_histogram", "attempts", "accepts", "degenerate", "draft_tokens"):
             np.testing.assert_array_equal(getattr(found.statistics, name), getattr(wanted.statistics, name), name)
         if case.law.length:
             assert int(found.statistics.attempts[0]) > 0
@@ -135,7 +138,7 @@ def test_what_it_cannot_run_the_host_steps() -> None:
         Case(Law((1.4, 1.2), "waterfill"), Sampling(cfg_scale=2.0)),
     ):
         table = uniform_table([1], TARGET.tokens, 2)
-        assert not servable(Request(case.law, case.sampling, table, None, case.source))
+        assert refusal_reason(Request(case.law, case.sampling, table, None, case.source))
         engine = engine_of(case)
         wanted, found = draw(engine, case, (1, 2, 3)), draw(DeviceEngine(engine), case, (1, 2, 3))
         np.testing.assert_array_equal(found.codes, wanted.codes)
@@ -157,11 +160,73 @@ def test_nan_is_found() -> None:
 
 
 def test_progress_is_told_to_the_end() -> None:
-    case, seen = CASES["lossless"], []
+    """And what it says is decided is final, in a ragged batch, on an engine whose memory was used before."""
+    case = CASES["COOL-SD"]
     device = DeviceEngine(engine_of(case))
-    session = device.open(device.prefix(np.zeros((2, TARGET.prefix), np.int64)), 32)
-    table = uniform_table([3], TARGET.tokens, 3)
-    done = decode(session, case.law, case.sampling, table, on_progress=lambda done, length: seen.append((done, length)))
-    assert seen[-1][0] == TARGET.tokens
-    assert seen[-1][1] == pytest.approx(done.statistics.mean_acceptance_length)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    for seeds in ((3, 4, 5), (6, 7, 8)):
+        heard = Heard()
+        done = draw(device, case, seeds, on_progress=heard)
+        heard.check(done)
+        assert len(heard.progress) > 2
+
+
+@pytest.mark.parametrize("loop", ["auto", "device", "host"])
+def test_the_loop_that_was_asked_for_runs(loop: Loop) -> None:
+    """By what a result says, and by what ran: a device's round begins with one operator that the host never calls."""
+    case = CASES["COOL-SD"]
+    with Operators() as seen:
+        found = draw(DeviceEngine(engine_of(case)), case, (1, 2, 3), loop=loop)
+    assert found.loop == seen.loop == ("host" if loop == "host" else "device")
+    assert seen.device_rounds == (0 if loop == "host" else int(found.statistics.rounds.max()))
+    assert found.graph_fallback_reason == ("" if loop == "host" else "not on a GPU")
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        (Case(Law((1.0, 1.0)), Sampling(), "jacobi"), "drafts of the kind jacobi"),
+        (Case(Law((1.4, 1.2), "waterfill"), Sampling()), "the resampler waterfill"),
+        (Case(Law((1.0, 1.0), tolerance=LENIENT), Sampling()), "the rule lantern"),
+    ],
+)
+def test_a_device_says_what_it_cannot_run(case: Case, why: str) -> None:
+    device = DeviceEngine(engine_of(case))
+    assert draw(device, case, (1, 2, 3)).loop == "host"
+    with pytest.raises(UserError, match=rf'loop="device".*found {why}; use loop="auto" or loop="host"'):
+        draw(device, case, (1, 2, 3), loop="device")
+
+
+class Clocked(TorchEngine):
+    """Every step of the target takes a second on a clock of its own, the prefill's a hundred."""
+
+    now = 0.0
+
+    def steps(self, rows: int, capacity: int) -> Any:
+        steps = super().steps(rows, capacity)
+        target = steps.target
+
+        def slow(ids: Any, pos: Any) -> Any:
+            self.now += 100.0 if ids.shape[1] == TARGET.prefix else 1.0
+            return target(ids, pos)
+
+        vars(steps)["target"] = slow
+        return steps
+
+
+@pytest.mark.parametrize("name", ["plain", "lossless", "COOL-SD", "paced"])
+def test_the_devices_time_is_its_own(name: str) -> None:
+    """All of it is a phase that no other shares, and a round's is the mean: without the prefill, at its one width."""
+    case = CASES[name]
+    assert case.law.length + 1 != TARGET.prefix  # a round's step is told from the prefill
+    engine = Clocked(*networks())
+    found = draw(DeviceEngine(engine), case, (1, 2, 3), clock=lambda: engine.now).statistics
+    rounds = int(found.rounds.max())
+    assert found.seconds == {"target": 0, "draft": 0, "law": 0, "other": 0, "device": 100.0 + rounds}
+    assert found.round_seconds == {case.law.length: [1.0]}
+    assert found.seconds_by_phase("device") == {
+        "target": None,
+        "draft": None,
+        "law": None,
+        "device": 100.0 + rounds,
+        "other": None,
+    }

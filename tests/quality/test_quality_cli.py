@@ -107,12 +107,12 @@ def test_mistakes_are_one_line_and_exit_code_2(call: Call, tmp_path: Path, optio
 def test_ctrl_c_says_how_far_it_is(call: Call, monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
     real, drawn = drawing.draw, 0
 
-    def draw(*args: Any) -> Any:
+    def draw(*args: Any, **more: Any) -> Any:
         nonlocal drawn
         drawn += 1
         if drawn == 2:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(*args, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(drawing, "draw", draw)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.runtime import Generation, RoundRecord, Sampling, State, capacity, generate
+from coolsd_rt.runtime import Generation, Progress, RoundRecord, Sampling, State, capacity, generate
 from tests.runtime.fakes import Array, FakeSession, Tables, dims
+from tests.runtime.progresses import Heard
 
 VOCAB, TOKENS, LENGTH = 3, 8, 3
 TABLES = Tables.random(VOCAB, TOKENS, seed=1)
@@ -169,7 +170,7 @@ def test_capacity_is_enough_and_not_generous() -> None:
 
 
 def test_hooks_see_every_round() -> None:
-    seen: list[tuple[int, float]] = []
+    heard = Heard()
     records: list[RoundRecord] = []
 
     def on_round(state: State, record: RoundRecord) -> None:
@@ -179,15 +180,14 @@ def test_hooks_see_every_round() -> None:
 
     result = generate(
         session(2), LAW, Sampling(cfg_scale=SCALES), [1, 2],
-        on_progress=lambda done, length: seen.append((done, length)), on_round=on_round,
+        on_progress=heard, loop="host", on_round=on_round,
     )  # fmt: skip
-    assert len(seen) == len(records) == int(result.statistics.rounds.max())
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1] == (2 * TOKENS, result.statistics.mean_acceptance_length)
+    assert len(heard.progress) == len(records) == int(result.statistics.rounds.max())
+    heard.check(result)
 
 
 def test_an_interrupt_goes_through() -> None:
-    def stop(done: int, length: float) -> None:
+    def stop(progress: Progress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

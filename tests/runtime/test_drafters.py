@@ -166,7 +166,7 @@ def test_a_coupled_draft_stays_more_often() -> None:
             before.update(start=start, drafts=record.drafts.copy(), valid=record.valid.copy())
 
         session = FakeSession(weak, dims(3, 8), 200)
-        generate(session, Law((1.0,) * 5), Sampling(), range(200), source=source, on_round=on_round)
+        generate(session, Law((1.0,) * 5), Sampling(), range(200), source=source, loop="host", on_round=on_round)
         return float(counts[0] / counts[1])
 
     assert changed("jacobi_coupled") < 0.5 * changed("jacobi")

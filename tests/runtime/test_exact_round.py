@@ -98,7 +98,7 @@ def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upp
     sizes = dims(vocab, tokens)
     session = FakeSession(tables(vocab, tokens, zeros), sizes, len(found))
     uniforms = probes(found, tokens, law.length, upper)
-    result = decode(session, sized(law, vocab), Sampling(), uniforms, on_round=invariants)
+    result = decode(session, sized(law, vocab), Sampling(), uniforms, loop="host", on_round=invariants)
 
     assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
     assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]

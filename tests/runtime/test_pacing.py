@@ -93,7 +93,7 @@ def test_rounds_without_a_draft_say_so_and_invariants_hold(catch_up: int) -> Non
         assert (behind < catch_up + LENGTH + 1).all()
 
     session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), guided=True, dtype="float32", paced=True)
-    generate(session, LAW, Sampling(cfg_scale=1.5, confidence=0.5), SEEDS, on_round=on_round)
+    generate(session, LAW, Sampling(cfg_scale=1.5, confidence=0.5), SEEDS, loop="host", on_round=on_round)
     assert kinds == {True, False}
 
 
@@ -112,7 +112,7 @@ def test_unsure_drafts_are_not_judged() -> None:
             valid.extend(record.valid[record.active].tolist())
 
         session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), dtype="float32", paced=True)
-        result = generate(session, LAW, Sampling(draft_confidence=stop), SEEDS, on_round=on_round)
+        result = generate(session, LAW, Sampling(draft_confidence=stop), SEEDS, loop="host", on_round=on_round)
         return sum(valid), int(result.statistics.rounds.sum())
 
     judged, rounds = zip(*(run(stop) for stop in (0.0, 0.5, 0.7, 1.0)), strict=True)

@@ -21,7 +21,7 @@ FIGURE = Figure(value=3.5, low=3.0, high=None, interval="over pictures")
 POINT = PointResult(
     name="a", series="a", axes={"schedule.delta": 1.1}, plain=False, lossless=False, omegas=[1.1, 1.0], rule="ratio",
     resampler="optimal", pictures=4, rounds=90, mean_acceptance_length=FIGURE, acceptance_by_position=[0.9, None],
-    degenerate_residuals=0, quality={"clip": FIGURE}, speed=Speed(tokens_per_second=1.0, seconds=2.0),
+    degenerate_residuals=0, quality={"clip": FIGURE}, speed=Speed(tokens_per_second=1.0, seconds=2.0, loop="host"),
 )  # fmt: skip
 DOCUMENT = json.loads(POINT.text())
 HEAD = {"engine": "0" * 16, "prompts": ["red apple"], "seed": 7, "set": {"schedule.delta": 1.1}}

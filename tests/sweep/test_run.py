@@ -86,9 +86,9 @@ def test_the_same_prompts_and_seeds_at_all_points(
     drawn: list[list[tuple[str, int]]] = []
     real = drawing.draw
 
-    def draw(engine: Any, jobs: Any, vocabulary: Any, settings: Any) -> Any:
+    def draw(engine: Any, jobs: Any, vocabulary: Any, settings: Any, **more: Any) -> Any:
         drawn.append([(job.prompt, job.seed) for job in jobs])
-        return real(engine, jobs, vocabulary, settings)
+        return real(engine, jobs, vocabulary, settings, **more)
 
     monkeypatch.setattr(drawing, "draw", draw)
     sweep(Request(fakes[0], write_sweep(tmp_path / "sweep", "pictures: 5", "pictures: 5\nseed: 7"), tmp_path / "out"))
@@ -296,7 +296,7 @@ def test_accept_length_has_the_error_of_its_pictures() -> None:
         rounds = rng.integers(80, 160, count)
         accepts = np.array([int((255 - rounds).sum())])
         statistics = Statistics(rounds, np.zeros(2, np.int64), np.array([int(rounds.sum())]), accepts)
-        return Drawn(np.zeros((count, 1, 1, 3), np.uint8), statistics, 1.0, 256 * count)
+        return Drawn(np.zeros((count, 1, 1, 3), np.uint8), statistics, 1.0, 256 * count, "host")
 
     found = [sample(40).accept_length for _ in range(400)]
     spread = float(np.std([f.value for f in found]))

@@ -47,7 +47,7 @@ SIGNATURES: dict[Kernel, dict[str, str]] = {
         "accepted": "*i64", "token": "*i64", "empty": "*i1", "broken": "*i32", "valid": "*i64", "drafts": "*i64",
         "p": "*fp32", "least": "fp32", "N": "i32", "L": "i32", "W": "i32", "codes": "*i64", "committed": "*i64",
         "fresh": "*i64", "sure": "*i1", "rounds": "*i64", "histogram": "*i64", "attempts": "*i64", "accepts": "*i64",
-        "degenerate": "*i64", "fault": "*i32",
+        "degenerate": "*i64", "proposed": "*i64", "fault": "*i32",
     },
 }  # fmt: skip
 

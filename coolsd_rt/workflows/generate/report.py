@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coolsd_rt.runtime.statistics import PHASES, Statistics
+from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.workflows.drawing import Job
 
 
@@ -28,13 +28,20 @@ class Drawn:
         }
 
 
+def seconds_by_phase(statistics: Statistics, loop: LoopTaken | None, seconds: float) -> dict[str, float | None]:
+    """Wall time by phase; `other` is what is left of `seconds`, all of them. None: the loop that ran does not tell."""
+    parts = statistics.seconds_by_phase(loop)
+    return {**parts, "other": seconds - sum(parts[phase] or 0.0 for phase in parts if phase != "other")}
+
+
 @dataclass(frozen=True)
 class Report:
-    """The figures of a request. Times are wall seconds; the four phases add up to `seconds`.
+    """The figures of a request. Times are wall seconds; the phases add up to `seconds`, those that are known.
 
     Images that were skipped are in `drawn` and in no figure: of a request that skips all, rates are NaN.
 
-    `seconds_other` is everything but target, draft and law: prompt encoding, painting, files, Python.
+    loop: which loop ran; None where nothing was drawn. The host's tells target, draft and law apart; of a device's only
+    the whole is known, `seconds_device`. `seconds_other` is everything else: prompt encoding, painting, files, Python.
     `seconds_image` is the part of it that the condition and image graphs and fresh caches took. Loading the engine is
     in none of them.
     """
@@ -46,6 +53,7 @@ class Report:
     seconds_image: float
     seconds_load: float
     statistics: Statistics
+    loop: LoopTaken | None
     warnings: tuple[str, ...]
 
     @property
@@ -58,9 +66,9 @@ class Report:
         return sum(one.written for one in self.drawn)
 
     @property
-    def seconds_by_phase(self) -> dict[str, float]:
-        parts = {phase: self.statistics.seconds[phase] for phase in PHASES if phase != "other"}
-        return {**parts, "other": self.seconds - sum(parts.values())}
+    def seconds_by_phase(self) -> dict[str, float | None]:
+        """None: the loop that ran does not tell."""
+        return seconds_by_phase(self.statistics, self.loop, self.seconds)
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `generate --json`."""
@@ -68,6 +76,7 @@ class Report:
         return {
             "images": [d.as_dict() for d in self.drawn],
             "sheet": str(self.sheet) if self.sheet else None,
+            "loop": self.loop,
             "seconds": self.seconds,
             "tokens_per_second": self.tokens_per_second,
             "mean_acceptance_length": s.mean_acceptance_length,

@@ -1,9 +1,16 @@
-"""Parity of whole pictures: the loop on both engines, in lockstep, from the same uniforms.
+"""Parity of whole pictures: each drawn as `generate` draws it, and beside it the reference, from the same uniforms.
 
-Where the tokens part, looks for the decision that parted them and measures it: how far its uniform was from the
-boundary, and how far the two sides' probabilities were from each other there. A difference is explained when the
-decision follows on each side from that side's own probabilities; how near those have to be is `parity`'s to say. Does
-not know which backend either side is.
+Both sides are drawn by `drawing.draw`: the tested engine by the loop that it takes, its own where it has one, the
+reference by the host's. Batches with a picture that differs are drawn again by the host's loop on both engines, in
+lockstep, to explain it; as whole batches, since the number of rows decides how kernels round. Two things can part a
+picture:
+
+- The engines. The decision that parted them is looked for and measured: how far its uniform was from the boundary, and
+  how far the two sides' probabilities were from each other there. It is explained when the decision follows on each
+  side from that side's own probabilities; how near those have to be is `parity`'s to say.
+- The loops of the tested engine. It is explained when one of the host's decisions up to there was a near tie (`ties`).
+
+Does not know which backend either side is.
 
 Legend as in `coolsd_rt.contract`. Window index i counts from the first undecided token.
 """
@@ -24,21 +31,24 @@ from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.round import Decoder
 from coolsd_rt.runtime.state import RoundRecord
+from coolsd_rt.runtime.statistics import LoopTaken
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.parity.distance import Host, host
+from coolsd_rt.workflows.ties import NEAR, Margins
 
-Decision = Literal["first token", "draft", "acceptance", "resampling", "bonus", "none found"]
+Decision = Literal["first token", "draft", "acceptance", "resampling", "bonus", "between loops", "none found"]
 ROUNDING = 2e-6  # of a float32 cumulative sum inside a graph, as probability mass
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where a picture's tokens part.
+    """The first place where a picture's tokens part: of both engines, or ("between loops") of the tested engine's two.
 
     token: index in the image. margin: probability mass between the uniform and the boundary of the decision, on the
     reference's side. error: how far the two sides' values are apart there; at least the margin, or the decision could
-    not have changed.
+    not have changed. Between loops the margin is that of the nearest decision up to there on the host's loop, and error
+    how near is near.
     """
 
     picture: int
@@ -59,7 +69,10 @@ class Difference:
 
 @dataclass
 class PictureParity:
-    """Whole pictures beside each other. `equal_tokens` counts equal places, `tokens` all of them."""
+    """Whole pictures beside each other. `equal_tokens` counts equal places, `tokens` all of them.
+
+    loops: which loop drew each batch of the tested engine.
+    """
 
     pictures: int = 0
     identical: int = 0
@@ -67,6 +80,11 @@ class PictureParity:
     equal_tokens: int = 0
     differences: list[Difference] = field(default_factory=list)
     codes: list[Host] = field(default_factory=list)  # the reference's, by batch
+    loops: list[LoopTaken] = field(default_factory=list)
+
+    @property
+    def loop(self) -> LoopTaken | None:
+        return drawing.one_loop(self.loops)
 
     @property
     def unexplained(self) -> int:
@@ -74,11 +92,12 @@ class PictureParity:
 
     @property
     def largest_error(self) -> float:
-        """Most that the two sides' probability masses were apart where a decision fell differently."""
-        return max((d.error for d in self.differences), default=0.0)
+        """Most that the two engines' probability masses were apart where a decision fell differently."""
+        return max((d.error for d in self.differences if d.decision != "between loops"), default=0.0)
 
     def as_dict(self) -> dict[str, Any]:
         return {
+            "loop": self.loop,
             "pictures": self.pictures,
             "identical": self.identical,
             "identical_share": self.identical / max(1, self.pictures),
@@ -98,35 +117,56 @@ def compare_pictures(
     into: PictureParity,
 ) -> None:
     """Draw one batch on both engines and add what came out to `into`."""
-    sides = [drawing.open_session(e, jobs, conditioner, settings) for e in (tested, reference)]
-    pair = _Pair(sides, jobs, settings)
-    pair.run()
-    if pair.first:  # the prefill's own distributions are not kept by the loop: step it again
-        fresh = [drawing.open_session(e, jobs, conditioner, settings) for e in (tested, reference)]
-        pair.explain_first(fresh)
-    a, b = (d.state.codes for d in pair.decoders)
+    drawn = drawing.draw(tested, jobs, conditioner, settings, loop="auto")
+    b = drawing.draw(reference, jobs, conditioner, settings, loop="host").codes
+    a = drawn.codes
+    same = (a == b).all(1)
+    into.loops.append(drawn.loop)
     into.pictures += len(jobs)
     into.tokens += a.size
     into.equal_tokens += int((a == b).sum())
-    into.identical += int((a == b).all(1).sum())
+    into.identical += int(same.sum())
+    into.codes.append(b)
+    if same.all():
+        return
+
+    def fresh() -> list[Session]:
+        return [drawing.open_session(engine, jobs, conditioner, settings) for engine in (tested, reference)]
+
+    pair = _Pair(fresh(), jobs, settings, np.flatnonzero(~same).tolist())
+    pair.run()
+    if pair.first or (a[:, 0] != pair.codes[0][:, 0]).any():  # the loop does not keep the prefill's P: step it again
+        pair.explain_first(fresh())
+    pair.explain_loops(a)
+    pair.explain_rest(a, b)
     into.differences += sorted(pair.differences, key=lambda d: d.picture)
-    into.codes.append(b.copy())
 
 
 class _Pair:
-    """Two decoders that take their rounds in turns; pictures are compared until they part."""
+    """The host's loop on two engines, which take their rounds in turns; pictures are compared until they part."""
 
-    def __init__(self, sessions: Sequence[Session], jobs: Sequence[Job], settings: Settings) -> None:
-        self.jobs, self.settings, self.dims = jobs, settings, sessions[0].dims
+    def __init__(
+        self, sessions: Sequence[Session], jobs: Sequence[Job], settings: Settings, wanted: Sequence[int]
+    ) -> None:
+        """sessions: of the tested engine, of the reference. wanted: the pictures that are to be explained."""
+        self.jobs, self.settings, self.dims, self._wanted = jobs, settings, sessions[0].dims, set(wanted)
+        self._explained: set[int] = set()
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
         clock, forced, source = time.perf_counter, settings.forced, settings.source
         self.decoders = [
             Decoder(s, settings.law, settings.sampling, self.uniforms, forced, clock, source) for s in sessions
         ]
+        self._margins = Margins(settings.law, settings.sampling, self.uniforms)
         self.differences: list[Difference] = []
         self.first: list[int] = []  # pictures whose first token already differs
 
+    @property
+    def codes(self) -> tuple[Host, Host]:
+        """int64 [M, N] of the tested engine and of the reference."""
+        return self.decoders[0].state.codes, self.decoders[1].state.codes
+
     def run(self) -> None:
+        """All rounds of both."""
         a, b = self.decoders
         a.prefill()
         b.prefill()
@@ -136,6 +176,8 @@ class _Pair:
             start = b.state.committed - self.dims.prefix
             records = [d.round() if d.state.remaining.any() else None for d in self.decoders]
             tested, reference = records
+            if tested is not None:
+                self._margins(a.state, tested)
             if tested is None or reference is None:
                 continue  # only pictures that parted are left
             ends = a.state.committed == b.state.committed
@@ -178,7 +220,7 @@ class _Pair:
                 return
 
     def explain_first(self, sessions: Sequence[Session]) -> None:
-        """The first token comes from the prefill."""
+        """The first token comes from the prefill: where it parted engines, and how near it was on the tested one."""
         s, width = self.settings.sampling, self.dims.prefix
         rows = (2 if s.guided else 1) * len(self.jobs)
         scale = np.broadcast_to(s.scales(self.dims.tokens)[:1], (len(self.jobs), 1)) if s.guided else None
@@ -187,12 +229,27 @@ class _Pair:
             ids, pos = np.zeros((rows, width), np.int64), np.zeros(rows, np.int64)
             logits = host(side.target(side.asarray(ids, "int64"), side.asarray(pos, "int64"))[0])[:, -1:]
             laws.append(process_logits(logits, scale, s.temperature, s.top_k, s.top_p)[:, 0])
+        for m in range(len(self.jobs)):
+            self._margins.first_token(m, laws[0][m])
         for m in self.first:
             self._add(m, 0, "first token", *_drawn_apart(laws[0][m], laws[1][m], self.uniforms[m, 0, 0, RESAMPLE]))
 
+    def explain_loops(self, drawn: Host) -> None:
+        """Where the tested engine drew another picture, int64 [M, N], than the host's loop on it does."""
+        for parting in self._margins.partings(self.codes[0], drawn):
+            self._add(parting.picture, parting.token, "between loops", parting.margin, NEAR)
+
+    def explain_rest(self, tested: Host, reference: Host) -> None:
+        """Pictures int64 [M, N] that differ, while the host's loop draws the same on both: nothing explains them."""
+        for m in sorted(self._wanted - self._explained):
+            self._add(m, int((tested[m] != reference[m]).argmax()), "none found", 0.0, 0.0)
+
     def _add(self, m: int, token: int, decision: Decision, margin: float, error: float) -> None:
+        if m not in self._wanted:
+            return
         if not np.isfinite(margin):
             decision, margin, error = "none found", 0.0, 0.0
+        self._explained.add(m)
         job = self.jobs[m]
         self.differences.append(Difference(job.index, job.prompt, job.seed, token, decision, margin, error))
 
