@@ -70,6 +70,9 @@ SEED = whole(0, 2**64 - 1)
 PICTURES = whole(1, 100_000)
 """Of one request: each is a job in memory before the first is drawn."""
 
+PARTIAL_IMAGES = whole(0, 1000)
+"""Of one image of a stream, each decoded as a whole: no more than it has rows are ever shown."""
+
 FRECHET_PICTURES = whole(3, PICTURES.high)
 """A covariance needs three."""
 

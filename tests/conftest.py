@@ -39,6 +39,7 @@ settings.load_profile("shared")
 SLOWEST = (
     "workflows/test_families.py",
     "test_readme.py",
+    "test_python_page.py",
     "cli/test_extras.py",
     "workflows/test_large_graphs.py",
     "export/test_family_graphs.py",

@@ -26,8 +26,8 @@ from coolsd_rt.cli.paths import ENGINE  # noqa: E402
 from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
 from coolsd_rt.errors import UserError  # noqa: E402
 from coolsd_rt.spec import with_overrides  # noqa: E402
-from coolsd_rt.store import open_engine  # noqa: E402
-from coolsd_rt.workflows import drawing, opening  # noqa: E402
+from coolsd_rt.workflows import drawing  # noqa: E402
+from coolsd_rt.workflows.opened import OpenedEngine  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
 
@@ -36,20 +36,18 @@ def measure(
     engine_path: Path, prompts: int, seed: int, mode: dict[str, Any], plain: bool, length: int | None
 ) -> dict[str, Any]:
     """One way of decoding over `prompts` trained captions, chosen by `seed`. Synthetic acceptance is refused."""
-    folder = open_engine(engine_path)
-    spec = opening.spec_of(folder)
+    opened = OpenedEngine.at(engine_path)
+    spec = opened.spec
     if length is not None:
         spec = spec.model_copy(update={"draft": spec.draft.model_copy(update={"length": length})})
     spec = with_overrides(spec, mode)
     if spec.acceptance.rule == "synthetic":
         raise UserError("quality", expected="a rule that looks at P and Q", found="synthetic acceptance")
-    verified = folder.verified()
-    conditioner = opening.load_conditioner(verified)
-    engine = opening.load_engine(verified)
+    conditioner, engine = opened.conditioner, opened.engine
     glyphs = data.choose(data.render(data.find_font()), data.COUNT)
     chosen = np.random.default_rng(seed).choice(len(glyphs.captions), prompts, replace=False)
     captions = [glyphs.captions[i] for i in chosen]
-    settings = drawing.settings_of(spec, opening.load_neighbours(verified), plain=plain)
+    settings = opened.settings(spec, plain=plain)
     jobs = drawing.plan(captions, 1, seed, conditioner)
     # Neighbouring prompts must not share their random numbers: one seed each.
     jobs = [drawing.Job(j.index, j.prompt, seed + j.index, j.encoded) for j in jobs]

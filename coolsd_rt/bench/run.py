@@ -34,10 +34,10 @@ from coolsd_rt.prompts import Conditioner
 from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.fields import Probability, Seed, Threads, check_fields
 from coolsd_rt.spec.section import Within
-from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.generate.run import SYNTHETIC, unknown_words
+from coolsd_rt.workflows.opened import OpenedEngine
 
 _PROBES = 8  # timed steps of each window after each turn
 
@@ -142,20 +142,19 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
         CoolsdError: a broken engine.
     """
     listener = listener or Listener()
-    folder = open_engine(request.engine)
-    spec = opening.spec_of(folder)
+    opened = OpenedEngine.at(request.engine, request.reading, cores.threads_for(request.threads), request.spec_file)
+    spec = opened.spec
     if not 1 <= request.batch <= spec.engine.max_batch:
         expected = f"from 1 to the engine's {spec.engine.max_batch} (engine.max_batch)"
         raise UserError("--batch", expected=expected, found=str(request.batch))
     spec = with_overrides(spec, {f"pacing.{key}": value for key, value in request.pacing.items()})
-    verified = folder.verified()
-    conditioner = opening.load_conditioner(verified, request.reading)
-    turns = _turns(request, folder, conditioner)
-    threads = cores.threads_for(request.threads)
+    conditioner = opened.conditioner
+    turns = _turns(request, opened)
+    threads = cores.threads_for(opened.threads)
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
-    engine, near = opening.load_engine(verified, threads), opening.load_neighbours(verified)
+    engine, near = opened.engine, opened.neighbours
     chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)
-    chosen = [_with_forced(line, opening.load_forced(folder)) for line in chosen]
+    chosen = [_with_forced(line, opened.forced) for line in chosen]
     warnings = list(unknown_words([job for jobs in turns for job in jobs]))
     warnings += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []
@@ -174,7 +173,7 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
         machine=here,
         command=request.command(threads),
         created=created,
-        manifest=folder.manifest,
+        manifest=opened.manifest,
         spec=spec,
         turns=turns,
         rows=_rows(chosen, timed, windows.medians, request.batch),
@@ -189,11 +188,9 @@ def _with_forced(line: Line, forced: tuple[int, ...] | None) -> Line:
     return replace(line, way=replace(line.way, settings=settings))
 
 
-def _turns(request: Request, folder: EngineFolder, conditioner: Conditioner) -> list[Sequence[Job]]:
-    texts: Sequence[str] = request.prompts
-    if not texts:
-        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), conditioner)
-    jobs = drawing.spread_jobs(texts, request.runs * request.batch, request.seed, conditioner)
+def _turns(request: Request, opened: OpenedEngine) -> list[Sequence[Job]]:
+    texts: Sequence[str] = request.prompts or opened.default_prompts()
+    jobs = drawing.spread_jobs(texts, request.runs * request.batch, request.seed, opened.conditioner)
     return list(drawing.batches(jobs, request.batch))
 
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from coolsd_rt.backends.tensorrt.package import local_gpu, require_gpu
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields, show_table
 from coolsd_rt.cli.parity import listener_of
 from coolsd_rt.cli.paths import SPEC, WRITES_IN
 from coolsd_rt.cli.terminal.progress import Work, duration, progress
-from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import free_bytes, human
+from coolsd_rt.workflows import promote as promoting
 from coolsd_rt.workflows.build.estimate import MEASURED_ON
-from coolsd_rt.workflows.build.run import (
-    Built,
-    Listener,
-    Plan,
-    PlannedStage,
-    build,
-    plan,
-    require_packages,
-    with_engine,
-)
-from coolsd_rt.workflows.parity.run import PICTURES, parity
+from coolsd_rt.workflows.build.run import Built, Listener, Plan, PlannedStage, plan, with_engine
+from coolsd_rt.workflows.parity.run import PICTURES
+from coolsd_rt.workflows.parity.run import Listener as ParityListener
+from coolsd_rt.workflows.promote import ENGINES, Promoted, promote
 
-ENGINES = Path("engines")
 _WORTH_SAYING = 10.0  # seconds of a build; less is over before it is read
 
 
@@ -141,49 +134,47 @@ def command(
         else:
             _show_plan(planned)
         return
-    built, proven = make(planned, as_json)
+    made = make(planned, as_json)
     if as_json:
-        print_json(built.as_dict() | ({"proven": proven} if planned.gated else {}))
+        print_json(made.built.as_dict() | ({"proven": made.passed} if planned.gated else {}))
     else:
-        _show(built)
-    if proven is False:
+        _show(made.built)
+    if made.passed is False:
         ctx.exit(1)
 
 
-def make(planned: Plan, quiet: bool) -> tuple[Built, bool | None]:
-    """Build what is planned, and prove it if it has to be. quiet: no progress. Returns what `_prove` does beside it."""
-    require_packages(planned)
-    with progress(quiet=quiet) as work:
-        built = build(planned, _Screen(work, planned).listener())
-    return built, _prove(built, quiet) if planned.gated else None
+def make(planned: Plan, quiet: bool) -> Promoted:
+    """Build what is planned, verify it if it has to be, and say how that went. quiet: no progress."""
+    return promote(planned, _listener(quiet))
 
 
 def engine_of(path: Path, quiet: bool) -> Path:
-    """A spec's engine, engines/NAME/FINGERPRINT, built now if it is not there. Raises as `build`, or without parity."""
-    planned = plan(load_spec(path), ENGINES)
-    if planned.gated:
-        require_gpu(what=f"drawing with {path}")
-    built, proven = make(planned, quiet)
-    if proven is False:
-        fix = f"to use it all the same: coolsd-rt generate {built.engine.folder} ..."
-        raise CoolsdError(str(path), expected="an engine that passes parity", found="one that does not", fix=fix)
-    return built.engine.folder
+    """A spec's engine, engines/NAME/FINGERPRINT, built now if it is not there. Raises as `promote.engine_of`."""
+    return promoting.engine_of(path, ENGINES, _listener(quiet))
 
 
-def _prove(built: Built, quiet: bool) -> bool | None:
-    """Whether it passes parity on the GPU that is here; None without one."""
-    folder, name = built.engine.folder, built.plan.loaded.spec.name
-    receipt = built.engine.manifest.parity
-    if not built.fresh and receipt is not None and receipt.get("passed"):
-        built.engine.make_current()
-        return True
-    if local_gpu() is None:
-        fix = f"on a machine with one: coolsd-rt parity {folder}"
+def _say_verified(made: Promoted) -> None:
+    if made.passed is None:
+        name, fix = made.built.plan.loaded.spec.name, f"on a machine with one: coolsd-rt parity {made.folder}"
         note(f"not proven, there is no GPU here; {name} does not mean this build before it is: {fix}")
-        return None
-    with progress(quiet=quiet) as work:
-        proof = parity(folder, spec_file=built.plan.loaded.path, listener=listener_of(work, PICTURES))
-    for line in proof.failures:
+    if not made.compared:
+        return
+    for line in made.failures:
         note(f"error: {line}")
-    note(f"parity: {'passed' if proof.passed else 'missed; the engine is used by its own folder alone'}")
-    return proof.passed
+    note(f"parity: {'passed' if made.passed else 'missed; the engine is used by its own folder alone'}")
+
+
+def _listener(quiet: bool) -> promoting.Listener:
+    """Shows a build and a parity run, each with a bar of its own."""
+
+    @contextmanager
+    def build(planned: Plan) -> Iterator[Listener]:
+        with progress(quiet=quiet) as work:
+            yield _Screen(work, planned).listener()
+
+    @contextmanager
+    def parity() -> Iterator[ParityListener]:
+        with progress(quiet=quiet) as work:
+            yield listener_of(work, PICTURES)
+
+    return promoting.Listener(build, parity, _say_verified)

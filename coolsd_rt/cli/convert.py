@@ -11,13 +11,12 @@ import click
 from coolsd_rt import limits
 from coolsd_rt.cli.entry import overwrite_option
 from coolsd_rt.cli.numbers import number
-from coolsd_rt.cli.options import is_spec
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields, show_table
 from coolsd_rt.cli.paths import FOLDER, WRITES
 from coolsd_rt.cli.terminal.progress import progress
 from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.files import bad_name, special, why_unusable
-from coolsd_rt.spec import load_spec
+from coolsd_rt.spec import is_spec, load_spec
 from coolsd_rt.store.atomic import human
 from coolsd_rt.store.outputs import check_output
 

@@ -10,12 +10,13 @@ import click
 from coolsd_rt import limits
 from coolsd_rt.cli.entry import overwrite_option
 from coolsd_rt.cli.numbers import Numbers, number, threads_option
-from coolsd_rt.cli.options import is_spec, reading_options
+from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields
 from coolsd_rt.cli.paths import ENGINE, READS_OR_STDIN, WRITES_IN
 from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.files import read_lines
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
+from coolsd_rt.spec import is_spec
 from coolsd_rt.workflows.generate.report import Report
 from coolsd_rt.workflows.generate.run import DRAFTS, Listener, Request, generate
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -11,11 +10,6 @@ import click
 from coolsd_rt.cli.paths import FOLDER, READS
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def is_spec(path: Path) -> bool:
-    """Whether a path that may be several things is a spec's: by its name, there or not."""
-    return path.suffix in (".yaml", ".yml")
 
 
 def reading_options(function: F) -> F:

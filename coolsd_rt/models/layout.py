@@ -59,12 +59,15 @@ class Layout:
         return self.line_end is None and self.end is None
 
 
-def is_layout(forced: Sequence[int]) -> bool:
-    """Whether a table of forced tokens (-1 where free) is that of some layout: line ends, an end, or both."""
+def find_layout(forced: Sequence[int]) -> Layout | None:
+    """The layout that a table of forced tokens (-1 where free) is of: line ends, an end, or both; None if of none.
+
+    Its `codes` is 0: a table does not say how many there are.
+    """
     table = np.asarray(forced, np.int64)
     taken = np.flatnonzero(table >= 0)
     if not len(taken) or taken[0] == 0 or len(taken) == len(table):
-        return False
+        return None
     columns = int(taken[0])
     for end in (None, int(table[-1])):
         rest = len(table) - (end is not None)
@@ -73,5 +76,10 @@ def is_layout(forced: Sequence[int]) -> bool:
         if rest % stride == 0:
             layout = Layout(0, rest // stride, stride - (line_end is not None), line_end, end)
             if np.array_equal(layout.forced, table):
-                return True
-    return False
+                return layout
+    return None
+
+
+def is_layout(forced: Sequence[int]) -> bool:
+    """Whether a table of forced tokens (-1 where free) is that of some layout: line ends, an end, or both."""
+    return find_layout(forced) is not None

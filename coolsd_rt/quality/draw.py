@@ -26,13 +26,13 @@ from coolsd_rt.prompts import Conditioner
 from coolsd_rt.quality.captions import seed_offset
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.spec import Spec
-from coolsd_rt.store import EngineFolder, VerifiedEngine, open_engine
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.results import claim
 from coolsd_rt.sweep.draw import Drawn
 from coolsd_rt.workflows import drawing, opening, png
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.generate.run import Request, resolve, unknown_words
+from coolsd_rt.workflows.opened import OpenedEngine
 
 HEAD, PICTURES = "quality.json", "pictures"
 _LOOPS: dict[Any, LoopTaken] = {"host": "host", "device": "device"}  # what a picture may say
@@ -52,8 +52,7 @@ class Listener:
 class Plan:
     """What to draw, checked; nothing is loaded. request: `prompts` and `out` of it are not looked at."""
 
-    folder: EngineFolder
-    verified: VerifiedEngine
+    opened: OpenedEngine
     spec: Spec
     settings: Settings
     prompts: Mapping[str, str]  # by canonical id, in their order
@@ -62,30 +61,25 @@ class Plan:
     @staticmethod
     def of(engine: str | Path, prompts: Mapping[str, str], request: Request) -> Plan:
         """Raises UserError: no engine, a value the spec refuses, synthetic acceptance. CoolsdError: broken files."""
-        folder = open_engine(engine)
-        spec = resolve(folder, request)
+        reading = opening.Reading(request.features, request.text_encoder)
+        opened = OpenedEngine.at(engine, reading, request.threads)
+        spec = resolve(opened, request)
         if spec.acceptance.rule == "synthetic" and not request.plain:
             found = "synthetic, which draws no pictures of the model"
             raise UserError("acceptance.rule", expected="a rule of pictures", found=found, fix="give --rule ratio")
         if len(prompts) > limits.PICTURES.high:
             expected, found = f"at most {limits.PICTURES.high}", str(len(prompts))
             raise UserError("prompts", expected=expected, found=found, fix="give --limit")
-        verified = folder.verified()
-        near, forced = opening.load_neighbours(verified), opening.load_forced(folder)
-        settings = drawing.settings_of(spec, near, forced=forced, plain=request.plain)
-        tokens = opening.description_of(folder).dims.tokens
+        settings = opened.settings(spec, plain=request.plain)
+        tokens = opened.description.dims.tokens
         if settings.law.length > tokens:
             expected, found = f"at most the image's {tokens} tokens", str(settings.law.length)
             raise UserError("the draft length", expected=expected, found=found)
-        return Plan(folder, verified, spec, settings, prompts, request)
-
-    def conditioner(self) -> Conditioner:
-        request = self.request
-        return opening.load_conditioner(self.verified, opening.Reading(request.features, request.text_encoder))
+        return Plan(opened, spec, settings, prompts, request)
 
     @property
     def engine(self) -> dict[str, Any]:
-        return {"name": self.folder.manifest.name, "fingerprint": self.folder.manifest.fingerprint}
+        return {"name": self.opened.manifest.name, "fingerprint": self.opened.manifest.fingerprint}
 
     def head(self) -> dict[str, Any]:
         """All that the pictures depend on, as JSON data."""
@@ -138,14 +132,13 @@ def draw(plan: Plan, out: Path, listener: Listener) -> Gallery:
 def _draw(plan: Plan, out: Path, todo: Sequence[Sequence[str]], listener: Listener) -> None:
     if not todo:
         return
-    conditioner = plan.conditioner()
+    conditioner = plan.opened.conditioner
     window = len(todo) if not conditioner.features_dim else max(1, _WINDOW // len(todo[0]))
-    engine = None
     for start in range(0, len(todo), window):
         part = todo[start : start + window]
         jobs = _jobs(plan, [name for names in part for name in names], conditioner)
         _warn(unknown_words(list(jobs.values())), listener)
-        engine = engine or opening.load_engine(plan.verified, plan.request.threads)
+        engine = plan.opened.engine
         for names in part:
             batch = [replace(jobs[name], index=k) for k, name in enumerate(names)]
             began = perf_counter()

@@ -16,8 +16,8 @@ from coolsd_rt.schedules.analysis import Ambiguity, ambiguity, compare, schedule
 from coolsd_rt.schedules.recording import FORMAT, LOOP, Recording, record
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import Pictures, Seed, Threads, check_fields
-from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.opened import OpenedEngine
 
 LOSSLESS: dict[str, Any] = {
     "schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0,
@@ -44,6 +44,10 @@ class Request:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def open(self) -> OpenedEngine:
+        """Raises UserError: no engine."""
+        return OpenedEngine.at(self.engine, self.reading, self.threads, self.spec_file)
 
 
 @dataclass(frozen=True)
@@ -91,25 +95,22 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
 
     Raises UserError: no engine, no prompts, a folder with another recording. CoolsdError: a broken engine.
     """
-    folder = open_engine(request.engine)
-    spec = with_overrides(opening.spec_of(folder), LOSSLESS)
-    verified = folder.verified()
-    conditioner = opening.load_conditioner(verified, request.reading)
-    texts: Sequence[str] = request.prompts
-    if not texts:
-        texts = opening.default_prompts(opening.find_spec(folder, request.spec_file), conditioner)
+    opened = request.open()
+    spec = with_overrides(opened.spec, LOSSLESS)
+    conditioner = opened.conditioner
+    texts: Sequence[str] = request.prompts or opened.default_prompts()
     jobs = drawing.spread_jobs(texts, request.pictures, request.seed, conditioner)
     batches = list(drawing.batches(jobs, spec.engine.max_batch))
-    engine = opening.load_engine(verified, request.threads)
+    engine = opened.engine
     head = {
-        "engine": folder.manifest.fingerprint,
+        "engine": opened.manifest.fingerprint,
         "prompts": [job.prompt for job in jobs],
         "seed": request.seed,
         **spec.run_view(),
         "batch": spec.engine.max_batch,
         "format": FORMAT,
     }
-    settings = drawing.settings_of(spec, forced=opening.load_forced(folder))
+    settings = opened.settings(spec)
     on_batch(0, len(batches))
     whole = record(
         engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
@@ -122,18 +123,18 @@ def _own_law(request: Request, length: int) -> Law | None:
 
     length: the recording's draft length.
     """
-    folder = open_engine(request.engine)
-    spec = opening.find_spec(folder, request.spec_file).spec if request.spec_file else opening.spec_of(folder)
+    opened = request.open()
+    spec = opened.find_spec().spec if request.spec_file else opened.spec
     if spec.acceptance.rule == "synthetic" or spec.resampler.kind == "lantern" or spec.draft.length != length:
         return None
-    return drawing.settings_of(spec, opening.load_neighbours(folder.verified())).law
+    return opened.settings(spec).law
 
 
 def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> Analysis:
     """Record and compute. Raises as `recorded`."""
     recording, spec = recorded(request, on_batch)
     rounds = len(recording.accepted)
-    grid = int(opening.description_of(open_engine(request.engine)).dims.tokens ** 0.5)
+    grid = int(request.open().description.dims.tokens ** 0.5)
     laws = schedules(spec.draft.length)
     if (own := _own_law(request, spec.draft.length)) is not None and own not in laws.values():
         laws["as the spec has it"] = own

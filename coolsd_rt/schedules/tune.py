@@ -22,9 +22,7 @@ from coolsd_rt.schedules.recording import Recording
 from coolsd_rt.schedules.search import Tuned, tune
 from coolsd_rt.schedules.shapes import compact, families
 from coolsd_rt.spec import LoadedSpec, Spec, load_spec
-from coolsd_rt.store import open_engine
 from coolsd_rt.store.outputs import check_output, write_output
-from coolsd_rt.workflows import opening
 
 _PLOTS = (".png", ".svg")
 
@@ -47,7 +45,7 @@ def tune_engine(
     loaded = None
     budget.check()
     if write is not None:
-        loaded = opening.find_spec(open_engine(request.engine), request.spec_file)
+        loaded = request.open().find_spec()
         if write.parent.resolve() != loaded.path.parent.resolve():
             expected = f"a file in {loaded.path.parent}, where the spec's weights are"
             raise UserError("--write", expected=expected, found=str(write))

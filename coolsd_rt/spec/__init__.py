@@ -1,7 +1,7 @@
 """A word a user types: YAML, defaults, paths, error positions. Does not know torch, engines or what is in a weight."""
 
-from coolsd_rt.spec.load import LoadedSpec, SpecError, load_spec
+from coolsd_rt.spec.load import LoadedSpec, SpecError, is_spec, load_spec
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.spec.override import with_jacobi, with_overrides
 
-__all__ = ["LoadedSpec", "Spec", "SpecError", "load_spec", "with_jacobi", "with_overrides"]
+__all__ = ["LoadedSpec", "Spec", "SpecError", "is_spec", "load_spec", "with_jacobi", "with_overrides"]

@@ -125,6 +125,11 @@ def read_model(path: Path, model: type[M], begins: str) -> tuple[M | None, Sourc
     return found, source, problems
 
 
+def is_spec(path: Path) -> bool:
+    """Whether a path that may be several things is a spec's: by its name, there or not."""
+    return path.suffix in (".yaml", ".yml")
+
+
 def load_spec(path: str | Path, *, check_files: bool = True) -> LoadedSpec:
     """Read and check a spec.
 

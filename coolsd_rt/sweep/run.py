@@ -28,10 +28,8 @@ import numpy as np
 
 from coolsd_rt.files import why_unusable
 from coolsd_rt.metrics.metric import Measure
-from coolsd_rt.prompts import Conditioner
 from coolsd_rt.spec import Spec
 from coolsd_rt.spec.fields import Threads, check_fields
-from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.results import claim, save
 from coolsd_rt.sweep import plot
@@ -42,6 +40,7 @@ from coolsd_rt.sweep.spec import LoadedSweep, Point, load_sweep, points_of, refe
 from coolsd_rt.workflows import drawing, opening, png
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.generate.run import unknown_words
+from coolsd_rt.workflows.opened import OpenedEngine
 
 HEAD, RESULTS = "sweep.json", "results.json"
 
@@ -80,31 +79,28 @@ def sweep(request: Request, listener: Listener | None = None) -> Results:
         CoolsdError: a broken engine, a full disk.
     """
     listener = listener or Listener()
-    loaded, folder = load_sweep(request.sweep), open_engine(request.engine)
-    base = opening.spec_of(folder)
+    loaded = load_sweep(request.sweep)
+    opened = OpenedEngine.at(request.engine, request.reading, request.threads, request.engine_spec)
+    base = opened.spec
     points = points_of(loaded, base)
     check_folder(request.out)
-    verified = folder.verified()
-    conditioner, near = opening.load_conditioner(verified, request.reading), opening.load_neighbours(verified)
-    forced = opening.load_forced(folder)
-    settings = [drawing.settings_of(point.spec, near, forced=forced, plain=point.plain) for point in points]
-    jobs = _jobs(request, loaded, folder, conditioner)
+    conditioner = opened.conditioner
+    settings = [opened.settings(point.spec, plain=point.plain) for point in points]
+    jobs = _jobs(loaded, opened)
     for line in unknown_words(jobs):
         listener.warning(line)
-    measures = measures_of(loaded, lambda: opening.find_spec(folder, request.engine_spec).files["image.weights"])
-    desk = Desk(opening.load_engine(verified, request.threads), conditioner, base.engine.max_batch)
-    plan = _Plan(loaded, folder, reference_spec(loaded, base), points, settings, jobs, measures, desk, forced)
+    measures = measures_of(loaded, lambda: opened.find_spec().files["image.weights"])
+    desk = Desk(opened.engine, conditioner, base.engine.max_batch)
+    plan = _Plan(loaded, opened, reference_spec(loaded, base), points, settings, jobs, measures, desk)
     plan.check()
     claim(request.out, HEAD, plan.head(), "a sweep of this engine by this file")
     return _Run(plan, request.out, listener).finish()
 
 
-def _jobs(request: Request, loaded: LoadedSweep, folder: EngineFolder, conditioner: Conditioner) -> list[Job]:
+def _jobs(loaded: LoadedSweep, opened: OpenedEngine) -> list[Job]:
     """The pictures of every point: prompts spread over them, picture k with seed + k."""
-    texts = loaded.prompts()
-    if not texts:
-        texts = opening.default_prompts(opening.find_spec(folder, request.engine_spec), conditioner)
-    return drawing.spread_jobs(texts, loaded.spec.pictures, loaded.spec.seed, conditioner)
+    texts = loaded.prompts() or opened.default_prompts()
+    return drawing.spread_jobs(texts, loaded.spec.pictures, loaded.spec.seed, opened.conditioner)
 
 
 @dataclass(frozen=True)
@@ -112,14 +108,13 @@ class _Plan:
     """A sweep that was checked, and what it is drawn with."""
 
     loaded: LoadedSweep
-    folder: EngineFolder
+    opened: OpenedEngine
     reference: Spec
     points: list[Point]
     settings: list[Settings]
     jobs: list[Job]
     measures: list[Measure]
     desk: Desk
-    forced: tuple[int, ...] | None
 
     @property
     def prompts(self) -> list[str]:
@@ -154,7 +149,7 @@ class _Plan:
         draft = self.reference.resolved()["draft"]
         return {
             "version": 1,
-            "engine": self.folder.manifest.fingerprint,
+            "engine": self.opened.manifest.fingerprint,
             "draft": {key: value for key, value in draft.items() if key != "weights"},
             "pictures": len(self.jobs),
             "seed": self.loaded.spec.seed,
@@ -176,7 +171,7 @@ class _Run:
         """All that is still to be done."""
         self.listener.start(len(self.plan.points), self.plan.batches)
         self.refer()
-        results = Results.of(self.plan.folder.manifest.fingerprint, [self.point(p) for p in self.plan.points])
+        results = Results.of(self.plan.opened.manifest.fingerprint, [self.point(p) for p in self.plan.points])
         save(self.out / RESULTS, results.text())
         for name, data in plot.plots(results).items():
             save(self.out / name, data)
@@ -186,7 +181,7 @@ class _Run:
         """Pictures of plain decoding for the measures that refer to them."""
         if jobs := self.plan.plain_jobs:
             self.listener.drawing("references")
-            settings = drawing.settings_of(self.plan.reference, forced=self.plan.forced, plain=True)
+            settings = self.plan.opened.settings(self.plan.reference, plain=True)
             drawn = draw(self.plan.desk, jobs, settings, self.out / "references", self.listener.batch)
             for measure in self.plan.measures:
                 if measure.plain_pictures:

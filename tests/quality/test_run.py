@@ -26,7 +26,7 @@ from coolsd_rt.quality.draw import Listener
 from coolsd_rt.quality.run import Wanted, quality
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.store.atomic import write_atomic
-from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.generate.run import Request, generate
 from coolsd_rt.workflows.png import read_provenance
 from tests.quality.qualities import (
@@ -218,8 +218,8 @@ def test_a_text_encoders_captions_are_encoded_in_windows(
             self.asked += 1
             return 8 if self.asked == 1 else 0  # large when the windows are chosen, ids when rows are stacked
 
-    conditioner = draw.Plan.conditioner
-    monkeypatch.setattr(draw.Plan, "conditioner", lambda plan: Wide(conditioner(plan)))
+    load = opening.load_conditioner
+    monkeypatch.setattr(opening, "load_conditioner", lambda *given: Wide(load(*given)))
     monkeypatch.setattr(draw, "_WINDOW", 2)
     monkeypatch.setattr(drawing, "encode", encode)
     again = run(engine, tmp_path / "b", wanted=Wanted(tmp_path / "a" / "refs", tmp_path / "a" / "inception"))

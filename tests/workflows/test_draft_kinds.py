@@ -12,10 +12,11 @@ import torch
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.spec import load_spec, with_jacobi
-from coolsd_rt.store import EngineFolder, open_engine
+from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import run as building
 from coolsd_rt.workflows.generate.run import Request, generate, resolve
+from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.parity.run import parity
 from tests import tiny
 from tests.workflows.building import edit
@@ -110,14 +111,14 @@ def test_any_engine_draws_with_jacobi_drafts(tiny_engine: EngineFolder, tmp_path
 
 
 def test_a_jacobi_window_fits_the_picture(tiny_engine: EngineFolder) -> None:
-    folder = open_engine(tiny_engine.folder)
-    assert resolve(folder, Request([], draft="jacobi")).draft.length == min(drawing.JACOBI_WINDOW, tiny.TARGET.tokens)
+    opened = OpenedEngine.at(tiny_engine.folder)
+    assert resolve(opened, Request([], draft="jacobi")).draft.length == min(drawing.JACOBI_WINDOW, tiny.TARGET.tokens)
     with pytest.raises(UserError, match=r"^draft_length: expected a whole number from 1 to 65536, found 0"):
-        resolve(folder, Request([], draft="jacobi", draft_length=0))
+        resolve(opened, Request([], draft="jacobi", draft_length=0))
     with pytest.raises(UserError, match=r"plain decoding: .* found a draft"):
-        resolve(folder, Request([], draft="jacobi", plain=True))
+        resolve(opened, Request([], draft="jacobi", plain=True))
     with pytest.raises(UserError, match="the draft: expected one of jacobi, jacobi-coupled, found medusa"):
-        resolve(folder, Request([], draft="medusa"))
+        resolve(opened, Request([], draft="medusa"))
 
 
 def test_pacing_is_the_draft_models(tiny_spec: Path) -> None:

@@ -21,7 +21,7 @@ from coolsd_rt.bench.run import Listener, bench  # noqa: E402
 from coolsd_rt.bench.run import Request as BenchRequest  # noqa: E402
 from coolsd_rt.bench.variants import Choice  # noqa: E402
 from coolsd_rt.cli.main import run as cli  # noqa: E402
-from coolsd_rt.device import round_reference
+from coolsd_rt.device import round_reference  # noqa: E402
 from coolsd_rt.device.engine import DeviceEngine  # noqa: E402
 from coolsd_rt.device.round import DeviceRound  # noqa: E402
 from coolsd_rt.quality.run import Wanted  # noqa: E402
@@ -31,7 +31,7 @@ from coolsd_rt.schedules.budget import Budget  # noqa: E402
 from coolsd_rt.schedules.tune import tune_engine  # noqa: E402
 from coolsd_rt.spec import load_spec  # noqa: E402
 from coolsd_rt.store import EngineFolder, open_engine  # noqa: E402
-from coolsd_rt.sweep import plot
+from coolsd_rt.sweep import plot  # noqa: E402
 from coolsd_rt.sweep.run import Request as SweepRequest  # noqa: E402
 from coolsd_rt.sweep.run import sweep  # noqa: E402
 from coolsd_rt.workflows import opening  # noqa: E402

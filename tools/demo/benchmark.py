@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -27,12 +27,13 @@ from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES
 from coolsd_rt.cli.terminal import say, show_table
 from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.errors import UserError
-from coolsd_rt.prompts import Conditioner, WordVocabulary
+from coolsd_rt.prompts import Conditioner
 from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
-from coolsd_rt.store import EngineFolder, open_engine
+from coolsd_rt.store import EngineFolder
 from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build.run import build, plan, with_precision
+from coolsd_rt.workflows.opened import OpenedEngine
 from tools.demo.memory import peak_memory
 from tools.demo.report import (
     COLUMNS,
@@ -81,19 +82,17 @@ def laws(spec: Spec) -> dict[str, Spec]:
 
 
 def all_ways(
-    loaded: LoadedSpec, engines: dict[str, EngineFolder], threads: int
+    loaded: LoadedSpec, engines: Mapping[str, EngineFolder], threads: int
 ) -> tuple[list[Way], Conditioner]:  # fmt: skip
-    """Every row of the table, with its engine loaded."""
-    plain = drawing.settings_of(loaded.spec, plain=True)
-    ways = [Way(EAGER, PLAIN, opening.open_reference(loaded, threads), plain)]
-    conditioner: Conditioner = WordVocabulary.load(loaded.files["condition.vocab"])
-    for precision, folder in engines.items():
-        engine = opening.load_engine(folder.verified(), threads)
-        ways.append(Way(precision, PLAIN, engine, plain))
-        ways += [
-            Way(precision, name, engine, drawing.settings_of(spec)) for name, spec in laws(loaded.spec).items()
-        ]  # fmt: skip
-    return ways, conditioner
+    """Every row of the table, with its engine loaded, and what reads the prompts."""
+    opened = {precision: OpenedEngine(folder, threads=threads) for precision, folder in engines.items()}
+    first = next(iter(opened.values()))
+    reference = opening.open_reference(loaded, threads)
+    ways = [Way(EAGER, PLAIN, reference, first.settings(loaded.spec, plain=True))]
+    for precision, one in opened.items():
+        ways.append(Way(precision, PLAIN, one.engine, one.settings(loaded.spec, plain=True)))
+        ways += [Way(precision, name, one.engine, one.settings(spec)) for name, spec in laws(loaded.spec).items()]
+    return ways, first.conditioner
 
 
 def memory_of(folder: EngineFolder, prompt: str, threads: int) -> int:
@@ -110,8 +109,8 @@ def measure(
     """The whole benchmark. Raises what builds and engines raise."""
     if runs < 1 or batch < 1:
         raise UserError("runs and pictures at once", expected="1 or more", found=f"{runs} and {batch}")
-    folder = open_engine(engine)
-    loaded = opening.find_spec(folder, spec_file)
+    opened = OpenedEngine.at(engine, spec_file=spec_file)
+    folder, loaded = opened.folder, opened.find_spec()
     work.start("building what is missing")
     engines = both_engines(folder, loaded)
     ways, conditioner = all_ways(loaded, engines, threads)

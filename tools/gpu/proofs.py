@@ -23,6 +23,7 @@ from coolsd_rt.spec.model import Spec
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build.run import build, plan
+from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.parity.run import parity
 from tools.gpu.ties import HostLoop
 
@@ -59,12 +60,12 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: 
 
     In half precision a step over more positions rounds too differently for tokens to be compared: they are counted.
     """
-    verified = folder.verified()
-    engine: Engine = opening.load_engine(verified)
+    opened = OpenedEngine(folder)
+    engine: Engine = opened.engine
     if not isinstance(engine, DeviceEngine):
         return None
-    conditioner: Conditioner = opening.load_conditioner(verified)
-    settings = drawing.settings_of(opening.spec_of(folder), forced=opening.load_forced(folder))
+    conditioner: Conditioner = opened.conditioner
+    settings = opened.settings()
     jobs = drawing.spread_jobs(opening.default_prompts(loaded, conditioner), pictures, 0, conditioner)
     law, sampling, forced, source = settings.law, settings.sampling, settings.forced, settings.source
     table = uniform_table([job.seed for job in jobs], engine.dims.tokens, law.length)

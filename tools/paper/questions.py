@@ -35,10 +35,10 @@ from coolsd_rt.schedules.recording import Recording, record
 from coolsd_rt.schedules.search import tune
 from coolsd_rt.schedules.shapes import FREE, compact
 from coolsd_rt.spec import Spec, with_overrides
-from coolsd_rt.store import open_engine
 from coolsd_rt.store.outputs import check_output, write_output
-from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
+from coolsd_rt.workflows.opened import OpenedEngine
 from tools.paper.noisy_draft import NoisyTarget
 
 LENGTHS = tuple(range(1, 9))
@@ -71,13 +71,10 @@ def open_bench(path: Path, pictures: int, spec_file: Path | None = None) -> Benc
     """Raises UserError: no engine, no prompts."""
     if pictures < 1:
         raise UserError("pictures", expected="1 or more", found=str(pictures))
-    folder = open_engine(path)
-    spec, verified = opening.spec_of(folder), folder.verified()
-    conditioner = opening.load_conditioner(verified)
-    texts = opening.default_prompts(opening.find_spec(folder, spec_file), conditioner)
-    jobs = drawing.spread_jobs(texts, pictures, 0, conditioner)
-    batches = [list(b) for b in drawing.batches(jobs, spec.engine.max_batch)]
-    return Bench(opening.load_engine(verified), conditioner, spec, batches, opening.load_forced(folder))
+    opened = OpenedEngine.at(path, spec_file=spec_file)
+    jobs = drawing.spread_jobs(opened.default_prompts(), pictures, 0, opened.conditioner)
+    batches = [list(b) for b in drawing.batches(jobs, opened.spec.engine.max_batch)]
+    return Bench(opened.engine, opened.conditioner, opened.spec, batches, opened.forced)
 
 
 def cut(windows: Windows, length: int) -> Windows:

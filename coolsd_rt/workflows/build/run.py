@@ -20,6 +20,7 @@ from coolsd_rt.backends.description import Description
 from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.prompts import conditioner_files
 from coolsd_rt.spec import LoadedSpec, Spec
+from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.store import CachedStage, EngineFolder, Store, engine_fingerprint, sha256_file
 from coolsd_rt.store.atomic import check_folder, free_bytes
 from coolsd_rt.store.fingerprint import tool_versions
@@ -139,10 +140,16 @@ def with_precision(loaded: LoadedSpec, precision: str | None) -> LoadedSpec:
 
 
 def with_engine(
-    loaded: LoadedSpec, *, backend: str | None = None, device: str | None = None, precision: str | None = None
+    loaded: LoadedSpec,
+    *,
+    backend: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    option: str = "--{key} {value}",
 ) -> LoadedSpec:
     """The spec for another backend, device or precision; None leaves each as it is, but for the backend's own device.
 
+    option: how a value was asked for, for errors.
     Raises UserError: a precision or device that the backend does not have.
     """
     asked = {k: v for k, v in (("backend", backend), ("device", device), ("precision", precision)) if v is not None}
@@ -155,10 +162,9 @@ def with_engine(
     try:
         return replace(loaded, spec=Spec.model_validate(data))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        told = first.get("ctx", {"expected": first["msg"], "found": str(first.get("input")), "fix": ""})
-        what = " ".join(f"--{k} {v}" for k, v in asked.items())
-        raise UserError(what, expected=told["expected"], found=told["found"], fix=told["fix"]) from error
+        first = problems_of(error, data)[0]
+        what = " ".join(option.format(key=k, value=v) for k, v in asked.items())
+        raise UserError(what, expected=first.expected, found=first.found, fix=first.fix) from error
 
 
 def plan(loaded: LoadedSpec, out: Path) -> Plan:

@@ -10,14 +10,15 @@ Knows names and what stands there. Does not know engines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import why_unusable
-from coolsd_rt.store.atomic import NameTaken
+from coolsd_rt.store.atomic import NameTaken, disk_errors
 from coolsd_rt.store.outputs import check_writable, is_taken
 from coolsd_rt.workflows import png
 from coolsd_rt.workflows.drawing import Asked
@@ -25,6 +26,7 @@ from coolsd_rt.workflows.generate.identity import PIXELS, Identity, Standing, sa
 from coolsd_rt.workflows.png import CHUNK, SHEET, SOFTWARE, Pixels
 
 SHOWN = "sheet"  # key in a sheet's text chunk: its columns, and each file it shows with the identity of its image
+_WIDEST_ROW = 12  # images of one prompt that the sheet still shows as one row
 _FIX = "give another --out, or --overwrite to replace what is there"
 
 
@@ -103,6 +105,20 @@ def write_image(one: Placed, pixels: Pixels, overwrite: bool) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def output_folder(out: Path) -> Iterator[None]:
+    """The output folder, made before any work is done; removed again if it was made here and stayed empty."""
+    new = not out.exists()
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+
+
 def is_our_sheet(path: Path) -> bool:
     """Whether a file is a contact sheet of ours: it says so, or it is one of a version that said nothing."""
     chunks = png.text_chunks(path)
@@ -129,6 +145,20 @@ def write_sheet(
             return png.write_png(out, SHEET, page, said)
         found = "one that is no contact sheet of coolsd-rt, which was not there before"
         raise UserError(str(path), expected="no file yet", found=found, fix=_FIX) from None
+
+
+def finish_sheet(
+    out: Path, placed: Sequence[Placed], variants: int, pixels: Callable[[Placed], Pixels], overwrite: bool
+) -> Path | None:
+    """The contact sheet of several images: a row a prompt if each has a few (`variants`), else about square.
+
+    Of one image there is none. pixels: of an image. Raises as `write_image`.
+    """
+    if len(placed) < 2:
+        drop_stale_sheet(out, placed)
+        return None
+    columns = variants if 1 < variants <= _WIDEST_ROW else 0
+    return write_sheet(out, placed, columns, pixels, overwrite)
 
 
 def drop_stale_sheet(out: Path, placed: Sequence[Placed]) -> None:

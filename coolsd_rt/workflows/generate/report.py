@@ -28,6 +28,12 @@ class Drawn:
         }
 
 
+def seconds_by_phase(statistics: Statistics, loop: LoopTaken | None, seconds: float) -> dict[str, float | None]:
+    """Wall time by phase; `other` is what is left of `seconds`, all of them. None: the loop that ran does not tell."""
+    parts = statistics.seconds_by_phase(loop)
+    return {**parts, "other": seconds - sum(parts[phase] or 0.0 for phase in parts if phase != "other")}
+
+
 @dataclass(frozen=True)
 class Report:
     """The figures of a request. Times are wall seconds; the phases add up to `seconds`, those that are known.
@@ -62,8 +68,7 @@ class Report:
     @property
     def seconds_by_phase(self) -> dict[str, float | None]:
         """None: the loop that ran does not tell."""
-        parts = self.statistics.seconds_by_phase(self.loop)
-        return {**parts, "other": self.seconds - sum(parts[phase] or 0.0 for phase in parts if phase != "other")}
+        return seconds_by_phase(self.statistics, self.loop, self.seconds)
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `generate --json`."""

@@ -33,9 +33,10 @@ from coolsd_rt.backends.tensorrt.package import require_gpu
 from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.spec.networks import JacobiDraft
-from coolsd_rt.store import open_engine, tool_versions
+from coolsd_rt.store import tool_versions
 from coolsd_rt.store.outputs import check_writable
 from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.parity.distance import Deviation, GraphParity
 from coolsd_rt.workflows.parity.graphs import compare_graphs
 from coolsd_rt.workflows.parity.images import PictureParity, compare_pictures
@@ -136,23 +137,20 @@ def parity(
     listener = listener or Listener()
     pictures, seed = limits.PICTURES.check("pictures", pictures), limits.SEED.check("seed", seed)
     count = cores.threads_for(threads)
-    folder = open_engine(engine)
-    check_writable(folder.folder)  # the receipt's place: not after an hour of comparing
-    loaded = opening.find_spec(folder, spec_file)
-    spec = opening.spec_of(folder)
+    opened = OpenedEngine.at(engine, reading, threads, spec_file)
+    check_writable(opened.folder.folder)  # the receipt's place: not after an hour of comparing
+    loaded, spec = opened.find_spec(), opened.spec
     if spec.engine.device == "cuda":
         require_gpu(what="proving an engine for a GPU")
     reference = opening.open_reference(loaded, threads, spec.engine.device)
-    verified = folder.verified()
-    conditioner, tested = opening.load_conditioner(verified, reading), opening.load_engine(verified, threads)
+    conditioner, tested = opened.conditioner, opened.engine
     # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has,
     # and a draft in every round.
     usual: dict[str, Any] = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
     usual |= {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
     # Jacobi drafts are made of the target's own distributions: the target is all there is to prove.
     plain = isinstance(spec.draft, JacobiDraft)
-    forced = opening.load_forced(folder)
-    settings = drawing.settings_of(with_overrides(spec, usual), forced=forced, plain=plain)
+    settings = opened.settings(with_overrides(spec, usual), plain=plain)
     texts = prompts or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, pictures, seed, conditioner)
     whole = PictureParity()
@@ -165,7 +163,7 @@ def parity(
     widths = compare_widths(tested, first, conditioner, settings, whole.codes[0])
     failures = (*judge(spec.engine.precision, graphs, whole), *_judge_widths(spec.engine, widths))
     outcome = Parity(spec.engine.precision, graphs, whole, widths, failures, count)
-    proven = folder.with_receipt(outcome.receipt())
+    proven = opened.folder.with_receipt(outcome.receipt())
     if outcome.passed and spec.engine.device == "cuda":  # it waited for this
         proven.make_current()
     return outcome

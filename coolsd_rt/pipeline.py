@@ -1,0 +1,254 @@
+"""The front door: `coolsd_rt.Pipeline`, images from prompts in a Python program.
+
+    pipe = coolsd_rt.Pipeline.load("engines/emoji")
+    pipe("red apple").images[0].save("apple.png")
+
+Knows what a caller may ask for, and who waits for whom. Does not know how an image is drawn (`coolsd_rt.workflows`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Unpack
+
+from coolsd_rt.errors import UserError
+from coolsd_rt.runtime.progress import Progress
+from coolsd_rt.spec import is_spec
+from coolsd_rt.spec.fields import Threads, check_fields
+from coolsd_rt.workflows import call_options
+from coolsd_rt.workflows.call_options import Call, Options
+from coolsd_rt.workflows.calls import Drawing
+from coolsd_rt.workflows.drawing import Job
+from coolsd_rt.workflows.opened import OpenedEngine
+from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.results import PipelineOutput
+from coolsd_rt.workflows.streaming import ImageStream
+from coolsd_rt.workflows.turns import Turns
+
+__all__ = ["CallOptions", "Pipeline", "StreamOptions"]
+
+OnStepEnd = Callable[["Pipeline", int, int, dict[str, Any]], object]
+OnProgress = Callable[[int, int], object]
+
+
+class CallOptions(Options, total=False):
+    """Keyword arguments of a call: those of `Options`, and two callbacks."""
+
+    callback_on_step_end: OnStepEnd | None
+    on_progress: OnProgress | None
+
+
+class StreamOptions(Options, total=False):
+    """Keyword arguments of a stream: those of `Options`, and how many partial images an image has."""
+
+    partial_images: int
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Arguments of `Pipeline.load`, checked."""
+
+    engine: Path
+    threads: Threads | None = None
+    features: Path | None = None
+    text_encoder: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+class Pipeline:
+    """An engine that is loaded, ready to draw. Made by `Pipeline.load`.
+
+    Safe to call from several threads: one call or stream draws at a time, the others wait for their turn. A context
+    manager: `with Pipeline.load(...) as pipe` closes it at the end.
+    """
+
+    def __init__(self, opened: OpenedEngine) -> None:
+        self._opened: OpenedEngine | None = opened
+        self._turns = Turns()
+        self._stream: weakref.ref[ImageStream] | None = None  # one that nobody else holds is dropped, and so ended
+        self._name, self._folder = opened.manifest.name, opened.folder.folder
+
+    @classmethod
+    def load(
+        cls,
+        engine: str | Path,
+        *,
+        threads: int | None = None,
+        features: str | Path | None = None,
+        text_encoder: str | Path | None = None,
+    ) -> Pipeline:
+        """Check an engine's files and load it.
+
+        Args:
+            engine: `engines/NAME` (its current build), one fingerprint's folder, or a spec's file (.yaml): that one is
+                built into `engines/` first where it is not.
+            threads: of the engine on a CPU; default: the usable cores, and more are brought down to them with a
+                RuntimeWarning.
+            features: a file of precomputed features of the prompts, in the place of the spec's text encoder.
+            text_encoder: the folder of the text encoder, if the spec does not name it.
+
+        Raises:
+            UserError: no engine, or an argument of another type.
+            MissingExtra: a package that the engine needs is not installed.
+            CoolsdError: a broken engine, or one that cannot be built.
+        """
+        asked = _Load(engine, threads, features, text_encoder)  # type: ignore[arg-type]  # a str becomes a Path
+        path = asked.engine
+        if is_spec(path):
+            from coolsd_rt.workflows.promote import engine_of  # not needed where engines only run
+
+            path = engine_of(path)
+        opened = OpenedEngine.at(path, Reading(asked.features, asked.text_encoder), asked.threads)
+        opened.settings()  # the files and the spec first: what is wrong with them is said before anything is loaded
+        opened.load()
+        return cls(opened)
+
+    @property
+    def name(self) -> str:
+        """The name of the engine's spec."""
+        return self._name
+
+    @property
+    def folder(self) -> Path:
+        """The engine's own folder, `engines/NAME/FINGERPRINT`."""
+        return self._folder
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._opened is None
+
+    def __call__(self, prompts: str | Sequence[str], **options: Unpack[CallOptions]) -> PipelineOutput:
+        """Draw images.
+
+        Args:
+            prompts: one text, or several.
+            options: see `coolsd_rt.CallOptions`: images_per_prompt (or num_images_per_prompt), seed or seeds,
+                guidance_scale, cfg_interval, temperature, top_k, top_p, schedule, acceptance, resampler, pacing,
+                draft_length, plain, draft, loop. What is not given is as the engine's spec has it. Besides:
+            callback_on_step_end: called as `callback(pipeline, step, timestep, callback_kwargs)` whenever the loop
+                tells of its progress, after each round on a CPU. step: calls so far, from 0. timestep: image tokens
+                decided in all images of the call. callback_kwargs: {"progress": Progress} of the batch under way.
+                What it returns is ignored; what it raises ends the call.
+            on_progress: called as `on_progress(done, total)` at the same time, in image tokens of the whole call.
+
+        Returns:
+            `PipelineOutput`: `.images` are PIL images in the prompts' order, all of the first prompt before those of
+            the second; `.records` have each image's prompt, seed, tokens and provenance; `.stats`; `.warnings`. They
+            are the images that `coolsd-rt generate` draws with the same values.
+
+        Raises:
+            UserError: a prompt that cannot be read, an option of an unknown name, of another type or out of its range,
+                a closed pipeline, a call from a callback of this pipeline.
+            CoolsdError: the engine failed.
+        """
+        given = dict(options)
+        on_step, on_progress = given.pop("callback_on_step_end", None), given.pop("on_progress", None)
+        call_options.check_callable("callback_on_step_end", on_step)
+        call_options.check_callable("on_progress", on_progress)
+        call = Call.of(prompts, given, ("callback_on_step_end", "on_progress"))
+        drawing = Drawing(self._engine(), call)
+        tell = _Telling(self, drawing, on_step, on_progress)  # type: ignore[arg-type]
+        self._take()
+        try:
+            for _ in drawing.run(tell if tell.wanted else None):
+                pass
+        finally:
+            self._turns.give()
+        return drawing.output()
+
+    def stream(self, prompts: str | Sequence[str], **options: Unpack[StreamOptions]) -> ImageStream:
+        """Draw images and look at them while they are drawn.
+
+        Args:
+            prompts: one text, or several.
+            options: as `__call__` takes them (see `coolsd_rt.StreamOptions`), without callbacks. Besides:
+            partial_images: how many partial images an image has at most before it is final, 0 to 1000; default 3. They
+                are spread evenly over the image's rows of codes. Each is decoded as a whole, beside the loop's caches.
+
+        Returns:
+            An iterator of `PartialImage` and `FinalImage`. Closing it, or leaving a loop over it, stops the drawing.
+            After the last event its `output` is what a call returns.
+
+        Raises:
+            UserError: as `__call__`; for a prompt that cannot be read, at the first `next`.
+        """
+        given = dict(options)
+        count = call_options.check_count("partial_images", given.pop("partial_images", 3))
+        drawing = Drawing(self._engine(), Call.of(prompts, given, ("partial_images",)))
+        return ImageStream(drawing, count, self._open_stream, self._close_stream)
+
+    def close(self) -> None:
+        """Let go of the engine and its memory. Waits for a call under way; a stream under way is closed.
+
+        Every later call raises UserError. To close twice is to close once.
+        """
+        if (found := self._stream) is not None and (stream := found()) is not None:
+            stream.close()
+        if self.closed:
+            return
+        self._turns.take()
+        self._opened = None
+        self._turns.give()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<coolsd_rt.Pipeline {self._name} of {self._folder}{', closed' if self.closed else ''}>"
+
+    def _engine(self) -> OpenedEngine:
+        if self._opened is None:
+            fix = f"load it again: Pipeline.load({str(self._folder)!r})"
+            raise UserError("the pipeline", expected="an open one", found="one that was closed", fix=fix)
+        return self._opened
+
+    def _take(self) -> None:
+        """Wait for this call's turn. Raises UserError: the pipeline was closed meanwhile."""
+        self._turns.take()
+        try:
+            self._engine()
+        except UserError:
+            self._turns.give()
+            raise
+
+    def _open_stream(self, stream: ImageStream) -> None:
+        self._take()
+        self._stream = weakref.ref(stream)
+
+    def _close_stream(self) -> None:
+        self._stream = None
+        self._turns.give()
+
+
+@dataclass
+class _Telling:
+    """A call's callbacks."""
+
+    pipeline: Pipeline
+    drawing: Drawing
+    on_step: OnStepEnd | None
+    on_progress: OnProgress | None
+    step: int = 0
+
+    @property
+    def wanted(self) -> bool:
+        return self.on_step is not None or self.on_progress is not None
+
+    def __call__(self, jobs: Sequence[Job], progress: Progress) -> None:
+        done, total = (count * self.drawing.tokens for count in (self.drawing.done, len(self.drawing.asked)))
+        done += progress.total
+        if self.on_step is not None:
+            self.on_step(self.pipeline, self.step, done, {"progress": progress})
+            self.step += 1
+        if self.on_progress is not None:
+            self.on_progress(done, total)

@@ -1,0 +1,229 @@
+"""What a call of `coolsd_rt.Pipeline` may be told, by name: checked, and laid out as a request's run-time values.
+
+Knows the names that Python callers use, and those that they bring along from other libraries. Does not know engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+from coolsd_rt import limits
+from coolsd_rt.errors import UserError
+from coolsd_rt.runtime.round import Loop
+from coolsd_rt.shown import shown
+from coolsd_rt.spec.fields import DraftLength, Flag, Pictures, Seed, check_fields
+from coolsd_rt.spec.law import (
+    Custom,
+    Excess,
+    Exponential,
+    Lantern,
+    LanternPP,
+    Linear,
+    Pacing,
+    Ratio,
+    Synthetic,
+    Uniform,
+)
+from coolsd_rt.spec.messages import suggestion
+from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.drawing import Asked
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of `Pipeline.__call__` and `Pipeline.stream`. None, as a value, is as if it was not given.
+
+    images_per_prompt, num_images_per_prompt: images of each prompt, 1 to 100000; two names of one option. Default 1.
+    seed: image i of every prompt (i from 0) has seed + i. Default 0.
+    seeds: a seed for each image in their place, as many as prompts x images per prompt.
+    guidance_scale: classifier-free guidance, at least 1; 1 is none.
+    cfg_interval: last decode step with guidance; -1 guides all.
+    temperature, top_k, top_p: processing of logits, the same for target and draft.
+    schedule: relaxation: a kind ("none" is lossless), or keys of the spec's `schedule`, such as {"delta": 1.1}.
+    acceptance: a rule, or keys of the spec's `acceptance`.
+    resampler: a kind, or {"kind": ...}.
+    pacing: keys of the spec's `pacing`.
+    draft_length: tokens drafted a round; a length other than the built one runs step by step.
+    plain: decode without a draft.
+    draft: "jacobi" or "jacobi-coupled": drafts of the target's own last round, in the place of the built draft.
+    loop: "auto" takes the device's own loop of rounds where there is one, "host" or "device" that one. Default "auto".
+    """
+
+    images_per_prompt: int | None
+    num_images_per_prompt: int | None
+    seed: int | None
+    seeds: Sequence[int] | None
+    guidance_scale: float | None
+    cfg_interval: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    schedule: str | Mapping[str, Any] | None
+    acceptance: str | Mapping[str, Any] | None
+    resampler: str | Mapping[str, Any] | None
+    pacing: Mapping[str, Any] | None
+    draft_length: int | None
+    plain: bool | None
+    draft: Literal["jacobi", "jacobi-coupled"] | None
+    loop: Loop | None
+
+
+_SAMPLING = {
+    "guidance_scale": "sampling.cfg_scale",
+    "cfg_interval": "sampling.cfg_interval",
+    "temperature": "sampling.temperature",
+    "top_k": "sampling.top_k",
+    "top_p": "sampling.top_p",
+}
+_AS_THEY_ARE = ("images_per_prompt", "seed", "draft_length", "plain", "draft", "loop")
+_SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": ""}  # and what a str is
+_FIELDS = {
+    "schedule": (Exponential, Linear, Uniform, Excess, Custom),
+    "acceptance": (Ratio, Lantern, LanternPP, Synthetic),
+    "pacing": (Pacing,),
+}
+_NAMES = {
+    **{key: name for name, key in _SAMPLING.items()},
+    **{f"{s}.{f}": f"{s}['{f}']" for s, kinds in _FIELDS.items() for kind in kinds for f in kind.model_fields},
+    "resampler.kind": "resampler",
+    "draft.length": "draft_length",
+}
+"""Spec keys to what a Python caller has typed for them, for errors."""
+
+_SIZE = "the size of the images is built into the engine"
+_ELSEWHERE = {
+    "num_inference_steps": "there are no denoising steps: each image takes as many tokens as its grid has",
+    "generator": "give seed=, or seeds= with one for each image",
+    "cfg_scale": "it is called guidance_scale here",
+    "cfg": "it is called guidance_scale here",
+    "n": "it is called images_per_prompt here",
+    "delta": 'give it with the schedule: schedule={"delta": ...}',
+    "rule": 'give it with the acceptance: acceptance={"rule": ...}',
+    "confidence": 'give it with the pacing: pacing={"confidence": ...}',
+    "negative_prompt": "guidance subtracts the model's own unconditional row",
+    "height": _SIZE,
+    "width": _SIZE,
+    "output_type": "images are PIL's; numpy.asarray(image) is the array",
+    "return_dict": "the result is always a PipelineOutput",
+    "callback": "it is called callback_on_step_end here",
+    "callback_on_step_end_tensor_inputs": "the callback gets the batch's progress, whose codes() are the tokens",
+    "max_tokens": "each image takes as many tokens as its grid",
+    "sampling_params": "give its values by name: temperature, top_k, top_p, seed",
+}
+"""Options of other libraries, and of our command line: what takes their place."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call, checked as far as that is possible without the engine. `Values` of `workflows.prepared`.
+
+    overrides: spec keys and their values. asked: every image, in order.
+    """
+
+    prompts: tuple[str, ...]
+    images_per_prompt: Pictures = 1
+    seed: Seed = 0
+    seeds: tuple[Seed, ...] | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    draft_length: DraftLength | None = None
+    plain: Flag = False
+    draft: str | None = None
+    loop: Loop = "auto"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @staticmethod
+    def of(prompts: object, options: Mapping[str, Any], more: Iterable[str] = ()) -> Call:
+        """Read a call's arguments. more: names that this call takes beside `Options`.
+
+        Raises UserError: no prompt, an argument of another type or out of its range, one of an unknown name, two that
+        exclude each other.
+        """
+        check_names(options, [*Options.__annotations__, *more])
+        given = {name: value for name, value in options.items() if value is not None}
+        _exclude(given, "images_per_prompt", "num_images_per_prompt")
+        _exclude(given, "seed", "seeds")
+        direct: dict[str, Any] = {name: given[name] for name in _AS_THEY_ARE if name in given}
+        if "num_images_per_prompt" in given:
+            direct["images_per_prompt"] = given["num_images_per_prompt"]
+        if "seeds" in given:
+            direct["seeds"] = _listed("seeds", given["seeds"], "a list of whole numbers")
+        return Call(_prompts(prompts), overrides=_overrides(given), **direct)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What was typed for each spec key."""
+        typed = {key: "{}['{}']".format(*key.split(".")) for key in self.overrides}
+        return {**typed, **_NAMES}
+
+    @property
+    def asked(self) -> list[Asked]:
+        """Every image, in the prompts' order. Raises UserError: an empty or overlong prompt, too few or many seeds."""
+        every = drawing.asked(self.prompts, self.images_per_prompt, self.seed)
+        if self.seeds is None:
+            return every
+        if len(self.seeds) != len(every):
+            raise UserError("seeds", expected=f"{len(every)}, one for each image", found=str(len(self.seeds)))
+        return [Asked(one.index, one.prompt, seed) for one, seed in zip(every, self.seeds, strict=True)]
+
+
+def check_names(options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise UserError at the first name that is no option of a call."""
+    for name in options:
+        if name not in known:
+            fix = _ELSEWHERE.get(name) or suggestion(name, list(known)) or f"there are: {', '.join(known)}"
+            raise UserError(name, expected="an option of this call", found="an unknown name", fix=fix)
+
+
+def _exclude(given: Mapping[str, Any], first: str, second: str) -> None:
+    if first in given and second in given:
+        raise UserError(second, expected=f"{first} or {second}", found="both", fix="drop one")
+
+
+def _listed(name: str, value: Any, expected: str) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise UserError(name, expected=expected, found=shown(value))
+    return tuple(value)
+
+
+def _prompts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    texts = _listed("prompts", value, "a text or a list of texts")
+    if not texts:
+        raise UserError("prompts", expected="at least one", found="none")
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"prompts[{place}]", expected="a text", found=shown(text))
+    return texts
+
+
+def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by name to spec keys."""
+    out = {key: given[name] for name, key in _SAMPLING.items() if name in given}
+    for section, tag in _SECTIONS.items():
+        value = given.get(section)
+        if isinstance(value, str) and tag:
+            out[f"{section}.{tag}"] = value
+        elif isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str) or not key.isidentifier():
+                    raise UserError(section, expected="keys of the spec's section", found=shown(key))
+            out |= {f"{section}.{key}": part for key, part in value.items()}
+        elif value is not None:
+            expected = f"a {tag} or a mapping" if tag else "a mapping"
+            raise UserError(section, expected=expected, found=shown(value))
+    return out
+
+
+def check_count(name: str, value: object) -> int:
+    """A number of partial images, 0 to `limits.PARTIAL_IMAGES.high`. Raises UserError."""
+    return int(limits.PARTIAL_IMAGES.check(name, value))
+
+
+def check_callable(name: str, value: object) -> None:
+    """Raise UserError unless a callback can be called, or is None."""
+    if value is not None and not callable(value):
+        raise UserError(name, expected="a function", found=shown(value))

@@ -1,0 +1,58 @@
+"""One call of `coolsd_rt.Pipeline` under way: its prompts read, its batches drawn, its output put together.
+
+Knows the order of work. Does not know threads, callbacks or how events reach whoever asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from coolsd_rt.runtime.statistics import Generation
+from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.batches import OnBatchProgress, draw_batches
+from coolsd_rt.workflows.call_options import Call
+from coolsd_rt.workflows.drawing import Job
+from coolsd_rt.workflows.opened import OpenedEngine
+from coolsd_rt.workflows.prepared import Prepared
+from coolsd_rt.workflows.results import GenerationStats, ImageRecord, PipelineOutput, records_of
+
+
+class Drawing:
+    """A call that was checked. `done` counts the images that are finished."""
+
+    def __init__(self, opened: OpenedEngine, call: Call) -> None:
+        """Raises UserError: a value that the spec or the engine refuses, a wrong number of seeds."""
+        self.asked = call.asked
+        self.prepared = Prepared.of(opened, call, call.names)
+        self.tokens = opened.description.dims.tokens
+        self._images_per_prompt = call.images_per_prompt
+        self._records: list[ImageRecord] = []
+        self._parts: list[Generation] = []
+        self._loop = call.loop
+        self._warnings: tuple[str, ...] = ()
+        self._seconds = 0.0
+
+    @property
+    def done(self) -> int:
+        return len(self._records)
+
+    def run(self, on_progress: OnBatchProgress | None = None) -> Iterator[list[ImageRecord]]:
+        """Draw; yields the images of each batch as it is finished. Raises UserError: a prompt that cannot be read."""
+        began = time.perf_counter()
+        opened, settings = self.prepared.opened, self.prepared.settings
+        read = drawing.encode([one.prompt for one in self.asked], opened.conditioner)
+        jobs = [Job(a.index, a.prompt, a.seed, encoded) for a, encoded in zip(self.asked, read, strict=True)]
+        self._warnings = self.prepared.warnings(jobs)
+        for batch in draw_batches(opened, jobs, settings, on_progress, self._loop):
+            records = records_of(self.prepared, batch)
+            self._parts.append(batch.generation)
+            self._records += records
+            self._seconds = time.perf_counter() - began
+            yield records
+
+    def output(self) -> PipelineOutput:
+        """What came of it so far."""
+        length = self.prepared.settings.law.length
+        stats = GenerationStats.of(self._parts, length, self.tokens, self._seconds)
+        return PipelineOutput(tuple(self._records), stats, self._warnings, self._images_per_prompt)

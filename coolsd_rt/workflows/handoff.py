@@ -1,0 +1,64 @@
+"""Items from one thread to another, one at a time, until either side has had enough.
+
+Knows threads. Does not know what is handed over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Cancelled(Exception):
+    """Raised in the giving thread: nobody takes any more."""
+
+
+class Handoff(Generic[T]):
+    """A queue of one item. The giver waits while it is full; the taker waits while it is empty."""
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._cancelled = self._ended = False
+        self._error: BaseException | None = None
+
+    def check(self) -> None:
+        """Raises Cancelled if nobody takes any more."""
+        if self._cancelled:
+            raise Cancelled
+
+    def put(self, item: T) -> None:
+        """Hand an item over. Raises Cancelled."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._cancelled or not self._items)
+            self.check()
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """No more items come; the taker gets `error` after those that it has still to take."""
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify_all()
+
+    def get(self) -> T:
+        """The next item. Raises StopIteration: there is none; the giver's error."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._cancelled or self._ended or bool(self._items))
+            if self._items and not self._cancelled:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+            if self._error is not None and not self._cancelled:
+                raise self._error
+            raise StopIteration
+
+    def cancel(self) -> None:
+        """Take no more: the giver is told at its next `put` or `check`."""
+        with self._changed:
+            self._cancelled = True
+            self._items.clear()
+            self._changed.notify_all()

@@ -1,0 +1,110 @@
+"""A request's run-time values laid over an engine's spec, and what each of its images says of itself.
+
+Knows which values exclude each other. Does not know files, nor how an image is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from coolsd_rt import __version__
+from coolsd_rt.errors import UserError
+from coolsd_rt.prompts import T5Conditioner
+from coolsd_rt.spec import Spec, with_jacobi, with_overrides
+from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
+from coolsd_rt.workflows.opened import OpenedEngine
+
+DRAFTS = ("jacobi", "jacobi-coupled")  # what can take the place of a built draft
+SYNTHETIC = "acceptance is synthetic: these are timings, not pictures of the model"
+
+
+class Values(Protocol):
+    """Run-time values of a request, in the place of the spec's.
+
+    overrides: spec keys (`schedule.delta`) and their values. draft_length: None is the built one. plain: decode without
+    a draft. draft: one of `DRAFTS`, or None for the spec's.
+    """
+
+    @property
+    def overrides(self) -> Mapping[str, Any]: ...
+    @property
+    def draft_length(self) -> int | None: ...
+    @property
+    def plain(self) -> bool: ...
+    @property
+    def draft(self) -> str | None: ...
+
+
+def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | None = None) -> Spec:
+    """The engine's spec with a request's run-time values.
+
+    names: what the user typed for a spec key; default: the command line's options. Raises UserError on any value that
+    the spec refuses.
+    """
+    spec = opened.spec
+    if values.plain:
+        told = [k for k in values.overrides if k.startswith(("schedule.", "resampler.", "acceptance.", "pacing."))]
+        if told or values.draft_length is not None or values.draft is not None:
+            found = told[0] if told else "a draft" + (" length" if values.draft is None else "")
+            raise UserError("plain decoding", expected="no draft and nothing about one", found=found, fix="drop one")
+    if values.draft is not None:
+        if values.draft not in DRAFTS:
+            raise UserError("the draft", expected=f"one of {', '.join(DRAFTS)}", found=values.draft)
+        length = values.draft_length
+        if length is None:
+            length = min(JACOBI_WINDOW, opened.description.dims.tokens)
+        spec = with_jacobi(spec, length, coupled=values.draft == DRAFTS[1], names=names)
+    elif values.draft_length is not None:
+        draft = spec.draft.model_copy(update={"length": values.draft_length})
+        spec = spec.model_copy(update={"draft": draft})
+    return with_overrides(spec, values.overrides, names)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An engine, and how a request decodes on it. Its files are checked; nothing is loaded."""
+
+    opened: OpenedEngine
+    spec: Spec
+    settings: Settings
+
+    @staticmethod
+    def of(opened: OpenedEngine, values: Values, names: Mapping[str, str] | None = None) -> Prepared:
+        """Raises UserError: a value that the spec refuses, a draft longer than the image. CoolsdError: broken files."""
+        spec = resolve(opened, values, names)
+        settings = opened.settings(spec, plain=values.plain)
+        tokens = opened.description.dims.tokens
+        if settings.law.length > tokens:
+            found = str(settings.law.length)
+            raise UserError("the draft length", expected=f"at most the image's {tokens} tokens", found=found)
+        return Prepared(opened, spec, settings)
+
+    def provenance(self, one: Asked) -> dict[str, Any]:
+        """What it takes to draw an image again: with `--seed` its seed and -n 1. JSON data."""
+        conditioner, manifest = self.opened.conditioner, self.opened.manifest
+        origin = {"condition": conditioner.origin(one.prompt)} if isinstance(conditioner, T5Conditioner) else {}
+        return {
+            "version": __version__,
+            "engine": {"name": manifest.name, "fingerprint": manifest.fingerprint},
+            "prompt": one.prompt,
+            "seed": one.seed,
+            **origin,
+            "law": self.settings.law_as_dict(),
+            "spec": self.spec.resolved(),
+        }
+
+    def warnings(self, jobs: Sequence[Job]) -> tuple[str, ...]:
+        """What has to be said of the images beside them."""
+        return (*unknown_words(jobs), *([SYNTHETIC] if self.settings.law.rule == "synthetic" else []))
+
+
+def unknown_words(jobs: Sequence[Job]) -> tuple[str, ...]:
+    """One line for each prompt with words that the model never saw."""
+    lines = {
+        job.prompt: f"{job.prompt!r}: the model does not know {', '.join(dict.fromkeys(job.unknown))}; drawn anyway"
+        for job in jobs
+        if job.unknown
+    }
+    return tuple(lines.values())

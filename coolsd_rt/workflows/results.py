@@ -1,0 +1,158 @@
+"""What a call of `coolsd_rt.Pipeline` returns: images with all that they were made of, and the figures of making them.
+
+Knows images, tokens and provenance. Does not know engines, nor how an image is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from coolsd_rt.runtime.statistics import Generation, LoopTaken
+from coolsd_rt.store.atomic import check_folder
+from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.batches import DrawnBatch
+from coolsd_rt.workflows.drawing import Asked, Job
+from coolsd_rt.workflows.generate import placing
+from coolsd_rt.workflows.generate.identity import PIXELS, sha256_pixels
+from coolsd_rt.workflows.generate.report import seconds_by_phase
+from coolsd_rt.workflows.prepared import Prepared
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One image, and what it takes to draw it again.
+
+    Attributes:
+        image: RGB, F x F pixels.
+        index: its place in the call, from 0.
+        prompt: the text it was drawn from.
+        seed: of its random numbers; the same seed, prompt and settings give the same image.
+        tokens: int64 [N], the image tokens in the order they were decided in (read only).
+        provenance: JSON data, as the PNG that `PipelineOutput.save` writes carries it.
+    """
+
+    image: Image.Image = field(repr=False)
+    index: int
+    prompt: str
+    seed: int
+    tokens: NDArray[np.int64] = field(repr=False)
+    provenance: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """Figures of a call.
+
+    Attributes:
+        images: how many were drawn.
+        tokens: image tokens of all of them.
+        rounds: rounds of all of them: steps of the target that decide tokens.
+        seconds: wall time, without loading the engine.
+        seconds_by_phase: wall time by phase; the phases add up to `seconds`. None: the loop that ran does not tell.
+        loop: which loop ran, "host" or "device"; None where nothing was drawn.
+        mean_acceptance_length: tokens per round, the resampled or bonus token included; 1.0 in plain decoding, NaN
+            without rounds.
+        acceptance_by_position: share of accepted drafts among those evaluated at each draft position, L values; empty
+            in plain decoding.
+    """
+
+    images: int
+    tokens: int
+    rounds: int
+    seconds: float
+    seconds_by_phase: Mapping[str, float | None]
+    loop: LoopTaken | None
+    mean_acceptance_length: float
+    acceptance_by_position: tuple[float, ...]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Image tokens per second of wall time."""
+        return self.tokens / self.seconds if self.seconds else float("nan")
+
+    @staticmethod
+    def of(parts: Sequence[Generation], length: int, tokens: int, seconds: float) -> GenerationStats:
+        """The sum over batches. length: of the draft. tokens: of one image."""
+        whole = drawing.total([part.statistics for part in parts], length)
+        loop = drawing.one_loop(part.loop for part in parts)
+        images = len(whole.rounds)
+        return GenerationStats(
+            images=images,
+            tokens=images * tokens,
+            rounds=int(whole.rounds.sum()),
+            seconds=seconds,
+            seconds_by_phase=seconds_by_phase(whole, loop, seconds),
+            loop=loop,
+            mean_acceptance_length=whole.mean_acceptance_length,
+            acceptance_by_position=tuple(whole.acceptance_by_position),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineOutput:
+    """The images of a call, in the prompts' order: all images of the first prompt, then of the second.
+
+    Attributes:
+        records: each image with its prompt, seed, tokens and provenance.
+        stats: figures of the call.
+        warnings: what has to be said of the images: words that the model does not know, synthetic acceptance.
+        images_per_prompt: as it was asked for.
+    """
+
+    records: tuple[ImageRecord, ...]
+    stats: GenerationStats
+    warnings: tuple[str, ...]
+    images_per_prompt: int = 1
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The images alone."""
+        return [record.image for record in self.records]
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write the images, and a contact sheet of several, as the command `generate` writes them: the same files.
+
+        overwrite: replace files that have the names of new ones. Without it an image that is there already is left, and
+        any other file of its name is an error.
+
+        Returns the images' paths, in the order of `records`.
+
+        Raises:
+            UserError: a file of another image, or of something else, has one of the names.
+            CoolsdError: no space, or a folder that cannot be written.
+        """
+        out = Path(folder)
+        check_folder(out)
+        every = [Asked(record.index, record.prompt, record.seed) for record in self.records]
+        placed = placing.place(out, every, lambda one: self.records[one.index].provenance, overwrite)
+        with placing.output_folder(out):
+            for one in placed:
+                if not one.there:
+                    placing.write_image(one, self._pixels(one), overwrite)
+            placing.finish_sheet(out, placed, self.images_per_prompt, self._pixels, overwrite)
+        return [one.path for one in placed]
+
+    def _pixels(self, one: placing.Placed) -> NDArray[np.uint8]:
+        return np.asarray(self.records[one.asked.index].image.convert("RGB"))
+
+
+def records_of(prepared: Prepared, batch: DrawnBatch) -> list[ImageRecord]:
+    """The images of a batch."""
+    rows = zip(batch.jobs, batch.generation.codes, batch.pixels, strict=True)
+    return [_record(prepared, job, codes, pixels) for job, codes, pixels in rows]
+
+
+def _record(prepared: Prepared, job: Job, codes: NDArray[np.int64], pixels: NDArray[np.uint8]) -> ImageRecord:
+    # Copies: one image that is kept must not keep its batch's arrays.
+    tokens = np.array(codes, np.int64)
+    tokens.setflags(write=False)
+    said = prepared.provenance(Asked(job.index, job.prompt, job.seed))
+    provenance = {**said, PIXELS: sha256_pixels(pixels)}
+    return ImageRecord(Image.fromarray(pixels.copy()), job.index, job.prompt, job.seed, tokens, provenance)
