@@ -48,7 +48,7 @@ demo: $(DEMO_VENV)/.stamp
 	$(DEMO_VENV)/bin/coolsd-rt generate engines/emoji $(PROMPTS) --out $(OUT) $(REPLACE)
 	$(DEMO_VENV)/bin/coolsd-rt parity engines/emoji
 	$(DEMO_VENV)/bin/python -m tools.demo.benchmark engines/emoji
-	@echo "pictures: $(OUT)"
+	@echo "images: $(OUT)"
 
 lint: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""coolsd-rt: relaxed speculative decoding for autoregressive image models, from a YAML spec to a picture.
+"""coolsd-rt: relaxed speculative decoding for autoregressive image models, from a YAML spec to an image.
 
     import coolsd_rt as cool
 

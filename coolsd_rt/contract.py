@@ -52,7 +52,7 @@ class ModelDims:
     heads: int  # KV heads H
     head_dim: int  # D
     prefix: int  # W
-    tokens: int  # image tokens of one picture
+    tokens: int  # image tokens of one image
     draft_layers: int
     draft_heads: int
     draft_head_dim: int
@@ -66,7 +66,7 @@ class ModelDims:
 
     @property
     def positions(self) -> int:
-        """Positions of a whole picture: prefix and image tokens."""
+        """Positions of a whole image: prefix and image tokens."""
         return self.prefix + self.tokens
 
     def as_dict(self) -> dict[str, int]:

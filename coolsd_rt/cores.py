@@ -1,6 +1,6 @@
 """How many threads pay on this machine: cores that the process may run on, and no more than its cgroup pays for.
 
-More threads than cores wait for each other at every product: 64 on two cores do not finish a picture in a minute. So
+More threads than cores wait for each other at every product: 64 on two cores do not finish an image in a minute. So
 every session and every pool of threads takes its number from here; a larger one that was asked for is brought down to
 the usable cores, and that is said.
 

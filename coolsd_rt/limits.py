@@ -1,7 +1,7 @@
 """Both ends of every number that a user or a file can give, stated once and used at every entrance.
 
 An end is where a larger (or smaller) number means nothing more, or where the arithmetic behind it would stop being
-finite; the reason stands beside it. What depends on an engine (its picture's tokens, its batch) is checked where the
+finite; the reason stands beside it. What depends on an engine (its image's tokens, its batch) is checked where the
 engine is known, and lies inside these ends.
 
 Pure data. Does not know who asks: the spec's models, the command line, manifests and Python callers all read it here.
@@ -16,7 +16,7 @@ from coolsd_rt.ranges import Range, whole
 # What a draft is and how long.
 
 DRAFT_LENGTH = whole(1, 65_536)
-"""Drafted tokens of a round, omegas of a schedule: more than any picture has tokens."""
+"""Drafted tokens of a round, omegas of a schedule: more than any image has tokens."""
 
 # The law.
 
@@ -60,24 +60,24 @@ TOP_P = Range(1e-6, 1.0)
 """At the lower end the likeliest token alone is left in any vocabulary of 2^20 tokens; 0 would leave none."""
 
 CFG_INTERVAL = whole(-1, DRAFT_LENGTH.high)
-"""A decode step of a picture; -1 is all of them."""
+"""A decode step of an image; -1 is all of them."""
 
-# Pictures and batches.
+# Images and batches.
 
 SEED = whole(0, 2**64 - 1)
 """The key of the counter generator has 64 bits."""
 
-PICTURES = whole(1, 100_000)
+IMAGES = whole(1, 100_000)
 """Of one request: each is a job in memory before the first is drawn."""
 
 PARTIAL_IMAGES = whole(0, 1000)
 """Of one image of a stream, each decoded as a whole: no more than it has rows are ever shown."""
 
-FRECHET_PICTURES = whole(3, PICTURES.high)
+FRECHET_IMAGES = whole(3, IMAGES.high)
 """A covariance needs three."""
 
 MAX_BATCH = whole(1, 4096)
-"""Pictures drawn at once: their caches are reserved together."""
+"""Images drawn at once: their caches are reserved together."""
 
 RUNS = whole(1, 10_000)
 """Turns of a measurement: a day's work at ten seconds each."""
@@ -97,10 +97,10 @@ CLASSES = whole(1, 1 << 20)
 """Rows of a table of classes."""
 
 PIXELS = whole(1, 16_384)
-"""Along one side of a picture: memory of its decoder grows with the square."""
+"""Along one side of an image: memory of its decoder grows with the square."""
 
 LUMINA_PIXELS = whole(32, PIXELS.high)
-"""Its pictures are told in steps of 32 pixels."""
+"""Its images are told in steps of 32 pixels."""
 
 CELL = whole(8, 16)
 """Pixels along one side of a code's cell, one of the two."""
@@ -124,7 +124,7 @@ TOKENS = whole(1, 65_536)
 """Of an image."""
 
 GRID = whole(1, 256)
-"""Codes along one side of a picture; DRAFT_LENGTH is its square."""
+"""Codes along one side of an image; DRAFT_LENGTH is its square."""
 
 # Training.
 
@@ -132,7 +132,7 @@ STEPS = whole(1, 100_000_000)
 """Of a training: years."""
 
 TRAIN_BATCH = whole(1, 65_536)
-"""Pictures of a step."""
+"""Images of a step."""
 
 LEARNING_RATE = Range(1e-9, 1.0)
 """Peak. A weight near 1 is not moved by less in float32, and does not survive more."""
@@ -146,11 +146,11 @@ OWN_STEPS = whole(1, 256)
 NOISE = Range(0.0, 10.0)
 """In standard deviations: beyond, nothing of a feature is left."""
 
-TRAIN_PICTURES = whole(1, 100_000_000)
+TRAIN_IMAGES = whole(1, 100_000_000)
 """Drawn by the target itself."""
 
 TRAIN_SEED = whole(0, 2**32 - 1)
-"""Steps, batches and pictures add their own numbers to it, and the sum has to stay a seed."""
+"""Steps, batches and images add their own numbers to it, and the sum has to stay a seed."""
 
 POOL = whole(1, 65_536)
 """Tokenisations of a glyph."""

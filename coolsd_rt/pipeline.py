@@ -24,7 +24,7 @@ from coolsd_rt.workflows.call_options import Call, Options
 from coolsd_rt.workflows.calls import Drawing
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.opened import OpenedEngine
-from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.opening import PromptInputs
 from coolsd_rt.workflows.results import PipelineOutput
 from coolsd_rt.workflows.streaming import ImageStream
 from coolsd_rt.workflows.turns import Turns
@@ -104,7 +104,7 @@ class Pipeline:
             from coolsd_rt.workflows.promote import engine_of  # not needed where engines only run
 
             path = engine_of(path)
-        opened = OpenedEngine.at(path, Reading(asked.features, asked.text_encoder), asked.threads)
+        opened = OpenedEngine.at(path, PromptInputs(asked.features, asked.text_encoder), asked.threads)
         opened.settings()  # the files and the spec first: what is wrong with them is said before anything is loaded
         opened.load()
         return cls(opened)

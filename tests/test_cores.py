@@ -100,11 +100,11 @@ def test_more_than_there_are_is_said_and_brought_down() -> None:
 
 def test_sessions_never_take_the_runtimes_own_number(monkeypatch: pytest.MonkeyPatch) -> None:
     from coolsd_rt.backends.onnxruntime.graph import session_options
-    from coolsd_rt.backends.registry import Options
+    from coolsd_rt.backends.registry import LoadOptions
 
     for here, asked, wanted in ((Cores(8, 0.5), None, 1), (Cores(8, 3.0), None, 3), (Cores(8), 5, 5)):
         monkeypatch.setattr(cores, "here", lambda here=here: here)
-        made = session_options(Options(threads=asked))
+        made = session_options(LoadOptions(threads=asked))
         assert (made.intra_op_num_threads, made.inter_op_num_threads) == (wanted, 1)
 
 

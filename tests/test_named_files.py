@@ -116,7 +116,7 @@ def _prompts_of_a_sweep(folder: Path) -> None:
     from coolsd_rt.sweep.spec import load_sweep
 
     os.mkfifo(folder / "p.txt")
-    (folder / "sweep.yaml").write_text("version: 1\npictures: 2\nprompts: p.txt\npoints: {a: {}}\n")
+    (folder / "sweep.yaml").write_text("version: 1\nimages: 2\nprompts: p.txt\npoints: {a: {}}\n")
     load_sweep(folder / "sweep.yaml").prompts()
 
 
@@ -135,11 +135,11 @@ def _caption(folder: Path) -> None:
     read_folder(folder)
 
 
-def _picture(folder: Path) -> None:
-    from coolsd_rt.train.images import Picture, load_pixels
+def _image(folder: Path) -> None:
+    from coolsd_rt.train.images import CaptionedImage, load_pixels
 
     os.mkfifo(folder / "a.png")
-    load_pixels([Picture(folder / "a.png", "a")], 8)
+    load_pixels([CaptionedImage(folder / "a.png", "a")], 8)
 
 
 def _codes(folder: Path) -> None:
@@ -167,13 +167,13 @@ def _log(folder: Path) -> None:
 
 READERS = (
     _head, _batch, _point, _index, _reference, _gallery, _provenance, _prompts_of_a_sweep, _captions, _caption,
-    _picture, _codes, _checkpoint, _log,
+    _image, _codes, _checkpoint, _log,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_pipe_in_a_folder_is_one_line(reader: Callable[[Path], None], tmp_path: Path) -> None:
-    if reader.__name__ in ("_captions", "_caption", "_picture", "_codes", "_checkpoint", "_log"):
+    if reader.__name__ in ("_captions", "_caption", "_image", "_codes", "_checkpoint", "_log"):
         pytest.importorskip("torch")
     with pytest.raises(CoolsdError, match="a named pipe") as caught:
         reader(tmp_path)

@@ -52,7 +52,7 @@ def test_commands_run_in_order(folder: Path) -> None:
     for command in commands():
         words = [sys.executable, "-m", "coolsd_rt.cli", *re.findall(r'"[^"]*"|\S+', command)[1:]]
         words = [w.strip('"') for w in words]
-        if words[3] == "parity":  # as shown it compares 32 pictures; two prove that the command works
+        if words[3] == "parity":  # as shown it compares 32 images; two prove that the command works
             words += ["--images", "2"]
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

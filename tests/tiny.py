@@ -1,6 +1,6 @@
 """A pipeline so small that it is exported in seconds: random weights in real files, and a spec that names them.
 
-Head dim 32, ffn 96, zero prefix rows of RoPE, a picture of 4 x 4 tokens and 8 x 8 pixels.
+Head dim 32, ffn 96, zero prefix rows of RoPE, an image of 4 x 4 tokens and 8 x 8 pixels.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def measure(
     pixels, parts = [], []
     for batch in drawing.batches(jobs, spec.engine.max_batch):
         drawn = drawing.draw(engine, batch, conditioner, settings)
-        pixels.append(engine.paint(drawn.codes))
+        pixels.append(engine.decode_images(drawn.codes))
         parts.append(drawn.statistics)
     whole = drawing.total(parts, settings.law.length)
     return {
@@ -67,7 +67,7 @@ def measure(
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
-    "--prompts", type=number(limits.PICTURES), default=200, show_default=True, help="Trained captions, drawn once each."
+    "--prompts", type=number(limits.IMAGES), default=200, show_default=True, help="Trained captions, drawn once each."
 )
 @click.option(
     "--seed", type=number(limits.TRAIN_SEED), default=1000, show_default=True, help="Chooses captions and randomness."

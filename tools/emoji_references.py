@@ -1,4 +1,4 @@
-"""The demo's glyphs as reference pictures of a sweep: `python tools/emoji_references.py out/emoji-references`.
+"""The demo's glyphs as reference images of a sweep: `python tools/emoji_references.py out/emoji-references`.
 
 Writes a PNG a glyph, named by its caption, and references.json with the shifts and flips that training showed it under.
 Needs the `train` and `measure` extras and the font.
@@ -29,19 +29,19 @@ from tools.emoji.quality import references  # noqa: E402
 
 
 def write(glyphs: data.Glyphs, out: Path, *, overwrite: bool = False) -> int:
-    """Write the folder; the index last, so that a folder with one is whole. Returns how many pictures it has.
+    """Write the folder; the index last, so that a folder with one is whole. Returns how many images it has.
 
     Files that are the same already stay. Raises UserError: another file has a name and `overwrite` is off; nothing is
     written then.
     """
     found = references(glyphs)
     by_caption(found)  # no two captions may share a file name
-    files = {f"{slug(caption)}.png": png_bytes(p) for p, caption in zip(found.pictures, found.captions, strict=True)}
+    files = {f"{slug(caption)}.png": png_bytes(p) for p, caption in zip(found.images, found.captions, strict=True)}
     entries = [
         Entry(file=name, caption=caption, flip=bool(flip))
         for name, caption, flip in zip(files, found.captions, found.flips, strict=True)
     ]
-    files[INDEX] = (Index(shift=found.shift, pictures=entries).model_dump_json(indent=1) + "\n").encode()
+    files[INDEX] = (Index(shift=found.shift, images=entries).model_dump_json(indent=1) + "\n").encode()
     for name, content in files.items():
         if not has_bytes(out / name, content):
             check_output(out / name, "OUT", overwrite=overwrite)
@@ -60,7 +60,7 @@ def main(out: Path, font: str | None, overwrite: bool) -> None:
         glyphs = data.choose(data.render(data.find_font(font)), data.COUNT)
     except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
-    say(f"{write(glyphs, out, overwrite=overwrite)} pictures in {out}")
+    say(f"{write(glyphs, out, overwrite=overwrite)} images in {out}")
 
 
 if __name__ == "__main__":

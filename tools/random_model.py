@@ -4,7 +4,7 @@
     coolsd-rt build data/random/llamagen-t2i-xl.yaml --precision int8
 
 Writes target, EAGLE head and image tokenizer in half precision, what prompts are read with, and a spec whose drafts
-are accepted at the rate that gives the paper's accept length. One tensor is in memory at a time. The pictures mean
+are accepted at the rate that gives the paper's accept length. One tensor is in memory at a time. The images mean
 nothing; how long they take, and what room they need, does not depend on the weights' values.
 """
 
@@ -66,7 +66,7 @@ class Pipeline:
 
 
 def published(family: str, size: str, grid: int | None = None, layers: int | None = None) -> Pipeline:
-    """A published model. grid: codes along one side; None is the smallest picture it was trained on. layers: fewer
+    """A published model. grid: codes along one side; None is the smallest image it was trained on. layers: fewer
     than it has, to measure by.
 
     Raises UserError: no such family or size, or a family without published models.
@@ -176,7 +176,7 @@ def _spec(made: Pipeline, condition: str) -> str:
     rate = constant_rate(ACCEPT_LENGTH.get(family, 2.73), made.length)
     rates = ", ".join([f"{rate:.4f}"] * made.length)
     return f"""\
-# Random weights, written by tools/random_model.py: for speed and memory, never for pictures.
+# Random weights, written by tools/random_model.py: for speed and memory, never for images.
 version: 1
 name: {made.name}
 target: {{model: {family}, weights: {made.name}.safetensors}}
@@ -195,7 +195,7 @@ engine: {{backend: onnxruntime, precision: int8, max_batch: 1}}
 @click.option("--family", required=True, help="As a spec's target.model says it, such as llamagen-t2i.")
 @click.option("--size", required=True, help="Of the published models, such as XL.")
 @click.option("--out", type=WRITES_IN, required=True, help="Folder to write.")
-@click.option("--grid", type=number(limits.GRID), help="Codes along one side; else of the smallest picture.")
+@click.option("--grid", type=number(limits.GRID), help="Codes along one side; else of the smallest image.")
 @click.option("--layers", type=number(limits.LAYERS), help="Fewer layers than the model has, to measure by.")
 @click.option("--seed", type=number(limits.TRAIN_SEED), default=0, show_default=True)
 @overwrite_option

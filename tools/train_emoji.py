@@ -104,7 +104,7 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 @main.command("draft")
 @click.option("--steps", type=number(limits.STEPS), default=4000)
 @click.option(
-    "--batch", type=number(limits.TRAIN_BATCH), default=8, help="Pictures; each enters with and without its caption."
+    "--batch", type=number(limits.TRAIN_BATCH), default=8, help="Images; each enters with and without its caption."
 )
 @click.option("--lr", type=number(limits.LEARNING_RATE), default=3e-3)
 @click.option("--pool", type=number(limits.POOL), default=64, help="Tokenisations kept per glyph.")

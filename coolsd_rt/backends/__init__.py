@@ -4,6 +4,6 @@ Knows which backend runs what. Does not know the loop's maths. Importing this pa
 """
 
 from coolsd_rt.backends.description import Description, GraphRecord
-from coolsd_rt.backends.registry import Backend, Options, backends, load, register
+from coolsd_rt.backends.registry import Backend, LoadOptions, backends, load, register
 
-__all__ = ["Backend", "Description", "GraphRecord", "Options", "backends", "load", "register"]
+__all__ = ["Backend", "Description", "GraphRecord", "LoadOptions", "backends", "load", "register"]

@@ -56,7 +56,7 @@ class GraphRecord:
 
 @dataclass(frozen=True)
 class Description:
-    """All that a backend has to know before it opens a file. `side` is pixels along one side of a picture.
+    """All that a backend has to know before it opens a file. `side` is pixels along one side of an image.
 
     dtype: of prefix, features and caches. fused: there is a graph of the whole draft, sampling included. forced: the id
     that each image token must have, -1 where free; None if all are.
@@ -71,7 +71,7 @@ class Description:
 
     @property
     def graphs(self) -> dict[str, GraphRecord]:
-        """Graph name to its file and contract, in the order of a picture's way."""
+        """Graph name to its file and contract, in the order of an image's way."""
         d, dtype = self.dims, self.dtype
         contracts = {
             "condition": condition_contract(d, dtype),

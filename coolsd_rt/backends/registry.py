@@ -18,7 +18,7 @@ from coolsd_rt.store import VerifiedEngine
 
 
 @dataclass(frozen=True)
-class Options:
+class LoadOptions:
     """How an engine runs, apart from what it computes.
 
     threads: of each operation; None is the usable cores (`coolsd_rt.cores`), more are brought down to them.
@@ -63,7 +63,7 @@ def backends() -> MappingProxyType[str, Backend]:
     return MappingProxyType(_BACKENDS)
 
 
-def load(verified: VerifiedEngine, options: Options | None = None, *, backend: str | None = None) -> Engine:
+def load(verified: VerifiedEngine, options: LoadOptions | None = None, *, backend: str | None = None) -> Engine:
     """An engine whose files were checked, ready to step on the backend its spec names (or on `backend`).
 
     Raises:
@@ -71,7 +71,7 @@ def load(verified: VerifiedEngine, options: Options | None = None, *, backend: s
         MissingExtra: its package is not installed.
         CoolsdError: the backend cannot run this engine, or not on the providers asked for.
     """
-    options = options or Options()
+    options = options or LoadOptions()
     name = backend or str(verified.manifest.spec.get("engine", {}).get("backend", ""))
     if name not in _BACKENDS:
         raise UserError("backend", expected=f"one of {', '.join(sorted(_BACKENDS))}", found=name or "none")

@@ -13,7 +13,7 @@ length l, by arithmetic and not by measurement:
   too fast.
 
 At l = L both are what was measured. Under pacing all of it is of rounds that draft, and of windows that
-`draft_confidence` did not cut: how often that is, is not in these figures. In a batch the slowest picture decides;
+`draft_confidence` did not cut: how often that is, is not in these figures. In a batch the slowest image decides;
 here each stands alone. To measure other lengths instead: `coolsd-rt bench --draft-length`; those drafts go step by
 step, where an engine built at that length would have them in one call.
 """

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from coolsd_rt.bench.report import DEFINITIONS, PHASES, Report, Row
+from coolsd_rt.bench.report import DEFINITIONS, PHASES, BenchReport, BenchRow
 
 _SPEED = "Tokens a second: a dot a turn, the median, its 95% interval. Green: pays, red: does not, grey: unclear."
 _FEWEST = 10  # judged drafts that a point of the acceptance plot needs
@@ -33,7 +33,7 @@ th { background: #f6f8fa } code, pre { background: #f6f8fa; padding: .1rem .3rem
 """
 
 
-def page(report: Report) -> str:
+def page(report: BenchReport) -> str:
     """The whole file."""
     title = f"coolsd-rt bench: {report.manifest.name}"
     warnings = "".join(f'<p class="warning">{escape(line)}</p>' for line in report.warnings)
@@ -67,7 +67,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{head}{lines}</table></div>'
 
 
-def _facts(report: Report) -> str:
+def _facts(report: BenchReport) -> str:
     here = report.machine
     facts = {
         "time": report.created,
@@ -88,7 +88,7 @@ def _definitions() -> str:
     return "<dl>" + "".join(f"<dt><code>{escape(k)}</code></dt><dd>{escape(v)}</dd>" for k, v in terms) + "</dl>"
 
 
-def _speed(report: Report) -> str:
+def _speed(report: BenchReport) -> str:
     """Tokens a second of each way: turns as dots, the median as a line, its interval as a bar."""
     figure, axes = _canvas(report.rows)
     for at, row in enumerate(report.rows):
@@ -103,7 +103,7 @@ def _speed(report: Report) -> str:
     return _svg(figure, "speed", _SPEED)
 
 
-def _phases(report: Report) -> str:
+def _phases(report: BenchReport) -> str:
     figure, axes = _canvas(report.rows)
     left = [0.0] * len(report.rows)
     for phase in PHASES:
@@ -115,7 +115,7 @@ def _phases(report: Report) -> str:
     return _svg(figure, "phases", "Median seconds an image, by phase; rest is prefix, caches and Python.")
 
 
-def _acceptance(report: Report) -> str:
+def _acceptance(report: BenchReport) -> str:
     """Acceptance by position, where enough drafts were judged; a panel for each draft length."""
     lengths = sorted({row.timed.way.settings.law.length for row in report.rows} - {0})
     figure = Figure(figsize=(9.5, 3.6 * len(lengths)))
@@ -134,7 +134,7 @@ def _acceptance(report: Report) -> str:
     )
 
 
-def _canvas(rows: Sequence[Row]) -> tuple[Figure, Axes]:
+def _canvas(rows: Sequence[BenchRow]) -> tuple[Figure, Axes]:
     """A line for each way, the first on top."""
     figure = Figure(figsize=(9.5, 1.0 + 0.32 * len(rows)))
     axes = figure.subplots()

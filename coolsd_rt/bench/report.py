@@ -35,7 +35,7 @@ DEFINITIONS = {
     "mean_acceptance_length": "tokens a round of the target, the resampled or bonus token included, rounds without a "
     "draft too; plain decoding has 1",
     "mean_acceptance_length_drafted": "the same over rounds with a draft, 1 + num_accepted_tokens / num_drafts: vLLM's",
-    "num_drafts": "rounds of a picture that proposed a draft",
+    "num_drafts": "rounds of an image that proposed a draft",
     "num_draft_tokens": "tokens proposed",
     "num_accepted_tokens": "proposed tokens that were kept; no bonus token",
     "draft_acceptance_rate": "num_accepted_tokens / num_draft_tokens, from 0 to 1",
@@ -49,12 +49,12 @@ DEFINITIONS = {
     "break_even_acceptance_length": "the mean_acceptance_length at which this way would be as fast as plain decoding",
     "break_even_draft_length": "longest draft length at which a round that drafts is no slower than plain decoding, 0 "
     "if none; computed from measured acceptance and steps; null where acceptance at another length is unknown (jacobi)",
-    "target_seconds_by_window": "median of the target's step over so many tokens, in the middle of a picture",
+    "target_seconds_by_window": "median of the target's step over so many tokens, in the middle of an image",
 }
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One way and its figures. ratio: to plain decoding, None for plain itself. even: None where it is not known."""
 
     kind: str
@@ -160,7 +160,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Cells under their columns."""
 
     title: str
@@ -169,7 +169,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """One run. rows: plain decoding first. windows: seconds of the target's step by tokens in it."""
 
     machine: Mapping[str, Any]
@@ -178,7 +178,7 @@ class Report:
     manifest: Manifest
     spec: Spec
     turns: Sequence[Sequence[Job]]
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
     windows: Mapping[int, float]
     left_out: Mapping[str, str]  # name: reason
     warnings: tuple[str, ...]
@@ -195,18 +195,18 @@ class Report:
         batch = len(self.turns[0])
         return (
             f"{self.manifest.name} ({self.manifest.fingerprint}, {self.spec.engine.precision}), {here['cpu']}, "
-            f"{here['threads']} threads, load {here['load_average']:.1f} before; {batch} picture(s) at once, "
+            f"{here['threads']} threads, load {here['load_average']:.1f} before; {batch} image(s) at once, "
             f"medians of {len(self.turns)} interleaved turns"
         )
 
     @property
-    def tables(self) -> tuple[Table, Table, Table]:
+    def tables(self) -> tuple[TextTable, TextTable, TextTable]:
         """Speed; what rounds bring; where the time goes."""
         rounds = "rounds; the accept length counts the resampled or bonus token, kept are shares of drafts"
         return (
-            Table("speed", SPEED, tuple(row.speed_cells() for row in self.rows)),
-            Table(rounds, ROUNDS, tuple(row.round_cells() for row in self.rows)),
-            Table("where the time goes", TIMES, tuple(row.time_cells() for row in self.rows)),
+            TextTable("speed", SPEED, tuple(row.speed_cells() for row in self.rows)),
+            TextTable(rounds, ROUNDS, tuple(row.round_cells() for row in self.rows)),
+            TextTable("where the time goes", TIMES, tuple(row.time_cells() for row in self.rows)),
         )
 
     @property
@@ -248,7 +248,7 @@ class Report:
         }
 
 
-def _sentence(row: Row, ratio: Median) -> str:
+def _sentence(row: BenchRow, ratio: Median) -> str:
     found = verdict(ratio)
     head = "speculation does not pay" if found == "does not pay" else found
     accept = row.total.mean_acceptance_length

@@ -1,7 +1,7 @@
 """`coolsd-rt bench`: every way of decoding that an engine can go, side by side in one run.
 
     1. Open the engine; make the ways of its spec (`bench_ways`).
-    2. Draw the same pictures in every way, taking turns (`timing`); after each turn, time the target's step alone over
+    2. Draw the same images in every way, taking turns (`timing`); after each turn, time the target's step alone over
        windows of every length.
     3. Medians, intervals and ratios to plain decoding (`bench_stats`), and the draft length at which a round stops
        being worth its time (`bench_even`).
@@ -25,10 +25,10 @@ import numpy as np
 from coolsd_rt import cores, limits
 from coolsd_rt.bench.break_even import BreakEven, break_even, tokens_by_length
 from coolsd_rt.bench.machine import machine
-from coolsd_rt.bench.report import Report, Row
+from coolsd_rt.bench.report import BenchReport, BenchRow
 from coolsd_rt.bench.stats import Median, paired_ratio
-from coolsd_rt.bench.timing import Timed, Way, take_turns
-from coolsd_rt.bench.variants import Choice, Line, lines
+from coolsd_rt.bench.timing import Timed, Variant, take_turns
+from coolsd_rt.bench.variants import VariantChoice, VariantRow, lines
 from coolsd_rt.errors import UserError
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.spec import with_overrides
@@ -43,10 +43,10 @@ _PROBES = 8  # timed steps of each window after each turn
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchConfig:
     """What to time. prompts: none = those beside the spec's vocabulary, taken evenly.
 
-    runs: turns of each way. batch: pictures at once. seed: picture k of all has seed + k, in every way. confidence,
+    runs: turns of each way. batch: images at once. seed: image k of all has seed + k, in every way. confidence,
     draft_confidence: of the pacing; None is the spec's. threads: of the engine; None is the usable cores.
     """
 
@@ -55,12 +55,12 @@ class Request:
     batch: Annotated[int, Within(limits.MAX_BATCH)] = 1
     prompts: tuple[str, ...] = ()
     seed: Seed = 0
-    choice: Choice = field(default_factory=Choice)
+    choice: VariantChoice = field(default_factory=VariantChoice)
     confidence: Probability | None = None
     draft_confidence: Probability | None = None
     spec_file: Path | None = None
     threads: Threads | None = None
-    reading: opening.Reading = field(default_factory=opening.Reading)
+    reading: opening.PromptInputs = field(default_factory=opening.PromptInputs)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -94,7 +94,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Listener:
+class BenchCallbacks:
     """Who wants to hear of the work while it goes on."""
 
     warning: Callable[[str], None] = lambda line: None
@@ -103,10 +103,10 @@ class Listener:
 
 
 @dataclass
-class Windows:
-    """Seconds of the target's step over 1..most tokens in the middle of a picture, by window."""
+class StepSeconds:
+    """Seconds of the target's step over 1..most tokens in the middle of an image, by window."""
 
-    way: Way  # the one with the longest draft: its session has room
+    way: Variant  # the one with the longest draft: its session has room
     jobs: Sequence[Job]
     conditioner: Conditioner
     clock: Callable[[], float] = time.perf_counter
@@ -134,14 +134,14 @@ class Windows:
         return {n: statistics.median(seconds) for n, seconds in self.seconds.items()}
 
 
-def bench(request: Request, listener: Listener | None = None) -> Report:
+def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> BenchReport:
     """Time every way that was asked for.
 
     Raises:
         UserError: no engine, a value out of range, no prompts, nothing to compare; before anything is drawn.
         CoolsdError: a broken engine.
     """
-    listener = listener or Listener()
+    listener = listener or BenchCallbacks()
     opened = OpenedEngine.at(request.engine, request.reading, cores.threads_for(request.threads), request.spec_file)
     spec = opened.spec
     if not 1 <= request.batch <= spec.engine.max_batch:
@@ -162,14 +162,14 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
         listener.warning(line)
     listener.start(len(chosen), request.runs + 1)
     ways = [line.way for line in chosen]
-    windows = Windows(max(ways, key=lambda way: way.settings.law.length), turns[0], conditioner)
+    windows = StepSeconds(max(ways, key=lambda way: way.settings.law.length), turns[0], conditioner)
     tell = listener.way
     timed = take_turns(ways, turns, conditioner, lambda way: tell(way.name), between=windows)
     reasons = [entry.graph_fallback_reason for entry in timed] if spec.engine.device == "cuda" else []
     for reason in dict.fromkeys(filter(None, reasons)):
         warnings.append(f"rounds ran without a CUDA graph: {reason}")
         listener.warning(warnings[-1])
-    return Report(
+    return BenchReport(
         machine=here,
         command=request.command(threads),
         created=created,
@@ -183,23 +183,25 @@ def bench(request: Request, listener: Listener | None = None) -> Report:
     )
 
 
-def _with_forced(line: Line, forced: tuple[int, ...] | None) -> Line:
+def _with_forced(line: VariantRow, forced: tuple[int, ...] | None) -> VariantRow:
     settings = replace(line.way.settings, forced=forced)
     return replace(line, way=replace(line.way, settings=settings))
 
 
-def _turns(request: Request, opened: OpenedEngine) -> list[Sequence[Job]]:
+def _turns(request: BenchConfig, opened: OpenedEngine) -> list[Sequence[Job]]:
     texts: Sequence[str] = request.prompts or opened.default_prompts()
     jobs = drawing.spread_jobs(texts, request.runs * request.batch, request.seed, opened.conditioner)
     return list(drawing.batches(jobs, request.batch))
 
 
-def _rows(chosen: Sequence[Line], timed: Sequence[Timed], windows: dict[int, float], batch: int) -> tuple[Row, ...]:
+def _rows(
+    chosen: Sequence[VariantRow], timed: Sequence[Timed], windows: dict[int, float], batch: int
+) -> tuple[BenchRow, ...]:
     """The first line is plain decoding."""
     plain = timed[0]
     step = plain.round_seconds(0)
     return tuple(
-        Row(
+        BenchRow(
             kind=line.kind,
             timed=entry,
             rate=Median.of(entry.rates),

@@ -1,10 +1,10 @@
-"""Several ways to draw the same pictures, timed side by side in one run.
+"""Several ways to draw the same images, timed side by side in one run.
 
 Knows engines, settings and a clock. Does not know which backend an engine is, files, or how a table looks.
 
 The ways take turns (A B C A B C ...), so that a machine that gets slower or warmer does so for all of them; every way
-draws the same prompts with the same seeds; figures are medians over the turns. A picture's time runs from its words to
-its tokens: condition, prefill and rounds, without painting and files, which are the same for all.
+draws the same prompts with the same seeds; figures are medians over the turns. An image's time runs from its words to
+its tokens: condition, prefill and rounds, without image decoding and files, which are the same for all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from coolsd_rt.workflows.drawing import Job, Settings
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """One row of the table. `group` is what steps ("eager", "fp32", "int8"), `name` how it decodes."""
 
     group: str
@@ -38,7 +38,7 @@ class Way:
 class Timed:
     """A way and its turns; one entry a turn in every list."""
 
-    way: Way
+    way: Variant
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)  # tokens a second
     # Share of a turn spent outside the engine: law and Python. None: a device's loop does not tell.
@@ -88,10 +88,10 @@ class Timed:
 
 
 def take_turns(
-    ways: Sequence[Way],
+    ways: Sequence[Variant],
     turns: Sequence[Sequence[Job]],
     conditioner: Conditioner,
-    on_turn: Callable[[Way], None] = lambda way: None,
+    on_turn: Callable[[Variant], None] = lambda way: None,
     clock: Callable[[], float] = time.perf_counter,
     between: Callable[[], None] = lambda: None,
     loop: Loop = "auto",

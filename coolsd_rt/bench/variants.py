@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt import limits
-from coolsd_rt.bench.timing import Way
+from coolsd_rt.bench.timing import Variant
 from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
@@ -45,7 +45,7 @@ _OF_A_LENGTH = {key: key for key in ("schedule.values", "acceptance.rates")}  # 
 
 
 @dataclass(frozen=True)
-class Choice:
+class VariantChoice:
     """What to time. names: none = all. draft_lengths: none = the built one. jacobi_length: None = as in `generate`."""
 
     names: tuple[str, ...] = ()
@@ -58,11 +58,11 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Line:
+class VariantRow:
     """One row: what was asked for (`cool`), and how it decodes."""
 
     kind: str
-    way: Way
+    way: Variant
 
     @property
     def refines(self) -> bool:
@@ -71,8 +71,8 @@ class Line:
 
 
 def lines(
-    spec: Spec, engine: Engine, group: str, choice: Choice, near: NDArray[np.int64] | None
-) -> tuple[list[Line], dict[str, str]]:  # fmt: skip
+    spec: Spec, engine: Engine, group: str, choice: VariantChoice, near: NDArray[np.int64] | None
+) -> tuple[list[VariantRow], dict[str, str]]:  # fmt: skip
     """Plain decoding, then every way that was asked for; and the names that this engine cannot go, with the reason.
 
     near: the engine's neighbours, int64 [V, n], or None.
@@ -81,7 +81,7 @@ def lines(
     """
     asked = _asked(choice)
     lengths = _lengths(spec, engine.dims.tokens, choice)
-    out = [Line(PLAIN, Way(group, PLAIN, engine, drawing.settings_of(spec, plain=True)))]
+    out = [VariantRow(PLAIN, Variant(group, PLAIN, engine, drawing.settings_of(spec, plain=True)))]
     left: dict[str, str] = {}
     if spec.acceptance.rule == "synthetic":
         left = dict.fromkeys(asked, "acceptance is synthetic, the same under every law")
@@ -104,14 +104,14 @@ def lines(
                         raise
                     left[name] = str(error)  # the spec's own number of neighbours, and a table that has too few
                     continue
-                out.append(Line(name, Way(group, title + mark, engine, settings)))
+                out.append(VariantRow(name, Variant(group, title + mark, engine, settings)))
     if len(out) == 1:
         found = "; ".join(f"{name} is left out: {reason}" for name, reason in left.items())
         raise UserError("ways to time", expected="one beside plain decoding", found=found or "none")
     return out, left
 
 
-def _asked(choice: Choice) -> tuple[str, ...]:
+def _asked(choice: VariantChoice) -> tuple[str, ...]:
     for name in choice.names:
         if name not in NAMES:
             raise UserError("--ways", expected=f"one of {', '.join(NAMES)}", found=name)
@@ -120,7 +120,7 @@ def _asked(choice: Choice) -> tuple[str, ...]:
     return tuple(name for name in NAMES if not choice.names or name in choice.names)
 
 
-def _lengths(spec: Spec, tokens: int, choice: Choice) -> tuple[int, ...]:
+def _lengths(spec: Spec, tokens: int, choice: VariantChoice) -> tuple[int, ...]:
     lengths = tuple(dict.fromkeys(choice.draft_lengths or (spec.draft.length,)))
     jacobi = () if choice.jacobi_length is None else (choice.jacobi_length,)
     for option, asked in (("--draft-length", lengths), ("--jacobi-length", jacobi)):
@@ -130,10 +130,10 @@ def _lengths(spec: Spec, tokens: int, choice: Choice) -> tuple[int, ...]:
     return lengths
 
 
-def _jacobi(spec: Spec, engine: Engine, group: str, name: str, length: int | None) -> Line:
+def _jacobi(spec: Spec, engine: Engine, group: str, name: str, length: int | None) -> VariantRow:
     length = length or max(1, min(drawing.JACOBI_WINDOW, engine.dims.tokens - 1))
     settings = drawing.jacobi_settings(spec, length, name == "jacobi-coupled")
-    return Line(name, Way(group, name.replace("-", ", "), engine, settings))
+    return VariantRow(name, Variant(group, name.replace("-", ", "), engine, settings))
 
 
 def _laws(

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import torch
 
 from coolsd_rt import limits
-from coolsd_rt.checkpoints.format import Config, Format, Given, Options, Part, shapes_of
+from coolsd_rt.checkpoints.format import Config, ConvertOptions, Format, Given, Part, shapes_of
 from coolsd_rt.checkpoints.formats import llama, llamagen, vq
-from coolsd_rt.checkpoints.reader import Source
+from coolsd_rt.checkpoints.reader import CheckpointReader
 from coolsd_rt.checkpoints.writer import DTYPES, write_safetensors
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import why_unusable
@@ -56,7 +56,7 @@ def convert(
     source: Path,
     to: Path,
     family: str | None = None,
-    options: Options | None = None,
+    options: ConvertOptions | None = None,
     dtype: DType = "keep",
     on_tensor: Callable[[int, int], None] = lambda done, of: None,
     notes: Mapping[str, str] | None = None,
@@ -74,8 +74,8 @@ def convert(
     """
     begun = time.perf_counter()
     check_place(source, to, overwrite)
-    opened = Source(source)
-    given = Given(source, opened.tensors, opened.config, options or Options())
+    opened = CheckpointReader(source)
+    given = Given(source, opened.tensors, opened.config, options or ConvertOptions())
     form = _format(given, family)
     config = form.config(given)
     plan, dropped = _plan(form, given, config, dtype)
@@ -177,9 +177,9 @@ def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dty
 
 def named_options(
     size: int | None, heads: int | None, prefix: int | None, cell: int | None = None
-) -> Options:  # fmt: skip
+) -> ConvertOptions:  # fmt: skip
     """Options as a command line gives them. Raises UserError at one that is not positive, or a cell of no tokenizer."""
-    options = Options(size, heads, prefix, cell)
+    options = ConvertOptions(size, heads, prefix, cell)
     if cell not in (None, 8, 16):
         raise UserError("--cell", expected="8 or 16", found=str(cell))
     ends = {"size": limits.PIXELS, "heads": limits.HEADS, "prefix": limits.PREFIX, "cell": limits.CELL}

@@ -29,10 +29,10 @@ _DIGITS = 18  # of a number in a name, at most
 
 
 @dataclass(frozen=True)
-class Options:
+class ConvertOptions:
     """What no checkpoint says of itself. None: not given.
 
-    size: pixels along one side of a picture. heads: of attention. prefix: positions of a prompt. cell: pixels along one
+    size: pixels along one side of an image. heads: of attention. prefix: positions of a prompt. cell: pixels along one
     side of a code's cell, where it is not the family's 16.
     """
 
@@ -49,7 +49,7 @@ class Given:
     path: Path
     tensors: Mapping[str, TensorInfo]
     json: Mapping[str, Any]
-    options: Options = Options()
+    options: ConvertOptions = ConvertOptions()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Raises UserError if the tensor is missing."""

@@ -79,7 +79,7 @@ def load_draft(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, 
 
 
 def load_draft_model(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Decoder:
-    """A small model of its own that drafts for `target`: another target with the same condition and picture.
+    """A small model of its own that drafts for `target`: another target with the same condition and image.
 
     dtype and lazy as in `load_target`. Raises UserError as it does, and if the two do not speak of the same codes,
     cells and conditions.

@@ -53,7 +53,7 @@ class SafetensorsShard:
 Shard = SafetensorsShard | PickleShard
 
 
-class Source:
+class CheckpointReader:
     """All tensors of a checkpoint. `config`: its config.json, {} if there is none.
 
     wrappers: the parts of `WRAPPERS` that its names have, and `tensors` has not.

@@ -13,16 +13,16 @@ from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, print_json, show_fields, show_table
 from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES_IN
 from coolsd_rt.cli.terminal.progress import batches
-from coolsd_rt.law.clusters import Ratio
-from coolsd_rt.schedules.analyze import Analysis, Request, analyze
-from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.law.clusters import RatioEstimate
+from coolsd_rt.schedules.analyze import Analysis, RecordingConfig, analyze
+from coolsd_rt.workflows.opening import PromptInputs
 
 
 def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{v:.3f}" for v in values)
 
 
-def _with_error(value: float, ratio: Ratio | None, digits: int) -> str:
+def _with_error(value: float, ratio: RatioEstimate | None, digits: int) -> str:
     """`0.0201 ± 0.0012`; without the error where there is one image."""
     error = "" if ratio is None or math.isnan(ratio.error) else f" ± {ratio.error:.{digits}f}"
     return f"{value:.{digits}f}{error}"
@@ -32,12 +32,12 @@ def _show(found: Analysis) -> None:
     a = found.ambiguity
     show_fields(
         {
-            "pictures, rounds": f"{found.pictures}, {found.rounds}",
+            "images, rounds": f"{found.images}, {found.rounds}",
             "mean entropy of P": f"{a.entropy:.3f} nats",
             "top-5 mass of P": f"{a.top5:.3f}",
             "TV(P, Q)": f"{a.tv:.3f}",
             "TV by draft position": _numbers(a.tv_by_position),
-            "TV by row of the picture": _numbers(a.tv_by_row),
+            "TV by row of the image": _numbers(a.tv_by_row),
         },
         title="positions that lossless decoding judges",
     )
@@ -62,21 +62,21 @@ def _show(found: Analysis) -> None:
 @click.option(
     "-n",
     "--images",
-    "pictures",
-    type=number(limits.PICTURES),
+    "images",
+    type=number(limits.IMAGES),
     default=16,
     show_default=True,
-    help="Pictures to record.",
+    help="Images to record.",
 )
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Image i has seed + i.")
 @click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @threads_option()
 @json_option
 def command(
-    engine: Path, pictures: int, prompts: tuple[str, ...], seed: int, folder: Path | None, spec_file: Path | None,
+    engine: Path, images: int, prompts: tuple[str, ...], seed: int, folder: Path | None, spec_file: Path | None,
     threads: int | None, features: Path | None, text_encoder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Record P and Q of real rounds: ambiguity, acceptance, and what any schedule would do without drawing again.
@@ -90,7 +90,9 @@ def command(
     Example:
       coolsd-rt analyze engines/emoji -n 32 --recording out/recording
     """
-    request = Request(engine, pictures, prompts, seed, folder, spec_file, threads, Reading(features, text_encoder))
+    request = RecordingConfig(
+        engine, images, prompts, seed, folder, spec_file, threads, PromptInputs(features, text_encoder)
+    )
     with batches("recording", quiet=as_json) as on_batch:
         found = analyze(request, on_batch)
     if as_json:

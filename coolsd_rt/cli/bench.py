@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coolsd_rt import limits
-from coolsd_rt.bench.variants import NAMES, Choice
+from coolsd_rt.bench.variants import NAMES, VariantChoice
 from coolsd_rt.cli.entry import overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import reading_options
@@ -19,25 +19,25 @@ from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES
 from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.errors import UserError
 from coolsd_rt.store.outputs import check_output, write_output
-from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.opening import PromptInputs
 
 if TYPE_CHECKING:
-    from coolsd_rt.bench.report import Report
-    from coolsd_rt.bench.run import Listener
+    from coolsd_rt.bench.report import BenchReport
+    from coolsd_rt.bench.run import BenchCallbacks
 
-_DELTAS = Choice.deltas
+_DELTAS = VariantChoice.deltas
 
 
-class _Screen:
+class _BenchScreen:
     """Every way in every turn. The first turn warms up and is not timed."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def listener(self) -> Listener:
-        from coolsd_rt.bench.run import Listener
+    def listener(self) -> BenchCallbacks:
+        from coolsd_rt.bench.run import BenchCallbacks
 
-        return Listener(lambda line: note(f"warning: {line}"), self._start, self._way)
+        return BenchCallbacks(lambda line: note(f"warning: {line}"), self._start, self._way)
 
     def _start(self, ways: int, turns: int) -> None:
         self._work.start("bench", ways * turns, f"runs of {ways} ways")
@@ -46,7 +46,7 @@ class _Screen:
         self._work.advance(name)
 
 
-def _writer(html: Path | None, out: Path | None, overwrite: bool) -> Callable[[Report], None]:
+def _writer(html: Path | None, out: Path | None, overwrite: bool) -> Callable[[BenchReport], None]:
     """What writes the files, checked before any work: the folders, and what the page is drawn with."""
     if html is not None and html == out:
         raise UserError("--html and --out", expected="two files", found=f"{html} twice")
@@ -56,7 +56,7 @@ def _writer(html: Path | None, out: Path | None, overwrite: bool) -> Callable[[R
     if html is not None:
         import coolsd_rt.bench.html as pages  # needs matplotlib
 
-    def write(report: Report) -> None:
+    def write(report: BenchReport) -> None:
         if out is not None:
             data = (json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n").encode()
             write_output(out, data, overwrite=overwrite)
@@ -68,7 +68,7 @@ def _writer(html: Path | None, out: Path | None, overwrite: bool) -> Callable[[R
     return write
 
 
-def _show(report: Report) -> None:
+def _show(report: BenchReport) -> None:
     say(report.note)
     for table in report.tables:
         say("")
@@ -87,10 +87,10 @@ def _show(report: Report) -> None:
     show_default=True,
     help="Turns of each way; 6 are the fewest for a 95% interval.",
 )
-@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Pictures at once.")
+@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Images at once.")
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i, in every way."
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Image i has seed + i, in every way."
 )
 @click.option(
     "--ways",
@@ -143,7 +143,7 @@ def command(
 ) -> None:  # fmt: skip
     """Time plain, lossless, relaxed and rival decoding side by side, and say whether speculation pays.
 
-    All ways draw the same pictures, taking turns. Figures are medians; intervals are exact for few samples (95%, order
+    All ways draw the same images, taking turns. Figures are medians; intervals are exact for few samples (95%, order
     statistics), and ratios to plain decoding are paired by turn.
 
     \b
@@ -151,14 +151,14 @@ def command(
       coolsd-rt bench engines/emoji --html out/bench.html
       coolsd-rt bench engines/emoji --ways lossless --ways cool --delta 1.1 --runs 9
     """
-    from coolsd_rt.bench.run import Request, bench  # needs scipy
+    from coolsd_rt.bench.run import BenchConfig, bench  # needs scipy
 
     write = _writer(html, out, overwrite)
-    choice = Choice(names, deltas, lengths, jacobi_length)
-    request = Request(engine, runs, batch, prompts, seed, choice, confidence, draft_confidence, spec_file, threads,
-                      Reading(features, text_encoder))  # fmt: skip
+    choice = VariantChoice(names, deltas, lengths, jacobi_length)
+    request = BenchConfig(engine, runs, batch, prompts, seed, choice, confidence, draft_confidence, spec_file, threads,
+                      PromptInputs(features, text_encoder))  # fmt: skip
     with progress(quiet=as_json) as work:
-        report = bench(request, _Screen(work).listener())
+        report = bench(request, _BenchScreen(work).listener())
     if as_json:
         print_json(report.as_dict())
     else:

@@ -16,18 +16,18 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import free_bytes, human
 from coolsd_rt.workflows import promote as promoting
 from coolsd_rt.workflows.build.estimate import MEASURED_ON
-from coolsd_rt.workflows.build.run import Built, Listener, Plan, PlannedStage, plan, with_engine
-from coolsd_rt.workflows.parity.run import PICTURES
-from coolsd_rt.workflows.parity.run import Listener as ParityListener
+from coolsd_rt.workflows.build.run import BuildCallbacks, BuildPlan, Built, PlannedStage, plan, with_engine
+from coolsd_rt.workflows.parity.run import IMAGES
+from coolsd_rt.workflows.parity.run import BuildCallbacks as ParityListener
 from coolsd_rt.workflows.promote import ENGINES, Promoted, promote
 
 _WORTH_SAYING = 10.0  # seconds of a build; less is over before it is read
 
 
-class _Screen:
+class _BuildScreen:
     """Stages of a build, and what they will take."""
 
-    def __init__(self, work: Work, planned: Plan) -> None:
+    def __init__(self, work: Work, planned: BuildPlan) -> None:
         self._work, self._stage, self._names = work, "", [stage.name for stage in planned.stages]
         left = sum(not stage.cached for stage in planned.stages)
         if left and planned.estimate.seconds >= _WORTH_SAYING:
@@ -35,8 +35,8 @@ class _Screen:
             note(f"{left} of {len(planned.stages)} stages to build, roughly {rough} at rates of {MEASURED_ON}")
         work.start("building", len(planned.stages), "stages", announce=False, timed=False)
 
-    def listener(self) -> Listener:
-        return Listener(
+    def listener(self) -> BuildCallbacks:
+        return BuildCallbacks(
             self._started, self._finished, lambda name: note(f"waiting: another build is at {name}"), self._compiling
         )
 
@@ -55,7 +55,7 @@ class _Screen:
         self._work.advance()
 
 
-def _show_plan(planned: Plan) -> None:
+def _show_plan(planned: BuildPlan) -> None:
     rows = [
         (s.name, s.stage.key, "cached", "", "", "")
         if s.cached
@@ -143,7 +143,7 @@ def command(
         ctx.exit(1)
 
 
-def make(planned: Plan, quiet: bool) -> Promoted:
+def make(planned: BuildPlan, quiet: bool) -> Promoted:
     """Build what is planned, verify it if it has to be, and say how that went. quiet: no progress."""
     return promote(planned, _listener(quiet))
 
@@ -168,13 +168,13 @@ def _listener(quiet: bool) -> promoting.Listener:
     """Shows a build and a parity run, each with a bar of its own."""
 
     @contextmanager
-    def build(planned: Plan) -> Iterator[Listener]:
+    def build(planned: BuildPlan) -> Iterator[BuildCallbacks]:
         with progress(quiet=quiet) as work:
-            yield _Screen(work, planned).listener()
+            yield _BuildScreen(work, planned).listener()
 
     @contextmanager
     def parity() -> Iterator[ParityListener]:
         with progress(quiet=quiet) as work:
-            yield listener_of(work, PICTURES)
+            yield listener_of(work, IMAGES)
 
     return promoting.Listener(build, parity, _say_verified)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--mirror", type=FOLDER, help="Folder with the hub's files, to read instead of it.")
 @click.option("--family", help="What the checkpoint is of; default: told by its tensors' names, where these tell.")
 @click.option(
-    "--size", type=number(limits.PIXELS), help="Pixels along one side of a picture, where a family has several."
+    "--size", type=number(limits.PIXELS), help="Pixels along one side of an image, where a family has several."
 )
 @click.option(
     "--heads", type=number(limits.HEADS), help="Attention heads, where no config.json and no published size tells."
@@ -98,7 +98,7 @@ def _refuse_beside_spec(options: dict[str, Any]) -> None:
 
 
 def _convert_spec(path: Path, mirror: Path | None, overwrite: bool, as_json: bool) -> None:
-    from coolsd_rt.workflows.origins import Listener, make_weights
+    from coolsd_rt.workflows.origins import ConvertCallbacks, make_weights
 
     loaded = load_spec(path, check_files=False)
     with progress(quiet=as_json) as work:
@@ -107,7 +107,7 @@ def _convert_spec(path: Path, mirror: Path | None, overwrite: bool, as_json: boo
             note(f"{key}: from {at}")
             work.start(f"converting: {key}", unit="tensors")
 
-        listener = Listener(started, work.update, note)
+        listener = ConvertCallbacks(started, work.update, note)
         made = make_weights(loaded, mirror, listener, overwrite=overwrite)
     for each in made:
         if each.wrappers:

@@ -34,7 +34,7 @@ _PURPOSE = {
     "fontTools": "to train the demo",
     "scipy": "to tune",
     "matplotlib": "to plot",
-    "torchmetrics": "to measure the pictures of a sweep",
+    "torchmetrics": "to measure the images of a sweep",
     "transformers": "for the CLIP score of a sweep",
     "accelerate": "to train a draft on several GPUs",
     "tensorboard": "to watch a training",

@@ -17,8 +17,8 @@ from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.files import read_lines
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
 from coolsd_rt.spec import is_spec
-from coolsd_rt.workflows.generate.report import Report
-from coolsd_rt.workflows.generate.run import DRAFTS, Listener, Request, generate
+from coolsd_rt.workflows.generate.report import GenerateReport
+from coolsd_rt.workflows.generate.run import DRAFTS, GenerateCallbacks, GenerateConfig, generate
 
 KEYS = {
     "schedule": "schedule.kind",
@@ -43,14 +43,16 @@ KEYS = {
 """Options to the run-time keys of the spec that they replace. Their values are checked by the spec's own models."""
 
 
-class _Screen:
-    """Tokens of all pictures. Without a bar, a line a picture as well."""
+class _GenerateScreen:
+    """Tokens of all images. Without a bar, a line an image as well."""
 
     def __init__(self, work: Work) -> None:
         self._work, self._whole = work, 0
 
-    def listener(self) -> Listener:
-        return Listener(lambda line: note(f"warning: {line}"), self._start, self._tokens, self._picture, self._skipped)
+    def listener(self) -> GenerateCallbacks:
+        return GenerateCallbacks(
+            lambda line: note(f"warning: {line}"), self._start, self._tokens, self._image, self._skipped
+        )
 
     @property
     def whole(self) -> int:
@@ -63,7 +65,7 @@ class _Screen:
     def _tokens(self, done: int, accept_length: float) -> None:
         self._work.update(done, figures=f"accept length {accept_length:.2f}")
 
-    def _picture(self, path: Path) -> None:
+    def _image(self, path: Path) -> None:
         self._whole += 1
         if not self._work.on_terminal:
             note(str(path))
@@ -74,7 +76,7 @@ class _Screen:
             note(f"{path}: already there")
 
 
-def _show(report: Report, out: Path) -> None:
+def _show(report: GenerateReport, out: Path) -> None:
     rows: dict[str, object] = {"images": _counts(report, out)}
     rows |= _figures(report) if report.tokens else {}
     if report.sheet:
@@ -82,14 +84,14 @@ def _show(report: Report, out: Path) -> None:
     show_fields(rows)
 
 
-def _counts(report: Report, out: Path) -> str:
+def _counts(report: GenerateReport, out: Path) -> str:
     skipped = len(report.drawn) - report.written
     if not skipped:
         return f"{report.written} in {out}"
     return f"{len(report.drawn)} in {out}: {report.written} written, {skipped} already there"
 
 
-def _figures(report: Report) -> dict[str, object]:
+def _figures(report: GenerateReport) -> dict[str, object]:
     s, total = report.statistics, report.seconds
     by_position = " ".join(f"{share:.2f}" for share in s.acceptance_by_position)
     rows: dict[str, object] = {
@@ -116,17 +118,17 @@ def _figures(report: Report) -> dict[str, object]:
     "-n",
     "--images",
     "variants",
-    type=number(limits.PICTURES),
+    type=number(limits.IMAGES),
     default=1,
     show_default=True,
-    help="Pictures per prompt.",
+    help="Images per prompt.",
 )
 @click.option(
     "--seed",
     type=number(limits.SEED),
     default=0,
     show_default=True,
-    help="Picture i of any prompt (i from 0) has seed + i.",
+    help="Image i of any prompt (i from 0) has seed + i.",
 )
 @click.option("--out", type=WRITES_IN, default=Path("out"), show_default=True, help="Folder to write.")
 @click.option("--delta", type=number(limits.OMEGA), help="Relaxation budget of the schedule; 1.1 in the paper.")
@@ -193,7 +195,7 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Draw images from prompts with a built engine: one PNG a picture, and sheet.png for several.
+    """Draw images from prompts with a built engine: one PNG an image, and sheet.png for several.
 
     ENGINE is engines/NAME (its current build), one fingerprint's folder, or a spec: it is built into engines/ first
     where it is not. Options that are not given keep the values of the engine's spec. Each PNG carries its prompt, seed,
@@ -213,7 +215,7 @@ def command(
     """
     everything = [*prompts, *(read_lines(file) if file else [])]
     overrides = {KEYS[name]: value for name, value in values.items() if value is not None}
-    request = Request(
+    request = GenerateConfig(
         everything,
         out,
         variants,
@@ -232,11 +234,11 @@ def command(
 
         engine = engine_of(engine, as_json)
     with progress() as work:
-        screen = _Screen(work)
+        screen = _GenerateScreen(work)
         try:
             report = generate(engine, request, screen.listener())
         except KeyboardInterrupt:
-            note(f"{screen.whole} pictures are whole in {out}")
+            note(f"{screen.whole} images are whole in {out}")
             raise
     if as_json:
         print_json(report.as_dict())

@@ -39,7 +39,7 @@ VERBS = {
     "analyze": "Record P and Q of real rounds: what any schedule would do.",
     "sweep": "Quality over accept length on a grid, with the Pareto front.",
     "train-draft": "Train a draft for a target, and measure its accept length.",
-    "quality": "Draw many captions' pictures and measure them: FID, CLIP score.",
+    "quality": "Draw many captions' images and measure them: FID, CLIP score.",
     "tune": "Find the best schedule under a budget, on recorded rounds.",
     "schedule": "Print the relaxation of each draft position of a schedule.",
     "schema": "Write the spec's JSON Schema, for editors.",

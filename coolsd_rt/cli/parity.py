@@ -13,13 +13,13 @@ from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
 from coolsd_rt.cli.paths import ENGINE, SPEC
 from coolsd_rt.cli.terminal.progress import Work, progress
-from coolsd_rt.workflows.opening import Reading
-from coolsd_rt.workflows.parity.run import PICTURES, Listener, Parity, parity
+from coolsd_rt.workflows.opening import PromptInputs
+from coolsd_rt.workflows.parity.run import IMAGES, Parity, ParityCallbacks, parity
 from coolsd_rt.workflows.parity.widths import WidthDependence
 
 
 def _show(outcome: Parity) -> None:
-    whole = outcome.pictures.as_dict()
+    whole = outcome.images.as_dict()
     rows = [
         (name, f"{g['max_error']:.2e}", f"{g['relative_error']:.2e}", f"{g['mean_tv']:.2e}" if "mean_tv" in g else "")
         for name, g in outcome.graphs.as_dict().items()
@@ -28,7 +28,7 @@ def _show(outcome: Parity) -> None:
     show_fields(
         {
             "precision": outcome.precision,
-            "whole pictures": whole["pictures"],
+            "whole images": whole["images"],
             "identical to the token": f"{whole['identical']} ({whole['identical_share']:.1%})",
             "equal tokens": f"{whole['equal_tokens_share']:.2%}",
             "batch invariance": _invariance(outcome.widths),
@@ -36,13 +36,13 @@ def _show(outcome: Parity) -> None:
     )
     differences: list[dict[str, Any]] = whole["differences"]
     if differences:
-        columns = ("picture", "prompt", "token", "decision", "margin", "probability error", "explained")
+        columns = ("image", "prompt", "token", "decision", "margin", "probability error", "explained")
         cells = [
-            (d["picture"], d["prompt"], d["token"], d["decision"], f"{d['margin']:.1e}", f"{d['error']:.1e}",
+            (d["image"], d["prompt"], d["token"], d["decision"], f"{d['margin']:.1e}", f"{d['error']:.1e}",
              "yes" if d["explained"] else "no")
             for d in differences
         ]  # fmt: skip
-        show_table(columns, cells, "first difference of each picture")
+        show_table(columns, cells, "first difference of each image")
     say(f"parity: {'passed' if outcome.passed else 'FAILED'}; the receipt is in the manifest")
 
 
@@ -52,10 +52,10 @@ def _invariance(found: WidthDependence) -> str:
     return f"logits move by {found.width:.1e} with a step's width, by {found.mates:.1e} with the images beside"
 
 
-def listener_of(work: Work, pictures: int) -> Listener:
-    """Shows how many pictures are drawn on both sides."""
-    work.start("parity", unit="pictures on both sides")
-    return Listener(pictures=lambda done: work.update(done, pictures))
+def listener_of(work: Work, images: int) -> ParityCallbacks:
+    """Shows how many images are drawn on both sides."""
+    work.start("parity", unit="images on both sides")
+    return ParityCallbacks(images=lambda done: work.update(done, images))
 
 
 @click.command()
@@ -63,14 +63,14 @@ def listener_of(work: Work, pictures: int) -> Listener:
 @click.option(
     "-n",
     "--images",
-    "pictures",
-    type=number(limits.PICTURES),
-    default=PICTURES,
+    "images",
+    type=number(limits.IMAGES),
+    default=IMAGES,
     show_default=True,
-    help="Whole pictures.",
+    help="Whole images.",
 )
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Image i has seed + i.")
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @reading_options
 @threads_option("both sides")
@@ -79,7 +79,7 @@ def listener_of(work: Work, pictures: int) -> Listener:
 def command(
     ctx: click.Context,
     engine: Path,
-    pictures: int,
+    images: int,
     prompts: tuple[str, ...],
     seed: int,
     spec_file: Path | None,
@@ -88,7 +88,7 @@ def command(
     text_encoder: Path | None,
     as_json: bool,
 ) -> None:
-    """Prove an engine against the eager PyTorch reference: logits of each graph, and whole pictures.
+    """Prove an engine against the eager PyTorch reference: logits of each graph, and whole images.
 
     Needs the weights that the engine was built from, and the extra "build" (torch). Writes a receipt into the engine's
     manifest, which `inspect` shows. Exit code 1 if a threshold of the engine's precision is missed.
@@ -99,8 +99,8 @@ def command(
     """
     with progress(quiet=as_json) as work:
         outcome = parity(
-            engine, pictures=pictures, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
-            reading=Reading(features, text_encoder), listener=listener_of(work, pictures),
+            engine, images=images, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
+            reading=PromptInputs(features, text_encoder), listener=listener_of(work, images),
         )  # fmt: skip
     if as_json:
         print_json(outcome.receipt())

@@ -15,44 +15,44 @@ from coolsd_rt.cli.numbers import number
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
 from coolsd_rt.cli.paths import ENGINE, FOLDER, READS, READS_OR_STDIN, WRITES_IN
 from coolsd_rt.cli.terminal.progress import Work, progress
-from coolsd_rt.workflows.generate.run import Request
+from coolsd_rt.workflows.generate.run import GenerateConfig
 
 if TYPE_CHECKING:  # needs torch, which --help must not
-    from coolsd_rt.quality.draw import Listener
-    from coolsd_rt.quality.run import Report
+    from coolsd_rt.quality.draw import QualityCallbacks
+    from coolsd_rt.quality.run import QualityReport
 
 _OWN = ("prompts", "variants", "out", "seed", "overwrite")
-_TAKEN = {*generate.KEYS, *(field.name for field in dataclasses.fields(Request))} - set(_OWN)
+_TAKEN = {*generate.KEYS, *(field.name for field in dataclasses.fields(GenerateConfig))} - set(_OWN)
 _SHARED = [p for p in generate.command.params if isinstance(p, click.Option) and p.name in _TAKEN]
 """What `generate` draws with, and so does this verb: one list of options, with one help text each."""
 
 
-class _Screen:
-    """Pictures of one stage after the other."""
+class _QualityScreen:
+    """Images of one stage after the other."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self.stage, self.done, self.of = "", 0, 0
 
-    def listener(self) -> Listener:
-        from coolsd_rt.quality.draw import Listener
+    def listener(self) -> QualityCallbacks:
+        from coolsd_rt.quality.draw import QualityCallbacks
 
-        return Listener(lambda line: note(f"warning: {line}"), self._start, self._step)
+        return QualityCallbacks(lambda line: note(f"warning: {line}"), self._start, self._step)
 
-    def _start(self, stage: str, pictures: int) -> None:
-        self.stage, self.done, self.of = stage, 0, pictures
-        self._work.start(stage, pictures, "pictures")
+    def _start(self, stage: str, images: int) -> None:
+        self.stage, self.done, self.of = stage, 0, images
+        self._work.start(stage, images, "images")
 
-    def _step(self, pictures: int) -> None:
-        self.done += pictures
+    def _step(self, images: int) -> None:
+        self.done += images
         self._work.update(self.done)
 
     @property
     def interrupted(self) -> str:
-        return f"interrupted: {self.stage}: {self.done} of {self.of} pictures are done" if self.stage else "interrupted"
+        return f"interrupted: {self.stage}: {self.done} of {self.of} images are done" if self.stage else "interrupted"
 
 
-def _show(report: Report, out: Path) -> None:
+def _show(report: QualityReport, out: Path) -> None:
     from coolsd_rt.quality.run import settings_line
 
     rows = []
@@ -63,8 +63,8 @@ def _show(report: Report, out: Path) -> None:
             "" if row.figure is None or row.figure.low is None else f"{row.figure.low:.4g} to {row.figure.high:.4g}"
         )
         how = "" if row.figure is None else row.figure.interval
-        rows.append((row.kind.label, value, interval, how, row.pictures or "", arrow))
-    show_table(("measure", "value", "interval", "of what kind", "pictures", ""), rows)
+        rows.append((row.kind.label, value, interval, how, row.images or "", arrow))
+    show_table(("measure", "value", "interval", "of what kind", "images", ""), rows)
     for row in report.rows:
         if row.figure is None:
             say(f"{row.kind.label}: {row.how}")
@@ -73,7 +73,7 @@ def _show(report: Report, out: Path) -> None:
             "engine": f"{report.engine['name']} {report.engine['fingerprint'][:12]}",
             "settings": settings_line(report),
             "accept length": report.cost.accept_length,
-            "seconds a picture": f"{report.cost.seconds:.3g} (drawn beside other work; no benchmark)",
+            "seconds an image": f"{report.cost.seconds:.3g} (drawn beside other work; no benchmark)",
             "loop": f"the {report.cost.loop}'s",
             "FID is": report.as_dict()["fid_convention"],
             "figures": out,
@@ -84,17 +84,17 @@ def _show(report: Report, out: Path) -> None:
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option("--prompts", type=READS_OR_STDIN, required=True, help="JSON: captions by id, or COCO's captions.")
-@click.option("--reference", type=FOLDER, help="Folder of real pictures, named by the same ids.")
-@click.option("--out", type=WRITES_IN, required=True, help="Folder of the run: pictures and figures.")
+@click.option("--reference", type=FOLDER, help="Folder of real images, named by the same ids.")
+@click.option("--out", type=WRITES_IN, required=True, help="Folder of the run: images and figures.")
 @click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="A picture's seed is this plus its id."
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="An image's seed is this plus its id."
 )
 @click.option("--inception", type=READS, help="FID's Inception in safetensors, see `convert`.")
 @click.option("--clip", type=FOLDER, help="Folder of a CLIP model, for the CLIP score.")
 @click.option("--image-reward", type=FOLDER, help="Folder of ImageReward's two files.")
 @click.option("--hpsv2", type=READS, help="Weights of HPSv2.")
 @click.option("--crop", is_flag=True, help="Cut references to their central square first; clean-fid does not.")
-@click.option("--limit", type=number(limits.PICTURES), help="Draw and measure the first so many ids only.")
+@click.option("--limit", type=number(limits.IMAGES), help="Draw and measure the first so many ids only.")
 @click.option("--reference-cache", type=WRITES_IN,
               help="Folder that keeps the references' features for other runs; default: in --out.")  # fmt: skip
 @json_option
@@ -103,9 +103,9 @@ def command(
     image_reward: Path | None, hpsv2: Path | None, crop: bool, limit: int | None, reference_cache: Path | None,
     as_json: bool, **drawing: Any,
 ) -> None:  # fmt: skip
-    """Draw the pictures of many captions, and measure them: FID, CLIP score, ImageReward, HPSv2.
+    """Draw the images of many captions, and measure them: FID, CLIP score, ImageReward, HPSv2.
 
-    Captions, pictures and references are paired by id, never by order; picture ID has the seed --seed + ID. Interrupted
+    Captions, images and references are paired by id, never by order; image ID has the seed --seed + ID. Interrupted
     or killed, the same command goes on. A measure whose files are not given is a row that says how to get them; nothing
     is downloaded. The CLIP score is torchmetrics', 100 times the cosine. docs/reproduce.md has the paper's table.
 
@@ -114,12 +114,12 @@ def command(
       coolsd-rt quality engines/llamagen --prompts captions_val2014.json --reference val2014 --out out/cool-1.1 \\
         --delta 1.1 --inception inception.safetensors --clip clip-vit-base-patch32
     """
-    from coolsd_rt.quality.run import Wanted, quality  # needs torch
+    from coolsd_rt.quality.run import QualityMeasures, quality  # needs torch
 
     request = _request(drawing)
-    wanted = Wanted(reference, inception, clip, image_reward, hpsv2, crop, reference_cache)
+    wanted = QualityMeasures(reference, inception, clip, image_reward, hpsv2, crop, reference_cache)
     with progress(quiet=as_json) as work:
-        screen = _Screen(work)
+        screen = _QualityScreen(work)
         try:
             report = quality(engine, prompts, out, request, wanted, limit, screen.listener())
         except KeyboardInterrupt as e:
@@ -134,8 +134,10 @@ def command(
 command.params += _SHARED
 
 
-def _request(values: dict[str, Any]) -> Request:
+def _request(values: dict[str, Any]) -> GenerateConfig:
     """The options of `generate` as its request; those that are no run-time key are fields of it by their own names."""
     keys = generate.KEYS
     overrides = {keys[name]: value for name, value in values.items() if name in keys and value is not None}
-    return Request((), overrides=overrides, **{name: value for name, value in values.items() if name not in keys})
+    return GenerateConfig(
+        (), overrides=overrides, **{name: value for name, value in values.items() if name not in keys}
+    )

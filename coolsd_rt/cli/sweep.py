@@ -13,24 +13,26 @@ from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES_IN
 from coolsd_rt.cli.terminal.progress import Work, progress
-from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.workflows.opening import PromptInputs
 
 if TYPE_CHECKING:  # needs matplotlib, which --help must not
     from coolsd_rt.sweep.results import PointResult, Results
-    from coolsd_rt.sweep.run import Listener
+    from coolsd_rt.sweep.run import SweepCallbacks
 
 
-class _Screen:
+class _SweepScreen:
     """Batches of all points. Without a bar, a line a point as well."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self.points = self.done = 0
 
-    def listener(self) -> Listener:
-        from coolsd_rt.sweep.run import Listener
+    def listener(self) -> SweepCallbacks:
+        from coolsd_rt.sweep.run import SweepCallbacks
 
-        return Listener(lambda line: note(f"warning: {line}"), self._start, self._drawing, self._batch, self._point)
+        return SweepCallbacks(
+            lambda line: note(f"warning: {line}"), self._start, self._drawing, self._batch, self._point
+        )
 
     def _start(self, points: int, batches: int) -> None:
         self.points = points
@@ -88,13 +90,13 @@ def command(
       python tools/emoji_references.py out/emoji-references
       coolsd-rt sweep engines/emoji pipelines/emoji-sweep-rules.yaml
     """
-    from coolsd_rt.sweep.run import Request, sweep  # needs matplotlib
+    from coolsd_rt.sweep.run import SweepConfig, sweep  # needs matplotlib
 
-    out, reading = out or Path("out") / spec.stem, Reading(features, text_encoder)
+    out, reading = out or Path("out") / spec.stem, PromptInputs(features, text_encoder)
     with progress(quiet=as_json) as work:
-        screen = _Screen(work)
+        screen = _SweepScreen(work)
         try:
-            results = sweep(Request(engine, spec, out, engine_spec, threads, reading), screen.listener())
+            results = sweep(SweepConfig(engine, spec, out, engine_spec, threads, reading), screen.listener())
         except KeyboardInterrupt as e:
             line = f"interrupted: {screen.done} of {screen.points} points are in {out}; the same command goes on"
             raise Interrupted(line if screen.points else "interrupted") from e

@@ -19,27 +19,27 @@ from coolsd_rt.spec import load_spec
 
 if TYPE_CHECKING:
     from coolsd_rt.train.acceptance import Acceptance
-    from coolsd_rt.train.config import Listener, Progress, Report
+    from coolsd_rt.train.config import Progress, TrainCallbacks, TrainReport
 
 
 def _shares(values: tuple[float, ...]) -> str:
     return " ".join(f"{v:.3f}" for v in values)
 
 
-class _Screen:
-    """Pictures that are drawn or read, then steps of training."""
+class _TrainDraftScreen:
+    """Images that are drawn or read, then steps of training."""
 
     def __init__(self, work: Work) -> None:
         self._work, self._stage = work, ""
         work.start("loading")
 
-    def listener(self) -> Listener:
-        from coolsd_rt.train.config import Listener
+    def listener(self) -> TrainCallbacks:
+        from coolsd_rt.train.config import TrainCallbacks
 
-        return Listener(note, self._pictures, self._stepped, self._measured)
+        return TrainCallbacks(note, self._images, self._stepped, self._measured)
 
-    def _pictures(self, what: str, done: int, of: int) -> None:
-        self._begin(what, of, "pictures")
+    def _images(self, what: str, done: int, of: int) -> None:
+        self._begin(what, of, "images")
         self._work.update(done, of)
 
     def _stepped(self, at: Progress) -> None:
@@ -57,15 +57,15 @@ class _Screen:
         note(f"step {step}: accept length {found.accept_length:.4f} (by position {_shares(found.acceptance)}){word}")
 
 
-def _show(report: Report) -> None:
+def _show(report: TrainReport) -> None:
     best, first = report.best, report.start
     show_fields(
         {
             "draft": report.out,
             "steps": f"{report.steps}, the best at {report.best_step} "
             f"({'it no longer rose' if report.stopped == 'patience' else 'as many as asked for'})",
-            "trained on": f"{report.pictures} pictures",
-            "held out": f"{best.pictures} pictures of {report.held_out_prompts} prompts",
+            "trained on": f"{report.images} images",
+            "held out": f"{best.images} images of {report.held_out_prompts} prompts",
             "accept length, lossless": f"{best.accept_length:.3f} (at the start {first.accept_length:.3f})",
             "acceptance by position": _shares(best.acceptance),
             "accept length, the spec's schedule": f"{best.relaxed:.3f} (at the start {first.relaxed:.3f})",
@@ -76,7 +76,7 @@ def _show(report: Report) -> None:
 
 @click.command()
 @click.argument("spec", type=SPEC)
-@click.option("--data", required=True, metavar="DIR|self:N", help="Pictures with captions, or N drawn by the target.")
+@click.option("--data", required=True, metavar="DIR|self:N", help="Images with captions, or N drawn by the target.")
 @click.option("--out", type=WRITES, required=True, help="Safetensors file to write.")
 @click.option(
     "--kind", type=click.Choice(["eagle", "eagle3", "model"]), default="eagle3", show_default=True,
@@ -85,7 +85,7 @@ def _show(report: Report) -> None:
 @click.option("--prompts", "file", type=READS_OR_STDIN, help="Prompts of self:N, one a line; - is standard input.")
 @click.option(
     "--measure-on", type=READS_OR_STDIN, metavar="FILE",
-    help="Prompts of the held-out pictures, one a line. Default: a tenth of the prompts, never trained on.",
+    help="Prompts of the held-out images, one a line. Default: a tenth of the prompts, never trained on.",
 )  # fmt: skip
 @click.option("--from", "start_from", type=READS, help="Start from this draft's weights.")
 @click.option("--layers", type=number(limits.LAYERS), help="Of the draft. Default: 1; of a model a quarter.")
@@ -108,7 +108,7 @@ def _show(report: Report) -> None:
     type=number(limits.TRAIN_BATCH),
     default=8,
     show_default=True,
-    help="Pictures a step, of all processes together.",
+    help="Images a step, of all processes together.",
 )
 @click.option("--lr", type=number(limits.LEARNING_RATE), default=1e-3, show_default=True, help="Peak learning rate.")
 @click.option(
@@ -125,7 +125,7 @@ def _show(report: Report) -> None:
     show_default=True,
     help="Measurements without a rise until it stops.",
 )
-@click.option("--held-out", type=number(limits.PICTURES), default=16, show_default=True, help="Pictures to measure on.")
+@click.option("--held-out", type=number(limits.IMAGES), default=16, show_default=True, help="Images to measure on.")
 @click.option("--seed", type=number(limits.TRAIN_SEED), default=0, show_default=True)
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of training."
@@ -156,20 +156,20 @@ def command(
       coolsd-rt train-draft my.yaml --data photos/ --kind model --layers 4 --out out/small.safetensors
     """
     try:
-        from coolsd_rt.train.config import Request
-        from coolsd_rt.train.networks import Shape
+        from coolsd_rt.train.config import TrainConfig
+        from coolsd_rt.train.networks import DraftSizes
         from coolsd_rt.train.run import train_draft
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train", "training a draft") from error
-    request = Request(
+    request = TrainConfig(
         load_spec(spec, check_files=True), data, out, kind, tuple(read_lines(file)) if file else (),
-        tuple(read_lines(measure_on)) if measure_on else (), Shape(layers, dim, heads, ffn), start_from, own_steps,
+        tuple(read_lines(measure_on)) if measure_on else (), DraftSizes(layers, dim, heads, ffn), start_from, own_steps,
         noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb, threads,
         overwrite,
     )  # fmt: skip
     with progress(quiet=as_json) as shown:
         try:
-            report = train_draft(request, _Screen(shown).listener())
+            report = train_draft(request, _TrainDraftScreen(shown).listener())
         except KeyboardInterrupt:
             note(f"what is done is kept in {request.folder}: the same command goes on from there")
             raise

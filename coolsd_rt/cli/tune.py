@@ -15,8 +15,8 @@ from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES, WRITES_IN
 from coolsd_rt.cli.terminal.progress import batches
 from coolsd_rt.errors import UserError
-from coolsd_rt.schedules.analyze import Request
-from coolsd_rt.workflows.opening import Reading
+from coolsd_rt.schedules.analyze import RecordingConfig
+from coolsd_rt.workflows.opening import PromptInputs
 
 Figure = Literal["accept_length", "kl", "tv"]
 _BUDGETS: dict[Figure, str] = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
@@ -48,14 +48,14 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
 @click.option(
     "-n",
     "--images",
-    "pictures",
-    type=number(limits.PICTURES),
+    "images",
+    type=number(limits.IMAGES),
     default=32,
     show_default=True,
-    help="Pictures to record.",
+    help="Images to record.",
 )
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Picture i has seed + i.")
+@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Image i has seed + i.")
 @click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
 @click.option("--write", type=WRITES, help="Write the spec with that schedule, beside its own.")
 @click.option("--plot", type=WRITES, help="Plot accept length against KL (.png, .svg).")
@@ -66,7 +66,7 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
 @json_option
 def command(
     engine: Path, accept_length: float | None, kl: float | None, tv: float | None, confidence: float, resampler: str,
-    pictures: int,
+    images: int,
     prompts: tuple[str, ...], seed: int, folder: Path | None, write: Path | None, plot: Path | None,
     spec_file: Path | None, threads: int | None, features: Path | None, text_encoder: Path | None, overwrite: bool,
     as_json: bool,
@@ -87,7 +87,9 @@ def command(
 
     figure, value = _budget({"accept_length": accept_length, "kl": kl, "tv": tv})
     budget = Budget(figure, value, confidence)
-    request = Request(engine, pictures, prompts, seed, folder, spec_file, threads, Reading(features, text_encoder))
+    request = RecordingConfig(
+        engine, images, prompts, seed, folder, spec_file, threads, PromptInputs(features, text_encoder)
+    )
     with batches("recording", quiet=as_json) as on_batch:
         tuned = tune.tune_engine(request, budget, resampler, write, plot, on_batch, overwrite=overwrite)
     if as_json:

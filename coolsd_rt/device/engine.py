@@ -15,29 +15,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.device.memory import Batch, Done, fitted, free_bytes, give_back, refused
+from coolsd_rt.device.memory import BatchShape, Done, fitted, free_bytes, give_back, refused
 from coolsd_rt.device.program import Programs, refusal_reason
-from coolsd_rt.device.round import Steps
+from coolsd_rt.device.round import DeviceModels
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.statistics import Generation
 
 
-class Models(Protocol):
+class DeviceBackend(Protocol):
     """Engine-wide: the condition, the tokenizer, and sessions that step."""
 
     @property
     def dims(self) -> ModelDims: ...
 
-    def prefix(self, words: Any) -> Tensor: ...
+    def encode_condition(self, condition: Any) -> Tensor: ...
 
-    def paint(self, codes: Any) -> NDArray[Any]: ...
+    def decode_images(self, codes: Any) -> NDArray[Any]: ...
 
     def array(self, data: Any, dtype: str) -> Tensor:
         """Host data on the device. dtype as `runtime.interface.Session.asarray`."""
         ...
 
-    def steps(self, rows: int, capacity: int) -> Steps:
+    def steps(self, rows: int, capacity: int) -> DeviceModels:
         """Models with caches of zeros, and a prefix of zeros."""
         ...
 
@@ -49,7 +49,7 @@ class Models(Protocol):
 class DeviceEngine:
     """`runtime.interface.Engine` and `runtime.whole.WholeEngine`; its sessions are `runtime.whole.WholeSession`s."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: DeviceBackend) -> None:
         self._models = models
         self._programs = Programs(models.steps, lambda steps: models.like())
 
@@ -66,25 +66,25 @@ class DeviceEngine:
         """As `WholeEngine`. Where memory does not hold so many, the oldest go all the same."""
         self._programs.expect(kinds)
 
-    def prefix(self, words: Any) -> Tensor:
-        return self._models.prefix(words)
+    def encode_condition(self, condition: Any) -> Tensor:
+        return self._models.encode_condition(condition)
 
     def open(self, prefix: Any, capacity: int, start: Any = None) -> DeviceSession:
         starts = None if start is None else self._models.array(start, "int64")
         return DeviceSession(self._models, self._programs, torch.as_tensor(prefix), capacity, starts)
 
-    def paint(self, codes: Any) -> NDArray[Any]:
+    def decode_images(self, codes: Any) -> NDArray[Any]:
         """All at once; in halves where memory is out."""
         try:
-            return self._models.paint(codes)
+            return self._models.decode_images(codes)
         except torch.cuda.OutOfMemoryError:
             if len(codes) < 2:
                 found, fix = f"{free_bytes()} bytes free", "close what else uses the GPU"
-                raise CoolsdError("memory to paint a picture", expected="enough", found=found, fix=fix) from None
+                raise CoolsdError("memory to decode an image", expected="enough", found=found, fix=fix) from None
         self._programs.forget()
         give_back()
         half = len(codes) // 2
-        return np.concatenate([self.paint(codes[:half]), self.paint(codes[half:])])
+        return np.concatenate([self.decode_images(codes[:half]), self.decode_images(codes[half:])])
 
 
 class DeviceSession:
@@ -92,20 +92,22 @@ class DeviceSession:
 
     fused_length = 0
 
-    def __init__(self, models: Models, programs: Programs, prefix: Tensor, capacity: int, start: Tensor | None) -> None:
+    def __init__(
+        self, models: DeviceBackend, programs: Programs, prefix: Tensor, capacity: int, start: Tensor | None
+    ) -> None:
         self._models, self._programs = models, programs
         self._prefix, self._capacity, self._start = prefix, capacity, start
-        self._steps: Steps | None = None
+        self._steps: DeviceModels | None = None
 
     @property
     def dims(self) -> ModelDims:
         return self._models.dims
 
-    def refusal_reason(self, request: Request) -> str:
+    def refusal_reason(self, request: DecodeRequest) -> str:
         """As `WholeSession`: which law or source the device's round does not have; empty if it has them."""
         return refusal_reason(request)
 
-    def decode(self, request: Request) -> Generation:
+    def decode(self, request: DecodeRequest) -> Generation:
         """As `WholeSession`; for laws and sources that the device's round has.
 
         Raises CoolsdError: another request; the GPU's memory does not hold the batch; NaN in the models' output.
@@ -132,7 +134,7 @@ class DeviceSession:
         raise CoolsdError("a device's session", expected="single draft steps", found="a call of the fused draft")
 
     @property
-    def _own(self) -> Steps:
+    def _own(self) -> DeviceModels:
         if self._steps is None:
             steps = self._models.steps(len(self._prefix), self._capacity)
             steps.reset(self._prefix, self._start)
@@ -142,17 +144,17 @@ class DeviceSession:
     def _step(self, step: Callable[[], tuple[Tensor, Tensor]], ids: Tensor) -> tuple[Tensor, Tensor]:
         """A step may answer in memory that its next one overwrites; the host's loop keeps what it is given."""
         rows = len(self._prefix)
-        pictures = rows // 2 if rows % 2 == 0 else rows  # guided, most likely
-        return self._fitted(lambda: _own_copy(step()), pictures, ids.shape[1] - 1)
+        images = rows // 2 if rows % 2 == 0 else rows  # guided, most likely
+        return self._fitted(lambda: _own_copy(step()), images, ids.shape[1] - 1)
 
-    def _fitted(self, work: Callable[[], Done], pictures: int, length: int) -> Done:
+    def _fitted(self, work: Callable[[], Done], images: int, length: int) -> Done:
         """`work()`; where memory is out, once more without what earlier batches left there."""
 
         def why() -> CoolsdError:
             item = self._models.like().element_size()
             self._programs.forget()
             give_back()
-            batch = Batch(self.dims, pictures, len(self._prefix), self._capacity, length, item)
+            batch = BatchShape(self.dims, images, len(self._prefix), self._capacity, length, item)
             return refused(batch, free_bytes())
 
         return fitted(work, self._programs.forget, why)

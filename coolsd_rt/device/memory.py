@@ -21,11 +21,11 @@ _LOGITS = 10  # bytes of a logit, in its own type and in float32, and as part of
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchShape:
     """Sizes of one. item: bytes of a number in caches and features."""
 
     dims: ModelDims
-    pictures: int
+    images: int
     rows: int
     capacity: int
     length: int
@@ -39,22 +39,22 @@ class Batch:
         caches = 2 * self.rows * self.capacity * cached * self.item
         prefix = self.rows * d.prefix * (d.dim + d.draft_dim) * self.item
         step = self.rows * max(d.prefix, 2 * (self.length + 1)) * (d.vocab * _LOGITS + 8 * d.dim * self.item)
-        numbers = self.pictures * d.tokens * (self.length + 1) * 3 * 4
+        numbers = self.images * d.tokens * (self.length + 1) * 3 * 4
         return caches + prefix + step + numbers
 
-    def of(self, pictures: int) -> Batch:
-        """The same with another number of pictures."""
-        return replace(self, pictures=pictures, rows=self.rows // self.pictures * pictures)
+    def of(self, images: int) -> BatchShape:
+        """The same with another number of images."""
+        return replace(self, images=images, rows=self.rows // self.images * images)
 
 
-def refused(batch: Batch, free: int) -> CoolsdError:
+def refused(batch: BatchShape, free: int) -> CoolsdError:
     """The error for a batch that did not fit; `free`: bytes, once all that it had is given back."""
-    fits = next((m for m in range(batch.pictures - 1, 0, -1) if batch.of(m).bytes <= free), 0)
+    fits = next((m for m in range(batch.images - 1, 0, -1) if batch.of(m).bytes <= free), 0)
     if fits:
         fix = f"draw at most {fits} at once: engine.max_batch {fits}"
     else:
-        fix = f"a single picture needs about {human(batch.of(1).bytes)}: close what else uses the GPU, or take a larger"
-    what = f"memory of the GPU for {batch.pictures} picture{'s' if batch.pictures > 1 else ''} at once"
+        fix = f"a single image needs about {human(batch.of(1).bytes)}: close what else uses the GPU, or take a larger"
+    what = f"memory of the GPU for {batch.images} image{'s' if batch.images > 1 else ''} at once"
     expected = f"about {human(batch.bytes)} (an estimate)"
     return CoolsdError(what, expected=expected, found=f"{human(free)} free", fix=fix)
 

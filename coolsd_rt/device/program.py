@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.device.cuda_graph import Captured, capture, on_stream
-from coolsd_rt.device.round import DeviceRound, Steps
+from coolsd_rt.device.round import DeviceModels, DeviceRound
 from coolsd_rt.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.ops.gpu import raise_fault
 from coolsd_rt.runtime.progress import Progress
-from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.state import Ints
 from coolsd_rt.runtime.statistics import Generation
 
@@ -33,7 +33,7 @@ PROGRAMS = 2  # kept with their memory: a server's batches mostly ask for the sa
 class Program:
     """Models, state and the captured round of one kind of request. Serves one batch at a time."""
 
-    def __init__(self, steps: Steps, state: DeviceState, request: Request) -> None:
+    def __init__(self, steps: DeviceModels, state: DeviceState, request: DecodeRequest) -> None:
         self.steps, self.state = steps, state
         self._round = DeviceRound(steps, state, request)
         self._captured: Captured | None = None
@@ -41,12 +41,12 @@ class Program:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @torch.inference_mode()
-    def decode(self, request: Request, prefix: Tensor, start: Tensor | None) -> Generation:
+    def decode(self, request: DecodeRequest, prefix: Tensor, start: Tensor | None) -> Generation:
         """All rounds. Raises CoolsdError: NaN in the models' output."""
         with on_stream(self._stream):
             return self._decode(request, prefix, start)
 
-    def _decode(self, request: Request, prefix: Tensor, start: Tensor | None) -> Generation:
+    def _decode(self, request: DecodeRequest, prefix: Tensor, start: Tensor | None) -> Generation:
         begun = request.clock()
         dims, state = self.steps.dims, self.state
         self.steps.reset(prefix, start)
@@ -85,7 +85,7 @@ class Program:
         return codes
 
     def counters(self) -> Tensor:
-        """int64 [3, M]: decided tokens of each picture, its rounds, and fault bits."""
+        """int64 [3, M]: decided tokens of each image, its rounds, and fault bits."""
         decided = self.state.committed - self.steps.dims.prefix
         return torch.stack([decided, self.state.rounds, self.state.fault.to(torch.int64)])
 
@@ -93,7 +93,7 @@ class Program:
 class _Watch:
     """How far the batch is, as far as the host has heard."""
 
-    def __init__(self, program: Program, request: Request) -> None:
+    def __init__(self, program: Program, request: DecodeRequest) -> None:
         self._program, self._request = program, request
         self._tokens, self._most = program.steps.dims.tokens, request.length + 1
         self._cuda = program.state.codes.is_cuda
@@ -127,7 +127,7 @@ class _Watch:
         self._under_way.append((*_on_its_way(counters), self.rounds))
 
     def done(self) -> bool:
-        """Whether all pictures are known to be full.
+        """Whether all images are known to be full.
 
         Waits when `AHEAD` looks are still under way, and when the next round may be one too many.
         """
@@ -141,7 +141,7 @@ class _Watch:
         return self._finished
 
     def finish(self) -> None:
-        """Wait for the end. Raises CoolsdError on a fault, or if pictures are not full after all."""
+        """Wait for the end. Raises CoolsdError on a fault, or if images are not full after all."""
         self._under_way.clear()
         self._heard(self._program.counters().cpu(), self.rounds)
         if not self._finished:
@@ -175,7 +175,7 @@ def _on_its_way(counters: Tensor) -> tuple[Tensor, torch.cuda.Event]:
 class Programs:
     """The last few programs, by what is compiled into them."""
 
-    def __init__(self, make: Callable[[int, int], Steps], like: Callable[[Steps], Tensor]) -> None:
+    def __init__(self, make: Callable[[int, int], DeviceModels], like: Callable[[DeviceModels], Tensor]) -> None:
         """make: rows and capacity to models with caches. like: a tensor [..., C] of the features' type and device."""
         self._make, self._like = make, like
         self._kept: OrderedDict[Hashable, Program] = OrderedDict()
@@ -185,7 +185,7 @@ class Programs:
         """As `WholeEngine.expect`: keep as many programs, and never fewer than `PROGRAMS`."""
         self._most = max(PROGRAMS, kinds)
 
-    def get(self, request: Request, rows: int, capacity: int) -> Program:
+    def get(self, request: DecodeRequest, rows: int, capacity: int) -> Program:
         """The program for `request`; made at its first use."""
         key = _key(request, rows, capacity)
         program = self._kept.pop(key, None)
@@ -193,8 +193,8 @@ class Programs:
             while len(self._kept) >= self._most:  # its memory first
                 self._kept.popitem(last=False)
             steps = self._make(rows, capacity)
-            pictures = rows // 2 if request.sampling.guided else rows
-            state = DeviceState.empty(steps.dims, pictures, rows, request.length, self._like(steps))
+            images = rows // 2 if request.sampling.guided else rows
+            state = DeviceState.empty(steps.dims, images, rows, request.length, self._like(steps))
             program = Program(steps, state, request)
         self._kept[key] = program
         return program
@@ -209,7 +209,7 @@ class Programs:
         return next(reversed(self._kept.values())).why_not if self._kept else ""
 
 
-def refusal_reason(request: Request) -> str:
+def refusal_reason(request: DecodeRequest) -> str:
     """Which part of the request a device's round does not know; empty if it knows all. The host steps the others."""
     law = request.law
     if law.tolerance is not None:
@@ -221,7 +221,7 @@ def refusal_reason(request: Request) -> str:
     return "" if request.uniforms.dtype == np.float32 else f"uniforms of the type {request.uniforms.dtype}"
 
 
-def _key(request: Request, rows: int, capacity: int) -> Hashable:
+def _key(request: DecodeRequest, rows: int, capacity: int) -> Hashable:
     s, law = request.sampling, request.law
     rules = (s.temperature, s.top_k, s.top_p, s.confidence, s.draft_confidence, s.guided)
     compiled = (law.length, law.resampler, law.rates is None, request.forced is None, request.source)

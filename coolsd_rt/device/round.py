@@ -3,11 +3,11 @@
 Knows the contract's steps, the law's ops and the state. Does not know graphs of CUDA, nor when a batch is done. The
 steps are those of `coolsd_rt.runtime.round`, with these differences, none of which changes a token:
 
-- every picture is given L drafts, also where fewer count (`valid`): near its end, or where pacing wants none;
+- every image is given L drafts, also where fewer count (`valid`): near its end, or where pacing wants none;
 - the draft's first step is L + 1 wide, whatever the last round decided: what the padding writes is overwritten;
 - a NaN sets a bit that is read later instead of raising at once.
 
-Legend: M pictures, R rows (2M under CFG, all conditional first), W prefix length, N image tokens, L draft length,
+Legend: M images, R rows (2M under CFG, all conditional first), W prefix length, N image tokens, L draft length,
 V codes, S positions of a step.
 """
 
@@ -21,13 +21,13 @@ from torch import Tensor
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.device.round_ops import commit, draft_token, window
 from coolsd_rt.device.state import DeviceState
-from coolsd_rt.device.window import Window
+from coolsd_rt.device.window import DeviceWindow
 from coolsd_rt.ops.gpu import process_logits, verify
 from coolsd_rt.runtime.randomness import RESAMPLE
-from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 
 
-class Steps(Protocol):
+class DeviceModels(Protocol):
     """The models with caches at fixed addresses. A step enqueues work; it neither waits nor copies to the host."""
 
     @property
@@ -45,7 +45,7 @@ class Steps(Protocol):
 class DeviceRound:
     """The prefill and the round of one kind of request, over one set of models and one state."""
 
-    def __init__(self, steps: Steps, state: DeviceState, request: Request) -> None:
+    def __init__(self, steps: DeviceModels, state: DeviceState, request: DecodeRequest) -> None:
         """request: only what is compiled in is read of it: L, the law's kind, sampling settings, the source."""
         self.steps, self.state, self.dims = steps, state, steps.dims
         self._law, self._sampling = request.law, request.sampling
@@ -56,7 +56,7 @@ class DeviceRound:
         self._length = request.length
         self._rows = torch.arange(len(state.features), device=state.codes.device)
         paced = bool(request.sampling.draft_confidence)
-        self._window = Window.empty(state, self.dims.vocab, self._pinned, paced)
+        self._window = DeviceWindow.empty(state, self.dims.vocab, self._pinned, paced)
         self._rules: dict[str, Any] = {
             "temperature": request.sampling.temperature,
             "top_k": request.sampling.top_k,
@@ -94,7 +94,7 @@ class DeviceRound:
             state.sure.fill_(True)
 
     def __call__(self) -> None:
-        """One round of every unfinished picture; finished ones ride along."""
+        """One round of every unfinished image; finished ones ride along."""
         state, w, length = self.state, self._window, self._length
         self._open()
         self._draft()
@@ -124,7 +124,7 @@ class DeviceRound:
         )  # fmt: skip
 
     def _draft(self) -> None:
-        """L drafts of each picture, each a step and a token from the Q that it gives."""
+        """L drafts of each image, each a step and a token from the Q that it gives."""
         w = self._window
         features = self.state.features if self._eagle else None
         for i in range(self._length):

@@ -1,12 +1,12 @@
 """The three Triton kernels around the law's in a round on the device: its window, a draft of it, and what it decided.
 
-One program a picture. Between two steps of the models everything small is one launch, whatever it is: a launch costs
+One program an image. Between two steps of the models everything small is one launch, whatever it is: a launch costs
 more than all of these numbers. Knows pointers to contiguous tensors, as `kernels`; no devices, no allocation, no grids.
 
 Imported only where a kernel is launched or compiled: it needs triton. Parameters are inputs, then scalars, then
 outputs, then constants; what is both is an output.
 
-Legend: M pictures, R rows (2M under CFG: picture m is rows m and M + m), W prefix length, N image tokens, L draft
+Legend: M images, R rows (2M under CFG: image m is rows m and M + m), W prefix length, N image tokens, L draft
 length, V codes, S positions of a step. LB is a power of two, at least L + 1; C and B as in `kernels`.
 """
 
@@ -23,7 +23,7 @@ from coolsd_rt.ops.gpu.kernels import distribution, inverse_cdf
 
 @triton.jit
 def _rowwise(out, at, other, value, mask, PAIRED: tl.constexpr):
-    """`value` for a picture's row, and for its unconditional one, which shares tokens and positions."""
+    """`value` for an image's row, and for its unconditional one, which shares tokens and positions."""
     tl.store(out + at, value, mask=mask)
     if PAIRED:
         tl.store(out + other, value, mask=mask)
@@ -55,7 +55,7 @@ def window(
     last,  # out: int64 [R]
     LB: tl.constexpr,
 ):
-    """Picture m = program: what the coming round may use, and where its steps stand."""
+    """Image m = program: what the coming round may use, and where its steps stand."""
     PAIRED: tl.constexpr = scales is not None
     m = tl.program_id(0).to(tl.int64)
     M = tl.num_programs(0)
@@ -70,7 +70,7 @@ def window(
     most = tl.minimum(tl.maximum(left - 1, 0), L)
     tl.store(valid + m, tl.where(tl.load(sure + m) != 0, most, 0))
 
-    at = tl.minimum(known - W + i, N - 1)  # a finished picture rides along
+    at = tl.minimum(known - W + i, N - 1)  # a finished image rides along
     number = ((m * N + at) * (L + 1) + i) * 3
     tl.store(u_draft + m * L + i, tl.load(uniforms + number, mask=many, other=0.0), mask=many)
     tl.store(u_accept + m * L + i, tl.load(uniforms + number + 1, mask=many, other=0.0), mask=many)
@@ -118,7 +118,7 @@ def draft_token(
     B: tl.constexpr,
     LB: tl.constexpr,
 ):
-    """Picture m = program: Q of draft i and its token, wherever they are read; with the last one the window is cut."""
+    """Image m = program: Q of draft i and its token, wherever they are read; with the last one the window is cut."""
     PAIRED: tl.constexpr = scale is not None
     m = tl.program_id(0).to(tl.int64)
     M = tl.num_programs(0)
@@ -182,9 +182,9 @@ def commit(
     B: tl.constexpr,
     LB: tl.constexpr,
 ):
-    """Picture m = program: its tokens, counters and faults; of a finished one only `sure` moves.
+    """Image m = program: its tokens, counters and faults; of a finished one only `sure` moves.
 
-    Counts of all pictures are whole numbers: in any order their sum is the same.
+    Counts of all images are whole numbers: in any order their sum is the same.
     """
     m = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, LB)
@@ -195,7 +195,7 @@ def commit(
 
     ended = tl.load(token + m)
     kept = tl.where(i < n, tl.load(drafts + m * L + i, mask=i < n, other=0), ended)
-    end = tl.where(active, n, -1)  # of a finished picture nothing is decided
+    end = tl.where(active, n, -1)  # of a finished image nothing is decided
     tl.store(codes + m * N + known - W + i, kept, mask=i <= end)
     tl.store(committed + m, known + n + 1, mask=active)
     tl.store(fresh + m, n + 1, mask=active)

@@ -5,7 +5,7 @@ interpreter. All results are written into tensors that are given, so addresses s
 has its fake implementation from torch. None of them waits for the device. Knows the order in which a position's
 uniforms lie: draft, accept, resample. Does not know models.
 
-Legend: M pictures, R rows (2M under CFG: picture m is rows m and M + m), W prefix length, N image tokens, L draft
+Legend: M images, R rows (2M under CFG: image m is rows m and M + m), W prefix length, N image tokens, L draft
 length, V codes. Positions count the prefix. "out" is written to, "in, out" read too.
 """
 
@@ -61,15 +61,15 @@ def window(
 
     Raises CoolsdError on shapes or dtypes that do not fit.
     """
-    (pictures, tokens), width = codes.shape, uniforms.shape[2]
-    length, rows = width - 1, pictures * (1 if scales is None else 2)
-    one, many, wide, step = (pictures,), (pictures, length), (pictures, width), (rows, width)
+    (images, tokens), width = codes.shape, uniforms.shape[2]
+    length, rows = width - 1, images * (1 if scales is None else 2)
+    one, many, wide, step = (images,), (images, length), (images, width), (rows, width)
     _together("scale", scales, scale)
     _together("forced", fixed, forced, is_forced)
-    require_all((pictures, tokens), torch.int64, codes=codes)
+    require_all((images, tokens), torch.int64, codes=codes)
     require_all(one, torch.int64, committed=committed, fresh=fresh)
     require_all(one, torch.bool, sure=sure)
-    require_all((pictures, tokens, width, 3), torch.float32, uniforms=uniforms)
+    require_all((images, tokens, width, 3), torch.float32, uniforms=uniforms)
     require_all((tokens,), torch.float32, scales=scales)
     require_all((tokens,), torch.int64, fixed=fixed)
     require_out(one, torch.int64, valid=valid)
@@ -86,7 +86,7 @@ def window(
         drawn = (u_draft, u_accept, u_resample)
         reference.window(*inputs, prefix, shift, valid, *drawn, scale, forced, is_forced, first, ids, pos, last)
         return
-    launch(kernel_named, "window", pictures, 1, *inputs, tokens, length, prefix, shift, *outputs, LB=power(width))
+    launch(kernel_named, "window", images, 1, *inputs, tokens, length, prefix, shift, *outputs, LB=power(width))
 
 
 @torch.library.custom_op("coolsd::draft_token", mutates_args=_DRAFT_OUT, device_types=("cpu", "cuda"))
@@ -95,7 +95,7 @@ def draft_token(
     temperature: float, top_k: int, top_p: float, least: float, valid: Tensor, peaks: Tensor | None, q: Tensor,
     drafts: Tensor, ids: Tensor, token: Tensor,
 ) -> None:  # fmt: skip
-    """Draft i of each picture, and the Q it was drawn from, written to wherever they are read.
+    """Draft i of each image, and the Q it was drawn from, written to wherever they are read.
 
     logits: [R, S, V] as in `draft_sample`, of which position `last` int64 [R] counts, or 0. u, scale, forced: of the
     window, as `window` writes them; temperature, top_k, top_p: as in `draft_sample`.
@@ -107,17 +107,17 @@ def draft_token(
     On a GPU the token of a NaN row is 0; the reference, on a CPU, raises. Raises CoolsdError on shapes or dtypes that
     do not fit.
     """
-    (pictures, length), width = u.shape, u.shape[1] + 1
-    rows, positions, vocab = pictures * (1 if scale is None else 2), logits.shape[1], logits.shape[2]
-    many, wide = (pictures, length), (pictures, width)
+    (images, length), width = u.shape, u.shape[1] + 1
+    rows, positions, vocab = images * (1 if scale is None else 2), logits.shape[1], logits.shape[2]
+    many, wide = (images, length), (images, width)
     require_logits(logits, (rows, positions, vocab))
     require_all((rows,), torch.int64, last=last)
     require_all(many, torch.float32, u=u)
     require_all(wide, torch.float32, scale=scale)
     require_all(wide, torch.int64, forced=forced)
-    require_out((pictures,), torch.int64, valid=valid)
+    require_out((images,), torch.int64, valid=valid)
     require_out(many, torch.float32, peaks=peaks)
-    require_out((pictures, length, vocab), torch.float32, q=q)
+    require_out((images, length, vocab), torch.float32, q=q)
     require_out(many, torch.int64, drafts=drafts)
     require_out((rows, width), torch.int64, ids=ids)
     require_out((rows, 1), torch.int64, token=token)
@@ -129,7 +129,7 @@ def draft_token(
         return
     scalars = (max(temperature, MIN_TEMPERATURE), top_k, top_p, least, positions, length, i)
     constants = {"LB": power(width), **block(vocab)}
-    launch(kernel_named, "draft_token", pictures, process_warps(vocab), *inputs, *scalars, *outputs, **constants)
+    launch(kernel_named, "draft_token", images, process_warps(vocab), *inputs, *scalars, *outputs, **constants)
 
 
 @torch.library.custom_op("coolsd::commit", mutates_args=_COMMIT_OUT, device_types=("cpu", "cuda"))
@@ -138,28 +138,28 @@ def commit(
     least: float, prefix: int, codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, rounds: Tensor,
     histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, proposed: Tensor, fault: Tensor,
 ) -> None:  # fmt: skip
-    """Decide the first `accepted` drafts and the token of each picture that is not finished, and count: a rollback is
+    """Decide the first `accepted` drafts and the token of each image that is not finished, and count: a rollback is
     the sum that is not taken further.
 
     accepted, token, empty (its degenerate), broken (its fault): what `verify` says. valid int64 [M], drafts int64
     [M, L]. p: float32 [M, L + 1, V], P, whose row `accepted` has to have something of `least` for a next round with
     drafts; None = always. prefix: W.
 
-    in, out: codes int64 [M, N]; committed, fresh, rounds int64 [M]; sure bool [M], of finished pictures too; histogram
+    in, out: codes int64 [M, N]; committed, fresh, rounds int64 [M]; sure bool [M], of finished images too; histogram
     int64 [L + 1]; attempts, accepts int64 [L]; degenerate, proposed int64 [1], the second of drafts that counted;
     fault int32 [M].
 
     Raises CoolsdError on shapes or dtypes that do not fit.
     """
-    (pictures, length), tokens = drafts.shape, codes.shape[1]
+    (images, length), tokens = drafts.shape, codes.shape[1]
     vocab = 1 if p is None else p.shape[-1]
-    one = (pictures,)
+    one = (images,)
     require_all(one, torch.int64, accepted=accepted, token=token, valid=valid)
     require_all(one, torch.bool, empty=empty)
     require_all(one, torch.int32, broken=broken)
-    require_all((pictures, length), torch.int64, drafts=drafts)
-    require_all((pictures, length + 1, vocab), torch.float32, p=p)
-    require_out((pictures, tokens), torch.int64, codes=codes)
+    require_all((images, length), torch.int64, drafts=drafts)
+    require_all((images, length + 1, vocab), torch.float32, p=p)
+    require_out((images, tokens), torch.int64, codes=codes)
     require_out(one, torch.int64, committed=committed, fresh=fresh, rounds=rounds)
     require_out(one, torch.bool, sure=sure)
     require_out((length + 1,), torch.int64, histogram=histogram)
@@ -173,7 +173,7 @@ def commit(
         return
     constants = {"LB": power(length + 1), **block(vocab)}
     many = 1 if p is None else warps(vocab)
-    launch(kernel_named, "commit", pictures, many, *inputs, least, tokens, length, prefix, *outputs, **constants)
+    launch(kernel_named, "commit", images, many, *inputs, least, tokens, length, prefix, *outputs, **constants)
 
 
 def _together(name: str, given: Tensor | None, *outputs: Tensor | None) -> None:

@@ -19,11 +19,11 @@ def window(
     ids: Tensor, pos: Tensor, last: Tensor,
 ) -> None:  # fmt: skip
     """What the coming round may use, and where its steps stand."""
-    (pictures, tokens), length = codes.shape, u_draft.shape[1]
+    (images, tokens), length = codes.shape, u_draft.shape[1]
     offsets = torch.arange(length + 1, device=codes.device)
     valid.copy_(torch.where(sure, (prefix + tokens - committed - 1).clamp(0, length), 0))
-    at = ((committed - prefix)[:, None] + offsets).clamp(max=tokens - 1)  # a finished picture rides along
-    drawn = uniforms[torch.arange(pictures, device=codes.device)[:, None], at, offsets]
+    at = ((committed - prefix)[:, None] + offsets).clamp(max=tokens - 1)  # a finished image rides along
+    drawn = uniforms[torch.arange(images, device=codes.device)[:, None], at, offsets]
     u_draft.copy_(drawn[:, :length, 0])
     u_accept.copy_(drawn[:, :length, 1])
     u_resample.copy_(drawn[..., 2])
@@ -79,7 +79,7 @@ def commit(
     least: float, prefix: int, codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, rounds: Tensor,
     histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, proposed: Tensor, fault: Tensor,
 ) -> None:  # fmt: skip
-    """Tokens, counters and faults of each picture that is not finished."""
+    """Tokens, counters and faults of each image that is not finished."""
     active = committed < prefix + codes.shape[1]
     one = active.to(torch.int64)
     rounds.add_(one)
@@ -95,8 +95,8 @@ def commit(
     at = torch.arange(drafts.shape[1] + 1, device=drafts.device)
     decided = torch.cat([drafts, drafts.new_zeros(len(drafts), 1)], dim=1)
     decided = torch.where(at == accepted[:, None], token[:, None], decided)
-    picture, i = ((at <= accepted[:, None]) & active[:, None]).nonzero(as_tuple=True)
-    codes[picture, (committed - prefix)[picture] + i] = decided[picture, i]
+    image, i = ((at <= accepted[:, None]) & active[:, None]).nonzero(as_tuple=True)
+    codes[image, (committed - prefix)[image] + i] = decided[image, i]
     grown = torch.where(active, accepted + 1, 0)
     committed.add_(grown)
     fresh.copy_(torch.where(active, grown, fresh))

@@ -1,6 +1,6 @@
 """What a batch's rounds move, as tensors of one device with shapes and addresses that never change.
 
-Knows counters, tokens and random numbers. Does not know models or probabilities. Legend: M pictures, R rows (2M under
+Knows counters, tokens and random numbers. Does not know models or probabilities. Legend: M images, R rows (2M under
 CFG), W prefix length, N image tokens, L draft length, C model dim. Positions count the prefix.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.statistics import Statistics
 
 
@@ -40,9 +40,9 @@ class DeviceState:
     fault: Tensor  # int32 [M] bits of `coolsd_rt.ops.gpu`
 
     @staticmethod
-    def empty(dims: ModelDims, pictures: int, rows: int, length: int, like: Tensor) -> DeviceState:
+    def empty(dims: ModelDims, images: int, rows: int, length: int, like: Tensor) -> DeviceState:
         """Zeros on the device of `like` [..., C], whose type the features have."""
-        m, n, width = pictures, dims.tokens, length + 1
+        m, n, width = images, dims.tokens, length + 1
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=like.device)
@@ -55,7 +55,7 @@ class DeviceState:
             zeros(m), zeros(width), zeros(length), zeros(length), zeros(1), zeros(1), zeros(m, dtype=torch.int32),
         )  # fmt: skip
 
-    def reset(self, request: Request, tokens: int) -> None:
+    def reset(self, request: DecodeRequest, tokens: int) -> None:
         """Before the prefill of `request`: nothing decided, its numbers in place. Addresses stay."""
         for field in fields(self):
             getattr(self, field.name).zero_()

@@ -1,7 +1,7 @@
 """What one round works on, as tensors of one device with shapes and addresses that never change.
 
 Knows shapes. Does not know what fills them (`coolsd_rt.ops.gpu`) nor what outlives a round (`state`). Legend: M
-pictures, R rows (2M under CFG: picture m is rows m and M + m), N image tokens, L draft length, V codes. Positions count
+images, R rows (2M under CFG: image m is rows m and M + m), N image tokens, L draft length, V codes. Positions count
 the prefix; window index i counts from the first undecided token.
 """
 
@@ -16,7 +16,7 @@ from coolsd_rt.device.state import DeviceState
 
 
 @dataclass
-class Window:
+class DeviceWindow:
     """The head of a round fills all but the drafts; each draft is written wherever it is read."""
 
     valid: Tensor  # int64 [M] drafts that count
@@ -36,19 +36,19 @@ class Window:
     peaks: Tensor | None  # float32 [M, L] the most that each Q has, where drafts end before an unsure one
 
     @staticmethod
-    def empty(state: DeviceState, vocab: int, forced: bool, paced: bool) -> Window:
+    def empty(state: DeviceState, vocab: int, forced: bool, paced: bool) -> DeviceWindow:
         """Zeros on the device of `state`. forced: tokens are. paced: drafts end before an unsure one."""
-        pictures, rows, width = len(state.codes), len(state.features), state.features.shape[1]
+        images, rows, width = len(state.codes), len(state.features), state.features.shape[1]
         length = width - 1
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=state.codes.device)
 
         real = torch.float32
-        many, wide = (pictures, length), (pictures, width)
-        return Window(
-            zeros(pictures), zeros(*many, dtype=real), zeros(*many, dtype=real), zeros(*wide, dtype=real),
-            zeros(*wide, dtype=real) if rows > pictures else None,
+        many, wide = (images, length), (images, width)
+        return DeviceWindow(
+            zeros(images), zeros(*many, dtype=real), zeros(*many, dtype=real), zeros(*wide, dtype=real),
+            zeros(*wide, dtype=real) if rows > images else None,
             zeros(*wide) if forced else None, zeros(*many, dtype=torch.bool) if forced else None,
             zeros(rows, width), zeros(rows), zeros(width, rows), zeros(rows, width), zeros(rows, 1),
             zeros(*many), zeros(*many, vocab, dtype=real), zeros(*many, dtype=real) if paced else None,

@@ -69,7 +69,7 @@ class Matrix(nn.Module):
         return x @ self.weight
 
 
-class Norm(nn.Module):
+class RmsNorm(nn.Module):
     """RMSNormalization with its scale."""
 
     def __init__(self, norm: RMSNorm) -> None:
@@ -163,9 +163,9 @@ class LayerBlock(nn.Module):
     def __init__(self, source: Layer, angles: Angles) -> None:
         super().__init__()
         norm = source.attention_norm
-        self.attention_norm = Norm(norm) if isinstance(norm, RMSNorm) else nn.Identity()
+        self.attention_norm = RmsNorm(norm) if isinstance(norm, RMSNorm) else nn.Identity()
         self.attention = AttentionBlock(source.attention, angles)
-        self.ffn_norm, self.feed_forward = Norm(source.ffn_norm), FeedForwardBlock(source.feed_forward)
+        self.ffn_norm, self.feed_forward = RmsNorm(source.ffn_norm), FeedForwardBlock(source.feed_forward)
 
     def forward(self, x: Tensor, at: At, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y, k, v = self.attention(self.attention_norm(x), at, k, v)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coolsd_rt.export.blocks import Angles, At, Caches, Matrix, Norm, Stack
+from coolsd_rt.export.blocks import Angles, At, Caches, Matrix, RmsNorm, Stack
 from coolsd_rt.models.decoder import Decoder, MlpHead, closed
 from coolsd_rt.models.eagle import Eagle, first_seen, seen_prefix
 from coolsd_rt.models.embedders import Embedder
@@ -84,7 +84,7 @@ class TargetGraph(nn.Module):
         self.embed = Embedding(cfg.prefix, target.tok_embeddings)
         self.angles = Angles(target.rope, cfg.layer.pairs, cfg.rope.from_start)
         self.stack = Stack(list(target.layers), self.angles)
-        self.norm, self.head = Norm(target.norm), Head(target)
+        self.norm, self.head = RmsNorm(target.norm), Head(target)
 
     def forward(
         self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None = None
@@ -137,9 +137,9 @@ class DraftGraph(nn.Module):
 
 
 class ImageGraph(nn.Module):
-    """codes -> RGB bytes, rounded to the nearest level. layout: where image codes stand among a picture's tokens."""
+    """codes -> RGB bytes, rounded to the nearest level. layout: where image codes stand among an image's tokens."""
 
-    painted: Tensor
+    code_positions: Tensor
 
     def __init__(self, tokenizer: VQTokenizer, layout: Layout | None = None) -> None:
         super().__init__()
@@ -147,10 +147,10 @@ class ImageGraph(nn.Module):
         self.post_quant_conv, self.decoder = tokenizer.post_quant_conv, tokenizer.decoder
         self.plain = layout is None or layout.plain
         if layout is not None and not layout.plain:
-            self.register_buffer("painted", torch.from_numpy(layout.painted))
+            self.register_buffer("decoded", torch.from_numpy(layout.code_positions))
 
     def forward(self, codes: Tensor) -> Tensor:
-        codes = codes if self.plain else codes[:, self.painted]
+        codes = codes if self.plain else codes[:, self.code_positions]
         side = int(codes.shape[1] ** 0.5)
         z = F.embedding(codes, self.table).unflatten(1, (side, side)).permute(0, 3, 1, 2)
         pixels: Tensor = self.decoder(self.post_quant_conv(z)).clamp(-1, 1)

@@ -29,7 +29,7 @@ from coolsd_rt.models.eagle import Eagle, first_seen
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 
 
-class Sampling(NamedTuple):
+class SamplingGraph(NamedTuple):
     """Logit processing of one call: weights [2, M, 1, 1] of both rows for each draft, top_k int64 [1].
 
     `(u + (c - u) s) / T = c (s / T) + u (1 / T - s / T)`: one product and one sum a draft, once the weights are made.
@@ -39,12 +39,12 @@ class Sampling(NamedTuple):
     top_k: Tensor
 
     @staticmethod
-    def of(scale: Tensor, temperature: Tensor, top_k: Tensor) -> Sampling:
+    def of(scale: Tensor, temperature: Tensor, top_k: Tensor) -> SamplingGraph:
         """scale [M, L], temperature (scalar, > 0)."""
         warm = 1 / temperature
         cond = scale * warm
         weights = torch.stack([cond, warm - cond])[..., None]
-        return Sampling(tuple(weights.split(1, dim=2)), top_k)
+        return SamplingGraph(tuple(weights.split(1, dim=2)), top_k)
 
     def mix(self, x: Tensor, index: int) -> Tensor:
         """Features, or logits, [2M, 1, C] of draft `index` -> guided ones over the temperature [M, 1, C]."""
@@ -99,7 +99,7 @@ class ProposeGraph(nn.Module):
         self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, count: Tensor, uniforms: Tensor,
         scale: Tensor, temperature: Tensor, top_k: Tensor, caches: Caches, start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        sampling = Sampling.of(scale, temperature.clamp(min=MIN_TEMPERATURE), top_k)
+        sampling = SamplingGraph.of(scale, temperature.clamp(min=MIN_TEMPERATURE), top_k)
         u = uniforms.double()[..., None].split(1, dim=1)
         x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
         rows = torch.arange(ids.shape[0]) * ids.shape[1]
@@ -120,7 +120,7 @@ class ProposeGraph(nn.Module):
             tokens.append(draw(dists[-1], u[i]))
         return torch.cat(tokens, dim=1), torch.cat(dists, dim=1), *caches
 
-    def _guided(self, x: Tensor, sampling: Sampling, index: int) -> Tensor:
+    def _guided(self, x: Tensor, sampling: SamplingGraph, index: int) -> Tensor:
         """Features [2M, 1, C] -> guided logits over the temperature [M, 1, V]."""
         head = self.core.head
         logits: Tensor = head(sampling.mix(x, index)) if head.linear else sampling.mix(head(x), index)
@@ -129,7 +129,7 @@ class ProposeGraph(nn.Module):
     def _guess(
         self, tokens: Tensor, feature: Tensor, turn: Tensor, hidden: Tensor, caches: Caches, seen: Caches
     ) -> tuple[Tensor, Caches]:
-        """The feature after `tokens` [M, 1], which stand at the cells `turn` [R, 1] in both rows of their picture."""
+        """The feature after `tokens` [M, 1], which stand at the cells `turn` [R, 1] in both rows of their image."""
         x = self.core.pair(self.core.embed.codes(torch.cat([tokens, tokens])), feature)
         grown: list[Tensor] = []
         for i, module in enumerate(self.core.stack.layers):

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Ratio:
+class RatioEstimate:
     """value: the ratio. error: its standard error, NaN for fewer than two images. skewness: of the images' deviations.
 
     images: how many there are.
@@ -30,7 +30,7 @@ class Ratio:
     images: int
 
     @staticmethod
-    def of(numerator: Floats, denominator: Floats) -> Ratio:
+    def of(numerator: Floats, denominator: Floats) -> RatioEstimate:
         """Of sum(numerator) / sum(denominator); both [images], the denominator positive.
 
         The error is the linearised one: an image deviates by numerator - value * denominator.
@@ -38,14 +38,14 @@ class Ratio:
         count, total = len(numerator), float(denominator.sum())
         value = float(numerator.sum()) / total
         if not np.isfinite(value):
-            return Ratio(value, float("nan"), 0.0, count)
+            return RatioEstimate(value, float("nan"), 0.0, count)
         apart = numerator - value * denominator
         squares = float((apart**2).sum())
         error = float(np.sqrt(count / (count - 1) * squares)) / total if count > 1 else float("nan")
         skewness = float((apart**3).mean() / (squares / count) ** 1.5) if squares > 0 else 0.0
         if count > 2:
             skewness *= float(np.sqrt(count * (count - 1))) / (count - 2)  # a sample's own is too small
-        return Ratio(value, error, skewness, count)
+        return RatioEstimate(value, error, skewness, count)
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,24 @@ class ImageSums:
     tv_round: Floats
 
     @property
-    def accept_length(self) -> Ratio:
+    def accept_length(self) -> RatioEstimate:
         """Tokens a round."""
-        return Ratio.of(self.tokens, self.rounds)
+        return RatioEstimate.of(self.tokens, self.rounds)
 
     @property
-    def kl_per_token(self) -> Ratio:
+    def kl_per_token(self) -> RatioEstimate:
         """Nats per generated token."""
-        return Ratio.of(self.kl, self.tokens)
+        return RatioEstimate.of(self.kl, self.tokens)
 
     @property
-    def tv_bound_per_token(self) -> Ratio:
+    def tv_bound_per_token(self) -> RatioEstimate:
         """Total variation, added up over positions, per generated token."""
-        return Ratio.of(self.tv, self.tokens)
+        return RatioEstimate.of(self.tv, self.tokens)
 
     @property
-    def tv_of_a_round(self) -> Ratio:
+    def tv_of_a_round(self) -> RatioEstimate:
         """Total variation of a round's joint law."""
-        return Ratio.of(self.tv_round, self.rounds)
+        return RatioEstimate.of(self.tv_round, self.rounds)
 
 
 def sums(image: NDArray[np.int64], tokens: Floats, kl: Floats, tv: Floats, tv_round: Floats) -> ImageSums:

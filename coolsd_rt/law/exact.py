@@ -48,7 +48,7 @@ def round_law(target: Model, draft: Model, law: Law, context: Context = (), limi
 
 
 def image_law(target: Model, draft: Model, law: Law, tokens: int) -> Joint:
-    """The joint law of a whole picture of `tokens` tokens: the first from P, then rounds until it is full."""
+    """The joint law of a whole image of `tokens` tokens: the first from P, then rounds until it is full."""
     out: Joint = {}
     open_: Joint = {(x,): w for x, w in _support(target(()))}
     while open_:

@@ -25,7 +25,7 @@ class Law:
     omegas: relaxation of draft positions 1..L, each in `limits.LAW_OMEGA` (1 = lossless, 0 = never accept).
     resampler: the law after a rejection, `coolsd_rt.law.residual`.
     tolerance: LANTERN's relaxation instead of omega's: every omega is 1 then.
-    rates: `synthetic`, a fixed acceptance rate for each position whatever P and Q are: for timing, never for pictures.
+    rates: `synthetic`, a fixed acceptance rate for each position whatever P and Q are: for timing, never for images.
 
     Raises UserError on any other value.
     """

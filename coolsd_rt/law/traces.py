@@ -2,7 +2,7 @@
 
 A recorded window holds P and Q at every position along its drafts, the rejected ones too. So the probability that any
 other law reaches a position, what it accepts there, and how far its output is from the target's, are expectations
-over the recorded drafts: no new pictures are needed to compare schedules. Rao-Blackwellised: at each position the
+over the recorded drafts: no new images are needed to compare schedules. Rao-Blackwellised: at each position the
 sum over all codes is taken, only the path there is sampled.
 
 Knows arrays of NumPy. Does not know where they were recorded. What it does not see: the places a round starts from are
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Windows:
+class RecordedRounds:
     """Recorded rounds.
 
     target, draft: P and Q [n, L, V] along the drafts. drafts: int64 [n, L], each drawn from its Q.
@@ -54,7 +54,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class RoundForecast:
     """What to expect of a round.
 
     accept_length: tokens, the resampled or bonus token included. kl: of the joint law of the window's tokens from the
@@ -88,7 +88,7 @@ class Outlook:
         return sum(t * r for t, r in zip(self.tv, self.reach, strict=True)) / self.accept_length
 
 
-def outlook(windows: Windows, law: Law) -> Outlook:
+def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
     """Expectations of a round of `law` over recorded windows.
 
     Raises UserError: another draft length, or LANTERN's own residual, which depends on the rejected token.
@@ -135,7 +135,7 @@ def outlook(windows: Windows, law: Law) -> Outlook:
     images = None
     if windows.image is not None and windows.weight is None:
         images = sums(windows.image, tokens, kl, tv, apart)
-    return Outlook(windows.mean(tokens), windows.mean(kl), windows.mean(apart), tvs, reaches, rates, images)
+    return RoundForecast(windows.mean(tokens), windows.mean(kl), windows.mean(apart), tvs, reaches, rates, images)
 
 
 def _kl(a: Floats, b: Floats) -> Floats:

@@ -1,12 +1,12 @@
-"""FID: the Fréchet distance of two sets of pictures in the features of FID's Inception.
+"""FID: the Fréchet distance of two sets of images in the features of FID's Inception.
 
-Conventions are clean-fid's: every picture is resized as a whole to 299 x 299 by Pillow's bicubic filter, which blurs
+Conventions are clean-fid's: every image is resized as a whole to 299 x 299 by Pillow's bicubic filter, which blurs
 before it takes fewer pixels, in float and without rounding; then [0, 255] -> (x - 128) / 128, the network of
 `inception-2015-12-05`, and covariances over N - 1. Figures of pytorch-fid and torchmetrics (bilinear, without the blur)
 are other numbers.
 
-Knows pictures as arrays, features and the formula. Does not know where pictures come from. With fewer than some
-thousands of pictures FID is far too large, by about a constant over N: compare runs of one set of prompts only.
+Knows images as arrays, features and the formula. Does not know where images come from. With fewer than some
+thousands of images FID is far too large, by about a constant over N: compare runs of one set of prompts only.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from PIL import Image
 from torch import Tensor
 
 from coolsd_rt.metrics.frechet import with_jackknife
-from coolsd_rt.metrics.gallery import Picture
+from coolsd_rt.metrics.gallery import RgbImage
 from coolsd_rt.metrics.metric import Figure, Kind
 from coolsd_rt.models.inception import SIDE, WIDTH, Inception, load_inception
 from coolsd_rt.store.hashing import sha256_file
 
 FID = Kind("fid", "FID", lower_is_better=True)
-FEWEST = 3  # pictures that the jackknife can leave one of out
+FEWEST = 3  # images that the jackknife can leave one of out
 CONVENTION = "clean-fid: Pillow bicubic to 299 in float32, inception-2015-12-05"
 
 
-def resized(picture: Picture) -> NDArray[np.float32]:
+def resized(image: RgbImage) -> NDArray[np.float32]:
     """RGB uint8 [H, W, 3] -> float32 [299, 299, 3] from 0 to 255, not rounded: each channel by itself, as clean-fid."""
     channels = [
-        np.asarray(Image.fromarray(picture[:, :, c].astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        np.asarray(Image.fromarray(image[:, :, c].astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
         for c in range(3)
     ]
     return np.stack(channels, -1).clip(0, 255)
@@ -49,13 +49,13 @@ class InceptionFeatures:
         self.digest = sha256_file(path)
 
     def identity(self) -> Any:
-        """What features depend on beside the pictures."""
+        """What features depend on beside the images."""
         return {"network": self.digest, "convention": CONVENTION}
 
     @torch.no_grad()
-    def features(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """Float32 [N, 2048] of pictures of any sizes."""
-        x = np.stack([resized(picture) for picture in pictures]).transpose(0, 3, 1, 2)
+    def features(self, images: Sequence[RgbImage]) -> NDArray[np.float32]:
+        """Float32 [N, 2048] of images of any sizes."""
+        x = np.stack([resized(image) for image in images]).transpose(0, 3, 1, 2)
         found: NDArray[np.float32] = self.network(torch.from_numpy(np.ascontiguousarray(x))).numpy()
         return found
 
@@ -98,4 +98,4 @@ def few(count: int) -> str:
     """A warning where FID's own bias is most of it; empty otherwise."""
     if count > WIDTH:
         return ""
-    return f"FID of {count} pictures is mostly its bias: {WIDTH} features want some thousands; compare equal sets only"
+    return f"FID of {count} images is mostly its bias: {WIDTH} features want some thousands; compare equal sets only"

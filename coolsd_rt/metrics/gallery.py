@@ -1,4 +1,4 @@
-"""Pictures by id on a disk, and what was computed of each: kept in batches, so that a killed run goes on.
+"""Images by id on a disk, and what was computed of each: kept in batches, so that a killed run goes on.
 
 A kept batch names its ids and carries a SHA-256 of its values; a cache's folder is named by all that the values depend
 on. Knows files, ids and arrays. Does not know what is computed.
@@ -22,16 +22,16 @@ from coolsd_rt.files import open_plain
 from coolsd_rt.store.hashing import sha256_file, sha256_json
 from coolsd_rt.store.results import Arrays, Batches
 
-BATCH = 16  # pictures in memory and in a network at once
+BATCH = 16  # images in memory and in a network at once
 _FIELDS = ("ids", "values", "sha256")
 _FORMATS = ("PNG", "JPEG")
-Picture = NDArray[np.uint8]  # RGB [H, W, 3]
+RgbImage = NDArray[np.uint8]  # RGB [H, W, 3]
 Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures by id, in the order of ids. crop: cut each to its central square when it is read."""
+    """Images by id, in the order of ids. crop: cut each to its central square when it is read."""
 
     paths: Mapping[str, Path]
     crop: bool = False
@@ -49,42 +49,42 @@ class Gallery:
         return sha256_json([self.crop, [(name, sha256_file(path)) for name, path in self.paths.items()]])
 
     def first(self, count: int) -> Gallery:
-        """The pictures of its first ids."""
+        """The images of its first ids."""
         return Gallery(dict(list(self.paths.items())[:count]), self.crop)
 
     def batches(self) -> Iterator[tuple[str, ...]]:
         for start in range(0, len(self), BATCH):
             yield self.ids[start : start + BATCH]
 
-    def read(self, name: str) -> Picture:
-        """One picture. Raises UserError: no PNG or JPEG, or a broken one."""
+    def read(self, name: str) -> RgbImage:
+        """One image. Raises UserError: no PNG or JPEG, or a broken one."""
         path = self.paths[name]
         try:
-            with open_plain(path, "a picture in PNG or JPEG") as file, Image.open(file, formats=_FORMATS) as image:
-                picture = image.convert("RGB")
+            with open_plain(path, "an image in PNG or JPEG") as file, Image.open(file, formats=_FORMATS) as opened:
+                image = opened.convert("RGB")
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(str(path), expected="a picture in PNG or JPEG", found=str(error)[:200]) from error
+            raise UserError(str(path), expected="an image in PNG or JPEG", found=str(error)[:200]) from error
         if self.crop:
-            side = min(picture.size)
-            left, top = (picture.width - side) // 2, (picture.height - side) // 2
-            picture = picture.crop((left, top, left + side, top + side))
-        return np.asarray(picture)
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
+        return np.asarray(image)
 
 
 def values_of(
     gallery: Gallery,
     folder: Path,
     identity: Any,
-    compute: Callable[[list[Picture], tuple[str, ...]], Values],
-    on_batch: Callable[[int], None] = lambda pictures: None,
+    compute: Callable[[list[RgbImage], tuple[str, ...]], Values],
+    on_batch: Callable[[int], None] = lambda images: None,
 ) -> Values:
-    """`compute` of all pictures, its rows in the order of ids. What `folder` holds of it already is read.
+    """`compute` of all images, its rows in the order of ids. What `folder` holds of it already is read.
 
-    identity: JSON data, all that the values depend on beside the pictures. compute: pictures and their ids to an array
+    identity: JSON data, all that the values depend on beside the images. compute: images and their ids to an array
     with a row each. on_batch: called with how many are done now. Raises CoolsdError: a kept batch is not what was
     written.
     """
-    kept = Batches(folder / sha256_json([identity, gallery.digest])[:16], _FIELDS, "values of a batch of pictures")
+    kept = Batches(folder / sha256_json([identity, gallery.digest])[:16], _FIELDS, "values of a batch of images")
     parts = []
     for number, ids in enumerate(gallery.batches()):
         part = kept.get(number, partial(_batch, gallery, ids, compute))
@@ -97,7 +97,7 @@ def values_of(
 
 
 def _batch(
-    gallery: Gallery, ids: tuple[str, ...], compute: Callable[[list[Picture], tuple[str, ...]], Values]
+    gallery: Gallery, ids: tuple[str, ...], compute: Callable[[list[RgbImage], tuple[str, ...]], Values]
 ) -> Arrays:
     values = compute([gallery.read(name) for name in ids], ids)
     return {"ids": np.array(ids), "values": values, "sha256": np.array(_digest(values))}

@@ -1,6 +1,6 @@
-"""What a measure of pictures is, and which points no other beats.
+"""What a measure of images is, and which points no other beats.
 
-Knows the measures by name. Does not know how any of them is computed, nor how pictures were drawn.
+Knows the measures by name. Does not know how any of them is computed, nor how images were drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.store.strict import Strict
 
-Pictures = NDArray[np.uint8]  # RGB [N, F, F, 3]
+Images = NDArray[np.uint8]  # RGB [N, F, F, 3]
 Z95 = 1.959963984540054  # of a two-sided interval of 95%
 
 
@@ -61,24 +61,24 @@ class Measure(Protocol):
     def kind(self) -> Kind: ...
 
     @property
-    def plain_pictures(self) -> bool:
-        """Whether it still needs pictures of plain decoding: `refer` is called with them before `measure`."""
+    def plain_images(self) -> bool:
+        """Whether it still needs images of plain decoding: `refer` is called with them before `measure`."""
         ...
 
     def identity(self) -> Any:
-        """What its figures depend on beside the pictures, as JSON data."""
+        """What its figures depend on beside the images, as JSON data."""
         ...
 
     def check(self, side: int, prompts: Sequence[str]) -> None:
-        """Raise UserError if it cannot measure pictures of `side` pixels of these prompts. Before any is drawn."""
+        """Raise UserError if it cannot measure images of `side` pixels of these prompts. Before any is drawn."""
         ...
 
-    def refer(self, pictures: Pictures) -> None:
-        """Take pictures of plain decoding as the references."""
+    def refer(self, images: Images) -> None:
+        """Take images of plain decoding as the references."""
         ...
 
-    def measure(self, pictures: Pictures, prompts: Sequence[str]) -> Figure:
-        """The figure of pictures, one a prompt."""
+    def measure(self, images: Images, prompts: Sequence[str]) -> Figure:
+        """The figure of images, one a prompt."""
         ...
 
 

@@ -1,9 +1,9 @@
-"""Reference pictures from a folder of PNG files, with their captions.
+"""Reference images from a folder of PNG files, with their captions.
 
-    references.json       optional: {"version": 1, "shift": 1, "pictures": [{"file", "caption", "flip"}, ...]}
+    references.json       optional: {"version": 1, "shift": 1, "images": [{"file", "caption", "flip"}, ...]}
     red-apple.png, ...    without it: named by their captions, as `generate` names its own (000-red-apple.png)
 
-Knows PNG files and names. Does not know what they are compared with. Pictures of synthetic acceptance are refused.
+Knows PNG files and names. Does not know what they are compared with. Images of synthetic acceptance are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FileName = Annotated[str, Field(pattern=pattern(r"^[^/\\\x00]{1,255}$", "a file
 
 
 class Entry(Strict):
-    """One picture. flip: whether its mirror image is the same thing."""
+    """One image. flip: whether its mirror image is the same thing."""
 
     file: _FileName
     caption: str
@@ -38,18 +38,18 @@ class Entry(Strict):
 
 
 class Index(Strict):
-    """The contents of references.json. shift: pixels, each way, that a picture may be moved by and still match."""
+    """The contents of references.json. shift: pixels, each way, that an image may be moved by and still match."""
 
     version: Literal[1] = 1
     shift: int = Field(default=0, ge=0, le=16)
-    pictures: Annotated[list[Entry], Field(min_length=1)]
+    images: Annotated[list[Entry], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class References:
-    """Pictures uint8 [R, F, F, 3], a caption and a flip each; `digest` changes with any byte of the files."""
+    """Images uint8 [R, F, F, 3], a caption and a flip each; `digest` changes with any byte of the files."""
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     captions: tuple[str, ...]
     flips: NDArray[np.bool_]
     shift: int
@@ -57,22 +57,22 @@ class References:
 
     @property
     def side(self) -> int:
-        return int(self.pictures.shape[1])
+        return int(self.images.shape[1])
 
 
 def read_folder(folder: Path) -> References:
-    """All pictures of a folder. Raises UserError: none, not PNG, of several sizes, of synthetic acceptance."""
+    """All images of a folder. Raises UserError: none, not PNG, of several sizes, of synthetic acceptance."""
     index = _index(folder)
-    pictures = [_picture(folder / entry.file) for entry in index.pictures]
-    sides = {picture.shape for picture in pictures}
+    images = [_image(folder / entry.file) for entry in index.images]
+    sides = {image.shape for image in images}
     if len(sides) > 1 or len({n for shape in sides for n in shape[:2]}) > 1:
         found = " and ".join(sorted(f"{w} x {h}" for h, w, _ in sides)[:3])
-        raise UserError(str(folder), expected="square pictures of one size", found=found)
-    hashes = [(entry.model_dump(), sha256_file(folder / entry.file)) for entry in index.pictures]
+        raise UserError(str(folder), expected="square images of one size", found=found)
+    hashes = [(entry.model_dump(), sha256_file(folder / entry.file)) for entry in index.images]
     return References(
-        np.stack(pictures),
-        tuple(entry.caption for entry in index.pictures),
-        np.array([entry.flip for entry in index.pictures]),
+        np.stack(images),
+        tuple(entry.caption for entry in index.images),
+        np.array([entry.flip for entry in index.images]),
         index.shift,
         sha256_json([index.shift, hashes]),
     )
@@ -81,20 +81,20 @@ def read_folder(folder: Path) -> References:
 def _index(folder: Path) -> Index:
     path = folder / INDEX
     if why_unusable(path) != "nothing":
-        return read_model(path, Index, "an index of reference pictures", RESULT_BYTES, error=UserError)
+        return read_model(path, Index, "an index of reference images", RESULT_BYTES, error=UserError)
     names = sorted(p.name for p in folder.glob("*.png") if p.name != SHEET and not is_clutter(p.name))
     if not names:
         raise UserError(str(folder), expected="PNG files", found="none")
-    return Index(pictures=[Entry(file=name, caption=_caption(name)) for name in names])
+    return Index(images=[Entry(file=name, caption=_caption(name)) for name in names])
 
 
 def _caption(name: str) -> str:
     return re.sub(r"^\d{3,}-", "", name.removesuffix(".png"))
 
 
-def _picture(path: Path) -> NDArray[np.uint8]:
+def _image(path: Path) -> NDArray[np.uint8]:
     if found := why_unusable(path):
-        expected = "the picture that the index names" if found == "nothing" else "a PNG file"
+        expected = "the image that the index names" if found == "nothing" else "a PNG file"
         raise UserError(str(path), expected=expected, found=found)
     try:
         provenance = read_provenance(path)
@@ -105,7 +105,7 @@ def _picture(path: Path) -> NDArray[np.uint8]:
     law = provenance.get("law") if isinstance(provenance, dict) else None
     if isinstance(law, dict) and law.get("rule") == "synthetic":
         found = "one drawn under synthetic acceptance"
-        raise UserError(str(path), expected="a picture of the model", found=found, fix="draw it under another rule")
+        raise UserError(str(path), expected="an image of the model", found=found, fix="draw it under another rule")
     return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
 
 
@@ -114,6 +114,6 @@ def by_caption(references: References) -> dict[str, int]:
     out: dict[str, int] = {}
     for i, caption in enumerate(references.captions):
         if slug(caption) in out:
-            raise UserError("reference pictures", expected="one of each caption", found=f"two of {caption!r}")
+            raise UserError("reference images", expected="one of each caption", found=f"two of {caption!r}")
         out[slug(caption)] = i
     return out

@@ -1,6 +1,6 @@
-"""How often a picture's nearest reference, of all, is its prompt's own: squared distance of pixels.
+"""How often an image's nearest reference, of all, is its prompt's own: squared distance of pixels.
 
-Knows pictures and references. Does not know where either comes from.
+Knows images and references. Does not know where either comes from.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.metrics.metric import RETRIEVAL, Figure, Kind, Pictures
+from coolsd_rt.metrics.metric import RETRIEVAL, Figure, Images, Kind
 from coolsd_rt.metrics.references import References, by_caption
 from coolsd_rt.workflows.png import slug
 
 _CHUNK_BYTES = 64 << 20  # of references in float32 at once
 
 
-def nearest(pictures: Pictures, references: References) -> NDArray[np.int64]:
-    """Index [N] of each picture's nearest reference, under the references' shifts and flips.
+def nearest(images: Images, references: References) -> NDArray[np.int64]:
+    """Index [N] of each image's nearest reference, under the references' shifts and flips.
 
-    Shifts wrap around, so the picture is moved instead of all references: the distances are the same.
+    Shifts wrap around, so the image is moved instead of all references: the distances are the same.
     """
-    best = np.full(len(pictures), np.inf, np.float32)
-    owner = np.zeros(len(pictures), np.int64)
+    best = np.full(len(images), np.inf, np.float32)
+    owner = np.zeros(len(images), np.int64)
     steps = range(-references.shift, references.shift + 1)
-    moved = [_flat(np.roll(pictures, (dy, dx), (1, 2))) for dy in steps for dx in steps]
+    moved = [_flat(np.roll(images, (dy, dx), (1, 2))) for dy in steps for dx in steps]
     size = max(1, _CHUNK_BYTES // (4 * moved[0].shape[1]))
-    for start in range(0, len(references.pictures), size):
-        part = references.pictures[start : start + size]
+    for start in range(0, len(references.images), size):
+        part = references.images[start : start + size]
         flips = references.flips[start : start + size]
         owners = start + np.concatenate([np.arange(len(part)), np.flatnonzero(flips)])
         candidates = _flat(np.concatenate([part, part[flips][:, :, ::-1]]))
@@ -47,8 +47,8 @@ def nearest(pictures: Pictures, references: References) -> NDArray[np.int64]:
     return owner
 
 
-def _flat(pictures: Pictures) -> NDArray[np.float32]:
-    return pictures.reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
+def _flat(images: Images) -> NDArray[np.float32]:
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
 def share(correct: NDArray[np.bool_]) -> Figure:
@@ -61,7 +61,7 @@ def share(correct: NDArray[np.bool_]) -> Figure:
 class RetrievalAccuracy:
     """The measure. Every prompt needs a reference of its own."""
 
-    plain_pictures = False
+    plain_images = False
 
     def __init__(self, references: References, folder: Path) -> None:
         self.references, self.folder = references, folder
@@ -76,16 +76,16 @@ class RetrievalAccuracy:
 
     def check(self, side: int, prompts: Sequence[str]) -> None:
         if self.references.side != side:
-            expected, found = f"pictures of {side} x {side}, as the engine draws", str(self.references.side)
+            expected, found = f"images of {side} x {side}, as the engine draws", str(self.references.side)
             raise UserError(str(self.folder), expected=expected, found=found)
         if missing := [prompt for prompt in prompts if slug(prompt) not in self.own]:
             found = f"none of {missing[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-            expected, fix = "a reference picture of every prompt", f"add {slug(missing[0])}.png, or choose the prompts"
+            expected, fix = "a reference image of every prompt", f"add {slug(missing[0])}.png, or choose the prompts"
             raise UserError(str(self.folder), expected=expected, found=found, fix=fix)
 
-    def refer(self, pictures: Pictures) -> None:
+    def refer(self, images: Images) -> None:
         """Nothing: the references are a folder's."""
 
-    def measure(self, pictures: Pictures, prompts: Sequence[str]) -> Figure:
+    def measure(self, images: Images, prompts: Sequence[str]) -> Figure:
         own = np.array([self.own[slug(prompt)] for prompt in prompts])
-        return share(nearest(pictures, self.references) == own)
+        return share(nearest(images, self.references) == own)

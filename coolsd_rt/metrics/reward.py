@@ -1,4 +1,4 @@
-"""Scores of a picture and its prompt by networks trained on what people prefer: ImageReward and HPSv2.
+"""Scores of an image and its prompt by networks trained on what people prefer: ImageReward and HPSv2.
 
 Both are other people's packages, which only their own weights run in: `image-reward` and `hpsv2`. They are imported
 when asked for, from local files; they read torch pickles themselves, under torch's rule that only tensors are. Knows
@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_json
 from coolsd_rt.limits import CONFIG_BYTES
-from coolsd_rt.metrics.gallery import Picture
+from coolsd_rt.metrics.gallery import RgbImage
 from coolsd_rt.metrics.metric import Figure, Kind
 from coolsd_rt.pretrained.load import check_filled, header_of
 from coolsd_rt.store.hashing import sha256_file, sha256_json
@@ -43,24 +43,24 @@ INSTALL = {
 
 
 class PairScore(Protocol):
-    """A score of one picture and its prompt."""
+    """A score of one image and its prompt."""
 
     @property
     def kind(self) -> Kind: ...
 
     def identity(self) -> Any:
-        """What scores depend on beside picture and prompt, as JSON data."""
+        """What scores depend on beside image and prompt, as JSON data."""
         ...
 
-    def scores(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> NDArray[np.float64]:
-        """[N] of N pictures, RGB of any sizes, and their prompts."""
+    def scores(self, images: Sequence[RgbImage], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """[N] of N images, RGB of any sizes, and their prompts."""
         ...
 
 
 def mean(scores: NDArray[np.float64]) -> Figure:
-    """The mean of scores [N], with the error that comes from pictures being different."""
+    """The mean of scores [N], with the error that comes from images being different."""
     error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
-    return Figure.around(float(scores.mean()), error, "95%, over the pictures")
+    return Figure.around(float(scores.mean()), error, "95%, over the images")
 
 
 _GUARDS = {"HF_HUB_OFFLINE": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
@@ -102,13 +102,13 @@ class ImageReward:
         return {"weights": self.digest}
 
     @torch.no_grad()
-    def scores(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> NDArray[np.float64]:
-        pairs = zip(pictures, prompts, strict=True)
-        return np.array([float(self.model.score(prompt, Image.fromarray(picture))) for picture, prompt in pairs])
+    def scores(self, images: Sequence[RgbImage], prompts: Sequence[str]) -> NDArray[np.float64]:
+        pairs = zip(images, prompts, strict=True)
+        return np.array([float(self.model.score(prompt, Image.fromarray(image))) for image, prompt in pairs])
 
 
 class HpsV2:
-    """Wu et al. 2023: the cosine of a picture and its prompt in CLIP ViT-H/14 trained on preferences, not times 100.
+    """Wu et al. 2023: the cosine of an image and its prompt in CLIP ViT-H/14 trained on preferences, not times 100.
 
     weights: HPS_v2.1_compressed.pt or HPS_v2_compressed.pt through `convert --family hpsv2`; their scores are not
     comparable. Raises UserError: the file or the package is missing, or does not load.
@@ -142,9 +142,9 @@ class HpsV2:
         return {"weights": self.digest}
 
     @torch.no_grad()
-    def scores(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> NDArray[np.float64]:
-        images = torch.stack([self.prepare(Image.fromarray(picture)) for picture in pictures])
-        found = self.model(images, self.tokenize(list(prompts)))  # both of unit length
+    def scores(self, images: Sequence[RgbImage], prompts: Sequence[str]) -> NDArray[np.float64]:
+        prepared = torch.stack([self.prepare(Image.fromarray(image)) for image in images])
+        found = self.model(prepared, self.tokenize(list(prompts)))  # both of unit length
         cosines: NDArray[np.float64] = (found["image_features"] * found["text_features"]).sum(-1).double().numpy()
         return cosines
 

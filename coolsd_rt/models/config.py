@@ -102,7 +102,7 @@ class DecoderConfig(ABC):
     @property
     @abstractmethod
     def layout(self) -> Layout:
-        """The order of a picture's tokens."""
+        """The order of an image's tokens."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The network of every target: a Llama over a condition prefix and a picture's tokens.
+"""The network of every target: a Llama over a condition prefix and an image's tokens.
 
 A family's config says which forms it takes (`coolsd_rt.models.config`); nothing here asks for a family's name. Knows
 embeddings, layers and the head. Does not know text (see `embedders`, `conditions`), sampling or files. Parameter names
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         return closed(self.output(features).float(), self.cfg.vocab)
 
     def forward(self, condition: Tensor, codes: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Teacher forcing over a whole picture.
+        """Teacher forcing over a whole image.
 
         condition: as `condition` takes it, codes int64 [R, tokens], start int64 [R] where prefixes are padded ->
         logits [R, tokens, V] (entry i predicts codes[:, i]) and features [R, W - 1 + tokens, C] of positions

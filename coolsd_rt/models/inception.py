@@ -4,7 +4,7 @@ It is not torchvision's ImageNet network. Three things differ from the paper's I
 them: means over 3 x 3 leave the padding out of the count, the last block has a maximum where the others have a mean,
 and the weights are others (1,008 classes). Tensor names are those of `pt_inception-2015-12-05-6726825d.pth`.
 
-Knows the network and its safetensors file. Does not know how a picture is resized, nor what features are for.
+Knows the network and its safetensors file. Does not know how an image is resized, nor what features are for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EPS = 1e-3
 _FLOATS = ("F16", "BF16", "F32")
 
 
-class Norm(nn.Module):
+class FrozenBatchNorm(nn.Module):
     """Batch norm with fixed statistics: nn.BatchNorm2d without its counter of training steps."""
 
     def __init__(self, width: int) -> None:
@@ -56,7 +56,7 @@ class Conv(nn.Module):
         super().__init__()
         padding = (kernel[0] // 2, kernel[1] // 2) if pad and stride == 1 else (0, 0)
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
-        self.bn = Norm(outputs)
+        self.bn = FrozenBatchNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.bn(self.conv(x)))

@@ -1,4 +1,4 @@
-"""The order of a picture's tokens: rows of codes, line ends, an end, and which of them nothing can change.
+"""The order of an image's tokens: rows of codes, line ends, an end, and which of them nothing can change.
 
 Pure data. Does not know networks or sampling. Legend as in `coolsd_rt.contract`.
 """
@@ -32,7 +32,7 @@ class Layout:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a picture, forced ones included."""
+        """Tokens of an image, forced ones included."""
         return self.rows * self.stride + (self.end is not None)
 
     @property
@@ -49,13 +49,13 @@ class Layout:
         return table
 
     @property
-    def painted(self) -> NDArray[np.int64]:
-        """int64 [rows * columns]: where the codes that an image tokenizer paints stand among the tokens."""
+    def code_positions(self) -> NDArray[np.int64]:
+        """int64 [rows * columns]: where the codes that an image tokenizer decodes stand among the tokens."""
         return np.flatnonzero(self.forced < 0).astype(np.int64)
 
     @property
     def plain(self) -> bool:
-        """Whether every token is a code that is painted."""
+        """Whether every token is a code that is code_positions."""
         return self.line_end is None and self.end is None
 
 

@@ -43,7 +43,7 @@ class ResBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Single-head self-attention over the cells of one picture."""
+    """Single-head self-attention over the cells of one image."""
 
     def __init__(self, channels: int, cfg: VQConfig) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _Level(nn.Module):
         return x
 
 
-class Encoder(nn.Module):
+class VqEncoder(nn.Module):
     """Pixels [B, 3, F, F] in [-1, 1] -> latents [B, z_channels, G, G]."""
 
     def __init__(self, cfg: VQConfig) -> None:
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         return y
 
 
-class Decoder(nn.Module):
+class VqDecoder(nn.Module):
     """Latents [B, z_channels, G, G] -> pixels [B, 3, F, F], nominally in [-1, 1]."""
 
     def __init__(self, cfg: VQConfig) -> None:
@@ -186,7 +186,7 @@ class Codebook(nn.Module):
 
 
 class VQTokenizer(nn.Module):
-    """Picture to code ids and back.
+    """Image to code ids and back.
 
     encode: pixels float [B, 3, F, F] in [-1, 1] -> ids int64 [B, G*G] in raster order.
     decode: ids int64 [B, G*G] -> pixels float [B, 3, F, F] in [-1, 1].
@@ -195,7 +195,7 @@ class VQTokenizer(nn.Module):
     def __init__(self, cfg: VQConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        self.encoder, self.decoder = Encoder(cfg), Decoder(cfg)
+        self.encoder, self.decoder = VqEncoder(cfg), VqDecoder(cfg)
         self.quantize = Codebook(cfg)
         self.quant_conv = _conv(cfg.z_channels, cfg.codebook_dim, 1)
         self.post_quant_conv = _conv(cfg.codebook_dim, cfg.z_channels, 1)

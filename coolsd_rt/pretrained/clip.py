@@ -1,7 +1,7 @@
-"""A CLIP model from a folder as transformers saves it: network, preprocessing of pictures, tokenizer.
+"""A CLIP model from a folder as transformers saves it: network, preprocessing of images, tokenizer.
 
 Knows CLIP's config in transformers' form, old and new preprocessor files, and how its prompts are marked. Does not know
-scores. Pictures are resized by Pillow, whether torchvision is installed or not. Needs transformers and tokenizers.
+scores. Images are resized by Pillow, whether torchvision is installed or not. Needs transformers and tokenizers.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ClipSizes(Schema):
 
 
 class Preprocessing(Schema):
-    """How a picture becomes the network's input. What old files do not say (scale by 1/255, convert to RGB) is what
+    """How an image becomes the network's input. What old files do not say (scale by 1/255, convert to RGB) is what
     they meant: their library did nothing else."""
 
     do_resize: Literal[True]
@@ -122,23 +122,23 @@ class _New(Schema):
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipModel:
     """A loaded model. files: all that it was made of."""
 
     network: Any
-    pictures: Any
+    images: Any
     tokenizer: Any
     files: tuple[Path, ...]
 
-    def inputs(self, pictures: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+    def inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         """The network's arguments. Prompts are cut at its positions, the end mark kept, and padded to the longest."""
-        pixels = self.pictures(images=list(pictures), return_tensors="pt")["pixel_values"]
+        pixels = self.images(images=list(images), return_tensors="pt")["pixel_values"]
         encoded = encode_batch(self.tokenizer, prompts)
         ids, mask = ([getattr(e, name) for e in encoded] for name in ("ids", "attention_mask"))
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask), "pixel_values": pixels}
 
 
-def load_clip(folder: Path, *, fix: str = FETCH_AGAIN) -> Clip:
+def load_clip(folder: Path, *, fix: str = FETCH_AGAIN) -> ClipModel:
     """In float32. Raises UserError: the folder is not that of a CLIP model, or not whole; see `models.foreign`."""
     import transformers
 
@@ -163,13 +163,13 @@ def load_clip(folder: Path, *, fix: str = FETCH_AGAIN) -> Clip:
     # By Pillow: what transformers calls CLIPImageProcessor is torchvision's where that is installed.
     make = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
     files = (folder / CONFIG_FILE, path, folder / TOKENIZER_FILE, *weights.parts)
-    return Clip(network, make(**preprocessing.model_dump()), tokenizer, files)
+    return ClipModel(network, make(**preprocessing.model_dump()), tokenizer, files)
 
 
 def _preprocessing(folder: Path, side: int, fix: str) -> tuple[Path, Preprocessing]:
     new, old = (folder / name for name in PREPROCESSOR_FILES)
     path = new if os.path.lexists(new) else old
-    what = "the preprocessing of CLIP's pictures"
+    what = "the preprocessing of CLIP's images"
     found = (
         read_config(path, _New, what, fix=fix).image_processor
         if path == new

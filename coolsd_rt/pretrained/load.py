@@ -44,7 +44,7 @@ class _Index(Schema):
 
 
 @dataclass(frozen=True)
-class Weights:
+class PretrainedWeights:
     """Tensors of a folder, by name, from headers alone. where: the file that lists them. files: where each is."""
 
     where: Path
@@ -61,7 +61,7 @@ class Weights:
         return len({found.group(1) for name in self.tensors if (found := pattern.match(name))})
 
 
-def find_weights(folder: Path, what: str, *, fix: str = FETCH_AGAIN) -> Weights:
+def find_weights(folder: Path, what: str, *, fix: str = FETCH_AGAIN) -> PretrainedWeights:
     """The safetensors of a folder, one file or the shards that its index names. No tensor is read.
 
     Raises UserError: none there, not whole safetensors, an index that leaves the folder or disagrees with its shards.
@@ -69,7 +69,7 @@ def find_weights(folder: Path, what: str, *, fix: str = FETCH_AGAIN) -> Weights:
     single, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if os.path.lexists(single):
         tensors = header_of(single)
-        return Weights(single, tensors, dict.fromkeys(tensors, single))
+        return PretrainedWeights(single, tensors, dict.fromkeys(tensors, single))
     if not os.path.lexists(index):
         others = sorted(p.name for p in folder.glob("*.bin")) if folder.is_dir() else []
         found = f"no {WEIGHTS_FILE}" + (f" (pickles such as {shorten(others[0])} are not read)" if others else "")
@@ -77,7 +77,7 @@ def find_weights(folder: Path, what: str, *, fix: str = FETCH_AGAIN) -> Weights:
     return _sharded(folder, index, fix)
 
 
-def _sharded(folder: Path, index: Path, fix: str) -> Weights:
+def _sharded(folder: Path, index: Path, fix: str) -> PretrainedWeights:
     places = read_config(index, _Index, "an index of shards", limit=INDEX_BYTES, fix=fix).weight_map
     names = sorted(set(places.values()))
     if len(names) not in SHARDS:
@@ -99,7 +99,7 @@ def _sharded(folder: Path, index: Path, fix: str) -> Weights:
         if tensor not in tensors:
             found = f"none in {name}"
             raise UserError(f"{index}: {shorten(tensor, 120)}", expected="a tensor", found=found, fix=fix)
-    return Weights(index, tensors, {tensor: folder / name for tensor, name in places.items()})
+    return PretrainedWeights(index, tensors, {tensor: folder / name for tensor, name in places.items()})
 
 
 def missing_files(folder: Path, *others: str) -> list[str]:
@@ -136,7 +136,9 @@ class Recipe:
     twins: Mapping[str, str] = field(default_factory=dict)
 
 
-def load_network(folder: Path, weights: Weights, recipe: Recipe, dtype: Any, *, fix: str = FETCH_AGAIN) -> Any:
+def load_network(
+    folder: Path, weights: PretrainedWeights, recipe: Recipe, dtype: Any, *, fix: str = FETCH_AGAIN
+) -> Any:
     """The network in evaluation mode, all of it from `weights`, cast to `dtype`. Raises UserError: see the module."""
     import torch
 
@@ -177,7 +179,9 @@ def _check_info(info: Mapping[str, Any], where: Path, fix: str) -> None:
             raise UserError(str(where), expected="all tensors of the network", found=found, fix=fix)
 
 
-def _compare(weights: Weights, wanted: Mapping[str, tuple[int, ...]], recipe: Recipe, fix: str) -> dict[str, str]:
+def _compare(
+    weights: PretrainedWeights, wanted: Mapping[str, tuple[int, ...]], recipe: Recipe, fix: str
+) -> dict[str, str]:
     """Each wanted tensor to its name in the file. Raises UserError: missing, of another shape or type, unexpected."""
     stored = {name: twin for twin, name in recipe.twins.items() if twin in weights.tensors}
     names = {name: name if name in weights.tensors else stored.get(name, name) for name in wanted}
@@ -217,7 +221,7 @@ def _unexpected(where: Path, name: str, expected: str, fix: str) -> UserError:
     return UserError(str(where), expected=expected, found=f"the tensor {shorten(name, 120)}", fix=fix)
 
 
-def _read(weights: Weights, name: str, dtype: Any, fix: str) -> Any:
+def _read(weights: PretrainedWeights, name: str, dtype: Any, fix: str) -> Any:
     """One tensor, copied: what is read is mapped, and the file may change."""
     import torch
     from safetensors import safe_open
@@ -230,7 +234,7 @@ def _read(weights: Weights, name: str, dtype: Any, fix: str) -> Any:
     return value
 
 
-def _same(weights: Weights, twin: str, value: Any, name: str, dtype: Any, fix: str) -> None:
+def _same(weights: PretrainedWeights, twin: str, value: Any, name: str, dtype: Any, fix: str) -> None:
     """A tensor stored under two names: which of two different ones a library takes is its own affair."""
     import torch
 

@@ -2,7 +2,7 @@
 
 Knows shapes and their order. Does not know text, files or networks.
 
-Legend: M pictures, R rows (2M under CFG: all conditional rows first, then all unconditional), W prefix length, E width
+Legend: M images, R rows (2M under CFG: all conditional rows first, then all unconditional), W prefix length, E width
 of a text encoder's features. A row's own prefix has n <= W positions and ends at position W - 1; its first is `start`.
 """
 

@@ -146,7 +146,7 @@ class TokensConditioner:
 
     @cached_property
     def _marks(self) -> tuple[str, ...]:
-        """What a prompt may not hold: a user cannot end a turn, or begin a picture."""
+        """What a prompt may not hold: a user cannot end a turn, or begin an image."""
         added = self.tokenizer.get_added_tokens_decoder().values()
         return tuple(t.content for t in added if t.special or (t.content[:1], t.content[-1:]) == ("<", ">"))
 

@@ -1,11 +1,11 @@
-"""Captions by id, and the reference picture of each: from a list of ours or COCO's captions, and a folder of pictures.
+"""Captions by id, and the reference image of each: from a list of ours or COCO's captions, and a folder of images.
 
     [{"id": 139, "caption": "A woman stands ..."}, ...]                  a list; ids are numbers or words
     {"images": [{"id": 139, ...}], "annotations": [{"image_id": 139, "id": 37, "caption": "..."}, ...]}     COCO's
 
-COCO has about five captions an image: the one with the lowest annotation id is taken. A picture's id is its file name:
+COCO has about five captions an image: the one with the lowest annotation id is taken. An image's id is its file name:
 139.png, 000000000139.jpg, COCO_val2014_000000000139.jpg. Everything is paired by id; no order of a file or a folder
-changes anything. Knows ids, captions and file names. Does not open pictures.
+changes anything. Knows ids, captions and file names. Does not open images.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ def _coco(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_references(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
-    """The picture of every id, in the order of ids. Raises UserError: a file missing, surplus, or two of one id."""
+    """The image of every id, in the order of ids. Raises UserError: a file missing, surplus, or two of one id."""
     if (found := why_unusable(folder) or "a file") != "a folder":
-        raise UserError(str(folder), expected="a folder of reference pictures, named by their ids", found=found)
+        raise UserError(str(folder), expected="a folder of reference images, named by their ids", found=found)
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not files:
-        raise UserError(str(folder), expected=f"pictures ({', '.join(SUFFIXES)}) named by their ids", found="none")
+        raise UserError(str(folder), expected=f"images ({', '.join(SUFFIXES)}) named by their ids", found="none")
     _once(str(folder), [path.stem for path in files], [path.name for path in files])
     there, wanted = {canonical(path.stem): path for path in files}, set(ids)
     problems = []
@@ -134,8 +134,8 @@ def read_references(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
     if surplus := set(there) - wanted:
         problems.append(f"{len(surplus)} that no prompt has ({', '.join(_some(there, surplus))})")
     if problems:
-        fix = "make a folder with the pictures of these prompts and no others"
-        raise UserError(str(folder), expected=f"the pictures of the {len(wanted)} ids", found=_and(problems), fix=fix)
+        fix = "make a folder with the images of these prompts and no others"
+        raise UserError(str(folder), expected=f"the images of the {len(wanted)} ids", found=_and(problems), fix=fix)
     return {name: there[name] for name in sorted(wanted, key=order)}
 
 

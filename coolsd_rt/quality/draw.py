@@ -1,9 +1,9 @@
-"""The pictures of a quality run: one PNG an id, drawn batch by batch, and not drawn again.
+"""The images of a quality run: one PNG an id, drawn batch by batch, and not drawn again.
 
     OUT/quality.json          what is drawn: engine, run-time values, prompts
-    OUT/pictures/139.png      whole or not there; says in its text chunk which id, prompt, seed, engine and law it is of
+    OUT/images/139.png      whole or not there; says in its text chunk which id, prompt, seed, engine and law it is of
 
-A picture depends on its id, its prompt and `--seed` alone: not on the order of the prompts, nor on a kill in between.
+An image depends on its id, its prompt and `--seed` alone: not on the order of the prompts, nor on a kill in between.
 Knows engines through the workflows. Does not know what is measured.
 """
 
@@ -28,61 +28,61 @@ from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.spec import Spec
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.results import claim
-from coolsd_rt.sweep.draw import Drawn
+from coolsd_rt.sweep.draw import DrawnPoint
 from coolsd_rt.workflows import drawing, opening, png
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.generate.run import Request, resolve, unknown_words
+from coolsd_rt.workflows.generate.run import GenerateConfig, resolve, unknown_words
 from coolsd_rt.workflows.opened import OpenedEngine
 
-HEAD, PICTURES = "quality.json", "pictures"
-_LOOPS: dict[Any, LoopTaken] = {"host": "host", "device": "device"}  # what a picture may say
+HEAD, IMAGES = "quality.json", "images"
+_LOOPS: dict[Any, LoopTaken] = {"host": "host", "device": "device"}  # what an image may say
 _WINDOW = 256  # captions encoded at once, where a text encoder makes a megabyte of each
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Who wants to hear of the work. start: a stage's name and its pictures; step: so many more of them are done."""
+class QualityCallbacks:
+    """Who wants to hear of the work. start: a stage's name and its images; step: so many more of them are done."""
 
     warning: Callable[[str], None] = lambda line: None
-    start: Callable[[str, int], None] = lambda stage, pictures: None
-    step: Callable[[int], None] = lambda pictures: None
+    start: Callable[[str, int], None] = lambda stage, images: None
+    step: Callable[[int], None] = lambda images: None
 
 
 @dataclass(frozen=True)
-class Plan:
+class QualityPlan:
     """What to draw, checked; nothing is loaded. request: `prompts` and `out` of it are not looked at."""
 
     opened: OpenedEngine
     spec: Spec
     settings: Settings
     prompts: Mapping[str, str]  # by canonical id, in their order
-    request: Request
+    request: GenerateConfig
 
     @staticmethod
-    def of(engine: str | Path, prompts: Mapping[str, str], request: Request) -> Plan:
+    def of(engine: str | Path, prompts: Mapping[str, str], request: GenerateConfig) -> QualityPlan:
         """Raises UserError: no engine, a value the spec refuses, synthetic acceptance. CoolsdError: broken files."""
-        reading = opening.Reading(request.features, request.text_encoder)
+        reading = opening.PromptInputs(request.features, request.text_encoder)
         opened = OpenedEngine.at(engine, reading, request.threads)
         spec = resolve(opened, request)
         if spec.acceptance.rule == "synthetic" and not request.plain:
-            found = "synthetic, which draws no pictures of the model"
-            raise UserError("acceptance.rule", expected="a rule of pictures", found=found, fix="give --rule ratio")
-        if len(prompts) > limits.PICTURES.high:
-            expected, found = f"at most {limits.PICTURES.high}", str(len(prompts))
+            found = "synthetic, which draws no images of the model"
+            raise UserError("acceptance.rule", expected="a rule of images", found=found, fix="give --rule ratio")
+        if len(prompts) > limits.IMAGES.high:
+            expected, found = f"at most {limits.IMAGES.high}", str(len(prompts))
             raise UserError("prompts", expected=expected, found=found, fix="give --limit")
         settings = opened.settings(spec, plain=request.plain)
         tokens = opened.description.dims.tokens
         if settings.law.length > tokens:
             expected, found = f"at most the image's {tokens} tokens", str(settings.law.length)
             raise UserError("the draft length", expected=expected, found=found)
-        return Plan(opened, spec, settings, prompts, request)
+        return QualityPlan(opened, spec, settings, prompts, request)
 
     @property
     def engine(self) -> dict[str, Any]:
         return {"name": self.opened.manifest.name, "fingerprint": self.opened.manifest.fingerprint}
 
     def head(self) -> dict[str, Any]:
-        """All that the pictures depend on, as JSON data."""
+        """All that the images depend on, as JSON data."""
         request = self.request
         draft = {key: value for key, value in self.spec.resolved()["draft"].items() if key != "weights"}
         return {
@@ -99,7 +99,7 @@ class Plan:
         }
 
     def path(self, out: Path, name: str) -> Path:
-        return out / PICTURES / f"{name}.png"
+        return out / IMAGES / f"{name}.png"
 
     def batches(self) -> Iterator[Sequence[str]]:
         """Ids of each batch: the same whatever is there already, so that a kill changes no batch's rows."""
@@ -108,20 +108,20 @@ class Plan:
             yield names[start : start + size]
 
 
-def draw(plan: Plan, out: Path, listener: Listener) -> Gallery:
+def draw(plan: QualityPlan, out: Path, listener: QualityCallbacks) -> Gallery:
     """Draw what `out` lacks. Raises UserError: a folder of something else, a prompt that the engine cannot read.
 
-    An engine is loaded only if a picture is missing.
+    An engine is loaded only if an image is missing.
     """
     claimed, there = (out / HEAD).is_file(), out.is_dir()
-    claim(out, HEAD, plan.head(), "pictures of this engine with these settings and prompts")
+    claim(out, HEAD, plan.head(), "images of this engine with these settings and prompts")
     todo = [names for names in plan.batches() if not all(plan.path(out, name).is_file() for name in names)]
     listener.start("drawing", len(plan.prompts))
     listener.step(len(plan.prompts) - sum(map(len, todo)))
     try:
         _draw(plan, out, todo, listener)
     except BaseException:
-        if not claimed and not (out / PICTURES).is_dir():  # nothing came of it: no trace of it stays
+        if not claimed and not (out / IMAGES).is_dir():  # nothing came of it: no trace of it stays
             (out / HEAD).unlink()
             if not there:
                 out.rmdir()
@@ -129,7 +129,7 @@ def draw(plan: Plan, out: Path, listener: Listener) -> Gallery:
     return Gallery({name: plan.path(out, name) for name in plan.prompts})
 
 
-def _draw(plan: Plan, out: Path, todo: Sequence[Sequence[str]], listener: Listener) -> None:
+def _draw(plan: QualityPlan, out: Path, todo: Sequence[Sequence[str]], listener: QualityCallbacks) -> None:
     if not todo:
         return
     conditioner = plan.opened.conditioner
@@ -143,11 +143,11 @@ def _draw(plan: Plan, out: Path, todo: Sequence[Sequence[str]], listener: Listen
             batch = [replace(jobs[name], index=k) for k, name in enumerate(names)]
             began = perf_counter()
             generation = drawing.draw(engine, batch, conditioner, plan.settings, loop="auto")
-            painted = np.asarray(engine.paint(generation.codes))
+            decoded = np.asarray(engine.decode_images(generation.codes))
             seconds = (perf_counter() - began) / len(names)
             found = generation.statistics
             tokens = round(found.mean_acceptance_length * float(found.rounds.sum()) / len(names))
-            for name, job, pixels, rounds in zip(names, batch, painted, found.rounds.tolist(), strict=True):
+            for name, job, pixels, rounds in zip(names, batch, decoded, found.rounds.tolist(), strict=True):
                 path = plan.path(out, name)
                 if not path.is_file():
                     cost = {"rounds": rounds, "tokens": tokens, "seconds": seconds, "loop": generation.loop}
@@ -155,23 +155,23 @@ def _draw(plan: Plan, out: Path, todo: Sequence[Sequence[str]], listener: Listen
             listener.step(len(names))
 
 
-def _jobs(plan: Plan, names: Sequence[str], conditioner: Conditioner) -> dict[str, Job]:
+def _jobs(plan: QualityPlan, names: Sequence[str], conditioner: Conditioner) -> dict[str, Job]:
     captions = [plan.prompts[name] for name in names]
     encoded = drawing.encode(captions, conditioner)
-    seeds = [drawing.picture_seed(plan.request.seed, seed_offset(name)) for name in names]
+    seeds = [drawing.image_seed(plan.request.seed, seed_offset(name)) for name in names]
     rows = zip(names, captions, seeds, encoded, strict=True)
     return {name: Job(0, caption, seed, row) for name, caption, seed, row in rows}
 
 
-def _warn(lines: Sequence[str], listener: Listener, most: int = 3) -> None:
+def _warn(lines: Sequence[str], listener: QualityCallbacks, most: int = 3) -> None:
     for line in lines[:most]:
         listener.warning(line)
     if len(lines) > most:
         listener.warning(f"{len(lines) - most} more prompts have words that the model does not know")
 
 
-def _provenance(plan: Plan, name: str, job: Job) -> dict[str, Any]:
-    """What it takes to draw the picture again, as `generate` has it, and the id."""
+def _provenance(plan: QualityPlan, name: str, job: Job) -> dict[str, Any]:
+    """What it takes to draw the image again, as `generate` has it, and the id."""
     return {
         "version": __version__,
         "engine": plan.engine,
@@ -185,7 +185,7 @@ def _provenance(plan: Plan, name: str, job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Cost:
-    """accept_length: tokens a round. seconds: a picture's, drawing and painting, at the engine's batch.
+    """accept_length: tokens a round. seconds: an image's, drawing and image decoding, at the engine's batch.
 
     loop: which loop drew them.
     """
@@ -195,8 +195,8 @@ class Cost:
     loop: LoopTaken | None
 
 
-def cost(plan: Plan, gallery: Gallery) -> Cost:
-    """Figures that the pictures carry; and a check that each is the one its name says.
+def cost(plan: QualityPlan, gallery: Gallery) -> Cost:
+    """Figures that the images carry; and a check that each is the one its name says.
 
     Raises CoolsdError: a file is of another id, prompt or engine, or from elsewhere.
     """
@@ -208,7 +208,7 @@ def cost(plan: Plan, gallery: Gallery) -> Cost:
             loop = _LOOPS[said["loop"]]
         except (OSError, ValueError, KeyError, TypeError, SyntaxError, AttributeError, json.JSONDecodeError) as error:
             found = f"another file ({type(error).__name__})"
-            raise CoolsdError(str(path), expected="a picture of this run", found=found, fix="remove it") from error
+            raise CoolsdError(str(path), expected="an image of this run", found=found, fix="remove it") from error
         wanted = {"id": name, "prompt": plan.prompts[name], "engine": plan.engine}
         if odd := next((key for key, value in wanted.items() if said.get(key) != value), None):
             expected, found = f"the {odd} {wanted[odd]!r}", f"{said.get(odd)!r}"
@@ -220,5 +220,5 @@ def cost(plan: Plan, gallery: Gallery) -> Cost:
     counts.rounds = rounds.astype(np.int64)
     counts.accepts[:] = int(tokens.sum() - rounds.sum())  # a round's tokens are what it accepted, and one more
     taken = drawing.one_loop(loops)
-    as_drawn = Drawn(np.zeros((0, 1, 1, 3), np.uint8), counts, float(seconds.sum()), int(tokens.sum()), taken)
+    as_drawn = DrawnPoint(np.zeros((0, 1, 1, 3), np.uint8), counts, float(seconds.sum()), int(tokens.sum()), taken)
     return Cost(as_drawn.accept_length, float(seconds.mean()), taken)

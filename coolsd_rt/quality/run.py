@@ -1,11 +1,11 @@
-"""`coolsd-rt quality`: draw the pictures of a file of captions, and measure them against references of the same ids.
+"""`coolsd-rt quality`: draw the images of a file of captions, and measure them against references of the same ids.
 
     1. Check: captions, reference files, the engine and its run-time values, every measure's files. Nothing is drawn.
     2. Draw what OUT lacks (`quality_draw`).
-    3. Measure: features and scores of each picture are kept in batches, so a killed run goes on here too.
-    4. OUT/results.json, and OUT/scores.json with every picture's own scores.
+    3. Measure: features and scores of each image are kept in batches, so a killed run goes on here too.
+    4. OUT/results.json, and OUT/scores.json with every image's own scores.
 
-    OUT/quality.json, OUT/pictures/139.png      as `quality_draw` has it
+    OUT/quality.json, OUT/images/139.png      as `quality_draw` has it
     OUT/kept/<what it depends on>/00000.npz     features and scores by id, with checksums
 
 Knows the order of work. Does not know how a measure works or what a terminal shows. Reads local files only.
@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.metrics.fid import CONVENTION, FEWEST, FID, InceptionFeatures, few, fid
-from coolsd_rt.metrics.gallery import Gallery, Picture, values_of
+from coolsd_rt.metrics.gallery import Gallery, RgbImage, values_of
 from coolsd_rt.metrics.metric import CLIP, Figure, Kind
 from coolsd_rt.metrics.reward import HPSV2, IMAGE_REWARD, INSTALL, HpsV2, ImageReward, PairScore, mean
 from coolsd_rt.models.inception import HOW
 from coolsd_rt.quality.captions import read_prompts, read_references
-from coolsd_rt.quality.draw import Cost, Listener, Plan, cost, draw
+from coolsd_rt.quality.draw import Cost, QualityCallbacks, QualityPlan, cost, draw
 from coolsd_rt.spec.fields import Flag, check_fields
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.hashing import sha256_json
 from coolsd_rt.store.results import save
-from coolsd_rt.workflows.generate.run import Request
+from coolsd_rt.workflows.generate.run import GenerateConfig
 
 RESULTS, SCORES, KEPT = "results.json", "scores.json", "kept"
 _OF_REFERENCES = Kind("clip_references", "CLIP score of the references")
@@ -51,7 +51,7 @@ _ABSENT = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class QualityMeasures:
     """What to measure with: local files and folders. None: that measure is not made, and its row says how it would be.
 
     crop: cut references to their central square. cache: where references' features are kept; None is in OUT.
@@ -70,15 +70,15 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Row:
+class QualityRow:
     """One measure of the result. figure None: not measured, and `how` says what to type for it.
 
-    identity: what the figure depends on beside our pictures and captions, as JSON data.
+    identity: what the figure depends on beside our images and captions, as JSON data.
     """
 
     kind: Kind
     figure: Figure | None
-    pictures: int
+    images: int
     how: str = ""
     identity: Any = None
 
@@ -87,7 +87,7 @@ class Row:
             "name": self.kind.name,
             "label": self.kind.label,
             "lower_is_better": self.kind.lower_is_better,
-            "pictures": self.pictures,
+            "images": self.images,
             "figure": None if self.figure is None else self.figure.model_dump(),
             "identity": self.identity,
             "how": self.how,
@@ -95,14 +95,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The figures of a run. seconds: a picture's, drawn beside other work: no benchmark."""
+class QualityReport:
+    """The figures of a run. seconds: an image's, drawn beside other work: no benchmark."""
 
     engine: Mapping[str, Any]
     settings: Mapping[str, Any]
-    pictures: int
+    images: int
     cost: Cost
-    rows: tuple[Row, ...]
+    rows: tuple[QualityRow, ...]
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,9 +111,9 @@ class Report:
             "version": 1,
             "engine": dict(self.engine),
             "settings": dict(self.settings),
-            "pictures": self.pictures,
+            "images": self.images,
             "accept_length": self.cost.accept_length.model_dump(),
-            "seconds_per_picture": self.cost.seconds,
+            "seconds_per_image": self.cost.seconds,
             "loop": self.cost.loop,
             "measures": [row.as_dict() for row in self.rows],
             "fid_convention": CONVENTION,
@@ -125,11 +125,11 @@ def quality(
     engine: str | Path,
     prompts: str | Path,
     out: str | Path,
-    request: Request,
-    wanted: Wanted | None = None,
+    request: GenerateConfig,
+    wanted: QualityMeasures | None = None,
     limit: int | None = None,
-    listener: Listener | None = None,
-) -> Report:
+    listener: QualityCallbacks | None = None,
+) -> QualityReport:
     """Draw and measure, or go on with what `out` holds.
 
     request: run-time values as `generate` takes them; its prompts and folder are not looked at. limit: the first so
@@ -139,17 +139,17 @@ def quality(
         UserError: captions, references or files that do not fit, a folder of other settings; before anything is drawn.
         CoolsdError: a broken engine, a full disk, a file of `out` that is not what it should be.
     """
-    listener, wanted = listener or Listener(), wanted or Wanted()
+    listener, wanted = listener or QualityCallbacks(), wanted or QualityMeasures()
     prompts, out = Path(prompts), Path(out)
     captions = read_prompts(prompts)
     references = None if wanted.reference is None else read_references(wanted.reference, captions)
     if limit is not None:
-        limit = limits.PICTURES.check("limit", limit)
+        limit = limits.IMAGES.check("limit", limit)
         captions = dict(list(captions.items())[:limit])
     for folder in (out, *([wanted.cache] if wanted.cache else [])):
         check_folder(folder)
     tools = _Tools.of(wanted, len(captions))
-    plan = Plan.of(engine, captions, replace(request, prompts=(), out=out))
+    plan = QualityPlan.of(engine, captions, replace(request, prompts=(), out=out))
     warnings: list[str] = []
 
     def warn(line: str) -> None:
@@ -158,14 +158,14 @@ def quality(
 
     heard = replace(listener, warning=warn)
     drawn = draw(plan, out, heard)
-    run = _Run(out, captions, drawn, wanted, heard, cost(plan, drawn))
+    run = _QualityRun(out, captions, drawn, wanted, heard, cost(plan, drawn))
     if references is not None:
         run.references = Gallery({name: references[name] for name in captions}, wanted.crop)
     rows = run.rows(tools)
     head = plan.head()
     settings = {key: value for key, value in head.items() if key not in ("version", "engine", "prompts")}
     settings["prompts"] = sha256_json(head["prompts"])
-    report = Report(head["engine"], settings, len(captions), run.cost, tuple(rows), tuple(warnings))
+    report = QualityReport(head["engine"], settings, len(captions), run.cost, tuple(rows), tuple(warnings))
     save(out / SCORES, (json.dumps(run.scores, indent=1) + "\n").encode())
     save(out / RESULTS, (json.dumps(report.as_dict(), indent=2, default=str) + "\n").encode())
     return report
@@ -179,12 +179,12 @@ class _Tools:
     scorers: tuple[PairScore, ...]
 
     @staticmethod
-    def of(wanted: Wanted, pictures: int) -> _Tools:
-        """Raises UserError: a file that is missing or does not fit, too few pictures, a package missing."""
+    def of(wanted: QualityMeasures, images: int) -> _Tools:
+        """Raises UserError: a file that is missing or does not fit, too few images, a package missing."""
         if wanted.inception is not None and wanted.reference is None:
-            raise UserError("FID", expected="pictures to compare with", found="none", fix="give --reference DIR")
-        if wanted.inception is not None and pictures < FEWEST:
-            raise UserError("FID", expected=f"at least {FEWEST} pictures", found=str(pictures), fix="drop --inception")
+            raise UserError("FID", expected="images to compare with", found="none", fix="give --reference DIR")
+        if wanted.inception is not None and images < FEWEST:
+            raise UserError("FID", expected=f"at least {FEWEST} images", found=str(images), fix="drop --inception")
         scorers: list[PairScore] = []
         if wanted.clip is not None:
             if not wanted.clip.is_dir():
@@ -202,14 +202,14 @@ class _Tools:
 
 
 @dataclass
-class _Run:
-    """Pictures on their way through the measures. scores: of each id, by a measure's name."""
+class _QualityRun:
+    """Images on their way through the measures. scores: of each id, by a measure's name."""
 
     out: Path
     captions: Mapping[str, str]
     drawn: Gallery
-    wanted: Wanted
-    listener: Listener
+    wanted: QualityMeasures
+    listener: QualityCallbacks
     cost: Cost
     references: Gallery | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -218,7 +218,7 @@ class _Run:
     def cache(self) -> Path:
         return self.wanted.cache or self.out / KEPT
 
-    def rows(self, tools: _Tools) -> list[Row]:
+    def rows(self, tools: _Tools) -> list[QualityRow]:
         """Every measure's row, made or not."""
         self.scores = {name: {} for name in self.drawn.ids}
         rows = []
@@ -228,17 +228,17 @@ class _Run:
             found = self.score(scorer, self.drawn, self.captions, self.out / KEPT, f"measuring {scorer.kind.label}")
             for name, score in zip(self.drawn.ids, found.tolist(), strict=True):
                 self.scores[name][scorer.kind.name] = score
-            rows.append(Row(scorer.kind, mean(found), len(found), identity=scorer.identity()))
+            rows.append(QualityRow(scorer.kind, mean(found), len(found), identity=scorer.identity()))
             if scorer.kind == CLIP and self.references is not None:
                 rows += self.pairing(scorer, self.references)
         made = {row.kind.name for row in rows}
-        rows += [Row(kind, None, 0, _ABSENT[kind.name]) for kind in (FID, CLIP, IMAGE_REWARD, HPSV2)
+        rows += [QualityRow(kind, None, 0, _ABSENT[kind.name]) for kind in (FID, CLIP, IMAGE_REWARD, HPSV2)
                  if kind.name not in made]  # fmt: skip
         return rows
 
-    def fid(self, network: InceptionFeatures, references: Gallery) -> Row:
-        def features(pictures: list[Picture], ids: tuple[str, ...]) -> NDArray[np.float32]:
-            return network.features(pictures)
+    def fid(self, network: InceptionFeatures, references: Gallery) -> QualityRow:
+        def features(images: list[RgbImage], ids: tuple[str, ...]) -> NDArray[np.float32]:
+            return network.features(images)
 
         sides = [(references, self.cache, "features of references"), (self.drawn, self.out / KEPT, "features")]
         found = []
@@ -248,23 +248,23 @@ class _Run:
         if line := few(len(self.drawn)):
             self.listener.warning(line)
         identity = {**network.identity(), "references": references.digest, "crop": references.crop}
-        return Row(FID, fid(*found), len(self.drawn), identity=identity)
+        return QualityRow(FID, fid(*found), len(self.drawn), identity=identity)
 
     def score(
         self, scorer: PairScore, gallery: Gallery, captions: Mapping[str, str], folder: Path, stage: str
     ) -> NDArray[np.float64]:
-        """Scores [N] of pictures with the captions of their ids."""
+        """Scores [N] of images with the captions of their ids."""
 
-        def scores(pictures: list[Picture], ids: tuple[str, ...]) -> NDArray[np.float64]:
-            return scorer.scores(pictures, [captions[name] for name in ids])
+        def scores(images: list[RgbImage], ids: tuple[str, ...]) -> NDArray[np.float64]:
+            return scorer.scores(images, [captions[name] for name in ids])
 
         texts = sha256_json([captions[name] for name in gallery.ids])
         identity = {"measure": scorer.kind.name, **scorer.identity(), "captions": texts}
         self.listener.start(stage, len(gallery))
         return values_of(gallery, folder, identity, scores, self.listener.step)
 
-    def pairing(self, scorer: PairScore, references: Gallery) -> list[Row]:
-        """CLIP's score of the references: what real pictures reach, and whether they are of these captions at all."""
+    def pairing(self, scorer: PairScore, references: Gallery) -> list[QualityRow]:
+        """CLIP's score of the references: what real images reach, and whether they are of these captions at all."""
         some = references.first(_PAIRS)
         if len(some) < 2:
             return []
@@ -278,10 +278,10 @@ class _Run:
             self.listener.warning(
                 f"references do not fit their captions (CLIP score {said}): are the ids the same set?"
             )
-        return [Row(_OF_REFERENCES, mean(own), len(own), identity=scorer.identity())]
+        return [QualityRow(_OF_REFERENCES, mean(own), len(own), identity=scorer.identity())]
 
 
-def settings_line(report: Report) -> str:
+def settings_line(report: QualityReport) -> str:
     """The settings that tell runs apart, in a line."""
     s = report.settings
     if s["plain"]:

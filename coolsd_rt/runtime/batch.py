@@ -1,6 +1,6 @@
-"""A batch on its way: pictures and their rows, scales, forced tokens, random numbers, and logits made distributions.
+"""A batch on its way: images and their rows, scales, forced tokens, random numbers, and logits made distributions.
 
-What the round and every draft source share. Knows how per-picture values become per-row arrays of the session. Does not
+What the round and every draft source share. Knows how per-image values become per-row arrays of the session. Does not
 know where drafts come from, nor how they are judged. Legend as in `coolsd_rt.runtime.round`.
 """
 
@@ -24,36 +24,36 @@ _NAMES = {np.dtype(name): name for name in ("int64", "float32", "float64", "bool
 
 
 class Window(NamedTuple):
-    """What a round may use: one entry per picture, window index i counts from the first undecided token."""
+    """What a round may use: one entry per image, window index i counts from the first undecided token."""
 
-    active: Host  # bool [M], pictures that are not finished
+    active: Host  # bool [M], images that are not finished
     at: Ints  # [M, L + 1], the image token of each window index
     uniforms: Host  # [M, L + 1, 3], by purpose
     scale: Array | None  # CFG scale [M, L + 1]; None without CFG
 
 
 class Batch:
-    """Everything about a batch that no round changes, its `state`, and which pictures are idle."""
+    """Everything about a batch that no round changes, its `state`, and which images are idle."""
 
     def __init__(
         self, session: Session, sampling: Sampling, uniforms: Host, forced: Ints | None, clock: Callable[[], float]
     ) -> None:
         """uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out. forced: int64 [N], -1 = free, or None."""
-        dims, pictures = session.dims, uniforms.shape[0]
+        dims, images = session.dims, uniforms.shape[0]
         self.session, self.sampling, self.forced = session, sampling, forced
-        self.state = State.empty(pictures, dims)
+        self.state = State.empty(images, dims)
         self.length = uniforms.shape[2] - 1
-        self.statistics = Statistics.empty(pictures, self.length)
+        self.statistics = Statistics.empty(images, self.length)
         self.watch = Stopwatch(self.statistics.seconds, clock)
-        self.rows = np.arange(pictures)
+        self.rows = np.arange(images)
         self.paired = sampling.guided
-        self.row_ids = self.rowwise(self.rows, offset=pictures)
-        self.idle: Array | None = None  # bool [M], finished pictures, once there are any
+        self.row_ids = self.rowwise(self.rows, offset=images)
+        self.idle: Array | None = None  # bool [M], finished images, once there are any
         self.uniforms, self._scales = uniforms, sampling.scales(dims.tokens)
         self._offsets = np.arange(self.length + 1)
 
     def window(self, active: Host) -> Window:
-        """The next round's, from each picture's first undecided token on."""
+        """The next round's, from each image's first undecided token on."""
         at = self.state.image_index(self.state.committed, self.length + 1)
         uniforms = self.uniforms[self.rows[:, None], at, self._offsets]
         return Window(active, at, uniforms, self.scale(at))
@@ -63,7 +63,7 @@ class Batch:
         return self.session.asarray(host, _NAMES[host.dtype])
 
     def rowwise(self, host: Host, offset: int = 0) -> Array:
-        """Per picture -> per row, int64. The unconditional row is given what the conditional one is given."""
+        """Per image -> per row, int64. The unconditional row is given what the conditional one is given."""
         return self.put(np.concatenate([host, host + offset]) if self.paired else host)
 
     def both(self, ids: Array) -> Array:
@@ -79,7 +79,7 @@ class Batch:
         window = slice(start, start + logits.shape[1])
         s = self.sampling
         probs = process_logits(logits, None if scale is None else scale[:, window], s.temperature, s.top_k, s.top_p)
-        if self.idle is not None:  # whatever a finished picture's rows hold, NaN included, it must not matter
+        if self.idle is not None:  # whatever a finished image's rows hold, NaN included, it must not matter
             probs[self.idle] = 1.0 / probs.shape[-1]
         return self.pinned(probs, at[:, window])
 

@@ -14,7 +14,7 @@ Array = Any  # an array-API array; the standard has no static type for it yet
 
 
 class Session(Protocol):
-    """The models with their caches for one batch of pictures. Closed after its pictures are done.
+    """The models with their caches for one batch of images. Closed after its images are done.
 
     Caches start as zeros. Writing at `pos` overwrites whatever stood there, so rollback is a smaller `pos`.
     Positions past the last RoPE row are never asked for as valid ones; padding there is allowed and discarded.
@@ -60,8 +60,8 @@ class Engine(Protocol):
     @property
     def dims(self) -> ModelDims: ...
 
-    def prefix(self, words: Array) -> Array:
-        """words int64 [R, W], or features of a text encoder float32 [R, W, E] -> prefix embeddings [R, W, C]."""
+    def encode_condition(self, condition: Array) -> Array:
+        """condition int64 [R, W], or features of a text encoder float32 [R, W, E] -> prefix embeddings [R, W, C]."""
         ...
 
     def open(self, prefix: Array, capacity: int, start: Array | None = None) -> Session:
@@ -72,6 +72,6 @@ class Engine(Protocol):
         """
         ...
 
-    def paint(self, codes: Array) -> Array:
+    def decode_images(self, codes: Array) -> Array:
         """codes int64 [M, tokens] -> RGB uint8 [M, F, F, 3] on the host (NumPy)."""
         ...

@@ -2,7 +2,7 @@
 
 Knows counts and token ids. Does not know which loop runs, nor who listens.
 
-Legend: M pictures, N image tokens.
+Legend: M images, N image tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from coolsd_rt.runtime.state import Ints
 class Progress:
     """A batch after one of its rounds.
 
-    decided: int64 [M], image tokens decided of each picture. On a device's loop rounds run ahead of what the host has
+    decided: int64 [M], image tokens decided of each image. On a device's loop rounds run ahead of what the host has
     heard: a later round may have decided more.
     mean_acceptance_length: tokens per round so far; NaN before the first round.
     codes: gives the image tokens, int64 [M, N], as a copy on the host. Entries before `decided[m]` are final, the
@@ -31,7 +31,7 @@ class Progress:
 
     @property
     def total(self) -> int:
-        """Image tokens decided in all pictures."""
+        """Image tokens decided in all images."""
         return int(self.decided.sum())
 
 

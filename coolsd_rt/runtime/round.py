@@ -1,14 +1,14 @@
-"""The round: draft, verify, commit, until every picture is full.
+"""The round: draft, verify, commit, until every image is full.
 
-Drives any `Session` (a fake of ten lines, eager PyTorch, ONNX Runtime) for M pictures at once, with drafts of any
+Drives any `Session` (a fake of ten lines, eager PyTorch, ONNX Runtime) for M images at once, with drafts of any
 `coolsd_rt.runtime.drafters`. Does not know which backend steps, where prompts come from, or what a code looks like. The
 probabilities are `coolsd_rt.law`'s, the tensor operations `coolsd_rt.ops`', the random numbers
 `coolsd_rt.runtime.randomness`'.
 
-Legend: M pictures, R rows (2M under CFG, all conditional first; M if every scale is 1), W prefix length, N image
+Legend: M images, R rows (2M under CFG, all conditional first; M if every scale is 1), W prefix length, N image
 tokens, L draft length, V codes. Positions count the prefix. Window index i counts from the first undecided token.
 
-Authoritative state (`State`, host integers per picture; everything else can be recomputed or is thrown away):
+Authoritative state (`State`, host integers per image; everything else can be recomputed or is thrown away):
 
 | counter   | truth it holds                                                                   |
 |-----------|----------------------------------------------------------------------------------|
@@ -23,14 +23,14 @@ Invariants between rounds:
   what lies beyond a step's positions, and writing at `cached` overwrites it: rollback is an integer.
 
 One round:
-1. Window: how many drafts each picture can still use (none where the target was unsure of its last token, if
+1. Window: how many drafts each image can still use (none where the target was unsure of its last token, if
    `sampling.confidence` says so), its uniforms, its CFG scales, its forced tokens.
 2. Draft: d_1..d_L, each from its own Q; cut before the first Q that is unsure, if `sampling.draft_confidence` says so.
 3. Target: one step over [pending, d_1..d_L] gives P_1..P_{L+1}, by the same processing as Q.
 4. Verdict: accept up to the first rejection; resample there, or take the bonus token.
 5. Commit: decide the tokens, move the counters, count.
 
-A finished picture rides along inert until the last one is done: its rows are stepped, and nothing of it is kept.
+A finished image rides along inert until the last one is done: its rows are stepped, and nothing of it is kept.
 Draft length 0 is plain decoding: the same code, without a draft.
 """
 
@@ -48,12 +48,12 @@ from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
 from coolsd_rt.runtime.batch import Array, Batch, Window, to_host
-from coolsd_rt.runtime.drafters import SourceName, make_source
+from coolsd_rt.runtime.drafters import DrafterName, make_drafter
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
-from coolsd_rt.runtime.self_decoding import Request, WholeSession
+from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
 from coolsd_rt.runtime.state import Host, Ints, RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation
 
@@ -69,15 +69,15 @@ def generate(
     seeds: Sequence[int],
     forced: Sequence[int] | Ints | None = None,
     *,
-    source: SourceName = "eagle",
+    source: DrafterName = "eagle",
     loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Generation:
-    """Draw one picture per seed on a fresh session of as many pictures.
+    """Draw one image per seed on a fresh session of as many images.
 
-    The session needs 2 rows per picture if `sampling.guided`, else 1, and `state.capacity` positions.
+    The session needs 2 rows per image if `sampling.guided`, else 1, and `state.capacity` positions.
     forced: int [N], the token that position n must have (a line's end), or -1. source: where drafts come from; the
     session's draft has to be of that kind. loop: which loop runs; the tokens are the same. on_progress: called after
     rounds, as often as the loop hears of them. on_round: called after every round, with its P and Q, which the host's
@@ -107,7 +107,7 @@ def decode(
     uniforms: Host,
     forced: Sequence[int] | Ints | None = None,
     *,
-    source: SourceName = "eagle",
+    source: DrafterName = "eagle",
     loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
@@ -118,16 +118,16 @@ def decode(
     check_length(law, session)
     if loop != "host":
         ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
-        request = Request(law, sampling, uniforms, ids, source, on_progress, clock)
-        if isinstance(session, WholeSession) and not (reason := session.refusal_reason(request)):
+        request = DecodeRequest(law, sampling, uniforms, ids, source, on_progress, clock)
+        if isinstance(session, SelfDecodingSession) and not (reason := session.refusal_reason(request)):
             return session.decode(request)
         if loop == "device":
-            found = reason if isinstance(session, WholeSession) else "an engine that the host steps"
+            found = reason if isinstance(session, SelfDecodingSession) else "an engine that the host steps"
             fix = 'use loop="auto" or loop="host"'
             raise UserError(
                 'loop="device"', expected="an engine and a request with a loop of their own", found=found, fix=fix
             )
-    decoder = Decoder(session, law, sampling, uniforms, forced, clock, source)
+    decoder = DecodingLoop(session, law, sampling, uniforms, forced, clock, source)
     decoder.prefill()
     state, statistics = decoder.state, decoder.statistics
     while state.remaining.any():
@@ -157,7 +157,7 @@ def check_length(law: Law, session: Session) -> None:
         raise UserError("the draft length", expected=f"at most the image's {tokens}", found=str(law.length))
 
 
-class Decoder:
+class DecodingLoop:
     """One batch, and the round that moves it."""
 
     def __init__(
@@ -168,34 +168,34 @@ class Decoder:
         uniforms: Host,
         forced: Sequence[int] | Ints | None,
         clock: Callable[[], float],
-        source: SourceName = "eagle",
+        source: DrafterName = "eagle",
     ) -> None:
         dims = session.dims
         check_length(law, session)
         self.batch = Batch(session, sampling, uniforms, forced_ids(forced, dims.tokens, dims.vocab), clock)
         self.state, self.statistics = self.batch.state, self.batch.statistics
         self._session, self._law = session, law
-        self._source = make_source(source, self.batch) if law.length else None
+        self._source = make_drafter(source, self.batch) if law.length else None
         self._tolerance: Tolerance | None = None  # the law's own, and its rates, as the session's arrays
         self._rates: Array | None = None
 
     def prefill(self) -> None:
         """The prefix through target and draft, and image token 0 from P at position W - 1."""
         state, batch, width = self.state, self.batch, self.state.prefix
-        pictures = len(batch.rows)
-        blank = np.zeros((pictures, width), np.int64)  # prefix positions are embedded from the prompt; ids are ignored
+        images = len(batch.rows)
+        blank = np.zeros((images, width), np.int64)  # prefix positions are embedded from the prompt; ids are ignored
         logits, features = self._target(batch.rowwise(blank))
         self._xp = namespace(logits)
         self._prepare_law(logits.device)
         if self._source:
             self._source.prefill(features)
-        at = np.zeros((pictures, 1), np.int64)
+        at = np.zeros((images, 1), np.int64)
         p = batch.distribution(logits[:, -1:], batch.scale(at), at)
         token = to_host(sample(p[:, 0], batch.put(batch.uniforms[:, 0, 0, RESAMPLE])))
         state.codes[:, 0] = token
         state.committed += width + 1
         state.cached += width
-        none = np.zeros(pictures, np.int64)
+        none = np.zeros(images, np.int64)
         self._sure = self._confident(p, none)
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
         if self._source:
@@ -203,7 +203,7 @@ class Decoder:
         batch.watch.lap("law")
 
     def round(self) -> RoundRecord:
-        """One round of every unfinished picture."""
+        """One round of every unfinished image."""
         state, batch, source, length = self.state, self.batch, self._source, self._law.length
         # 1. Window. Near the end drafts are clipped, omega keeps its index.
         remaining = state.remaining
@@ -245,7 +245,7 @@ class Decoder:
         return RoundRecord(active, valid, accepted, proposed, tokens, p, q)
 
     def _draft(self, window: Window, valid: Ints) -> tuple[Ints, Array, Array]:
-        """How many drafts count [M], and the longest picture's number of them: tokens [M, L'], Q [M, L', V]."""
+        """How many drafts count [M], and the longest image's number of them: tokens [M, L'], Q [M, L', V]."""
         count = int(valid.max())
         if not count or self._source is None:
             return valid, *self._no_drafts

@@ -57,7 +57,7 @@ class Sampling:
 
     @property
     def guided(self) -> bool:
-        """Whether any position needs the unconditional row. A session has 2 rows per picture then, otherwise 1."""
+        """Whether any position needs the unconditional row. A session has 2 rows per image then, otherwise 1."""
         return bool((np.asarray(self.cfg_scale) != 1).any())
 
     def scales(self, tokens: int) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """A session that can run all rounds by itself, where its arrays live. On a GPU the host then waits for nothing.
 
 Knows what a request is made of. Does not know devices. The rounds are those of `coolsd_rt.runtime.round`, with the same
-numbers: a seed's picture is the same either way.
+numbers: a seed's image is the same either way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from coolsd_rt.law import Law
-from coolsd_rt.runtime.drafters import SourceName
+from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import Host, Ints
@@ -20,14 +20,14 @@ from coolsd_rt.runtime.statistics import Generation
 
 
 @dataclass(frozen=True)
-class Request:
+class DecodeRequest:
     """One batch. uniforms: float32 [M, N, L + 1, 3] of `uniform_table`. forced: int64 [N], -1 = free, or None."""
 
     law: Law
     sampling: Sampling
     uniforms: Host
     forced: Ints | None = None
-    source: SourceName = "eagle"
+    source: DrafterName = "eagle"
     on_progress: OnProgress | None = None
     clock: Callable[[], float] = time.perf_counter
 
@@ -47,13 +47,13 @@ class WholeEngine(Protocol):
 
 
 @runtime_checkable
-class WholeSession(Protocol):
+class SelfDecodingSession(Protocol):
     """A `Session` that may take a request as a whole."""
 
-    def refusal_reason(self, request: Request) -> str:
+    def refusal_reason(self, request: DecodeRequest) -> str:
         """Why the session cannot run the request by itself, and has to be stepped; empty if it can."""
         ...
 
-    def decode(self, request: Request) -> Generation:
+    def decode(self, request: DecodeRequest) -> Generation:
         """All rounds of a fresh session. Raises CoolsdError: a request that it refuses."""
         ...

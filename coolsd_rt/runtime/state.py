@@ -1,9 +1,9 @@
-"""Which length is the truth: the counters of every picture in a batch.
+"""Which length is the truth: the counters of every image in a batch.
 
 Host integers and token ids, nothing else: no arrays of an engine, no probabilities. What the counters mean and which
 invariants hold between rounds stands in `coolsd_rt.runtime.round`.
 
-Legend: M pictures, W prefix length, N image tokens. Positions count the prefix: image token n is position W + n.
+Legend: M images, W prefix length, N image tokens. Positions count the prefix: image token n is position W + n.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CATCH_UP = 16  # rounds without a draft after which the draft's cache is brought
 
 
 def capacity(dims: ModelDims, length: int, paced: bool = False) -> int:
-    """Cache positions a session needs at draft length `length`: the picture, and the padding of ragged rows past it.
+    """Cache positions a session needs at draft length `length`: the image, and the padding of ragged rows past it.
 
     paced: rounds may go without a draft, and ragged rows grow by up to `CATCH_UP`.
     """
@@ -34,7 +34,7 @@ def capacity(dims: ModelDims, length: int, paced: bool = False) -> int:
 
 @dataclass
 class State:
-    """One entry per picture; the two CFG rows of a picture share it, since they share every decision."""
+    """One entry per image; the two CFG rows of an image share it, since they share every decision."""
 
     prefix: int
     tokens: int
@@ -44,10 +44,10 @@ class State:
     drafted: Ints  # [M] rows of the draft's KV cache that were made from real features
 
     @staticmethod
-    def empty(pictures: int, dims: ModelDims) -> State:
+    def empty(images: int, dims: ModelDims) -> State:
         """Before the prefill: nothing decided, nothing cached."""
-        zeros = [np.zeros(pictures, np.int64) for _ in range(3)]
-        return State(dims.prefix, dims.tokens, np.zeros((pictures, dims.tokens), np.int64), *zeros)
+        zeros = [np.zeros(images, np.int64) for _ in range(3)]
+        return State(dims.prefix, dims.tokens, np.zeros((images, dims.tokens), np.int64), *zeros)
 
     @property
     def remaining(self) -> Ints:
@@ -60,7 +60,7 @@ class State:
         return index
 
     def commit(self, window: Ints, accepted: Ints, active: NDArray[np.bool_]) -> None:
-        """Decide window[m, :accepted[m] + 1] for each active picture. This is also the rollback: two sums, no copy.
+        """Decide window[m, :accepted[m] + 1] for each active image. This is also the rollback: two sums, no copy.
 
         window: [M, up to L + 1], the accepted drafts and the token after them. The positions that the target has just
         seen as accepted are cached now; the last token decided is the next round's pending one.
@@ -76,12 +76,12 @@ class State:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What one round saw and decided, for tests and traces. L' is the longest window of the round's pictures.
+    """What one round saw and decided, for tests and traces. L' is the longest window of the round's images.
 
     The session may reuse what it returned: copy what has to outlive the hook.
     """
 
-    active: NDArray[np.bool_]  # [M] pictures that were not finished
+    active: NDArray[np.bool_]  # [M] images that were not finished
     valid: Ints  # [M] drafts that counted
     accepted: Ints  # [M]
     drafts: Ints  # [M, L'] as drawn from Q

@@ -2,7 +2,7 @@
 
 Knows counters and an injected clock. Does not know models, nor how a figure is shown.
 
-Legend: M pictures, N image tokens, L draft length.
+Legend: M images, N image tokens, L draft length.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LoopTaken = Literal["host", "device"]
 
 @dataclass
 class Statistics:
-    """Counts over all rounds of a batch. A picture's first token comes from the prefill and belongs to no round."""
+    """Counts over all rounds of a batch. An image's first token comes from the prefill and belongs to no round."""
 
-    rounds: Ints  # [M] rounds of each picture
+    rounds: Ints  # [M] rounds of each image
     accepted_histogram: Ints  # [L + 1] rounds by number of accepted drafts
     attempts: Ints  # [L] rounds in which draft i was judged, all before it being accepted (forced ones included)
     accepts: Ints  # [L] rounds in which draft i was accepted
@@ -37,12 +37,12 @@ class Statistics:
     seconds_prefix: float = 0.0  # before the loop: the condition and a fresh session, as `drawing.draw` makes them
 
     @staticmethod
-    def empty(pictures: int, length: int) -> Statistics:
-        rounds, histogram, attempts, accepts = (np.zeros(n, np.int64) for n in (pictures, length + 1, length, length))
+    def empty(images: int, length: int) -> Statistics:
+        rounds, histogram, attempts, accepts = (np.zeros(n, np.int64) for n in (images, length + 1, length, length))
         return Statistics(rounds, histogram, attempts, accepts)
 
     def record(self, accepted: Ints, valid: Ints, degenerate: Bools, active: Bools) -> None:
-        """One round of the batch. All [M]; only active pictures count."""
+        """One round of the batch. All [M]; only active images count."""
         self.rounds += active
         self.degenerate += int(np.count_nonzero(degenerate & active))
         self.draft_tokens += int(valid[active].sum())
@@ -65,7 +65,7 @@ class Statistics:
 
     @property
     def num_drafts(self) -> int:
-        """Rounds of a picture that proposed anything: each of them judges its first draft."""
+        """Rounds of an image that proposed anything: each of them judges its first draft."""
         return int(self.attempts[:1].sum())
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.law.traces import Outlook, outlook
+from coolsd_rt.law.traces import RoundForecast, outlook
 from coolsd_rt.schedules.recording import Recording
 
 BINS = 5  # of entropy, with as many positions each
@@ -23,7 +23,7 @@ class Ambiguity:
     """What P and Q look like at the positions that lossless decoding judges.
 
     entropy: mean of P's, nats. top5: mean mass of P's five likeliest codes. tv: mean TV(P, Q), which is the lossless
-    rejection rate; by draft position [L] and by row of the picture. bins: (mean entropy, mean TV, share accepted) of
+    rejection rate; by draft position [L] and by row of the image. bins: (mean entropy, mean TV, share accepted) of
     positions from the least to the most ambiguous, as many in each.
     """
 
@@ -46,11 +46,11 @@ class Ambiguity:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedDrafts:
     """Every judged position of a recording, [k]: one is judged if all drafts before it were accepted.
 
     entropy: of P, nats. top5: mass of P's five likeliest codes. tv: TV(P, Q). kept: whether its draft was accepted.
-    draft: its draft position, from 0. token: its place in the picture.
+    draft: its draft position, from 0. token: its place in the image.
     """
 
     entropy: NDArray[np.float64]
@@ -66,14 +66,14 @@ class Judged:
         return list(np.array_split(order, max(1, min(bins, len(order)))))
 
 
-def judged(recording: Recording) -> Judged:
+def judged(recording: Recording) -> EvaluatedDrafts:
     """The positions that a recording's own law judged."""
     windows = recording.windows
     index = np.arange(windows.length)
     mask = (index <= recording.accepted[:, None]) & (index < windows.valid[:, None])
     p, q = windows.target[mask].astype(np.float64), windows.draft[mask].astype(np.float64)
     top5 = np.partition(p, -5, axis=-1)[:, -5:].sum(-1) if p.shape[-1] > 5 else p.sum(-1)
-    return Judged(
+    return EvaluatedDrafts(
         entropy=-(p * np.log(np.maximum(p, 1e-300))).sum(-1),
         top5=top5,
         tv=0.5 * np.abs(p - q).sum(-1),
@@ -84,7 +84,7 @@ def judged(recording: Recording) -> Judged:
 
 
 def ambiguity(recording: Recording, grid: int) -> Ambiguity:
-    """grid: cells along a side of the picture."""
+    """grid: cells along a side of the image."""
     at = judged(recording)
     bins = [
         (float(at.entropy[part].mean()), float(at.tv[part].mean()), float(at.kept[part].mean()))
@@ -114,6 +114,6 @@ def schedules(length: int) -> dict[str, Law]:
     return laws
 
 
-def compare(recording: Recording, laws: dict[str, Law]) -> dict[str, Outlook]:
+def compare(recording: Recording, laws: dict[str, Law]) -> dict[str, RoundForecast]:
     """What each law would do on the recorded rounds."""
     return {name: outlook(recording.windows, law) for name, law in laws.items()}

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from coolsd_rt.law import Law
-from coolsd_rt.law.traces import Outlook
+from coolsd_rt.law.traces import RoundForecast
 from coolsd_rt.schedules.analysis import Ambiguity, ambiguity, compare, schedules
 from coolsd_rt.schedules.recording import FORMAT, LOOP, Recording, record
 from coolsd_rt.spec import Spec, with_overrides
-from coolsd_rt.spec.fields import Pictures, Seed, Threads, check_fields
+from coolsd_rt.spec.fields import Images, Seed, Threads, check_fields
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.opened import OpenedEngine
 
@@ -23,24 +23,24 @@ LOSSLESS: dict[str, Any] = {
     "schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0,
     "pacing.draft_confidence": 0.0,
 }  # fmt: skip
-"""Run-time values of a recording: rounds start where the target's own pictures go, and each has all its drafts."""
+"""Run-time values of a recording: rounds start where the target's own images go, and each has all its drafts."""
 
 
 @dataclass(frozen=True)
-class Request:
+class RecordingConfig:
     """What to record. prompts: none = those beside the spec's vocabulary. folder: where the recording is kept, or None.
 
-    The recording is lossless: its rounds start where the target's own pictures go.
+    The recording is lossless: its rounds start where the target's own images go.
     """
 
     engine: Path
-    pictures: Pictures = 16
+    images: Images = 16
     prompts: tuple[str, ...] = ()
     seed: Seed = 0
     folder: Path | None = None
     spec_file: Path | None = None
     threads: Threads | None = None
-    reading: opening.Reading | None = None
+    reading: opening.PromptInputs | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -54,10 +54,10 @@ class Request:
 class Analysis:
     """The figures of one recording."""
 
-    pictures: int
+    images: int
     rounds: int
     ambiguity: Ambiguity
-    outlooks: dict[str, Outlook]
+    outlooks: dict[str, RoundForecast]
 
     def as_dict(self) -> dict[str, Any]:
         laws = {
@@ -71,7 +71,7 @@ class Analysis:
             for name, o in self.outlooks.items()
         }
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "rounds": self.rounds,
             "loop": LOOP,
             **self.ambiguity.as_dict(),
@@ -79,7 +79,7 @@ class Analysis:
         }
 
 
-def _errors(found: Outlook) -> dict[str, float]:
+def _errors(found: RoundForecast) -> dict[str, float]:
     """Standard errors, with images as the observations; NaN for one image."""
     if found.images is None:
         return {}
@@ -90,7 +90,9 @@ def _errors(found: Outlook) -> dict[str, float]:
     }
 
 
-def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> tuple[Recording, Spec]:
+def recorded(
+    request: RecordingConfig, on_batch: Callable[[int, int], None] = lambda done, of: None
+) -> tuple[Recording, Spec]:
     """Record an engine's lossless rounds, and the spec it was built from.
 
     Raises UserError: no engine, no prompts, a folder with another recording. CoolsdError: a broken engine.
@@ -99,7 +101,7 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
     spec = with_overrides(opened.spec, LOSSLESS)
     conditioner = opened.conditioner
     texts: Sequence[str] = request.prompts or opened.default_prompts()
-    jobs = drawing.spread_jobs(texts, request.pictures, request.seed, conditioner)
+    jobs = drawing.spread_jobs(texts, request.images, request.seed, conditioner)
     batches = list(drawing.batches(jobs, spec.engine.max_batch))
     engine = opened.engine
     head = {
@@ -118,7 +120,7 @@ def recorded(request: Request, on_batch: Callable[[int, int], None] = lambda don
     return whole, spec
 
 
-def _own_law(request: Request, length: int) -> Law | None:
+def _own_law(request: RecordingConfig, length: int) -> Law | None:
     """The law of the spec that was given, or else of the engine's; None where the recording cannot say what it does.
 
     length: the recording's draft length.
@@ -130,7 +132,7 @@ def _own_law(request: Request, length: int) -> Law | None:
     return opened.settings(spec).law
 
 
-def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done, of: None) -> Analysis:
+def analyze(request: RecordingConfig, on_batch: Callable[[int, int], None] = lambda done, of: None) -> Analysis:
     """Record and compute. Raises as `recorded`."""
     recording, spec = recorded(request, on_batch)
     rounds = len(recording.accepted)
@@ -139,4 +141,4 @@ def analyze(request: Request, on_batch: Callable[[int, int], None] = lambda done
     if (own := _own_law(request, spec.draft.length)) is not None and own not in laws.values():
         laws["as the spec has it"] = own
     outlooks = compare(recording, laws)
-    return Analysis(request.pictures, rounds, ambiguity(recording, grid), outlooks)
+    return Analysis(request.images, rounds, ambiguity(recording, grid), outlooks)

@@ -15,22 +15,22 @@ import math
 
 from scipy import stats
 
-from coolsd_rt.law.clusters import Ratio
+from coolsd_rt.law.clusters import RatioEstimate
 
 _MOST_IMAGES = 10**9
 
 
-def upper(ratio: Ratio, confidence: float | None) -> float:
+def upper(ratio: RatioEstimate, confidence: float | None) -> float:
     """What the truth is at most, with this confidence. None: the ratio itself. NaN for fewer than two images."""
     return ratio.value if confidence is None else ratio.value + _reach(ratio, ratio.skewness, confidence)
 
 
-def lower(ratio: Ratio, confidence: float | None) -> float:
+def lower(ratio: RatioEstimate, confidence: float | None) -> float:
     """What the truth is at least, with this confidence. None: the ratio itself. NaN for fewer than two images."""
     return ratio.value if confidence is None else ratio.value - _reach(ratio, -ratio.skewness, confidence)
 
 
-def _reach(ratio: Ratio, skewness: float, confidence: float) -> float:
+def _reach(ratio: RatioEstimate, skewness: float, confidence: float) -> float:
     if ratio.images < 2:
         return math.nan
     quantile = float(stats.t.ppf(confidence, ratio.images - 1))
@@ -38,7 +38,7 @@ def _reach(ratio: Ratio, skewness: float, confidence: float) -> float:
     return ratio.error * (quantile + correction)
 
 
-def images_needed(ratio: Ratio, margin: float, confidence: float) -> int:
+def images_needed(ratio: RatioEstimate, margin: float, confidence: float) -> int:
     """How many images bring a bound within `margin` of the ratio, if they differ as much as those of `ratio` do."""
     spread = ratio.error * math.sqrt(ratio.images)
 

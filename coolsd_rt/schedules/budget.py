@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coolsd_rt import limits
-from coolsd_rt.law.clusters import Ratio
-from coolsd_rt.law.traces import Outlook
+from coolsd_rt.law.clusters import RatioEstimate
+from coolsd_rt.law.traces import RoundForecast
 from coolsd_rt.schedules.bounds import lower, upper
 
 Figure = Literal["accept_length", "kl", "tv"]
@@ -33,19 +33,19 @@ class Budget:
     value: float
     confidence: float | None = 0.95
 
-    def of(self, found: Outlook) -> float:
+    def of(self, found: RoundForecast) -> float:
         """The estimate of the held figure."""
         return {"accept_length": found.accept_length, "kl": found.kl_per_token, "tv": found.tv_bound_per_token}[
             self.figure
         ]
 
-    def bound(self, found: Outlook) -> float:
+    def bound(self, found: RoundForecast) -> float:
         """What has to be on the right side of the value: the upper bound of a deviation, an estimated accept length."""
         if self.confidence is None or self.figure == "accept_length":
             return self.of(found)
         return upper(self.ratio(found), self.confidence)
 
-    def ratio(self, found: Outlook) -> Ratio:
+    def ratio(self, found: RoundForecast) -> RatioEstimate:
         """The held figure with its error over images. Raises ValueError if the images are not known."""
         if found.images is None:
             raise ValueError("windows that say which image they are of")
@@ -55,7 +55,7 @@ class Budget:
             "tv": found.images.tv_bound_per_token,
         }[self.figure]
 
-    def merit(self, found: Outlook) -> float:
+    def merit(self, found: RoundForecast) -> float:
         """What is to be large: the accept length, or, if that is held, minus the KL per token."""
         return -found.kl_per_token if self.figure == "accept_length" else found.accept_length
 
@@ -67,6 +67,6 @@ class Budget:
             limits.CONFIDENCE.check("the confidence", self.confidence)
 
 
-def interval(ratio: Ratio, confidence: float | None) -> tuple[float, float] | None:
+def interval(ratio: RatioEstimate, confidence: float | None) -> tuple[float, float] | None:
     """Both ends, each of which holds with the confidence."""
     return None if confidence is None else (lower(ratio, confidence), upper(ratio, confidence))

@@ -1,7 +1,7 @@
 """P and Q of real rounds, kept: what `coolsd_rt.law.traces` computes on.
 
     recording/recording.json      what was recorded: engine, settings, prompts, seed
-    recording/00000.npz, ...      one file a batch of pictures, whole or not there
+    recording/00000.npz, ...      one file a batch of images, whole or not there
 
 Knows engines, jobs and files. Does not know what is computed from a recording. An interrupted one goes on where it
 stopped; one of another engine or other settings is refused, never mixed.
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.law.traces import Windows
+from coolsd_rt.law.traces import RecordedRounds
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.state import RoundRecord, State
@@ -36,7 +36,7 @@ _FIELDS = ("target", "draft", "drafts", "valid", "accepted", "position", "image"
 
 @dataclass
 class Recorder:
-    """An `on_round` hook that keeps every window of unfinished pictures. Legend: L draft length, V codes.
+    """An `on_round` hook that keeps every window of unfinished images. Legend: L draft length, V codes.
 
     images: the number of each of the batch's images, in the order of its rows.
     """
@@ -72,7 +72,7 @@ class Recorder:
 class Recording:
     """Windows, how many drafts of each were accepted, and the image token that each begins at; [n]."""
 
-    windows: Windows
+    windows: RecordedRounds
     accepted: NDArray[np.int64]
     position: NDArray[np.int64]
 
@@ -80,7 +80,7 @@ class Recording:
     def of(parts: Sequence[Arrays]) -> Recording:
         """Of the arrays of several batches."""
         whole = {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}
-        windows = Windows(whole["target"], whole["draft"], whole["drafts"], whole["valid"], image=whole["image"])
+        windows = RecordedRounds(whole["target"], whole["draft"], whole["drafts"], whole["valid"], image=whole["image"])
         return Recording(windows, whole["accepted"], whole["position"])
 
 

@@ -30,10 +30,10 @@ from scipy import optimize
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler
-from coolsd_rt.law.traces import Outlook, Windows, outlook
+from coolsd_rt.law.traces import RecordedRounds, RoundForecast, outlook
 from coolsd_rt.schedules.bounds import images_needed
 from coolsd_rt.schedules.budget import WORDS, Budget, interval
-from coolsd_rt.schedules.shapes import FREE, MOST, Omegas, Shape, compact, families, images_of, split
+from coolsd_rt.schedules.shapes import FREE, MOST, Omegas, ScheduleShape, compact, families, images_of, split
 
 LEAST_IMAGES = 16  # 11 of them held out: with fewer a bound holds less often than it says
 _FIT = 1 / 3  # share of the images to choose on; the bound needs the others
@@ -43,12 +43,12 @@ _UNUSED = 0.1  # share of the budget that enough images leave unused
 
 
 @dataclass(frozen=True)
-class Judged:
+class HeldOutScore:
     """A shape as far up as the budget is kept on the held-out images."""
 
     name: str
     omegas: Omegas
-    outlook: Outlook
+    outlook: RoundForecast
 
     def as_dict(self, confidence: float | None) -> dict[str, Any]:
         o, images = self.outlook, self.outlook.images
@@ -91,15 +91,15 @@ class Tuned:
     """All shapes under one budget, in the order of their merit on the images that they were fitted on."""
 
     budget: Budget
-    judged: tuple[Judged, ...]
+    judged: tuple[HeldOutScore, ...]
     images: Images
 
     @property
-    def best(self) -> Judged:
+    def best(self) -> HeldOutScore:
         return self.judged[0]
 
     @property
-    def rival(self) -> Judged:
+    def rival(self) -> HeldOutScore:
         """The best of the written families."""
         return next(j for j in self.judged if j.name != FREE)
 
@@ -151,7 +151,7 @@ class Tuned:
         }
 
 
-def tune(windows: Windows, budget: Budget, resampler: Resampler = "optimal") -> Tuned:
+def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optimal") -> Tuned:
     """The best schedule of all shapes that keeps the budget.
 
     Raises UserError: too few images, or a budget that no schedule meets.
@@ -167,13 +167,13 @@ def tune(windows: Windows, budget: Budget, resampler: Resampler = "optimal") -> 
     for shape in _ranked(fit, replace(budget, confidence=None), resampler):
         omegas = _meet(held, shape, budget, resampler)
         if omegas is not None:
-            judged.append(Judged(shape.name, omegas, outlook(held, Law(omegas, resampler))))
+            judged.append(HeldOutScore(shape.name, omegas, outlook(held, Law(omegas, resampler))))
     fitted = len(images_of(fit))
     needed = _needed(judged[0].outlook, budget, count / (count - fitted))
     return Tuned(budget, tuple(judged), Images(fitted, count - fitted, needed))
 
 
-def _ranked(windows: Windows, budget: Budget, resampler: Resampler) -> list[Shape]:
+def _ranked(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> list[ScheduleShape]:
     """All shapes, the best first; every omega its own only stands before the best family if it is worth it."""
 
     def merit(omegas: Omegas | None) -> float:
@@ -188,7 +188,7 @@ def _ranked(windows: Windows, budget: Budget, resampler: Resampler) -> list[Shap
     return [*shapes[:place], free, *shapes[place:]]
 
 
-def _needed(found: Outlook, budget: Budget, whole: float) -> int | None:
+def _needed(found: RoundForecast, budget: Budget, whole: float) -> int | None:
     """How many recorded images leave a tenth of the budget as margin. whole: recorded images for each held-out one.
 
     None where no margin is asked for.
@@ -202,7 +202,7 @@ def _needed(found: Outlook, budget: Budget, whole: float) -> int | None:
     return max(LEAST_IMAGES, math.ceil(whole * images_needed(ratio, margin, budget.confidence)))
 
 
-def _too_few(windows: Windows, count: int, budget: Budget, resampler: Resampler) -> UserError:
+def _too_few(windows: RecordedRounds, count: int, budget: Budget, resampler: Resampler) -> UserError:
     """With the number that the budget needs, by how much the few that there are differ."""
     needed = None
     if count > 1:
@@ -215,7 +215,7 @@ def _too_few(windows: Windows, count: int, budget: Budget, resampler: Resampler)
     return UserError("a recording to tune on", expected=f"at least {LEAST_IMAGES} images", found=f"{count}", fix=fix)
 
 
-def _reachable(windows: Windows, budget: Budget, resampler: Resampler) -> None:
+def _reachable(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> None:
     """Raise UserError if even no relaxation, or all of it, does not meet the budget."""
     if budget.figure != "accept_length":
         return
@@ -229,7 +229,7 @@ def _reachable(windows: Windows, budget: Budget, resampler: Resampler) -> None:
         raise UserError("the accept length", expected=expected, found=f"{budget.value:g}", fix="use schedule none")
 
 
-def _meet(windows: Windows, shape: Shape, budget: Budget, resampler: Resampler) -> Omegas | None:
+def _meet(windows: RecordedRounds, shape: ScheduleShape, budget: Budget, resampler: Resampler) -> Omegas | None:
     """The shape's point at the budget, by bisection, in the four digits that a spec is written with; None if it never
     gets there."""
 
@@ -254,13 +254,13 @@ def _meet(windows: Windows, shape: Shape, budget: Budget, resampler: Resampler) 
     return at(high if budget.figure == "accept_length" else low)
 
 
-def _free(windows: Windows, budget: Budget, resampler: Resampler, starts: Sequence[Omegas]) -> Shape:
+def _free(windows: RecordedRounds, budget: Budget, resampler: Resampler, starts: Sequence[Omegas]) -> ScheduleShape:
     """Every omega its own, at least 1: below that a position is lossless, and only accepts less.
 
     starts: the best families. Works in log(omega). The result is a shape again, through its excess over 1.
     """
 
-    def seen(x: Any) -> Outlook:
+    def seen(x: Any) -> RoundForecast:
         return outlook(windows, Law(tuple(np.exp(np.clip(x, 0, math.log(MOST)))), resampler))
 
     sign = 1.0 if budget.figure == "accept_length" else -1.0
@@ -278,4 +278,4 @@ def _free(windows: Windows, budget: Budget, resampler: Resampler, starts: Sequen
         if best is None or result.fun < best[0]:
             best = (float(result.fun), np.exp(np.clip(result.x, 0, math.log(MOST))))
     above = np.zeros(windows.length) if best is None else best[1] - 1
-    return Shape(FREE, lambda t: tuple((1 + t * above).tolist()))
+    return ScheduleShape(FREE, lambda t: tuple((1 + t * above).tolist()))

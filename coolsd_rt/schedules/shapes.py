@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.law import make_omegas
-from coolsd_rt.law.traces import Windows
+from coolsd_rt.law.traces import RecordedRounds
 
 Omegas = tuple[float, ...]
 FREE = "free"
@@ -21,32 +21,32 @@ MOST = 64.0  # relaxation beyond which a shape is not followed
 
 
 @dataclass(frozen=True)
-class Shape:
+class ScheduleShape:
     """A curve of schedules: `at(t)` for t >= 0, from lossless (t = 0) to more and more relaxed."""
 
     name: str
     at: Callable[[float], Omegas]
 
 
-def families(length: int) -> list[Shape]:
+def families(length: int) -> list[ScheduleShape]:
     """The shapes that a spec can write in a line, as curves over their budget."""
 
-    def excess(nu: float) -> Shape:
-        return Shape(f"excess, nu {nu:g}", lambda t: make_omegas("excess", length, beta=t, nu=nu))
+    def excess(nu: float) -> ScheduleShape:
+        return ScheduleShape(f"excess, nu {nu:g}", lambda t: make_omegas("excess", length, beta=t, nu=nu))
 
-    def floored(kind: Literal["exponential", "linear"]) -> Shape:
-        return Shape(f"{kind}, floor 1", lambda t: make_omegas(kind, length, delta=t, floor=1.0))
+    def floored(kind: Literal["exponential", "linear"]) -> ScheduleShape:
+        return ScheduleShape(f"{kind}, floor 1", lambda t: make_omegas(kind, length, delta=t, floor=1.0))
 
     return [
-        Shape("exponential", lambda t: make_omegas("exponential", length, delta=t)),
+        ScheduleShape("exponential", lambda t: make_omegas("exponential", length, delta=t)),
         floored("exponential"),
         floored("linear"),
-        Shape("uniform", lambda t: make_omegas("uniform", length, delta=1 + t)),
+        ScheduleShape("uniform", lambda t: make_omegas("uniform", length, delta=1 + t)),
         *(excess(nu) for nu in (0.1, 0.3, 0.7)),
     ]
 
 
-def compact(windows: Windows) -> Windows:
+def compact(windows: RecordedRounds) -> RecordedRounds:
     """The same windows over the codes that P or Q gives any weight: a filter like top-k leaves a few dozen of V.
 
     What stands beyond the image's end is not looked at, and becomes uniform.
@@ -65,12 +65,12 @@ def compact(windows: Windows) -> Windows:
     return replace(windows, target=target, draft=draft, drafts=drafts)
 
 
-def images_of(windows: Windows) -> NDArray[np.int64]:
+def images_of(windows: RecordedRounds) -> NDArray[np.int64]:
     """The numbers of the images that were recorded, in order; none where the windows do not say."""
     return np.zeros(0, np.int64) if windows.image is None else np.unique(windows.image)
 
 
-def split(windows: Windows, share: float, seed: int = 0) -> tuple[Windows, Windows]:
+def split(windows: RecordedRounds, share: float, seed: int = 0) -> tuple[RecordedRounds, RecordedRounds]:
     """The rounds of `share` of the images, drawn at random, and those of all others.
 
     At random, and not in turns: prompts come in turns as well.
@@ -81,11 +81,11 @@ def split(windows: Windows, share: float, seed: int = 0) -> tuple[Windows, Windo
     return _rows(windows, among), _rows(windows, ~among)
 
 
-def _rows(windows: Windows, rows: NDArray[np.bool_]) -> Windows:
+def _rows(windows: RecordedRounds, rows: NDArray[np.bool_]) -> RecordedRounds:
     def of(array: NDArray[Any] | None) -> Any:
         return None if array is None else array[rows]
 
-    return Windows(
+    return RecordedRounds(
         windows.target[rows], windows.draft[rows], windows.drafts[rows], windows.valid[rows], of(windows.weight),
         of(windows.image),
     )  # fmt: skip

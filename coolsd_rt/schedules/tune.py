@@ -1,4 +1,4 @@
-"""From an engine and a budget to a schedule, a spec that has it, and a picture of the trade.
+"""From an engine and a budget to a schedule, a spec that has it, and an image of the trade.
 
 Knows recordings, specs and plots. Does not know how the optimum is found (`tuning`).
 """
@@ -16,7 +16,7 @@ import yaml
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler
 from coolsd_rt.law.traces import outlook
-from coolsd_rt.schedules.analyze import Request, recorded
+from coolsd_rt.schedules.analyze import RecordingConfig, recorded
 from coolsd_rt.schedules.budget import Budget
 from coolsd_rt.schedules.recording import Recording
 from coolsd_rt.schedules.search import Tuned, tune
@@ -28,7 +28,7 @@ _PLOTS = (".png", ".svg")
 
 
 def tune_engine(
-    request: Request,
+    request: RecordingConfig,
     budget: Budget,
     resampler: str,
     write: Path | None,

@@ -14,7 +14,7 @@ from coolsd_rt import limits
 from coolsd_rt.spec.section import RelativePath, Section, Within, complaint
 
 LUMINA_STEP = 32
-"""Pixels that one step of Lumina-mGPT's picture-size tokens stands for."""
+"""Pixels that one step of Lumina-mGPT's image-size tokens stands for."""
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -43,7 +43,7 @@ class ClassCondition(Section):
 
 
 class T5Condition(Section):
-    """A caption's features from a T5 encoder (LlamaGen t2i), computed when a picture is drawn, or before."""
+    """A caption's features from a T5 encoder (LlamaGen t2i), computed when an image is drawn, or before."""
 
     kind: Literal["t5"] = Field(description="`t5`: features of a caption from a T5 encoder.")
     length: Annotated[int, Within(limits.T5_PREFIX)] = Field(
@@ -113,7 +113,7 @@ class TokensCondition(Section):
 
     kind: Literal["tokens"] = Field(description="`tokens`: tokens of the target's own vocabulary.")
     layout: Literal["lumina", "anole", "janus"] = Field(
-        description="What stands around the prompt. `lumina`: begin of image and the picture's size after it; "
+        description="What stands around the prompt. `lumina`: begin of image and the image's size after it; "
         "unconditional rows hold these alone. `anole`: begin of image after it; unconditional rows hold the first "
         "token and this. `janus`: unconditional rows have padding tokens in the prompt's place."
     )
@@ -124,12 +124,12 @@ class TokensCondition(Section):
     width: Annotated[int, Within(limits.LUMINA_PIXELS)] | None = Field(
         default=None,
         validate_default=True,
-        description=f"The picture's width in pixels, a multiple of {LUMINA_STEP}; lumina only.",
+        description=f"The image's width in pixels, a multiple of {LUMINA_STEP}; lumina only.",
     )
     height: Annotated[int, Within(limits.LUMINA_PIXELS)] | None = Field(
         default=None,
         validate_default=True,
-        description=f"The picture's height in pixels, a multiple of {LUMINA_STEP}; lumina only.",
+        description=f"The image's height in pixels, a multiple of {LUMINA_STEP}; lumina only.",
     )
     template: str | None = Field(
         default=None,

@@ -28,7 +28,7 @@ from coolsd_rt.spec.section import Within
 
 Flag = Annotated[bool, Strict()]
 Seed = Annotated[int, Within(limits.SEED)]
-Pictures = Annotated[int, Within(limits.PICTURES)]
+Images = Annotated[int, Within(limits.IMAGES)]
 DraftLength = Annotated[int, Within(limits.DRAFT_LENGTH)]
 Probability = Annotated[float, Within(limits.PROBABILITY)]
 Threads = Annotated[int, Within(limits.THREADS)]

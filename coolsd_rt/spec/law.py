@@ -97,7 +97,7 @@ Neighbours = Annotated[
 ]
 
 
-class Ratio(Section):
+class RatioRule(Section):
     """Accept with min(1, omega P(x) / Q(x)), the paper's rule."""
 
     rule: Literal["ratio"] = Field(description="`ratio`: the paper's rule.")
@@ -128,10 +128,10 @@ class Synthetic(Section):
     )
 
 
-Acceptance = Annotated[Ratio | Lantern | LanternPP | Synthetic, Field(discriminator="rule")]
+Acceptance = Annotated[RatioRule | Lantern | LanternPP | Synthetic, Field(discriminator="rule")]
 
 
-class Sampling(Section):
+class SamplingSection(Section):
     """Logit processing, the same for P and Q: CFG, temperature, top-k, top-p, softmax."""
 
     cfg_scale: Annotated[float, Within(limits.CFG_SCALE)] = Field(

@@ -19,7 +19,7 @@ from coolsd_rt.limits import SPEC_BYTES
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.spec.origins import FILES
-from coolsd_rt.spec.yaml_text import KEYS, Problem, Source, SourceError, parse
+from coolsd_rt.spec.yaml_text import KEYS, Problem, SourceError, YamlText, parse
 from coolsd_rt.spec.yaml_text import Path as KeyPath
 
 M = TypeVar("M", bound=BaseModel)
@@ -59,11 +59,11 @@ class LoadedSpec:
 
     def error(self, key: str, expected: str, found: str, fix: str = "") -> UserError:
         """An error at a key's line, for those who find out later (`draft.length` above the image's tokens)."""
-        line = Source(None, self.lines).line(tuple(key.split(".")))
+        line = YamlText(None, self.lines).line(tuple(key.split(".")))
         return UserError(f"{self.path}:{line}: {key}", expected=expected, found=found, fix=fix)
 
     def check_length(self, tokens: int) -> None:
-        """Raises UserError if the draft is longer than the image it drafts (`tokens` of one picture)."""
+        """Raises UserError if the draft is longer than the image it drafts (`tokens` of one image)."""
         if self.spec.draft.length > tokens:
             raise self.error("draft.length", f"at most the image's {tokens} tokens", str(self.spec.draft.length))
 
@@ -83,7 +83,7 @@ def _read(path: Path) -> bytes:
     return read_bytes(path, "a spec file", SPEC_BYTES, fix=fix)
 
 
-def _find_files(spec: Spec, file: Path, source: Source, must: bool) -> tuple[dict[str, Path], list[Problem]]:
+def _find_files(spec: Spec, file: Path, source: YamlText, must: bool) -> tuple[dict[str, Path], list[Problem]]:
     files, problems = {}, []
     folder = file.parent
     root = folder.resolve()
@@ -105,7 +105,7 @@ def _find_files(spec: Spec, file: Path, source: Source, must: bool) -> tuple[dic
     return files, problems
 
 
-def read_model(path: Path, model: type[M], begins: str) -> tuple[M | None, Source, list[Problem]]:
+def read_model(path: Path, model: type[M], begins: str) -> tuple[M | None, YamlText, list[Problem]]:
     """A YAML file as any closed model: the model (None if it is refused), where its keys stand, and what is wrong.
 
     begins: the first keys, for who gives an empty file. Raises as `load_spec` where the file cannot be read at all.

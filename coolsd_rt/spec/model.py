@@ -19,14 +19,14 @@ from coolsd_rt.spec.law import (
     Lantern,
     LanternPP,
     Pacing,
-    Ratio,
+    RatioRule,
     Resampler,
-    Sampling,
+    SamplingSection,
     Schedule,
     Synthetic,
 )
 from coolsd_rt.spec.networks import Draft, Image, Target
-from coolsd_rt.spec.origins import Sources
+from coolsd_rt.spec.origins import OriginsSection
 from coolsd_rt.spec.section import Section, complaint
 
 RUN_TIME = ("schedule", "resampler", "acceptance", "sampling", "pacing")
@@ -60,7 +60,7 @@ def _one_a_position(loc: tuple[str, ...], values: tuple[float, ...], length: int
 
 
 class Spec(Section):
-    """A pipeline from a prompt to a picture."""
+    """A pipeline from a prompt to an image."""
 
     version: Annotated[Literal[1], BeforeValidator(_whole)] = Field(description="Version of this format.")
     name: str = Field(
@@ -73,11 +73,15 @@ class Spec(Section):
     condition: Condition = Field(description="How a prompt becomes the prefix that the target reads. Build-time.")
     schedule: Schedule = Field(description="omega, the relaxation of each draft position. Run-time.")
     resampler: Resampler = Field(default=Resampler(), description="What is drawn after a rejection. Run-time.")
-    acceptance: Acceptance = Field(default=Ratio(rule="ratio"), description="When a drafted token is kept. Run-time.")
-    sampling: Sampling = Field(default=Sampling(), description="From logits to a distribution. Run-time.")
+    acceptance: Acceptance = Field(
+        default=RatioRule(rule="ratio"), description="When a drafted token is kept. Run-time."
+    )
+    sampling: SamplingSection = Field(default=SamplingSection(), description="From logits to a distribution. Run-time.")
     pacing: Pacing = Field(default=Pacing(), description="When a round drafts at all. Run-time.")
     engine: EngineOptions = Field(default=EngineOptions(), description="What the models are compiled to. Build-time.")
-    sources: Sources = Field(default=Sources(), description="What `coolsd-rt convert SPEC` makes its files of.")
+    sources: OriginsSection = Field(
+        default=OriginsSection(), description="What `coolsd-rt convert SPEC` makes its files of."
+    )
 
     @model_validator(mode="after")
     def _parts_that_fit(self) -> Spec:
@@ -102,7 +106,7 @@ class Spec(Section):
 
         Without `sources` where there are none: they are no part of what runs.
         """
-        return self.model_dump(mode="json", exclude={"sources"} if self.sources == Sources() else None)
+        return self.model_dump(mode="json", exclude={"sources"} if self.sources == OriginsSection() else None)
 
     def build_view(self) -> dict[str, Any]:
         """What an engine's fingerprint depends on, without file names (their contents are hashed instead)."""

@@ -40,7 +40,7 @@ class EagleDraft(Section):
 
 
 class ModelDraft(Section):
-    """A small model of its own proposes tokens: another of the target's family, with the same words and picture."""
+    """A small model of its own proposes tokens: another of the target's family, with the same words and image."""
 
     model: FamilyName = Field(description="Family of the draft: the target's own.")
     weights: RelativePath = Field(description=_WEIGHTS)

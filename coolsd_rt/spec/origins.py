@@ -63,7 +63,7 @@ class Origin(Section):
     at: Place = Field(description=_AT)
     family: str | None = Field(default=None, description="What it is of. null: told by its tensors' names.")
     size: Annotated[int, Within(limits.PIXELS)] | None = Field(
-        default=None, description="Pixels along one side of a picture, where a family has several."
+        default=None, description="Pixels along one side of an image, where a family has several."
     )
     heads: Annotated[int, Within(limits.HEADS)] | None = Field(
         default=None, description="Attention heads, where no published size tells."
@@ -87,7 +87,7 @@ class CopiedOrigin(Section):
     sha256: Digest = Field(default=None, description="Of the file.")
 
 
-class Sources(Section):
+class OriginsSection(Section):
     """Published checkpoints that the spec's files are made of (`coolsd-rt convert SPEC`). No part of an engine."""
 
     target: Origin | None = Field(default=None, description="What target.weights is made of.")

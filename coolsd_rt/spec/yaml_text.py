@@ -41,7 +41,7 @@ class SourceError(Exception):
 
 
 @dataclass
-class Source:
+class YamlText:
     """Data with the line of every key and value. `problems` holds what was wrong but could be read past."""
 
     data: Any
@@ -129,7 +129,7 @@ def _check_text(node: yaml.Node) -> None:
         raise SourceError(node.start_mark.line + 1, "text", "half of a surrogate pair", "write the character itself")
 
 
-def _convert(node: yaml.Node, path: Path, source: Source) -> Any:
+def _convert(node: yaml.Node, path: Path, source: YamlText) -> Any:
     source.lines.setdefault(path, node.start_mark.line + 1)
     _check_text(node)
     if isinstance(node, yaml.ScalarNode):
@@ -165,7 +165,7 @@ def _text(raw: bytes) -> str:
         raise SourceError(line, "UTF-8 text", f"byte 0x{raw[e.start]:02x}", "save the file as UTF-8") from e
 
 
-def parse(raw: bytes, begins: str = KEYS) -> Source:
+def parse(raw: bytes, begins: str = KEYS) -> YamlText:
     """Bytes of a YAML file to data with lines. begins: its first keys, for who gives an empty file.
 
     Raises:
@@ -188,6 +188,6 @@ def parse(raw: bytes, begins: str = KEYS) -> Source:
             loader.dispose()
     if node is None:
         raise SourceError(0, f"a mapping with {begins}, ...", "an empty file")
-    source = Source(None)
+    source = YamlText(None)
     source.data = _convert(node, (), source)
     return source

@@ -1,4 +1,4 @@
-"""The pictures of one point of a sweep, batch by batch, and what they say of its speed.
+"""The images of one point of a sweep, batch by batch, and what they say of its speed.
 
 Knows engines, jobs and kept batches. Does not know quality, nor what other points there are.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.metrics.metric import Figure, Pictures
+from coolsd_rt.metrics.metric import Figure, Images
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
@@ -28,22 +28,22 @@ FIELDS = ("codes", "pixels", "seconds", "degenerate", "by_device", *_COUNTS)
 
 
 @dataclass(frozen=True)
-class Desk:
+class SweepContext:
     """What every point is drawn with."""
 
     engine: Engine
     conditioner: Conditioner
-    batch: int  # pictures at once
+    batch: int  # images at once
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Pictures uint8 [N, F, F, 3] in the jobs' order, counts over all rounds, and the seconds that drawing took.
+class DrawnPoint:
+    """Images uint8 [N, F, F, 3] in the jobs' order, counts over all rounds, and the seconds that drawing took.
 
     loop: which loop drew them.
     """
 
-    pictures: Pictures
+    images: Images
     statistics: Statistics
     seconds: float
     tokens: int
@@ -55,21 +55,25 @@ class Drawn:
 
     @property
     def accept_length(self) -> Figure:
-        """Tokens a round, with the error that comes from pictures being different."""
+        """Tokens a round, with the error that comes from images being different."""
         rounds = self.statistics.rounds.astype(np.float64)
         value = self.statistics.mean_acceptance_length
-        tokens = value * rounds.sum() / len(rounds)  # of each picture: all have as many
+        tokens = value * rounds.sum() / len(rounds)  # of each image: all have as many
         error = math.nan
         if len(rounds) > 1:
             residuals = tokens - value * rounds
             error = math.sqrt((residuals**2).sum() / (len(rounds) * (len(rounds) - 1))) / float(rounds.mean())
-        return Figure.around(value, error, "95%, over the pictures")
+        return Figure.around(value, error, "95%, over the images")
 
 
 def draw(
-    desk: Desk, jobs: Sequence[Job], settings: Settings, folder: Path, on_batch: Callable[[], None] = lambda: None
-) -> Drawn:
-    """All pictures of a point. What `folder` holds of them already is not drawn again."""
+    desk: SweepContext,
+    jobs: Sequence[Job],
+    settings: Settings,
+    folder: Path,
+    on_batch: Callable[[], None] = lambda: None,
+) -> DrawnPoint:
+    """All images of a point. What `folder` holds of them already is not drawn again."""
     kept = Batches(folder, FIELDS, "a batch of a sweep's point")
     parts = []
     for number, batch in enumerate(drawing.batches(jobs, desk.batch)):
@@ -79,17 +83,17 @@ def draw(
     seconds = sum(float(part["seconds"]) for part in parts)
     pixels: NDArray[np.uint8] = np.concatenate([part["pixels"] for part in parts])
     loop = drawing.one_loop("device" if part["by_device"] else "host" for part in parts)
-    return Drawn(pixels, statistics, seconds, len(jobs) * desk.engine.dims.tokens, loop)
+    return DrawnPoint(pixels, statistics, seconds, len(jobs) * desk.engine.dims.tokens, loop)
 
 
-def _batch(desk: Desk, jobs: Sequence[Job], settings: Settings) -> Arrays:
+def _batch(desk: SweepContext, jobs: Sequence[Job], settings: Settings) -> Arrays:
     began = time.perf_counter()
     generation = drawing.draw(desk.engine, jobs, desk.conditioner, settings, loop="auto")
     seconds = time.perf_counter() - began
     found = generation.statistics
     return {
         "codes": np.asarray(generation.codes),
-        "pixels": np.asarray(desk.engine.paint(generation.codes)),
+        "pixels": np.asarray(desk.engine.decode_images(generation.codes)),
         "seconds": np.array(seconds),
         "degenerate": np.array(found.degenerate),
         "by_device": np.array(generation.loop == "device"),

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: quality over accept length, with the points that no other beats, and accept length over an axis.
+"""Images of a sweep: quality over accept length, with the points that no other beats, and accept length over an axis.
 
 Knows figures and matplotlib. Does not know how they were measured. The same figures make the same files.
 """

@@ -15,7 +15,7 @@ from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.metrics.metric import KINDS, Figure, Kind, front
 from coolsd_rt.runtime.statistics import LoopTaken
 from coolsd_rt.store.strict import Strict, read_model
-from coolsd_rt.sweep.draw import Drawn
+from coolsd_rt.sweep.draw import DrawnPoint
 from coolsd_rt.sweep.spec import Point
 
 NOT_A_BENCHMARK = "drawn once, beside measuring and whatever else ran: for timing use coolsd-rt bench"
@@ -47,7 +47,7 @@ class PointResult(_Closed):
     omegas: list[float]
     rule: str
     resampler: str
-    pictures: int
+    images: int
     rounds: int
     mean_acceptance_length: Figure
     acceptance_by_position: list[float | None]
@@ -56,7 +56,7 @@ class PointResult(_Closed):
     speed: Speed
 
     @staticmethod
-    def of(point: Point, law: Law, drawn: Drawn, quality: dict[str, Figure]) -> PointResult:
+    def of(point: Point, law: Law, drawn: DrawnPoint, quality: dict[str, Figure]) -> PointResult:
         s = drawn.statistics
         return PointResult(
             name=point.name,
@@ -67,7 +67,7 @@ class PointResult(_Closed):
             omegas=list(law.omegas),
             rule=law.rule,
             resampler=law.resampler,
-            pictures=len(drawn.pictures),
+            images=len(drawn.images),
             rounds=int(s.rounds.sum()),
             mean_acceptance_length=drawn.accept_length,
             acceptance_by_position=[None if math.isnan(a) else a for a in s.acceptance_by_position],

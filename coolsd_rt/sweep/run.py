@@ -2,13 +2,13 @@
 
     1. Check: the sweep's file, the engine, every point's values, the references; nothing has been drawn.
     2. Claim the folder. It holds this sweep or nothing.
-    3. Draw the pictures of plain decoding that a measure refers to.
+    3. Draw the images of plain decoding that a measure refers to.
     4. For each point: draw its batches, measure, write its figures. What is there is not done again.
     5. results.json, and the plots.
 
     DIR/sweep.json                     what is swept: engine, prompts, seed, points, references
-    DIR/references/00000.npz, ...      pictures of plain decoding, if a measure refers to them
-    DIR/points/000-lossless/*.npz      batches of pictures of a point
+    DIR/references/00000.npz, ...      images of plain decoding, if a measure refers to them
+    DIR/points/000-lossless/*.npz      batches of images of a point
     DIR/points/000-lossless.png        all of them on a sheet
     DIR/points/000-lossless.json       its figures: the point is finished
     DIR/results.json, *.png, *.svg     all figures, and the plots
@@ -33,7 +33,7 @@ from coolsd_rt.spec.fields import Threads, check_fields
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.store.results import claim, save
 from coolsd_rt.sweep import plot
-from coolsd_rt.sweep.draw import Desk, Drawn, draw
+from coolsd_rt.sweep.draw import DrawnPoint, SweepContext, draw
 from coolsd_rt.sweep.measures import measures_of
 from coolsd_rt.sweep.results import PointResult, Results, read_point
 from coolsd_rt.sweep.spec import LoadedSweep, Point, load_sweep, points_of, reference_spec
@@ -46,7 +46,7 @@ HEAD, RESULTS = "sweep.json", "results.json"
 
 
 @dataclass(frozen=True)
-class Request:
+class SweepConfig:
     """What to sweep. engine_spec: where the engine's spec is now, if it has moved since the build."""
 
     engine: Path
@@ -54,14 +54,14 @@ class Request:
     out: Path
     engine_spec: Path | None = None
     threads: Threads | None = None
-    reading: opening.Reading | None = None
+    reading: opening.PromptInputs | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
 @dataclass(frozen=True)
-class Listener:
+class SweepCallbacks:
     """Who wants to hear of the work while it goes on. Batches are those of all points and of the references."""
 
     warning: Callable[[str], None] = lambda line: None
@@ -71,14 +71,14 @@ class Listener:
     point: Callable[[PointResult, bool], None] = lambda result, was_there: None
 
 
-def sweep(request: Request, listener: Listener | None = None) -> Results:
+def sweep(request: SweepConfig, listener: SweepCallbacks | None = None) -> Results:
     """Draw and measure every point, or go on with what the folder has.
 
     Raises:
         UserError: no engine, a wrong sweep, missing references, a folder of something else; before anything is drawn.
         CoolsdError: a broken engine, a full disk.
     """
-    listener = listener or Listener()
+    listener = listener or SweepCallbacks()
     loaded = load_sweep(request.sweep)
     opened = OpenedEngine.at(request.engine, request.reading, request.threads, request.engine_spec)
     base = opened.spec
@@ -90,17 +90,17 @@ def sweep(request: Request, listener: Listener | None = None) -> Results:
     for line in unknown_words(jobs):
         listener.warning(line)
     measures = measures_of(loaded, lambda: opened.find_spec().files["image.weights"])
-    desk = Desk(opened.engine, conditioner, base.engine.max_batch)
+    desk = SweepContext(opened.engine, conditioner, base.engine.max_batch)
     plan = _Plan(loaded, opened, reference_spec(loaded, base), points, settings, jobs, measures, desk)
     plan.check()
     claim(request.out, HEAD, plan.head(), "a sweep of this engine by this file")
-    return _Run(plan, request.out, listener).finish()
+    return _SweepRun(plan, request.out, listener).finish()
 
 
 def _jobs(loaded: LoadedSweep, opened: OpenedEngine) -> list[Job]:
-    """The pictures of every point: prompts spread over them, picture k with seed + k."""
+    """The images of every point: prompts spread over them, image k with seed + k."""
     texts = loaded.prompts() or opened.default_prompts()
-    return drawing.spread_jobs(texts, loaded.spec.pictures, loaded.spec.seed, opened.conditioner)
+    return drawing.spread_jobs(texts, loaded.spec.images, loaded.spec.seed, opened.conditioner)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class _Plan:
     settings: list[Settings]
     jobs: list[Job]
     measures: list[Measure]
-    desk: Desk
+    desk: SweepContext
 
     @property
     def prompts(self) -> list[str]:
@@ -122,14 +122,14 @@ class _Plan:
 
     @property
     def plain_jobs(self) -> list[Job]:
-        """Pictures of plain decoding to refer to: the points' prompts in turn, with seeds that no point has."""
-        if not any(measure.plain_pictures for measure in self.measures):
+        """Images of plain decoding to refer to: the points' prompts in turn, with seeds that no point has."""
+        if not any(measure.plain_images for measure in self.measures):
             return []
         asked, count = self.loaded.spec.quality.frechet, len(self.jobs)
-        wanted = asked.pictures if asked is not None and asked.pictures else count
+        wanted = asked.images if asked is not None and asked.images else count
         first = self.loaded.spec.seed + count
         again = [self.jobs[k % count] for k in range(wanted)]
-        return [Job(k, j.prompt, drawing.picture_seed(first, k), j.encoded) for k, j in enumerate(again)]
+        return [Job(k, j.prompt, drawing.image_seed(first, k), j.encoded) for k, j in enumerate(again)]
 
     @property
     def batches(self) -> int:
@@ -138,9 +138,9 @@ class _Plan:
         return math.ceil(len(self.plain_jobs) / self.desk.batch) + len(self.points) * each
 
     def check(self) -> None:
-        """Raise UserError if a measure could not do its work. Paints one picture to see how large they are."""
+        """Raise UserError if a measure could not do its work. Paints one image to see how large they are."""
         engine = self.desk.engine
-        side = int(engine.paint(np.zeros((1, engine.dims.tokens), np.int64)).shape[1])
+        side = int(engine.decode_images(np.zeros((1, engine.dims.tokens), np.int64)).shape[1])
         for measure in self.measures:
             measure.check(side, self.prompts)
 
@@ -151,20 +151,20 @@ class _Plan:
             "version": 1,
             "engine": self.opened.manifest.fingerprint,
             "draft": {key: value for key, value in draft.items() if key != "weights"},
-            "pictures": len(self.jobs),
+            "images": len(self.jobs),
             "seed": self.loaded.spec.seed,
             "prompts": self.prompts,
             "batch": self.desk.batch,
             "points": [point.identity() for point in self.points],
-            "references": {"pictures": len(self.plain_jobs), **self.reference.resolved()["sampling"]},
+            "references": {"images": len(self.plain_jobs), **self.reference.resolved()["sampling"]},
             "quality": {measure.kind.name: measure.identity() for measure in self.measures},
         }
 
 
-class _Run:
+class _SweepRun:
     """A plan on its way through the points."""
 
-    def __init__(self, plan: _Plan, out: Path, listener: Listener) -> None:
+    def __init__(self, plan: _Plan, out: Path, listener: SweepCallbacks) -> None:
         self.plan, self.out, self.listener = plan, out, listener
 
     def finish(self) -> Results:
@@ -178,14 +178,14 @@ class _Run:
         return results
 
     def refer(self) -> None:
-        """Pictures of plain decoding for the measures that refer to them."""
+        """Images of plain decoding for the measures that refer to them."""
         if jobs := self.plan.plain_jobs:
             self.listener.drawing("references")
             settings = self.plan.opened.settings(self.plan.reference, plain=True)
             drawn = draw(self.plan.desk, jobs, settings, self.out / "references", self.listener.batch)
             for measure in self.plan.measures:
-                if measure.plain_pictures:
-                    measure.refer(drawn.pictures)
+                if measure.plain_images:
+                    measure.refer(drawn.images)
 
     def point(self, point: Point) -> PointResult:
         """One point, from its file or drawn and measured now."""
@@ -199,7 +199,7 @@ class _Run:
         else:
             settings = plan.settings[point.index]
             drawn = draw(plan.desk, plan.jobs, settings, stem, self.listener.batch)
-            quality = {m.kind.name: m.measure(drawn.pictures, plan.prompts) for m in plan.measures}
+            quality = {m.kind.name: m.measure(drawn.images, plan.prompts) for m in plan.measures}
             result = PointResult.of(point, settings.law, drawn, quality)
             save(stem.with_name(f"{stem.name}.png"), _sheet(drawn, plan.prompts))
             save(path, result.text())
@@ -207,7 +207,7 @@ class _Run:
         return result
 
 
-def _sheet(drawn: Drawn, prompts: Sequence[str]) -> bytes:
-    """A point's pictures with their prompts, as many as a sheet shows."""
-    shown = list(drawn.pictures[: png.SHEET_LIMIT])
+def _sheet(drawn: DrawnPoint, prompts: Sequence[str]) -> bytes:
+    """A point's images with their prompts, as many as a sheet shows."""
+    shown = list(drawn.images[: png.SHEET_LIMIT])
     return png.png_bytes(png.sheet(shown, prompts[: len(shown)]))

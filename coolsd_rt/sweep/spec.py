@@ -27,7 +27,7 @@ from coolsd_rt.spec.messages import suggestion
 from coolsd_rt.spec.model import RUN_TIME
 from coolsd_rt.spec.section import Section, Within, complaint
 from coolsd_rt.spec.yaml_text import Path as KeyPath
-from coolsd_rt.spec.yaml_text import Problem, Source
+from coolsd_rt.spec.yaml_text import Problem, YamlText
 from coolsd_rt.workflows.png import slug
 
 MOST_POINTS = 1000
@@ -98,7 +98,7 @@ def set_keys(series: Series) -> frozenset[str]:
 
 
 class Frechet(Section):
-    """Distance between the laws of two sets of pictures: Gaussians of a network's features."""
+    """Distance between the laws of two sets of images: Gaussians of a network's features."""
 
     network: AnyPath = Field(
         default=VQ_ENCODER,
@@ -109,37 +109,37 @@ class Frechet(Section):
         description="`plain`: the same prompts drawn by plain decoding with other seeds, so that the distance is from "
         "the target's own law; or a folder of PNG files.",
     )
-    pictures: Annotated[int, Within(limits.FRECHET_PICTURES)] | None = Field(
+    images: Annotated[int, Within(limits.FRECHET_IMAGES)] | None = Field(
         default=None, description="Of `plain` references. Default: those of a point."
     )
 
 
 class Retrieval(Section):
-    """How often the nearest of all reference pictures is the prompt's own."""
+    """How often the nearest of all reference images is the prompt's own."""
 
     references: AnyPath = Field(description="Folder of PNG files named by their captions, or with references.json.")
 
 
-class Clip(Section):
-    """Mean cosine of a picture's and its prompt's CLIP embeddings, times 100."""
+class ClipMeasure(Section):
+    """Mean cosine of an image's and its prompt's CLIP embeddings, times 100."""
 
     weights: AnyPath = Field(description="Local folder of a CLIP model in safetensors, with tokenizer and processor.")
 
 
 class Quality(Section):
-    """What is measured on the pictures beside their speed."""
+    """What is measured on the images beside their speed."""
 
     frechet: Frechet | None = Field(default=None, description="Fréchet distance; {} is from plain decoding.")
     retrieval: Retrieval | None = Field(default=None, description="Retrieval accuracy.")
-    clip: Clip | None = Field(default=None, description="CLIP score; needs the extra clip.")
+    clip: ClipMeasure | None = Field(default=None, description="CLIP score; needs the extra clip.")
 
 
 class SweepSpec(Section):
     """A sweep: series of points over run-time values, the same prompts and seeds at each."""
 
     version: Annotated[Literal[1], BeforeValidator(_version)] = Field(description="Version of this format.")
-    pictures: Annotated[int, Within(limits.PICTURES)] = Field(description="Pictures of each point.")
-    seed: Annotated[int, Within(limits.SEED)] = Field(default=0, description="Picture i has seed + i, at every point.")
+    images: Annotated[int, Within(limits.IMAGES)] = Field(description="Images of each point.")
+    seed: Annotated[int, Within(limits.SEED)] = Field(default=0, description="Image i has seed + i, at every point.")
     prompts: AnyPath | None = Field(default=None, description="Text file, a prompt a line. Default: the engine's own.")
     set: dict[Key, Any] = Field(default_factory=dict, description="Run-time keys and values of all points.")
     points: dict[Name, Series] = Field(min_length=1, description="Series by name.")
@@ -147,8 +147,8 @@ class SweepSpec(Section):
 
     @model_validator(mode="after")
     def _enough(self) -> SweepSpec:
-        if self.quality.frechet is not None and self.pictures < 3:
-            raise complaint("at least 3 pictures for a Fréchet distance", str(self.pictures))
+        if self.quality.frechet is not None and self.images < 3:
+            raise complaint("at least 3 images for a Fréchet distance", str(self.images))
         return self
 
 
@@ -158,7 +158,7 @@ class LoadedSweep:
 
     spec: SweepSpec
     path: Path
-    source: Source
+    source: YamlText
 
     def file(self, name: str) -> Path:
         """A path of the sweep's file as seen from here."""
@@ -200,7 +200,7 @@ class Point:
         return f"{self.index:03d}-{slug(self.name)}"
 
     def identity(self) -> dict[str, Any]:
-        """What its pictures depend on, beside engine, prompts and seeds."""
+        """What its images depend on, beside engine, prompts and seeds."""
         return {"name": self.name, "plain": self.plain, **self.spec.run_view()}
 
 
@@ -210,7 +210,7 @@ def _shown(value: Any) -> str:
 
 def load_sweep(path: Path) -> LoadedSweep:
     """Read and check a sweep's file. Raises UserError, SpecError: as `coolsd_rt.spec.load_spec`."""
-    spec, source, problems = read_model(path, SweepSpec, "version, pictures, points")
+    spec, source, problems = read_model(path, SweepSpec, "version, images, points")
     if spec is None or problems:
         raise SpecError([as_error(path, p) for p in sorted(problems, key=lambda p: p.line)])
     return LoadedSweep(spec, path, source)

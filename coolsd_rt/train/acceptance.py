@@ -1,15 +1,15 @@
-"""Accept length by position, exactly, from P and Q along pictures that the target drew itself.
+"""Accept length by position, exactly, from P and Q along images that the target drew itself.
 
-The rounds of lossless decoding, given the picture x that comes out, are a Markov chain along it: draft i of a round
+The rounds of lossless decoding, given the image x that comes out, are a Markov chain along it: draft i of a round
 that begins at token n is x[n + i], and kept, with min(1, Q_i / P) at that token, if all before it were. So the expected
-number of rounds is a sum, not a simulation; and with x drawn from P by the target alone, its mean over pictures is
+number of rounds is a sum, not a simulation; and with x drawn from P by the target alone, its mean over images is
 unbiased. For the law of a spec's schedule, the probability to reach a draft is weighted from P to the round's own path
 (a factor of at most omega a draft), and the sum over all codes is taken where it is judged.
 
 Knows arrays of NumPy. Does not know networks. What it does not see: `pacing`, and rules beside the ratio's. The rounds
 of a relaxed law are begun where lossless ones begin.
 
-Legend: M pictures, N image tokens, L draft length.
+Legend: M images, N image tokens, L draft length.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Floats = NDArray[np.float64]
 class Acceptance:
     """accept_length: tokens a round of lossless decoding, the resampled or bonus token included. acceptance: the
     probability to keep draft i once it is judged, [L]. relaxed: accept length under the spec's schedule, with its own
-    relaxed_acceptance [L]. pictures: how many it was measured on."""
+    relaxed_acceptance [L]. images: how many it was measured on."""
 
     accept_length: float
     acceptance: tuple[float, ...]
     relaxed: float
     relaxed_acceptance: tuple[float, ...]
-    pictures: int
+    images: int
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -41,16 +41,16 @@ class Acceptance:
             "acceptance_by_position": list(self.acceptance),
             "accept_length_of_the_schedule": self.relaxed,
             "acceptance_by_position_of_the_schedule": list(self.relaxed_acceptance),
-            "pictures": self.pictures,
+            "images": self.images,
         }
 
 
 @dataclass
 class Tally:
-    """Sums over pictures, to which batches add."""
+    """Sums over images, to which batches add."""
 
     omegas: tuple[float, ...]
-    pictures: int = 0
+    images: int = 0
     tokens: float = 0.0
     rounds: float = 0.0
 
@@ -63,12 +63,12 @@ class Tally:
 
     def add(self, rates: Floats, paths: Floats) -> None:
         """rates, paths: [2, L, M, N] for lossless decoding and for the schedule. rates: sum over codes of
-        min(Q_i, omega P) at each token; paths: min(Q_i / P, omega) at the picture's own code there."""
-        _, length, pictures, tokens = rates.shape
+        min(Q_i, omega P) at each token; paths: min(Q_i / P, omega) at the image's own code there."""
+        _, length, images, tokens = rates.shape
         valid = _valid(length, tokens)
         starts = _starts(paths[0], valid)
-        self.pictures += pictures
-        self.tokens += pictures * (tokens - 1)
+        self.images += images
+        self.tokens += images * (tokens - 1)
         self.rounds += float(starts.sum())
         for law in range(2):
             reach = starts.copy()  # [M, N] by the round's first token
@@ -86,20 +86,20 @@ class Tally:
             relaxed = 1 + self._kept[1].sum() / np.float64(self.rounds)
             length = np.float64(self.tokens) / self.rounds
         first, second = (tuple(float(s) for s in row) for row in shares)
-        return Acceptance(float(length), first, float(relaxed), second, self.pictures)
+        return Acceptance(float(length), first, float(relaxed), second, self.images)
 
 
 def _valid(length: int, tokens: int) -> Floats:
-    """[L, N]: 1 where draft i of a round that begins at token n counts: the picture's last token is never drafted, and
+    """[L, N]: 1 where draft i of a round that begins at token n counts: the image's last token is never drafted, and
     token 0 begins no round."""
     begin = np.arange(tokens)
     return np.array([(begin >= 1) & (begin + i <= tokens - 2) for i in range(length)], np.float64).reshape(-1, tokens)
 
 
 def _starts(path: Floats, valid: Floats) -> Floats:
-    """Probability that a lossless round begins at token n, given the picture: [M, N] from path [L, M, N]."""
-    length, pictures, tokens = path.shape
-    starts = np.zeros((pictures, tokens + length + 1))
+    """Probability that a lossless round begins at token n, given the image: [M, N] from path [L, M, N]."""
+    length, images, tokens = path.shape
+    starts = np.zeros((images, tokens + length + 1))
     starts[:, 1] = 1.0
     for n in range(1, tokens):
         alive = starts[:, n].copy()  # probability that drafts before i were all kept

@@ -64,7 +64,7 @@ def load_tree(path: Path) -> dict[str, Any] | None:
     return tree
 
 
-class State(Strict):
+class TrainState(Strict):
     """A training's state as `train` saves it. Its parts are checked by who restores them."""
 
     identity: dict[str, Any]
@@ -85,13 +85,13 @@ def unfit(path: Path) -> CoolsdError:
     return CoolsdError(str(path), expected="a checkpoint of train-draft", found=found, fix=fix)
 
 
-def load_state(path: Path) -> State | None:
+def load_state(path: Path) -> TrainState | None:
     """The state that was saved last; None before the first save. Raises as `load_tree`."""
     tree = load_tree(path)
     if tree is None:
         return None
     fix = f"remove {path} to begin again"
-    return validate(tree, State, str(path), expected="a checkpoint of train-draft", fix=fix)
+    return validate(tree, TrainState, str(path), expected="a checkpoint of train-draft", fix=fix)
 
 
 def _packed(value: Any, tensors: dict[str, Tensor], name: str) -> Any:

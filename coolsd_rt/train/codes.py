@@ -1,8 +1,8 @@
-"""Pictures as code ids, kept in files: encoded or drawn once, and gone on with after a kill.
+"""Images as code ids, kept in files: encoded or drawn once, and gone on with after a kill.
 
-A folder holds shards of at most `SHARD` pictures, each a whole safetensors file. Its name is a hash of everything that
-its codes depend on, so that another target, sampling or folder of pictures never meets these. Knows files and ids. Does
-not know how pictures are made.
+A folder holds shards of at most `SHARD` images, each a whole safetensors file. Its name is a hash of everything that
+its codes depend on, so that another target, sampling or folder of images never meets these. Knows files and ids. Does
+not know how images are made.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from coolsd_rt.store.hashing import sha256_json
 
 SHARD = 16
 Make = Callable[[range], Tensor]
-"""Pictures with these numbers -> codes int64 [n, N]."""
+"""Images with these numbers -> codes int64 [n, N]."""
 
 
 @dataclass(frozen=True)
 class CodeStore:
-    """`count` pictures of `tokens` tokens each, in shards. identity: JSON data on which the codes depend.
+    """`count` images of `tokens` tokens each, in shards. identity: JSON data on which the codes depend.
 
     ids: codes are below it; None is not checked.
     """
@@ -52,7 +52,7 @@ class CodeStore:
     def fill(
         self,
         make: Make,
-        on_pictures: Callable[[int, int], None] = lambda done, of: None,
+        on_images: Callable[[int, int], None] = lambda done, of: None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
         """Make every shard that is not there. part: (k, n) makes each n-th shard from the k-th on.
@@ -66,10 +66,10 @@ class CodeStore:
                 with disk_errors(self.folder, len(data)):
                     self.folder.mkdir(parents=True, exist_ok=True)
                     write_atomic(path, data)
-            on_pictures(shard.stop, self.count)
+            on_images(shard.stop, self.count)
 
     def load(self) -> Tensor:
-        """Codes of all pictures, int64 [count, tokens]. Raises UserError, CoolsdError: a shard that is not whole."""
+        """Codes of all images, int64 [count, tokens]. Raises UserError, CoolsdError: a shard that is not whole."""
         parts = [self._read(shard) for shard in self.shards]
         return torch.cat(parts) if parts else torch.zeros(0, self.tokens, dtype=torch.int64)
 
@@ -94,5 +94,5 @@ class CodeStore:
         return codes.long()
 
     def _path(self, shard: range) -> Path:
-        # Its length is in its name: when there are to be more pictures, the last shard is another file.
+        # Its length is in its name: when there are to be more images, the last shard is another file.
         return self.folder / f"{shard.start:08d}-{len(shard)}.safetensors"

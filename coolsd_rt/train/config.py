@@ -15,19 +15,19 @@ from pydantic import InstanceOf
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec import LoadedSpec
-from coolsd_rt.spec.fields import Flag, Pictures, Threads, check_fields
+from coolsd_rt.spec.fields import Flag, Images, Threads, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.train.acceptance import Acceptance
-from coolsd_rt.train.networks import Kind, Shape
+from coolsd_rt.train.networks import DraftSizes, Kind
 
 OWN_STEPS = 5  # most steps of its own predictions, unless more are asked for
 NOISE = 0.1  # of EAGLE-1, in standard deviations of the target's features
 
 
 @dataclass(frozen=True)
-class Request:
-    """data: a folder of pictures with captions, or `self:N`. out: the weights file to write. prompts: for `self:N`;
-    none: the condition's own samples. measured_prompts: of the held-out pictures; none: a tenth of the prompts, which
+class TrainConfig:
+    """data: a folder of images with captions, or `self:N`. out: the weights file to write. prompts: for `self:N`;
+    none: the condition's own samples. measured_prompts: of the held-out images; none: a tenth of the prompts, which
     are not trained on. steps: at most so many. every: steps between two measurements. patience:
     measurements without a rise before it stops. own_steps, noise: None is the kind's. work: folder of checkpoint, log
     and codes; None is beside `out`. threads: on a CPU; None is the usable cores. overwrite: `out` may be another file,
@@ -39,7 +39,7 @@ class Request:
     kind: Kind = "eagle3"
     prompts: tuple[str, ...] = ()
     measured_prompts: tuple[str, ...] = ()
-    shape: Shape = field(default_factory=Shape)
+    shape: DraftSizes = field(default_factory=DraftSizes)
     start_from: Path | None = None
     own_steps: Annotated[int, Within(limits.OWN_STEPS)] | None = None
     noise: Annotated[float, Within(limits.NOISE)] | None = None
@@ -48,7 +48,7 @@ class Request:
     lr: Annotated[float, Within(limits.LEARNING_RATE)] = 1e-3
     every: Annotated[int, Within(limits.STEPS)] = 200
     patience: Annotated[int, Within(limits.PATIENCE)] = 5
-    held_out: Pictures = 16
+    held_out: Images = 16
     seed: Annotated[int, Within(limits.TRAIN_SEED)] = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["cpu", "cuda"] | None = None
@@ -96,17 +96,17 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Listener:
+class TrainCallbacks:
     """Who wants to hear of the work while it goes on."""
 
     note: Callable[[str], None] = lambda line: None
-    pictures: Callable[[str, int, int], None] = lambda what, done, of: None
+    images: Callable[[str, int, int], None] = lambda what, done, of: None
     stepped: Callable[[Progress], None] = lambda progress: None
     measured: Callable[[int, Acceptance, bool], None] = lambda step, found, best: None
 
 
 @dataclass(frozen=True)
-class Report:
+class TrainReport:
     """The outcome. start: what was measured before the first step. best: of the weights in `out`. stopped: why."""
 
     out: Path
@@ -116,7 +116,7 @@ class Report:
     start: Acceptance
     best: Acceptance
     stopped: Literal["steps", "patience"]
-    pictures: int
+    images: int
     held_out_prompts: int
     seconds: float
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -1,6 +1,6 @@
-"""The pictures of a training and those held out, as codes with their prompts: made once, kept, drawn from by number.
+"""The images of a training and those held out, as codes with their prompts: made once, kept, drawn from by number.
 
-Held-out pictures are always the target's own, of prompts that training never sees unless they were named: their codes
+Held-out images are always the target's own, of prompts that training never sees unless they were named: their codes
 have the law P, which is what an accept length is measured on. Knows stores, prompts and batches. Does not know drafts.
 """
 
@@ -24,19 +24,19 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.shown import shorten
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.train.codes import CodeStore, Make
-from coolsd_rt.train.config import Listener, Request
+from coolsd_rt.train.config import TrainCallbacks, TrainConfig
 from coolsd_rt.train.draw import draw_codes
-from coolsd_rt.train.images import Picture, digest, load_pixels, read_folder
+from coolsd_rt.train.images import CaptionedImage, digest, load_pixels, read_folder
 from coolsd_rt.train.process import Process
 from coolsd_rt.train.prompts import Prompts, conditioner_of, split_prompts
 from coolsd_rt.train.students import Example
 
 OWN = "self:"
-HELD_SEEDS = 1 << 48  # held-out pictures share no random numbers with drawn ones
+HELD_SEEDS = 1 << 48  # held-out images share no random numbers with drawn ones
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """codes int64 [n, N], and the number of each one's prompt."""
 
     prompts: Prompts
@@ -48,7 +48,7 @@ class Pictures:
         return len(self.prompt)
 
     def example(self, index: Sequence[int], scale: Tensor | None, device: torch.device) -> Example:
-        """Pictures with these numbers. scale: [M, N], or None."""
+        """Images with these numbers. scale: [M, N], or None."""
         rows = self.prompts.rows([self.prompt[i] for i in index])
         start = torch.from_numpy(rows.start).to(device) if self.padded else None
         codes = self.codes[list(index)].to(device)
@@ -60,8 +60,8 @@ class Pictures:
 class Data:
     """train, held: the two sets. name: changes with anything that either depends on."""
 
-    train: Pictures
-    held: Pictures
+    train: Images
+    held: Images
     name: str
 
 
@@ -70,17 +70,17 @@ def count_of(data: str) -> int | None:
     if not data.startswith(OWN):
         return None
     number = data.removeprefix(OWN)
-    if not re.fullmatch("[0-9]{1,20}", number) or int(number) not in limits.TRAIN_PICTURES:
-        raise UserError("--data", expected=f"self:N with N {limits.TRAIN_PICTURES.said}", found=shorten(data))
+    if not re.fullmatch("[0-9]{1,20}", number) or int(number) not in limits.TRAIN_IMAGES:
+        raise UserError("--data", expected=f"self:N with N {limits.TRAIN_IMAGES.said}", found=shorten(data))
     return int(number)
 
 
 def prepare(
-    request: Request, target: Decoder, sampling: Sampling, process: Process, listener: Listener
+    request: TrainConfig, target: Decoder, sampling: Sampling, process: Process, listener: TrainCallbacks
 ) -> Data:  # fmt: skip
     """Encode or draw what is not there yet. Raises UserError, CoolsdError: whatever is wrong with data or prompts."""
     loaded, own = request.loaded, count_of(request.data)
-    found: list[Picture] = []
+    found: list[CaptionedImage] = []
     if own is None:
         found = read_folder(Path(request.data))
     conditioner = conditioner_of(loaded, target)
@@ -92,7 +92,7 @@ def prepare(
     drawn_by = _drawn_by(request)
     padded = bool(target.cfg.padded)
 
-    def own_pictures(what: str, prompts: Prompts, count: int, seed: int) -> tuple[Pictures, CodeStore]:
+    def own_images(what: str, prompts: Prompts, count: int, seed: int) -> tuple[Images, CodeStore]:
         number = tuple(k % len(prompts) for k in range(count))
 
         def make(shard: range) -> Tensor:
@@ -101,25 +101,25 @@ def prepare(
 
         store = CodeStore(request.folder, what, drawn_by | {"prompts": prompts.texts, "seed": seed}, count,
                           target.cfg.tokens, target.cfg.vocab)  # fmt: skip
-        codes = _filled(store, make, process, listener, f"drawing {what} pictures")
-        return Pictures(prompts, codes, number, padded), store
+        codes = _filled(store, make, process, listener, f"drawing {what} images")
+        return Images(prompts, codes, number, padded), store
 
-    measured, held_store = own_pictures("held-out", held, request.held_out, HELD_SEEDS + request.seed)
+    measured, held_store = own_images("held-out", held, request.held_out, HELD_SEEDS + request.seed)
     if own is not None:
-        train, store = own_pictures("self", known, own, request.seed)
+        train, store = own_images("self", known, own, request.seed)
     else:
         train, store = _encoded(request, target, [p for p in found if p.caption in trained], known, process, listener)
     return Data(train, measured, f"{store.folder.name}-{len(train)} {held_store.folder.name}-{len(measured)}")
 
 
-def _filled(store: CodeStore, make: Make, process: Process, listener: Listener, what: str) -> Tensor:
-    store.fill(make, lambda done, of: listener.pictures(what, done, of), (process.rank, process.count))
+def _filled(store: CodeStore, make: Make, process: Process, listener: TrainCallbacks, what: str) -> Tensor:
+    store.fill(make, lambda done, of: listener.images(what, done, of), (process.rank, process.count))
     process.wait()
     return store.load()
 
 
-def _drawn_by(request: Request) -> dict[str, Any]:
-    """What the target's own pictures depend on, but for prompts and seeds."""
+def _drawn_by(request: TrainConfig) -> dict[str, Any]:
+    """What the target's own images depend on, but for prompts and seeds."""
     spec, files = request.loaded.spec, request.loaded.files
     hashes = {key: sha256_file(path) for key, path in files.items() if key.startswith(("target", "condition"))}
     return {"files": hashes, "sampling": spec.sampling.model_dump(mode="json"),
@@ -127,33 +127,38 @@ def _drawn_by(request: Request) -> dict[str, Any]:
 
 
 def _encoded(
-    request: Request, target: Decoder, found: list[Picture], prompts: Prompts, process: Process, listener: Listener
-) -> tuple[Pictures, CodeStore]:
-    """Pictures through the spec's tokenizer, with forced tokens where the target's layout has them."""
+    request: TrainConfig,
+    target: Decoder,
+    found: list[CaptionedImage],
+    prompts: Prompts,
+    process: Process,
+    listener: TrainCallbacks,
+) -> tuple[Images, CodeStore]:
+    """Images through the spec's tokenizer, with forced tokens where the target's layout has them."""
     path, layout = request.loaded.files["image.weights"], target.cfg.layout
     tokenizer = load_tokenizer(path).to(process.device)
     if tokenizer.cfg.codebook_size != layout.codes:
         expected, fix = f"the target's {layout.codes} codes", "name the tokenizer that the target was trained with"
         raise UserError(str(path), expected=expected, found=str(tokenizer.cfg.codebook_size), fix=fix)
     side = layout.rows * tokenizer.cfg.downsampling
-    whole, painted = torch.from_numpy(layout.forced), torch.from_numpy(layout.painted)
+    whole, code_positions = torch.from_numpy(layout.forced), torch.from_numpy(layout.code_positions)
 
     @torch.inference_mode()
     def make(shard: range) -> Tensor:
         pixels = load_pixels([found[k] for k in shard], side)
         codes = whole.repeat(len(shard), 1)
-        codes[:, painted] = tokenizer.encode(pixels.to(process.device)).cpu()
+        codes[:, code_positions] = tokenizer.encode(pixels.to(process.device)).cpu()
         return codes
 
-    identity = {"tokenizer": sha256_file(path), "pictures": digest(found), "side": side}
+    identity = {"tokenizer": sha256_file(path), "images": digest(found), "side": side}
     store = CodeStore(request.folder, "folder", identity, len(found), target.cfg.tokens, target.cfg.vocab)
-    codes = _filled(store, make, process, listener, "encoding pictures")
+    codes = _filled(store, make, process, listener, "encoding images")
     number = {text: i for i, text in enumerate(prompts.texts)}
-    return Pictures(prompts, codes, tuple(number[p.caption] for p in found), bool(target.cfg.padded)), store
+    return Images(prompts, codes, tuple(number[p.caption] for p in found), bool(target.cfg.padded)), store
 
 
 def batch_at(step: int, size: int, count: int, seed: int) -> list[int]:
-    """Picture numbers of a step's batch: shuffled epochs, one behind the other. Depends on its arguments alone, so that
+    """Image numbers of a step's batch: shuffled epochs, one behind the other. Depends on its arguments alone, so that
     a training goes on after a kill with the batches it would have had."""
     return [
         _epoch(position // count, count, seed)[position % count] for position in range(step * size, (step + 1) * size)

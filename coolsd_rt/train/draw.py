@@ -1,4 +1,4 @@
-"""The target's own pictures, as the spec samples them: plain decoding by the round itself, without a draft.
+"""The target's own images, as the spec samples them: plain decoding by the round itself, without a draft.
 
 So their codes have the law P exactly, forced tokens included. Knows the eager target. Does not know prompts' text, or
 where codes are kept.
@@ -53,8 +53,8 @@ class TargetSession:
 
 
 def draw_codes(target: Decoder, rows: Rows, sampling: Sampling, seeds: Sequence[int]) -> Tensor:
-    """Codes int64 [M, N] of M pictures. rows: their prefixes, and the unconditional ones behind them if the sampling is
-    guided. A picture depends on its own rows and seed alone."""
+    """Codes int64 [M, N] of M images. rows: their prefixes, and the unconditional ones behind them if the sampling is
+    guided. An image depends on its own rows and seed alone."""
     forced = target.cfg.layout.forced if not target.cfg.layout.plain else None
     made = generate(TargetSession(target, rows), Law(()), sampling, seeds, forced)
     return torch.from_numpy(made.codes)

@@ -1,7 +1,7 @@
-"""A folder of pictures with captions, as `train-draft --data DIR` takes it.
+"""A folder of images with captions, as `train-draft --data DIR` takes it.
 
     metadata.jsonl    one object a line, {"file_name": "cat.png", "text": "a cat"} (as the hub's image folders have it)
-    cat.png, cat.txt  or, without metadata.jsonl: each picture's caption in a text file of its name
+    cat.png, cat.txt  or, without metadata.jsonl: each image's caption in a text file of its name
 
 Knows files. Does not know tokenizers or what a caption means to a target.
 """
@@ -27,29 +27,29 @@ _FIX = f"put a {INDEX} there, or a caption in NAME.txt beside each NAME.png"
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedImage:
     """A file and what it shows."""
 
     path: Path
     caption: str
 
 
-def read_folder(folder: Path) -> list[Picture]:
-    """Every picture of a folder, by name. No picture is opened.
+def read_folder(folder: Path) -> list[CaptionedImage]:
+    """Every image of a folder, by name. No image is opened.
 
-    Raises UserError: no folder, no picture, a picture without a caption, a line of the index that is wrong.
+    Raises UserError: no folder, no image, an image without a caption, a line of the index that is wrong.
     """
     if (found := why_unusable(folder) or "a file") != "a folder":
-        raise UserError(str(folder), expected="a folder of pictures with captions, or self:N", found=found, fix=_FIX)
+        raise UserError(str(folder), expected="a folder of images with captions, or self:N", found=found, fix=_FIX)
     index = folder / INDEX
-    pictures = _beside(folder) if why_unusable(index) == "nothing" else _indexed(index)
-    if not pictures:
-        raise UserError(str(folder), expected="pictures with captions", found="none", fix=_FIX)
-    return sorted(pictures, key=lambda p: p.path.name)
+    images = _beside(folder) if why_unusable(index) == "nothing" else _indexed(index)
+    if not images:
+        raise UserError(str(folder), expected="images with captions", found="none", fix=_FIX)
+    return sorted(images, key=lambda p: p.path.name)
 
 
-def _beside(folder: Path) -> list[Picture]:
-    pictures = []
+def _beside(folder: Path) -> list[CaptionedImage]:
+    images = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in KINDS or is_clutter(path.name):
             continue
@@ -57,12 +57,12 @@ def _beside(folder: Path) -> list[Picture]:
         caption = " ".join(read_text(text, f"the caption of {path.name}", MIB, fix=_FIX).split())
         if not caption:
             raise UserError(str(text), expected=f"the caption of {path.name}", found="an empty file", fix=_FIX)
-        pictures.append(Picture(path, caption))
-    return pictures
+        images.append(CaptionedImage(path, caption))
+    return images
 
 
-def _indexed(index: Path) -> list[Picture]:
-    pictures = []
+def _indexed(index: Path) -> list[CaptionedImage]:
+    images = []
     expected = '{"file_name": "cat.png", "text": "a cat"}'
     lines = read_text(index, "a text file in UTF-8", RESULT_BYTES).splitlines()
     for number, line in enumerate(lines, start=1):
@@ -76,28 +76,28 @@ def _indexed(index: Path) -> list[Picture]:
         path = index.parent / str(name)
         if not text or why_unusable(path) or not path.resolve().is_relative_to(index.parent.resolve()):
             found = "no caption" if not text else f"no such file: {name}"
-            raise UserError(f"{index}:{number}", expected="a picture in this folder and its caption", found=found)
-        pictures.append(Picture(path, text))
-    return pictures
+            raise UserError(f"{index}:{number}", expected="an image in this folder and its caption", found=found)
+        images.append(CaptionedImage(path, text))
+    return images
 
 
-def digest(pictures: list[Picture]) -> list[str]:
+def digest(images: list[CaptionedImage]) -> list[str]:
     """What codes of these files depend on: their contents, in order."""
-    return [sha256_file(picture.path) for picture in pictures]
+    return [sha256_file(image.path) for image in images]
 
 
-def load_pixels(pictures: list[Picture], side: int) -> Tensor:
+def load_pixels(images: list[CaptionedImage], side: int) -> Tensor:
     """Pixels float32 [n, 3, side, side] in [-1, 1]: the centre square, resized; transparent parts are white.
 
-    Raises UserError: a file that is no picture, or too large a one to open safely.
+    Raises UserError: a file that is no image, or too large a one to open safely.
     """
     out = []
-    for picture in pictures:
+    for image in images:
         try:
-            with open_plain(picture.path, "a picture") as file, Image.open(file) as image:
-                rgba = image.convert("RGBA")
+            with open_plain(image.path, "an image") as file, Image.open(file) as opened:
+                rgba = opened.convert("RGBA")
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(str(picture.path), expected="a picture", found=str(error), fix="remove it") from error
+            raise UserError(str(image.path), expected="an image", found=str(error), fix="remove it") from error
         rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
         size = min(rgb.size)
         left, top = (rgb.width - size) // 2, (rgb.height - size) // 2

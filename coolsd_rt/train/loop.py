@@ -61,7 +61,7 @@ def _nothing(parameters: Iterable[Tensor]) -> None:
     pass
 
 
-class Steps(Generic[M]):
+class TrainSteps(Generic[M]):
     """One model on its way: for each step of `remaining` a `descend` with its loss.
 
     average: makes every process's gradients their mean, in place; nothing to do in a single one.

@@ -1,6 +1,6 @@
-"""A draft's accept length on held-out pictures: from networks to `acceptance`'s arrays, batch by batch.
+"""A draft's accept length on held-out images: from networks to `acceptance`'s arrays, batch by batch.
 
-Knows laws along pictures. Does not know where pictures come from, or what becomes of the figures.
+Knows laws along images. Does not know where images come from, or what becomes of the figures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from coolsd_rt.train.students import Along, Example, Student
 def measure(
     student: Student[Any], objective: Objective, examples: Iterable[Example], omegas: tuple[float, ...], free: Tensor
 ) -> Acceptance:
-    """Acceptance along pictures that the target drew at the objective's sampling.
+    """Acceptance along images that the target drew at the objective's sampling.
 
     examples: with the spec's own CFG scale. omegas: the schedule's, [L]. free: bool [N], tokens that are not forced.
     In float32, whatever training computes in: a rounded P is another law.
@@ -38,8 +38,8 @@ def judged(
     objective: Objective, along: Along, codes: Tensor, omegas: tuple[float, ...], free: Tensor
 ) -> tuple[Floats, Floats]:
     """What `Tally.add` takes, float64 [2, L, M, N] each: for omega 1, and for `omegas`. Forced tokens are kept."""
-    pictures, tokens = codes.shape
-    rates, paths = (np.ones((2, len(omegas), pictures, tokens)) for _ in range(2))
+    images, tokens = codes.shape
+    rates, paths = (np.ones((2, len(omegas), images, tokens)) for _ in range(2))
     rows = free.clone()
     rows[: along.first] = False
     index = rows.nonzero()[:, 0]
@@ -60,5 +60,5 @@ def judged(
 
 
 def _own(law: Tensor, codes: Tensor) -> Tensor:
-    """law [M, S, V] at the pictures' own codes [M, S], float64."""
+    """law [M, S, V] at the images' own codes [M, S], float64."""
     return law.gather(-1, codes[..., None])[..., 0].double()

@@ -39,7 +39,7 @@ KINDS: tuple[Kind, ...] = ("eagle", "eagle3", "model")
 
 
 @dataclass(frozen=True)
-class Shape:
+class DraftSizes:
     """Sizes that were asked for; None is the kind's own. dim and heads: of the kind `model` alone, since a head has the
     target's."""
 
@@ -57,7 +57,7 @@ class Shape:
 
 
 def make_student(
-    kind: Kind, shape: Shape, target: Decoder, start_from: Path | None, seed: int
+    kind: Kind, shape: DraftSizes, target: Decoder, start_from: Path | None, seed: int
 ) -> HeadStudent | ModelStudent:
     """A fresh draft, or the one in the file `start_from`, float32, ready to be trained.
 
@@ -78,7 +78,7 @@ def make_student(
     return HeadStudent(head.train().requires_grad_(True), target)
 
 
-def _head_config(target: DecoderConfig, shape: Shape) -> EagleConfig:
+def _head_config(target: DecoderConfig, shape: DraftSizes) -> EagleConfig:
     for name in ("dim", "heads"):
         if name in shape.given:
             expected, found = f"the target's {getattr(target, name)}", str(shape.given[name])
@@ -91,7 +91,7 @@ def _head_config(target: DecoderConfig, shape: Shape) -> EagleConfig:
     return config
 
 
-def _model_config(target: DecoderConfig, shape: Shape) -> DecoderConfig:
+def _model_config(target: DecoderConfig, shape: DraftSizes) -> DecoderConfig:
     """A quarter of the target's layers, and its other sizes, unless others are asked for."""
     sizes = {"layers": max(1, target.layers // 4)} | shape.given
     known = {f.name for f in fields(target)}

@@ -1,6 +1,6 @@
 """Prompts of a spec's condition as rows that its target reads, and which of them training never sees.
 
-Knows conditions and one shuffle. Does not know pictures.
+Knows conditions and one shuffle. Does not know images.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From a request to a trained draft.
 
     1. The target, frozen; its prompts, a part of them held out.
-    2. Pictures: encoded, or drawn by the target, unless they are there already.
-    3. Steps; every so many, accept length on the held-out pictures, and a checkpoint.
+    2. Images: encoded, or drawn by the target, unless they are there already.
+    3. Steps; every so many, accept length on the held-out images, and a checkpoint.
     4. The best weights so far stand in `out` at any moment; it stops when they no longer get better.
 
 A step's batch, guidance and noise are drawn from the step's number alone: what a kill interrupts goes on to the very
@@ -35,16 +35,16 @@ from coolsd_rt.store.hashing import sha256_bytes, sha256_file
 from coolsd_rt.store.outputs import check_output
 from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.checkpoint import MISFITS, load_state, save_tree, unfit
-from coolsd_rt.train.config import Listener, Progress, Report, Request
+from coolsd_rt.train.config import Progress, TrainCallbacks, TrainConfig, TrainReport
 from coolsd_rt.train.data import Data, batch_at, count_of, prepare
 from coolsd_rt.train.interrupt import held_back
-from coolsd_rt.train.loop import Ema, Steps, optimizers
+from coolsd_rt.train.loop import Ema, TrainSteps, optimizers
 from coolsd_rt.train.measuring import measure
 from coolsd_rt.train.networks import config_of, make_student, weights_bytes, write_bytes
 from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.process import Process, here
 from coolsd_rt.train.sinks import LinesSink, Sink, TensorBoardSink, WandbSink
-from coolsd_rt.train.students import Example, HeadStudent, Memory, ModelStudent
+from coolsd_rt.train.students import Example, FeatureCache, HeadStudent, ModelStudent
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"  # in the request's folder
 WRITTEN = "written.txt"  # SHA-256 of every version of the weights that was written
@@ -54,7 +54,7 @@ SPREAD = 0.5  # CFG is trained this far around the spec's, as a share of what it
 _REPORT_EVERY = 20
 
 
-def train_draft(request: Request, listener: Listener | None = None) -> Report:
+def train_draft(request: TrainConfig, listener: TrainCallbacks | None = None) -> TrainReport:
     """Train, or go on with what a checkpoint has, until it no longer gets better or its steps are done.
 
     Raises:
@@ -64,19 +64,19 @@ def train_draft(request: Request, listener: Listener | None = None) -> Report:
         MissingExtra: what only some requests need is not installed.
         KeyboardInterrupt: Ctrl-C; a checkpoint of the last whole step was written before.
     """
-    listener, began = listener or Listener(), time.monotonic()
+    listener, began = listener or TrainCallbacks(), time.monotonic()
     limit_torch(request.threads)
     check_before(request)
     process = here(request.device)
     try:
-        training = Training(request, process, listener if process.main else Listener())
+        training = Training(request, process, listener if process.main else TrainCallbacks())
         stopped = training.run()
         return training.report(stopped, time.monotonic() - began)
     finally:
         process.close()
 
 
-def check_before(request: Request) -> None:
+def check_before(request: TrainConfig) -> None:
     """Everything that can be known before anything is loaded. Raises UserError."""
     count_of(request.data)
     check_folder(request.out.parent)
@@ -92,7 +92,7 @@ def check_before(request: Request) -> None:
     check_output(request.out, "--out", overwrite=True)
 
 
-def _is_own(request: Request) -> bool:
+def _is_own(request: TrainConfig) -> bool:
     """Whether the file in the place of the weights may be replaced: this training has written it, or was told to."""
     if request.overwrite:
         return True
@@ -107,7 +107,7 @@ def _is_own(request: Request) -> bool:
 class Training:
     """One request on its way."""
 
-    def __init__(self, request: Request, process: Process, listener: Listener) -> None:
+    def __init__(self, request: TrainConfig, process: Process, listener: TrainCallbacks) -> None:
         self._request, self._process, self._listener = request, process, listener
         spec, path = request.loaded.spec, request.loaded.files["target.weights"]
         self._target = load_target(path).to(process.device)
@@ -127,11 +127,11 @@ class Training:
         self._data: Data = prepare(request, self._target, self._sampling, process, listener)
         self._check_batch()
         matrices = [p for n, p in network.named_parameters() if p.ndim == 2 and "embed" not in n and "output" not in n]
-        self._steps = Steps(
+        self._steps = TrainSteps(
             network, optimizers(network, matrices, request.lr, WEIGHT_DECAY), Ema(network, EMA_DECAY), lr=request.lr,
             steps=request.steps, average=process.average,
         )  # fmt: skip
-        self._held_memory = Memory()
+        self._held_memory = FeatureCache()
         self._best: dict[str, Any] = {}
         self._start: dict[str, Any] = {}
         self._stale = 0
@@ -186,7 +186,7 @@ class Training:
                 sink.write(done, figures)
 
     def _scale(self, step: int, mine: slice) -> Tensor | None:
-        """CFG scales of a step's pictures [m, N]: each picture has its own, around the spec's."""
+        """CFG scales of a step's images [m, N]: each image has its own, around the spec's."""
         if self._scales is None:
             return None
         draw = torch.rand(self._request.batch, 1, generator=self._generator(step, 1))
@@ -309,9 +309,9 @@ class Training:
             for sink in sinks:
                 sink.close()
 
-    def report(self, stopped: Literal["steps", "patience"], seconds: float) -> Report:
+    def report(self, stopped: Literal["steps", "patience"], seconds: float) -> TrainReport:
         start, best = (_acceptance(entry["acceptance"]) for entry in (self._start, self._best))
-        return Report(
+        return TrainReport(
             self._request.out, self._request.kind, self._steps.step, self._best["step"], start, best, stopped,
             len(self._data.train), len(self._data.held.prompts), seconds, self._history,
         )  # fmt: skip

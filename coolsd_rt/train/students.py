@@ -1,6 +1,6 @@
-"""P's and Q's logits along given pictures, for each kind of draft: what is trained, and what is measured.
+"""P's and Q's logits along given images, for each kind of draft: what is trained, and what is measured.
 
-Knows the networks and guidance. Does not know losses or laws. Legend as in `coolsd_rt.contract`; M pictures, R rows of
+Knows the networks and guidance. Does not know losses or laws. Legend as in `coolsd_rt.contract`; M images, R rows of
 them (2M under CFG: all conditional rows first), N image tokens.
 """
 
@@ -18,9 +18,9 @@ from coolsd_rt.train.chain import own_predictions
 
 
 class Example(NamedTuple):
-    """A batch of pictures. text: what the condition is made of, [R, W] or [R, W, E]. start: int64 [R], of targets whose
+    """A batch of images. text: what the condition is made of, [R, W] or [R, W, E]. start: int64 [R], of targets whose
     prefixes are padded, else None. codes: int64 [M, N]. scale: CFG scale of each token, float32 [M, N]; None: R = M.
-    numbers: the pictures' own, by which they are known when they come again; () where they do not."""
+    numbers: the images' own, by which they are known when they come again; () where they do not."""
 
     text: Tensor
     start: Tensor | None
@@ -53,7 +53,7 @@ class Student(Protocol[N]):
     def network(self) -> N: ...
 
     def along(self, example: Example, steps: int, noise: Tensor | None = None) -> Along:
-        """Logits along the pictures, for `steps` depths. noise: added to the features that the draft is given,
+        """Logits along the images, for `steps` depths. noise: added to the features that the draft is given,
         in their standard deviations, [R, S, C] of positions 0 .. S - 1. Gradients reach the draft alone."""
         ...
 
@@ -78,8 +78,8 @@ def guided_logits(target: Decoder, features: Tensor, scale: Tensor | None) -> Te
     return guided(head(features).float(), by)
 
 
-class Memory:
-    """Features of pictures that come again in every epoch, on the host, as long as they fit into `limit` bytes.
+class FeatureCache:
+    """Features of images that come again in every epoch, on the host, as long as they fit into `limit` bytes.
 
     The target is frozen, and guidance is applied to features after it: they are the same each time. Mostly half of a
     step's time on a CPU.
@@ -102,9 +102,9 @@ class Memory:
     def _keep(self, numbers: tuple[int, ...], features: Tensor) -> None:
         if not numbers:
             return
-        by_picture = features.unflatten(0, (-1, len(numbers)))  # [1 or 2, M, S, C]
+        by_image = features.unflatten(0, (-1, len(numbers)))  # [1 or 2, M, S, C]
         for i, number in enumerate(numbers):
-            mine = by_picture[:, i]
+            mine = by_image[:, i]
             size = mine.numel() * mine.element_size()
             if number not in self._known and size <= self._left:
                 self._known[number] = mine.cpu().clone()
@@ -114,8 +114,8 @@ class Memory:
 class HeadStudent:
     """An EAGLE head on the target's features; the target's own head makes logits of its guesses."""
 
-    def __init__(self, head: Eagle, target: Decoder, memory: Memory | None = None) -> None:
-        self.network, self.target, self.memory = head, target, memory or Memory()
+    def __init__(self, head: Eagle, target: Decoder, memory: FeatureCache | None = None) -> None:
+        self.network, self.target, self.memory = head, target, memory or FeatureCache()
 
     def along(self, example: Example, steps: int, noise: Tensor | None = None) -> Along:
         target, codes = self.target, example.both()

@@ -56,6 +56,6 @@ def draw_batches(
         tell = None if on_progress is None else partial(on_progress, batch)
         generation = drawing.draw(opened.engine, batch, opened.conditioner, settings, loop=loop, on_progress=tell)
         began = time.perf_counter()
-        pixels = np.asarray(opened.engine.paint(generation.codes))
+        pixels = np.asarray(opened.engine.decode_images(generation.codes))
         seconds = generation.statistics.seconds_prefix + time.perf_counter() - began
         yield DrawnBatch(batch, generation, pixels, seconds)

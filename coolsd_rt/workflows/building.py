@@ -17,7 +17,7 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.fields import check_fields
 from coolsd_rt.workflows import promote as promoting
 from coolsd_rt.workflows.build import run as builds
-from coolsd_rt.workflows.build.run import Plan, PlannedStage
+from coolsd_rt.workflows.build.run import BuildPlan, PlannedStage
 from coolsd_rt.workflows.parity import run as proofs
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -148,7 +148,7 @@ class _Telling:
         counts = {"stage": self._stage, "done": self._done, "total": self._total}
         self._on_event(BuildEvent(state, **{**counts, **values}))
 
-    def _build(self, plan: Plan) -> AbstractContextManager[builds.Listener]:
+    def _build(self, plan: BuildPlan) -> AbstractContextManager[builds.BuildCallbacks]:
         self._total = len(plan.stages)
 
         def started(stage: PlannedStage) -> None:
@@ -163,12 +163,12 @@ class _Telling:
             self._tell("compiling", done=done, total=steps)
 
         @contextmanager
-        def whole() -> Iterator[builds.Listener]:
+        def whole() -> Iterator[builds.BuildCallbacks]:
             self._tell("planned")
-            yield builds.Listener(started, finished, lambda name: self._tell("waiting"), compiling)
+            yield builds.BuildCallbacks(started, finished, lambda name: self._tell("waiting"), compiling)
 
         return whole()
 
     @contextmanager
-    def _parity(self) -> Iterator[proofs.Listener]:
-        yield proofs.Listener(lambda done: self._tell("verifying", stage="", done=done, total=proofs.PICTURES))
+    def _parity(self) -> Iterator[proofs.ParityCallbacks]:
+        yield proofs.ParityCallbacks(lambda done: self._tell("verifying", stage="", done=done, total=proofs.IMAGES))

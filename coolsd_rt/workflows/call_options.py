@@ -13,7 +13,7 @@ from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.round import Loop
 from coolsd_rt.shown import shown
-from coolsd_rt.spec.fields import DraftLength, Flag, Pictures, Seed, check_fields
+from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, check_fields
 from coolsd_rt.spec.law import (
     Custom,
     Excess,
@@ -22,7 +22,7 @@ from coolsd_rt.spec.law import (
     LanternPP,
     Linear,
     Pacing,
-    Ratio,
+    RatioRule,
     Synthetic,
     Uniform,
 )
@@ -80,7 +80,7 @@ _AS_THEY_ARE = ("images_per_prompt", "seed", "draft_length", "plain", "draft", "
 _SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": ""}  # and what a str is
 _FIELDS = {
     "schedule": (Exponential, Linear, Uniform, Excess, Custom),
-    "acceptance": (Ratio, Lantern, LanternPP, Synthetic),
+    "acceptance": (RatioRule, Lantern, LanternPP, Synthetic),
     "pacing": (Pacing,),
 }
 _NAMES = {
@@ -122,7 +122,7 @@ class Call:
     """
 
     prompts: tuple[str, ...]
-    images_per_prompt: Pictures = 1
+    images_per_prompt: Images = 1
     seed: Seed = 0
     seeds: tuple[Seed, ...] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)

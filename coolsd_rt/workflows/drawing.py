@@ -1,8 +1,8 @@
 """From prompts to code ids on any engine: jobs, seeds, batches, and the sum of their statistics.
 
-Knows prompts, seeds and the order of rows. Does not know which backend steps, files, or what a picture is written to.
+Knows prompts, seeds and the order of rows. Does not know which backend steps, files, or what an image is written to.
 
-Legend: M pictures of a batch, R rows (2M under CFG: all conditional rows first, then all unconditional).
+Legend: M images of a batch, R rows (2M under CFG: all conditional rows first, then all unconditional).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
-from coolsd_rt.limits import PICTURES, SEED
+from coolsd_rt.limits import IMAGES, SEED
 from coolsd_rt.prompts import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.prompts.base import some_text
-from coolsd_rt.runtime.drafters import SourceName
+from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
@@ -37,7 +37,7 @@ JACOBI_WINDOW = 15  # drafts of Jacobi decoding where nothing else is asked for;
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to draw. `index` counts all pictures of a request in the prompts' order."""
+    """One image to draw. `index` counts all images of a request in the prompts' order."""
 
     index: int
     prompt: str
@@ -59,7 +59,7 @@ class Settings:
 
     law: Law
     sampling: Sampling
-    source: SourceName = "eagle"
+    source: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
 
     @property
@@ -67,7 +67,7 @@ class Settings:
         return self.law.length == 0
 
     def law_as_dict(self) -> dict[str, Any]:
-        """JSON data for a picture's provenance."""
+        """JSON data for an image's provenance."""
         return {
             "plain": self.plain,
             "draft": None if self.plain else self.source,
@@ -118,7 +118,7 @@ def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np
     return Tolerance(rule.rule, bound, near[:, :columns], k)
 
 
-def source_of(draft: Draft) -> SourceName:
+def source_of(draft: Draft) -> DrafterName:
     """What proposes tokens."""
     if isinstance(draft, JacobiDraft):
         return "jacobi_coupled" if draft.coupled else "jacobi"
@@ -134,18 +134,18 @@ def jacobi_settings(spec: Spec, length: int, coupled: bool = False) -> Settings:
     return settings_of(with_jacobi(with_overrides(spec, lossless), length, coupled))
 
 
-def picture_seed(seed: int, variant: int) -> int:
-    """Seed of picture `variant` (from 0) of every prompt under `--seed seed`: their sum, modulo 2^64.
+def image_seed(seed: int, variant: int) -> int:
+    """Seed of image `variant` (from 0) of every prompt under `--seed seed`: their sum, modulo 2^64.
 
-    So a picture depends on its own prompt and variant only, not on the prompts beside it, and `--seed 7 -n 1` draws
-    picture 3 of `--seed 4 -n 4` again. Philox takes the seed as its key: streams of neighbouring seeds are unrelated.
+    So an image depends on its own prompt and variant only, not on the prompts beside it, and `--seed 7 -n 1` draws
+    image 3 of `--seed 4 -n 4` again. Philox takes the seed as its key: streams of neighbouring seeds are unrelated.
     """
     return (seed + variant) % SEED_LIMIT
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One picture of a request, before its prompt is read. `index` counts as in `Job`."""
+    """One image of a request, before its prompt is read. `index` counts as in `Job`."""
 
     index: int
     prompt: str
@@ -153,42 +153,42 @@ class Asked:
 
 
 def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
-    """All pictures of a request: all variants of the first prompt, then of the second.
+    """All images of a request: all variants of the first prompt, then of the second.
 
-    Raises UserError: no prompt, one that is no text, a seed or a number of pictures out of range.
+    Raises UserError: no prompt, one that is no text, a seed or a number of images out of range.
     """
     for prompt in prompts:
         some_text(prompt)
     if not prompts:
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
-    variants, seed = PICTURES.check("pictures per prompt", variants), SEED.check("seed", seed)
-    if len(prompts) * variants > PICTURES.high:
-        expected, found = f"at most {PICTURES.high} in one request", f"{len(prompts)} prompts of {variants}"
-        raise UserError("pictures", expected=expected, found=found, fix="ask in parts")
+    variants, seed = IMAGES.check("images per prompt", variants), SEED.check("seed", seed)
+    if len(prompts) * variants > IMAGES.high:
+        expected, found = f"at most {IMAGES.high} in one request", f"{len(prompts)} prompts of {variants}"
+        raise UserError("images", expected=expected, found=found, fix="ask in parts")
     return [
-        Asked(k * variants + i, prompt, picture_seed(seed, i))
+        Asked(k * variants + i, prompt, image_seed(seed, i))
         for k, prompt in enumerate(prompts)
         for i in range(variants)
     ]
 
 
 def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditioner) -> list[Job]:
-    """One job a picture, in the order of `asked`. Raises UserError: as `asked`, or a prompt that is refused."""
+    """One job an image, in the order of `asked`. Raises UserError: as `asked`, or a prompt that is refused."""
     every = asked(prompts, variants, seed)
     encoded = encode([one.prompt for one in every], conditioner)
     return [Job(one.index, one.prompt, one.seed, read) for one, read in zip(every, encoded, strict=True)]
 
 
-def spread_jobs(texts: Sequence[str], pictures: int, seed: int, conditioner: Conditioner) -> list[Job]:
-    """Pictures over all of the prompts, picture k with seed + k: neighbouring prompts share no random numbers.
+def spread_jobs(texts: Sequence[str], images: int, seed: int, conditioner: Conditioner) -> list[Job]:
+    """Images over all of the prompts, image k with seed + k: neighbouring prompts share no random numbers.
 
-    Raises UserError: a prompt that the conditioner refuses, a seed or a number of pictures out of range.
+    Raises UserError: a prompt that the conditioner refuses, a seed or a number of images out of range.
     """
-    pictures, seed = PICTURES.check("pictures", pictures), SEED.check("seed", seed)
-    step = max(1, len(texts) // pictures)
-    spread = [texts[k * step % len(texts)] for k in range(pictures)]
+    images, seed = IMAGES.check("images", images), SEED.check("seed", seed)
+    step = max(1, len(texts) // images)
+    spread = [texts[k * step % len(texts)] for k in range(images)]
     read = encode(spread, conditioner)
-    return [Job(k, text, picture_seed(seed, k), e) for k, (text, e) in enumerate(zip(spread, read, strict=True))]
+    return [Job(k, text, image_seed(seed, k), e) for k, (text, e) in enumerate(zip(spread, read, strict=True))]
 
 
 def encode(prompts: Sequence[str], conditioner: Conditioner) -> list[Encoded]:
@@ -212,11 +212,13 @@ def prefix_rows(jobs: Sequence[Job], conditioner: Conditioner, guided: bool) -> 
 
 
 def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> Session:
-    """A fresh session for the pictures of `jobs`. Raises CoolsdError if the engine reads another kind of prefix."""
+    """A fresh session for the images of `jobs`. Raises CoolsdError if the engine reads another kind of prefix."""
     check_fit(conditioner, engine.dims)
     rows = prefix_rows(jobs, conditioner, settings.sampling.guided)
     paced = max(settings.sampling.confidence, settings.sampling.draft_confidence) > 0 and not settings.plain
-    return engine.open(engine.prefix(rows.text), capacity(engine.dims, settings.law.length, paced), rows.start)
+    return engine.open(
+        engine.encode_condition(rows.text), capacity(engine.dims, settings.law.length, paced), rows.start
+    )
 
 
 def draw(
@@ -257,7 +259,7 @@ def one_loop(loops: Iterable[LoopTaken]) -> LoopTaken | None:
 
 
 def total(parts: Sequence[Statistics], length: int) -> Statistics:
-    """The sum over batches of one draft length: counts and seconds add up, rounds stay one entry a picture."""
+    """The sum over batches of one draft length: counts and seconds add up, rounds stay one entry an image."""
     whole = Statistics.empty(0, length)
     for part in parts:
         whole.rounds = np.concatenate([whole.rounds, part.rounds])

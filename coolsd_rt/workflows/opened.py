@@ -34,7 +34,7 @@ class OpenedEngine:
     def __init__(
         self,
         folder: EngineFolder,
-        reading: opening.Reading | None = None,
+        reading: opening.PromptInputs | None = None,
         threads: int | None = None,
         spec_file: Path | None = None,
     ) -> None:
@@ -43,7 +43,7 @@ class OpenedEngine:
     @staticmethod
     def at(
         path: str | Path,
-        reading: opening.Reading | None = None,
+        reading: opening.PromptInputs | None = None,
         threads: int | None = None,
         spec_file: Path | None = None,
     ) -> OpenedEngine:

@@ -28,7 +28,7 @@ from coolsd_rt.store.manifest import rebuild_hint, spec_path
 from coolsd_rt.workflows.belonging import check_conditioner, description_of, neighbours_of, spec_of
 
 __all__ = [
-    "Reading",
+    "PromptInputs",
     "built_from",
     "default_prompts",
     "description_of",
@@ -45,7 +45,7 @@ PROMPTS = "prompts.txt"  # beside a spec's condition file: captions that the tar
 
 
 @dataclass(frozen=True)
-class Reading:
+class PromptInputs:
     """A file of precomputed features and a text encoder's folder, in the place of the spec's; None leaves those."""
 
     features: Path | None = None
@@ -55,13 +55,13 @@ class Reading:
         check_fields(self)
 
 
-def load_conditioner(verified: VerifiedEngine, reading: Reading | None = None) -> Conditioner:
+def load_conditioner(verified: VerifiedEngine, reading: PromptInputs | None = None) -> Conditioner:
     """How an engine reads prompts.
 
     Raises UserError, CoolsdError, MissingExtra: as `models.conditions.load_conditioner`. CoolsdError: its files are not
     those that the graphs were made with.
     """
-    reading = reading or Reading()
+    reading = reading or PromptInputs()
     manifest, folder = verified.manifest, verified.engine.folder
     spec_file = spec_path(folder, manifest)
     try:
@@ -101,7 +101,7 @@ def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
 
 def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:
     """The engine on its backend. threads: None is the usable cores. Raises MissingExtra without the backend."""
-    return backends.load(verified, backends.Options(threads=threads))
+    return backends.load(verified, backends.LoadOptions(threads=threads))
 
 
 def find_spec(folder: EngineFolder, spec_file: Path | None = None) -> LoadedSpec:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coolsd_rt.checkpoints.convert import convert
-from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.hub import locate
 from coolsd_rt.checkpoints.reader import check_link
 from coolsd_rt.errors import UserError
@@ -59,7 +59,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Listener:
+class ConvertCallbacks:
     """started: the key of a file to make and its source. tensors: how many of how many are written. note: what is done
     before that and may take a while, as a line."""
 
@@ -69,7 +69,7 @@ class Listener:
 
 
 def make_weights(
-    loaded: LoadedSpec, mirror: Path | None = None, listener: Listener | None = None, *, overwrite: bool = False
+    loaded: LoadedSpec, mirror: Path | None = None, listener: ConvertCallbacks | None = None, *, overwrite: bool = False
 ) -> list[Made]:
     """Make every file of a spec that `sources` has a checkpoint for. `loaded` may lack these files.
 
@@ -82,7 +82,7 @@ def make_weights(
         MissingExtra: huggingface_hub is needed and not installed.
         CoolsdError: the hub cannot be reached, no space.
     """
-    listener = listener or Listener()
+    listener = listener or ConvertCallbacks()
     spec = loaded.spec
     origins = {name: o for name in FILES if (o := getattr(spec.sources, name)) is not None}
     if not origins:
@@ -196,7 +196,13 @@ def _copied(key: str, source: Path, place: Path, origin: CopiedOrigin, overwrite
 
 
 def _converted(
-    loaded: LoadedSpec, name: str, source: Path, place: Path, origin: Origin, listener: Listener, overwrite: bool
+    loaded: LoadedSpec,
+    name: str,
+    source: Path,
+    place: Path,
+    origin: Origin,
+    listener: ConvertCallbacks,
+    overwrite: bool,
 ) -> Made:
     notes = {SOURCE: _note(origin)}
     family, options = origin.family or _family(loaded, name), _options(loaded, name, origin)
@@ -216,10 +222,10 @@ def _family(loaded: LoadedSpec, name: str) -> str | None:
     return {"target": loaded.spec.target.model, "draft": loaded.spec.draft.model}.get(name)
 
 
-def _options(loaded: LoadedSpec, name: str, origin: Origin) -> Options:
+def _options(loaded: LoadedSpec, name: str, origin: Origin) -> ConvertOptions:
     """What the origin says, and of a target what the spec's condition says already."""
     condition, size, prefix = loaded.spec.condition, origin.size, origin.prefix
     if name == "target" and isinstance(condition, TokensCondition):
         prefix = prefix or condition.length
         size = size or (condition.width if condition.width == condition.height else None)
-    return Options(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell)
+    return ConvertOptions(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell)

@@ -1,6 +1,6 @@
 """Pixels to files: names in the prompts' order, PNGs with their provenance inside, the contact sheet.
 
-Knows PNG and file names. Does not know engines or how a picture was drawn. A file appears whole under its name or not
+Knows PNG and file names. Does not know engines or how an image was drawn. A file appears whole under its name or not
 at all.
 """
 
@@ -28,14 +28,14 @@ from coolsd_rt.store.atomic import disk_errors, write_atomic
 Pixels = NDArray[np.uint8]  # RGB [F, F, 3]
 CHUNK = "coolsd-rt"  # keyword of the text chunk that holds the provenance, as JSON
 SHEET = "sheet.png"
-SHEET_LIMIT = 1024  # pictures on one sheet: more could not be told apart, and the canvas would not fit in memory
+SHEET_LIMIT = 1024  # images on one sheet: more could not be told apart, and the canvas would not fit in memory
 SOFTWARE = "Software"  # keyword of the text chunk that names the package and its version
 MOST_PIXELS = 1 << 26  # of an image that is read back
 # What Pillow raises for a broken file.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _END = b"\xaeB`\x82"  # checksum of the last chunk, IEND
 _SLUG_BYTES = 80
-_CELL = 128  # a smaller picture is enlarged by a whole factor to about this
+_CELL = 128  # a smaller image is enlarged by a whole factor to about this
 _CAPTION = 16
 _GAP = 8
 
@@ -44,7 +44,7 @@ def slug(prompt: str) -> str:
     """A prompt as a part of a file name: its words in lower case, joined by -, at most 80 bytes of UTF-8."""
     words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", prompt).lower())
     text = "-".join(words).encode()[:_SLUG_BYTES].decode(errors="ignore").rstrip("-")
-    return text or "picture"
+    return text or "image"
 
 
 def file_name(index: int, count: int, prompt: str) -> str:
@@ -66,7 +66,7 @@ def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> by
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """What `png_bytes` put into a file; None if it is not from here. Raises UserError: not a plain file."""
-    with open_plain(path, "a picture") as file, Image.open(file) as image:
+    with open_plain(path, "an image") as file, Image.open(file) as image:
         text = image.info.get(CHUNK)
     data = parse_json(text) if isinstance(text, str) else None
     return data if isinstance(data, dict) else None
@@ -121,19 +121,19 @@ def write_png(
     return path
 
 
-def sheet(pictures: Sequence[Pixels], captions: Sequence[str], columns: int = 0) -> Pixels:
-    """All pictures of one size on one white page with captions, uint8 [H, W, 3]. columns 0: about square."""
-    side = pictures[0].shape[0]
+def sheet(images: Sequence[Pixels], captions: Sequence[str], columns: int = 0) -> Pixels:
+    """All images of one size on one white page with captions, uint8 [H, W, 3]. columns 0: about square."""
+    side = images[0].shape[0]
     cell = side * max(1, _CELL // side)
-    columns = columns or math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
     step_x, step_y = cell + _GAP, cell + _CAPTION + _GAP
     page = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
-    for k, (pixels, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for k, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = _GAP + k % columns * step_x, _GAP + k // columns * step_y
-        picture = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.LANCZOS)
-        page.paste(picture, (x, y))
+        image = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.LANCZOS)
+        page.paste(image, (x, y))
         pen.text((x, y + cell + 1), _fit(pen, font, caption, cell), fill="#444", font=font)
     return np.asarray(page)
 

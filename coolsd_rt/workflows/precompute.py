@@ -1,4 +1,4 @@
-"""Caption features computed before any picture: where the text encoder is, for engines that run where it is not.
+"""Caption features computed before any image: where the text encoder is, for engines that run where it is not.
 
     1. Clean the captions, drop those that the file has already.
     2. Encode the rest with the spec's T5 encoder, one at a time.

@@ -17,7 +17,7 @@ from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 
 DRAFTS = ("jacobi", "jacobi-coupled")  # what can take the place of a built draft
-SYNTHETIC = "acceptance is synthetic: these are timings, not pictures of the model"
+SYNTHETIC = "acceptance is synthetic: these are timings, not images of the model"
 
 
 class Values(Protocol):

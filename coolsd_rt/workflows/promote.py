@@ -15,18 +15,18 @@ from coolsd_rt.backends.tensorrt.package import local_gpu, require_gpu
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.workflows.build import run as building
-from coolsd_rt.workflows.build.run import Built, Plan
+from coolsd_rt.workflows.build.run import BuildPlan, Built
 from coolsd_rt.workflows.parity import run as proving
 
 ENGINES = Path("engines")  # where engines are built unless another folder is asked for
 
 
-def _silent_build(plan: Plan) -> AbstractContextManager[building.Listener]:
-    return nullcontext(building.Listener())
+def _silent_build(plan: BuildPlan) -> AbstractContextManager[building.BuildCallbacks]:
+    return nullcontext(building.BuildCallbacks())
 
 
-def _silent_parity() -> AbstractContextManager[proving.Listener]:
-    return nullcontext(proving.Listener())
+def _silent_parity() -> AbstractContextManager[proving.ParityCallbacks]:
+    return nullcontext(proving.ParityCallbacks())
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Listener:
     """Who wants to hear of the work. build and parity are entered before their part begins and left when it is over;
     verified hears how an engine for a GPU fared."""
 
-    build: Callable[[Plan], AbstractContextManager[building.Listener]] = _silent_build
-    parity: Callable[[], AbstractContextManager[proving.Listener]] = _silent_parity
+    build: Callable[[BuildPlan], AbstractContextManager[building.BuildCallbacks]] = _silent_build
+    parity: Callable[[], AbstractContextManager[proving.ParityCallbacks]] = _silent_parity
     verified: Callable[[Promoted], None] = lambda promoted: None
 
 
@@ -67,7 +67,7 @@ class Promoted:
         return self.passed is True or not self.gated
 
 
-def promote(plan: Plan, listener: Listener | None = None) -> Promoted:
+def promote(plan: BuildPlan, listener: Listener | None = None) -> Promoted:
     """Build what is planned, and verify it if it has to be. Raises as `build.build` and `parity.parity`."""
     listener = listener or Listener()
     building.require_packages(plan)

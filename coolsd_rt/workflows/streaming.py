@@ -178,7 +178,7 @@ class _Worker:
             return
         decided = np.asarray(progress.decided)[due]
         codes = self._grid.filled(np.asarray(progress.codes())[due], decided)
-        decoded = np.asarray(self._opened.engine.paint(codes))
+        decoded = np.asarray(self._opened.engine.decode_images(codes))
         for place, pixels, rows in zip(due.tolist(), decoded, self._grid.finished(decided).tolist(), strict=True):
             job, shown = jobs[place], Image.fromarray(self._grid.blanked(pixels, rows))
             self._events.put(PartialImage(shown, job.index, job.prompt, job.seed, rows, self._grid.rows))

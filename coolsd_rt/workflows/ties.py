@@ -4,7 +4,7 @@ Two loops over one engine take the same decisions from the same uniforms, but ke
 round otherwise, and a decision whose uniform stands at its boundary may fall either way. Knows the law's decisions.
 Does not know backends, nor who drew the other side.
 
-Legend: M pictures, N image tokens, V codes.
+Legend: M images, N image tokens, V codes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Host = NDArray[Any]
 
 @dataclass(frozen=True)
 class Parting:
-    """A picture whose tokens part, first at `token`; margin: of the nearest decision up to there, as probability."""
+    """An image whose tokens part, first at `token`; margin: of the nearest decision up to there, as probability."""
 
-    picture: int
+    image: int
     token: int
     margin: float
 
@@ -46,9 +46,9 @@ class Margins:
         self._law, self._sampling, self._uniforms = law, sampling, uniforms
         self._closest = np.full(uniforms.shape[:2], np.inf)  # [M, N] of the decisions on each token
 
-    def first_token(self, picture: int, p: Host) -> None:
-        """The P [V] that a picture's first token was drawn from: the prefill belongs to no round."""
-        self._closest[picture, 0] = _edge(p, self._uniforms[picture, 0, 0, RESAMPLE])
+    def first_token(self, image: int, p: Host) -> None:
+        """The P [V] that an image's first token was drawn from: the prefill belongs to no round."""
+        self._closest[image, 0] = _edge(p, self._uniforms[image, 0, 0, RESAMPLE])
 
     def __call__(self, state: State, record: RoundRecord) -> None:
         """After a commit."""
@@ -60,7 +60,7 @@ class Margins:
                 self._closest[m, at] = min(self._closest[m, at], margin)
 
     def partings(self, mine: Host, others: Host) -> list[Parting]:
-        """Pictures int64 [M, N] of the loop beside the same drawn by another: one for each that is not the same."""
+        """Images int64 [M, N] of the loop beside the same drawn by another: one for each that is not the same."""
         found = []
         for m in np.flatnonzero((others != mine).any(1)).tolist():
             token = int((others[m] != mine[m]).argmax())

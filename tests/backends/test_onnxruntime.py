@@ -10,9 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from coolsd_rt.backends import Options, load
+from coolsd_rt.backends import LoadOptions, load
 from coolsd_rt.backends.onnxruntime.engine import OrtEngine, OrtSession
-from coolsd_rt.backends.onnxruntime.graph import BUCKET, Caches, Graph, Memory, Steps
+from coolsd_rt.backends.onnxruntime.graph import BUCKET, Caches, OrtGraph, OrtMemory, OrtSteps
 from coolsd_rt.backends.torch.eager import TorchEngine, TorchSession
 from coolsd_rt.contract import cache_names
 from coolsd_rt.errors import CoolsdError
@@ -21,7 +21,7 @@ from coolsd_rt.store import EngineFolder
 from tests.tiny import LENGTH, TARGET, VOCABULARY
 
 W, VOCAB, CAPACITY = TARGET.prefix, TARGET.vocab, 100
-OPTIONS = Options(threads=1, spinning=False, verbose=True)
+OPTIONS = LoadOptions(threads=1, spinning=False, verbose=True)
 Array = NDArray[Any]
 
 
@@ -39,23 +39,23 @@ def no_copies(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     assert "in-place optimization not activated" not in capfd.readouterr().err
 
 
-def words(pictures: int) -> NDArray[np.int64]:
+def words(images: int) -> NDArray[np.int64]:
     """Conditional rows, then unconditional ones."""
     rng = np.random.default_rng(0)
-    conditional = rng.integers(3, len(VOCABULARY.words), (pictures, W))
-    return np.concatenate([conditional, np.full((pictures, W), 2)])
+    conditional = rng.integers(3, len(VOCABULARY.words), (images, W))
+    return np.concatenate([conditional, np.full((images, W), 2)])
 
 
 class Both:
     """One batch on both sides, on the same inputs; compares whatever comes out."""
 
-    def __init__(self, engine: OrtEngine, reference: TorchEngine, pictures: int, tolerance: float = 1e-4) -> None:
+    def __init__(self, engine: OrtEngine, reference: TorchEngine, images: int, tolerance: float = 1e-4) -> None:
         self.tolerance = tolerance
-        prefix = engine.prefix(words(pictures))
-        self.close(prefix, reference.prefix(words(pictures)))
+        prefix = engine.encode_condition(words(images))
+        self.close(prefix, reference.encode_condition(words(images)))
         self.tested: OrtSession = engine.open(prefix, CAPACITY)
         self.wanted: TorchSession = reference.open(torch.from_numpy(prefix), 2 * CAPACITY)
-        self.rows, self.rng = 2 * pictures, np.random.default_rng(1)
+        self.rows, self.rng = 2 * images, np.random.default_rng(1)
 
     def close(self, found: Array, wanted: torch.Tensor) -> None:
         assert found.shape == tuple(wanted.shape)
@@ -80,10 +80,10 @@ class Both:
             self.close(a, b)
 
 
-@pytest.mark.parametrize("pictures", [1, 4])
-def test_steps_are_the_references(engine: OrtEngine, tiny_reference: TorchEngine, pictures: int) -> None:
+@pytest.mark.parametrize("images", [1, 4])
+def test_steps_are_the_references(engine: OrtEngine, tiny_reference: TorchEngine, images: int) -> None:
     """Prefill, single steps, verification of L + 1, ragged rows, rollback: logits and features within 1e-4."""
-    both = Both(engine, tiny_reference, pictures)
+    both = Both(engine, tiny_reference, images)
     at = np.zeros(both.rows, np.int64)
     features = both.target(W, at)
     both.draft(features[:, : W - 1], at)
@@ -101,7 +101,7 @@ def test_steps_are_the_references(engine: OrtEngine, tiny_reference: TorchEngine
 
 def test_rows_do_not_disturb_each_other(engine: OrtEngine) -> None:
     """A row alone, and the same row among others at other positions."""
-    prefix = engine.prefix(words(2))
+    prefix = engine.encode_condition(words(2))
     alone, among = engine.open(prefix[:1], CAPACITY), engine.open(prefix, CAPACITY)
     rng = np.random.default_rng(3)
     pos = np.array([0, 0, 0, 0])
@@ -114,7 +114,7 @@ def test_rows_do_not_disturb_each_other(engine: OrtEngine) -> None:
 
 
 def test_caches_grow_by_buckets_and_keep_what_was_written(engine: OrtEngine, tiny_reference: TorchEngine) -> None:
-    """Positions beyond the picture are padding to RoPE on both sides: the caches alone are tested there."""
+    """Positions beyond the image are padding to RoPE on both sides: the caches alone are tested there."""
     both = Both(engine, tiny_reference, 1)
     at = np.zeros(2, np.int64)
     seen = []
@@ -128,26 +128,26 @@ def test_caches_grow_by_buckets_and_keep_what_was_written(engine: OrtEngine, tin
 
 
 @pytest.mark.parametrize(("top_k", "temperature"), [(VOCAB, 1.0), (5, 0.7)])
-@pytest.mark.parametrize("pictures", [1, 4])
+@pytest.mark.parametrize("images", [1, 4])
 def test_the_fused_draft_is_single_steps_and_sampling(
-    engine: OrtEngine, pictures: int, top_k: int, temperature: float
+    engine: OrtEngine, images: int, top_k: int, temperature: float
 ) -> None:
     """On one engine, from the same uniforms, with ragged counts: the same tokens and distributions."""
-    prefix, rows = engine.prefix(words(pictures)), 2 * pictures
+    prefix, rows = engine.encode_condition(words(images)), 2 * images
     fused, single = engine.open(prefix, CAPACITY), engine.open(prefix, CAPACITY)
     assert fused.fused_length == LENGTH
     rng = np.random.default_rng(4)
     features, at = rng.standard_normal((rows, W - 1, TARGET.dim)).astype(np.float32), np.zeros(rows, np.int64)
     for session in (fused, single):
         session.draft(np.zeros((rows, W - 1), np.int64), features, at)
-    drafted = np.full(pictures, W - 1)
+    drafted = np.full(images, W - 1)
     for size in (1, LENGTH + 1, 2):
-        count = rng.integers(1, size + 1, pictures)
+        count = rng.integers(1, size + 1, images)
         count[0] = size
-        ids = np.tile(rng.integers(0, VOCAB, (pictures, size)), (2, 1))
+        ids = np.tile(rng.integers(0, VOCAB, (images, size)), (2, 1))
         features = rng.standard_normal((rows, size, TARGET.dim)).astype(np.float32)
-        u = rng.random((pictures, LENGTH), np.float32)
-        scale = (1 + 3 * rng.random((pictures, LENGTH))).astype(np.float32)
+        u = rng.random((images, LENGTH), np.float32)
+        scale = (1 + 3 * rng.random((images, LENGTH))).astype(np.float32)
         pos, counts = np.tile(drafted, 2), np.tile(count, 2)
         tokens, probs = fused.propose(ids, features, pos, counts, u, scale, temperature, top_k)
 
@@ -165,7 +165,7 @@ def test_the_fused_draft_is_single_steps_and_sampling(
 
 
 def test_an_odd_number_of_rows_has_no_fused_draft(engine: OrtEngine) -> None:
-    session = engine.open(engine.prefix(words(1))[:1], CAPACITY)
+    session = engine.open(engine.encode_condition(words(1))[:1], CAPACITY)
     assert session.fused_length == 0
     one = np.zeros((1, 1), np.int64)
     none = np.zeros((0, LENGTH), np.float32)
@@ -175,7 +175,7 @@ def test_an_odd_number_of_rows_has_no_fused_draft(engine: OrtEngine) -> None:
 
 def test_results_are_the_callers_own(engine: OrtEngine) -> None:
     """Bound outputs are used again by the next step; what was handed out stays."""
-    session = engine.open(engine.prefix(words(1)), CAPACITY)
+    session = engine.open(engine.encode_condition(words(1)), CAPACITY)
     ids, pos = np.zeros((2, 1), np.int64), np.zeros(2, np.int64)
     first, features = session.target(ids, pos)
     kept = first.copy(), features.copy()
@@ -187,7 +187,7 @@ def test_results_are_the_callers_own(engine: OrtEngine) -> None:
 def test_the_same_twice_is_the_same(engine: OrtEngine) -> None:
     out = []
     for _ in range(2):
-        session = engine.open(engine.prefix(words(2)), CAPACITY)
+        session = engine.open(engine.encode_condition(words(2)), CAPACITY)
         session.target(np.zeros((4, W), np.int64), np.zeros(4, np.int64))
         out.append(session.target(np.ones((4, LENGTH + 1), np.int64), np.full(4, W))[0])
     assert np.array_equal(out[0], out[1])
@@ -195,7 +195,7 @@ def test_the_same_twice_is_the_same(engine: OrtEngine) -> None:
 
 def test_caches_are_written_where_they_are(engine: OrtEngine) -> None:
     """The same memory before and after, rows written at pos, zeros elsewhere."""
-    session = engine.open(engine.prefix(words(1)), CAPACITY)
+    session = engine.open(engine.encode_condition(words(1)), CAPACITY)
     session.target(np.zeros((2, 2), np.int64), np.array([W, W + 3]))
     memory = session._target._caches.memory
     before = {name: (m.array, m.value.data_ptr()) for name, m in memory.items()}
@@ -208,9 +208,9 @@ def test_caches_are_written_where_they_are(engine: OrtEngine) -> None:
         assert np.flatnonzero(written[1]).tolist() == [W + 3, W + 4, W + 5]
 
 
-def test_pictures_are_the_references(engine: OrtEngine, tiny_reference: TorchEngine) -> None:
+def test_images_are_the_references(engine: OrtEngine, tiny_reference: TorchEngine) -> None:
     codes = np.random.default_rng(5).integers(0, VOCAB, (3, 16))
-    found, wanted = engine.paint(codes), tiny_reference.paint(codes)
+    found, wanted = engine.decode_images(codes), tiny_reference.decode_images(codes)
     assert found.dtype == np.uint8
     assert found.shape == (3, 8, 8, 3)
     assert np.abs(found.astype(int) - wanted).max() <= 1
@@ -233,13 +233,13 @@ def test_int8_is_near(tiny_engine_int8: EngineFolder, tiny_reference: TorchEngin
 def test_what_cannot_run_is_said(tiny_engine: EngineFolder, engine: OrtEngine) -> None:
     data, contract = tiny_engine.verified().read("target.onnx"), engine._graphs["target"].contract
     with pytest.raises(CoolsdError, match="one that ONNX Runtime loads"):
-        Graph("target", data[:1000], contract, OPTIONS)
+        OrtGraph("target", data[:1000], contract, OPTIONS)
     with pytest.raises(CoolsdError, match=r"expected .*features_in"):
-        Graph("target", data, engine._graphs["draft"].contract, OPTIONS)
+        OrtGraph("target", data, engine._graphs["draft"].contract, OPTIONS)
     with pytest.raises(CoolsdError, match=r"expected TensorrtRtxProvider, found .*CPUExecutionProvider"):
-        Graph("target", data, contract, Options(providers=("TensorrtRtxProvider", "CPUExecutionProvider")))
+        OrtGraph("target", data, contract, LoadOptions(providers=("TensorrtRtxProvider", "CPUExecutionProvider")))
     with pytest.raises(CoolsdError, match=r"graph condition.*expected it to run") as caught:
-        engine.prefix(np.full((1, W), 1000))
+        engine.encode_condition(np.full((1, W), 1000))
     assert "\n" not in str(caught.value)
 
 
@@ -256,7 +256,7 @@ def test_a_fallback_to_other_providers_is_an_error(engine: OrtEngine, monkeypatc
 
     monkeypatch.setattr(ort, "InferenceSession", session)
     with pytest.raises(CoolsdError, match="expected it on CUDAExecutionProvider, found CPUExecutionProvider"):
-        Graph("target", b"", engine._graphs["target"].contract, Options(providers=("CUDAExecutionProvider",)))
+        OrtGraph("target", b"", engine._graphs["target"].contract, LoadOptions(providers=("CUDAExecutionProvider",)))
     assert given == [[("CUDAExecutionProvider", {"use_tf32": "0"})]]  # float32 means float32
 
 
@@ -269,9 +269,9 @@ class TestTheWarning:
 
     def test_it_appears_without_aliasing(self, engine: OrtEngine, capfd: pytest.CaptureFixture[str]) -> None:
         d = engine.dims
-        prefix = Memory.zeros((2, W, d.dim), "float32")
+        prefix = OrtMemory.zeros((2, W, d.dim), "float32")
         caches = Caches([], (2, d.heads, d.head_dim), CAPACITY)  # no aliases: caches are inputs like any other
-        steps = Steps(engine._graphs["target"], caches, {"prefix": prefix})
+        steps = OrtSteps(engine._graphs["target"], caches, {"prefix": prefix})
         step = steps.at({"R": 2, "S": 1, "T": 64}, 1)
         feed = {name: np.zeros((2, d.heads, 64, d.head_dim), np.float32) for name, _ in cache_names(d.layers)}
         step(ids=np.zeros((2, 1), np.int64), pos=np.zeros(2, np.int64), **feed)

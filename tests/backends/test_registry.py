@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from coolsd_rt.backends import Backend, Description, Options, backends, load, register
+from coolsd_rt.backends import Backend, Description, LoadOptions, backends, load, register
 from coolsd_rt.backends import registry as module
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
@@ -27,7 +27,7 @@ def test_names(tiny_engine: EngineFolder, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UserError, match=r"expected one of onnxruntime, .*torch.*, found tensorflow"):
         load(verified, backend="tensorflow")
     with pytest.raises(UserError, match="threads: expected a whole number from 1 to 4096, found 0"):
-        load(verified, Options(threads=0))
+        load(verified, LoadOptions(threads=0))
     with pytest.raises(CoolsdError, match="backend onnxruntime: expected one of that name"):
         register(backends()["onnxruntime"])
     monkeypatch.setitem(module._BACKENDS, "absent", Backend("absent", "coolsd_rt.nothing", "no_such_package", "gpu"))

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from coolsd_rt.backends.description import Description  # noqa: E402
-from coolsd_rt.backends.registry import Options  # noqa: E402
+from coolsd_rt.backends.registry import LoadOptions  # noqa: E402
 from coolsd_rt.backends.torch import backend  # noqa: E402
 from coolsd_rt.errors import CoolsdError  # noqa: E402
 from coolsd_rt.ops.gpu import ops  # noqa: E402
@@ -20,9 +20,7 @@ from tests.device.test_device_rounds import CASES, engine_of  # noqa: E402
 
 
 @pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("bfloat16", False)])
-def test_pictures_are_painted_in_float32_itself_at_fp32(
-    monkeypatch: pytest.MonkeyPatch, dtype: Any, exact: bool
-) -> None:
+def test_images_are_decoded_in_float32_itself_at_fp32(monkeypatch: pytest.MonkeyPatch, dtype: Any, exact: bool) -> None:
     engine, seen = engine_of(CASES["plain"]).to("cpu", dtype), list[bool]()
     decode = engine._tokenizer.decode
 
@@ -32,7 +30,7 @@ def test_pictures_are_painted_in_float32_itself_at_fp32(
 
     monkeypatch.setattr(engine._tokenizer, "decode", kept)
     before = torch.backends.cudnn.allow_tf32
-    engine.paint(np.zeros((1, 16), np.int64))
+    engine.decode_images(np.zeros((1, 16), np.int64))
     assert seen == [before and not exact]
     assert torch.backends.cudnn.allow_tf32 == before
 
@@ -48,7 +46,7 @@ def test_weights_that_do_not_fit_are_one_line(monkeypatch: pytest.MonkeyPatch, t
     verified: Any = SimpleNamespace(manifest=manifest, path=lambda name: tmp_path / name)
     monkeypatch.setattr(backend, "load_eager", full)
     with pytest.raises(CoolsdError) as caught:
-        backend.load(verified, Options())
+        backend.load(verified, LoadOptions())
     said = str(caught.value)
     assert "\n" not in said
     assert said.startswith("memory of the GPU for the weights: expected 3.0 MB, found ")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coolsd_rt.bench.report import Report
-from coolsd_rt.bench.run import Request, bench
+from coolsd_rt.bench.report import BenchReport
+from coolsd_rt.bench.run import BenchConfig, bench
 from coolsd_rt.law import nearest_codes
 from coolsd_rt.workflows import opening
 from tests.workflows.conftest import build_fake
@@ -29,8 +29,8 @@ def fake_engine(folder: Path) -> Path:
     return build_fake(folder).folder.parent
 
 
-def fake_report(engine: Path) -> Report:
-    """Every way, six turns of two pictures."""
+def fake_report(engine: Path) -> BenchReport:
+    """Every way, six turns of two images."""
     with pytest.MonkeyPatch.context() as patch:
         use_fakes(patch)
-        return bench(Request(engine, 6, 2, PROMPTS, seed=5, threads=1))
+        return bench(BenchConfig(engine, 6, 2, PROMPTS, seed=5, threads=1))

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from coolsd_rt.bench import html
-from coolsd_rt.bench.report import Report
+from coolsd_rt.bench.report import BenchReport
 from tests.bench.benching import fake_engine, fake_report
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+def report(tmp_path_factory: pytest.TempPathFactory) -> BenchReport:
     return fake_report(fake_engine(tmp_path_factory.mktemp("bench")))
 
 
@@ -23,7 +23,7 @@ def elements(page: str) -> ET.Element:
     return ET.fromstring(page[page.index("<body>") : page.index("</body>") + len("</body>")])
 
 
-def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
+def test_the_page_is_whole_and_fetches_nothing(report: BenchReport) -> None:
     page = html.page(report)
     body = elements(page)
     assert len(body.findall(".//{http://www.w3.org/2000/svg}svg")) == 3
@@ -44,7 +44,7 @@ def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
             assert cell in text
 
 
-def test_what_a_user_wrote_is_text(report: Report) -> None:
+def test_what_a_user_wrote_is_text(report: BenchReport) -> None:
     bad = '<script>alert("1")</script> & \'<b>'
     job = replace(report.turns[0][0], prompt=bad)
     hurt = replace(
@@ -56,7 +56,7 @@ def test_what_a_user_wrote_is_text(report: Report) -> None:
     assert text.count(bad) >= 5
 
 
-def test_names_are_drawn_as_they_stand(report: Report) -> None:
+def test_names_are_drawn_as_they_stand(report: BenchReport) -> None:
     """A dollar is no formula: matplotlib would refuse this one."""
     row = report.rows[1]
     way = replace(row.timed.way, name="cost $\\nosuch$ <&>")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from coolsd_rt.bench import html
-from coolsd_rt.bench.report import DEFINITIONS, PHASES, Report
-from coolsd_rt.bench.run import Listener, Request, Windows, bench
+from coolsd_rt.bench.report import DEFINITIONS, PHASES, BenchReport
+from coolsd_rt.bench.run import BenchCallbacks, BenchConfig, StepSeconds, bench
 from coolsd_rt.bench.stats import Median
-from coolsd_rt.bench.timing import Way
-from coolsd_rt.bench.variants import Choice
+from coolsd_rt.bench.timing import Variant
+from coolsd_rt.bench.variants import VariantChoice
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.sampling import Sampling
@@ -38,16 +38,16 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def report(engine: Path) -> Report:
+def report(engine: Path) -> BenchReport:
     return fake_report(engine)
 
 
-def test_counts_agree(report: Report) -> None:
+def test_counts_agree(report: BenchReport) -> None:
     document = report.as_dict()
     ways = {way["name"]: way for way in document["ways"]}
     plain = ways["plain"]
-    pictures = 6 * 2
-    assert (plain["rounds"], plain["mean_acceptance_length"]) == (pictures * (DIMS.tokens - 1), 1.0)
+    images = 6 * 2
+    assert (plain["rounds"], plain["mean_acceptance_length"]) == (images * (DIMS.tokens - 1), 1.0)
     assert (plain["num_drafts"], plain["num_draft_tokens"], plain["draft_acceptance_rate"]) == (0, 0, None)
     assert (plain["versus_plain"], plain["verdict"], plain["break_even_acceptance_length"]) == (None, None, None)
     assert len(ways) == 12
@@ -57,11 +57,11 @@ def test_counts_agree(report: Report) -> None:
         if name == "plain":
             continue
         kept, drafts, proposed = (way[f"num_{x}"] for x in ("accepted_tokens", "drafts", "draft_tokens"))
-        assert way["rounds"] + kept == pictures * (DIMS.tokens - 1)  # each round adds one to what it keeps
+        assert way["rounds"] + kept == images * (DIMS.tokens - 1)  # each round adds one to what it keeps
         assert kept == sum(way["num_accepted_tokens_per_pos"])
         assert way["draft_acceptance_rate"] == kept / proposed
-        assert drafts <= way["rounds"]  # the last token of a picture is drawn without a draft
-        assert way["rounds"] - pictures <= drafts <= proposed <= drafts * way["draft_length"]
+        assert drafts <= way["rounds"]  # the last token of an image is drawn without a draft
+        assert way["rounds"] - images <= drafts <= proposed <= drafts * way["draft_length"]
         assert way["mean_acceptance_length"] == pytest.approx(1 + kept / way["rounds"])
         assert way["mean_acceptance_length_drafted"] == pytest.approx(1 + kept / drafts)
         assert way["per_position_acceptance_rate"] == [n / drafts for n in way["num_accepted_tokens_per_pos"]]
@@ -69,7 +69,7 @@ def test_counts_agree(report: Report) -> None:
     assert ways["COOL-SD, delta 2"]["num_accepted_tokens"] > ways["lossless"]["num_accepted_tokens"]
 
 
-def test_raw_samples_are_in_the_document_and_figures_follow_from_them(report: Report) -> None:
+def test_raw_samples_are_in_the_document_and_figures_follow_from_them(report: BenchReport) -> None:
     document = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert document["runs"] == 6
     assert document["batch"] == 2
@@ -104,7 +104,7 @@ def test_raw_samples_are_in_the_document_and_figures_follow_from_them(report: Re
         assert key in document["ways"][1]
 
 
-def test_break_even_lengths_go_up_to_the_one_that_was_run(report: Report) -> None:
+def test_break_even_lengths_go_up_to_the_one_that_was_run(report: BenchReport) -> None:
     rows = {row.name: row for row in report.rows}
     even = rows["lossless"].even
     assert even is not None
@@ -115,12 +115,14 @@ def test_break_even_lengths_go_up_to_the_one_that_was_run(report: Report) -> Non
 
 
 def test_jacobis_drafts_at_another_length_are_not_guessed_at(engine: Path) -> None:
-    found = bench(Request(engine, 2, 2, PROMPTS, choice=Choice(("lossless", "jacobi"), jacobi_length=3), threads=1))
+    found = bench(
+        BenchConfig(engine, 2, 2, PROMPTS, choice=VariantChoice(("lossless", "jacobi"), jacobi_length=3), threads=1)
+    )
     assert [row.even is None for row in found.rows] == [True, False, True]
     assert found.as_dict()["ways"][2]["by_draft_length"] is None
 
 
-def test_the_same_pictures_in_every_way(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_images_in_every_way(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[str, tuple[tuple[str, int], ...]]] = []
     old = drawing.open_session
 
@@ -130,8 +132,8 @@ def test_the_same_pictures_in_every_way(engine: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(drawing, "open_session", watched)
     heard: list[object] = []
-    listener = Listener(heard.append, lambda ways, turns: heard.append((ways, turns)), heard.append)
-    bench(Request(engine, 2, 1, ("a blue star",), 0, Choice(("lossless", "jacobi")), threads=1), listener)
+    listener = BenchCallbacks(heard.append, lambda ways, turns: heard.append((ways, turns)), heard.append)
+    bench(BenchConfig(engine, 2, 1, ("a blue star",), 0, VariantChoice(("lossless", "jacobi")), threads=1), listener)
     first, second = (("a blue star", 0),), (("a blue star", 1),)
     turns = [jobs for _, jobs in drawn]
     assert turns == [*[first] * 3, *[first] * 4, *[second] * 3, first]  # warm-up; turn and windows; turn and windows
@@ -156,34 +158,36 @@ def test_mistakes_are_said_before_anything_is_drawn(
 ) -> None:
     monkeypatch.setattr(drawing, "open_session", lambda *_: pytest.fail("drawn"))
     with pytest.raises(UserError) as stopped:
-        bench(replace(Request(engine, prompts=PROMPTS), **changes))
+        bench(replace(BenchConfig(engine, prompts=PROMPTS), **changes))
     assert said in str(stopped.value)
 
 
 def test_pacing_can_be_set_and_rounds_without_a_draft_count(engine: Path) -> None:
-    found = bench(Request(engine, 1, 1, PROMPTS, choice=Choice(("lossless",)), confidence=0.3, threads=1))
+    found = bench(BenchConfig(engine, 1, 1, PROMPTS, choice=VariantChoice(("lossless",)), confidence=0.3, threads=1))
     way = found.as_dict()["ways"][1]
     assert 0 < way["num_drafts"] < way["rounds"] - 1
     assert 1 < way["mean_acceptance_length"] < way["mean_acceptance_length_drafted"]
-    cut = bench(Request(engine, 1, 1, PROMPTS, choice=Choice(("lossless",)), draft_confidence=0.5, threads=1))
+    cut = bench(
+        BenchConfig(engine, 1, 1, PROMPTS, choice=VariantChoice(("lossless",)), draft_confidence=0.5, threads=1)
+    )
     way = cut.as_dict()["ways"][1]
-    assert way["num_draft_tokens"] < 2 * way["num_drafts"]  # of 3, at most 3 fewer at the picture's end
+    assert way["num_draft_tokens"] < 2 * way["num_drafts"]  # of 3, at most 3 fewer at the image's end
 
 
-def test_the_command_draws_the_same_again(engine: Path, report: Report) -> None:
+def test_the_command_draws_the_same_again(engine: Path, report: BenchReport) -> None:
     assert report.command == (
         f"coolsd-rt bench {engine} --runs 6 --batch 2 --seed 5 --prompt 'red apple' --prompt 'yellow star' "
         "--prompt 'green apple' --delta 1.1 --delta 1.5 --delta 2 --threads 1"
     )
-    choice = Choice(("jacobi",), (1.3,), (2, 3), 7)
-    other = Request(Path("e"), choice=choice, confidence=0.5, draft_confidence=0.25, spec_file=Path("my spec.yaml"))
+    choice = VariantChoice(("jacobi",), (1.3,), (2, 3), 7)
+    other = BenchConfig(Path("e"), choice=choice, confidence=0.5, draft_confidence=0.25, spec_file=Path("my spec.yaml"))
     assert other.command(2) == (
         "coolsd-rt bench e --runs 6 --batch 1 --seed 0 --ways jacobi --delta 1.3 --draft-length 2 --draft-length 3 "
         "--jacobi-length 7 --confidence 0.5 --draft-confidence 0.25 --spec 'my spec.yaml' --threads 2"
     )
 
 
-def test_windows_are_timed_in_the_picture_and_in_turns() -> None:
+def test_windows_are_timed_in_the_image_and_in_turns() -> None:
     """A target whose step costs 1 s and 0.1 s a token, on a clock that only it moves."""
     now = 0.0
     steps: list[tuple[tuple[int, ...], list[int]]] = []
@@ -201,21 +205,21 @@ def test_windows_are_timed_in_the_picture_and_in_turns() -> None:
 
     settings = drawing.Settings(Law((1.0, 1.0, 1.0)), Sampling(cfg_scale=2.0))
     jobs = drawing.plan(["red apple"], 2, 0, VOCABULARY)
-    windows = Windows(Way("", "", Engine(), settings), jobs, VOCABULARY, lambda: now)
+    windows = StepSeconds(Variant("", "", Engine(), settings), jobs, VOCABULARY, lambda: now)
     windows()
     assert windows.medians == pytest.approx({1: 1.1, 2: 1.2, 3: 1.3, 4: 1.4})
     assert max(max(seconds) for seconds in windows.seconds.values()) < 2
-    assert [shape for shape, _ in steps[:5]] == [(4, 1), (4, 2), (4, 3), (4, 4), (4, 1)]  # two pictures under guidance
+    assert [shape for shape, _ in steps[:5]] == [(4, 1), (4, 2), (4, 3), (4, 4), (4, 1)]  # two images under guidance
     assert {tuple(pos) for _, pos in steps} == {(DIMS.prefix + DIMS.tokens // 2,) * 4}
 
 
-def with_ratios(report: Report, ratio: Callable[[int], list[float]], runs: int = 6) -> Report:
+def with_ratios(report: BenchReport, ratio: Callable[[int], list[float]], runs: int = 6) -> BenchReport:
     """The report with other ratios to plain decoding: of row k, ratio(k)."""
     rows = [report.rows[0]] + [replace(row, ratio=Median.of(ratio(k))) for k, row in enumerate(report.rows[1:])]
     return replace(report, rows=tuple(rows), turns=report.turns[:runs])
 
 
-def test_what_does_not_pay_is_said(report: Report) -> None:
+def test_what_does_not_pay_is_said(report: BenchReport) -> None:
     spread = [0.9, 0.95, 1.0, 1.0, 1.05, 1.1]
     mixed = with_ratios(report, lambda k: [x * (0.5, 1.0, 2.0)[k % 3] for x in spread])
     lines = mixed.verdicts
@@ -233,7 +237,7 @@ def test_what_does_not_pay_is_said(report: Report) -> None:
     assert not any("no way of speculating" in line for line in lines)
 
 
-def test_too_few_turns_claim_nothing(report: Report) -> None:
+def test_too_few_turns_claim_nothing(report: BenchReport) -> None:
     few = with_ratios(report, lambda k: [0.9, 0.8, 0.7] if k == 0 else [1.5, 1.6, 1.7], runs=3)
     assert few.verdicts == [
         "too few turns (3) for a 95% interval: give --runs 6 or more",
@@ -242,7 +246,7 @@ def test_too_few_turns_claim_nothing(report: Report) -> None:
     assert few.tables[0].rows[1][3:] == ("0.80x", "too few runs")
 
 
-def test_tables_have_their_columns(report: Report) -> None:
+def test_tables_have_their_columns(report: BenchReport) -> None:
     for table in report.tables:
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert [row[0] for row in table.rows] == [row.name for row in report.rows]
@@ -254,7 +258,7 @@ def test_tables_have_their_columns(report: Report) -> None:
     assert re.fullmatch(r"none|up to [12], best [12]|3 or more, best [123]", times["lossless"][-1])
 
 
-def test_nan_never_reaches_the_document(report: Report) -> None:
+def test_nan_never_reaches_the_document(report: BenchReport) -> None:
     row = report.rows[1]
     nothing = replace(row, timed=replace(row.timed, parts=[Statistics.empty(2, 3)] * 6))
     document = replace(report, rows=(report.rows[0], nothing)).as_dict()["ways"][1]
@@ -263,11 +267,11 @@ def test_nan_never_reaches_the_document(report: Report) -> None:
     json.dumps(document, allow_nan=False)
 
 
-def test_synthetic_acceptance_is_marked(engine: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_acceptance_is_marked(engine: Path, report: BenchReport, monkeypatch: pytest.MonkeyPatch) -> None:
     told = {**report.spec.resolved(), "schedule": {"kind": "none"}}
     told["acceptance"] = {"rule": "synthetic", "rates": [0.9, 0.5, 0.1]}
     monkeypatch.setattr(opening, "spec_of", lambda folder: type(report.spec).model_validate(told))
-    found = bench(Request(engine, 1, 1, PROMPTS, threads=1))
+    found = bench(BenchConfig(engine, 1, 1, PROMPTS, threads=1))
     document = found.as_dict()
     assert document["synthetic"] is True
     assert report.as_dict()["synthetic"] is False

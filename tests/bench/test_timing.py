@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from coolsd_rt.bench.timing import Timed, Way, take_turns
+from coolsd_rt.bench.timing import Timed, Variant, take_turns
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.workflows import drawing
@@ -19,7 +19,7 @@ DRAFTED = Settings(Law((1.2, 1.0)), Sampling(cfg_scale=2.0))
 
 
 def test_ways_take_turns_after_a_warm_up() -> None:
-    ways = [Way("eager", "plain", FakeEngine(), PLAIN_SETTINGS), Way("fp32", "drafted", FakeEngine(), DRAFTED)]
+    ways = [Variant("eager", "plain", FakeEngine(), PLAIN_SETTINGS), Variant("fp32", "drafted", FakeEngine(), DRAFTED)]
     turns = [drawing.plan([p], 2, 0, VOCABULARY) for p in ("red apple", "yellow star", "green apple")]
     order: list[str] = []
     ticks = itertools.count(0.0, 0.5)  # every turn takes half a second on this clock
@@ -28,14 +28,14 @@ def test_ways_take_turns_after_a_warm_up() -> None:
     for entry in timed:
         assert entry.seconds == [0.5] * 3
         assert entry.rates == [2 * DIMS.tokens / 0.5] * 3
-        assert len(entry.statistics.rounds) == 6  # three turns of two pictures, the warm-up is none of them
+        assert len(entry.statistics.rounds) == 6  # three turns of two images, the warm-up is none of them
         assert all(share is not None and 0 < share < 1 for share in entry.outside)
     assert timed[0].statistics.mean_acceptance_length == 1.0
     assert timed[1].statistics.mean_acceptance_length > 1.2
 
 
 def test_what_else_is_measured_comes_after_each_turn() -> None:
-    ways = [Way("", "plain", FakeEngine(), PLAIN_SETTINGS), Way("", "drafted", FakeEngine(), DRAFTED)]
+    ways = [Variant("", "plain", FakeEngine(), PLAIN_SETTINGS), Variant("", "drafted", FakeEngine(), DRAFTED)]
     turns = [drawing.plan([p], 1, 0, VOCABULARY) for p in ("red apple", "yellow star")]
     order: list[str] = []
     take_turns(ways, turns, VOCABULARY, lambda way: order.append(way.name), between=lambda: order.append("between"))
@@ -44,7 +44,7 @@ def test_what_else_is_measured_comes_after_each_turn() -> None:
 
 def test_rounds_of_a_turn_are_its_own() -> None:
     turns = [drawing.plan([p], 2, 0, VOCABULARY) for p in ("red apple", "yellow star")]
-    (timed,) = take_turns([Way("", "drafted", FakeEngine(), DRAFTED)], turns, VOCABULARY)
+    (timed,) = take_turns([Variant("", "drafted", FakeEngine(), DRAFTED)], turns, VOCABULARY)
     assert timed.loops == ["host", "host"]
     for part in timed.parts:
         assert part.accepts.sum() < part.draft_tokens <= 2 * part.num_drafts
@@ -55,7 +55,7 @@ def test_rounds_of_a_turn_are_its_own() -> None:
 
 
 def entry(group: str, name: str, *rates: float) -> Timed:
-    way = Way(group, name, FakeEngine(), PLAIN_SETTINGS if name == PLAIN else DRAFTED)
+    way = Variant(group, name, FakeEngine(), PLAIN_SETTINGS if name == PLAIN else DRAFTED)
     statistics = drawing.draw(way.engine, drawing.plan(["red apple"], 1, 0, VOCABULARY), VOCABULARY, way.settings)
     return Timed(way, [1.0], list(rates), [0.1] * len(rates), [statistics.statistics])
 

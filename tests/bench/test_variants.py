@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coolsd_rt.bench.variants import NAMES, Choice, Line, lines
+from coolsd_rt.bench.variants import NAMES, VariantChoice, VariantRow, lines
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import make_omegas, nearest_codes
 from coolsd_rt.spec import Spec
@@ -18,8 +18,8 @@ from tests.workflows.test_drawing import spec
 NEAR = nearest_codes(np.random.default_rng(0).standard_normal((DIMS.vocab, 3)).astype(np.float32), 12)
 
 
-def of(mine: Spec, near: Any = NEAR, **choice: Any) -> tuple[dict[str, Line], dict[str, str]]:
-    found, left = lines(mine, FakeEngine(), "fp32", Choice(**choice), near)
+def of(mine: Spec, near: Any = NEAR, **choice: Any) -> tuple[dict[str, VariantRow], dict[str, str]]:
+    found, left = lines(mine, FakeEngine(), "fp32", VariantChoice(**choice), near)
     assert len({line.way.name for line in found}) == len(found)
     return {line.way.name: line for line in found}, left
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coolsd_rt.checkpoints import hub
 from coolsd_rt.checkpoints.convert import FORMATS, convert, named_options
-from coolsd_rt.checkpoints.format import Given, Options
+from coolsd_rt.checkpoints.format import ConvertOptions, Given
 from coolsd_rt.checkpoints.formats.llama import _for_each_head
 from coolsd_rt.checkpoints.formats.plain import PLAIN, convert_plain
 from coolsd_rt.checkpoints.hub import locate
@@ -32,7 +32,7 @@ from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 from tests.models.test_reference_llamagen import HEADS, checkpoint
 
-OPTIONS = Options(size=256, heads=HEADS)
+OPTIONS = ConvertOptions(size=256, heads=HEADS)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Change = Callable[[dict[str, Tensor]], object]
 
@@ -101,11 +101,11 @@ def test_a_wrong_tensor_is_named(tmp_path: Path, change: Change, words: list[str
 
 
 def test_sizes_and_families(published: Path, tmp_path: Path) -> None:
-    refused(published, "--size", "256, 384, 512", "found 300", options=Options(300, HEADS))
+    refused(published, "--size", "256, 384, 512", "found 300", options=ConvertOptions(300, HEADS))
     (tmp_path / "place").rmdir()
-    refused(published, "--size", "found nothing", options=Options(None, HEADS))
+    refused(published, "--size", "found nothing", options=ConvertOptions(None, HEADS))
     (tmp_path / "place").rmdir()
-    refused(published, "heads", "say --heads N", "dim 48", options=Options(256))
+    refused(published, "heads", "say --heads N", "dim 48", options=ConvertOptions(256))
     (tmp_path / "place").rmdir()
     refused(published, "c2i.pt", "cls_embedding.uncond_embedding", "found one of llamagen-c2i", family="llamagen-t2i")
     (tmp_path / "place").rmdir()
@@ -152,7 +152,7 @@ def shards(folder: Path) -> Path:
 def test_shards(tmp_path: Path) -> None:
     folder = shards(tmp_path / "shards")
     (folder / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
-    done = convert(folder, tmp_path / "ours.safetensors", options=Options(size=256))
+    done = convert(folder, tmp_path / "ours.safetensors", options=ConvertOptions(size=256))
     theirs = checkpoint("c2i")
     assert all(torch.equal(v, theirs[k]) for k, v in load_target(done.path).state_dict().items())
 
@@ -309,7 +309,7 @@ def test_a_config_of_something_else_beside_a_file_is_not_its_own(published: Path
     (tmp_path / "config.json").write_text('{"num_attention_heads": 6, "rms_norm_eps": 0.5, "rope_base": 5.0}')
     assert convert(published, tmp_path / "beside.safetensors", options=OPTIONS).config == plain
     own = published.rename(tmp_path / "pytorch_model.bin")  # as transformers names it: this config is its own
-    assert convert(own, tmp_path / "own.safetensors", options=Options(size=256)).config["heads"] == 6
+    assert convert(own, tmp_path / "own.safetensors", options=ConvertOptions(size=256)).config["heads"] == 6
 
 
 @pytest.mark.parametrize("key", ["rms_norm_eps", "rope_base"])
@@ -324,7 +324,7 @@ def test_heads_that_contradict_the_published_model_are_asked_for(tmp_path: Path)
     given = Given(tmp_path, {}, {"num_attention_heads": 32})
     with pytest.raises(UserError, match=r"num_attention_heads: expected 16, .*found 32; .*say --heads N"):
         given.heads(CLASS, **sizes)
-    assert Given(tmp_path, {}, {"num_attention_heads": 32}, Options(heads=32)).heads(CLASS, **sizes) == 32
+    assert Given(tmp_path, {}, {"num_attention_heads": 32}, ConvertOptions(heads=32)).heads(CLASS, **sizes) == 32
     assert Given(tmp_path, {}, {}).heads(CLASS, **sizes) == 16
 
 

@@ -29,13 +29,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from coolsd_rt.checkpoints.convert import convert
-from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.torch_pickle import MAX_PICKLE, PickleShard
 from coolsd_rt.cli.main import run
 from coolsd_rt.errors import UserError
 from tests.models.test_reference_llamagen import HEADS, checkpoint
 
-OPTIONS = Options(size=256, heads=HEADS)
+OPTIONS = ConvertOptions(size=256, heads=HEADS)
 STATE = checkpoint("c2i")
 Files = Mapping[str, bytes]
 

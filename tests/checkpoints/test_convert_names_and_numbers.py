@@ -12,15 +12,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coolsd_rt.checkpoints.convert import DType, convert
-from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.formats.plain import PLAIN, convert_plain
-from coolsd_rt.checkpoints.reader import WRAPPERS, Source
+from coolsd_rt.checkpoints.reader import WRAPPERS, CheckpointReader
 from coolsd_rt.cli.main import run
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.finite import non_finite
 from tests.models.test_reference_llamagen import HEADS, checkpoint
 
-OPTIONS = Options(size=256, heads=HEADS)
+OPTIONS = ConvertOptions(size=256, heads=HEADS)
 STATE = checkpoint("c2i")
 NAMES = set(STATE) - {"freqs_cis"}
 
@@ -76,7 +76,7 @@ def test_torch_itself_names_them_so(tmp_path: Path) -> None:
     network[0] = nn.DataParallel(network[0])
     compiled: Any = torch.compile(nn.DataParallel(network))
     torch.save(compiled.state_dict(), tmp_path / "c.pt")
-    assert set(Source(tmp_path / "c.pt").tensors) == {"0.weight", "0.bias"}
+    assert set(CheckpointReader(tmp_path / "c.pt").tensors) == {"0.weight", "0.bias"}
 
 
 def test_what_was_taken_off_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from coolsd_rt.checkpoints.convert import convert
-from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.hub import locate
 from coolsd_rt.cli.main import run
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.pretrained import hub
 from tests.models.test_reference_llamagen import HEADS, checkpoint
 
-OPTIONS = Options(size=256, heads=HEADS)
+OPTIONS = ConvertOptions(size=256, heads=HEADS)
 STATE = checkpoint("c2i")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 AT = f"org/name@{COMMIT}"

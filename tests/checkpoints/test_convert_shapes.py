@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coolsd_rt.checkpoints.convert import FORMATS, _plan
-from coolsd_rt.checkpoints.format import Given, Options
+from coolsd_rt.checkpoints.format import ConvertOptions, Given
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.store.weights import TensorInfo
@@ -56,16 +56,16 @@ def vqgan() -> dict[str, Shape]:
     return {FORMATS["vqgan"].part(name, stub, config).sources[0]: tuple(v.shape) for name, v in state.items()}
 
 
-CASES: Mapping[str, tuple[str, dict[str, Shape], Options]] = {
-    "llamagen-c2i": ("llamagen-c2i", shapes_of(checkpoint("c2i")), Options(256, HEADS)),
-    "llamagen-t2i": ("llamagen-t2i", shapes_of(checkpoint("t2i")), Options(256, HEADS)),
-    "lumina-mgpt": ("lumina-mgpt", llama("model.", 9000, True) | {"lm_head.weight": (9000, DIM)}, Options(768)),
-    "anole": ("anole", llama("model.", 9000, True) | {"lm_head.weight": (9000, DIM)}, Options()),
-    "janus-pro": ("janus-pro", janus(), Options(None, HEADS)),
-    "eagle": ("eagle", shapes_of(head(DIM, HEADS, 40, False)), Options(None, HEADS)),
-    "eagle of Chameleon's kin": ("eagle", shapes_of(head(DIM, HEADS, 9000, True)), Options()),
-    "vq": ("vq", shapes_of(VQTokenizer(VQConfig(16, 4, 32, (1, 2), 32, 1)).state_dict()), Options()),
-    "vqgan": ("vqgan", vqgan(), Options()),
+CASES: Mapping[str, tuple[str, dict[str, Shape], ConvertOptions]] = {
+    "llamagen-c2i": ("llamagen-c2i", shapes_of(checkpoint("c2i")), ConvertOptions(256, HEADS)),
+    "llamagen-t2i": ("llamagen-t2i", shapes_of(checkpoint("t2i")), ConvertOptions(256, HEADS)),
+    "lumina-mgpt": ("lumina-mgpt", llama("model.", 9000, True) | {"lm_head.weight": (9000, DIM)}, ConvertOptions(768)),
+    "anole": ("anole", llama("model.", 9000, True) | {"lm_head.weight": (9000, DIM)}, ConvertOptions()),
+    "janus-pro": ("janus-pro", janus(), ConvertOptions(None, HEADS)),
+    "eagle": ("eagle", shapes_of(head(DIM, HEADS, 40, False)), ConvertOptions(None, HEADS)),
+    "eagle of Chameleon's kin": ("eagle", shapes_of(head(DIM, HEADS, 9000, True)), ConvertOptions()),
+    "vq": ("vq", shapes_of(VQTokenizer(VQConfig(16, 4, 32, (1, 2), 32, 1)).state_dict()), ConvertOptions()),
+    "vqgan": ("vqgan", vqgan(), ConvertOptions()),
 }
 KEYS = ("num_attention_heads", "rms_norm_eps", "rope_theta", "rope_base", "rope_parameters", "block_size", "swin_norm",
         "vocabulary_map", "text_config")  # fmt: skip
@@ -75,7 +75,7 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def check(form: str, shapes: Mapping[str, Shape], json: Mapping[str, Any], options: Options) -> bool:
+def check(form: str, shapes: Mapping[str, Shape], json: Mapping[str, Any], options: ConvertOptions) -> bool:
     """Whether it is converted. Everything but UserError is raised on."""
     tensors = {name: TensorInfo("F32", shape) for name, shape in shapes.items()}
     if FORMATS[form].lacking(tensors):  # refused by its name

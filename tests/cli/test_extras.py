@@ -33,7 +33,7 @@ SETS = sorted(set(NEEDS.values()))
 PROMPTS = ["red apple", "blue star", "green leaf"]
 SWEEP = """\
 version: 1
-pictures: 4
+images: 4
 prompts: prompts.txt
 points:
   plain: {plain: true}

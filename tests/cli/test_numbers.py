@@ -105,7 +105,7 @@ CONTEXT: dict[str, list[object]] = {
 }
 """What an option of `generate` needs beside it."""
 
-SLOW = {"variants": "100000 pictures are a day's work"}
+SLOW = {"variants": "100000 images are a day's work"}
 
 
 def ends_of(command: click.Command) -> list[tuple[str, Whole | Real]]:

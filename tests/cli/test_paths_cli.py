@@ -140,7 +140,7 @@ def good(tmp_path: Path, engine: Path) -> dict[str, str]:
     (tmp_path / "toy.yaml").write_text(SPEC)
     WORDS.save(tmp_path / "vocab.json")
     (tmp_path / "captions.json").write_text(json.dumps([{"id": 1, "caption": "red apple"}]))
-    (tmp_path / "sweep.yaml").write_text("version: 1\npictures: 2\npoints: {a: {set: {schedule.delta: 1.1}}}\n")
+    (tmp_path / "sweep.yaml").write_text("version: 1\nimages: 2\npoints: {a: {set: {schedule.delta: 1.1}}}\n")
     return {
         "sweep": str(tmp_path / "sweep.yaml"),
         SPECS: str(tmp_path / "toy.yaml"), STDIN: str(tmp_path / "captions.json"), ENGINE: str(engine),

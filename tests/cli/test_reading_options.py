@@ -9,7 +9,7 @@ import pytest
 from coolsd_rt.store import EngineFolder
 from tests.cli.conftest import Cli
 
-SWEEP = "version: 1\npictures: 2\npoints: {relaxed: {set: {schedule.delta: 1.1}}}\n"
+SWEEP = "version: 1\nimages: 2\npoints: {relaxed: {set: {schedule.delta: 1.1}}}\n"
 
 
 @pytest.mark.parametrize("option", ["--features", "--text-encoder"])

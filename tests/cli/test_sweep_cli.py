@@ -81,7 +81,7 @@ def test_ctrl_c_is_one_line_and_finished_points_stay(
 @pytest.mark.parametrize(
     ("pairs", "said"),
     [
-        (("pictures: 5", "picturs: 5"), "sweep.yaml:2: picturs: expected one of version, pictures"),
+        (("images: 5", "picturs: 5"), "sweep.yaml:2: picturs: expected one of version, images"),
         (
             ("[1.2, 2]", "[1.2, x]"),
             'sweep.yaml:8: points.cool-sd.grid.schedule.delta[1]: expected a number from 0 to 1e6, found "x"',

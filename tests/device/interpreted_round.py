@@ -18,8 +18,8 @@ from tests.device.rounds import Arguments, Sizes, commit_of, copied, drafts_of, 
 from tests.ops.gpu.cases import fresh
 
 SIZES = [
-    Sizes(pictures, length, paired, forced)
-    for (pictures, length), paired, forced in itertools.product(
+    Sizes(images, length, paired, forced)
+    for (images, length), paired, forced in itertools.product(
         [(30, 0), (30, 1), (30, 3), (20, 5), (20, 20)], [False, True], [False, True]
     )
 ]
@@ -44,13 +44,13 @@ def test_window(sizes: Sizes) -> None:
 
 
 @pytest.mark.parametrize("least", [0.0, 0.2])
-@pytest.mark.parametrize("sizes", [s._replace(pictures=4) for s in SIZES if 0 < s.length < 20], ids=str)
+@pytest.mark.parametrize("sizes", [s._replace(images=4) for s in SIZES if 0 < s.length < 20], ids=str)
 def test_drafts(sizes: Sizes, least: float) -> None:
     rng = fresh()
     steps = drafts_of(rng, sizes, VOCAB, least, top_p=0.9)
     before = steps[0]["valid"]
     found = one_after_another(steps)
-    assert torch.equal(found["ids"][: sizes.pictures, 1:], found["drafts"])
+    assert torch.equal(found["ids"][: sizes.images, 1:], found["drafts"])
     assert torch.equal(found["ids"][:, -1:], found["token"])
     if least:
         assert torch.equal(found["peaks"], found["q"].amax(-1))

@@ -70,7 +70,7 @@ class Driver:
 
 
 def launch_all(vocab: int) -> None:
-    """Each kernel, twice, as a round of one picture has it: the second time triton finds it compiled."""
+    """Each kernel, twice, as a round of one image has it: the second time triton finds it compiled."""
     for _ in range(2):
         logits, scale, u = torch.zeros(2, 3, vocab), torch.ones(1, 3), torch.rand(1, 3)
         rules: dict[str, Any] = {"temperature": 1.0, "top_k": 5, "top_p": 1.0}

@@ -16,7 +16,7 @@ from coolsd_rt.device import cuda_graph as capture_module
 from coolsd_rt.device import memory, program
 from coolsd_rt.device.cuda_graph import capture, first_line
 from coolsd_rt.device.engine import DeviceEngine
-from coolsd_rt.device.memory import Batch, refused
+from coolsd_rt.device.memory import BatchShape, refused
 from coolsd_rt.device.program import Programs
 from coolsd_rt.errors import CoolsdError
 from tests.device.test_device_rounds import CASES, PROMPTS, draw, engine_of
@@ -79,7 +79,7 @@ def test_an_error_is_its_first_line_that_says_something() -> None:
     assert first_line(KeyError()) == "KeyError"
 
 
-def test_a_picture_without_a_graph_is_the_same_picture(cuda: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_without_a_graph_is_the_same_image(cuda: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The round at which capturing is tried runs too, and only one attempt is made."""
     case, attempts = CASES["COOL-SD"], [0]
     engine = engine_of(case)
@@ -145,13 +145,13 @@ def test_a_batch_that_does_not_fit_is_one_line_with_what_would(monkeypatch: pyte
         draw(DeviceEngine(engine_of(case)), case, (1, 2, 3))
     said = str(caught.value)
     assert "\n" not in said
-    assert "memory of the GPU for 3 pictures at once: expected about " in said
+    assert "memory of the GPU for 3 images at once: expected about " in said
     assert "found 1.0 MB free; draw at most 2 at once: engine.max_batch 2" in said
 
 
-def test_a_picture_that_does_not_fit_alone_is_said_so() -> None:
+def test_a_image_that_does_not_fit_alone_is_said_so() -> None:
     dims = ModelDims(16384, 1280, 36, 20, 64, 120, 1024, 1, 20, 64)
-    batch = Batch(dims, 8, 16, 1149, 5, 2)
+    batch = BatchShape(dims, 8, 16, 1149, 5, 2)
     assert batch.of(1).rows == 2
     # Caches alone: 16 rows of 37 layers' K and V.
     assert batch.bytes > 16 * 37 * 2 * 1149 * 1280 * 2 > 3.4e9
@@ -162,22 +162,22 @@ def test_a_picture_that_does_not_fit_alone_is_said_so() -> None:
 
 
 def re_single(said: str) -> bool:
-    return "a single picture needs about" in said and "found 1.0 kB free" in said
+    return "a single image needs about" in said and "found 1.0 kB free" in said
 
 
-def test_pictures_are_painted_in_halves_where_memory_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_in_halves_where_memory_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, sizes = engine_of(CASES["COOL-SD"]), []
     codes = np.arange(5 * 16).reshape(5, 16) % 32
-    wanted, paint = engine.paint(codes), engine.paint
+    wanted, decode_images = engine.decode_images(codes), engine.decode_images
 
     def narrow(codes: Any) -> Any:
         sizes.append(len(codes))
         if len(codes) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return paint(codes)
+        return decode_images(codes)
 
-    monkeypatch.setattr(engine, "paint", narrow)
-    np.testing.assert_array_equal(DeviceEngine(engine).paint(codes), wanted)
+    monkeypatch.setattr(engine, "decode_images", narrow)
+    np.testing.assert_array_equal(DeviceEngine(engine).decode_images(codes), wanted)
     assert sizes == [5, 2, 3, 1, 2]
 
 

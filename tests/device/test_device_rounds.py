@@ -18,11 +18,11 @@ from coolsd_rt.device.program import refusal_reason
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.law import Law, Tolerance, nearest_codes
 from coolsd_rt.models.llamagen import LlamaGen
-from coolsd_rt.runtime.drafters import SourceName
+from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import Loop, decode
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import Request, WholeSession
+from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from tests.runtime.progresses import Heard
@@ -36,7 +36,7 @@ PROMPTS = ["red apple", "blue star", "green leaf"]
 class Case:
     law: Law
     sampling: Sampling
-    source: SourceName = "eagle"
+    source: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
 
 
@@ -54,7 +54,7 @@ CASES = {
     "paced": Case(Law((1.3, 1.1, 1.0)), Sampling(cfg_scale=2.0, confidence=0.15, draft_confidence=0.12)),
     "scales by token": Case(Law((1.2, 1.0)), Sampling(cfg_scale=[3.0] * 7 + [1.0] * 9)),
     "a draft model": Case(Law((1.2, 1.0, 1.0)), Sampling(cfg_scale=2.0), "model"),
-    "as long as the picture": Case(Law((1.0,) * TARGET.tokens), Sampling()),
+    "as long as the image": Case(Law((1.0,) * TARGET.tokens), Sampling()),
 }
 
 
@@ -73,7 +73,7 @@ def draw(engine: Any, case: Case, seeds: tuple[int, ...], prompts: list[str] = P
     if case.sampling.guided:
         words += [VOCABULARY.unconditional().ids] * len(prompts)
     size = capacity(engine.dims, case.law.length, paced=True)
-    session = engine.open(engine.prefix(np.asarray(words)), size)
+    session = engine.open(engine.encode_condition(np.asarray(words)), size)
     table = uniform_table(seeds, engine.dims.tokens, case.law.length)
     return decode(session, case.law, case.sampling, table, case.forced, source=case.source, **more)
 
@@ -125,10 +125,10 @@ def test_requests_in_a_row_do_not_mix() -> None:
 
 def test_the_session_really_ran_it() -> None:
     device, case = DeviceEngine(engine_of(CASES["lossless"])), CASES["lossless"]
-    session = device.open(device.prefix(np.zeros((2, TARGET.prefix), np.int64)), 32)
-    assert isinstance(session, WholeSession)
+    session = device.open(device.encode_condition(np.zeros((2, TARGET.prefix), np.int64)), 32)
+    assert isinstance(session, SelfDecodingSession)
     table = uniform_table([3], TARGET.tokens, 3)
-    assert session.decode(Request(case.law, case.sampling, table)) is not None
+    assert session.decode(DecodeRequest(case.law, case.sampling, table)) is not None
 
 
 def test_what_it_cannot_run_the_host_steps() -> None:
@@ -138,13 +138,13 @@ def test_what_it_cannot_run_the_host_steps() -> None:
         Case(Law((1.4, 1.2), "waterfill"), Sampling(cfg_scale=2.0)),
     ):
         table = uniform_table([1], TARGET.tokens, 2)
-        assert refusal_reason(Request(case.law, case.sampling, table, None, case.source))
+        assert refusal_reason(DecodeRequest(case.law, case.sampling, table, None, case.source))
         engine = engine_of(case)
         wanted, found = draw(engine, case, (1, 2, 3)), draw(DeviceEngine(engine), case, (1, 2, 3))
         np.testing.assert_array_equal(found.codes, wanted.codes)
 
 
-def test_a_seed_has_its_picture_in_any_batch() -> None:
+def test_a_seed_has_its_image_in_any_batch() -> None:
     case = CASES["COOL-SD"]
     device = DeviceEngine(engine_of(case))
     together = draw(device, case, (11, 12, 13))

@@ -20,11 +20,11 @@ from coolsd_rt.device.state import DeviceState
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from tests.device.test_device_rounds import CASES, Case
 from tests.tiny import TARGET
 
-PICTURES = 3
+IMAGES = 3
 FIVE = Law((1.1,) * 5)
 VIEWS = {
     "alias", "detach", "expand", "flatten", "select", "slice", "split", "split_with_sizes", "t", "transpose", "unbind",
@@ -75,16 +75,16 @@ class Count(TorchDispatchMode):
 
 
 def launches(case: Case) -> int:
-    """Of a round, in the middle of a picture."""
-    rows = PICTURES * (1 + case.sampling.guided)
+    """Of a round, in the middle of an image."""
+    rows = IMAGES * (1 + case.sampling.guided)
     dims = ModelDims(
         TARGET.vocab, TARGET.dim, TARGET.layers, TARGET.heads, TARGET.dim // TARGET.heads, TARGET.prefix,
         TARGET.tokens, 1, TARGET.heads, TARGET.dim // TARGET.heads,
     )  # fmt: skip
     forced = None if case.forced is None else np.asarray(case.forced)
-    table = uniform_table(range(PICTURES), TARGET.tokens, case.law.length)
-    request = Request(case.law, case.sampling, table, forced, case.source)
-    state = DeviceState.empty(dims, PICTURES, rows, case.law.length, torch.empty(0, TARGET.dim))
+    table = uniform_table(range(IMAGES), TARGET.tokens, case.law.length)
+    request = DecodeRequest(case.law, case.sampling, table, forced, case.source)
+    state = DeviceState.empty(dims, IMAGES, rows, case.law.length, torch.empty(0, TARGET.dim))
     free = Free(dims, rows)
     one = DeviceRound(free, state, request)
     with torch.inference_mode():

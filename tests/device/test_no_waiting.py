@@ -19,7 +19,7 @@ from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from tests.tiny import DRAFT, TARGET
 
 CASES = {
@@ -37,7 +37,7 @@ def round_of(law: Law, sampling: Sampling) -> DeviceRound:
     rows = 6 if sampling.guided else 3
     session = TorchSession(target, draft, model_dims(TARGET, DRAFT), rows, 32)
     forced = np.full(TARGET.tokens, -1)
-    request = Request(law, sampling, uniform_table([1, 2, 3], TARGET.tokens, law.length), forced)
+    request = DecodeRequest(law, sampling, uniform_table([1, 2, 3], TARGET.tokens, law.length), forced)
     like = torch.empty(0, TARGET.dim)
     return DeviceRound(session, DeviceState.empty(session.dims, 3, rows, law.length, like), request)
 
@@ -68,7 +68,7 @@ def test_addresses_stay() -> None:
     table = uniform_table([1, 2, 3], TARGET.tokens, law.length)
     with torch.inference_mode():
         for _ in range(2):
-            state.reset(Request(law, sampling, table), TARGET.tokens)
+            state.reset(DecodeRequest(law, sampling, table), TARGET.tokens)
             one.prefill()
             one()
             one()

@@ -29,7 +29,7 @@ from tests.models.family_cases import (
     ROWS,
     eager,
     module_caches,
-    picture,
+    image,
     random_draft,
     random_target,
     relative,
@@ -59,7 +59,7 @@ def session(module: nn.Module, contract: GraphContract, name: str) -> Any:
 @torch.no_grad()
 def test_target_modules(name: str) -> None:
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     graph, prefix = TargetGraph(target), ConditionGraph(target.cls_embedding)(given.condition)
     caches = module_caches(target.caches(ROWS, CAPACITY))
 
@@ -81,7 +81,7 @@ def test_target_modules(name: str) -> None:
 def test_draft_modules(name: str, kind: str) -> None:
     """A head with the target's embedding, and LANTERN's two kinds."""
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     draft = random_draft(target, **HEADS[kind], **({"vocab": cfg.vocab} if kind == "lantern" else {}))
     prefix, torch_caches = target.condition(given.condition), draft.caches(ROWS, CAPACITY)
     graph, caches = DraftGraph(draft, target), module_caches(torch_caches)
@@ -100,7 +100,7 @@ def test_draft_modules(name: str, kind: str) -> None:
 def test_a_head_that_sees_padding_sees_it(name: str) -> None:
     """Where it stands changes the one head and not the other."""
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     assert given.start is not None
     ids, features = torch.zeros(ROWS, cfg.prefix, dtype=torch.int64), torch.randn(ROWS, cfg.prefix, cfg.dim)
     other = features.clone()
@@ -120,7 +120,7 @@ def test_a_head_that_sees_padding_sees_it(name: str) -> None:
 @every_family
 @torch.no_grad()
 def test_fused_drafts(name: str, sees_padding: bool) -> None:
-    """Two pictures with ragged counts and starts: the single steps of the eager head with the ops of the loop."""
+    """Two images with ragged counts and starts: the single steps of the eager head with the ops of the loop."""
     cfg, length, w = CONFIGS[name], 3, CONFIGS[name].prefix
     target = random_target(cfg)
     draft = random_draft(target, vocab=cfg.vocab, **HEADS["lantern" if sees_padding else "anole"])
@@ -155,7 +155,7 @@ def test_fused_drafts(name: str, sees_padding: bool) -> None:
 def test_exported_graphs_in_onnx_runtime(name: str) -> None:
     """Condition, target and draft: prefill, steps and verification with rollback, from the graphs' bytes. One layer."""
     cfg = replace(CONFIGS[name], layers=1)
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     draft = random_draft(target, vocab=cfg.vocab, **HEADS["lantern" if cfg.padded else "anole"])
     dims = model_dims(cfg, draft.cfg)
     (prefix,) = session(ConditionGraph(target.cls_embedding), condition_contract(dims), "condition")([given.condition])
@@ -188,15 +188,15 @@ def test_exported_graphs_in_onnx_runtime(name: str) -> None:
 
 @pytest.mark.parametrize("unit", [True, False])
 @torch.no_grad()
-def test_only_codes_are_painted(unit: bool) -> None:
-    """Line ends and the end stay out of the picture, in the module and in the exported graph."""
+def test_only_codes_are_decoded(unit: bool) -> None:
+    """Line ends and the end stay out of the image, in the module and in the exported graph."""
     layout = Layout(32, 4, 4, line_end=32, end=33)
     cfg = VQConfig(32, 4, 8, (1, 2), 8, 1, 4, low_attention=unit, unit_codes=unit)
     torch.manual_seed(5)
     tokenizer = VQTokenizer(cfg).eval()
     codes = torch.randint(0, 32, (2, 16))
     tokens = torch.from_numpy(layout.forced).repeat(2, 1)
-    tokens[:, torch.from_numpy(layout.painted)] = codes
+    tokens[:, torch.from_numpy(layout.code_positions)] = codes
     wanted = ((tokenizer.decode(codes) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
     assert torch.equal(ImageGraph(tokenizer, layout)(tokens), wanted)
     if unit:

@@ -77,10 +77,10 @@ def test_draft_steps(made: tuple[LlamaGen, Eagle]) -> None:
 def test_the_fused_draft_is_single_steps_and_sampling(
     made: tuple[LlamaGen, Eagle], top_k: int, temperature: float
 ) -> None:
-    """Two pictures with ragged counts, and the single steps of the eager head with the ops of the loop."""
+    """Two images with ragged counts, and the single steps of the eager head with the ops of the loop."""
     target, draft = made
     torch.manual_seed(2)
-    pictures, size = 2, 4
+    images, size = 2, 4
     prefix, eager = torch.randn(4, W, TARGET.dim), draft.caches(4, 16)
     for cache in eager:
         cache.k[:, :, :5].normal_()
@@ -88,7 +88,7 @@ def test_the_fused_draft_is_single_steps_and_sampling(
     caches = flat([(c.k.clone(), c.v.clone()) for c in eager])
     ids, features = torch.randint(0, 32, (2, size)).repeat(2, 1), torch.randn(4, size, TARGET.dim)
     pos, count = torch.tensor([4, 5, 4, 5]), torch.tensor([4, 2, 4, 2])
-    uniforms, scale = torch.rand(pictures, LENGTH), 1 + 2 * torch.rand(pictures, LENGTH)
+    uniforms, scale = torch.rand(images, LENGTH), 1 + 2 * torch.rand(images, LENGTH)
     tokens, probs, *written = ProposeGraph(draft, target, LENGTH)(
         ids, features, pos, prefix, count, uniforms, scale, torch.tensor(temperature), torch.tensor([top_k]), caches
     )
@@ -117,7 +117,7 @@ def test_drawing_never_takes_a_code_without_weight() -> None:
 
 
 @torch.no_grad()
-def test_pictures_are_the_tokenizers() -> None:
+def test_images_are_the_tokenizers() -> None:
     _, _, image = networks()
     codes = torch.randint(0, 32, (2, 16))
     pixels = ImageGraph(image)(codes)

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from coolsd_rt.backends.onnxruntime.graph import Graph
-from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.onnxruntime.graph import OrtGraph
+from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.checkpoints.load import model_dims
 from coolsd_rt.contract import target_contract
 from coolsd_rt.errors import CoolsdError
@@ -40,7 +40,7 @@ def test_lengths_are_the_mask(model: onnx.ModelProto, pos: tuple[int, int], size
             for s in CONTRACT.inputs}  # fmt: skip
     feed |= {"ids": rng.integers(0, 32, (2, size)), "pos": np.array(pos)}
     a, b = (
-        Graph("target", m.SerializeToString(), CONTRACT, Options(threads=1, spinning=False)).call(**feed)
+        OrtGraph("target", m.SerializeToString(), CONTRACT, LoadOptions(threads=1, spinning=False)).call(**feed)
         for m in (model, other)
     )
     for name, value in a.items():

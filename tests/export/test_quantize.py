@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from coolsd_rt.backends import Options
+from coolsd_rt.backends import LoadOptions
 from coolsd_rt.backends.onnxruntime.graph import session_options
 from coolsd_rt.export.quantize import block_size, quantize, quantize_matrix
 from coolsd_rt.store import EngineFolder
@@ -84,7 +84,7 @@ def test_onnx_runtime_fuses_every_matrix(
     path = tiny_engine_int8.verified().path(f"{name}.onnx")
     written = Counter(n.op_type for n in onnx.load(path).graph.node)
     assert written["DequantizeLinear"] > 0
-    options = session_options(Options(threads=1))
+    options = session_options(LoadOptions(threads=1))
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     run = Counter(n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node)

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from coolsd_rt.backends.onnxruntime.graph import Graph
-from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.onnxruntime.graph import OrtGraph
+from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.checkpoints.load import model_dims
 from coolsd_rt.contract import target_contract
 from coolsd_rt.export.graphs import TargetGraph
@@ -30,8 +30,8 @@ def models() -> tuple[onnx.ModelProto, onnx.ModelProto]:
     return model, padded
 
 
-def graph(model: onnx.ModelProto) -> Graph:
-    return Graph("target", model.SerializeToString(), CONTRACT, Options(threads=1, spinning=False))
+def graph(model: onnx.ModelProto) -> OrtGraph:
+    return OrtGraph("target", model.SerializeToString(), CONTRACT, LoadOptions(threads=1, spinning=False))
 
 
 def feed(pos: tuple[int, int], width: int) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.ops.gpu import draft_sample, process_logits, verify
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import decode
-from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from tests.device.rounds import Sizes, commit_of, copied, drafts_of, same, window_of
 from tests.device.test_device_rounds import CASES, Case, draw, engine_of
 from tests.tiny import TARGET
@@ -93,7 +93,7 @@ def test_what_is_around_the_law_is_the_reference_s(length: int, guided: bool) ->
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_captured_picture_is_the_host_loop_s(name: str) -> None:
+def test_a_captured_image_is_the_host_loop_s(name: str) -> None:
     """On the same GPU in float32: the graph replayed against the loop stepped from the host.
 
     The host's first draft step is as wide as its batch needs, the device's always L + 1: other kernels, which round
@@ -119,7 +119,7 @@ def test_a_replay_decides_what_the_same_kernels_decide_one_by_one(name: str) -> 
     case = CASES[name]
     engine = engine_of(case).to("cuda", "float32")
     table = uniform_table((1, 2, 3), TARGET.tokens, case.law.length)
-    request = Request(
+    request = DecodeRequest(
         case.law, case.sampling, table, None if case.forced is None else np.asarray(case.forced), case.source
     )
     session = session_of(engine, case)
@@ -156,10 +156,10 @@ def test_guidance_of_half_precision_logits_stays_finite() -> None:
     torch.testing.assert_close(probs.sum(-1), torch.ones(4, 2, device="cuda"), atol=1e-5, rtol=0)
 
 
-def program_of(case: Case) -> tuple[Program, Request, torch.Tensor]:
+def program_of(case: Case) -> tuple[Program, DecodeRequest, torch.Tensor]:
     engine = engine_of(case).to("cuda", "float32")
     table = uniform_table([1, 2, 3], TARGET.tokens, case.law.length)
-    request = Request(case.law, case.sampling, table)
+    request = DecodeRequest(case.law, case.sampling, table)
     steps = engine.steps(6, 40)
     state = DeviceState.empty(engine.dims, 3, 6, case.law.length, engine.like())
     prefix = torch.zeros(6, TARGET.prefix, TARGET.dim, device="cuda")
@@ -172,7 +172,7 @@ def waits(profile: torch.profiler.profile) -> int:
 
 
 def test_nobody_waits_for_a_round() -> None:
-    """Of whole pictures, profiled: the host waits for a look at the counters every few rounds, never for a token."""
+    """Of whole images, profiled: the host waits for a look at the counters every few rounds, never for a token."""
     program, request, prefix = program_of(CASES["COOL-SD"])
     program.decode(request, prefix, None)
     with profiled() as profile:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from coolsd_rt.law import Law
-from coolsd_rt.law.clusters import Ratio, sums
-from coolsd_rt.law.traces import Windows, outlook
+from coolsd_rt.law.clusters import RatioEstimate, sums
+from coolsd_rt.law.traces import RecordedRounds, outlook
 from tests.schedules.population import population, sample
 
 LAW = Law((1.6, 1.3))
@@ -19,14 +19,14 @@ LAW = Law((1.6, 1.3))
 def test_a_ratio_and_its_error_are_those_of_the_jackknife() -> None:
     rng = np.random.default_rng(0)
     numerator, denominator = rng.gamma(2.0, size=300), rng.uniform(1, 2, 300)
-    found = Ratio.of(numerator, denominator)
+    found = RatioEstimate.of(numerator, denominator)
     assert found.value == pytest.approx(numerator.sum() / denominator.sum())
     without = (numerator.sum() - numerator) / (denominator.sum() - denominator)
     jackknife = math.sqrt(299 / 300 * ((without - without.mean()) ** 2).sum())
     assert found.error == pytest.approx(jackknife, rel=0.02)
     assert found.skewness > 0.3
-    assert math.isnan(Ratio.of(np.ones(1), np.ones(1)).error)
-    assert math.isnan(Ratio.of(np.array([1.0, math.inf]), np.ones(2)).error)
+    assert math.isnan(RatioEstimate.of(np.ones(1), np.ones(1)).error)
+    assert math.isnan(RatioEstimate.of(np.array([1.0, math.inf]), np.ones(2)).error)
 
 
 def test_sums_are_over_the_rounds_of_each_image() -> None:
@@ -40,7 +40,9 @@ def test_sums_are_over_the_rounds_of_each_image() -> None:
 def test_more_rounds_of_the_same_images_say_nothing_more() -> None:
     """Each round twice: the same figures with the same errors. Rounds as observations would seem 1.4 times as good."""
     windows = sample(population(40), range(40))
-    twice = Windows(*(np.concatenate([a, a]) for a in (windows.target, windows.draft, windows.drafts, windows.valid)))
+    twice = RecordedRounds(
+        *(np.concatenate([a, a]) for a in (windows.target, windows.draft, windows.drafts, windows.valid))
+    )
     assert windows.image is not None
     once, again = (
         outlook(w, LAW) for w in (windows, replace(twice, image=np.concatenate([windows.image, windows.image])))

@@ -9,7 +9,7 @@ import pytest
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance, exact, make_omegas
-from coolsd_rt.law.traces import Windows, outlook
+from coolsd_rt.law.traces import RecordedRounds, outlook
 from tests.runtime.fakes import Tables
 
 VOCAB, LENGTH = 4, 3
@@ -27,7 +27,7 @@ LAWS = {
 }
 
 
-def every_window(tables: Tables = TABLES) -> Windows:
+def every_window(tables: Tables = TABLES) -> RecordedRounds:
     """All V^L drafts, each weighted with the probability to draft it."""
     paths = list(itertools.product(range(VOCAB), repeat=LENGTH))
     p, q = (np.array([[of(path[:i]) for i in range(LENGTH)] for path in paths]) for of in (tables.p, tables.q))
@@ -36,7 +36,7 @@ def every_window(tables: Tables = TABLES) -> Windows:
     some = weight > 0
     p, q, drafts, weight = p[some], q[some], drafts[some], weight[some]
     paths = drafts.tolist()
-    return Windows(p, q, drafts, np.full(len(paths), LENGTH), weight)
+    return RecordedRounds(p, q, drafts, np.full(len(paths), LENGTH), weight)
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -76,7 +76,7 @@ def test_sampled_windows_agree_within_their_error() -> None:
     whole = every_window()
     assert whole.weight is not None
     pick = rng.choice(len(whole.drafts), count, p=whole.weight)
-    sampled = Windows(
+    sampled = RecordedRounds(
         whole.target[pick], whole.draft[pick], whole.drafts[pick], np.full(count, LENGTH), image=np.arange(count)
     )
     law = LAWS["excess"]
@@ -84,7 +84,7 @@ def test_sampled_windows_agree_within_their_error() -> None:
     assert a.accept_length == pytest.approx(b.accept_length, abs=0.02)
     assert a.kl == pytest.approx(b.kl, rel=0.1)
     assert abs(a.tv_round - b.tv_round) < 4 * a.tv_round_error < 0.02
-    short = Windows(whole.target, whole.draft, whole.drafts, np.full(len(whole.drafts), 1), whole.weight)
+    short = RecordedRounds(whole.target, whole.draft, whole.drafts, np.full(len(whole.drafts), 1), whole.weight)
     assert outlook(short, law).accept_length == pytest.approx(1 + b.acceptance[0])
 
 

@@ -16,7 +16,7 @@ from coolsd_rt.metrics.frechet import distance
 from coolsd_rt.metrics.gallery import BATCH, Gallery, values_of
 from coolsd_rt.quality.captions import read_references
 from tests.metrics.test_metric import closed_formula
-from tests.quality.qualities import CAPTIONS, picture, write_references
+from tests.quality.qualities import CAPTIONS, image, write_references
 
 
 def weights(size: int) -> NDArray[np.float64]:
@@ -32,7 +32,7 @@ def weights(size: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (64, 40), (480, 640), (299, 299), (768, 512)])
 def test_the_resize_is_an_antialiased_bicubic_in_float(height: int, width: int) -> None:
     """By definition, channel by channel; clean-fid 0.1.35's own resizer gives the same floats to the last bit."""
-    x = picture(0, height, width)
+    x = image(0, height, width)
     wanted = np.einsum("yh,hwc,xw->yxc", weights(height), x.astype(float), weights(width), optimize=True)
     found = resized(x)
     assert found.shape == (299, 299, 3)
@@ -60,7 +60,7 @@ def test_the_distance_without_full_rank(n: int, m: int) -> None:
     assert frechet(x, y) == pytest.approx(frechet(y, x), rel=1e-9)
 
 
-def test_more_pictures_than_their_rank() -> None:
+def test_more_images_than_their_rank() -> None:
     """A feature that never changes: Cholesky cannot, the eigenvalues can."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 60, 8))
@@ -70,7 +70,7 @@ def test_more_pictures_than_their_rank() -> None:
     assert found == pytest.approx(distance(torch.from_numpy(a), torch.from_numpy(b)), rel=1e-4)
 
 
-def test_order_changes_nothing_and_few_pictures_are_said() -> None:
+def test_order_changes_nothing_and_few_images_are_said() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 30, 5)).astype(np.float32)
     figure, turn = fid(a, b), rng.permutation(30)
@@ -79,19 +79,19 @@ def test_order_changes_nothing_and_few_pictures_are_said() -> None:
     assert figure.high is not None
     assert figure.low < figure.value < figure.high
     assert fid(a[turn], b[turn]).value == pytest.approx(figure.value, rel=1e-9)
-    assert "30 pictures is mostly its bias" in few(30)
+    assert "30 images is mostly its bias" in few(30)
     assert few(5000) == ""
 
 
 class _Brightness:
-    """Mean colour of each picture: values that tell pictures apart."""
+    """Mean colour of each image: values that tell images apart."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, ...]] = []
 
-    def __call__(self, pictures: list[NDArray[np.uint8]], ids: tuple[str, ...]) -> NDArray[np.float64]:
+    def __call__(self, images: list[NDArray[np.uint8]], ids: tuple[str, ...]) -> NDArray[np.float64]:
         self.seen.append(ids)
-        return np.array([p.mean((0, 1)) for p in pictures])
+        return np.array([p.mean((0, 1)) for p in images])
 
 
 def test_values_by_id_are_kept_and_shuffled_files_change_nothing(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_values_by_id_are_kept_and_shuffled_files_change_nothing(tmp_path: Path)
     gallery, compute = Gallery(read_references(folder, names)), _Brightness()
     found = values_of(gallery, tmp_path / "kept", "x", compute)
     assert [len(ids) for ids in compute.seen] == [BATCH, 5]
-    assert np.allclose(found, [picture(int(name)).mean((0, 1)) for name in names])
+    assert np.allclose(found, [image(int(name)).mean((0, 1)) for name in names])
     assert np.array_equal(values_of(gallery, tmp_path / "kept", "x", compute), found)
     assert len(compute.seen) == 2  # nothing was computed again
     # Other names in another order on the disk, ids asked for in another order: the same rows.
@@ -111,14 +111,14 @@ def test_values_by_id_are_kept_and_shuffled_files_change_nothing(tmp_path: Path)
     assert np.array_equal(values_of(again, tmp_path / "other", "x", compute), found)
 
 
-def test_another_picture_identity_or_crop_is_computed_anew(tmp_path: Path) -> None:
+def test_another_image_identity_or_crop_is_computed_anew(tmp_path: Path) -> None:
     folder, compute = write_references(tmp_path / "refs"), _Brightness()
     gallery = Gallery(read_references(folder, CAPTIONS))
     values_of(gallery, tmp_path / "kept", "x", compute)
     values_of(gallery, tmp_path / "kept", "y", compute)
     cropped = Gallery(gallery.paths, crop=True)
     assert cropped.read("139").shape == (12, 12, 3)
-    assert np.array_equal(cropped.read("139"), picture(139)[:, 2:14])
+    assert np.array_equal(cropped.read("139"), image(139)[:, 2:14])
     values_of(cropped, tmp_path / "kept", "x", compute)
     (folder / "000000000139.png").write_bytes((folder / "000000000285.png").read_bytes())
     values_of(Gallery(gallery.paths), tmp_path / "kept", "x", compute)
@@ -141,8 +141,8 @@ def test_kept_values_that_were_touched_are_refused(tmp_path: Path) -> None:
         values_of(gallery, tmp_path / "kept", "x", _Brightness())
 
 
-def test_a_reference_that_is_no_picture(tmp_path: Path) -> None:
+def test_a_reference_that_is_no_image(tmp_path: Path) -> None:
     folder = write_references(tmp_path / "refs")
     (folder / "000000000139.png").write_bytes(b"<html>")
-    with pytest.raises(UserError, match=r"139\.png: expected a picture in PNG or JPEG"):
+    with pytest.raises(UserError, match=r"139\.png: expected an image in PNG or JPEG"):
         Gallery(read_references(folder, CAPTIONS)).read("139")

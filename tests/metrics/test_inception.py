@@ -18,8 +18,8 @@ from coolsd_rt.models.inception import Inception, load_inception, shapes
 from tests.quality.qualities import inception_state, write_inception
 
 State = dict[str, torch.Tensor]
-# torch-fidelity 0.4.0's features (float32, "2048") of the weights in `qualities` and the pictures below: the largest
-# of each branch of the last block in the first picture, and both pictures' value there.
+# torch-fidelity 0.4.0's features (float32, "2048") of the weights in `qualities` and the images below: the largest
+# of each branch of the last block in the first image, and both images' value there.
 GOLDEN = {
     231: (42.46229553222656, 42.53802490234375),
     566: (50.5691032409668, 49.9029426574707),
@@ -39,7 +39,7 @@ MEANS = (
 EDGES = (0, 320, 704, 1088, 1472, 1856, 2048)  # of the branches
 
 
-def pictures() -> torch.Tensor:
+def images() -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 3, 299, 299), dtype=np.uint8))
 
 
@@ -49,7 +49,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_features_are_torch_fidelitys(file: Path) -> None:
-    found = load_inception(file)(pictures().float())
+    found = load_inception(file)(images().float())
     assert found.shape == (2, 2048)
     for index, wanted in GOLDEN.items():
         assert found[:, index].tolist() == pytest.approx(wanted, rel=1e-4)
@@ -65,7 +65,7 @@ def test_features_are_those_of_an_installed_torch_fidelity(tmp_path: Path) -> No
     ours = Inception().eval()
     ours.load_state_dict(inception_state())
     with torch.no_grad():
-        assert torch.allclose(ours(pictures().float()), theirs(pictures())[0], atol=1e-4)
+        assert torch.allclose(ours(images().float()), theirs(images())[0], atol=1e-4)
 
 
 def published(extra: State | None = None) -> State:

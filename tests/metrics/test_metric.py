@@ -1,4 +1,4 @@
-"""Measures of pictures against their definitions: the front, Fréchet's formula, retrieval, the CLIP score."""
+"""Measures of images against their definitions: the front, Fréchet's formula, retrieval, the CLIP score."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_distance_is_the_closed_formula(count: int, width: int) -> None:
     assert distance(torch.from_numpy(a), torch.from_numpy(a)) == pytest.approx(0, abs=1e-6)
 
 
-def test_fewer_pictures_than_features_is_stable() -> None:
+def test_fewer_images_than_features_is_stable() -> None:
     """Covariances without full rank: the root in float32 would be noise."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((8, 32)), rng.standard_normal((8, 32))
@@ -73,7 +73,7 @@ def test_fewer_pictures_than_features_is_stable() -> None:
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_the_jackknife_is_the_spread_of_the_distance(paired: bool) -> None:
-    """Pictures of the same prompts differ less than pictures of others: the pairing must see that."""
+    """Images of the same prompts differ less than images of others: the pairing must see that."""
     rng = np.random.default_rng(0)
 
     def sample() -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,13 +92,13 @@ def test_the_jackknife_is_the_spread_of_the_distance(paired: bool) -> None:
         assert spread < 0.2 * float(np.mean([f.high - f.value for f in (with_jackknife(*sample(), False),) if f.high]))
 
 
-def pictures(count: int, seed: int = 0, side: int = 8) -> NDArray[np.uint8]:
+def images(count: int, seed: int = 0, side: int = 8) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
 def write_folder(folder: Path, names: list[str], seed: int = 0, side: int = 8) -> Path:
-    for name, picture in zip(names, pictures(len(names), seed, side), strict=True):
-        write_png(folder, f"{name}.png", picture)
+    for name, image in zip(names, images(len(names), seed, side), strict=True):
+        write_png(folder, f"{name}.png", image)
     return folder
 
 
@@ -107,16 +107,16 @@ def test_features_are_the_encoders_and_the_distance_sees_a_change(tmp_path: Path
     path = tmp_path / "vq.safetensors"
     write_weights(path, networks()[2], IMAGE)
     network = VqFeatures.load(path)
-    x = pictures(20)
+    x = images(20)
     found = features(network, x)
     assert found.shape == (20, network.num_features) == (20, 64)
     assert found.dtype == torch.float64
-    # The part in row 1, column 2 of picture 17 holds the latents of its cell there (4 x 4 cells in all).
+    # The part in row 1, column 2 of image 17 holds the latents of its cell there (4 x 4 cells in all).
     alone = network.tokenizer.latents(torch.from_numpy(x[17:18]).permute(0, 3, 1, 2).float() / 127.5 - 1)
     assert torch.allclose(found[17].reshape(4, 4, 4)[:, 1, 2], alone[0, 1, 2].double(), atol=1e-5)
 
     measure = FrechetDistance(network, None)
-    assert measure.plain_pictures
+    assert measure.plain_images
     measure.refer(x)
     same, other = measure.measure(x, [""] * 20), measure.measure(x // 2, [""] * 20)
     assert same.value == pytest.approx(0, abs=1e-6)
@@ -128,7 +128,7 @@ def test_features_are_the_encoders_and_the_distance_sees_a_change(tmp_path: Path
 
 def test_references_of_a_folder(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "refs", ["000-red-apple", "blue-star", "100-green-leaf"])
-    write_png(folder, "sheet.png", pictures(1, side=30)[0])
+    write_png(folder, "sheet.png", images(1, side=30)[0])
     found = read_folder(folder)
     assert found.captions == ("red-apple", "green-leaf", "blue-star")
     assert (found.side, found.shift) == (8, 0)
@@ -136,9 +136,9 @@ def test_references_of_a_folder(tmp_path: Path) -> None:
     assert by_caption(found) == {"red-apple": 0, "green-leaf": 1, "blue-star": 2}
     network = VqFeatures.load(_weights(tmp_path))
     measure = FrechetDistance(network, found)
-    assert not measure.plain_pictures
+    assert not measure.plain_images
     assert measure.identity()["references"] == found.digest
-    with pytest.raises(UserError, match="expected pictures of 16 x 16, as the engine draws, found 8"):
+    with pytest.raises(UserError, match="expected images of 16 x 16, as the engine draws, found 8"):
         measure.check(16, [])
 
 
@@ -150,19 +150,19 @@ def _weights(folder: Path) -> Path:
 
 def test_an_index_names_files_captions_and_flips(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "refs", ["a", "b"])
-    index = {"version": 1, "shift": 1, "pictures": [{"file": "b.png", "caption": "Red apple!", "flip": True}]}
+    index = {"version": 1, "shift": 1, "images": [{"file": "b.png", "caption": "Red apple!", "flip": True}]}
     (folder / INDEX).write_text(json.dumps(index))
     found = read_folder(folder)
     assert (found.captions, found.shift, found.flips.tolist()) == (("Red apple!",), 1, [True])
     assert by_caption(found) == {"red-apple": 0}
-    assert np.array_equal(found.pictures[0], pictures(2)[1])
+    assert np.array_equal(found.images[0], images(2)[1])
     before = found.digest
-    write_png(folder, "b.png", pictures(1, 5)[0])
+    write_png(folder, "b.png", images(1, 5)[0])
     assert read_folder(folder).digest != before
 
 
 def write_index(folder: Path, name: str) -> None:
-    (folder / INDEX).write_text(json.dumps({"pictures": [{"file": name, "caption": ""}]}))
+    (folder / INDEX).write_text(json.dumps({"images": [{"file": name, "caption": ""}]}))
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def write_index(folder: Path, name: str) -> None:
         (lambda f: None, "expected PNG files, found none"),
         (lambda f: (f / "a.png").write_bytes(b"GIF89a"), r"a\.png: expected a PNG file"),
         (lambda f: [write_folder(f, ["a"]), write_folder(f, ["b"], side=16)], "of one size, found 16 x 16 and 8 x 8"),
-        (lambda f: write_png(f, "a.png", np.zeros((8, 4, 3), np.uint8)), "square pictures of one size, found 4 x 8"),
-        (lambda f: write_index(f, "../a.png"), r"pictures\[0\].file: expected a file's name, without a folder"),
-        (lambda f: write_index(f, "a.png"), r"a\.png: expected the picture that the index names, found nothing"),
-        (lambda f: (f / INDEX).write_text("{"), "an index of reference pictures"),
+        (lambda f: write_png(f, "a.png", np.zeros((8, 4, 3), np.uint8)), "square images of one size, found 4 x 8"),
+        (lambda f: write_index(f, "../a.png"), r"images\[0\].file: expected a file's name, without a folder"),
+        (lambda f: write_index(f, "a.png"), r"a\.png: expected the image that the index names, found nothing"),
+        (lambda f: (f / INDEX).write_text("{"), "an index of reference images"),
         (
-            lambda f: (f / "a.png").write_bytes(png_bytes(pictures(1)[0], {"law": {"rule": "synthetic"}})),
-            "expected a picture of the model, found one drawn under synthetic acceptance",
+            lambda f: (f / "a.png").write_bytes(png_bytes(images(1)[0], {"law": {"rule": "synthetic"}})),
+            "expected an image of the model, found one drawn under synthetic acceptance",
         ),
     ],
 )
@@ -191,28 +191,28 @@ def test_folders_that_are_no_references(tmp_path: Path, make: Any, said: str) ->
 
 def references(count: int, flips: bool, shift: int) -> References:
     rng = np.random.default_rng(3)
-    return References(pictures(count, 3), tuple(f"p{i}" for i in range(count)), rng.random(count) < flips, shift, "")
+    return References(images(count, 3), tuple(f"p{i}" for i in range(count)), rng.random(count) < flips, shift, "")
 
 
 def test_retrieval_is_the_nearest_of_all_shifted_and_mirrored_references() -> None:
     found = references(9, flips=True, shift=1)
     found.flips[:4] = False
-    x = pictures(40, 4)
+    x = images(40, 4)
     wanted = []
-    for picture in x.astype(int):
+    for image in x.astype(int):
         best = (math.inf, -1)
-        for i, reference in enumerate(found.pictures.astype(int)):
+        for i, reference in enumerate(found.images.astype(int)):
             for base in (reference, reference[:, ::-1]) if found.flips[i] else (reference,):
                 for dy in (-1, 0, 1):
                     for dx in (-1, 0, 1):
                         moved = np.roll(base, (dy, dx), (0, 1))
-                        best = min(best, (int(((picture - moved) ** 2).sum()), i))
+                        best = min(best, (int(((image - moved) ** 2).sum()), i))
         wanted.append(best[1])
     assert nearest(x, found).tolist() == wanted
 
 
 def test_large_sets_of_references_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, x = references(9, flips=True, shift=1), pictures(20, 4)
+    found, x = references(9, flips=True, shift=1), images(20, 4)
     whole = nearest(x, found)
     monkeypatch.setattr("coolsd_rt.metrics.retrieval._CHUNK_BYTES", 2 * 4 * 8 * 8 * 3)
     assert np.array_equal(nearest(x, found), whole)
@@ -223,16 +223,16 @@ def test_retrieval_accuracy_and_its_interval(tmp_path: Path) -> None:
     measure = RetrievalAccuracy(found, tmp_path)
     prompts = ["Red apple", "green leaf", "blue star", "red apple"]
     own = np.array([found.captions.index(p.lower().replace(" ", "-")) for p in prompts])
-    x = found.pictures[own].copy()
+    x = found.images[own].copy()
     measure.check(8, prompts)
     assert measure.measure(x, prompts).value == 1.0
-    x[3] = found.pictures[found.captions.index("blue-star")]
+    x[3] = found.images[found.captions.index("blue-star")]
     assert measure.measure(x, prompts).value == 0.75
     with pytest.raises(UserError, match=r"none of 'old shoe' and 1 more; add old-shoe\.png"):
         measure.check(8, ["old shoe", "red apple", "hat"])
-    with pytest.raises(UserError, match="expected pictures of 16 x 16"):
+    with pytest.raises(UserError, match="expected images of 16 x 16"):
         measure.check(16, prompts)
-    twice = References(found.pictures, ("a b", "A-b", "c"), found.flips, 0, "")
+    twice = References(found.images, ("a b", "A-b", "c"), found.flips, 0, "")
     with pytest.raises(UserError, match="one of each caption"):
         RetrievalAccuracy(twice, tmp_path)
     # Wilson's own formula.
@@ -275,7 +275,7 @@ def test_the_clip_score_is_a_hundred_cosines(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path / "clip")
     from coolsd_rt.metrics.clip import ClipScore
 
-    measure, x = ClipScore(folder), pictures(20)
+    measure, x = ClipScore(folder), images(20)
     from transformers import CLIPModel, CLIPProcessor
 
     network: Any = CLIPModel.from_pretrained(folder)  # the library's own way, of a folder that is whole

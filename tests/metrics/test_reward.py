@@ -1,6 +1,6 @@
 """ImageReward and HPSv2: how their packages are called, with packages of the same shape in their place.
 
-The packages' own networks are not run: what stands here is that each picture meets its own prompt, that files are local
+The packages' own networks are not run: what stands here is that each image meets its own prompt, that files are local
 and that whatever a package raises is one line.
 """
 
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.metrics.reward import HpsV2, ImageReward, mean
-from tests.quality.qualities import picture
+from tests.quality.qualities import image
 
 PROMPTS = ["a", "bb", "ccc"]
 
@@ -63,9 +63,9 @@ def test_image_reward_scores_each_pair(
     assert torch.load is pickles
     assert given == [[[[1, 1]]]]  # the package read what was converted
     assert capsys.readouterr().out == ""  # stdout is the result's
-    pictures = [picture(k) for k in range(3)]
-    wanted = [len(p) + x[0, 0, 0] / 1000 for p, x in zip(PROMPTS, pictures, strict=True)]
-    assert measure.scores(pictures, PROMPTS).tolist() == pytest.approx(wanted)
+    images = [image(k) for k in range(3)]
+    wanted = [len(p) + x[0, 0, 0] / 1000 for p, x in zip(PROMPTS, images, strict=True)]
+    assert measure.scores(images, PROMPTS).tolist() == pytest.approx(wanted)
     before = measure.identity()
     save_file({"mlp.layers.0.weight": torch.zeros(1, 2)}, tmp_path / "ImageReward.safetensors")
     assert ImageReward(tmp_path).identity() != before
@@ -95,9 +95,9 @@ def test_hpsv2_is_the_cosine_in_its_own_weights(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "hpsv2.src.open_clip", clip)
     path = tmp_path / "hpsv2.safetensors"
     save_file({"scale": torch.tensor(2.0)}, path)
-    pictures = [picture(k) for k in range(3)]
-    found = HpsV2(path).scores(pictures, PROMPTS)
-    wanted = [2 * (len(t) * int(x[0, 0, 0]) + int(x[0, 0, 1])) / 255 for t, x in zip(PROMPTS, pictures, strict=True)]
+    images = [image(k) for k in range(3)]
+    found = HpsV2(path).scores(images, PROMPTS)
+    wanted = [2 * (len(t) * int(x[0, 0, 0]) + int(x[0, 0, 1])) / 255 for t, x in zip(PROMPTS, images, strict=True)]
     assert found.tolist() == pytest.approx(wanted, rel=1e-6)
     save_file({"other": torch.tensor(2.0)}, path)
     with pytest.raises(UserError, match="expected all tensors of the network, found no tensor scale; convert"):

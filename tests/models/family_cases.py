@@ -67,7 +67,7 @@ def roughened(network: N) -> N:
     return network.eval().requires_grad_(False)
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     """Conditions of ROWS rows, tokens int64 [R, tokens] with the forced ones in place, first positions [R] or None."""
 
     condition: Tensor
@@ -75,7 +75,7 @@ class Picture(NamedTuple):
     start: Tensor | None
 
 
-def picture(cfg: DecoderConfig, seed: int = 2) -> Picture:
+def image(cfg: DecoderConfig, seed: int = 2) -> Image:
     torch.manual_seed(seed)
     rows, width = cfg.condition_size
     ids = torch.randint(0, rows, (ROWS, cfg.prefix)) if rows else torch.empty(0)
@@ -84,7 +84,7 @@ def picture(cfg: DecoderConfig, seed: int = 2) -> Picture:
     tokens = torch.randint(0, cfg.layout.codes, (ROWS, cfg.tokens))
     tokens = torch.where(forced >= 0, forced, tokens)
     start = torch.tensor([0, 2, cfg.prefix - 1]) if cfg.padded else None
-    return Picture(condition, tokens, start)
+    return Image(condition, tokens, start)
 
 
 Stepper = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # ids, pos -> logits, features
@@ -121,7 +121,7 @@ def stepped(cfg: DecoderConfig, tokens: Tensor, step: Stepper, length: int = 3) 
         pos = pos + torch.tensor(kept)
 
 
-def eager(target: Decoder, given: Picture, capacity: int = CAPACITY) -> Stepper:
+def eager(target: Decoder, given: Image, capacity: int = CAPACITY) -> Stepper:
     """The eager network as a stepper, its prefix from the condition."""
     prefix, caches = target.condition(given.condition), target.caches(ROWS, capacity)
     return lambda ids, pos: target.step(ids, pos, prefix, caches, given.start)
@@ -138,6 +138,6 @@ def module_caches(caches: Any) -> tuple[Tensor, ...]:
 
 
 __all__ = [
-    "CAPACITY", "CONFIGS", "FAMILY_NAMES", "HEADS", "ROWS", "Picture", "Stepped", "eager", "module_caches", "picture",
+    "CAPACITY", "CONFIGS", "FAMILY_NAMES", "HEADS", "ROWS", "Image", "Stepped", "eager", "module_caches", "image",
     "random_draft", "random_target", "relative", "stepped",
 ]  # fmt: skip

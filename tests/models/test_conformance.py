@@ -1,4 +1,4 @@
-"""What every registered family has to do: step as it reads a whole picture, ignore padding and stale rows, load from
+"""What every registered family has to do: step as it reads a whole image, ignore padding and stale rows, load from
 the file it was saved to, and say the same as graph modules and as exported graphs (tests/export/test_family_graphs).
 """
 
@@ -22,7 +22,7 @@ from tests.models.family_cases import (
     FAMILY_NAMES,
     ROWS,
     eager,
-    picture,
+    image,
     random_draft,
     random_target,
     relative,
@@ -45,10 +45,10 @@ def test_every_family_has_a_case() -> None:
 
 @every_family
 @torch.no_grad()
-def test_steps_are_the_whole_picture(name: str) -> None:
+def test_steps_are_the_whole_image(name: str) -> None:
     """Prefill, single steps and verifications with rollback, rows of different starts: the logits of one pass."""
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     whole, features = target(given.condition, given.tokens, given.start)
     assert whole.shape == (ROWS, cfg.tokens, cfg.vocab)
     w = cfg.prefix
@@ -65,7 +65,7 @@ def test_steps_are_the_whole_picture(name: str) -> None:
 def test_stale_rows_and_padding_change_nothing(name: str) -> None:
     """Rubbish behind a row's end, and in front of its start, is never seen; a shorter prompt is itself, padded."""
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     prefix, caches = target.condition(given.condition), target.caches(ROWS, 40)
     pos = torch.zeros(ROWS, dtype=torch.int64)
     target.step(torch.zeros(ROWS, cfg.prefix, dtype=torch.int64), pos, prefix, caches, given.start)
@@ -84,7 +84,7 @@ def test_stale_rows_and_padding_change_nothing(name: str) -> None:
 def test_padding_is_as_if_it_were_not_there(name: str) -> None:
     """A row that starts late says what a model with so many fewer prefix positions says."""
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     assert given.start is not None
     whole, _ = target(given.condition, given.tokens, given.start)
     for row, start in enumerate(given.start.tolist()):
@@ -102,7 +102,7 @@ def test_padding_is_as_if_it_were_not_there(name: str) -> None:
 @torch.no_grad()
 def test_forced_ids_are_never_drawn(name: str) -> None:
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     logits, _ = target(given.condition, given.tokens, given.start)
     codes = cfg.layout.codes
     if codes < cfg.vocab:
@@ -131,9 +131,9 @@ def test_a_file_is_loaded_by_its_family(name: str, tmp_path: Path) -> None:
 @every_family
 @torch.no_grad()
 def test_a_head_on_its_features(name: str) -> None:
-    """An EAGLE head steps as it reads a whole picture, of rows without padding."""
+    """An EAGLE head steps as it reads a whole image, of rows without padding."""
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     draft = random_draft(target)
     start = None if given.start is None else torch.zeros_like(given.start)
     _, features = target(given.condition, given.tokens, start)

@@ -1,4 +1,4 @@
-"""The registry of families: names, layouts of a picture's tokens, trained sizes, and what a header may say."""
+"""The registry of families: names, layouts of an image's tokens, trained sizes, and what a header may say."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from tests.models.family_cases import CONFIGS, random_draft, random_target
 _7B = FAMILIES["lumina-mgpt"].models["7B"]
 
 
-def test_a_lumina_picture() -> None:
+def test_a_lumina_image() -> None:
     """768 px: 2356 tokens of the model with the three before the codes, 512 px: 1060, as its public code has them."""
     for pixels, total in ((1024, 4164), (768, 2356), (512, 1060)):
         grid = FAMILIES["lumina-mgpt"].check_size("--size", pixels)
         cfg = LuminaConfig(vocab=8194, text=65536, grid=grid, **_7B)
         assert cfg.tokens + len(image_head(grid)) == total
-        forced, painted = cfg.layout.forced, cfg.layout.painted
-        assert len(painted) == grid * grid
+        forced, code_positions = cfg.layout.forced, cfg.layout.code_positions
+        assert len(code_positions) == grid * grid
         assert forced[grid] == 8192
         assert forced[-1] == 8193
         assert (forced == 8192).sum() == grid
-        assert (forced[painted] == -1).all()
-        assert set(np.flatnonzero(forced >= 0)) == set(range(cfg.tokens)) - set(painted.tolist())
+        assert (forced[code_positions] == -1).all()
+        assert set(np.flatnonzero(forced >= 0)) == set(range(cfg.tokens)) - set(code_positions.tolist())
     assert image_head(48) == (8197, 8804 + 24, 8804 + 24)
 
 
-def test_an_anole_picture() -> None:
+def test_an_anole_image() -> None:
     """1024 codes in raster order and nothing between them, as LANTERN's public code has it."""
     family = FAMILIES["anole"]
     cfg = AnoleConfig(vocab=8192, text=65536, grid=family.check_size("--size", None), **family.models["7B"])
@@ -50,11 +50,11 @@ def test_an_anole_picture() -> None:
     assert shapes_of(cfg)["output.weight"] == (8192, 4096)
 
 
-def test_a_plain_picture() -> None:
+def test_a_plain_image() -> None:
     layout = Layout(8, 2, 3)
     assert (layout.tokens, layout.plain, layout.stride) == (6, True, 3)
     assert (layout.forced == -1).all()
-    assert layout.painted.tolist() == list(range(6))
+    assert layout.code_positions.tolist() == list(range(6))
 
 
 # Parameters of the published models, from models' cards, without the table of T5 features.

@@ -59,7 +59,7 @@ def test_padding_reads_the_last_rope_row() -> None:
     assert torch.equal(step.cos[0, 0], table[[4, 4, 4], :, 0])
 
 
-def _picture(rows: int) -> tuple[Tensor, Tensor]:
+def _image(rows: int) -> tuple[Tensor, Tensor]:
     torch.manual_seed(1)
     return torch.randint(3, TARGET.words, (rows, TARGET.prefix)), torch.randint(0, TARGET.vocab, (rows, TARGET.tokens))
 
@@ -68,7 +68,7 @@ def _picture(rows: int) -> tuple[Tensor, Tensor]:
 def test_steps_of_any_size_are_the_whole_sequence() -> None:
     """Teacher forcing at once, and cached steps of 3, 1 and 6 positions with ragged rows: the same logits."""
     target, _, _ = networks()
-    words, codes = _picture(2)
+    words, codes = _image(2)
     whole, features = target(words, codes)
     prefix, caches = target.cls_embedding(words), target.caches(2, 24)
     w = TARGET.prefix
@@ -92,7 +92,7 @@ def test_steps_of_any_size_are_the_whole_sequence() -> None:
 def test_a_step_never_sees_what_lies_behind_it() -> None:
     """Stale rows beyond a step's positions are masked: writing rubbish there changes nothing."""
     target, _, _ = networks()
-    words, codes = _picture(1)
+    words, codes = _image(1)
     prefix, caches = target.cls_embedding(words), target.caches(1, 24)
     pos = torch.zeros(1, dtype=torch.int64)
     target.step(torch.zeros(1, 3, dtype=torch.int64), pos, prefix, caches)
@@ -107,7 +107,7 @@ def test_a_step_never_sees_what_lies_behind_it() -> None:
 @torch.no_grad()
 def test_eagle_steps_are_its_whole_sequence() -> None:
     target, draft, _ = networks()
-    words, codes = _picture(2)
+    words, codes = _image(2)
     _, features = target(words, codes)
     prefix = target.cls_embedding(words)
     embedded = torch.cat([prefix, target.tok_embeddings(codes)], dim=1)[:, 1:]
@@ -124,7 +124,7 @@ def test_eagle_steps_are_its_whole_sequence() -> None:
 
 
 @torch.no_grad()
-def test_the_codebook_inverts_and_pictures_have_their_size() -> None:
+def test_the_codebook_inverts_and_images_have_their_size() -> None:
     _, _, image = networks()
     ids = torch.arange(IMAGE.codebook_size)
     assert torch.equal(image.quantize.nearest(image.quantize.lookup(ids) * 7), ids)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.checkpoints.convert import convert
-from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.load import load_draft, load_target
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.config import EagleConfig
@@ -93,7 +93,9 @@ def test_heads_for_llamagen(tmp_path: Path) -> None:
     """eps 1e-6, all slots of the caption seen, padding included, each embedded as code 0 of the head's own table."""
     state, w = checkpoint("t2i"), head(DIM, HEADS, VOCAB, chameleons=False)
     torch.save(state, tmp_path / "target.pt")
-    target = load_target(convert(tmp_path / "target.pt", tmp_path / "t.safetensors", None, Options(256, HEADS)).path)
+    target = load_target(
+        convert(tmp_path / "target.pt", tmp_path / "t.safetensors", None, ConvertOptions(256, HEADS)).path
+    )
     draft = load_draft(converted(w, tmp_path, rms_norm_eps=1e-6, num_attention_heads=HEADS), target)
     assert draft.cfg == EagleConfig(DIM, HEADS, FFN, 1e-6, vocab=VOCAB, sees_padding=True, blank_prefix=True)
     ours: State = {f"layers.0.{name}.weight": w[f"layers.0.{LLAMAS[name.split('.')[-1]]}.weight"] for name in (
@@ -202,21 +204,23 @@ def llamas_names(state: State) -> State:
 
 
 def test_llamagen_in_llamas_names(tmp_path: Path) -> None:
-    """The same file comes out; what a config.json says of the picture is believed, and nothing else."""
+    """The same file comes out; what a config.json says of the image is believed, and nothing else."""
     state, folder = checkpoint("t2i"), tmp_path / "published"
     torch.save(state, tmp_path / "original.pt")
     folder.mkdir()
     torch.save(llamas_names(state), folder / "pytorch_model.bin")
     config = {"num_attention_heads": HEADS, "block_size": 256, "rms_norm_eps": 1e-5, "rope_base": 10000}
     (folder / "config.json").write_text(json.dumps(config))
-    wanted = load_target(convert(tmp_path / "original.pt", tmp_path / "a", "llamagen-t2i", Options(256, HEADS)).path)
+    wanted = load_target(
+        convert(tmp_path / "original.pt", tmp_path / "a", "llamagen-t2i", ConvertOptions(256, HEADS)).path
+    )
     for family, size in (("llamagen-t2i", None), (None, 256)):
-        done = convert(folder, tmp_path / f"b-{family}", family, Options(size))
+        done = convert(folder, tmp_path / f"b-{family}", family, ConvertOptions(size))
         found = load_target(done.path)
         assert (done.family, done.dropped, found.cfg) == ("llamagen-t2i", 0, wanted.cfg)
         assert all(torch.equal(v, wanted.state_dict()[k]) for k, v in found.state_dict().items())
     with pytest.raises(UserError, match=r"--size: expected 256, as config\.json's block_size says, found 512"):
-        convert(folder, tmp_path / "c", options=Options(512))
+        convert(folder, tmp_path / "c", options=ConvertOptions(512))
     torch.save(llamas_names(state) | {"extra": torch.zeros(2)}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="extra: expected no such tensor"):
         convert(folder, tmp_path / "c")

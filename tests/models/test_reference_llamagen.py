@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.checkpoints.convert import convert
-from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.load import load_target
-from tests.models.family_cases import CAPACITY, ROWS, Picture, eager, relative, stepped
+from tests.models.family_cases import CAPACITY, ROWS, Image, eager, relative, stepped
 
 TOLERANCE = 1e-4
 DIM, HEADS, LAYERS, FFN, VOCAB, GRID, TEXT, CAPTION = 48, 3, 2, 64, 40, 16, 20, 120
@@ -105,14 +105,14 @@ def features_of(w: State, condition: Tensor, codes: Tensor, start: int) -> Tenso
     return _norm(x, w["norm.weight"], 1e-5)
 
 
-def given_for(kind: str, cells: int) -> Picture:
+def given_for(kind: str, cells: int) -> Image:
     torch.manual_seed(7)
     tokens = torch.randint(0, VOCAB, (ROWS, cells))
     if kind == "c2i":
-        return Picture(torch.tensor([[3], [10], [0]]), tokens, None)
+        return Image(torch.tensor([[3], [10], [0]]), tokens, None)
     start = torch.tensor([0, 50, CAPTION - 1])
     text = torch.randn(ROWS, CAPTION, TEXT)
-    return Picture(text * (torch.arange(CAPTION) >= start[:, None])[..., None], tokens, start)
+    return Image(text * (torch.arange(CAPTION) >= start[:, None])[..., None], tokens, start)
 
 
 @pytest.mark.parametrize("wrapper", ["model", "module", "state_dict", None])
@@ -121,7 +121,9 @@ def given_for(kind: str, cells: int) -> Picture:
 def test_llamagen(kind: str, wrapper: str | None, tmp_path: Path) -> None:
     state = checkpoint(kind)
     torch.save(state if wrapper is None else {wrapper: state, "steps": 7}, tmp_path / "published.pt")
-    done = convert(tmp_path / "published.pt", tmp_path / "ours.safetensors", options=Options(size=256, heads=HEADS))
+    done = convert(
+        tmp_path / "published.pt", tmp_path / "ours.safetensors", options=ConvertOptions(size=256, heads=HEADS)
+    )
     assert (done.family, done.dropped) == (f"llamagen-{kind}", 1)
     target = load_target(done.path)
     assert target.cfg.layout.rows == GRID

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.checkpoints.convert import convert
-from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.load import load_target, load_tokenizer
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.decoder import Decoder
@@ -23,7 +23,7 @@ from coolsd_rt.models.families.anole import AnoleConfig
 from coolsd_rt.models.families.chameleon import BEGIN_OF_IMAGE, END_OF_IMAGE, FIRST_CODE
 from coolsd_rt.models.families.lumina import LINE_END, LuminaConfig, image_head
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
-from tests.models.family_cases import ROWS, Picture, eager, relative, stepped
+from tests.models.family_cases import ROWS, Image, eager, relative, stepped
 
 transformers = pytest.importorskip("transformers")
 
@@ -75,11 +75,11 @@ def converted(model: Any, folder: Path, size: int | None, family: str | None = N
     model.save_pretrained(folder / "published", max_shard_size="300KB")
     assert len(json.loads((folder / "published/model.safetensors.index.json").read_text())["weight_map"]) > 20
     assert len(list((folder / "published").glob("*.safetensors"))) > 3
-    done = convert(folder / "published", folder / "ours.safetensors", family, Options(size=size, **options))
+    done = convert(folder / "published", folder / "ours.safetensors", family, ConvertOptions(size=size, **options))
     return done.path
 
 
-def compare(target: Decoder, given: Picture, reference: Any) -> None:
+def compare(target: Decoder, given: Image, reference: Any) -> None:
     """Steps against a whole pass of the reference: a function of a row to logits [W + tokens - 1, V]."""
     assert given.start is not None
     wanted = {row: reference(row) for row in range(ROWS)}
@@ -104,7 +104,7 @@ def test_lumina_is_chameleon(chameleon: Any, tmp_path: Path) -> None:
     forced = torch.from_numpy(cfg.layout.forced)
     tokens = torch.where(forced >= 0, forced, torch.randint(0, 8192, (ROWS, cfg.tokens)))
     tokens[:, 5], tokens[:, 8] = 8192, 8193  # a line end and an end among the first, so that short steps meet them
-    given = Picture(prompt, tokens, STARTS)
+    given = Image(prompt, tokens, STARTS)
     ids = torch.where(tokens == 8192, LINE_END, torch.where(tokens == 8193, END_OF_IMAGE, tokens + FIRST_CODE))
 
     def reference(row: int) -> Tensor:
@@ -136,7 +136,7 @@ def test_anole_is_chameleon(chameleon: Any, tmp_path: Path) -> None:
         position_ids=(where - start[:, None]).clamp(min=0),
     ).last_hidden_state  # fmt: skip
     logits = chameleon.lm_head(hidden)[..., FIRST_CODE : FIRST_CODE + cfg.vocab]
-    compare(target, Picture(prompt, tokens, start), lambda row: logits[row])
+    compare(target, Image(prompt, tokens, start), lambda row: logits[row])
 
 
 def test_chameleons_kin_have_to_be_named(chameleon: Any, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_chameleons_kin_have_to_be_named(chameleon: Any, tmp_path: Path) -> None
         converted(chameleon, tmp_path, 512)
     assert not (tmp_path / "ours.safetensors").exists()
     with pytest.raises(UserError, match=r"--size: expected .* anole was trained on: 512, found 768"):
-        convert(tmp_path / "published", tmp_path / "ours.safetensors", "anole", Options(768))
+        convert(tmp_path / "published", tmp_path / "ours.safetensors", "anole", ConvertOptions(768))
 
 
 @torch.no_grad()
@@ -157,7 +157,7 @@ def test_janus_is_janus(janus: Any, tmp_path: Path) -> None:
     cfg = target.cfg
     assert (cfg.tokens, cfg.vocab, cfg.norm_eps, cfg.head_width) == (576, 48, 1e-6, 64)
     prompt, tokens = torch.randint(0, 120, (ROWS, PREFIX)), torch.randint(0, 48, (ROWS, cfg.tokens))
-    given = Picture(prompt, tokens, STARTS)
+    given = Image(prompt, tokens, STARTS)
     body = janus.model.language_model
     embedded = torch.cat(
         [body.embed_tokens(prompt), janus.prepare_embeddings_for_image_generation(tokens[:, :40])], dim=1
@@ -193,7 +193,7 @@ def test_janus_published_names(janus: Any, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "pytorch_model.bin")
     theirs = converted(janus, tmp_path, 384, prefix=PREFIX)
     done = convert(
-        tmp_path / "pytorch_model.bin", tmp_path / "own.safetensors", options=Options(prefix=PREFIX, heads=4)
+        tmp_path / "pytorch_model.bin", tmp_path / "own.safetensors", options=ConvertOptions(prefix=PREFIX, heads=4)
     )
     assert done.family == "janus-pro"
     for key, value in load_target(theirs).state_dict().items():

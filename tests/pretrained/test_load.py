@@ -338,15 +338,15 @@ def test_no_key_of_clips_preprocessing_is_a_default(clip: Path) -> None:
     reword(path, lambda data: data["image_processor"].update(crop_size={"height": 8, "width": 8}))
     assert "crop_size: expected 16 x 16, the image_size of config.json" in refused("clip", clip)
     path.unlink()
-    assert "preprocessor_config.json: expected the preprocessing of CLIP's pictures" in refused("clip", clip)
+    assert "preprocessor_config.json: expected the preprocessing of CLIP's images" in refused("clip", clip)
 
 
 def test_the_old_preprocessor_file_is_the_new_one(clip: Path) -> None:
     """As openai/clip-vit-base-patch32 has it."""
     import numpy as np
 
-    picture = np.random.default_rng(0).integers(0, 256, (24, 31, 3), np.uint8)
-    new = load_clip(clip).inputs([picture], ["a"])
+    image = np.random.default_rng(0).integers(0, 256, (24, 31, 3), np.uint8)
+    new = load_clip(clip).inputs([image], ["a"])
     said = json.loads((clip / "processor_config.json").read_text())["image_processor"]
     (clip / "processor_config.json").unlink()
     old = {
@@ -354,7 +354,7 @@ def test_the_old_preprocessor_file_is_the_new_one(clip: Path) -> None:
     }
     old |= {"crop_size": 16, "size": 16, "feature_extractor_type": "CLIPFeatureExtractor"}
     (clip / "preprocessor_config.json").write_text(json.dumps(old))
-    again = load_clip(clip).inputs([picture], ["a"])
+    again = load_clip(clip).inputs([image], ["a"])
     assert all(torch.equal(new[key], again[key]) for key in new)
 
 

@@ -78,7 +78,7 @@ def ids(*words: str) -> list[int]:
     return [ID[word] for word in words]
 
 
-def test_a_lumina_row_is_the_prompt_then_the_pictures_begin_and_size(lumina: TokensConditioner) -> None:
+def test_a_lumina_row_is_the_prompt_then_the_images_begin_and_size(lumina: TokensConditioner) -> None:
     encoded = lumina.encode("red apple")
     wanted = [*ids("<s>", *WORDS, "red", "apple", "<reserved08706>"), 8197, 8804 + 512 // 32, 8804 + 768 // 32]
     assert list(encoded.ids) == wanted
@@ -94,7 +94,7 @@ def test_luminas_unconditional_row_begins_with_the_image(lumina: TokensCondition
     assert [bool((row[:start] == 0).all()) for row, start in zip(rows.text, rows.start, strict=True)] == [True] * 4
 
 
-def test_an_anole_row_is_the_prompt_an_end_of_turn_and_the_pictures_begin(anole: TokensConditioner) -> None:
+def test_an_anole_row_is_the_prompt_an_end_of_turn_and_the_images_begin(anole: TokensConditioner) -> None:
     """Both rows as LANTERN's public code has them: 0, the words, 8710, 8197, and 0, 8197, padded on the left."""
     encoded = [anole.encode("red apple"), anole.encode("star")]
     assert list(encoded[0].ids) == [*ids("<s>", "red", "apple", "<reserved08706>"), 8197]

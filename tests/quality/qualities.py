@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from coolsd_rt.models.inception import shapes
-from coolsd_rt.quality.run import Report, Wanted, quality
-from coolsd_rt.workflows.generate.run import Request
+from coolsd_rt.quality.run import QualityMeasures, QualityReport, quality
+from coolsd_rt.workflows.generate.run import GenerateConfig
 
 # Of words that the fake engine knows.
 WORDS = {"139": "red apple", "285": "green apple", "632": "yellow star", "724": "green star", "1000": "red star"}
@@ -40,15 +40,15 @@ def coco(captions: dict[str, str] | None = None) -> Any:
     return {"info": {}, "images": images, "annotations": annotations[::-1]}
 
 
-def picture(seed: int, height: int = 12, width: int = 16) -> NDArray[np.uint8]:
+def image(seed: int, height: int = 12, width: int = 16) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def write_references(folder: Path, ids: list[str] | None = None) -> Path:
-    """PNG files under COCO's names, each with a picture that its id alone decides."""
+    """PNG files under COCO's names, each with an image that its id alone decides."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ids or list(CAPTIONS):
-        Image.fromarray(picture(int(name))).save(folder / f"{int(name):012d}.png")
+        Image.fromarray(image(int(name))).save(folder / f"{int(name):012d}.png")
     return folder
 
 
@@ -75,7 +75,7 @@ def write_inception(path: Path) -> Path:
 
 
 class Means:
-    """In the place of Inception: the mean colour of each picture."""
+    """In the place of Inception: the mean colour of each image."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,11 +83,11 @@ class Means:
     def identity(self) -> Any:
         return {"network": str(self.path)}
 
-    def features(self, pictures: list[Any]) -> Any:
-        return np.array([p.astype(np.float32).mean((0, 1)) for p in pictures])
+    def features(self, images: list[Any]) -> Any:
+        return np.array([p.astype(np.float32).mean((0, 1)) for p in images])
 
 
-def run(engine: Path, folder: Path, out: str = "out", **values: Any) -> Report:
+def run(engine: Path, folder: Path, out: str = "out", **values: Any) -> QualityReport:
     """With the files of `folder`, made if they are not there."""
     folder.mkdir(exist_ok=True)
     captions, references = folder / "captions.json", folder / "refs"
@@ -95,16 +95,16 @@ def run(engine: Path, folder: Path, out: str = "out", **values: Any) -> Report:
         write_captions(captions, WORDS)
     if not references.exists():
         write_references(references, list(WORDS))
-    wanted = values.pop("wanted", Wanted(references, inception=folder / "inception"))
+    wanted = values.pop("wanted", QualityMeasures(references, inception=folder / "inception"))
     listener, limit = values.pop("listener", None), values.pop("limit", None)
-    return quality(engine, captions, folder / out, Request((), **values), wanted, limit, listener)
+    return quality(engine, captions, folder / out, GenerateConfig((), **values), wanted, limit, listener)
 
 
-def figures(report: Report) -> Any:
+def figures(report: QualityReport) -> Any:
     """All but what a clock says."""
-    return {key: value for key, value in report.as_dict().items() if key != "seconds_per_picture"}
+    return {key: value for key, value in report.as_dict().items() if key != "seconds_per_image"}
 
 
 def files(folder: Path) -> dict[str, bytes]:
     """What is drawn, as pixels: a PNG also says how long it took."""
-    return {p.name: np.asarray(Image.open(p)).tobytes() for p in (folder / "pictures").iterdir()}
+    return {p.name: np.asarray(Image.open(p)).tobytes() for p in (folder / "images").iterdir()}

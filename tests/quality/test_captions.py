@@ -96,7 +96,7 @@ def test_references_by_id_under_any_of_cocos_names(tmp_path: Path) -> None:
         (["139", "285", "632", "724"], [], r"the 5 ids, found 4 missing \(139, 285, 632 and 1 more\); make a folder"),
         ([], ["7", "8"], r"found 2 that no prompt has \(000000000007.png, 000000000008.png\)"),
         (["139"], ["140"], r"found 1 missing \(139\) and 1 that no prompt has \(000000000140.png\)"),
-        (list(CAPTIONS), [], "expected pictures .* named by their ids, found none"),
+        (list(CAPTIONS), [], "expected images .* named by their ids, found none"),
     ],
 )
 def test_missing_and_surplus_references(tmp_path: Path, remove: list[str], add: list[str], said: str) -> None:
@@ -112,5 +112,5 @@ def test_two_files_of_one_id_and_no_folder(tmp_path: Path) -> None:
     (folder / "139.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"every id once, found 139 as 000000000139.png and 139.jpg"):
         read_references(folder, CAPTIONS)
-    with pytest.raises(UserError, match=r"expected a folder of reference pictures.*found nothing"):
+    with pytest.raises(UserError, match=r"expected a folder of reference images.*found nothing"):
         read_references(tmp_path / "none", CAPTIONS)

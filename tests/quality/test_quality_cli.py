@@ -54,8 +54,8 @@ def test_rows_intervals_and_what_is_absent(call: Call) -> None:
     assert sum("not measured" in line for line in lines) == 3
     assert any(line.startswith("CLIP score: hf download") for line in lines)
     assert any("exponential" in line and "delta 2.0" in line for line in lines)
-    assert err.splitlines()[0] == "drawing: 5 pictures"
-    assert any(line.startswith("warning: FID of 5 pictures") for line in err.splitlines())
+    assert err.splitlines()[0] == "drawing: 5 images"
+    assert any(line.startswith("warning: FID of 5 images") for line in err.splitlines())
 
 
 def test_json_is_the_results_and_nothing_else(call: Call, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_options_of_generate_are_its_own() -> None:
     [
         (["--prompts", "none.json"], "none.json: expected JSON"),
         (["--delta", "-1"], "--delta"),
-        (["--limit", "2", "--inception", "i"], "expected at least 3 pictures, found 2; drop --inception"),
+        (["--limit", "2", "--inception", "i"], "expected at least 3 images, found 2; drop --inception"),
         (["--plain", "--delta", "2"], "expected no draft and nothing about one"),
         (["--out", "captions.json"], "expected a folder, or a place for one"),
         (["--clip", "none"], "expected a folder of a CLIP model"),
@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_far_it_is(call: Call, monkeypatch: pytest.MonkeyPatch, 
     with monkeypatch.context() as patch:
         patch.setattr(drawing, "draw", draw)
         code, out, err = call(*(["--json"] if as_json else []))
-    said = "interrupted: drawing: 2 of 5 pictures are done; the same command goes on in out"
+    said = "interrupted: drawing: 2 of 5 images are done; the same command goes on in out"
     assert (code, err.splitlines()[-1]) == (130, said)
     assert not as_json or json.loads(out)["error"] == said
     assert call()[0] == 0

@@ -6,7 +6,7 @@ row whose feature does not belong to its history, or a predicted feature where a
 which is harmless in padding and fatal where the loop uses it.
 
 A feature is [context index, row, position, 1 if it is the target's own else 0].
-Legend: M pictures, R rows, W prefix, N image tokens, V codes, S positions of a step, T capacity.
+Legend: M images, R rows, W prefix, N image tokens, V codes, S positions of a step, T capacity.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ class Tables:
 
 
 class FakeSession:
-    """`Session` over tables. library: "numpy" or "torch". dtype: of the logits. slack: cache rows past the picture.
+    """`Session` over tables. library: "numpy" or "torch". dtype: of the logits. slack: cache rows past the image.
     paced: rounds may go without a draft, whose cache then lags behind."""
 
     def __init__(
         self,
         tables: Tables,
         dims: ModelDims,
-        pictures: int,
+        images: int,
         *,
         guided: bool = False,
         library: str = "numpy",
@@ -91,8 +91,8 @@ class FakeSession:
         paced: bool = False,
     ) -> None:
         self.tables, self._dims, self._fused, self.library, self.dtype = tables, dims, fused_length, library, dtype
-        self.pictures, self.guided, self.paced = pictures, guided, paced
-        self.rows = pictures * (2 if guided else 1)
+        self.images, self.guided, self.paced = images, guided, paced
+        self.rows = images * (2 if guided else 1)
         capacity = dims.positions + slack
         self.target_cache = np.zeros((self.rows, capacity), np.int64)  # token at each position
         self.draft_cache = np.zeros((self.rows, capacity), np.int64)  # token at each position + 1
@@ -142,7 +142,7 @@ class FakeSession:
         """The same in one call, written after the contract rather than after the loop."""
         self.calls.append("propose")
         assert self.guided
-        assert tuple(uniforms.shape) == (self.pictures, self._fused) == tuple(scale.shape)
+        assert tuple(uniforms.shape) == (self.images, self._fused) == tuple(scale.shape)
         rows, last = np.arange(self.rows), self._in(count, np.int64) - 1
         logits, predicted = (self._in(x) for x in self._draft(ids, features, pos))
         logits, predicted, at = logits[rows, last], predicted[rows, last], self._in(pos, np.int64) + last
@@ -189,7 +189,7 @@ class FakeSession:
     def _log(self, tables: tuple[Floats, Floats], index: NDArray[np.int64]) -> Floats:
         """Log distributions [R, V]; past the image's end the index has no row, and any finite answer will do."""
         index = np.minimum(index, len(tables[0]) - 1)
-        uncond = np.arange(self.rows) >= self.pictures
+        uncond = np.arange(self.rows) >= self.images
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(np.where(uncond[:, None], tables[1][index], tables[0][index])), np.float64)
 

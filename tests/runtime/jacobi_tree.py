@@ -1,6 +1,6 @@
-"""`tests.runtime.tree` for drafts of the target's own last round: every way a picture can be drawn by Jacobi decoding.
+"""`tests.runtime.tree` for drafts of the target's own last round: every way an image can be drawn by Jacobi decoding.
 
-Written after the papers, not after the code: a window of laws and tokens that slides over the picture.
+Written after the papers, not after the code: a window of laws and tokens that slides over the image.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
 
 
 def jacobi_leaves(target: Model, method: Method, tokens: int, coupled: bool) -> list[Leaf]:
-    """All leaves of a picture of `tokens` tokens."""
+    """All leaves of an image of `tokens` tokens."""
 
-    def picture(codes: Context, box: Box, carried: Carried, rounds: int, accepted: int) -> Iterator[Leaf]:
+    def image(codes: Context, box: Box, carried: Carried, rounds: int, accepted: int) -> Iterator[Leaf]:
         if len(codes) == tokens:
             yield Leaf(codes, box, rounds, accepted, 0)
             return
@@ -46,7 +46,7 @@ def jacobi_leaves(target: Model, method: Method, tokens: int, coupled: bool) -> 
                 for moved, coupling in passed_on(len(codes), drafts, carried, p, kept + 1):
                     new = codes + drafts[:kept] + (token,)
                     window = Carried(tuple(p[kept + 1 :]), (*moved, None)[: length - kept], p[length])
-                    yield from picture(new, box + more + verdict + coupling, window, rounds + 1, accepted + kept)
+                    yield from image(new, box + more + verdict + coupling, window, rounds + 1, accepted + kept)
 
     def drafted(n: int, carried: Carried, done: Context, box: Box, length: int) -> Iterator[tuple[Context, Box]]:
         j = len(done)
@@ -94,5 +94,5 @@ def jacobi_leaves(target: Model, method: Method, tokens: int, coupled: bool) -> 
 
     first = target(())
     return [
-        leaf for x, box in draw(first, (0, 0, 2)) for leaf in picture((x,), box, Carried((), (), first), 0, 0)
+        leaf for x, box in draw(first, (0, 0, 2)) for leaf in image((x,), box, Carried((), (), first), 0, 0)
     ]  # fmt: skip

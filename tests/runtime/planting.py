@@ -28,7 +28,7 @@ Change = Callable[[dict[str, Any]], None]  # of a call's arguments, by name
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """tables: of `vocab` codes and pictures of `tokens` tokens. scales: of guidance, one for each token."""
+    """tables: of `vocab` codes and images of `tokens` tokens. scales: of guidance, one for each token."""
 
     tables: Tables
     method: Method

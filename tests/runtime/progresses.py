@@ -24,7 +24,7 @@ class Heard:
         self.codes.append(progress.codes())
 
     def check(self, result: Generation) -> None:
-        """What is said to be decided is final, grows in each picture, and is all of it in the end."""
+        """What is said to be decided is final, grows in each image, and is all of it in the end."""
         assert (np.diff([progress.decided for progress in self.progress], axis=0) >= 0).all()
         for progress, codes in zip(self.progress, self.codes, strict=True):
             assert progress.total == progress.decided.sum() > 0

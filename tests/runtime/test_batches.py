@@ -1,4 +1,4 @@
-"""One picture's tokens: alone or in a batch, in one library or another, fused or stepwise, today or tomorrow."""
+"""One image's tokens: alone or in a batch, in one library or another, fused or stepwise, today or tomorrow."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SCALES = (3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.5)
 SEEDS = [11, 12, 13, 14, 15]
 
 
-def session(pictures: int, guided: bool = True, **more: Any) -> FakeSession:
-    return FakeSession(TABLES, dims(VOCAB, TOKENS), pictures, guided=guided, dtype="float32", **more)
+def session(images: int, guided: bool = True, **more: Any) -> FakeSession:
+    return FakeSession(TABLES, dims(VOCAB, TOKENS), images, guided=guided, dtype="float32", **more)
 
 
 def draw(seeds: list[int], law: Law = LAW, **more: Any) -> Generation:
@@ -125,7 +125,7 @@ def test_the_target_is_called_once_a_round_and_once_before() -> None:
 
 
 class Poisoned(FakeSession):
-    """Answers NaN for every picture that is finished: its last token is at hand, so its rows are inert."""
+    """Answers NaN for every image that is finished: its last token is at hand, so its rows are inert."""
 
     def target(self, ids: Array, pos: Array) -> tuple[Array, Array]:
         logits, features = super().target(ids, pos)
@@ -140,7 +140,7 @@ class Poisoned(FakeSession):
         return logits, features
 
 
-def test_finished_pictures_do_not_matter() -> None:
+def test_finished_images_do_not_matter() -> None:
     fake = Poisoned(TABLES, dims(VOCAB, TOKENS), len(SEEDS), guided=True, dtype="float32")
     result = generate(fake, LAW, Sampling(cfg_scale=SCALES), SEEDS)
     assert fake.finished.any()

@@ -10,7 +10,7 @@ import pytest
 from coolsd_rt.law import Law, exact, make_omegas
 from coolsd_rt.runtime import Generation, RoundRecord, Sampling, State, capacity, decode, generate
 from coolsd_rt.runtime import state as state_module
-from coolsd_rt.runtime.drafters import SourceName, jacobi
+from coolsd_rt.runtime.drafters import DrafterName, jacobi
 from coolsd_rt.runtime.drafters import model as model_module
 from coolsd_rt.runtime.randomness import DRAFT
 from tests.runtime.fakes import Array, FakeSession, Tables, context_index, dims
@@ -35,7 +35,7 @@ class ModelSession(FakeSession):
         return self._out(logits), self._out(np.full((self.rows, width, 4), np.nan), "float64")
 
 
-def drawn(session: FakeSession, law: Law, found: list[Leaf], source: SourceName, **more: Any) -> None:
+def drawn(session: FakeSession, law: Law, found: list[Leaf], source: DrafterName, **more: Any) -> None:
     """Every leaf of the tree is what the round draws at both ends of the leaf's box."""
     tokens = session.dims.tokens
     for upper in (False, True):
@@ -110,7 +110,7 @@ TABLES = Tables.random(3, 8, seed=1)
 SEEDS = list(range(60, 72))
 
 
-def draw(seeds: list[int], source: SourceName, slack: int, **sampling: Any) -> Generation:
+def draw(seeds: list[int], source: DrafterName, slack: int, **sampling: Any) -> Generation:
     cls = ModelSession if source == "model" else FakeSession
     session = cls(TABLES, dims(3, 8), len(seeds), guided=True, dtype="float32", slack=slack)
     law = Law(make_omegas("exponential", 3, delta=1.3))
@@ -120,8 +120,8 @@ def draw(seeds: list[int], source: SourceName, slack: int, **sampling: Any) -> G
 @pytest.mark.parametrize("source", ["model", "jacobi", "jacobi_coupled"])
 @pytest.mark.parametrize("paced", [{}, {"confidence": 0.5}, {"draft_confidence": 0.6}])
 @pytest.mark.parametrize("catch_up", [16, 2, 1])
-def test_a_picture_does_not_depend_on_its_batch(
-    source: SourceName, paced: dict[str, float], catch_up: int, monkeypatch: pytest.MonkeyPatch
+def test_a_image_does_not_depend_on_its_batch(
+    source: DrafterName, paced: dict[str, float], catch_up: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for m in (model_module, state_module):
         monkeypatch.setattr(m, "CATCH_UP", catch_up)
@@ -135,7 +135,7 @@ def test_a_picture_does_not_depend_on_its_batch(
 
 
 @pytest.mark.parametrize("source", ["jacobi", "jacobi_coupled", "model"])
-def test_forced_tokens_hold_and_the_rest_keeps_its_law(source: SourceName) -> None:
+def test_forced_tokens_hold_and_the_rest_keeps_its_law(source: DrafterName) -> None:
     forced = [-1, -1, 2, -1, 0, -1, -1, -1]
     cls = ModelSession if source == "model" else FakeSession
     session = cls(TABLES, dims(3, 8), len(SEEDS), guided=True, dtype="float32")
@@ -152,7 +152,7 @@ def test_a_coupled_draft_stays_more_often() -> None:
     weights = t.target[0] ** 0.3
     weak = Tables(weights / weights.sum(-1, keepdims=True), t.draft[0])
 
-    def changed(source: SourceName) -> float:
+    def changed(source: DrafterName) -> float:
         before: dict[str, Any] = {}
         counts = np.zeros(2)
 

@@ -1,7 +1,7 @@
 """The real round, enumerated: every path through all of its draws, against an independent account of the method.
 
 For each leaf of `tests.runtime.tree` the round is run at both ends of the leaf's box of uniforms and has to draw the
-leaf's picture, in the leaf's number of rounds, both times. Then its output law is the leaves' law up to 2e-12 a draw,
+leaf's image, in the leaf's number of rounds, both times. Then its output law is the leaves' law up to 2e-12 a draw,
 and that law is compared with the closed form of `coolsd_rt.law.exact` and, where the method is lossless, with P.
 All leaves run as one ragged batch.
 """
@@ -20,7 +20,7 @@ import pytest
 from coolsd_rt.law import Law, Resampler, Tolerance, exact, make_omegas
 from coolsd_rt.law.tolerance import Kind
 from coolsd_rt.runtime import RoundRecord, Sampling, State, decode, generate
-from coolsd_rt.runtime.drafters import SourceName
+from coolsd_rt.runtime.drafters import DrafterName
 from tests.runtime.fakes import FakeSession, Floats, Tables, dims
 from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
 
@@ -184,7 +184,7 @@ def test_forced_tokens_are_enumerated_too() -> None:
 
 
 @pytest.mark.parametrize("source", ["eagle", "jacobi"])
-def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: SourceName) -> None:
+def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: DrafterName) -> None:
     """`cfg_interval` as LlamaGen counts it, beside a line's end and an image's end as Lumina-mGPT has them.
 
     The unconditional row has tables of its own: what it is given after guidance ended must not matter.
@@ -203,16 +203,16 @@ def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: SourceName) -
 
     exactly = exact.target_law(target, tokens)
     assert len([p for p in exactly.values() if p > 0]) == 3**3
-    pictures = 4000
-    session = FakeSession(t, dims(3, tokens), pictures, guided=True)
+    images = 4000
+    session = FakeSession(t, dims(3, tokens), images, guided=True)
     sampling = Sampling(cfg_scale=scale, cfg_interval=last)
-    drawn = generate(session, law, sampling, range(pictures), forced, source=source).codes
+    drawn = generate(session, law, sampling, range(images), forced, source=source).codes
     assert (drawn[:, 1] == 1).all()
     assert (drawn[:, 4] == 0).all()
     counts = Counter(map(tuple, drawn.tolist()))
     assert set(counts) <= {codes for codes, p in exactly.items() if p > 0}
-    distance = 0.5 * sum(abs(counts[codes] / pictures - p) for codes, p in exactly.items())
-    assert distance < 0.05  # 27 pictures, 4000 draws: 0.03 is usual; guidance one token longer or shorter is over 0.1
+    distance = 0.5 * sum(abs(counts[codes] / images - p) for codes, p in exactly.items())
+    assert distance < 0.05  # 27 images, 4000 draws: 0.03 is usual; guidance one token longer or shorter is over 0.1
     if source == "eagle":
         found = leaves(target, draft_of(t, scale, guided_tokens), Method(law.omegas, forced=forced), tokens)
         for upper in (False, True):

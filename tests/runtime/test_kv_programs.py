@@ -1,10 +1,10 @@
 """Caches under random programs of accepting, rejecting and rolling back: afterwards as good as a fresh prefill.
 
 The programs do to a session what the loop does: catch-up of the draft with real features, guesses on its own ones,
-a target step over all drafts, a smaller position instead of what was rejected; each picture of a batch at a position of
+a target step over all drafts, a smaller position instead of what was rejected; each image of a batch at a position of
 its own. And one thing more than the loop: tokens that were decided long ago are taken back.
 
-Legend as in `coolsd_rt.runtime.round`: M pictures, R = 2M rows, W prefix, L draft length.
+Legend as in `coolsd_rt.runtime.round`: M images, R = 2M rows, W prefix, L draft length.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from coolsd_rt.backends import Options, load
+from coolsd_rt.backends import LoadOptions, load
 from coolsd_rt.runtime import Engine
 from coolsd_rt.store import EngineFolder
 
-PICTURES, LENGTH, TOLERANCE = 3, 3, 2e-5
+IMAGES, LENGTH, TOLERANCE = 3, 3, 2e-5
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -33,13 +33,13 @@ def engine(request: pytest.FixtureRequest) -> Engine:
         reference: Engine = request.getfixturevalue("tiny_reference")
         return reference
     built: EngineFolder = request.getfixturevalue("tiny_engine")
-    loaded: Engine = load(built.verified(), Options(threads=1, spinning=False))
+    loaded: Engine = load(built.verified(), LoadOptions(threads=1, spinning=False))
     return loaded
 
 
 @dataclass(frozen=True)
 class Round:
-    """drafts: 0..L of every picture. fused: drafted in one call where the session can. kept: [M] drafts that are
+    """drafts: 0..L of every image. fused: drafted in one call where the session can. kept: [M] drafts that are
     accepted, all at most. back: [M] decided tokens that are taken back before."""
 
     drafts: int
@@ -49,7 +49,7 @@ class Round:
 
 
 def each(values: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, ...]]:
-    return st.tuples(*[values] * PICTURES)
+    return st.tuples(*[values] * IMAGES)
 
 
 BACK = st.sampled_from([0, 0, 0, 1, 2, 5])
@@ -65,14 +65,14 @@ class Batch:
         from features of its own stay where their tokens were accepted."""
         self.engine, self.rng, self.slip, self.keep_guesses = engine, np.random.default_rng(seed), slip, keep_guesses
         d = self.dims = engine.dims
-        conditional = self.rng.integers(3, 6, (PICTURES, d.prefix))
-        self.prefix = engine.prefix(np.concatenate([conditional, np.full_like(conditional, 2)]))
+        conditional = self.rng.integers(3, 6, (IMAGES, d.prefix))
+        self.prefix = engine.encode_condition(np.concatenate([conditional, np.full_like(conditional, 2)]))
         self.room = d.positions + 4 * LENGTH
         self.session = engine.open(self.prefix, self.room)
-        self.codes = self.rng.integers(0, d.vocab, (PICTURES, self.room + 1))  # by position; decided below `cached`
-        self.features = np.zeros((2 * PICTURES, self.room, d.dim), np.float32)
-        self.cached, self.drafted = (np.zeros(PICTURES, np.int64) for _ in range(2))
-        self.error = np.zeros(PICTURES, np.int64)
+        self.codes = self.rng.integers(0, d.vocab, (IMAGES, self.room + 1))  # by position; decided below `cached`
+        self.features = np.zeros((2 * IMAGES, self.room, d.dim), np.float32)
+        self.cached, self.drafted = (np.zeros(IMAGES, np.int64) for _ in range(2))
+        self.error = np.zeros(IMAGES, np.int64)
         self.rejections = 0
         _, features = self.target(self.codes[:, : d.prefix])
         self.features[:, : d.prefix] = features
@@ -106,18 +106,18 @@ class Batch:
         return ids, features, pos, fresh
 
     def ids(self, size: int) -> Ints:
-        return self.rng.integers(0, self.dims.vocab, (PICTURES, size))
+        return self.rng.integers(0, self.dims.vocab, (IMAGES, size))
 
     def play(self, step: Round) -> None:
         self.take_back(step)
         drafts = self.propose(step) if step.drafts else self.ids(0)
-        rows, at = np.arange(PICTURES), self.cached.copy()
+        rows, at = np.arange(IMAGES), self.cached.copy()
         _, features = self.target(np.concatenate([self.codes[rows, at][:, None], drafts], axis=1))
         kept = np.minimum(step.kept, step.drafts)
-        for m in range(PICTURES):
+        for m in range(IMAGES):
             whole = slice(at[m], at[m] + 1 + kept[m])
             self.codes[m, at[m] + 1 : at[m] + 1 + kept[m]] = drafts[m, : kept[m]]
-            for row in (m, m + PICTURES):
+            for row in (m, m + IMAGES):
                 self.features[row, whole] = features[row, : 1 + kept[m]]
         self.cached = at + 1 + kept
         self.codes[rows, self.cached] = self.ids(1)[:, 0]  # the token after them, pending
@@ -127,7 +127,7 @@ class Batch:
             self.drafted = np.maximum(self.drafted, np.minimum(at + step.drafts - 1, self.cached - 1))
 
     def take_back(self, step: Round) -> None:
-        """As asked, and as much as a step over L drafts needs before the picture's end."""
+        """As asked, and as much as a step over L drafts needs before the image's end."""
         enough = self.dims.positions - LENGTH - 1
         self.cached = np.maximum(np.minimum(self.cached - step.back, enough), self.dims.prefix)
         self.drafted = np.minimum(self.drafted, self.cached - 1)  # its row pairs a feature with the token after it
@@ -136,7 +136,7 @@ class Batch:
         """Drafts [M, L']: fused, or on tokens that fall from the sky, which is all the same to a cache."""
         ids, features, pos, fresh = self.fresh()
         if step.fused and self.session.fused_length == LENGTH:
-            u, scale = self.rng.random((PICTURES, LENGTH), np.float32), np.ones((PICTURES, LENGTH), np.float32)
+            u, scale = self.rng.random((IMAGES, LENGTH), np.float32), np.ones((IMAGES, LENGTH), np.float32)
             tokens, _ = self.session.propose(
                 self.put(np.tile(ids, (2, 1))), self.put(features, "float32"), self.put(np.tile(pos, 2)),
                 self.put(np.tile(fresh, 2)), self.put(u, "float32"), self.put(scale, "float32"), 1.0, self.dims.vocab,
@@ -144,26 +144,26 @@ class Batch:
             return np.asarray(tokens)[:, : step.drafts]
         drafts = self.ids(step.drafts)
         _, guessed = self.draft(ids, features, pos)
-        last = guessed[np.arange(2 * PICTURES), np.tile(fresh - 1, 2)][:, None]
+        last = guessed[np.arange(2 * IMAGES), np.tile(fresh - 1, 2)][:, None]
         for i in range(1, step.drafts):
             _, last = self.draft(drafts[:, i - 1 : i], last, self.cached + i - 1)
         return drafts
 
     def deviation(self) -> float:
         """The largest difference, of logits or features, between the next steps of target and draft and those of fresh
-        sessions, one a picture, that prefilled what is decided in one go."""
-        self.take_back(Round(0, False, (), (0,) * PICTURES))
-        at, rows = self.cached, np.arange(PICTURES)
+        sessions, one an image, that prefilled what is decided in one go."""
+        self.take_back(Round(0, False, (), (0,) * IMAGES))
+        at, rows = self.cached, np.arange(IMAGES)
         pending = self.codes[rows, at][:, None]
         step = np.concatenate([pending, self.ids(LENGTH)], axis=1)
         ids, features, pos, fresh = self.fresh()
         caught_up = self.draft(ids, features, pos)
-        guess = caught_up[1][np.arange(2 * PICTURES), np.tile(fresh - 1, 2)][:, None]
+        guess = caught_up[1][np.arange(2 * IMAGES), np.tile(fresh - 1, 2)][:, None]
         guessing = self.draft(step[:, 1:2], guess, at)
         judging = self.target(step)
         pairs: list[tuple[Floats, Floats]] = []
-        for m in range(PICTURES):
-            both, n, new = [m, m + PICTURES], int(at[m]), int(fresh[m])
+        for m in range(IMAGES):
+            both, n, new = [m, m + IMAGES], int(at[m]), int(fresh[m])
             alone = Alone(self, m)
             known, *wanted = alone.prefill(n)
             pairs.append((self.features[both, :n], known))
@@ -175,11 +175,11 @@ class Batch:
 
 
 class Alone:
-    """One picture of a batch on a fresh session of its own."""
+    """One image of a batch on a fresh session of its own."""
 
-    def __init__(self, batch: Batch, picture: int) -> None:
-        self.batch, self.codes = batch, batch.codes[picture]
-        prefix = batch.prefix[[picture, picture + PICTURES]]
+    def __init__(self, batch: Batch, image: int) -> None:
+        self.batch, self.codes = batch, batch.codes[image]
+        prefix = batch.prefix[[image, image + IMAGES]]
         self.session = batch.engine.open(prefix, batch.room)
 
     def target(self, ids: Ints, pos: int) -> tuple[Floats, Floats]:

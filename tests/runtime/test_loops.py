@@ -32,8 +32,8 @@ class Timed(FakeSession):
         return super().draft(ids, features, pos)
 
 
-def session(pictures: int = 2) -> Timed:
-    return Timed(Tables.random(VOCAB, TOKENS, seed=3), dims(VOCAB, TOKENS), pictures)
+def session(images: int = 2) -> Timed:
+    return Timed(Tables.random(VOCAB, TOKENS, seed=3), dims(VOCAB, TOKENS), images)
 
 
 def see(state: State, record: RoundRecord) -> None:

@@ -1,6 +1,6 @@
-"""The loop as it is used: Philox, float32. Joint laws of pictures and of all their beginnings, with stated power.
+"""The loop as it is used: Philox, float32. Joint laws of images and of all their beginnings, with stated power.
 
-Each case draws as many pictures as it takes to find any deviation of total variation 0.005 in the joint law of a
+Each case draws as many images as it takes to find any deviation of total variation 0.005 in the joint law of a
 beginning (the first 1, 2, ... tokens) with probability 0.999, at 1e-6 false alarms for the file as a whole. Numbers
 are fixed: a case passes or fails for ever. (The exact proof is `test_exact_round`; this covers what that injects.)
 """
@@ -33,7 +33,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A law, the tables it runs on, and the joint law that its pictures must have."""
+    """A law, the tables it runs on, and the joint law that its images must have."""
 
     tables: Tables
     law: Law
@@ -56,9 +56,9 @@ class Case:
     def sampling(self) -> Sampling:
         return Sampling(confidence=self.confidence)
 
-    def session(self, pictures: int) -> FakeSession:
+    def session(self, images: int) -> FakeSession:
         """As if always paced: otherwise the fake checks its caches row by row, as the exact tests have it do."""
-        return FakeSession(self.tables, dims(self.vocab, self.tokens), pictures, dtype="float32", paced=True)
+        return FakeSession(self.tables, dims(self.vocab, self.tokens), images, dtype="float32", paced=True)
 
 
 PAPER = make_omegas("exponential", 2, delta=1.1)
@@ -74,47 +74,47 @@ CASES = {
     "paced": Case(TWO, Law(PAPER), 2, 4, confidence=0.7),
     "rare-cells": Case(RARE, Law(PAPER), 2, 4),
 }
-SEEDED = CASES["cool-sd"]  # again, from seeds: fewer pictures, for a coarser deviation
+SEEDED = CASES["cool-sd"]  # again, from seeds: fewer images, for a coarser deviation
 SEEDS, SEEDED_DEVIATION = 60_000, 0.025
 THRESHOLD = ALPHA / (sum(case.tokens for case in CASES.values()) + SEEDED.tokens)  # Bonferroni
 
 
 @pytest.fixture(autouse=True)
 def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting goes picture by picture and would take most of the time; nothing here looks at it."""
+    """Counting goes image by image and would take most of the time; nothing here looks at it."""
     monkeypatch.setattr(Statistics, "record", lambda *_: None)
 
 
-def power(pictures: float, cells: int, deviation: float = DEVIATION) -> float:
+def power(images: float, cells: int, deviation: float = DEVIATION) -> float:
     """Probability that a chi-square test of `cells` cells finds a deviation of that total variation, of any shape.
 
     Noncentrality n sum(d^2 / p) >= n (sum |d|)^2 = n (2 TV)^2, by Cauchy and Schwarz.
     """
-    return float(stats.ncx2.sf(stats.chi2.isf(THRESHOLD, cells - 1), cells - 1, pictures * (2 * deviation) ** 2))
+    return float(stats.ncx2.sf(stats.chi2.isf(THRESHOLD, cells - 1), cells - 1, images * (2 * deviation) ** 2))
 
 
 @functools.cache
 def needed(cells: int) -> int:
-    """Pictures for the power stated, in whole batches."""
+    """Images for the power stated, in whole batches."""
     n = optimize.brentq(lambda n: power(n, cells, DEVIATION - HIDDEN) - POWER, 1e3, 1e8)
     return int(np.ceil(n / BATCH)) * BATCH
 
 
-def uniforms(stream: int, pictures: int, tokens: int, length: int) -> NDArray[np.float32]:
-    """As `uniform_table` has them, many pictures from one stream: a Philox of its own for each would take minutes."""
+def uniforms(stream: int, images: int, tokens: int, length: int) -> NDArray[np.float32]:
+    """As `uniform_table` has them, many images from one stream: a Philox of its own for each would take minutes."""
     philox = np.random.Philox(key=np.array([SEED, stream], np.uint64))
-    words = philox.random_raw(pictures * tokens * (length + 1) * 4).reshape(pictures, tokens, length + 1, 4)
+    words = philox.random_raw(images * tokens * (length + 1) * 4).reshape(images, tokens, length + 1, 4)
     return (words[..., :PURPOSES] >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def counted(codes: NDArray[np.int64], vocab: int) -> Counts:
-    """Pictures by cell; a cell's number is the picture read as a number of base V, first token first."""
+    """Images by cell; a cell's number is the image read as a number of base V, first token first."""
     tokens = codes.shape[1]
     return np.bincount(codes @ vocab ** np.arange(tokens)[::-1], minlength=vocab**tokens)
 
 
 def drawn(case: Case, batches: int = 0, reuse: bool = False) -> Counts:
-    """Counts of as many pictures as the case needs, or of so many batches.
+    """Counts of as many images as the case needs, or of so many batches.
 
     reuse: the plant, a draft is judged by the number that drew it.
     """
@@ -155,7 +155,7 @@ def groups(expected: Floats) -> NDArray[np.int64]:
 
 
 def p_value(counts: Counts, law: Floats) -> float:
-    """Chi-square over pooled cells; a picture that cannot be is refused outright."""
+    """Chi-square over pooled cells; an image that cannot be is refused outright."""
     if counts[law == 0].any():
         return 0.0
     counts, expected = counts[law > 0], law[law > 0] * counts.sum()
@@ -172,13 +172,13 @@ def p_values(counts: Counts, law: Floats, case: Case) -> list[float]:
 def test_the_power_is_as_stated() -> None:
     """For every beginning of every case. Pooling moves mass inside the pooled cells alone, and makes cells fewer."""
     for case in CASES.values():
-        pictures, law = needed(case.cells), cellwise(case.joint, case)
-        assert power(pictures / 2, case.cells) < POWER
+        images, law = needed(case.cells), cellwise(case.joint, case)
+        assert power(images / 2, case.cells) < POWER
         for n in range(case.tokens):
             beginning = law.reshape(case.vocab ** (n + 1), -1).sum(-1)
-            of = groups(beginning * pictures)
+            of = groups(beginning * images)
             assert beginning[np.bincount(of)[of] > 1].sum() < HIDDEN
-            assert power(pictures, len(beginning), DEVIATION - HIDDEN) >= POWER
+            assert power(images, len(beginning), DEVIATION - HIDDEN) >= POWER
     assert power(SEEDS, SEEDED.cells, SEEDED_DEVIATION) >= POWER
 
 
@@ -203,7 +203,7 @@ def test_some_cells_are_pooled() -> None:
     assert 2 < len(np.unique(groups(expected))) < case.cells
 
 
-def test_an_impossible_picture_is_refused() -> None:
+def test_an_impossible_image_is_refused() -> None:
     law = np.array([0.5, 0.5, 0.0])
     assert p_value(np.array([500, 500, 0]), law) == 1.0
     assert p_value(np.array([500, 499, 1]), law) == 0.0
@@ -215,12 +215,12 @@ def test_the_stream_is_laid_out_as_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_pictures_and_their_beginnings_have_their_law(name: str) -> None:
+def test_images_and_their_beginnings_have_their_law(name: str) -> None:
     case = CASES[name]
     assert min(p_values(observed(name), cellwise(case.joint, case), case)) > THRESHOLD
 
 
-def test_pictures_of_seeds_have_their_law() -> None:
+def test_images_of_seeds_have_their_law() -> None:
     """Through `generate` and its table, a Philox for each seed."""
     codes = generate(SEEDED.session(SEEDS), SEEDED.law, SEEDED.sampling, range(SEEDS)).codes
     assert min(p_values(counted(codes, SEEDED.vocab), cellwise(SEEDED.joint, SEEDED), SEEDED)) > THRESHOLD
@@ -252,7 +252,7 @@ def distance(a: Floats, b: Floats) -> float:
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_law_at_the_stated_distance_is_refused(name: str) -> None:
-    """The same pictures against a law that they do not have, in the shape that is hardest to see."""
+    """The same images against a law that they do not have, in the shape that is hardest to see."""
     case = CASES[name]
     law = cellwise(case.joint, case)
     other = least_visible(law)
@@ -260,7 +260,7 @@ def test_a_law_at_the_stated_distance_is_refused(name: str) -> None:
     assert p_values(observed(name), other, case)[-1] < THRESHOLD
 
 
-def test_a_target_that_makes_pictures_at_the_stated_distance_is_found() -> None:
+def test_a_target_that_makes_images_at_the_stated_distance_is_found() -> None:
     """Planted into P's tables: the loop draws from another P than it is tested against."""
     case = CASES["lossless"]
     law = cellwise(case.joint, case)
@@ -269,7 +269,7 @@ def test_a_target_that_makes_pictures_at_the_stated_distance_is_found() -> None:
     assert p_values(drawn(planted), law, case)[-1] < THRESHOLD
 
 
-def test_a_schedule_that_makes_pictures_at_the_stated_distance_is_found() -> None:
+def test_a_schedule_that_makes_images_at_the_stated_distance_is_found() -> None:
     """The paper's law, tested against a first omega that is a little larger."""
     case = CASES["cool-sd"]
     law = cellwise(case.joint, case)

@@ -22,7 +22,7 @@ TABLES = Tables.random(VOCAB, TOKENS, seed=1)
 
 @pytest.fixture(params=[16, 2, 1], ids=lambda n: f"catch-up-{n}")
 def catch_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """After how many undrafted rounds the draft's cache follows; a picture of eight tokens never has sixteen."""
+    """After how many undrafted rounds the draft's cache follows; an image of eight tokens never has sixteen."""
     for m in (module, state_module):
         monkeypatch.setattr(m, "CATCH_UP", request.param)
     return int(request.param)
@@ -57,7 +57,7 @@ def draw(seeds: list[int], confidence: float = 0.5, stop: float = 0.0, **more: i
 
 @pytest.mark.parametrize("fused", [0, LENGTH])
 @pytest.mark.parametrize(("confidence", "stop"), [(0.5, 0.0), (0.0, 0.6), (0.5, 0.6)])
-def test_a_picture_does_not_depend_on_its_batch(fused: int, confidence: float, stop: float, catch_up: int) -> None:
+def test_a_image_does_not_depend_on_its_batch(fused: int, confidence: float, stop: float, catch_up: int) -> None:
     together, _ = draw(SEEDS, confidence, stop, fused_length=fused)
     for row, seed in enumerate(SEEDS):
         alone, _ = draw([seed], confidence, stop, fused_length=fused)

@@ -162,8 +162,8 @@ def test_guidance_after_the_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def planted(logits: Any, scale: Any, temperature: float, top_k: int, top_p: float) -> Any:
         probs = process_logits(logits, None, temperature, top_k, top_p)
-        pictures = len(probs) // 2
-        cond, uncond = probs[:pictures], probs[pictures:]
+        images = len(probs) // 2
+        cond, uncond = probs[:images], probs[images:]
         mixed = np.maximum(uncond + (cond - uncond) * scale[..., None], 1e-9)
         return mixed / mixed.sum(-1, keepdims=True)
 
@@ -186,7 +186,7 @@ class Drifting(FakeSession):
 
     def target(self, ids: Array, pos: Array) -> tuple[Array, Array]:
         ids = ids.copy()
-        ids[self.pictures :, -1] = (ids[self.pictures :, -1] + 1) % self.dims.vocab
+        ids[self.images :, -1] = (ids[self.images :, -1] + 1) % self.dims.vocab
         return super().target(ids, pos)
 
 

@@ -28,13 +28,13 @@ def test_the_layout() -> None:
     assert (found.astype(np.float64) * 2**24).astype(int).tolist() == expected
 
 
-def test_a_shorter_draft_or_picture_sees_the_same_numbers() -> None:
+def test_a_shorter_draft_or_image_sees_the_same_numbers() -> None:
     long = uniform_table([7], tokens=12, length=5)
     np.testing.assert_array_equal(uniform_table([7], tokens=12, length=2), long[:, :, :3])
     np.testing.assert_array_equal(uniform_table([7], tokens=5, length=5), long[:, :5])
 
 
-def test_a_picture_depends_on_its_own_seed_alone() -> None:
+def test_a_image_depends_on_its_own_seed_alone() -> None:
     both = uniform_table([3, 4], tokens=6, length=2)
     np.testing.assert_array_equal(uniform_table([4], tokens=6, length=2)[0], both[1])
     assert (both[0] != both[1]).all()

@@ -20,8 +20,8 @@ TOKENS = 4
 TABLES = Tables.random(3, TOKENS)
 
 
-def fake(pictures: int = 1) -> FakeSession:
-    return FakeSession(TABLES, dims(3, TOKENS), pictures)
+def fake(images: int = 1) -> FakeSession:
+    return FakeSession(TABLES, dims(3, TOKENS), images)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_statistics_of_known_rounds() -> None:
     stats = Statistics.empty(2, 3)
     yes, both = np.array([False, True]), np.array([True, True])
     stats.record(np.array([3, 0]), np.array([3, 3]), np.array([False, True]), both)
-    stats.record(np.array([9, 1]), np.array([0, 1]), np.array([True, False]), yes)  # the first picture is finished
+    stats.record(np.array([9, 1]), np.array([0, 1]), np.array([True, False]), yes)  # the first image is finished
     assert stats.rounds.tolist() == [1, 2]
     assert stats.accepted_histogram.tolist() == [1, 1, 0, 1]
     assert stats.attempts.tolist() == [3, 1, 1]

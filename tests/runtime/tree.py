@@ -1,8 +1,8 @@
-"""Every way a picture can be drawn, as boxes of uniforms: an account of the method that shares no line with the code.
+"""Every way an image can be drawn, as boxes of uniforms: an account of the method that shares no line with the code.
 
 A leaf is one path through all draws: for each number the round would use, the interval that leads down this path, and
-the picture at its end. The leaves' volumes sum to 1. So if the real round, fed the lower ends of a leaf's intervals and
-again the upper ends, draws that leaf's picture both times, for every leaf, then its law is the leaves' law.
+the image at its end. The leaves' volumes sum to 1. So if the real round, fed the lower ends of a leaf's intervals and
+again the upper ends, draws that leaf's image both times, for every leaf, then its law is the leaves' law.
 
 Plain NumPy and Python after method.md: distributions as lists, intervals as running sums. V and N must be tiny.
 """
@@ -102,7 +102,7 @@ def level(p: Floats, capped: Floats) -> float:
 
 
 def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Leaf]:
-    """All leaves of a picture of `tokens` tokens."""
+    """All leaves of an image of `tokens` tokens."""
 
     def point(model: Model, context: Context) -> Floats:
         fixed = method.fixed(len(context))
@@ -116,7 +116,7 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
                 yield x, ((key, low, low + weight),)
             low += weight
 
-    def picture(codes: Context, box: Box, rounds: int, accepted: int, degenerate: int) -> Iterator[Leaf]:
+    def image(codes: Context, box: Box, rounds: int, accepted: int, degenerate: int) -> Iterator[Leaf]:
         if len(codes) == tokens:
             yield Leaf(codes, box, rounds, accepted, degenerate)
             return
@@ -124,7 +124,7 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
         if max(point(target, codes[:-1])) < method.confidence:  # where the last token was drawn
             length = 0
         for new, more, kept, bad in window(codes, (), (), length):
-            yield from picture(codes + new, box + more, rounds + 1, accepted + kept, degenerate + bad)
+            yield from image(codes + new, box + more, rounds + 1, accepted + kept, degenerate + bad)
 
     def window(codes: Context, done: Context, box: Box, length: int) -> Iterator[tuple[Context, Box, int, int]]:
         i, context = len(done), codes + done
@@ -146,7 +146,7 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
     return [
         leaf
         for x, box in draw(point(target, ()), (0, 0, 2))
-        for leaf in picture((x,), box, 0, 0, 0)
+        for leaf in image((x,), box, 0, 0, 0)
     ]  # fmt: skip
 
 

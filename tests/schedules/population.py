@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from coolsd_rt.law.traces import Windows
+from coolsd_rt.law.traces import RecordedRounds
 
 ROUNDS, LENGTH, VOCAB = 15, 2, 3
 
 
-def population(images: int, seed: int = 0) -> Windows:
+def population(images: int, seed: int = 0) -> RecordedRounds:
     rng = np.random.default_rng(seed)
     apart = rng.lognormal(-0.7, 0.9, images)  # of the image
     shape = (images, ROUNDS, LENGTH, VOCAB)
@@ -25,11 +25,11 @@ def population(images: int, seed: int = 0) -> Windows:
     p, q = (x.reshape(-1, LENGTH, VOCAB) for x in (p, q))
     drafts = (q.cumsum(-1) < rng.random((len(q), LENGTH, 1))).sum(-1)
     image = np.repeat(np.arange(images), ROUNDS)
-    return Windows(p, q, drafts, np.full(len(q), LENGTH), image=image)
+    return RecordedRounds(p, q, drafts, np.full(len(q), LENGTH), image=image)
 
 
-def sample(whole: Windows, images: Iterable[int]) -> Windows:
+def sample(whole: RecordedRounds, images: Iterable[int]) -> RecordedRounds:
     """The rounds of these images, which are numbered anew."""
     rows = (np.asarray(list(images))[:, None] * ROUNDS + np.arange(ROUNDS)).ravel()
     image = np.arange(len(rows)) // ROUNDS
-    return Windows(whole.target[rows], whole.draft[rows], whole.drafts[rows], whole.valid[rows], image=image)
+    return RecordedRounds(whole.target[rows], whole.draft[rows], whole.drafts[rows], whole.valid[rows], image=image)

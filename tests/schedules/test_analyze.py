@@ -15,7 +15,7 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import outlook
 from coolsd_rt.schedules.analysis import ambiguity
-from coolsd_rt.schedules.analyze import Request, analyze, recorded
+from coolsd_rt.schedules.analyze import RecordingConfig, analyze, recorded
 from coolsd_rt.schedules.recording import HEAD, Recording
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
@@ -26,7 +26,7 @@ PROMPTS = ("red apple", "blue star", "green leaf")
 
 @pytest.fixture(scope="module")
 def recording(tiny_engine: EngineFolder) -> Recording:
-    return recorded(Request(tiny_engine.folder, 60, PROMPTS, threads=1))[0]
+    return recorded(RecordingConfig(tiny_engine.folder, 60, PROMPTS, threads=1))[0]
 
 
 def test_windows_are_what_the_rounds_saw(recording: Recording) -> None:
@@ -40,7 +40,7 @@ def test_windows_are_what_the_rounds_saw(recording: Recording) -> None:
     drawn = np.take_along_axis(w.draft, w.drafts[..., None], -1)[..., 0]
     assert (drawn[counted] > 0).all()
     assert (recording.accepted <= w.valid).all()
-    # A picture's rounds follow each other: each begins where the last one ended, the first at token 1.
+    # An image's rounds follow each other: each begins where the last one ended, the first at token 1.
     start = recording.position
     assert start.min() == 1
     assert start.max() < TARGET.tokens
@@ -102,7 +102,7 @@ def test_ambiguity_is_what_a_plain_loop_finds(recording: Recording) -> None:
 
 
 def test_a_recording_goes_on_where_it_stopped(tiny_engine: EngineFolder, tmp_path: Path) -> None:
-    request = Request(tiny_engine.folder, 8, PROMPTS, folder=tmp_path / "rec", threads=1)
+    request = RecordingConfig(tiny_engine.folder, 8, PROMPTS, folder=tmp_path / "rec", threads=1)
 
     def stop(done: int, of: int) -> None:
         assert of == 2
@@ -116,33 +116,33 @@ def test_a_recording_goes_on_where_it_stopped(tiny_engine: EngineFolder, tmp_pat
     assert sorted(p.name for p in first.parent.iterdir()) == ["00000.npz", HEAD]
     resumed = recorded(request)[0]
     assert first.stat().st_mtime_ns == before
-    fresh = recorded(Request(tiny_engine.folder, 8, PROMPTS, threads=1))[0]
+    fresh = recorded(RecordingConfig(tiny_engine.folder, 8, PROMPTS, threads=1))[0]
     assert np.array_equal(resumed.windows.target, fresh.windows.target)
     assert np.array_equal(resumed.position, fresh.position)
 
 
 def test_another_recording_is_refused_and_a_broken_one_named(tiny_engine: EngineFolder, tmp_path: Path) -> None:
     folder = tmp_path / "rec"
-    recorded(Request(tiny_engine.folder, 2, PROMPTS, folder=folder, threads=1))
+    recorded(RecordingConfig(tiny_engine.folder, 2, PROMPTS, folder=folder, threads=1))
     with pytest.raises(UserError, match="differs in seed"):
-        recorded(Request(tiny_engine.folder, 2, PROMPTS, seed=1, folder=folder, threads=1))
-    with pytest.raises(UserError, match="pictures"):
-        recorded(Request(tiny_engine.folder, 0, PROMPTS))
+        recorded(RecordingConfig(tiny_engine.folder, 2, PROMPTS, seed=1, folder=folder, threads=1))
+    with pytest.raises(UserError, match="images"):
+        recorded(RecordingConfig(tiny_engine.folder, 0, PROMPTS))
     head = json.loads((folder / HEAD).read_text())
     (folder / HEAD).write_text(json.dumps({k: v for k, v in head.items() if k != "format"}))
     with pytest.raises(UserError, match=r"differs in format.*name another folder"):  # of a version without images
-        recorded(Request(tiny_engine.folder, 2, PROMPTS, folder=folder, threads=1))
+        recorded(RecordingConfig(tiny_engine.folder, 2, PROMPTS, folder=folder, threads=1))
     (folder / HEAD).write_text(json.dumps(head))
     (folder / "00000.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(CoolsdError, match=r"00000\.npz.*a batch of a recording"):
-        recorded(Request(tiny_engine.folder, 2, PROMPTS, folder=folder, threads=1))
+        recorded(RecordingConfig(tiny_engine.folder, 2, PROMPTS, folder=folder, threads=1))
 
 
 def test_the_command(tiny_engine: EngineFolder, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["analyze", str(tiny_engine.folder), "-n", "2", "-p", "red apple", "--threads", "1"]
     assert run([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["pictures"] == 2
+    assert document["images"] == 2
     assert len(document["tv_by_draft_position"]) == LENGTH
     assert document["schedules"]["none (lossless)"]["kl_per_token"] == pytest.approx(0, abs=1e-6)
     relaxed = document["schedules"]["uniform, delta 1.5"]
@@ -152,7 +152,7 @@ def test_the_command(tiny_engine: EngineFolder, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "ambiguity against rejection" in out
     assert f"{relaxed['kl_per_token']:.4f} ± {relaxed['kl_per_token_error']:.4f}" in out
-    assert analyze(Request(tiny_engine.folder, 2, ("red apple",), threads=1)).rounds == document["rounds"]
+    assert analyze(RecordingConfig(tiny_engine.folder, 2, ("red apple",), threads=1)).rounds == document["rounds"]
 
 
 def test_one_image_has_no_error(tiny_engine: EngineFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,5 +175,5 @@ def test_the_schedule_of_a_spec_is_a_row(
     words = ["analyze", str(tiny_engine.folder), "-n", "4", "-p", "red apple", "--threads", "1", "--spec", str(spec)]
     assert run([*words, "--json"]) == 0
     row = json.loads(capsys.readouterr().out)["schedules"]["as the spec has it"]
-    windows = recorded(Request(tiny_engine.folder, 4, ("red apple",), threads=1))[0].windows
+    windows = recorded(RecordingConfig(tiny_engine.folder, 4, ("red apple",), threads=1))[0].windows
     assert row["kl_per_token"] == pytest.approx(outlook(windows, Law(tuple(omegas))).kl_per_token)

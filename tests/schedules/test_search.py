@@ -12,10 +12,10 @@ import pytest
 from coolsd_rt.cli.main import run
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.law.traces import Windows, outlook
+from coolsd_rt.law.traces import RecordedRounds, outlook
 from coolsd_rt.schedules.budget import Budget
 from coolsd_rt.schedules.search import tune
-from coolsd_rt.schedules.shapes import FREE, Shape, compact, families
+from coolsd_rt.schedules.shapes import FREE, ScheduleShape, compact, families
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
 from tests.runtime.fakes import Tables
@@ -24,7 +24,7 @@ VOCAB, LENGTH, COUNT, IMAGES = 4, 3, 1500, 50
 IMAGE = np.arange(COUNT) % IMAGES
 
 
-def windows(seed: int = 5) -> Windows:
+def windows(seed: int = 5) -> RecordedRounds:
     """Drafts drawn from tables, as a recording has them; codes 4..9 have no weight in P nor Q."""
     rng, tables = np.random.default_rng(seed), Tables.random(VOCAB, LENGTH + 2, seed=seed, spread=0.9)
     p, q = (np.zeros((COUNT, LENGTH, 10), np.float32) for _ in range(2))
@@ -35,7 +35,7 @@ def windows(seed: int = 5) -> Windows:
             p[n, i, :VOCAB], q[n, i, :VOCAB] = tables.p(context), tables.q(context)
             drafts[n, i] = rng.choice(VOCAB, p=tables.q(context))
             context = (*context, int(drafts[n, i]))
-    return Windows(p, q, drafts, np.full(COUNT, LENGTH), image=IMAGE)
+    return RecordedRounds(p, q, drafts, np.full(COUNT, LENGTH), image=IMAGE)
 
 
 WINDOWS = windows()
@@ -56,7 +56,7 @@ def test_what_lies_beyond_the_image_is_dropped() -> None:
     valid = np.where(np.arange(COUNT) % 7 == 0, 1, LENGTH)
     beyond = np.arange(LENGTH) >= valid[:, None]
     target, draft = (np.where(beyond[..., None], np.float32(0.1), a) for a in (WINDOWS.target, WINDOWS.draft))
-    ended = Windows(target, draft, np.where(beyond, 9, WINDOWS.drafts), valid, image=IMAGE)
+    ended = RecordedRounds(target, draft, np.where(beyond, 9, WINDOWS.drafts), valid, image=IMAGE)
     small, law = compact(ended), Law(make_omegas("exponential", LENGTH, delta=1.4, floor=1.0))
     assert small.target.shape[-1] == VOCAB
     a, b = outlook(ended, law), outlook(small, law)
@@ -96,7 +96,7 @@ def test_the_floor_and_gentle_annealing_beat_the_papers_schedule() -> None:
 
 def test_the_optimum_over_one_position_is_where_it_must_be() -> None:
     """With one draft there is one omega: every shape is the same schedule at the same budget."""
-    one = Windows(
+    one = RecordedRounds(
         WINDOWS.target[:, :1], WINDOWS.draft[:, :1], WINDOWS.drafts[:, :1], np.ones(COUNT, np.int64), image=IMAGE
     )
     found = tune(one, Budget("kl", 0.01)).judged
@@ -124,7 +124,7 @@ def test_budgets_that_no_schedule_meets_name_the_nearest(budget: Budget, said: s
 
 def test_families_begin_lossless_and_relax() -> None:
     for shape in families(5):
-        assert isinstance(shape, Shape)
+        assert isinstance(shape, ScheduleShape)
         if shape.name != "exponential":
             assert set(shape.at(0.0)) == {1.0}
         assert sum(shape.at(2.0)) > sum(shape.at(1.0))

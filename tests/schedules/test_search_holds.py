@@ -16,38 +16,38 @@ import pytest
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
-from coolsd_rt.law.traces import Windows, outlook
+from coolsd_rt.law.traces import RecordedRounds, outlook
 from coolsd_rt.schedules import search
 from coolsd_rt.schedules.budget import Budget
-from coolsd_rt.schedules.shapes import FREE, Omegas, Shape, families
+from coolsd_rt.schedules.shapes import FREE, Omegas, ScheduleShape, families
 from tests.schedules.population import population, sample
 
 IMAGES, SAMPLE, DRAWS, ALLOWED = 600, 24, 60, 7
 WHOLE = population(IMAGES)
-Rule = Callable[[Windows, Budget], Omegas]
+Rule = Callable[[RecordedRounds, Budget], Omegas]
 
 
 @pytest.fixture(autouse=True)
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two are enough for a choice, and every omega its own without a search."""
     monkeypatch.setattr(search, "families", lambda length: [s for s in families(length) if s.name == "uniform"])
-    monkeypatch.setattr(search, "_free", lambda *_: Shape(FREE, lambda t: (1 + t, 1 + 0.6 * t)))
+    monkeypatch.setattr(search, "_free", lambda *_: ScheduleShape(FREE, lambda t: (1 + t, 1 + 0.6 * t)))
 
 
-def samples(seed: int, size: int = SAMPLE) -> Iterator[Windows]:
+def samples(seed: int, size: int = SAMPLE) -> Iterator[RecordedRounds]:
     rng = np.random.default_rng(seed)
     while True:
         yield sample(WHOLE, rng.choice(IMAGES, size, replace=False))
 
 
-def tuned(windows: Windows, budget: Budget) -> Omegas:
+def tuned(windows: RecordedRounds, budget: Budget) -> Omegas:
     return search.tune(windows, budget).best.omegas
 
 
-def rounds_held_out(windows: Windows, budget: Budget) -> Omegas:
+def rounds_held_out(windows: RecordedRounds, budget: Budget) -> Omegas:
     """As it was: every image has rounds on both sides, and the estimate of one side is brought to the budget."""
     held = np.arange(len(windows.drafts)) // 32 % 2 == 1
-    part = Windows(windows.target[held], windows.draft[held], windows.drafts[held], windows.valid[held])
+    part = RecordedRounds(windows.target[held], windows.draft[held], windows.drafts[held], windows.valid[held])
     low, high = 0.0, 8.0
     for _ in range(20):
         middle = (low + high) / 2
@@ -56,7 +56,7 @@ def rounds_held_out(windows: Windows, budget: Budget) -> Omegas:
     return (1 + low,) * 2
 
 
-def rounds_independent(windows: Windows, budget: Budget) -> Omegas:
+def rounds_independent(windows: RecordedRounds, budget: Budget) -> Omegas:
     """With a bound, but every round an observation of its own."""
     return tuned(replace(windows, image=np.arange(len(windows.drafts))), budget)
 

@@ -20,13 +20,13 @@ from coolsd_rt.workflows.generate import run as generate
 
 HERE = Path("here")
 # Of any type: what is given here is wrong on purpose.
-Request: Any = generate.Request
-Bench: Any = bench.Request
-Sweep: Any = sweep.Request
-Analyze: Any = analyze.Request
-Choice: Any = variants.Choice
-Wanted: Any = quality_run.Wanted
-Reading: Any = opening.Reading
+Request: Any = generate.GenerateConfig
+Bench: Any = bench.BenchConfig
+Sweep: Any = sweep.SweepConfig
+Analyze: Any = analyze.RecordingConfig
+Choice: Any = variants.VariantChoice
+Wanted: Any = quality_run.QualityMeasures
+Reading: Any = opening.PromptInputs
 
 
 def test_words_become_paths_and_lists_tuples() -> None:
@@ -69,7 +69,7 @@ def test_numpys_numbers_become_pythons() -> None:
         (lambda: Bench(HERE, choice=3), r"^choice: expected a Choice, found 3$"),
         (lambda: Choice(deltas=(1.1, float("inf"))), r"^deltas\[1\]: expected a number from 0 to 1e6"),
         (lambda: Choice(draft_lengths=(0,)), r"^draft_lengths\[0\]: expected a whole number from 1 to 65536"),
-        (lambda: Analyze(HERE, pictures=1.0), r"^pictures: .*found 1.0$"),
+        (lambda: Analyze(HERE, images=1.0), r"^images: .*found 1.0$"),
         (lambda: Sweep(HERE, HERE, None), r"^out: expected a path, found None$"),
         (lambda: Wanted(crop=1), r"^crop: expected True or False, found 1$"),
         (lambda: replace(Request([]), seed=0.5), r"^seed: "),

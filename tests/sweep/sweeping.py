@@ -17,7 +17,7 @@ from tests.workflows.fakes import SIDE, FakeEngine
 PROMPTS = ("red apple", "green apple", "yellow star")
 SWEEP = """\
 version: 1
-pictures: 5
+images: 5
 prompts: prompts.txt
 set: {pacing.confidence: 0}
 points:
@@ -39,7 +39,7 @@ def fake_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, li
         return loaded[-1]
 
     monkeypatch.setattr(opening, "load_engine", load)
-    torch.set_num_threads(1)  # for pictures of 8 x 8 more threads only wait for each other
+    torch.set_num_threads(1)  # for images of 8 x 8 more threads only wait for each other
     folder.mkdir(exist_ok=True)
     return build_fake(folder).folder.parent, loaded
 

@@ -1,4 +1,4 @@
-"""Sweeps: the same pictures however often they are killed, nothing of others touched, figures of known pictures."""
+"""Sweeps: the same images however often they are killed, nothing of others touched, figures of known images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from coolsd_rt.runtime.statistics import Statistics
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.store.atomic import write_atomic
 from coolsd_rt.sweep import plot
-from coolsd_rt.sweep.draw import Drawn
+from coolsd_rt.sweep.draw import DrawnPoint
 from coolsd_rt.sweep.results import PointResult, Results, is_lossless
-from coolsd_rt.sweep.run import Listener, Request, sweep
+from coolsd_rt.sweep.run import SweepCallbacks, SweepConfig, sweep
 from coolsd_rt.workflows import drawing
 from tests.sweep.sweeping import PROMPTS, fake_engine, write_sweep
 from tests.workflows.fakes import FakeEngine
 
 POINTS = ["plain", "lossless", "cool-sd, delta 1.2", "cool-sd, delta 2"]
-BATCHES = 3 + 4 * 3  # references and points of five pictures, two at once
+BATCHES = 3 + 4 * 3  # references and points of five images, two at once
 
 
 @pytest.fixture
@@ -50,15 +50,15 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_sweep_leaves_figures_pictures_and_plots(fakes: tuple[Path, list[FakeEngine]], tmp_path: Path) -> None:
+def test_a_sweep_leaves_figures_images_and_plots(fakes: tuple[Path, list[FakeEngine]], tmp_path: Path) -> None:
     engine, loaded = fakes
     out, heard = tmp_path / "out", list[Any]()
-    listener = Listener(
+    listener = SweepCallbacks(
         start=lambda points, batches: heard.append((points, batches)),
         batch=lambda: heard.append("batch"),
         point=lambda result, was_there: heard.append((result.name, was_there)),
     )
-    results = sweep(Request(engine, write_sweep(tmp_path / "sweep"), out), listener)
+    results = sweep(SweepConfig(engine, write_sweep(tmp_path / "sweep"), out), listener)
     assert heard[0] == (4, BATCHES)
     assert heard.count("batch") == BATCHES
     assert [h for h in heard[1:] if h != "batch"] == [(name, False) for name in POINTS]
@@ -70,7 +70,7 @@ def test_a_sweep_leaves_figures_pictures_and_plots(fakes: tuple[Path, list[FakeE
     assert 1 < lossless.mean_acceptance_length.value < strong.mean_acceptance_length.value
     assert strong.omegas == pytest.approx(make_omegas("exponential", 3, delta=2.0, floor=1.0))
     assert {len(p.quality) for p in results.points} == {2}
-    assert {p.pictures for p in results.points} == {5}
+    assert {p.images for p in results.points} == {5}
     assert set(results.pareto) == {"frechet", "retrieval"}
     assert all(name in POINTS for names in results.pareto.values() for name in names)
     for name in ("pareto", "accept_length"):
@@ -91,7 +91,7 @@ def test_the_same_prompts_and_seeds_at_all_points(
         return real(engine, jobs, vocabulary, settings, **more)
 
     monkeypatch.setattr(drawing, "draw", draw)
-    sweep(Request(fakes[0], write_sweep(tmp_path / "sweep", "pictures: 5", "pictures: 5\nseed: 7"), tmp_path / "out"))
+    sweep(SweepConfig(fakes[0], write_sweep(tmp_path / "sweep", "images: 5", "images: 5\nseed: 7"), tmp_path / "out"))
     assert len(drawn) == BATCHES
     references, *points = ([x for batch in drawn[k : k + 3] for x in batch] for k in range(0, BATCHES, 3))
     assert points[0] == [(PROMPTS[k % 3], 7 + k) for k in range(5)]
@@ -119,11 +119,9 @@ def test_killed_at_any_write_it_goes_on_to_the_same_results(
     fakes: tuple[Path, list[FakeEngine]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_plots: None
 ) -> None:
     engine, loaded = fakes
-    file = write_sweep(
-        tmp_path / "sweep", "pictures: 5", "pictures: 3", "[1.2, 2]", "[2]", "plain: {plain: true}\n  ", ""
-    )
+    file = write_sweep(tmp_path / "sweep", "images: 5", "images: 3", "[1.2, 2]", "[2]", "plain: {plain: true}\n  ", "")
     writes, batches = stop_at(monkeypatch, -1), 2 + 2 * 2
-    sweep(Request(engine, file, tmp_path / "whole"))
+    sweep(SweepConfig(engine, file, tmp_path / "whole"))
     wanted, total = figures(tmp_path / "whole"), writes()
     assert total == 1 + batches + 2 * 2 + 1  # head, batches, sheet and figures of each point, results
     for k in range(total):
@@ -132,9 +130,9 @@ def test_killed_at_any_write_it_goes_on_to_the_same_results(
         with monkeypatch.context() as patch:
             stop_at(patch, k)
             with pytest.raises(KeyboardInterrupt):
-                sweep(Request(engine, file, out))
+                sweep(SweepConfig(engine, file, out))
         finished = {path.name: path.read_bytes() for path in out.glob("points/*.json")}
-        sweep(Request(engine, file, out))
+        sweep(SweepConfig(engine, file, out))
         assert figures(out) == wanted, f"killed at write {k}"
         # A finished point is not measured again, and of all batches at most one is drawn twice.
         assert {path.name: path.read_bytes() for path in out.glob("points/*.json")}.items() >= finished.items()
@@ -145,9 +143,9 @@ def test_killed_at_any_write_it_goes_on_to_the_same_results(
 def test_a_finished_sweep_is_read_not_drawn(
     fakes: tuple[Path, list[FakeEngine]], tmp_path: Path, no_plots: None
 ) -> None:
-    request = Request(fakes[0], write_sweep(tmp_path / "sweep"), tmp_path / "out")
+    request = SweepConfig(fakes[0], write_sweep(tmp_path / "sweep"), tmp_path / "out")
     first, seen = sweep(request), list[bool]()
-    again = sweep(request, Listener(point=lambda result, was_there: seen.append(was_there)))
+    again = sweep(request, SweepCallbacks(point=lambda result, was_there: seen.append(was_there)))
     assert again == first
     assert seen == [True] * 4
     assert fakes[1][1].opened == []
@@ -158,9 +156,9 @@ def test_a_real_engine_is_measured_with_its_own_tokenizer(
 ) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(
-        "version: 1\npictures: 4\npoints: {plain: {plain: true}, spec: {}}\nquality: {frechet: {pictures: 6}}\n"
+        "version: 1\nimages: 4\npoints: {plain: {plain: true}, spec: {}}\nquality: {frechet: {images: 6}}\n"
     )
-    results = sweep(Request(tiny_engine.folder, file, tmp_path / "out", tiny_spec, threads=1))
+    results = sweep(SweepConfig(tiny_engine.folder, file, tmp_path / "out", tiny_spec, threads=1))
     plain, spec = results.points
     assert (plain.mean_acceptance_length.value, plain.omegas) == (1.0, [])
     assert spec.mean_acceptance_length.value > 1
@@ -172,8 +170,8 @@ def test_a_real_engine_is_measured_with_its_own_tokenizer(
 @pytest.mark.parametrize(
     ("pairs", "said"),
     [
-        (("pictures: 5", "pictures: 6"), r"differs in pictures \(5 there, 6 here\)"),
-        (("pictures: 5", "pictures: 5\nseed: 1"), r"differs in seed \(0 there, 1 here\)"),
+        (("images: 5", "images: 6"), r"differs in images \(5 there, 6 here\)"),
+        (("images: 5", "images: 5\nseed: 1"), r"differs in seed \(0 there, 1 here\)"),
         (("[1.2, 2]", "[1.2, 3]"), r"differs in points\[3\]\.name"),
         (("set: {pacing.confidence: 0}", "set: {sampling.top_k: 3}"), r"differs in points\[0\]\.sampling\.top_k"),
         (("[1.2, 2]", "[1.2]"), r"differs in points \(4 there, 3 here\)"),
@@ -184,10 +182,10 @@ def test_another_sweeps_folder_is_refused_and_left_alone(
     fakes: tuple[Path, list[FakeEngine]], tmp_path: Path, no_plots: None, pairs: tuple[str, ...], said: str
 ) -> None:
     out = tmp_path / "out"
-    sweep(Request(fakes[0], write_sweep(tmp_path / "sweep"), out))
+    sweep(SweepConfig(fakes[0], write_sweep(tmp_path / "sweep"), out))
     before = snapshot(out)
     with pytest.raises(UserError, match=f"expected a sweep of this engine by this file, found one that {said}"):
-        sweep(Request(fakes[0], write_sweep(tmp_path / "sweep", *pairs), out))
+        sweep(SweepConfig(fakes[0], write_sweep(tmp_path / "sweep", *pairs), out))
     assert snapshot(out) == before
 
 
@@ -195,22 +193,22 @@ def test_other_references_prompts_and_engines_are_another_sweep(
     fakes: tuple[Path, list[FakeEngine]], tmp_path: Path, no_plots: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, file = tmp_path / "out", write_sweep(tmp_path / "sweep")
-    sweep(Request(fakes[0], file, out))
+    sweep(SweepConfig(fakes[0], file, out))
     other = fake_engine(tmp_path / "other", monkeypatch)[0]
     manifest = next(other.glob("*/manifest.json"))
     assert json.loads(manifest.read_text())["fingerprint"] in (out / "sweep.json").read_text()  # the same files
     (file.parent / "prompts.txt").write_text("yellow star\nred apple\n")
     with pytest.raises(UserError, match=r"differs in prompts\[0\]"):
-        sweep(Request(fakes[0], file, out))
+        sweep(SweepConfig(fakes[0], file, out))
     file = write_sweep(tmp_path / "sweep")
     refs = file.parent / "refs"
     (refs / "red-apple.png").write_bytes((refs / "green-apple.png").read_bytes())
     with pytest.raises(UserError, match=r"differs in quality\.retrieval\.references"):
-        sweep(Request(fakes[0], file, out))
+        sweep(SweepConfig(fakes[0], file, out))
     head = json.loads((out / "sweep.json").read_text())
     (out / "sweep.json").write_text(json.dumps({**head, "engine": "0" * 16}))
     with pytest.raises(UserError, match="differs in engine"):
-        sweep(Request(fakes[0], write_sweep(tmp_path / "sweep"), out))
+        sweep(SweepConfig(fakes[0], write_sweep(tmp_path / "sweep"), out))
 
 
 def test_a_folder_of_something_else_is_refused(fakes: tuple[Path, list[FakeEngine]], tmp_path: Path) -> None:
@@ -219,30 +217,30 @@ def test_a_folder_of_something_else_is_refused(fakes: tuple[Path, list[FakeEngin
     (out / "results.json").write_text("mine")
     before = snapshot(out)
     with pytest.raises(UserError, match=r"found other files in it \(results\.json\); name another folder"):
-        sweep(Request(fakes[0], file, out))
+        sweep(SweepConfig(fakes[0], file, out))
     assert snapshot(out) == before
     with pytest.raises(UserError, match="expected a folder"):
-        sweep(Request(fakes[0], file, out / "results.json"))
+        sweep(SweepConfig(fakes[0], file, out / "results.json"))
 
 
 def test_broken_files_of_the_folder_are_named(
     fakes: tuple[Path, list[FakeEngine]], tmp_path: Path, no_plots: None
 ) -> None:
     out, file = tmp_path / "out", write_sweep(tmp_path / "sweep")
-    sweep(Request(fakes[0], file, out))
+    sweep(SweepConfig(fakes[0], file, out))
     point = next((out / "points").glob("001-*.json"))
     whole = point.read_bytes()
     point.write_bytes(whole[:50])
     with pytest.raises(CoolsdError, match=r"001-lossless\.json: expected a finished point of a sweep.*remove it"):
-        sweep(Request(fakes[0], file, out))
+        sweep(SweepConfig(fakes[0], file, out))
     point.unlink()
     batch = next((out / "points" / "001-lossless").glob("00001.npz"))
     batch.write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(CoolsdError, match=r"00001\.npz: expected a batch of a sweep's point"):
-        sweep(Request(fakes[0], file, out))
+        sweep(SweepConfig(fakes[0], file, out))
     (out / "sweep.json").write_text("{")
     with pytest.raises(CoolsdError, match="expected JSON"):
-        sweep(Request(fakes[0], file, out))
+        sweep(SweepConfig(fakes[0], file, out))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +269,7 @@ def test_what_is_wrong_is_said_before_anything_is_drawn(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError, match=said):
-        sweep(Request(fakes[0], write_sweep(tmp_path / "sweep", *pairs), out))
+        sweep(SweepConfig(fakes[0], write_sweep(tmp_path / "sweep", *pairs), out))
     assert not out.exists()
     assert all(engine.opened == [] for engine in fakes[1])
 
@@ -282,21 +280,21 @@ def test_a_prompt_without_a_reference_is_said_before_anything_is_drawn(
     file = write_sweep(tmp_path / "sweep")
     (file.parent / "refs" / "yellow-star.png").unlink()
     with pytest.raises(
-        UserError, match=r"refs: expected a reference picture of every prompt, found none of 'yellow star'"
+        UserError, match=r"refs: expected a reference image of every prompt, found none of 'yellow star'"
     ):
-        sweep(Request(fakes[0], file, tmp_path / "out"))
+        sweep(SweepConfig(fakes[0], file, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-def test_accept_length_has_the_error_of_its_pictures() -> None:
-    """Against the spread of the same figure over many samples of pictures."""
+def test_accept_length_has_the_error_of_its_images() -> None:
+    """Against the spread of the same figure over many samples of images."""
     rng = np.random.default_rng(0)
 
-    def sample(count: int) -> Drawn:
+    def sample(count: int) -> DrawnPoint:
         rounds = rng.integers(80, 160, count)
         accepts = np.array([int((255 - rounds).sum())])
         statistics = Statistics(rounds, np.zeros(2, np.int64), np.array([int(rounds.sum())]), accepts)
-        return Drawn(np.zeros((count, 1, 1, 3), np.uint8), statistics, 1.0, 256 * count, "host")
+        return DrawnPoint(np.zeros((count, 1, 1, 3), np.uint8), statistics, 1.0, 256 * count, "host")
 
     found = [sample(40).accept_length for _ in range(400)]
     spread = float(np.std([f.value for f in found]))
@@ -330,7 +328,7 @@ def test_plots_are_the_same_for_the_same_figures(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(plot, "plots", lambda results: {})
-        results = sweep(Request(fakes[0], write_sweep(tmp_path / "sweep"), tmp_path / "out"))
+        results = sweep(SweepConfig(fakes[0], write_sweep(tmp_path / "sweep"), tmp_path / "out"))
     first = plot.plots(results)
     assert set(first) == {"pareto.png", "pareto.svg", "accept_length.png", "accept_length.svg"}
     assert first == plot.plots(results)

@@ -26,7 +26,7 @@ def write(folder: Path, text: str) -> Path:
 def test_a_grid_is_a_product_over_the_base(tmp_path: Path) -> None:
     text = """\
 version: 1
-pictures: 4
+images: 4
 set: {pacing.confidence: 0, sampling.top_k: 3}
 points:
   a: {set: {schedule.kind: uniform}, grid: {schedule.delta: [1.5, 2], sampling.cfg_scale: [1, 2.5]}}
@@ -54,7 +54,7 @@ def test_every_mistake_of_the_file_has_its_line(tmp_path: Path) -> None:
     text = """\
 version: true
 picturs: 3
-pictures: 4
+images: 4
 set: {schedul.delta: 1}
 points:
   a: {grid: {schedule.delta: [1, 1]}}
@@ -74,7 +74,7 @@ quality:
     lines = str(caught.value).splitlines()
     wanted = [
         (1, "version: expected 1, found true"),
-        (2, "picturs: expected one of version, pictures"),
+        (2, "picturs: expected one of version, images"),
         (4, "set.schedul.delta: expected a run-time key, for instance schedule.delta"),
         (6, "points.a.grid.schedule.delta: expected each value once, found 1 again"),
         (7, "points.b.set.draft.length: expected a run-time key"),
@@ -83,20 +83,20 @@ quality:
         (10, "points.d.sets: expected one of plain, set, grid, found an unknown key; did you mean 'set'?"),
         (11, "points.e.grid.schedule.delta: expected at least 1 value, found 0"),
         (12, "points.f: expected a key in set or in grid, found schedule.delta in both"),
-        (14, "quality.frechet.netwrk: expected one of network, references, pictures, found an unknown key; did you"),
+        (14, "quality.frechet.netwrk: expected one of network, references, images, found an unknown key; did you"),
         (15, "quality.retrieval.references: expected a value, found nothing"),
     ]
     assert len(lines) == len(wanted)
     for line, (number, said) in zip(lines, wanted, strict=True):
         assert line.startswith(f"{path}:{number}: {said}")
-    assert "did you mean 'pictures'?" in lines[1]
+    assert "did you mean 'images'?" in lines[1]
     assert "did you mean 'schedule.delta'?" in lines[2]
 
 
 def test_every_value_is_checked_by_the_spec_and_found_in_the_file(tmp_path: Path) -> None:
     text = """\
 version: 1
-pictures: 4
+images: 4
 points:
   a: {set: {schedule.kind: uniform}, grid: {schedule.delta: [1, -1, 2]}}
   b: {set: {schedule.kind: custom}}
@@ -133,7 +133,7 @@ points:
     ],
 )
 def test_names_and_numbers_of_points(tmp_path: Path, points: str, said: str | None) -> None:
-    loaded = load_sweep(write(tmp_path, f"version: 1\npictures: 4\npoints:\n  {points}\n"))
+    loaded = load_sweep(write(tmp_path, f"version: 1\nimages: 4\npoints:\n  {points}\n"))
     if said is None:
         assert len(points_of(loaded, base())) == 3
         return
@@ -145,12 +145,12 @@ def test_names_and_numbers_of_points(tmp_path: Path, points: str, said: str | No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "expected a mapping with version, pictures, points, ..., found an empty file"),
-        ("- 1\n", ":1: expected a mapping with version, pictures, points, ..., found list"),
-        ("version: 1\npictures: 2\npoints: {a: {}}\nquality: {frechet: {}}\n", "at least 3 pictures"),
-        ("version: 1\npictures: 2\npoints: {}\n", ":3: points: expected at least 1 value"),
-        ("version: 1\npictures: 2\nseed: -1\npoints: {a: {}}\n", ":3: seed: expected a whole number from 0 to 2^64-1"),
-        ("version: 1\npictures: 2\npoints: {a: {}}\nquality: {clip: {weights: 3}}\n", "clip.weights: expected a word"),
+        ("", "expected a mapping with version, images, points, ..., found an empty file"),
+        ("- 1\n", ":1: expected a mapping with version, images, points, ..., found list"),
+        ("version: 1\nimages: 2\npoints: {a: {}}\nquality: {frechet: {}}\n", "at least 3 images"),
+        ("version: 1\nimages: 2\npoints: {}\n", ":3: points: expected at least 1 value"),
+        ("version: 1\nimages: 2\nseed: -1\npoints: {a: {}}\n", ":3: seed: expected a whole number from 0 to 2^64-1"),
+        ("version: 1\nimages: 2\npoints: {a: {}}\nquality: {clip: {weights: 3}}\n", "clip.weights: expected a word"),
     ],
 )
 def test_a_file_that_is_no_sweep(tmp_path: Path, text: str, said: str) -> None:
@@ -160,7 +160,7 @@ def test_a_file_that_is_no_sweep(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_prompts_of_a_file(tmp_path: Path) -> None:
-    path = write(tmp_path, "version: 1\npictures: 2\nprompts: p.txt\npoints: {a: {}}\n")
+    path = write(tmp_path, "version: 1\nimages: 2\nprompts: p.txt\npoints: {a: {}}\n")
     with pytest.raises(Exception, match=r"sweep\.yaml:3: prompts: expected a text file in UTF-8 at .*p\.txt"):
         load_sweep(path).prompts()
     (tmp_path / "p.txt").write_text("\n \n")
@@ -175,4 +175,4 @@ def test_the_shipped_sweeps_are_valid_and_small(path: Path) -> None:
     loaded = load_sweep(path)
     points = points_of(loaded, base())
     assert any(not p.plain and p.spec.schedule.kind == "none" and p.spec.acceptance.rule == "ratio" for p in points)
-    assert len(points) * loaded.spec.pictures <= 1500
+    assert len(points) * loaded.spec.images <= 1500

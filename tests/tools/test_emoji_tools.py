@@ -24,10 +24,10 @@ def glyphs(count: int = 6) -> data.Glyphs:
     y, x = np.mgrid[: data.SIDE, : data.SIDE]
     rgba = np.zeros((count, data.SIDE, data.SIDE, 4), np.uint8)
     rng = np.random.default_rng(0)
-    for picture in rgba:
+    for image in rgba:
         cy, cx = rng.integers(20, 44, 2)
         disc = (y - cy) ** 2 + (x - cx) ** 2 < 150
-        picture[disc] = (*rng.integers(0, 200, 3), 255)
+        image[disc] = (*rng.integers(0, 200, 3), 255)
     return data.Glyphs(rgba, tuple(f"disc {i}" for i in range(count)))
 
 
@@ -49,11 +49,11 @@ def test_a_glyph_that_may_not_be_flipped_is_not() -> None:
 
 def test_retrieval_finds_each_glyph_and_notices_a_wrong_one() -> None:
     g = glyphs()
-    pictures = (data.on_white(g.rgba) * 255).astype(np.uint8)
-    assert retrieve(np.roll(pictures, 1, 2), list(g.captions), g).accuracy == 1.0
+    images = (data.on_white(g.rgba) * 255).astype(np.uint8)
+    assert retrieve(np.roll(images, 1, 2), list(g.captions), g).accuracy == 1.0
     swapped = list(g.captions)
     swapped[0], swapped[1] = swapped[1], swapped[0]
-    assert retrieve(pictures, swapped, g).correct.tolist() == [False, False, True, True, True, True]
+    assert retrieve(images, swapped, g).correct.tolist() == [False, False, True, True, True, True]
 
 
 def test_choose_drops_copies_and_keeps_order() -> None:

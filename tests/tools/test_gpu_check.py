@@ -17,7 +17,7 @@ import torch
 
 from coolsd_rt.errors import CoolsdError
 from tools.gpu import check, proofs
-from tools.gpu.bench import Painting, Subject, measure
+from tools.gpu.bench import ImageDecoding, Subject, measure
 from tools.gpu.clock import Clock
 from tools.gpu.compiled import compile_size
 from tools.gpu.kernels import OTHERS, Bench, Timing
@@ -56,7 +56,7 @@ def test_published_sizes_are_published_sizes() -> None:
 def test_a_row_is_measured(plain: bool) -> None:
     engine = engine_of(TINY, "cpu", "float32")
     subject = Subject("torch", TINY, engine.steps, engine.like(), 4.0)
-    row = measure(subject, 1, plain, "graph", 1e9, rounds=2, pictures=1)
+    row = measure(subject, 1, plain, "graph", 1e9, rounds=2, images=1)
     assert row.round_ms > 0
     assert row.law_share > 0
     assert row.rounds is not None
@@ -76,9 +76,9 @@ def test_a_rehearsal_goes_the_whole_way(tmp_path: Path) -> None:
         ("graph", "plain"), ("graph", "COOL-SD"), ("eager", "plain"), ("eager", "COOL-SD"),
     ]  # fmt: skip
     assert all(row["note"] == "" for row in rows)
-    [painted] = document["painting"]
-    assert (painted["tokens"], painted["batch"]) == (TINY.tokens, 1)
-    assert f"Painting 1 of {TINY.tokens} codes takes" in files[1].read_text()
+    [decoded] = document["image_decoding"]
+    assert (decoded["tokens"], decoded["batch"]) == (TINY.tokens, 1)
+    assert f"ImageDecoding 1 of {TINY.tokens} codes takes" in files[1].read_text()
     assert "no figure counts" in files[1].read_text()
     assert any("skipped" in line for line in said)
     assert run.failed == []
@@ -167,7 +167,9 @@ def test_fused_steps_that_are_wrong_are_not_timed(monkeypatch: pytest.MonkeyPatc
         yield
 
     monkeypatch.setattr(check.Check, "_measure", measured)
-    monkeypatch.setattr(check, "time_painting", lambda tokens, batch, device, image: Painting(tokens, batch, 0.1))
+    monkeypatch.setattr(
+        check, "time_image_decoding", lambda tokens, batch, device, image: ImageDecoding(tokens, batch, 0.1)
+    )
     run = check.Check(check.Plan(460.0, ("xl",), rehearse=False), lambda line: None)
     out = list(run.run())[-1]
     eager = ["torch bfloat16 1", "torch bfloat16 8"]
@@ -218,7 +220,9 @@ def test_a_way_that_breaks_leaves_the_others(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(check, "why_wrong", wrong)
     monkeypatch.setattr(check.Check, "_still_there", lambda self: None)
     monkeypatch.setattr(check.Check, "_measure", measured)
-    monkeypatch.setattr(check, "time_painting", lambda tokens, batch, device, image: Painting(tokens, batch, 0.1))
+    monkeypatch.setattr(
+        check, "time_image_decoding", lambda tokens, batch, device, image: ImageDecoding(tokens, batch, 0.1)
+    )
     run = check.Check(check.Plan(460.0, ("xl",), rehearse=False), lambda line: None)
     out = list(run.run())[-1]
     assert timed == ["torch bfloat16 1", "torch bfloat16 8"]
@@ -270,12 +274,12 @@ def test_slow():
 def test_a_round_without_a_graph_says_so(tmp_path: Path) -> None:
     row = {
         "size": "XL", "tokens": 1024, "batch": 1, "backend": "torch bfloat16", "how": "graph", "way": "plain",
-        "round_ms": 1.0, "floor_ms": 0.5, "law_share": 0.1, "picture_s": None, "rounds": None, "over_floor": 2.0,
+        "round_ms": 1.0, "floor_ms": 0.5, "law_share": 0.1, "image_s": None, "rounds": None, "over_floor": 2.0,
         "note": "operation not permitted",
     }  # fmt: skip
     proof = {
-        "backend": "torch", "precision": "fp32", "passed": True, "max_logit_error": 0.0, "pictures": 8, "identical": 8,
-        "failures": [], "rounds": {"pictures": 4, "identical": 3, "near_ties": 1, "why_not": ""},
+        "backend": "torch", "precision": "fp32", "passed": True, "max_logit_error": 0.0, "images": 8, "identical": 8,
+        "failures": [], "rounds": {"images": 4, "identical": 3, "near_ties": 1, "why_not": ""},
     }  # fmt: skip
     outcome = {
         "environment": {"gpu": None, "packages": {}}, "seconds": 1, "skipped": [], "failed": [], "parity": [proof],

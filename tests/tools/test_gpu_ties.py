@@ -22,7 +22,7 @@ WORDS = np.asarray([VOCABULARY.encode("red apple").ids] * 3 + [VOCABULARY.uncond
 
 def session_of(engine: Any, case: Case) -> Any:
     rows = WORDS if case.sampling.guided else WORDS[:3]
-    return engine.open(engine.prefix(rows), capacity(engine.dims, case.law.length, paced=True))
+    return engine.open(engine.encode_condition(rows), capacity(engine.dims, case.law.length, paced=True))
 
 
 def loop_of(engine: Any, case: Case, table: Any) -> HostLoop:
@@ -35,14 +35,14 @@ def whole(engine: Any, case: Case, table: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["COOL-SD", "synthetic", "forced", "paced", "plain without CFG"])
-def test_the_same_pictures_have_no_partings(name: str) -> None:
+def test_the_same_images_have_no_partings(name: str) -> None:
     case, table = CASES[name], uniform_table((1, 2, 3), 16, CASES[name].law.length)
     engine = engine_of(case)
     assert loop_of(engine, case, table).partings(whole(engine, case, table)) == []
 
 
-def test_rounding_parts_pictures_at_near_ties_alone() -> None:
-    """Weights moved by what float32 cannot tell apart well: few pictures part, each at a near tie."""
+def test_rounding_parts_images_at_near_ties_alone() -> None:
+    """Weights moved by what float32 cannot tell apart well: few images part, each at a near tie."""
     case = CASES["COOL-SD"]
     engine, moved = engine_of(case), engine_of(case)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_rounding_parts_pictures_at_near_ties_alone() -> None:
 
 
 def test_another_rule_is_no_near_tie() -> None:
-    """A round that reads one uniform for another parts nearly every picture, nearly never at a tie."""
+    """A round that reads one uniform for another parts nearly every image, nearly never at a tie."""
     case = CASES["COOL-SD"]
     engine, found = engine_of(case), list[Parting]()
     for seed in range(0, 30, 3):

@@ -83,7 +83,7 @@ def test_ambiguity_bins_are_a_plain_loops(bench: Bench) -> None:
 def test_all_answers_and_their_plots(bench: Bench) -> None:
     said: list[str] = []
     found = answer(bench, said.append, lengths=(1, 2), noises=(0.5, 1.5))
-    assert found["pictures"] == len(JOBS)
+    assert found["images"] == len(JOBS)
     assert json.loads(json.dumps(found))["by_distance"][0]["tv"] < found["by_distance"][1]["tv"]
     assert len(said) == 3
     for data in plots(found).values():
@@ -92,7 +92,7 @@ def test_all_answers_and_their_plots(bench: Bench) -> None:
 
 
 def test_the_command(tiny_engine: EngineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "answer", lambda bench, say: {"pictures": len(bench.batches)})
+    monkeypatch.setattr(questions, "answer", lambda bench, say: {"images": len(bench.batches)})
     monkeypatch.setattr("tools.paper.plot.plots", lambda found: {"length.svg": b"<?xml"})
     questions.command.main([str(tiny_engine.folder), "-n", "2", "--out", str(tmp_path / "out")], standalone_mode=False)
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["length.svg", "questions.json"]

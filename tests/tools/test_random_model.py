@@ -61,7 +61,7 @@ def test_a_family_is_written_whole(family: str, tmp_path: Path) -> None:
     load_tokenizer(spec.files["image.weights"])
     hashes = {key: sha256_file(path) for key, path in spec.files.items()}
     files = conditioner_files(spec.spec.condition)
-    stages.prompts(stages.Sources(spec.files, hashes, found, "fp32", 1, files), tmp_path)
+    stages.prompts(stages.BuildInputs(spec.files, hashes, found, "fp32", 1, files), tmp_path)
     conditioner = load_conditioner(spec.spec.condition, lambda name: tmp_path / name)
     for prompt in PROMPTS if family != "llamagen-c2i" else ("3",):
         conditioner.encode(prompt)

@@ -30,7 +30,7 @@ Table = Callable[[Context], NDArray[np.float64]]
 
 
 def _p(context: Context) -> NDArray[np.float64]:
-    """Quarters, so that every picture's probability is a whole number of 4^-N."""
+    """Quarters, so that every image's probability is a whole number of 4^-N."""
     k = 1 + hash((5, *context)) % 3
     return np.array([k, 4 - k]) / 4
 
@@ -45,7 +45,7 @@ def _q(begin: int) -> Table:
     return law
 
 
-def _pictures() -> list[tuple[Context, int]]:
+def _images() -> list[tuple[Context, int]]:
     out = []
     for x in itertools.product(range(V), repeat=N):
         weight = np.prod([_p(x[:n])[x[n]] for n in range(N)])
@@ -54,10 +54,10 @@ def _pictures() -> list[tuple[Context, int]]:
 
 
 def _measured() -> Acceptance:
-    """Every picture as often as P draws it."""
-    pictures = [x for x, times in _pictures() for _ in range(times)]
-    rates, paths = (np.ones((2, L, len(pictures), N)) for _ in range(2))
-    for row, x in enumerate(pictures):
+    """Every image as often as P draws it."""
+    images = [x for x, times in _images() for _ in range(times)]
+    rates, paths = (np.ones((2, L, len(images), N)) for _ in range(2))
+    for row, x in enumerate(images):
         for law, omegas in enumerate(((1.0,) * L, OMEGAS)):
             for i, omega in enumerate(omegas):
                 for n in range(i + 1, N):  # a round of which n is draft i began at n - i
@@ -65,7 +65,7 @@ def _measured() -> Acceptance:
                     kept = np.minimum(q, omega * p)
                     rates[law, i, row, n], paths[law, i, row, n] = kept.sum(), kept[x[n]] / p[x[n]]
     tally = Tally(OMEGAS)
-    for part in np.array_split(np.arange(len(pictures)), 3):
+    for part in np.array_split(np.arange(len(images)), 3):
         tally.add(rates[:, :, part], paths[:, :, part])
     return tally.result()
 
@@ -97,7 +97,7 @@ def test_the_measure_is_the_enumeration() -> None:
     assert found.accept_length == pytest.approx(lossless, abs=1e-12)
     assert found.relaxed == pytest.approx(relaxed, abs=1e-12)
     assert found.relaxed > found.accept_length
-    assert found.pictures == 4**N
+    assert found.images == 4**N
 
 
 def test_a_perfect_draft_fills_every_window() -> None:
@@ -112,21 +112,21 @@ def test_a_perfect_draft_fills_every_window() -> None:
 
 
 def test_the_measure_is_what_real_rounds_give() -> None:
-    """The tiny head, guided: expected rounds against rounds that were drawn, both on many pictures."""
+    """The tiny head, guided: expected rounds against rounds that were drawn, both on many images."""
     target, head, image = networks()
-    sampling, pictures, length = Sampling(cfg_scale=1.5, temperature=3.0, top_k=24), 128, 3
-    text = np.random.default_rng(0).integers(3, 8, (pictures, 3))
-    rows = Rows(np.concatenate([text, np.full_like(text, 2)]), np.zeros(2 * pictures, np.int64))
+    sampling, images, length = Sampling(cfg_scale=1.5, temperature=3.0, top_k=24), 128, 3
+    text = np.random.default_rng(0).integers(3, 8, (images, 3))
+    rows = Rows(np.concatenate([text, np.full_like(text, 2)]), np.zeros(2 * images, np.int64))
 
     engine = TorchEngine(target, head, image)
-    session = engine.open(engine.prefix(rows.text), capacity(engine.dims, length))
-    drawn = generate(session, Law((1.0,) * length), sampling, range(pictures))
+    session = engine.open(engine.encode_condition(rows.text), capacity(engine.dims, length))
+    drawn = generate(session, Law((1.0,) * length), sampling, range(images))
     tokens = engine.dims.tokens
-    per_picture = drawn.statistics.rounds
-    simulated = (tokens - 1) / per_picture.mean()
-    error = simulated * per_picture.std() / per_picture.mean() / pictures**0.5
+    per_image = drawn.statistics.rounds
+    simulated = (tokens - 1) / per_image.mean()
+    error = simulated * per_image.std() / per_image.mean() / images**0.5
 
-    codes = draw_codes(target, rows, sampling, range(1000, 1000 + pictures))
+    codes = draw_codes(target, rows, sampling, range(1000, 1000 + images))
     example = Example(torch.from_numpy(rows.text), None, codes, torch.full(codes.shape, 1.5))
     found = measure(
         HeadStudent(head, target), Objective(sampling), [example], (1.0,) * length, torch.ones(tokens, dtype=torch.bool)

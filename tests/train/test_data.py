@@ -1,4 +1,4 @@
-"""Pictures as codes: made once, gone on with after a kill, never mixed up; batches that depend on the step alone."""
+"""Images as codes: made once, gone on with after a kill, never mixed up; batches that depend on the step alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coolsd_rt.checkpoints.load import load_target, load_tokenizer
 from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.train.codes import SHARD, CodeStore
-from coolsd_rt.train.config import Listener
+from coolsd_rt.train.config import TrainCallbacks
 from coolsd_rt.train.data import batch_at, prepare
 from coolsd_rt.train.images import load_pixels, read_folder
 from coolsd_rt.train.process import Process
@@ -59,7 +59,7 @@ def test_a_broken_shard_says_what_to_do(tmp_path: Path) -> None:
         store.load()
 
 
-def test_epochs_show_every_picture_once() -> None:
+def test_epochs_show_every_image_once() -> None:
     seen = [i for step in range(15) for i in batch_at(step, 4, 10, seed=7)]
     for epoch in range(6):
         assert sorted(seen[10 * epoch : 10 * epoch + 10]) == list(range(10))
@@ -80,11 +80,11 @@ def test_named_prompts_are_measured_on_and_none_is_kept_back(tmp_path: Path, tin
     assert split_prompts(["a", "b", "a"], 16, 0, ["b", "c", "b"]) == (["a", "b"], ["b", "c"])
     asked = request(tiny_spec, tmp_path / "d", measured_prompts=PROMPTS[:2], held_out=3)
     target = load_target(asked.loaded.files["target.weights"])
-    made = prepare(asked, target, Sampling(cfg_scale=2.0), Process("cpu"), Listener())
+    made = prepare(asked, target, Sampling(cfg_scale=2.0), Process("cpu"), TrainCallbacks())
     assert tuple(made.train.prompts.texts) == PROMPTS
     assert tuple(made.held.prompts.texts) == PROMPTS[:2]
     assert made.held.prompt == (0, 1, 0)
-    assert not torch.equal(made.held.codes[0], made.train.codes[0])  # another picture of the same prompt
+    assert not torch.equal(made.held.codes[0], made.train.codes[0])  # another image of the same prompt
 
 
 def _folder(folder: Path) -> Path:
@@ -98,10 +98,10 @@ def _folder(folder: Path) -> Path:
 
 
 def test_a_folders_codes_are_the_tokenizers(tiny_spec: Path, tmp_path: Path) -> None:
-    folder = _folder(tmp_path / "pictures")
+    folder = _folder(tmp_path / "images")
     target = load_target(tiny_spec.parent / "target.safetensors")
     asked = request(tiny_spec, tmp_path / "d.safetensors", data=str(folder))
-    data = prepare(asked, target, Sampling(cfg_scale=2.0), Process("cpu"), Listener())
+    data = prepare(asked, target, Sampling(cfg_scale=2.0), Process("cpu"), TrainCallbacks())
     assert not set(data.train.prompts.texts) & set(data.held.prompts.texts)
     assert len(data.train) == len(PROMPTS) - 1
     tokenizer = load_tokenizer(tiny_spec.parent / "vq.safetensors")
@@ -110,7 +110,7 @@ def test_a_folders_codes_are_the_tokenizers(tiny_spec: Path, tmp_path: Path) -> 
         pixels = load_pixels([found[data.train.prompts.texts[number]]], SIDE)
         assert torch.equal(tokenizer.encode(pixels)[0], codes)
     (folder / "0.png").unlink()
-    again = prepare(asked, target, Sampling(cfg_scale=2.0), Process("cpu"), Listener())
+    again = prepare(asked, target, Sampling(cfg_scale=2.0), Process("cpu"), TrainCallbacks())
     assert again.name != data.name
 
 
@@ -138,10 +138,10 @@ def test_an_index_and_its_mistakes(tmp_path: Path) -> None:
     index.unlink()
     with pytest.raises(UserError, match=r"b.txt: expected the caption of b.jpg"):
         read_folder(tmp_path)
-    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
     (tmp_path / "b.txt").write_text("x")
-    with pytest.raises(UserError, match=r"b.jpg: expected a picture"):
+    with pytest.raises(UserError, match=r"b.jpg: expected an image"):
         load_pixels(read_folder(tmp_path), 4)
     (tmp_path / "b.jpg").unlink()
-    with pytest.raises(UserError, match=r"expected pictures with captions, found none"):
+    with pytest.raises(UserError, match=r"expected images with captions, found none"):
         read_folder(tmp_path)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 from coolsd_rt.store.weights import check_safetensors
-from coolsd_rt.train.checkpoint import State, load_state, save_tree
+from coolsd_rt.train.checkpoint import TrainState, load_state, save_tree
 from coolsd_rt.train.codes import CodeStore
 from tests.mutations import fuzz, mutated, mutated_text, survives
 
@@ -40,7 +40,7 @@ def test_numbers_that_json_cannot_say_come_back(saved: tuple[Path, str, dict[str
     assert "NaN" not in text
     assert "Infinity" not in text
     found = load_state(path)
-    assert isinstance(found, State)
+    assert isinstance(found, TrainState)
     first, second = found.best["acceptance"]["by_position"]
     assert (first, second != second, found.history[0]["loss"]) == (0.9, True, float("inf"))
     assert found.training["opts"][0]["state"].keys() == {0}

@@ -9,18 +9,18 @@ from torch import Tensor
 from coolsd_rt.ops import process_logits
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.train.objective import Objective
-from coolsd_rt.train.students import Along, Example, HeadStudent, Memory, ModelStudent, guided_logits
+from coolsd_rt.train.students import Along, Example, FeatureCache, HeadStudent, ModelStudent, guided_logits
 from tests.tiny import networks
 
 FREE = torch.ones(16, dtype=torch.bool)
 SAMPLINGS = [Sampling(), Sampling(top_k=5, temperature=0.7), Sampling(top_p=0.8), Sampling(top_k=9, top_p=0.6)]
 
 
-def _example(pictures: int = 2, scale: float | None = 2.0) -> Example:
+def _example(images: int = 2, scale: float | None = 2.0) -> Example:
     torch.manual_seed(3)
-    text = torch.randint(3, 8, (pictures, 3))
+    text = torch.randint(3, 8, (images, 3))
     both = text if scale is None else torch.cat([text, torch.full_like(text, 2)])
-    codes = torch.randint(0, 32, (pictures, 16))
+    codes = torch.randint(0, 32, (images, 16))
     return Example(both, None, codes, None if scale is None else torch.full(codes.shape, scale))
 
 
@@ -114,13 +114,13 @@ def test_deeper_predictions_weigh_less() -> None:
 def test_remembered_features_are_the_targets() -> None:
     student = _student()
     example = _example()._replace(numbers=(7, 3))
-    memory = Memory()
+    memory = FeatureCache()
     first = memory.features(student.target, example)
     swapped = Example(example.text[[1, 0, 3, 2]], None, example.codes[[1, 0]], example.scale, (3, 7))
     again = memory.features(student.target, swapped)
     assert torch.equal(again, first[[1, 0, 3, 2]])
     assert torch.allclose(again, student.target(swapped.text, swapped.both())[1], atol=1e-5)
-    none = Memory(limit=10)
+    none = FeatureCache(limit=10)
     none.features(student.target, example)
     other = example._replace(codes=example.codes.flip(1))
     assert not torch.equal(none.features(student.target, other), first)  # too little room: made anew

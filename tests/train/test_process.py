@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coolsd_rt.train.config import Request
+from coolsd_rt.train.config import TrainConfig
 from coolsd_rt.train.run import CHECKPOINT, train_draft
 from tests.train.training import request
 
@@ -27,7 +27,7 @@ train_draft(request(Path(sys.argv[1]), Path(sys.argv[2]), kind="eagle", steps=4,
 """
 
 
-def _weights(asked: Request) -> dict[str, torch.Tensor]:
+def _weights(asked: TrainConfig) -> dict[str, torch.Tensor]:
     state = load_file(str(asked.folder / CHECKPOINT))
     return {k: v for k, v in state.items() if k.startswith("training.model.")}
 

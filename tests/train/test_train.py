@@ -20,7 +20,7 @@ from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.train import data
 from coolsd_rt.train import run as module
-from coolsd_rt.train.config import Listener, Request
+from coolsd_rt.train.config import TrainCallbacks, TrainConfig
 from coolsd_rt.train.run import train_draft
 from tests.tiny import TARGET, networks, write_weights
 from tests.train.training import request
@@ -58,7 +58,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(
     with pytest.raises(_Killed):
         train_draft(other)
     notes: list[str] = []
-    report = train_draft(other, Listener(note=notes.append))
+    report = train_draft(other, TrainCallbacks(note=notes.append))
     assert notes == ["going on from step 3"]
     assert report.steps == 6
     assert [h["step"] for h in report.history] == [0, 3, 6]
@@ -74,7 +74,7 @@ def test_it_learns_and_says_so(tiny_spec: Path, tmp_path: Path) -> None:
         tiny_spec, tmp_path / "d.safetensors", kind="model", data="self:12", steps=60, every=20, batch=6, lr=0.02
     )
     seen: list[float] = []
-    report = train_draft(asked, Listener(stepped=lambda p: seen.append(p.loss)))
+    report = train_draft(asked, TrainCallbacks(stepped=lambda p: seen.append(p.loss)))
     assert seen[-1] < seen[0]
     assert report.best.accept_length > report.start.accept_length
     assert report.best.accept_length == max(h["accept_length"] for h in report.history)
@@ -105,7 +105,7 @@ def test_the_best_weights_stand_in_out(tiny_spec: Path, tmp_path: Path, monkeypa
     kept: list[bytes] = []
     out = tmp_path / "d.safetensors"
     report = train_draft(
-        request(tiny_spec, out), Listener(measured=lambda step, found, best: kept.append(out.read_bytes()))
+        request(tiny_spec, out), TrainCallbacks(measured=lambda step, found, best: kept.append(out.read_bytes()))
     )
     assert report.best_step == 3
     assert kept[0] != kept[1]
@@ -120,7 +120,7 @@ def test_ctrl_c_saves_the_last_whole_step(tiny_spec: Path, tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         train_draft(other)
     notes: list[str] = []
-    train_draft(other, Listener(note=notes.append))
+    train_draft(other, TrainCallbacks(note=notes.append))
     assert notes == ["going on from step 5"]  # the step it came in was finished
     assert other.out.read_bytes() == whole.out.read_bytes()
 
@@ -158,7 +158,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": "self:no"}, "expected self:N"),
     ({"data": "self:" + "9" * 5000}, "expected self:N with N a whole number from 1 to 100000000, found self:999"),
-    ({"data": "/nowhere"}, r"/nowhere: expected a folder of pictures with captions, or self:N, found nothing"),
+    ({"data": "/nowhere"}, r"/nowhere: expected a folder of images with captions, or self:N, found nothing"),
     ({"prompts": ("red apple",)}, "expected at least 2, one of them held out"),
     ({"prompts": ("red apple", "a b c d e f")}, "prompt too long"),
 ]
@@ -199,7 +199,7 @@ def test_wrong_numbers_are_refused_at_once(change: dict[str, Any], message: str,
 
 
 def test_absent_extras_are_named(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: Request = request(tiny_spec, tmp_path / "d.safetensors", steps=1)
+    asked: TrainConfig = request(tiny_spec, tmp_path / "d.safetensors", steps=1)
     for name, more in (("wandb", {"wandb": "p"}), ("tensorboard", {"tensorboard": tmp_path / "tb"})):
         monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
         with pytest.raises(MissingExtra, match=name):

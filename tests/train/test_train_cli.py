@@ -39,7 +39,7 @@ def test_tensorboard_gets_the_figures(tiny_spec: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert any((tmp_path / "tb").glob("events.*"))
     assert "step 1: accept length" in done.stderr
-    assert "drawing self pictures: 4 of 4" in done.stderr
+    assert "drawing self images: 4 of 4" in done.stderr
 
 
 def test_a_wrong_name_is_said_before_anything_is_loaded(tiny_spec: Path, tmp_path: Path) -> None:

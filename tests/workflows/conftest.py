@@ -43,14 +43,14 @@ def build_fake(folder: Path, neighbours: bytes | None = None, k: int = 64) -> En
     def produce(out: Path) -> None:
         (out / VOCABULARY_FILE).write_bytes((folder / "vocab.json").read_bytes())
 
-    def painter(out: Path) -> None:
+    def decoder(out: Path) -> None:
         (out / NEIGHBOURS_FILE).write_bytes(neighbours or b"")
 
     store, hashes = Store(folder / "engines"), {key: sha256_file(p) for key, p in loaded.files.items()}
     stages = [store.stage(Stage("fake", files=hashes), produce)]
     if neighbours is not None:
         image = Stage("image", {"image.weights": hashes["image.weights"]}, {"side": SIDE, "forced": False})
-        stages.append(store.stage(image, painter))
+        stages.append(store.stage(image, decoder))
     return store.assemble(
         stages,
         name="fake",

@@ -1,6 +1,6 @@
-"""An engine without a network: a decayed sum of random embeddings, with real caches, on NumPy. Milliseconds a picture.
+"""An engine without a network: a decayed sum of random embeddings, with real caches, on NumPy. Milliseconds an image.
 
-Its logits depend on the prompt, on every token before, and on which CFG row it is, so that mixed-up rows, pictures,
+Its logits depend on the prompt, on every token before, and on which CFG row it is, so that mixed-up rows, images,
 seeds or prefixes change the tokens. `error` moves every logit a little, as another backend's arithmetic would.
 """
 
@@ -31,22 +31,22 @@ class FakeEngine:
         self.draft_head = self.head + draft_error * rng.standard_normal(self.head.shape)
         self.ripple = rng.standard_normal((3, dims.vocab))
         self.opened: list[int] = []  # rows of each session
-        self.painted: list[int] = []  # pictures of each paint
+        self.decoded: list[int] = []  # images of each decode_images
 
     @property
     def dims(self) -> ModelDims:
         return self._dims
 
-    def prefix(self, words: Any) -> Any:
-        return self.words[np.asarray(words)].astype(np.float32)
+    def encode_condition(self, condition: Any) -> Any:
+        return self.words[np.asarray(condition)].astype(np.float32)
 
     def open(self, prefix: Any, capacity: int, start: Any = None) -> FakeSession:
         self.opened.append(len(prefix))
         return FakeSession(self, np.asarray(prefix), capacity)
 
-    def paint(self, codes: Any) -> NDArray[np.uint8]:
+    def decode_images(self, codes: Any) -> NDArray[np.uint8]:
         codes = np.asarray(codes)
-        self.painted.append(len(codes))
+        self.decoded.append(len(codes))
         cells = (codes * 9 % 256).astype(np.uint8).reshape(len(codes), 4, 4, 1)
         return np.repeat(np.repeat(np.repeat(cells, 2, 1), 2, 2), 3, 3)
 

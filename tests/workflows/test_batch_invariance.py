@@ -109,11 +109,11 @@ def test_parity_says_so_and_judges_an_engine_that_claims_it(
     built: Callable[[bool], EngineFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = built(True).folder
-    assert parity(folder, pictures=2, threads=1).receipt()["batch_invariance"]["exact"] is True
+    assert parity(folder, images=2, threads=1).receipt()["batch_invariance"]["exact"] is True
     monkeypatch.setattr(
         "coolsd_rt.workflows.parity.run.compare_widths", lambda *given: WidthDependence(0.25, 0.0, len(given[1]))
     )
-    missed = parity(folder, pictures=2, threads=1)
+    missed = parity(folder, images=2, threads=1)
     assert not missed.passed
     assert any(line.startswith("batch invariance") and "batch_invariant: false" in line for line in missed.failures)
 

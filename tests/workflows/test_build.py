@@ -16,14 +16,14 @@ from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows.build import plan as plan_module
 from coolsd_rt.workflows.build import run as module
 from coolsd_rt.workflows.build.code import code_digest
-from coolsd_rt.workflows.build.run import Listener, Plan, build, plan, with_precision
+from coolsd_rt.workflows.build.run import BuildCallbacks, BuildPlan, build, plan, with_precision
 from tests.tiny import LENGTH, write_spec
 from tests.workflows.building import edit, flip
 
 STAGES = ["condition", "target", "draft", "image"]
 
 
-def to_run(planned: Plan) -> list[str]:
+def to_run(planned: BuildPlan) -> list[str]:
     return [s.name for s in planned.stages if not s.cached]
 
 
@@ -53,7 +53,7 @@ def test_a_build_is_whole(tiny_engine: EngineFolder, tiny_spec: Path, tiny_out: 
 def test_building_again_runs_nothing(tiny_engine: EngineFolder, tiny_spec: Path, tiny_out: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in tiny_engine.folder.iterdir() if p.suffix == ".onnx"}
     events: list[str] = []
-    listener = Listener(
+    listener = BuildCallbacks(
         lambda s: events.append(f"start {s.name}"), lambda s, seconds, fresh: events.append(f"{s.name} {fresh}")
     )
     again = build(plan(load_spec(tiny_spec), tiny_out), listener)

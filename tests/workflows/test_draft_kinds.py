@@ -15,7 +15,7 @@ from coolsd_rt.spec import load_spec, with_jacobi
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import run as building
-from coolsd_rt.workflows.generate.run import Request, generate, resolve
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate, resolve
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.parity.run import parity
 from tests import tiny
@@ -64,7 +64,7 @@ def test_a_draft_model_of_its_own_has_its_own_prefix_and_no_fused_graph(own: Eng
     assert set(contract["graphs"]) == {"condition", "target", "draft", "image"}
     assert "draft.weights" in dict(own.manifest.stages["condition"].inputs["files"])
     engine = opening.load_engine(own.verified())
-    prefix = np.asarray(engine.prefix(np.zeros((2, tiny.TARGET.prefix), np.int64)))
+    prefix = np.asarray(engine.encode_condition(np.zeros((2, tiny.TARGET.prefix), np.int64)))
     assert prefix.shape[-1] == tiny.TARGET.dim + SMALL.dim
 
 
@@ -74,22 +74,22 @@ def test_an_engine_without_a_draft_has_no_such_stage(none: EngineFolder) -> None
 
 
 def test_both_are_proven_against_the_reference(own: EngineFolder, none: EngineFolder) -> None:
-    found = parity(own.folder, pictures=4)
+    found = parity(own.folder, images=4)
     assert found.passed, found.failures
     assert found.graphs.draft.values > 0
     assert found.graphs.draft.largest < 1e-3
-    found = parity(none.folder, pictures=4)
+    found = parity(none.folder, images=4)
     assert found.passed, found.failures
     assert found.graphs.draft.values == 0
-    assert found.pictures.identical == 4
+    assert found.images.identical == 4
 
 
 def test_both_draw(own: EngineFolder, none: EngineFolder, tmp_path: Path) -> None:
     for folder, name in ((own, "own"), (none, "none")):
-        report = generate(folder.folder, Request(["red apple", "blue star"], tmp_path / name, 3))
+        report = generate(folder.folder, GenerateConfig(["red apple", "blue star"], tmp_path / name, 3))
         assert len(report.drawn) == 6
         assert report.statistics.mean_acceptance_length > 1.0
-        again = generate(folder.folder, Request(["red apple", "blue star"], tmp_path / f"{name}2", 3))
+        again = generate(folder.folder, GenerateConfig(["red apple", "blue star"], tmp_path / f"{name}2", 3))
         pairs = zip(report.drawn, again.drawn, strict=True)
         assert all(a.path.read_bytes() == b.path.read_bytes() for a, b in pairs)
 
@@ -103,22 +103,26 @@ def test_coupling_is_a_run_time_value(none: EngineFolder) -> None:
 
 
 def test_any_engine_draws_with_jacobi_drafts(tiny_engine: EngineFolder, tmp_path: Path) -> None:
-    plain = generate(tiny_engine.folder, Request(["red apple"], tmp_path / "plain", plain=True))
+    plain = generate(tiny_engine.folder, GenerateConfig(["red apple"], tmp_path / "plain", plain=True))
     for kind in ("jacobi", "jacobi-coupled"):
-        report = generate(tiny_engine.folder, Request(["red apple"], tmp_path / kind, 2, draft=kind, draft_length=4))
+        report = generate(
+            tiny_engine.folder, GenerateConfig(["red apple"], tmp_path / kind, 2, draft=kind, draft_length=4)
+        )
         assert report.statistics.mean_acceptance_length > plain.statistics.mean_acceptance_length
         assert report.seconds_by_phase["draft"] == 0
 
 
-def test_a_jacobi_window_fits_the_picture(tiny_engine: EngineFolder) -> None:
+def test_a_jacobi_window_fits_the_image(tiny_engine: EngineFolder) -> None:
     opened = OpenedEngine.at(tiny_engine.folder)
-    assert resolve(opened, Request([], draft="jacobi")).draft.length == min(drawing.JACOBI_WINDOW, tiny.TARGET.tokens)
+    assert resolve(opened, GenerateConfig([], draft="jacobi")).draft.length == min(
+        drawing.JACOBI_WINDOW, tiny.TARGET.tokens
+    )
     with pytest.raises(UserError, match=r"^draft_length: expected a whole number from 1 to 65536, found 0"):
-        resolve(opened, Request([], draft="jacobi", draft_length=0))
+        resolve(opened, GenerateConfig([], draft="jacobi", draft_length=0))
     with pytest.raises(UserError, match=r"plain decoding: .* found a draft"):
-        resolve(opened, Request([], draft="jacobi", plain=True))
+        resolve(opened, GenerateConfig([], draft="jacobi", plain=True))
     with pytest.raises(UserError, match="the draft: expected one of jacobi, jacobi-coupled, found medusa"):
-        resolve(opened, Request([], draft="medusa"))
+        resolve(opened, GenerateConfig([], draft="medusa"))
 
 
 def test_pacing_is_the_draft_models(tiny_spec: Path) -> None:

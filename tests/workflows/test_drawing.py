@@ -1,4 +1,4 @@
-"""Pictures depend on their prompt and seed alone; batches add up; a spec becomes a law."""
+"""Images depend on their prompt and seed alone; batches add up; a spec becomes a law."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def codes(jobs: list[Job], settings: Settings = RELAXED, size: int = 4) -> dict[
     return drawn
 
 
-def test_a_picture_does_not_depend_on_the_prompts_or_pictures_beside_it() -> None:
+def test_a_image_does_not_depend_on_the_prompts_or_images_beside_it() -> None:
     together = codes(drawing.plan(PROMPTS, 3, 5, VOCABULARY))
     assert len(set(together.values())) == 9
     for prompt in PROMPTS:
@@ -85,7 +85,7 @@ def test_jobs_stand_in_the_prompts_order_and_seeds_wrap() -> None:
     [
         ([], 1, 0, "prompts"),
         (["red apple", "  "], 1, 0, "empty prompt"),
-        (["red apple"], 0, 0, "pictures per prompt"),
+        (["red apple"], 0, 0, "images per prompt"),
         (["red apple"], 1, -1, "seed"),
         (["red apple"], 1, 2**64, "seed"),
     ],

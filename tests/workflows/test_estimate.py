@@ -14,7 +14,7 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows.build import estimate
 from coolsd_rt.workflows.build.describe import describe
-from coolsd_rt.workflows.build.estimate import BLOCKS, Amount, Matrix, Sizes, total
+from coolsd_rt.workflows.build.estimate import BLOCKS, Amount, MatrixEstimate, SpecSizes, total
 from coolsd_rt.workflows.build.run import build, plan, with_engine, with_precision
 from tests.workflows.building import left
 
@@ -41,14 +41,14 @@ def test_bytes_of_every_stage_are_the_real_ones(
 
 
 def test_weights_that_are_used_often_are_stored_once_beside_a_graph() -> None:
-    matrix = Matrix(1280, 16384, 5)
-    graph = estimate.Graph((matrix,), 0, 5, 0, 1280 * 16384)
+    matrix = MatrixEstimate(1280, 16384, 5)
+    graph = estimate.GraphEstimate((matrix,), 0, 5, 0, 1280 * 16384)
     one = 1280 * 16384 + 10 * 16384 * 4
     assert matrix.bytes(4, True) == one
     assert graph.amount(4, True).disk == 5 * one  # 109 MB: in the file
-    assert estimate.Graph((matrix, matrix, matrix), 0, 5, 0, 0).amount(4, True).disk == 3 * one
+    assert estimate.GraphEstimate((matrix, matrix, matrix), 0, 5, 0, 0).amount(4, True).disk == 3 * one
     assert graph.amount(4, False).disk == 4 * 1280 * 16384
-    assert Matrix(40, 3).bytes(4, True) == 480  # no block divides it
+    assert MatrixEstimate(40, 3).bytes(4, True) == 480  # no block divides it
 
 
 def test_the_constants_are_the_exporters() -> None:
@@ -110,7 +110,7 @@ def test_bytes_of_the_demo() -> None:
     found = {}
     for precision in ("fp32", "int8"):
         loaded = with_precision(load_spec(EMOJI), precision)
-        each = Sizes(loaded, describe(loaded))
+        each = SpecSizes(loaded, describe(loaded))
         found[precision] = {n: each.stage(n).disk for n in ("condition", "target", "draft", "image")}
     assert found["fp32"]["target"] == pytest.approx(22_929_701, rel=0.01)
     assert found["int8"]["target"] == pytest.approx(6_736_221, rel=0.01)

@@ -1,4 +1,4 @@
-"""Every family of targets, from a spec to pictures: built, proven, drawn; on ONNX Runtime and as networks."""
+"""Every family of targets, from a spec to images: built, proven, drawn; on ONNX Runtime and as networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coolsd_rt.spec import load_spec, with_overrides
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build.run import build, plan, with_engine
-from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from coolsd_rt.workflows.parity.run import parity
 from tests.workflows.building import edit
 from tests.workflows.family_pipelines import CASES, PIXELS, write_pipeline
@@ -39,21 +39,21 @@ def name_of(engine: EngineFolder) -> str:
 
 
 def test_it_is_the_reference(engine: EngineFolder) -> None:
-    """Logits of every graph, and whole pictures token by token, with prompts of different lengths in one batch."""
-    outcome = parity(engine.folder, pictures=4, prompts=CASES[name_of(engine)].prompts)
+    """Logits of every graph, and whole images token by token, with prompts of different lengths in one batch."""
+    outcome = parity(engine.folder, images=4, prompts=CASES[name_of(engine)].prompts)
     assert outcome.failures == ()
-    assert outcome.pictures.identical == 4
+    assert outcome.images.identical == 4
 
 
 def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
-    report = generate(engine.folder, Request(list(CASES[name_of(engine)].prompts), tmp_path, 2))
+    report = generate(engine.folder, GenerateConfig(list(CASES[name_of(engine)].prompts), tmp_path, 2))
     assert len(report.drawn) == 4
     for drawn in report.drawn:
         assert Image.open(drawn.path).size == (PIXELS, PIXELS)
 
 
 def codes_under(engine: EngineFolder, **values: object) -> NDArray[np.int64]:
-    """One batch of pictures under run-time values; the forced tokens stand where they must."""
+    """One batch of images under run-time values; the forced tokens stand where they must."""
     verified = engine.verified()
     conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine)
     spec = with_overrides(opening.spec_of(engine), {"schedule.kind": "none", **values})
@@ -115,7 +115,7 @@ def test_a_condition_of_another_kind_is_refused(tmp_path: Path) -> None:
         plan(load_spec(path), tmp_path / "engines")
 
 
-def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_a_image_of_another_size_is_refused(tmp_path: Path) -> None:
     path = write_pipeline(tmp_path, "lumina-mgpt")
     assert read_target(tmp_path / "target.safetensors").layout.rows == 4
     edit(path, f"width: {PIXELS}", "width: 128")

@@ -15,25 +15,25 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.prompts import VOCABULARY_FILE
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import opening, png
-from coolsd_rt.workflows.generate.report import Report
-from coolsd_rt.workflows.generate.run import Listener, Request, generate
+from coolsd_rt.workflows.generate.report import GenerateReport
+from coolsd_rt.workflows.generate.run import GenerateCallbacks, GenerateConfig, generate
 from tests.workflows.fakes import DIMS, FakeEngine
 
 
-def ask(out: Path, *prompts: str, **values: Any) -> Request:
-    return Request(prompts or ("red apple",), out, **values)
+def ask(out: Path, *prompts: str, **values: Any) -> GenerateConfig:
+    return GenerateConfig(prompts or ("red apple",), out, **values)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def pixels(report: Report) -> dict[tuple[str, int], bytes]:
+def pixels(report: GenerateReport) -> dict[tuple[str, int], bytes]:
     """What was drawn, by prompt and seed, read back from the files."""
     return {(d.job.prompt, d.job.seed): np.asarray(Image.open(d.path)).tobytes() for d in report.drawn}
 
 
-def test_one_png_a_picture_in_the_prompts_order_and_a_sheet(engine: Path, tmp_path: Path) -> None:
+def test_one_png_a_image_in_the_prompts_order_and_a_sheet(engine: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     report = generate(engine, ask(out, "yellow star", "red apple", variants=2, seed=3))
     expected = ["000-yellow-star.png", "001-yellow-star.png", "002-red-apple.png", "003-red-apple.png"]
@@ -48,7 +48,7 @@ def test_one_png_a_picture_in_the_prompts_order_and_a_sheet(engine: Path, tmp_pa
     assert len(set(pixels(report).values())) == 4
 
 
-def test_one_picture_needs_no_sheet(engine: Path, tmp_path: Path) -> None:
+def test_one_image_needs_no_sheet(engine: Path, tmp_path: Path) -> None:
     report = generate(engine, ask(tmp_path / "out"))
     assert names(tmp_path / "out") == ["000-red-apple.png"]
     assert report.sheet is None
@@ -63,7 +63,7 @@ def test_the_same_request_draws_the_same_files_and_another_seed_others(engine: P
     assert not set(pixels(first).values()) & set(pixels(other).values())
 
 
-def test_a_picture_says_how_to_draw_it_again(engine: Path, tmp_path: Path) -> None:
+def test_a_image_says_how_to_draw_it_again(engine: Path, tmp_path: Path) -> None:
     report = generate(
         engine, ask(tmp_path / "a", "red apple", "green apple", variants=3, overrides={"schedule.delta": 2})
     )
@@ -83,7 +83,7 @@ def test_a_picture_says_how_to_draw_it_again(engine: Path, tmp_path: Path) -> No
 def test_the_figures_add_up(engine: Path, tmp_path: Path) -> None:
     heard: list[tuple[int, float]] = []
     started: list[int] = []
-    listener = Listener(start=started.append, tokens=lambda done, accept: heard.append((done, accept)))
+    listener = GenerateCallbacks(start=started.append, tokens=lambda done, accept: heard.append((done, accept)))
     report = generate(engine, ask(tmp_path / "out", "red apple", "yellow star", "green apple"), listener)
     document = report.as_dict()
     assert started == [3 * DIMS.tokens]
@@ -94,7 +94,7 @@ def test_the_figures_add_up(engine: Path, tmp_path: Path) -> None:
     assert min(phases) > 0
     assert document["seconds_image"] < document["seconds_other"]
     assert document["tokens_per_second"] == pytest.approx(3 * DIMS.tokens / document["seconds"])
-    # The first token of a picture comes from the prefill; all others from rounds.
+    # The first token of an image comes from the prefill; all others from rounds.
     tokens_in_rounds = document["rounds"] * document["mean_acceptance_length"]
     assert 3 * (DIMS.tokens - 1) == pytest.approx(tokens_in_rounds)
     assert 1.2 < document["mean_acceptance_length"] < 4
@@ -122,12 +122,12 @@ def test_overrides_reach_the_loop(engine: Path, tmp_path: Path) -> None:
     assert len(set(pixels(greedy).values())) == 1
 
 
-def test_synthetic_pictures_say_so(engine: Path, tmp_path: Path) -> None:
+def test_synthetic_images_say_so(engine: Path, tmp_path: Path) -> None:
     rule = {"acceptance.rule": "synthetic", "acceptance.rates": [1.0, 1.0, 1.0]}
     report = generate(engine, ask(tmp_path / "out", "red apple", overrides=rule))
     assert "synthetic" in report.warnings[0]
-    with Image.open(report.drawn[0].path) as picture:
-        assert json.loads(picture.info["coolsd-rt"])["law"]["rule"] == "synthetic"
+    with Image.open(report.drawn[0].path) as image:
+        assert json.loads(image.info["coolsd-rt"])["law"]["rule"] == "synthetic"
     assert report.statistics.acceptance_by_position == [1.0, 1.0, 1.0]
 
 
@@ -141,7 +141,7 @@ def test_lantern_without_its_neighbours_is_one_line(engine: Path, tmp_path: Path
 
 def test_unknown_words_are_named_and_drawn_anyway(engine: Path, tmp_path: Path) -> None:
     heard: list[str] = []
-    report = generate(engine, ask(tmp_path / "out", "blue apple", variants=2), Listener(warning=heard.append))
+    report = generate(engine, ask(tmp_path / "out", "blue apple", variants=2), GenerateCallbacks(warning=heard.append))
     assert heard == list(report.warnings)
     assert len(heard) == 1
     assert "blue" in heard[0]
@@ -163,7 +163,7 @@ def test_unknown_words_are_named_and_drawn_anyway(engine: Path, tmp_path: Path) 
         ({"plain": True, "overrides": {"schedule.delta": 2.0}}, "plain"),
         ({"variants": 0}, "variants: expected a whole number from 1 to 100000"),
         ({"variants": 10**20}, "variants: "),
-        ({"variants": 99_999, "prompts": ["red", "blue"]}, "pictures: expected at most 100000"),
+        ({"variants": 99_999, "prompts": ["red", "blue"]}, "images: expected at most 100000"),
         ({"overrides": {"sampling.cfg_scale": 1e38}}, "--cfg-scale"),
         ({"seed": -1}, "seed"),
         ({"prompts": ["red apple", ""]}, "empty prompt"),
@@ -174,7 +174,7 @@ def test_bad_values_are_the_users_and_write_nothing(
     engine: Path, tmp_path: Path, values: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        generate(engine, Request(**{"prompts": ["red apple"], "out": tmp_path / "out", **values}))
+        generate(engine, GenerateConfig(**{"prompts": ["red apple"], "out": tmp_path / "out", **values}))
     assert not (tmp_path / "out").exists()
 
 
@@ -215,7 +215,7 @@ def test_what_was_finished_before_an_interruption_stays_whole(
     monkeypatch.setattr(opening, "load_engine", lambda *_: Stops())
     heard: list[Path] = []
     with pytest.raises(KeyboardInterrupt):
-        generate(engine, ask(tmp_path / "out", variants=4), Listener(picture=heard.append))
+        generate(engine, ask(tmp_path / "out", variants=4), GenerateCallbacks(image=heard.append))
     assert names(tmp_path / "out") == ["000-red-apple.png", "001-red-apple.png"] == [p.name for p in heard]
     for path in heard:
         Image.open(path).load()

@@ -52,15 +52,15 @@ def test_another_link_names_the_way_out(spec: Path, tmp_path: Path, capfd: pytes
     assert "a link to somewhere else; copy the files themselves: cp -rL FOLDER COPY" in err
 
 
-def test_an_engine_draws_the_same_pictures(
+def test_an_engine_draws_the_same_images(
     tiny_engine: EngineFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     snapshot = as_snapshot(tiny_engine.folder.parent, tmp_path / "models--org--engine")
-    pictures = []
+    images = []
     for k, engine in enumerate((tiny_engine.folder, open_engine(snapshot / tiny_engine.folder.name).folder)):
         out = tmp_path / f"out-{k}"
         assert run(["generate", str(engine), "-p", "red apple", "--out", str(out), "--json"]) == 0
-        pictures.append([path.read_bytes() for path in sorted(out.glob("*.png"))])
-    assert pictures[0] == pictures[1] != []
+        images.append([path.read_bytes() for path in sorted(out.glob("*.png"))])
+    assert images[0] == images[1] != []
     assert run(["inspect", str(snapshot / tiny_engine.folder.name), "--verify"]) == 0
     capfd.readouterr()

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.workflows.generate.identity import Identity, Standing, sha256_pixels, standing
-from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from coolsd_rt.workflows.png import CHUNK, read_pixels, read_provenance, write_png
 from tests.mutations import fuzz, mutated
 
@@ -179,8 +179,8 @@ def test_no_change_of_a_byte_is_taken_for_the_image(
 
 
 def test_what_generate_writes_is_the_image_that_it_says(engine: Path, tmp_path: Path) -> None:
-    """One identity a picture of a request: the function the command itself asks."""
-    report = generate(engine, Request(["red apple", "red star"], tmp_path, variants=2))
+    """One identity an image of a request: the function the command itself asks."""
+    report = generate(engine, GenerateConfig(["red apple", "red star"], tmp_path, variants=2))
     said = [read_provenance(one.path) or {} for one in report.drawn]
     table = [[standing(one.path, identity(s)) for one in report.drawn] for s in said]
     for k, row in enumerate(table):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coolsd_rt.backends import Options, load
+from coolsd_rt.backends import LoadOptions, load
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export import external
 from coolsd_rt.spec import load_spec
@@ -49,12 +49,12 @@ def test_it_steps_as_the_other_does(beside: EngineFolder, tiny_engine: EngineFol
     words = np.array([[3, 4, 5], [2, 2, 2]])
     outputs = []
     for engine in (beside, tiny_engine):
-        loaded = load(engine.verified(), Options(threads=1, spinning=False))
-        session = loaded.open(loaded.prefix(words), 32)
+        loaded = load(engine.verified(), LoadOptions(threads=1, spinning=False))
+        session = loaded.open(loaded.encode_condition(words), 32)
         pos = np.zeros(2, np.int64)
         logits, features = session.target(np.ones((2, TARGET.prefix), np.int64), pos)
         drafted, _ = session.draft(np.ones((2, 2), np.int64), features[:, :2], pos)
-        outputs.append((logits, drafted, loaded.paint(np.arange(16)[None] % 32)))
+        outputs.append((logits, drafted, loaded.decode_images(np.arange(16)[None] % 32)))
     for found, wanted in zip(*outputs, strict=True):
         assert np.array_equal(found, wanted)
 
@@ -62,11 +62,11 @@ def test_it_steps_as_the_other_does(beside: EngineFolder, tiny_engine: EngineFol
 def test_it_steps_from_a_snapshot_of_the_hub(beside: EngineFolder, tmp_path: Path) -> None:
     """There the graphs and their weights are links, and stand beside each other under other names."""
     snapshot = as_snapshot(beside.folder, tmp_path / "models--org--name")
-    words, painted = np.array([[3, 4, 5], [2, 2, 2]]), []
+    words, decoded = np.array([[3, 4, 5], [2, 2, 2]]), []
     for engine in (beside, open_engine(snapshot)):
-        loaded = load(engine.verified(), Options(threads=1, spinning=False))
-        painted.append((loaded.prefix(words), loaded.paint(np.arange(16)[None] % 32)))
-    for found, wanted in zip(*painted, strict=True):
+        loaded = load(engine.verified(), LoadOptions(threads=1, spinning=False))
+        decoded.append((loaded.encode_condition(words), loaded.decode_images(np.arange(16)[None] % 32)))
+    for found, wanted in zip(*decoded, strict=True):
         assert np.array_equal(found, wanted)
 
 

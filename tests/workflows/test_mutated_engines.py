@@ -30,7 +30,7 @@ from coolsd_rt.store import EngineFolder, engine_fingerprint, open_engine, stage
 from coolsd_rt.store.hashing import sha256_bytes
 from coolsd_rt.store.manifest import MANIFEST
 from coolsd_rt.workflows import opening
-from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from tests.mutations import Place, changed, dump, fuzz, mutated, mutated_text, survives
 from tests.workflows.conftest import build_fake
 from tests.workflows.fakes import DIMS, VOCABULARY, FakeEngine
@@ -338,7 +338,7 @@ def test_generate_with_a_mutated_manifest(
     told = hashed(data.draw(mutated(manifest.data, (part,))).data)
     (whole / MANIFEST).write_bytes(dump(told))
     law = {"acceptance.rule": "lantern", "acceptance.neighbours": K}
-    survives(lambda: generate(whole, Request(["red apple"], tmp_path / "out", overrides=law)))
+    survives(lambda: generate(whole, GenerateConfig(["red apple"], tmp_path / "out", overrides=law)))
 
 
 @fuzz(25)
@@ -351,4 +351,4 @@ def test_generate_with_a_mutated_manifest_of_a_real_engine(
     document = json.loads((folder / MANIFEST).read_text())
     told = hashed(data.draw(mutated(document, (data.draw(st.sampled_from(["spec", "contract", "files"])),))).data)
     (folder / MANIFEST).write_bytes(dump(told))
-    survives(lambda: generate(folder, Request(["red apple"], folder.parent / "out", threads=1)))
+    survives(lambda: generate(folder, GenerateConfig(["red apple"], folder.parent / "out", threads=1)))

@@ -21,7 +21,7 @@ from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.spec import load_spec
 from coolsd_rt.workflows import origins
 from coolsd_rt.workflows.build.run import plan
-from coolsd_rt.workflows.origins import Listener, Made, make_weights
+from coolsd_rt.workflows.origins import ConvertCallbacks, Made, make_weights
 from tests.models.test_reference_llamagen import HEADS, VOCAB, checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -56,7 +56,7 @@ def spec(tmp_path: Path) -> Path:
     return tmp_path / "published.yaml"
 
 
-def make(spec: Path, mirror: str | None = "hub", listener: Listener | None = None) -> list[Made]:
+def make(spec: Path, mirror: str | None = "hub", listener: ConvertCallbacks | None = None) -> list[Made]:
     return make_weights(load_spec(spec, check_files=False), spec.parent / mirror if mirror else None, listener)
 
 
@@ -73,7 +73,7 @@ def refused(spec: Path, old: str, new: str, *words: str, mirror: str | None = "h
     assert not (spec.parent / "w").exists()
 
 
-def test_two_commands_from_checkpoints_to_a_picture(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_commands_from_checkpoints_to_a_image(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(spec.parent)
     assert run(["convert", "published.yaml", "--mirror", "hub"]) == 0
     assert run(["generate", "published.yaml", "-p", "3", "--threads", "1"]) == 0
@@ -83,7 +83,7 @@ def test_two_commands_from_checkpoints_to_a_picture(spec: Path, monkeypatch: pyt
 
 def test_what_is_there_is_not_made_again(spec: Path) -> None:
     seen: list[tuple[Any, ...]] = []
-    listener = Listener(lambda key, at: seen.append((key,)), lambda done, of: seen.append((done, of)))
+    listener = ConvertCallbacks(lambda key, at: seen.append((key,)), lambda done, of: seen.append((done, of)))
     assert [m.done for m in make(spec, listener=listener)] == ["converted", "converted"]
     assert seen[0] == ("target.weights",)
     assert seen[-1][0] == seen[-1][1] > 1
@@ -125,7 +125,7 @@ def test_another_file_in_the_place_is_kept(spec: Path) -> None:
 
 
 def test_a_target_over_cells_of_eight_pixels(spec: Path) -> None:
-    """VQ-8 halves a picture three times: 256 pixels are 32 x 32 codes, and the picture has 256 again."""
+    """VQ-8 halves an image three times: 256 pixels are 32 x 32 codes, and the image has 256 again."""
     torch.save({"model": VQTokenizer(replace(TINY, multipliers=(1, 1, 1, 1))).state_dict()}, spec.parent / "own/vq.pt")
     digest = hashlib.sha256((spec.parent / "own/vq.pt").read_bytes()).hexdigest()
     text = re.sub(r"sha256: \w+", f"sha256: {digest}", spec.read_text())

@@ -16,7 +16,7 @@ from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Settings
 from coolsd_rt.workflows.parity.distance import GraphParity
 from coolsd_rt.workflows.parity.graphs import compare_graphs
-from coolsd_rt.workflows.parity.images import PictureParity, compare_pictures
+from coolsd_rt.workflows.parity.images import ImageParity, compare_images
 from coolsd_rt.workflows.parity.run import Parity, judge, parity
 from tests.workflows.fakes import VOCABULARY, FakeEngine
 
@@ -30,10 +30,10 @@ def graphs(tested: FakeEngine, settings: Settings = SETTINGS) -> GraphParity:
     return compare_graphs(tested, FakeEngine(), JOBS, VOCABULARY, settings, codes)
 
 
-def whole(tested: FakeEngine, settings: Settings = SETTINGS, variants: int = 8) -> PictureParity:
-    out = PictureParity()
+def whole(tested: FakeEngine, settings: Settings = SETTINGS, variants: int = 8) -> ImageParity:
+    out = ImageParity()
     for batch in drawing.batches(drawing.plan(["red apple", "yellow star"], variants, 0, VOCABULARY), 4):
-        compare_pictures(tested, FakeEngine(), batch, VOCABULARY, settings, out)
+        compare_images(tested, FakeEngine(), batch, VOCABULARY, settings, out)
     return out
 
 
@@ -45,7 +45,7 @@ def test_an_engine_equals_itself(settings: Settings) -> None:
     assert found.target.values > 0
     assert found.draft.values > 0
     pair = whole(FakeEngine(), settings, 2)
-    assert (pair.pictures, pair.identical, pair.differences) == (4, 4, [])
+    assert (pair.images, pair.identical, pair.differences) == (4, 4, [])
 
 
 def test_an_error_of_logits_is_measured() -> None:
@@ -84,8 +84,8 @@ class Draft(FakeEngine):
 
 
 class Painter(FakeEngine):
-    def paint(self, codes: Any) -> Any:
-        return super().paint(codes) ^ 1
+    def decode_images(self, codes: Any) -> Any:
+        return super().decode_images(codes) ^ 1
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_nan_is_an_infinite_error() -> None:
 @pytest.mark.parametrize("settings", [SETTINGS, PLAIN], ids=["drafts", "plain"])
 def test_every_difference_is_explained_by_its_margin(settings: Settings) -> None:
     pair = whole(FakeEngine(error=0.05), settings)
-    assert 0 < pair.identical < pair.pictures
-    assert len(pair.differences) == pair.pictures - pair.identical
+    assert 0 < pair.identical < pair.images
+    assert len(pair.differences) == pair.images - pair.identical
     assert pair.unexplained == 0
     for d in pair.differences:
         assert 0 <= d.margin <= d.error + 2e-6
@@ -130,10 +130,10 @@ def test_the_first_differing_token_is_where_it_says() -> None:
     jobs = drawing.plan(["red apple", "yellow star"], 8, 0, VOCABULARY)
     tested, reference = FakeEngine(error=0.05), FakeEngine()
     a, b = (drawing.draw(e, jobs, VOCABULARY, PLAIN).codes for e in (tested, reference))
-    out = PictureParity()
-    compare_pictures(tested, reference, jobs, VOCABULARY, PLAIN, out)
+    out = ImageParity()
+    compare_images(tested, reference, jobs, VOCABULARY, PLAIN, out)
     first = {int(m): int(np.argmax(a[m] != b[m])) for m in np.flatnonzero((a != b).any(1))}
-    assert {d.picture: d.token for d in out.differences} == first
+    assert {d.image: d.token for d in out.differences} == first
     assert first
 
 
@@ -151,7 +151,7 @@ def outcome(precision: str, tested: FakeEngine) -> tuple[str, ...]:
 def test_fp32_passes_only_when_it_is_the_same_function() -> None:
     assert outcome("fp32", FakeEngine(error=1e-8)) == ()
     failed = " ".join(outcome("fp32", Hasty()))
-    for what in ("logits of the target", "identical pictures", "probability error"):
+    for what in ("logits of the target", "identical images", "probability error"):
         assert what in failed
     assert outcome("fp32", Draft()) != ()
 
@@ -161,7 +161,7 @@ def test_fp32_passes_only_when_it_is_the_same_function() -> None:
     [(9e-4, 1.0, True), (2e-3, 300.0, True), (2e-3, 150.0, False), (2e-3, 0.0, False), (float("inf"), 300.0, False)],
 )
 def test_large_logits_are_judged_by_their_digits(largest: float, magnitude: float, passes: bool) -> None:
-    found, good = GraphParity(), PictureParity(pictures=1, identical=1)
+    found, good = GraphParity(), ImageParity(images=1, identical=1)
     found.draft.largest, found.draft.magnitude = largest, magnitude
     assert (judge("fp32", found, good) == ()) is passes
 
@@ -176,7 +176,7 @@ def test_nan_fails_both_precisions() -> None:
     broken = GraphParity()
     broken.target.largest = float("inf")
     broken.p.seen.append(np.array([np.nan]))
-    good = PictureParity(pictures=1, identical=1)
+    good = ImageParity(images=1, identical=1)
     assert judge("fp32", broken, good)
     assert judge("int8", broken, good)
 
@@ -188,12 +188,12 @@ def reference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("reference")
 def test_the_receipt_is_in_the_manifest(engine: Path) -> None:
-    result: Parity = parity(engine, pictures=3)
+    result: Parity = parity(engine, images=3)
     assert result.passed
     receipt = open_engine(engine).manifest.parity
     assert receipt is not None
     assert receipt["passed"] is True
-    assert (receipt["precision"], receipt["pictures"], receipt["identical"]) == ("fp32", 3, 3)
+    assert (receipt["precision"], receipt["images"], receipt["identical"]) == ("fp32", 3, 3)
     assert receipt["graphs"]["target"]["max_error"] == receipt["max_logit_error"] == 0
     assert receipt["thresholds"]["logit_error"] == 1e-3
 
@@ -201,7 +201,7 @@ def test_the_receipt_is_in_the_manifest(engine: Path) -> None:
 @pytest.mark.usefixtures("reference")
 def test_a_failure_is_in_the_manifest_too(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "load_engine", lambda *_: Hasty())
-    result = parity(engine, pictures=3)
+    result = parity(engine, images=3)
     assert not result.passed
     receipt = open_engine(engine).manifest.parity
     assert receipt is not None
@@ -212,7 +212,7 @@ def test_a_failure_is_in_the_manifest_too(engine: Path, monkeypatch: pytest.Monk
 def test_other_weights_than_the_built_ones_are_refused(engine: Path, tmp_path: Path) -> None:
     (tmp_path / "target.safetensors").write_bytes(b"other")
     with pytest.raises(UserError, match=r"target\.safetensors .*built from"):
-        parity(engine, pictures=1)
+        parity(engine, images=1)
 
 
 @pytest.mark.usefixtures("reference")
@@ -222,11 +222,11 @@ def test_a_moved_spec_has_to_be_named(engine: Path, tmp_path: Path) -> None:
     for name in ("fake.yaml", "target.safetensors", "draft.safetensors", "vq.safetensors", "vocab.json"):
         (tmp_path / name).rename(moved / name)
     with pytest.raises(UserError, match="--spec"):
-        parity(engine, pictures=1)
-    assert parity(engine, pictures=1, spec_file=moved / "fake.yaml").passed
+        parity(engine, images=1)
+    assert parity(engine, images=1, spec_file=moved / "fake.yaml").passed
 
 
-@pytest.mark.parametrize("pictures", [0, -1])
-def test_a_number_of_pictures_has_to_be_positive(engine: Path, pictures: int) -> None:
-    with pytest.raises(UserError, match="pictures"):
-        parity(engine, pictures=pictures)
+@pytest.mark.parametrize("images", [0, -1])
+def test_a_number_of_images_has_to_be_positive(engine: Path, images: int) -> None:
+    with pytest.raises(UserError, match="images"):
+        parity(engine, images=images)

@@ -25,7 +25,7 @@ def test_a_row_is_finished_with_its_last_code(layout: Layout) -> None:
     grid = CodeGrid(description(layout))
     assert grid.rows == layout.rows
     for decided in range(layout.tokens + 1):
-        codes = np.count_nonzero(layout.painted < decided)
+        codes = np.count_nonzero(layout.code_positions < decided)
         assert grid.finished(np.array([decided])).tolist() == [codes // layout.columns]
 
 
@@ -39,11 +39,11 @@ def test_what_is_not_decided_is_filled_with_codes_of_finished_rows(layout: Layou
         (filled,) = grid.filled(given[None], np.array([decided]))
         assert np.array_equal(filled[:decided], final[:decided])
         assert np.array_equal(filled[layout.forced >= 0], layout.forced[layout.forced >= 0])
-        codes = filled[layout.painted].reshape(layout.rows, layout.columns)
+        codes = filled[layout.code_positions].reshape(layout.rows, layout.columns)
         done = int(grid.finished(np.array([decided]))[0])
         if done < layout.rows:
             assert codes.min() >= 0
-            began = np.count_nonzero(layout.painted < decided) % layout.columns
+            began = np.count_nonzero(layout.code_positions < decided) % layout.columns
             assert np.array_equal(codes[done, began:], codes[done - 1, began:])  # mirrored at the seam
 
 

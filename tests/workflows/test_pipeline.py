@@ -17,7 +17,7 @@ from coolsd_rt import Pipeline, PipelineOutput, UserError
 from coolsd_rt.backends import Description
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import opening, png
-from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from tests.workflows.fakes import DIMS, SIDE, FakeEngine, FakeSession
 from tests.workflows.test_prefixes import FORCED
 
@@ -60,7 +60,7 @@ def test_a_call_draws_what_the_command_draws(
     engine: Path, pipe: Pipeline, tmp_path: Path, options: dict[str, Any], request_of: dict[str, Any]
 ) -> None:
     """Pixels, provenance, file names and the contact sheet: to the byte."""
-    report = generate(engine, Request(PROMPTS, tmp_path / "command", **request_of))
+    report = generate(engine, GenerateConfig(PROMPTS, tmp_path / "command", **request_of))
     output = pipe(PROMPTS, **options)
     paths = output.save(tmp_path / "call")
     assert files(tmp_path / "call") == files(tmp_path / "command")
@@ -74,7 +74,7 @@ def test_a_call_draws_what_the_command_draws(
 
 
 def test_a_real_engine_draws_what_the_command_draws(tiny_engine: EngineFolder, tmp_path: Path) -> None:
-    generate(tiny_engine.folder, Request(["red apple", "blue star"], tmp_path / "command", 3, seed=5))
+    generate(tiny_engine.folder, GenerateConfig(["red apple", "blue star"], tmp_path / "command", 3, seed=5))
     with Pipeline.load(tiny_engine.folder, threads=1) as pipe:
         pipe(["red apple", "blue star"], images_per_prompt=3, seed=5).save(tmp_path / "call")
     assert files(tmp_path / "call") == files(tmp_path / "command")
@@ -176,9 +176,9 @@ class Alone(FakeEngine):
         time.sleep(0.002)  # another thread's moment
         return super().open(prefix, capacity, start)
 
-    def paint(self, codes: Any) -> Any:
+    def decode_images(self, codes: Any) -> Any:
         Alone.inside -= 1
-        return super().paint(codes)
+        return super().decode_images(codes)
 
 
 def test_threads_take_turns_and_get_their_own_images(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

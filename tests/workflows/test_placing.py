@@ -15,8 +15,8 @@ from PIL import Image
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.workflows import opening, png
 from coolsd_rt.workflows.generate.placing import SHOWN
-from coolsd_rt.workflows.generate.report import Report
-from coolsd_rt.workflows.generate.run import Listener, Request, generate
+from coolsd_rt.workflows.generate.report import GenerateReport
+from coolsd_rt.workflows.generate.run import GenerateCallbacks, GenerateConfig, generate
 from tests.workflows import conftest
 from tests.workflows.fakes import DIMS, FakeEngine
 
@@ -37,11 +37,11 @@ def engines(engine: Path, monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
 
 
 @pytest.fixture
-def draw(engine: Path, engines: list[FakeEngine], tmp_path: Path) -> Callable[..., Report]:
+def draw(engine: Path, engines: list[FakeEngine], tmp_path: Path) -> Callable[..., GenerateReport]:
     """draw(*prompts, ...): a request into tmp_path/out."""
 
-    def call(*prompts: str, listener: Listener | None = None, **values: Any) -> Report:
-        return generate(engine, Request(prompts or PROMPTS, tmp_path / "out", **values), listener)
+    def call(*prompts: str, listener: GenerateCallbacks | None = None, **values: Any) -> GenerateReport:
+        return generate(engine, GenerateConfig(prompts or PROMPTS, tmp_path / "out", **values), listener)
 
     return call
 
@@ -51,7 +51,7 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {p.name: (p.read_bytes(), p.stat().st_ino) for p in folder.iterdir()}
 
 
-def statuses(report: Report) -> list[str]:
+def statuses(report: GenerateReport) -> list[str]:
     return [one["status"] for one in report.as_dict()["images"]]
 
 
@@ -63,12 +63,12 @@ def shown(folder: Path) -> list[str]:
 
 
 def test_the_same_command_again_draws_nothing(
-    draw: Callable[..., Report], engines: list[FakeEngine], tmp_path: Path
+    draw: Callable[..., GenerateReport], engines: list[FakeEngine], tmp_path: Path
 ) -> None:
     assert statuses(draw()) == ["written"] * 5
     before = files(tmp_path / "out")
     skipped: list[Path] = []
-    again = draw(listener=Listener(skipped=skipped.append))
+    again = draw(listener=GenerateCallbacks(skipped=skipped.append))
     assert statuses(again) == ["skipped"] * 5
     assert files(tmp_path / "out") == before
     assert len(engines) == 1  # not even loaded
@@ -78,7 +78,7 @@ def test_the_same_command_again_draws_nothing(
 
 
 def test_what_is_missing_or_damaged_is_drawn_and_the_rest_stays(
-    draw: Callable[..., Report], engines: list[FakeEngine], tmp_path: Path
+    draw: Callable[..., GenerateReport], engines: list[FakeEngine], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     draw()
@@ -88,7 +88,7 @@ def test_what_is_missing_or_damaged_is_drawn_and_the_rest_stays(
         (out / name).write_bytes(before[name][0][:-20])
     report = draw()
     assert statuses(report) == ["skipped", "written", "skipped", "written", "written"]
-    assert engines[1].painted == [2, 1]  # batches as ever, of what was left
+    assert engines[1].decoded == [2, 1]  # batches as ever, of what was left
     after = files(out)
     assert {k: v[0] for k, v in after.items()} == {k: v[0] for k, v in before.items()}
     assert all(after[k] == before[k] for k in ("000-red-apple.png", "002-green-apple.png", "sheet.png"))
@@ -96,7 +96,7 @@ def test_what_is_missing_or_damaged_is_drawn_and_the_rest_stays(
 
 
 def test_an_interrupted_request_goes_on(
-    engine: Path, draw: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Path, draw: Callable[..., GenerateReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stops(FakeEngine):
         def open(self, prefix: Any, capacity: int, start: Any = None) -> Any:
@@ -104,7 +104,7 @@ def test_an_interrupted_request_goes_on(
                 raise KeyboardInterrupt
             return super().open(prefix, capacity, start)
 
-    whole = generate(engine, Request(PROMPTS, tmp_path / "whole"))
+    whole = generate(engine, GenerateConfig(PROMPTS, tmp_path / "whole"))
     with monkeypatch.context() as patch:
         patch.setattr(opening, "load_engine", lambda *_: Stops())
         with pytest.raises(KeyboardInterrupt):
@@ -129,7 +129,7 @@ OTHER_REQUESTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("values", OTHER_REQUESTS, ids=str)
 def test_another_image_in_the_place_is_refused_and_overwritten_if_told(
-    draw: Callable[..., Report], engines: list[FakeEngine], tmp_path: Path, values: dict[str, Any]
+    draw: Callable[..., GenerateReport], engines: list[FakeEngine], tmp_path: Path, values: dict[str, Any]
 ) -> None:
     draw()
     before = files(tmp_path / "out")
@@ -145,20 +145,20 @@ def test_another_image_in_the_place_is_refused_and_overwritten_if_told(
 
 
 def test_another_engine_in_the_place_is_refused(
-    draw: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    draw: Callable[..., GenerateReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw()
     (tmp_path / "other").mkdir()
     monkeypatch.setattr(conftest, "SPEC", conftest.SPEC.replace("max_batch: 2", "max_batch: 3"))
     other = conftest.build_fake(tmp_path / "other")
     with pytest.raises(UserError, match="found an image with another engine"):
-        generate(other.folder, Request(PROMPTS, tmp_path / "out"))
+        generate(other.folder, GenerateConfig(PROMPTS, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("name", ["000-red-apple.png", "004-green-star.png", "sheet.png"])
 @pytest.mark.parametrize("content", [b"", b"notes", None])
 def test_a_strangers_file_stays(
-    draw: Callable[..., Report], engines: list[FakeEngine], tmp_path: Path, name: str, content: bytes | None
+    draw: Callable[..., GenerateReport], engines: list[FakeEngine], tmp_path: Path, name: str, content: bytes | None
 ) -> None:
     path = tmp_path / "out" / name
     path.parent.mkdir()
@@ -174,7 +174,7 @@ def test_a_strangers_file_stays(
     assert statuses(draw(overwrite=True)) == ["written"] * 5
 
 
-def test_an_image_that_was_edited_stays(draw: Callable[..., Report], tmp_path: Path) -> None:
+def test_an_image_that_was_edited_stays(draw: Callable[..., GenerateReport], tmp_path: Path) -> None:
     draw("red apple")
     path = tmp_path / "out" / "000-red-apple.png"
     said = png.read_provenance(path)
@@ -185,7 +185,7 @@ def test_an_image_that_was_edited_stays(draw: Callable[..., Report], tmp_path: P
     assert files(tmp_path / "out") == before
 
 
-def test_a_folder_in_the_place_is_refused_whatever_is_told(draw: Callable[..., Report], tmp_path: Path) -> None:
+def test_a_folder_in_the_place_is_refused_whatever_is_told(draw: Callable[..., GenerateReport], tmp_path: Path) -> None:
     for name in ("001-yellow-star.png", "sheet.png"):
         (tmp_path / "out" / name).mkdir(parents=True)
         for overwrite in (False, True):
@@ -195,7 +195,7 @@ def test_a_folder_in_the_place_is_refused_whatever_is_told(draw: Callable[..., R
 
 
 def test_a_folder_that_cannot_be_written_is_known_before_the_engine_is_loaded(
-    draw: Callable[..., Report], engines: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
+    draw: Callable[..., GenerateReport], engines: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw()
     monkeypatch.setattr("coolsd_rt.store.outputs.os.access", lambda *_: False)  # tests may run as root
@@ -205,7 +205,9 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_engine_is_loaded(
     assert len(engines) == 1
 
 
-def test_the_sheet_shows_the_images_of_the_last_run_that_made_one(draw: Callable[..., Report], tmp_path: Path) -> None:
+def test_the_sheet_shows_the_images_of_the_last_run_that_made_one(
+    draw: Callable[..., GenerateReport], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     draw("red apple", variants=4)
     assert len(shown(out)) == 4
@@ -222,7 +224,7 @@ def test_the_sheet_shows_the_images_of_the_last_run_that_made_one(draw: Callable
 
 
 def test_a_run_of_one_leaves_a_sheet_that_is_still_true_and_removes_one_that_is_not(
-    draw: Callable[..., Report], tmp_path: Path
+    draw: Callable[..., GenerateReport], tmp_path: Path
 ) -> None:
     sheet = tmp_path / "out" / "sheet.png"
     draw("red apple", variants=4)
@@ -237,7 +239,7 @@ def test_a_run_of_one_leaves_a_sheet_that_is_still_true_and_removes_one_that_is_
     assert sheet.read_bytes() == b"mine"
 
 
-def test_a_sheet_of_an_earlier_version_is_ours(draw: Callable[..., Report], tmp_path: Path) -> None:
+def test_a_sheet_of_an_earlier_version_is_ours(draw: Callable[..., GenerateReport], tmp_path: Path) -> None:
     draw("red apple", variants=2)
     path = tmp_path / "out" / "sheet.png"
     path.write_bytes(png.png_bytes(np.zeros((8, 8, 3), np.uint8)))
@@ -245,7 +247,7 @@ def test_a_sheet_of_an_earlier_version_is_ours(draw: Callable[..., Report], tmp_
     assert len(shown(path.parent)) == 2
 
 
-def test_a_damaged_sheet_of_ours_is_made_again(draw: Callable[..., Report], tmp_path: Path) -> None:
+def test_a_damaged_sheet_of_ours_is_made_again(draw: Callable[..., GenerateReport], tmp_path: Path) -> None:
     draw("red apple", variants=2)
     path = tmp_path / "out" / "sheet.png"
     whole = path.read_bytes()
@@ -259,13 +261,15 @@ class Meanwhile(FakeEngine):
 
     happens: Callable[[], object] = staticmethod(lambda: None)
 
-    def paint(self, codes: Any) -> Any:
+    def decode_images(self, codes: Any) -> Any:
         type(self).happens()
-        return super().paint(codes)
+        return super().decode_images(codes)
 
 
 @pytest.fixture
-def meanwhile(draw: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+def meanwhile(
+    draw: Callable[..., GenerateReport], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], object]], None]:
     def install(happens: Callable[[], object]) -> None:
         monkeypatch.setattr(Meanwhile, "happens", staticmethod(happens))
         monkeypatch.setattr(opening, "load_engine", lambda *_: Meanwhile())
@@ -278,7 +282,7 @@ Install = Callable[[Callable[[], object]], None]
 
 @pytest.mark.parametrize("name", ["000-red-apple.png", "001-red-apple.png", "sheet.png"])
 def test_a_file_that_appears_while_a_run_draws_is_not_replaced(
-    draw: Callable[..., Report], meanwhile: Install, tmp_path: Path, name: str
+    draw: Callable[..., GenerateReport], meanwhile: Install, tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / "out" / name
     meanwhile(lambda: path.write_bytes(b"mine"))
@@ -288,9 +292,9 @@ def test_a_file_that_appears_while_a_run_draws_is_not_replaced(
 
 
 def test_two_runs_of_the_same_request_at_once_agree(
-    engine: Path, draw: Callable[..., Report], meanwhile: Install, tmp_path: Path
+    engine: Path, draw: Callable[..., GenerateReport], meanwhile: Install, tmp_path: Path
 ) -> None:
-    request = Request(("red apple",), tmp_path / "beside", variants=2)
+    request = GenerateConfig(("red apple",), tmp_path / "beside", variants=2)
     generate(engine, request)
     before = files(request.out)
 
@@ -305,9 +309,9 @@ def test_two_runs_of_the_same_request_at_once_agree(
 
 
 def test_two_runs_of_other_requests_at_once_do_not_mix(
-    engine: Path, draw: Callable[..., Report], meanwhile: Install, tmp_path: Path
+    engine: Path, draw: Callable[..., GenerateReport], meanwhile: Install, tmp_path: Path
 ) -> None:
-    request = Request(("red apple",), tmp_path / "beside", seed=5)
+    request = GenerateConfig(("red apple",), tmp_path / "beside", seed=5)
     generate(engine, request)
     theirs = files(request.out)
 
@@ -321,7 +325,7 @@ def test_two_runs_of_other_requests_at_once_do_not_mix(
 
 
 def test_standing_is_asked_of_every_name_before_anything_is_drawn(
-    draw: Callable[..., Report], engines: list[FakeEngine], tmp_path: Path
+    draw: Callable[..., GenerateReport], engines: list[FakeEngine], tmp_path: Path
 ) -> None:
     """The last of many is as safe as the first."""
     (tmp_path / "out").mkdir()
@@ -336,7 +340,7 @@ def test_standing_is_asked_of_every_name_before_anything_is_drawn(
     "images", [[{"file": [1]}], [{"file": {}}], [{"file": "000-red-apple.png", "identity": [1]}], [1], {"a": 1}, "x"]
 )
 def test_a_sheet_that_says_nonsense_does_not_stop_a_run_of_one(
-    draw: Callable[..., Report], tmp_path: Path, images: object
+    draw: Callable[..., GenerateReport], tmp_path: Path, images: object
 ) -> None:
     draw("red apple")
     pixels = np.zeros((8, 8, 3), np.uint8)
@@ -346,7 +350,7 @@ def test_a_sheet_that_says_nonsense_does_not_stop_a_run_of_one(
 
 @pytest.mark.parametrize("prompt", ["red \udcff apple", "red \x1b apple", "red \0 apple", "x" * 10_001])
 def test_a_prompt_that_is_no_text_is_refused_before_its_file_is_looked_for(
-    draw: Callable[..., Report], engines: list[FakeEngine], prompt: str
+    draw: Callable[..., GenerateReport], engines: list[FakeEngine], prompt: str
 ) -> None:
     with pytest.raises(UserError, match="prompt"):
         draw("red apple", prompt)

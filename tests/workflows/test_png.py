@@ -22,7 +22,7 @@ RED = np.full((8, 8, 3), (250, 10, 20), np.uint8)
         (7, 1000, "  A  Red/Apple!? ", "007-a-red-apple.png"),
         (7, 1001, "../../etc", "0007-etc.png"),
         (1, 2, "Äpfel", "001-äpfel.png"),
-        (1, 2, "?", "001-picture.png"),
+        (1, 2, "?", "001-image.png"),
     ],
 )
 def test_names(index: int, count: int, prompt: str, name: str) -> None:
@@ -67,11 +67,11 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_the_sheet_shows_every_picture_in_its_place() -> None:
+def test_the_sheet_shows_every_image_in_its_place() -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
     page = png.sheet([np.full((64, 64, 3), c, np.uint8) for c in colours], ["a caption " * 20] * 5)
     step_x, step_y = 128 + 8, 128 + 16 + 8
-    assert page.shape == (2 * step_y + 8, 3 * step_x + 8, 3)  # 5 pictures: 3 columns, 2 rows
+    assert page.shape == (2 * step_y + 8, 3 * step_x + 8, 3)  # 5 images: 3 columns, 2 rows
     for k, colour in enumerate(colours):
         x, y = 8 + k % 3 * step_x, 8 + k // 3 * step_y
         assert (page[y : y + 128, x : x + 128] == colour).all()

@@ -20,10 +20,10 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from coolsd_rt.workflows.parity.distance import GraphParity
 from coolsd_rt.workflows.parity.graphs import compare_graphs
-from coolsd_rt.workflows.parity.images import PictureParity, compare_pictures
+from coolsd_rt.workflows.parity.images import ImageParity, compare_images
 from tests.workflows.fakes import DIMS, SIDE, VOCABULARY, FakeEngine, FakeSession
 
 DRAFTED = Settings(Law((1.5, 1.2, 1.0)), Sampling(cfg_scale=2.0))
@@ -69,9 +69,9 @@ class Padded(FakeEngine):
         super().__init__(error, dims=replace(DIMS, prefix=width, padded=1, condition_dim=features))
         self.ignores = ignores
 
-    def prefix(self, words: Any) -> Any:
-        words = np.asarray(words)
-        return super().prefix(words if words.ndim == 2 else words[..., 0].astype(np.int64))
+    def encode_condition(self, condition: Any) -> Any:
+        condition = np.asarray(condition)
+        return super().encode_condition(condition if condition.ndim == 2 else condition[..., 0].astype(np.int64))
 
     def open(self, prefix: Any, capacity: int, start: Any = None) -> FakeSession:
         self.opened.append(len(prefix))
@@ -126,7 +126,7 @@ def test_every_row_has_its_own_start() -> None:
     assert seen == [[4, 1, 5, 4, 4, 4]]
 
 
-def test_a_prompt_is_encoded_once_however_many_pictures_it_has() -> None:
+def test_a_prompt_is_encoded_once_however_many_images_it_has() -> None:
     conditioner = Letters()
     jobs = drawing.plan(["ab", "c", "ab"], 3, 0, conditioner)
     assert len(jobs) == 9
@@ -154,7 +154,7 @@ def test_a_prefix_of_another_kind_than_the_engines_is_refused() -> None:
 
 
 @pytest.mark.parametrize("law", [DRAFTED.law, Law(())], ids=["drafts", "plain"])
-def test_forced_tokens_reach_the_picture(law: Law) -> None:
+def test_forced_tokens_reach_the_image(law: Law) -> None:
     jobs = drawing.plan(["red apple", "yellow star"], 3, 0, VOCABULARY)
     free, forced = (
         drawing.draw(FakeEngine(), jobs, VOCABULARY, Settings(law, DRAFTED.sampling, forced=f)).codes
@@ -184,17 +184,17 @@ def test_generate_takes_forced_tokens_from_the_manifest(
 ) -> None:
     seen: list[Any] = []
 
-    def paint(self: FakeEngine, codes: Any) -> Any:
+    def decode_images(self: FakeEngine, codes: Any) -> Any:
         seen.append(codes)
         return np.zeros((len(codes), 8, 8, 3), np.uint8)
 
-    monkeypatch.setattr(FakeEngine, "paint", paint)
+    monkeypatch.setattr(FakeEngine, "decode_images", decode_images)
     with_contract(engine, forced=list(FORCED))
-    generate(engine, Request(["red apple"], tmp_path / "out"))
+    generate(engine, GenerateConfig(["red apple"], tmp_path / "out"))
     where = np.asarray(FORCED) >= 0
     assert (seen[0][:, where] == np.asarray(FORCED)[where]).all()
     with_contract(engine)
-    generate(engine, Request(["red apple"], tmp_path / "free"))
+    generate(engine, GenerateConfig(["red apple"], tmp_path / "free"))
     assert (seen[1][:, where] != np.asarray(FORCED)[where]).any()
 
 
@@ -235,7 +235,7 @@ def test_no_forced_tokens_are_none(engine: Path, facts: Any) -> None:
 
 @pytest.mark.parametrize("more", ["features", "text_encoder"])
 def test_features_are_refused_by_an_engine_of_words(engine: Path, tmp_path: Path, more: str) -> None:
-    request = replace(Request(["red apple"], tmp_path / "out"), **{more: tmp_path})  # type: ignore[arg-type]
+    request = replace(GenerateConfig(["red apple"], tmp_path / "out"), **{more: tmp_path})  # type: ignore[arg-type]
     with pytest.raises(UserError, match="found one that reads words; leave them out"):
         generate(engine, request)
 
@@ -273,13 +273,13 @@ def test_parity_compares_distributions_only_where_a_token_is_free() -> None:
 
 
 @pytest.mark.parametrize("forced", [None, FORCED], ids=["free", "forced"])
-def test_pictures_of_ragged_prompts_are_compared_and_explained(forced: tuple[int, ...] | None) -> None:
+def test_images_of_ragged_prompts_are_compared_and_explained(forced: tuple[int, ...] | None) -> None:
     letters, settings = Letters(), replace(DRAFTED, forced=forced)
     jobs = drawing.plan(PROMPTS, 6, 0, letters)
-    same, near = PictureParity(), PictureParity()
-    compare_pictures(Padded(), Padded(), jobs, letters, settings, same)
-    assert same.identical == same.pictures == 18
-    compare_pictures(Padded(error=0.05), Padded(), jobs, letters, settings, near)
+    same, near = ImageParity(), ImageParity()
+    compare_images(Padded(), Padded(), jobs, letters, settings, same)
+    assert same.identical == same.images == 18
+    compare_images(Padded(error=0.05), Padded(), jobs, letters, settings, near)
     assert near.identical < 18
     assert near.unexplained == 0
     if forced:

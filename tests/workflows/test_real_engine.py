@@ -22,7 +22,7 @@ from coolsd_rt.spec import load_spec, with_overrides
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build import stages
-from coolsd_rt.workflows.generate.run import Request, generate
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from coolsd_rt.workflows.parity.run import parity
 from tests.tiny import LENGTH, SIDE, TARGET, VOCABULARY
 from tools.demo import benchmark as demo
@@ -67,7 +67,7 @@ def test_generate_needs_neither_torch_nor_onnx(tiny_engine: EngineFolder, tmp_pa
     assert process.returncode == 0, err
     document = json.loads(out)
     assert len(document["images"]) == 6
-    here = generate(tiny_engine.folder, Request(["red apple", "blue star"], tmp_path / "here", 3, threads=1))
+    here = generate(tiny_engine.folder, GenerateConfig(["red apple", "blue star"], tmp_path / "here", 3, threads=1))
     for said, drawn in zip(document["images"], here.drawn, strict=True):
         with Image.open(tmp_path / said["path"]) as image, Image.open(drawn.path) as mine:
             assert image.size == (SIDE, SIDE)
@@ -83,7 +83,7 @@ def test_the_blocker_blocks(tmp_path: Path) -> None:
     assert "torch is blocked" in done.stderr
 
 
-def test_ctrl_c_in_the_middle_leaves_whole_pictures_only(tiny_engine: EngineFolder, tmp_path: Path) -> None:
+def test_ctrl_c_in_the_middle_leaves_whole_images_only(tiny_engine: EngineFolder, tmp_path: Path) -> None:
     process = bare("generate", tiny_engine.folder, "-p", "red apple", "-n", 100000, folder=tmp_path)
     assert process.stderr is not None
     first = process.stderr.readline()
@@ -100,7 +100,7 @@ def test_ctrl_c_in_the_middle_leaves_whole_pictures_only(tiny_engine: EngineFold
 
 
 def test_the_fp32_engine_is_the_reference(engines: Path, tiny_spec: Path) -> None:
-    outcome = parity(engines / "tiny", pictures=12, spec_file=tiny_spec, threads=1)
+    outcome = parity(engines / "tiny", images=12, spec_file=tiny_spec, threads=1)
     assert outcome.failures == ()
     figures = outcome.graphs.as_dict()
     assert set(figures) == {"condition", "target", "target_features", "draft", "image", "propose"}
@@ -117,7 +117,7 @@ def test_the_int8_engine_is_near_and_says_how_far(
     engines: Path, tiny_engine_int8: EngineFolder, tiny_spec: Path
 ) -> None:
     folder = engines / "tiny" / tiny_engine_int8.manifest.fingerprint
-    outcome = parity(folder, pictures=4, spec_file=tiny_spec, threads=1)
+    outcome = parity(folder, images=4, spec_file=tiny_spec, threads=1)
     figures = outcome.graphs.as_dict()
     assert outcome.precision == "int8"
     assert 1e-3 < figures["target"]["mean_tv"] < 0.2
@@ -127,7 +127,7 @@ def test_the_int8_engine_is_near_and_says_how_far(
 
 @pytest.mark.parametrize("options", [{"sampling.top_k": 5}, {"sampling.top_p": 0.8}, {"sampling.cfg_scale": 1.0}])
 def test_other_sampling_runs_too(tiny_engine: EngineFolder, tmp_path: Path, options: dict[str, float]) -> None:
-    report = generate(tiny_engine.folder, Request(["red apple"], tmp_path, 3, overrides=options, threads=1))
+    report = generate(tiny_engine.folder, GenerateConfig(["red apple"], tmp_path, 3, overrides=options, threads=1))
     assert len(report.statistics.acceptance_by_position) == LENGTH
     assert report.tokens == 3 * TARGET.tokens
 
@@ -137,7 +137,7 @@ def test_a_build_keeps_one_neighbour_more_than_may_lend(tiny_spec: Path, tmp_pat
     loaded = load_spec(tiny_spec)
     for wanted, columns in ((5, 6), (TARGET.vocab - 2, TARGET.vocab - 1), (TARGET.vocab, TARGET.vocab - 1)):
         sources = SimpleNamespace(neighbours=wanted, tokenizer=load_tokenizer(loaded.files["image.weights"]))
-        stages.codes(cast(stages.Sources, sources), tmp_path)
+        stages.codes(cast(stages.BuildInputs, sources), tmp_path)
         near = np.load(tmp_path / "neighbours.npy").astype(np.int64)
         assert near.shape == (TARGET.vocab, columns)
         k = min(wanted, TARGET.vocab - 1)
@@ -158,7 +158,7 @@ def test_lantern_runs_on_the_engines_own_neighbours(tiny_engine: EngineFolder, t
     for factor in (1.0, 8.0):
         rule = {"acceptance.rule": "lantern_pp", "acceptance.factor": factor, "acceptance.neighbours": 20}
         report = generate(
-            tiny_engine.folder, Request(["red apple"], tmp_path / str(factor), 4, overrides=rule, threads=1)
+            tiny_engine.folder, GenerateConfig(["red apple"], tmp_path / str(factor), 4, overrides=rule, threads=1)
         )
         lengths.append(report.statistics.mean_acceptance_length)
     assert lengths[0] < lengths[1]

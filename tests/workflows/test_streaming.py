@@ -103,9 +103,9 @@ def test_every_code_that_is_decoded_is_one(engine: Path, monkeypatch: pytest.Mon
     seen: list[Any] = []
 
     class Watching(FakeEngine):
-        def paint(self, codes: Any) -> Any:
+        def decode_images(self, codes: Any) -> Any:
             seen.append(np.array(codes))
-            return super().paint(codes)
+            return super().decode_images(codes)
 
     open_engine(engine).with_manifest(contract={**Description(DIMS, 3, SIDE).as_dict(), "forced": list(FORCED)})
     monkeypatch.setattr(opening, "load_engine", lambda *_: Watching())

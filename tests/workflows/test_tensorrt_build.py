@@ -12,7 +12,7 @@ from coolsd_rt.backends.tensorrt.package import local_gpu
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
-from coolsd_rt.workflows.build.run import Listener, build, plan
+from coolsd_rt.workflows.build.run import BuildCallbacks, build, plan
 from coolsd_rt.workflows.opening import load_engine
 from tests.tiny import TARGET, write_spec
 from tests.workflows.building import edit
@@ -39,7 +39,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(spec: Path, out: Path) -> EngineFolder:
     phases: list[str] = []
-    built = build(plan(load_spec(spec), out), Listener(compiling=lambda phase, done, steps: phases.append(phase)))
+    built = build(plan(load_spec(spec), out), BuildCallbacks(compiling=lambda phase, done, steps: phases.append(phase)))
     assert phases
     return built.engine
 
@@ -50,7 +50,7 @@ def test_heads_without_a_kernel_end_a_build_before_it_begins(spec: Path, tmp_pat
     odd = replace(planned.description, dims=replace(planned.description.dims, head_dim=100))
     begun: list[str] = []
     with pytest.raises(UserError, match=r"graph target: expected heads of a multiple of 8 numbers in fp16, found 100"):
-        build(replace(planned, description=odd), Listener(started=lambda stage: begun.append(stage.name)))
+        build(replace(planned, description=odd), BuildCallbacks(started=lambda stage: begun.append(stage.name)))
     assert begun == []
     assert not (tmp_path / "engines").exists()
 

@@ -1,4 +1,4 @@
-"""The backend `torch`, from a spec to pictures: the build's files, and the same tokens as ONNX Runtime's."""
+"""The backend `torch`, from a spec to images: the build's files, and the same tokens as ONNX Runtime's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from coolsd_rt.backends.torch import backend, eager
 from coolsd_rt.cli.build import engine_of
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.runtime.self_decoding import WholeSession
+from coolsd_rt.runtime.self_decoding import SelfDecodingSession
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing
@@ -45,17 +45,17 @@ def test_an_engine_of_networks(folder: EngineFolder, copy: Path, tiny_engine: En
 
 def test_its_sessions_run_whole_requests(folder: EngineFolder) -> None:
     engine = load_engine(folder.verified())
-    assert isinstance(engine.open(engine.prefix(np.zeros((2, 3), np.int64)), 32), WholeSession)
+    assert isinstance(engine.open(engine.encode_condition(np.zeros((2, 3), np.int64)), 32), SelfDecodingSession)
 
 
 def test_half_precision_is_half(copy: Path, tmp_path: Path) -> None:
-    """bf16 draws other pictures than fp32, from the same files."""
+    """bf16 draws other images than fp32, from the same files."""
     edit(copy, "engine: {precision: fp32", "engine: {backend: torch, precision: bf16")
     folder = build(plan(load_spec(copy), tmp_path / "engines")).engine
     assert folder.manifest.contract["dtype"] == "bfloat16"
     assert codes(folder).shape == (4, 16)
     engine = load_engine(folder.verified())
-    assert str(engine.prefix(np.zeros((2, 3), np.int64)).dtype) == "torch.bfloat16"
+    assert str(engine.encode_condition(np.zeros((2, 3), np.int64)).dtype) == "torch.bfloat16"
 
 
 def test_a_gpu_that_is_not_there_is_one_line(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,10 +86,10 @@ def test_an_engine_for_a_gpu_waits_for_its_proof(copy: Path, tmp_path: Path, mon
     assert waiting.folder != works.folder
     assert open_engine(out / "tiny").folder == works.folder
     with pytest.raises(CoolsdError, match=r"^proving an engine for a GPU: expected an NVIDIA GPU, found "):
-        parity(waiting.folder, pictures=2)
+        parity(waiting.folder, images=2)
     monkeypatch.setattr(parity_module, "require_gpu", lambda what: None)
     monkeypatch.setattr(eager, "check_device", lambda device: None)
     monkeypatch.setattr(eager.TorchEngine, "to", lambda self, device, dtype: self)
     monkeypatch.setattr(backend, "fused_if_right", lambda engine: engine)
-    assert parity(waiting.folder, pictures=2).passed
+    assert parity(waiting.folder, images=2).passed
     assert open_engine(out / "tiny").folder == waiting.folder

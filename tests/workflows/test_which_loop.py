@@ -16,27 +16,27 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from coolsd_rt.bench.html import page  # noqa: E402
-from coolsd_rt.bench.report import Report  # noqa: E402
-from coolsd_rt.bench.run import Listener, bench  # noqa: E402
-from coolsd_rt.bench.run import Request as BenchRequest  # noqa: E402
-from coolsd_rt.bench.variants import Choice  # noqa: E402
+from coolsd_rt.bench.report import BenchReport  # noqa: E402
+from coolsd_rt.bench.run import BenchCallbacks, bench  # noqa: E402
+from coolsd_rt.bench.run import GenerateConfig as BenchRequest  # noqa: E402
+from coolsd_rt.bench.variants import VariantChoice  # noqa: E402
 from coolsd_rt.cli.main import run as cli  # noqa: E402
 from coolsd_rt.device import round_reference  # noqa: E402
 from coolsd_rt.device.engine import DeviceEngine  # noqa: E402
 from coolsd_rt.device.round import DeviceRound  # noqa: E402
-from coolsd_rt.quality.run import Wanted  # noqa: E402
-from coolsd_rt.schedules.analyze import Request as AnalyzeRequest  # noqa: E402
+from coolsd_rt.quality.run import QualityMeasures  # noqa: E402
+from coolsd_rt.schedules.analyze import GenerateConfig as AnalyzeRequest  # noqa: E402
 from coolsd_rt.schedules.analyze import analyze  # noqa: E402
 from coolsd_rt.schedules.budget import Budget  # noqa: E402
 from coolsd_rt.schedules.tune import tune_engine  # noqa: E402
 from coolsd_rt.spec import load_spec  # noqa: E402
 from coolsd_rt.store import EngineFolder, open_engine  # noqa: E402
 from coolsd_rt.sweep import plot  # noqa: E402
-from coolsd_rt.sweep.run import Request as SweepRequest  # noqa: E402
+from coolsd_rt.sweep.run import GenerateConfig as SweepRequest  # noqa: E402
 from coolsd_rt.sweep.run import sweep  # noqa: E402
 from coolsd_rt.workflows import opening  # noqa: E402
 from coolsd_rt.workflows.build.run import build, plan, with_engine  # noqa: E402
-from coolsd_rt.workflows.generate.run import Request, generate  # noqa: E402
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate  # noqa: E402
 from coolsd_rt.workflows.parity.run import Parity, judge, parity  # noqa: E402
 from coolsd_rt.workflows.png import read_provenance  # noqa: E402
 from tests.quality.qualities import run as run_quality  # noqa: E402
@@ -54,7 +54,7 @@ def built(tiny_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> EngineFo
 
 def test_generate(built: EngineFolder, tmp_path: Path) -> None:
     with Operators() as seen:
-        report = generate(built.folder, Request(list(PROMPTS), tmp_path, 2))
+        report = generate(built.folder, GenerateConfig(list(PROMPTS), tmp_path, 2))
     assert report.loop == seen.loop == "device"
     said = report.as_dict()
     assert said["loop"] == "device"
@@ -62,13 +62,13 @@ def test_generate(built: EngineFolder, tmp_path: Path) -> None:
     assert said["seconds_target"] is said["seconds_draft"] is said["seconds_law"] is None
     assert said["seconds_other"] > 0
     assert said["seconds_device"] + said["seconds_other"] == pytest.approx(said["seconds"])
-    again = generate(built.folder, Request(list(PROMPTS), tmp_path, 2))
+    again = generate(built.folder, GenerateConfig(list(PROMPTS), tmp_path, 2))
     assert (again.loop, again.tokens) == (None, 0)  # nothing was drawn
 
 
 def test_generate_steps_what_the_device_cannot(built: EngineFolder, tmp_path: Path) -> None:
     with Operators() as seen:
-        report = generate(built.folder, Request(["red apple"], tmp_path, draft="jacobi"))
+        report = generate(built.folder, GenerateConfig(["red apple"], tmp_path, draft="jacobi"))
     assert report.loop == seen.loop == "host"
     said = report.as_dict()
     assert said["seconds_device"] is None
@@ -92,21 +92,21 @@ def test_generate_says_it_to_a_reader(
 
 
 @pytest.fixture(scope="module")
-def benched(built: EngineFolder) -> tuple[Report, Operators]:
-    choice = Choice(names=("lossless", "cool", "jacobi"))
+def benched(built: EngineFolder) -> tuple[BenchReport, Operators]:
+    choice = VariantChoice(names=("lossless", "cool", "jacobi"))
     with Operators() as seen:
         report = bench(BenchRequest(built.folder, 6, 2, PROMPTS, threads=1, choice=choice))
     return report, seen
 
 
-def test_bench(benched: tuple[Report, Operators]) -> None:
+def test_bench(benched: tuple[BenchReport, Operators]) -> None:
     """The loop that `generate` takes is timed: the device's, and the host's for what the device cannot run."""
     report, seen = benched
     rows = {row["name"]: row for row in report.as_dict()["ways"]}
     loops = {name: row["loop"] for name, row in rows.items()}
     assert set(loops.values()) == {"device", "host"}
     assert all((loop == "host") == ("jacobi" in str(rows[name]["draft"])) for name, loop in loops.items())
-    # Each turn takes as many rounds as its slowest picture; so does the warm-up, which is the first turn once more.
+    # Each turn takes as many rounds as its slowest image; so does the warm-up, which is the first turn once more.
     timed = [row.timed for row in report.rows if row.timed.loop == "device"]
     rounds = sum(int(part.rounds.max()) for entry in timed for part in [entry.parts[0], *entry.parts])
     assert seen.device_rounds == rounds
@@ -117,12 +117,12 @@ def test_bench(benched: tuple[Report, Operators]) -> None:
             assert sum(seconds for seconds in phases.values() if seconds is not None) > 0
 
 
-def test_bench_has_its_figures_of_either_loop(built: EngineFolder, benched: tuple[Report, Operators]) -> None:
+def test_bench_has_its_figures_of_either_loop(built: EngineFolder, benched: tuple[BenchReport, Operators]) -> None:
     """Counts of rounds and drafts come from the device as from the host, and the break-even has its times."""
     rows = {row["name"]: row for row in benched[0].as_dict()["ways"]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coolsd_rt.device.engine.refusal_reason", lambda request: "for this test")
-        choice = Choice(names=("lossless", "cool"))
+        choice = VariantChoice(names=("lossless", "cool"))
         stepped = bench(BenchRequest(built.folder, 6, 2, PROMPTS, threads=1, choice=choice)).as_dict()["ways"]
     counts = ("rounds", "num_drafts", "num_draft_tokens", "num_accepted_tokens_per_pos", "acceptance_by_position")
     assert len(stepped) > 2
@@ -137,7 +137,7 @@ def test_bench_has_its_figures_of_either_loop(built: EngineFolder, benched: tupl
                 assert all(length["seconds_per_round"] != 0 for length in each["by_draft_length"])
 
 
-def test_the_loop_is_in_the_tables_of_a_bench(benched: tuple[Report, Operators]) -> None:
+def test_the_loop_is_in_the_tables_of_a_bench(benched: tuple[BenchReport, Operators]) -> None:
     times = benched[0].tables[2]
     at = times.columns.index("loop")
     assert {row[at] for row in times.rows} == {"device", "host"}
@@ -158,7 +158,7 @@ def test_a_bench_makes_each_kind_of_round_once(built: EngineFolder, monkeypatch:
         real(self, steps, state, request)
 
     monkeypatch.setattr(DeviceRound, "__init__", counted)
-    choice = Choice(names=("cool",), draft_lengths=(1, 2))
+    choice = VariantChoice(names=("cool",), draft_lengths=(1, 2))
     report = bench(BenchRequest(built.folder, 2, 1, PROMPTS, threads=1, choice=choice))
     assert len(made) == len(set(made)) == len({row.timed.way.settings.law.length for row in report.rows}) > 2
 
@@ -175,8 +175,10 @@ def test_rounds_without_a_graph_are_in_a_benchs_report(
         return spec.model_copy(update={"engine": spec.engine.model_copy(update={"device": device})})
 
     monkeypatch.setattr(opening, "spec_of", spec_of)
-    choice = Choice(names=("lossless", "jacobi"))
-    found = bench(BenchRequest(built.folder, 1, 1, PROMPTS, threads=1, choice=choice), Listener(warning=told.append))
+    choice = VariantChoice(names=("lossless", "jacobi"))
+    found = bench(
+        BenchRequest(built.folder, 1, 1, PROMPTS, threads=1, choice=choice), BenchCallbacks(warning=told.append)
+    )
     line = "rounds ran without a CUDA graph: not on a GPU"
     assert [told.count(line), list(found.warnings).count(line)] == [int(said)] * 2
 
@@ -185,7 +187,7 @@ def test_sweep(built: EngineFolder, tiny_spec: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(plot, "plots", lambda results: {})
     file = tmp_path / "sweep.yaml"
     points = "{plain: {plain: true}, spec: {}, stepped: {set: {resampler.kind: waterfill}}}"
-    file.write_text(f"version: 1\npictures: 4\npoints: {points}\nquality: {{frechet: {{pictures: 6}}}}\n")
+    file.write_text(f"version: 1\nimages: 4\npoints: {points}\nquality: {{frechet: {{images: 6}}}}\n")
     request = SweepRequest(built.folder, file, tmp_path / "out", tiny_spec, threads=1)
     with Operators() as seen:
         results = sweep(request)
@@ -201,9 +203,9 @@ def test_sweep(built: EngineFolder, tiny_spec: Path, tmp_path: Path, monkeypatch
 def test_quality(built: EngineFolder, tmp_path: Path) -> None:
     for name, draft, loop in (("own", None, "device"), ("stepped", "jacobi", "host")):
         with Operators() as seen:
-            report = run_quality(built.folder, tmp_path, name, wanted=Wanted(), draft=draft)
+            report = run_quality(built.folder, tmp_path, name, wanted=QualityMeasures(), draft=draft)
         assert report.as_dict()["loop"] == report.cost.loop == seen.loop == loop
-        drawn = sorted((tmp_path / name / "pictures").iterdir())
+        drawn = sorted((tmp_path / name / "images").iterdir())
         assert drawn
         assert {(read_provenance(path) or {})["loop"] for path in drawn} == {loop}
 
@@ -223,24 +225,24 @@ def test_analyze_and_tune_see_rounds_that_the_host_steps(built: EngineFolder) ->
 
 def proven(engine: EngineFolder) -> tuple[Parity, Operators]:
     with Operators() as seen:
-        outcome = parity(engine.folder, pictures=8, prompts=PROMPTS, threads=1)
+        outcome = parity(engine.folder, images=8, prompts=PROMPTS, threads=1)
     return outcome, seen
 
 
 def test_parity(built: EngineFolder) -> None:
     outcome, seen = proven(built)
     assert outcome.passed
-    assert outcome.pictures.identical == 8
+    assert outcome.images.identical == 8
     assert seen.loop == "device"
     assert seen.device_rounds >= 2 * 5  # two batches; a round decides four tokens of sixteen at most
     receipt = open_engine(built.folder).manifest.parity or {}
-    assert receipt["loop"] == receipt["whole_pictures"]["loop"] == "device"
+    assert receipt["loop"] == receipt["whole_images"]["loop"] == "device"
 
 
 def test_parity_of_an_engine_that_the_host_steps(tiny_engine: EngineFolder) -> None:
     """ONNX Runtime's, beside the reference: nobody runs a device's round."""
     with Operators() as seen:
-        found = parity(tiny_engine.folder, pictures=2, prompts=PROMPTS, threads=1).receipt()
+        found = parity(tiny_engine.folder, images=2, prompts=PROMPTS, threads=1).receipt()
     assert found["loop"] == seen.loop == "host"
 
 
@@ -251,13 +253,13 @@ def test_a_wrong_device_round_fails_parity(built: EngineFolder, monkeypatch: pyt
     def wrong(*args: Any) -> None:
         real(*args)
         u_accept = args[11]
-        u_accept.copy_(u_accept.flip(0))  # of another picture
+        u_accept.copy_(u_accept.flip(0))  # of another image
 
     monkeypatch.setattr(round_reference, "window", wrong)
     outcome, _ = proven(built)
     assert not outcome.passed
-    whole = outcome.pictures
-    assert whole.identical < whole.pictures
+    whole = outcome.images
+    assert whole.identical < whole.images
     assert whole.unexplained > 0
     assert {d.decision for d in whole.differences} == {"between loops"}
     lines = judge("fp32", outcome.graphs, whole)
@@ -266,7 +268,7 @@ def test_a_wrong_device_round_fails_parity(built: EngineFolder, monkeypatch: pyt
 
 
 def test_a_near_tie_of_the_devices_kernels_is_explained(built: EngineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every decision of the device's rounds moved by 5e-5 of probability: a few pictures part, each at a near tie."""
+    """Every decision of the device's rounds moved by 5e-5 of probability: a few images part, each at a near tie."""
     real = DeviceRound.prefill
 
     def moved(self: DeviceRound) -> None:
@@ -274,8 +276,8 @@ def test_a_near_tie_of_the_devices_kernels_is_explained(built: EngineFolder, mon
         real(self)
 
     monkeypatch.setattr(DeviceRound, "prefill", moved)
-    outcome = parity(built.folder, pictures=200, prompts=PROMPTS, threads=1)
-    found = outcome.pictures
+    outcome = parity(built.folder, images=200, prompts=PROMPTS, threads=1)
+    found = outcome.images
     assert 0 < len(found.differences) < 30
     assert {d.decision for d in found.differences} == {"between loops"}
     assert found.unexplained == 0
@@ -292,7 +294,7 @@ def test_only_batches_with_a_difference_are_drawn_again(built: EngineFolder, mon
         return real(self, prefix, *args)
 
     monkeypatch.setattr(DeviceEngine, "open", counted)
-    right = len(proven(built)[0].pictures.loops), len(opened)
+    right = len(proven(built)[0].images.loops), len(opened)
     assert np.array(opened).sum() > 0
     patched = round_reference.commit
 
@@ -303,7 +305,7 @@ def test_only_batches_with_a_difference_are_drawn_again(built: EngineFolder, mon
     monkeypatch.setattr(round_reference, "commit", wrong)
     opened.clear()
     outcome, _ = proven(built)
-    assert outcome.pictures.identical == 0
+    assert outcome.images.identical == 0
     # Two batches: each is stepped again by the host, and once more where its first token needs the prefill's P.
     assert right[0] == 2
     assert len(opened) - right[1] == 2

@@ -20,7 +20,7 @@ import click
 
 from coolsd_rt import cores, limits
 from coolsd_rt.bench.machine import machine
-from coolsd_rt.bench.timing import Way, take_turns
+from coolsd_rt.bench.timing import Variant, take_turns
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES
@@ -83,15 +83,15 @@ def laws(spec: Spec) -> dict[str, Spec]:
 
 def all_ways(
     loaded: LoadedSpec, engines: Mapping[str, EngineFolder], threads: int
-) -> tuple[list[Way], Conditioner]:  # fmt: skip
+) -> tuple[list[Variant], Conditioner]:  # fmt: skip
     """Every row of the table, with its engine loaded, and what reads the prompts."""
     opened = {precision: OpenedEngine(folder, threads=threads) for precision, folder in engines.items()}
     first = next(iter(opened.values()))
     reference = opening.open_reference(loaded, threads)
-    ways = [Way(EAGER, PLAIN, reference, first.settings(loaded.spec, plain=True))]
+    ways = [Variant(EAGER, PLAIN, reference, first.settings(loaded.spec, plain=True))]
     for precision, one in opened.items():
-        ways.append(Way(precision, PLAIN, one.engine, one.settings(loaded.spec, plain=True)))
-        ways += [Way(precision, name, one.engine, one.settings(spec)) for name, spec in laws(loaded.spec).items()]
+        ways.append(Variant(precision, PLAIN, one.engine, one.settings(loaded.spec, plain=True)))
+        ways += [Variant(precision, name, one.engine, one.settings(spec)) for name, spec in laws(loaded.spec).items()]
     return ways, first.conditioner
 
 
@@ -108,7 +108,7 @@ def measure(
 ) -> Table:
     """The whole benchmark. Raises what builds and engines raise."""
     if runs < 1 or batch < 1:
-        raise UserError("runs and pictures at once", expected="1 or more", found=f"{runs} and {batch}")
+        raise UserError("runs and images at once", expected="1 or more", found=f"{runs} and {batch}")
     opened = OpenedEngine.at(engine, spec_file=spec_file)
     folder, loaded = opened.folder, opened.find_spec()
     work.start("building what is missing")
@@ -118,7 +118,7 @@ def measure(
     jobs = drawing.spread_jobs(texts, runs * batch, 0, conditioner)
     work.start("benchmark", len(ways) * (runs + 1), f"runs of {len(ways)} ways")
 
-    def on_turn(way: Way) -> None:
+    def on_turn(way: Variant) -> None:
         work.advance(f"{way.group}, {way.name}")
 
     timed = take_turns(ways, list(drawing.batches(jobs, batch)), conditioner, on_turn)
@@ -132,7 +132,7 @@ def measure(
 @click.option(
     "--runs", type=number(limits.RUNS), default=5, show_default=True, help="Turns of each way; medians are shown."
 )
-@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Pictures drawn at once.")
+@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Images drawn at once.")
 @click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
 @threads_option("every way")
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
@@ -165,7 +165,7 @@ def command(
             engine, runs=runs, batch=batch, prompts=prompts, threads=threads, spec_file=spec_file, work=work
         )
     here = machine(threads)
-    note = f"{here['cpu']}, {threads} threads, {batch} picture(s) at once, medians of {runs} interleaved runs"
+    note = f"{here['cpu']}, {threads} threads, {batch} image(s) at once, medians of {runs} interleaved runs"
     goals = [goal.cells() for goal in table.goals()]
     show_table(COLUMNS, table.rows(), title=note)
     for line in table.losing():

@@ -1,4 +1,4 @@
-"""The demo's pictures: Noto Color Emoji glyphs as 64x64 RGBA, their captions, and the training's jitter.
+"""The demo's images: Noto Color Emoji glyphs as 64x64 RGBA, their captions, and the training's jitter.
 
 Knows the font and augmentation. Does not know tokens or models.
 """
@@ -21,8 +21,8 @@ SIDE = 64
 COUNT = 512  # glyphs that the target is trained on
 GLYPH_WIDTH = 60
 SHIFT = 1  # pixels, each way
-SHIFTED = 0.4  # share of pictures that are shifted
-FLIP = 0.2  # share of pictures mirrored, where mirroring keeps the caption true
+SHIFTED = 0.4  # share of images that are shifted
+FLIP = 0.2  # share of images mirrored, where mirroring keeps the caption true
 FONT_NAMES = ("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",)
 
 # A mirrored glyph of these would contradict its caption (direction) or show mirrored writing.
@@ -60,7 +60,7 @@ _DISTINCT = 0.14
 
 @dataclass(frozen=True)
 class Glyphs:
-    """Pictures uint8 [N, 64, 64, 4] (straight alpha) and one caption each."""
+    """Images uint8 [N, 64, 64, 4] (straight alpha) and one caption each."""
 
     rgba: npt.NDArray[np.uint8]
     captions: tuple[str, ...]
@@ -83,7 +83,7 @@ def render(font: Path) -> Glyphs:
 
     ttf = TTFont(str(font))
     bitmaps = ttf["CBDT"].strikeData[0]
-    pictures, captions = [], []
+    images, captions = [], []
     for code, name in sorted(ttf.getBestCmap().items()):
         caption = unicodedata.name(chr(code), "").lower()
         if code <= 0x2000 or not caption or name not in bitmaps:
@@ -94,9 +94,9 @@ def render(font: Path) -> Glyphs:
         canvas = np.zeros((SIDE, SIDE, 4), np.uint8)
         top, left = (SIDE - height) // 2, (SIDE - GLYPH_WIDTH) // 2
         canvas[top : top + height, left : left + GLYPH_WIDTH] = small
-        pictures.append(canvas)
+        images.append(canvas)
         captions.append(caption.replace("-", " "))
-    return Glyphs(np.stack(pictures), tuple(captions))
+    return Glyphs(np.stack(images), tuple(captions))
 
 
 def _premultiplied_resize(glyph: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -122,10 +122,10 @@ def choose(glyphs: Glyphs, count: int) -> Glyphs:
     at 32x32) from all taken before it; the favourites come first. Result in code-point order.
     """
     keep = [i for i, c in enumerate(glyphs.captions) if not _LEFT_OUT.search(c)]
-    pictures = on_white(glyphs.rgba[keep])
-    gradient = sum(np.abs(np.diff(pictures, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
+    images = on_white(glyphs.rgba[keep])
+    gradient = sum(np.abs(np.diff(images, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
     favourite = np.array([glyphs.captions[i] in _FAVOURITES for i in keep])
-    small = pictures.reshape(len(keep), 32, 2, 32, 2, 3).mean((2, 4)).reshape(len(keep), -1)
+    small = images.reshape(len(keep), 32, 2, 32, 2, 3).mean((2, 4)).reshape(len(keep), -1)
     taken: list[int] = []
     for i in np.lexsort((gradient, ~favourite)):
         if len(taken) < count and all(((small[i] - small[j]) ** 2).mean() > _DISTINCT**2 for j in taken):
@@ -140,7 +140,7 @@ def may_flip(caption: str) -> bool:
 
 
 def jitter(rgba: Tensor, flippable: Tensor, rng: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Pictures as training sees them: shifted, mirrored, and with other brightness, colour and grain.
+    """Images as training sees them: shifted, mirrored, and with other brightness, colour and grain.
 
     rgba uint8 [B, 64, 64, 4], flippable bool [B] -> float [B, 3, 64, 64] in [-1, 1] on white. Colour and grain
     touch the glyph, never the white around it.

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.train.checkpoint import load_tree, save_tree
-from coolsd_rt.train.loop import Ema, M, Steps
+from coolsd_rt.train.loop import Ema, M, TrainSteps
 
 from .common import Log
 
 _REPORT_EVERY = 20
 
 
-class Training(Steps[M]):
+class Training(TrainSteps[M]):
     """One model on its way: `resume`, then for each step of `remaining` an `update` with its loss."""
 
     def __init__(

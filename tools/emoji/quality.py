@@ -1,6 +1,6 @@
-"""How often a generated picture is recognisably its prompt's: nearest-glyph retrieval in pixel space.
+"""How often a generated image is recognisably its prompt's: nearest-glyph retrieval in pixel space.
 
-Knows glyphs. Does not know models, nor how a nearest picture is found (`coolsd_rt.metrics.retrieval`).
+Knows glyphs. Does not know models, nor how a nearest image is found (`coolsd_rt.metrics.retrieval`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .data import SHIFT, Glyphs, may_flip, on_white
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Per picture: the index of the nearest glyph and whether it is the prompt's own."""
+    """Per image: the index of the nearest glyph and whether it is the prompt's own."""
 
     nearest: npt.NDArray[np.int64]
     correct: npt.NDArray[np.bool_]
@@ -35,11 +35,11 @@ def references(glyphs: Glyphs) -> References:
     return References(pixels, glyphs.captions, flips, SHIFT, digest="")
 
 
-def retrieve(pictures: npt.NDArray[np.uint8], prompts: list[str], glyphs: Glyphs) -> Retrieval:
+def retrieve(images: npt.NDArray[np.uint8], prompts: list[str], glyphs: Glyphs) -> Retrieval:
     """Nearest glyph by squared pixel distance, of all trained, under the training's shifts and flips.
 
-    pictures uint8 [N, 64, 64, 3], one prompt (a trained caption) each.
+    images uint8 [N, 64, 64, 3], one prompt (a trained caption) each.
     """
-    found = nearest(pictures, references(glyphs))
+    found = nearest(images, references(glyphs))
     own = np.array([glyphs.captions.index(p) for p in prompts])
     return Retrieval(found, found == own)

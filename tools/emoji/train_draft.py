@@ -1,8 +1,8 @@
 """Stage `draft`: an EAGLE head distilled from the released target as it is used: guided, filtered, in chains.
 
-A picture enters with its caption and without; P and Q are mixed from both at a scale drawn for each picture and keep
+An image enters with its caption and without; P and Q are mixed from both at a scale drawn for each image and keep
 their likeliest codes, so what is trained is the pair of laws that a round compares. Chains and loss are those of
-`coolsd_rt.train`: the first guess starts from the target's own features, further ones from the head's own. Pictures
+`coolsd_rt.train`: the first guess starts from the target's own features, further ones from the head's own. Images
 come from the target's jittered pool, and captions lose words now and then, which `coolsd-rt train-draft` does not do.
 """
 

@@ -1,4 +1,4 @@
-"""Stage `target`: the LlamaGen target, trained from the start on jittered pictures.
+"""Stage `target`: the LlamaGen target, trained from the start on jittered images.
 
 One glyph becomes many token sequences (shift, mirror, brightness, colour, grain), which is the ambiguity that
 relaxed acceptance lives on. Matrices are trained with Muon, the rest with AdamW; the release is the moving average.
@@ -26,7 +26,7 @@ CONFIG = LlamaGenConfig(
     vocab=1024, dim=192, layers=12, heads=3, ffn=512, grid=16, prefix=8, words=0, word_dim=192, prefix_rope="identity"
 )
 UNCONDITIONAL_SHARE = 0.1
-UNKNOWN_SHARE = 0.05  # pictures one of whose words is replaced by <unknown>
+UNKNOWN_SHARE = 0.05  # images one of whose words is replaced by <unknown>
 STRENGTH = 0.7  # of the jitter in brightness, colour and grain, against the tokenizer's own training
 
 

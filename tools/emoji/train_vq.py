@@ -4,7 +4,7 @@ First as a plain autoencoder, then with a codebook started by k-means on its lat
 what each code is used for (dead codes restart on random latents). Loss: mean squared error and a commitment term.
 
 Cells with nothing but white around them are all given code 0. Left alone, an encoder uses them to carry facts about
-the rest of the picture (seen: no code had more than 2% of all cells), which no sequence model can foresee.
+the rest of the image (seen: no code had more than 2% of all cells), which no sequence model can foresee.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _keep_clear(codes: Tensor) -> None:
 
 @torch.no_grad()
 def evaluate(model: VQTokenizer, glyphs: Glyphs, chosen: np.ndarray) -> dict[str, float]:
-    """PSNR in dB on the clean glyphs (mean over pictures, and of the pooled error) and the codes used."""
+    """PSNR in dB on the clean glyphs (mean over images, and of the pooled error) and the codes used."""
     x = torch.from_numpy(on_white(glyphs.rgba)).permute(0, 3, 1, 2) * 2 - 1
     device = next(model.parameters()).device
     errors, used = [], set()

@@ -1,4 +1,4 @@
-"""The benchmark of a GPU check: milliseconds a step and a round, seconds a picture, and how far from the floor.
+"""The benchmark of a GPU check: milliseconds a step and a round, seconds an image, and how far from the floor.
 
 Knows rounds on a device and sizes. Draws no conclusions.
 """
@@ -17,13 +17,13 @@ import torch
 from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.device.cuda_graph import capture, on_stream
 from coolsd_rt.device.program import Program
-from coolsd_rt.device.round import DeviceRound, Steps
+from coolsd_rt.device.round import DeviceModels, DeviceRound
 from coolsd_rt.device.state import DeviceState
 from coolsd_rt.law import Law
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import Request
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from tools.gpu.environment import timed
 from tools.gpu.sizes import TINY, Size, constant_rate, floor_of, networks_of
 
@@ -31,7 +31,7 @@ LENGTH = 5
 CFG = 7.5
 TOP_K = 1000
 ACCEPT_LENGTH = 2.73  # COOL-SD, delta 1.1, LlamaGen-XL: the paper's table
-IN_A_ROW = 5  # rounds of one timing: the host launches ahead, as it does in a picture
+IN_A_ROW = 5  # rounds of one timing: the host launches ahead, as it does in an image
 How = Literal["eager", "graph"]
 
 
@@ -49,7 +49,7 @@ class Row:
     round_ms: float
     floor_ms: float
     law_share: float  # the same round over models that cost nothing, over the round
-    picture_s: float | None  # all rounds of a batch, prefill included
+    image_s: float | None  # all rounds of a batch, prefill included
     rounds: int | None
     note: str = ""
 
@@ -61,12 +61,12 @@ class Row:
         return asdict(self) | {"over_floor": self.over_floor}
 
 
-def request_of(tokens: int, batch: int, plain: bool, vocab: int) -> Request:
+def request_of(tokens: int, batch: int, plain: bool, vocab: int) -> DecodeRequest:
     """Guided sampling at LlamaGen's defaults; drafts accepted at the paper's rate whatever the random weights say."""
     rate = constant_rate(ACCEPT_LENGTH, LENGTH)
     law = Law(()) if plain else Law((1.0,) * LENGTH, "target", rates=(rate,) * LENGTH)
     sampling = Sampling(cfg_scale=CFG, top_k=min(TOP_K, vocab))
-    return Request(law, sampling, uniform_table(range(batch), tokens, law.length))
+    return DecodeRequest(law, sampling, uniform_table(range(batch), tokens, law.length))
 
 
 @dataclass
@@ -75,13 +75,13 @@ class Subject:
 
     backend: str
     size: Size
-    steps: Callable[[int, int], Steps]  # rows, capacity
+    steps: Callable[[int, int], DeviceModels]  # rows, capacity
     like: torch.Tensor
     weight: float  # bytes of a weight
 
 
-def measure(subject: Subject, batch: int, plain: bool, how: How, bandwidth: float, rounds: int, pictures: int) -> Row:
-    """rounds: how many are timed. pictures: whole batches that are timed, 0 is none."""
+def measure(subject: Subject, batch: int, plain: bool, how: How, bandwidth: float, rounds: int, images: int) -> Row:
+    """rounds: how many are timed. images: whole batches that are timed, 0 is none."""
     size, device = subject.size, subject.like.device.type
     request = request_of(size.tokens, batch, plain, size.vocab)
     rows = 2 * batch
@@ -91,21 +91,21 @@ def measure(subject: Subject, batch: int, plain: bool, how: How, bandwidth: floa
     with torch.inference_mode(), on_stream(stream):
         round_ms, note = _time_rounds(steps, state, request, how, rounds, device)
         law_ms, _ = _time_rounds(Hollow(steps, rows, subject.like), state, request, how, rounds, device)
-    timed_too = how == "graph" and pictures and not note  # without a graph they take minutes
-    picture_s, taken = _time_pictures(steps, state, request, pictures) if timed_too else (None, None)
+    timed_too = how == "graph" and images and not note  # without a graph they take minutes
+    image_s, taken = _time_images(steps, state, request, images) if timed_too else (None, None)
     at = size.prefix + size.tokens / 2
     floor = floor_of(size, rows, request.length, subject.weight, subject.like.element_size(), at)
     floor_ms = (floor.step if plain else floor.round) / bandwidth * 1e3
     return Row(
         size.name, size.tokens, batch, subject.backend, how, "plain" if plain else "COOL-SD", round_ms, floor_ms,
-        law_ms / round_ms, picture_s, taken, note,
+        law_ms / round_ms, image_s, taken, note,
     )  # fmt: skip
 
 
 def _time_rounds(
-    steps: Steps, state: DeviceState, request: Request, how: How, rounds: int, device: str
+    steps: DeviceModels, state: DeviceState, request: DecodeRequest, how: How, rounds: int, device: str
 ) -> tuple[float, str]:
-    """Median milliseconds of a round from the middle of a picture on, and why it is no CUDA graph if it should be."""
+    """Median milliseconds of a round from the middle of an image on, and why it is no CUDA graph if it should be."""
     one = DeviceRound(steps, state, request)
     prefix = torch.zeros(len(state.features), steps.dims.prefix, state.features.shape[-1]).to(state.features)
     steps.reset(prefix, None)
@@ -124,7 +124,7 @@ def _time_rounds(
 
     def again() -> None:
         for _ in range(IN_A_ROW):
-            state.committed.copy_(middle)  # a picture that ends would make rounds cheaper
+            state.committed.copy_(middle)  # an image that ends would make rounds cheaper
             state.fresh.copy_(fresh)
             run()
 
@@ -134,7 +134,7 @@ def _time_rounds(
 class Hollow:
     """Steps that cost nothing: what is left of a round over them is the law, the sampling and the counters."""
 
-    def __init__(self, steps: Steps, rows: int, like: torch.Tensor) -> None:
+    def __init__(self, steps: DeviceModels, rows: int, like: torch.Tensor) -> None:
         self.dims = steps.dims
         self._rows, self._like = rows, like
         self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -160,14 +160,14 @@ def _median(work: Callable[[], None], repeats: int, device: str) -> float:
     return statistics.median(timed(work, device) for _ in range(repeats)) * 1e3
 
 
-def _time_pictures(steps: Steps, state: DeviceState, request: Request, pictures: int) -> tuple[float, int]:
+def _time_images(steps: DeviceModels, state: DeviceState, request: DecodeRequest, images: int) -> tuple[float, int]:
     """Median seconds of a batch, by the host's clock, and the rounds it took. The first captures; it is not counted."""
     program = Program(steps, state, request)
     prefix = torch.zeros(len(state.features), steps.dims.prefix, state.features.shape[-1]).to(state.features)
     program.decode(request, prefix, None)
     times: list[float] = []
     rounds = 0
-    for _ in range(pictures):
+    for _ in range(images):
         begun = time.perf_counter()
         done = program.decode(request, prefix, None)
         times.append(time.perf_counter() - begun)
@@ -176,7 +176,7 @@ def _time_pictures(steps: Steps, state: DeviceState, request: Request, pictures:
 
 
 @dataclass(frozen=True)
-class Painting:
+class ImageDecoding:
     """Codes to pixels on the host, by a tokenizer of LlamaGen's own size: median seconds of a batch."""
 
     tokens: int
@@ -184,16 +184,16 @@ class Painting:
     seconds: float
 
 
-def time_painting(tokens: int, batch: int, device: str, image: VQConfig, repeats: int = 5) -> Painting:
+def time_image_decoding(tokens: int, batch: int, device: str, image: VQConfig, repeats: int = 5) -> ImageDecoding:
     """With random weights. In half precision's engines convolutions may take TF32, and so they do here."""
     torch.manual_seed(0)
     engine = TorchEngine(networks_of(TINY, "cpu")[0], None, VQTokenizer(image))
     engine.to("cuda" if device == "cuda" else "cpu", "bfloat16")
     codes = np.random.default_rng(0).integers(0, image.codebook_size, (batch, tokens))
-    engine.paint(codes)
+    engine.decode_images(codes)
     times = []
     for _ in range(repeats):
         begun = time.perf_counter()
-        engine.paint(codes)
+        engine.decode_images(codes)
         times.append(time.perf_counter() - begun)
-    return Painting(tokens, batch, statistics.median(times))
+    return ImageDecoding(tokens, batch, statistics.median(times))

@@ -21,7 +21,7 @@ from coolsd_rt.contract import Floating
 from coolsd_rt.device.cuda_graph import first_line
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.vq import VQConfig
-from tools.gpu.bench import LENGTH, How, Row, Subject, measure, time_painting
+from tools.gpu.bench import LENGTH, How, Row, Subject, measure, time_image_decoding
 from tools.gpu.clock import Clock
 from tools.gpu.compiled import compile_size
 from tools.gpu.environment import environment, read_bandwidth
@@ -41,7 +41,7 @@ COMPILE_SECONDS = 110
 # What has to pass for a backend, on the demo: (backend, precision). Foreign code comes after the first figures.
 NETWORKS = (("torch", "fp32"), ("torch", "bf16"))
 ENGINES = (("tensorrt-rtx", "fp16"), ("tensorrt", "fp16"), ("onnxruntime", "fp32"), ("onnxruntime", "fp16"))
-PICTURES = 8
+IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Check:
     def _prove(self, name: str, precision: str, rows: list[dict[str, Any]]) -> None:
         begun = self._clock.spent
         try:
-            row = prove(name, precision, self._plan.device, 4 if self._plan.rehearse else PICTURES)
+            row = prove(name, precision, self._plan.device, 4 if self._plan.rehearse else IMAGES)
         except Exception as error:  # as in `_guarded`
             self._broken.add(name)
             rows.append({"backend": name, "precision": precision, "passed": False, "error": first_line(error)})
@@ -179,10 +179,10 @@ class Check:
             for batch in batches:
                 yield from self._networks(size, batch, "graph", way)
         for batch in batches:
-            if not self._late(f"painting {batch}"):
+            if not self._late(f"image_decoding {batch}"):
                 image = TINY_IMAGE if self._plan.rehearse else VQConfig()
-                painted = time_painting(size.tokens, batch, self._plan.device, image)
-                self._out.setdefault("painting", []).append(asdict(painted))
+                decoded = time_image_decoding(size.tokens, batch, self._plan.device, image)
+                self._out.setdefault("image_decoding", []).append(asdict(decoded))
                 yield
 
     def _kernels(self) -> Iterator[None]:
@@ -234,7 +234,7 @@ class Check:
         yield from self._measure(Subject(name, size, engine.steps, like, like.element_size()), batch, how)
 
     def _compiled(self) -> Iterator[None]:
-        """TensorRT's engines of a size, plain and COOL-SD, one picture and the most at once."""
+        """TensorRT's engines of a size, plain and COOL-SD, one image and the most at once."""
         for flavour in get_args(Flavour):
             for size, precision in COMPILED:
                 what = f"{size.name}, {size.tokens} tokens, {flavour} {precision}"
@@ -272,9 +272,9 @@ class Check:
             what = f"{subject.backend}, {size.name}, {size.tokens} tokens, batch {batch}, {how}"
             if not plain and self._late(f"{what}, COOL-SD"):
                 return
-            pictures = 1 if how == "graph" else 0
+            images = 1 if how == "graph" else 0
             try:
-                row = measure(subject, batch, plain, how, self._bandwidth, rounds=50, pictures=pictures)
+                row = measure(subject, batch, plain, how, self._bandwidth, rounds=50, images=images)
             except torch.cuda.OutOfMemoryError as error:
                 self._skip(what, first_line(error))
                 return

@@ -18,7 +18,7 @@ from coolsd_rt.backends.description import Description, dtype_of
 from coolsd_rt.backends.tensorrt.build import build_engine
 from coolsd_rt.backends.tensorrt.engine import FILE, TrtEngine, load_engines
 from coolsd_rt.backends.tensorrt.package import Flavour
-from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
+from coolsd_rt.backends.tensorrt.profiles import ProfileSizes, profiles
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
 from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.tensorrt_graph import for_tensorrt, write
@@ -65,7 +65,7 @@ def compile_size(
         "draft": (DraftGraph(draft, target), precision),
         "image": (ImageGraph(image), "fp32"),
     }
-    sizes = Sizes.of(description.dims, length, batch)
+    sizes = ProfileSizes.of(description.dims, length, batch)
     out = Compiled(description, folder, flavour)
     for name, (module, kind) in modules.items():
         contract = description.graphs[name].contract

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.backends.torch.eager import cast_weights
-from coolsd_rt.backends.torch.triton.launch import Blocks, Launcher, Weights
+from coolsd_rt.backends.torch.triton.launch import Blocks, Launcher, WeightView
 from coolsd_rt.backends.torch.triton.network import FusedDecoder, FusedLayer, FusedStep
 from coolsd_rt.device.cuda_graph import capture, on_stream
 from coolsd_rt.errors import CoolsdError
@@ -23,7 +23,7 @@ from coolsd_rt.models.layers import Cache
 from tools.gpu.environment import timed
 from tools.gpu.sizes import Size, networks_of
 
-STEPS = ((2, 1), (2, 6), (16, 1))  # rows, positions: a plain step, a verification, eight pictures
+STEPS = ((2, 1), (2, 6), (16, 1))  # rows, positions: a plain step, a verification, eight images
 _REPEATS = 9
 _DEFAULT = Blocks()
 OTHERS: dict[str, tuple[bool, Blocks]] = {  # whether for two rows, and the blocks
@@ -114,7 +114,7 @@ def launches(
     def product(name: str) -> Callable[[], None]:
         def work() -> None:
             for layer in layers:
-                weights: Weights = getattr(layer, name)
+                weights: WeightView = getattr(layer, name)
                 launcher.product(inputs[name], weights, outputs[name])
 
         return work

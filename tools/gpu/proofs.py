@@ -29,22 +29,22 @@ from tools.gpu.ties import HostLoop
 
 ROOT = Path(__file__).resolve().parents[2]
 _LEAST, _LAST_WORDS = 10.0, 10.0  # seconds
-_KEPT = ("passed", "max_logit_error", "pictures", "identical", "failures")
+_KEPT = ("passed", "max_logit_error", "images", "identical", "failures")
 
 
-def prove(name: str, precision: str, device: str, pictures: int) -> dict[str, Any]:
+def prove(name: str, precision: str, device: str, images: int) -> dict[str, Any]:
     """A row of the report. Raises what breaks."""
     loaded = _demo(name, precision, device)
     with tempfile.TemporaryDirectory() as folder:
         engine = build(plan(loaded, Path(folder))).engine
-        receipt = parity(engine.folder, pictures=pictures, spec_file=loaded.path).receipt()
-        rounds = _rounds(engine, loaded, precision, min(4, pictures))
+        receipt = parity(engine.folder, images=images, spec_file=loaded.path).receipt()
+        rounds = _rounds(engine, loaded, precision, min(4, images))
     row: dict[str, Any] = {"backend": name, "precision": precision, **{key: receipt[key] for key in _KEPT}}
     if rounds is not None:
         row["rounds"] = rounds
         if rounds["unexplained"]:
             row["passed"] = False
-            row["failures"] = [*row["failures"], f"{rounds['unexplained']} pictures of the device's rounds are others"]
+            row["failures"] = [*row["failures"], f"{rounds['unexplained']} images of the device's rounds are others"]
     return row
 
 
@@ -55,8 +55,8 @@ def _demo(name: str, precision: str, device: str) -> LoadedSpec:
     return replace(loaded, spec=Spec.model_validate(data))
 
 
-def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: int) -> dict[str, Any] | None:
-    """Whole pictures of the device's own rounds beside the host's loop, on one engine; None without such rounds.
+def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, images: int) -> dict[str, Any] | None:
+    """Whole images of the device's own rounds beside the host's loop, on one engine; None without such rounds.
 
     In half precision a step over more positions rounds too differently for tokens to be compared: they are counted.
     """
@@ -66,7 +66,7 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: 
         return None
     conditioner: Conditioner = opened.conditioner
     settings = opened.settings()
-    jobs = drawing.spread_jobs(opening.default_prompts(loaded, conditioner), pictures, 0, conditioner)
+    jobs = drawing.spread_jobs(opening.default_prompts(loaded, conditioner), images, 0, conditioner)
     law, sampling, forced, source = settings.law, settings.sampling, settings.forced, settings.source
     table = uniform_table([job.seed for job in jobs], engine.dims.tokens, law.length)
     sessions = [drawing.open_session(engine, jobs, conditioner, settings) for _ in range(2)]
@@ -74,7 +74,7 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, pictures: 
     found = host.partings(decode(sessions[1], law, sampling, table, forced, source=source, loop="device").codes)
     near = sum(parting.near for parting in found)
     return {
-        "pictures": pictures, "identical": pictures - len(found), "near_ties": near, "why_not": engine.why_not,
+        "images": images, "identical": images - len(found), "near_ties": near, "why_not": engine.why_not,
         "unexplained": len(found) - near if precision == "fp32" else 0,
     }  # fmt: skip
 

@@ -70,8 +70,8 @@ def markdown(outcome: dict[str, Any]) -> str:
         ]
         lines += [_figures(row) for row in bench["rows"]]
         lines.append("")
-    for one in outcome.get("painting", []):
-        lines.append(f"Painting {one['batch']} of {one['tokens']} codes takes {one['seconds']:.3f} s more.\n")
+    for one in outcome.get("image_decoding", []):
+        lines.append(f"ImageDecoding {one['batch']} of {one['tokens']} codes takes {one['seconds']:.3f} s more.\n")
     if kernels := outcome.get("kernels"):
         lines += [
             "| launch, over all layers | rows | positions | blocks | overlapping | us a layer | GB/s |",
@@ -90,7 +90,7 @@ def _proof(row: dict[str, Any]) -> str:
     passed = "yes" if row["passed"] else "no: " + "; ".join(row["failures"])
     error = row["max_logit_error"]
     shown = f"{error:.2g}" if isinstance(error, float) else str(error)
-    alike = f"{row['identical']} of {row['pictures']}"
+    alike = f"{row['identical']} of {row['images']}"
     return f"| {row['backend']} | {row['precision']} | {passed} | {shown} | {alike} | {_rounds(row.get('rounds'))} |"
 
 
@@ -99,7 +99,7 @@ def _rounds(found: dict[str, Any] | None) -> str:
         return ""
     near = f", {found['near_ties']} at near ties" if found["near_ties"] else ""
     why = f"; {found['why_not']}" if found["why_not"] else ""
-    return f"{found['identical']} of {found['pictures']}{near}{why}"
+    return f"{found['identical']} of {found['images']}{near}{why}"
 
 
 def _launch(row: dict[str, Any]) -> str:
@@ -110,9 +110,9 @@ def _launch(row: dict[str, Any]) -> str:
 
 
 def _figures(row: dict[str, Any]) -> str:
-    picture = "" if row["picture_s"] is None else f"{row['picture_s']:.3f}"
+    image = "" if row["image_s"] is None else f"{row['image_s']:.3f}"
     how = f"NO GRAPH: {row['note']}" if row["note"] else row["how"]
     return (
         f"| {row['size']} | {row['tokens']} | {row['batch']} | {row['backend']} | {how} | {row['way']} "
-        f"| {row['round_ms']:.3f} | {row['over_floor']:.2f} | {row['law_share']:.0%} | {picture} |"
+        f"| {row['round_ms']:.3f} | {row['over_floor']:.2f} | {row['law_share']:.0%} | {image} |"
     )

@@ -24,7 +24,7 @@ TINY_IMAGE = VQConfig(
 
 @dataclass(frozen=True)
 class Size:
-    """A target's sizes (models.md), and the picture it draws."""
+    """A target's sizes (models.md), and the image it draws."""
 
     name: str
     layers: int
@@ -36,7 +36,7 @@ class Size:
     prefix: int = PREFIX
 
     def of(self, tokens: int) -> Size:
-        """The same model with pictures of `tokens` codes."""
+        """The same model with images of `tokens` codes."""
         return replace(self, grid=round(tokens**0.5))
 
     @property
@@ -89,7 +89,7 @@ class Floor:
 
 
 def floor_of(size: Size, rows: int, length: int, weight: float, item: int, position: float) -> Floor:
-    """rows: 2 a picture under CFG. weight, item: bytes of a weight, and of a number in the cache. position: how many
+    """rows: 2 an image under CFG. weight, item: bytes of a weight, and of a number in the cache. position: how many
     cache rows are valid, a mean."""
     layer = (4 * size.dim**2 + 3 * size.dim * size.ffn) * weight
     head = size.dim * size.vocab * weight

@@ -1,4 +1,4 @@
-"""Pictures of the device's rounds beside those of the host's loop, on one engine.
+"""Images of the device's rounds beside those of the host's loop, on one engine.
 
 Knows both loops. Does not know what makes a tie near (`coolsd_rt.workflows.ties`, which `parity` judges by as well),
 nor backends.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coolsd_rt.law import Law
-from coolsd_rt.runtime.drafters import SourceName
+from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.round import decode
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.workflows.ties import NEAR, Host, Margins, Parting
@@ -23,12 +23,12 @@ class HostLoop:
 
     def __init__(
         self, session: Any, law: Law, sampling: Sampling, uniforms: Host, forced: Sequence[int] | None = None,
-        source: SourceName = "eagle",
+        source: DrafterName = "eagle",
     ) -> None:  # fmt: skip
         self._margins = Margins(law, sampling, uniforms)
         done = decode(session, law, sampling, uniforms, forced, source=source, loop="host", on_round=self._margins)
         self.codes, self.statistics = done.codes, done.statistics
 
     def partings(self, codes: Host) -> list[Parting]:
-        """Of the same batch drawn by somebody else, int64 [M, N]. One for each picture that is not the same."""
+        """Of the same batch drawn by somebody else, int64 [M, N]. One for each image that is not the same."""
         return self._margins.partings(self.codes, codes)

@@ -39,15 +39,15 @@ class NoisyTarget:
     def dims(self) -> ModelDims:
         return self._dims
 
-    def prefix(self, words: Array) -> Array:
-        return np.asarray(self._engine.prefix(words))[..., : self._dims.dim]
+    def encode_condition(self, condition: Array) -> Array:
+        return np.asarray(self._engine.encode_condition(condition))[..., : self._dims.dim]
 
     def open(self, prefix: Array, capacity: int, start: Array | None = None) -> NoisySession:
         sessions = [self._engine.open(prefix, capacity, start) for _ in range(2)]
         return NoisySession(sessions[0], sessions[1], self._dims, self._noise)
 
-    def paint(self, codes: Array) -> Array:
-        return self._engine.paint(codes)
+    def decode_images(self, codes: Array) -> Array:
+        return self._engine.decode_images(codes)
 
 
 class NoisySession:

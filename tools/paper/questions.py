@@ -25,7 +25,7 @@ from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES_IN
 from coolsd_rt.cli.terminal import note, say
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.law.traces import Windows, outlook
+from coolsd_rt.law.traces import RecordedRounds, outlook
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.schedules.analysis import judged
@@ -67,24 +67,24 @@ class Bench:
         return record(engine or self.engine, self.batches, self.conditioner, used, None, {})
 
 
-def open_bench(path: Path, pictures: int, spec_file: Path | None = None) -> Bench:
+def open_bench(path: Path, images: int, spec_file: Path | None = None) -> Bench:
     """Raises UserError: no engine, no prompts."""
-    if pictures < 1:
-        raise UserError("pictures", expected="1 or more", found=str(pictures))
+    if images < 1:
+        raise UserError("images", expected="1 or more", found=str(images))
     opened = OpenedEngine.at(path, spec_file=spec_file)
-    jobs = drawing.spread_jobs(opened.default_prompts(), pictures, 0, opened.conditioner)
+    jobs = drawing.spread_jobs(opened.default_prompts(), images, 0, opened.conditioner)
     batches = [list(b) for b in drawing.batches(jobs, opened.spec.engine.max_batch)]
     return Bench(opened.engine, opened.conditioner, opened.spec, batches, opened.forced)
 
 
-def cut(windows: Windows, length: int) -> Windows:
+def cut(windows: RecordedRounds, length: int) -> RecordedRounds:
     """The same rounds, had they drafted `length` tokens."""
     w = windows
     valid = np.minimum(w.valid, length)
-    return Windows(w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], valid, w.weight, w.image)
+    return RecordedRounds(w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], valid, w.weight, w.image)
 
 
-def by_length(windows: Windows, budget: float = BUDGET) -> list[dict[str, Any]]:
+def by_length(windows: RecordedRounds, budget: float = BUDGET) -> list[dict[str, Any]]:
     """Accept length of every family at `budget` nats of KL a token, for each L up to the recorded one."""
     rows = []
     for length in range(1, windows.length + 1):
@@ -146,7 +146,7 @@ def answer(
     say("drafts of falling quality")
     distance = by_distance(bench, noises, bench.spec.draft.length)
     return {
-        "pictures": sum(len(b) for b in bench.batches),
+        "images": sum(len(b) for b in bench.batches),
         "kl_per_token": BUDGET,
         "delta": DELTA,
         "by_length": lengths_rows,
@@ -160,16 +160,16 @@ def answer(
 @click.option(
     "-n",
     "--images",
-    "pictures",
-    type=number(limits.PICTURES),
+    "images",
+    type=number(limits.IMAGES),
     default=48,
     show_default=True,
-    help="Pictures to record.",
+    help="Images to record.",
 )
 @click.option("--out", type=WRITES_IN, default=Path("out/questions"), show_default=True)
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
 @overwrite_option
-def command(engine: Path, pictures: int, out: Path, spec_file: Path | None, overwrite: bool) -> None:
+def command(engine: Path, images: int, out: Path, spec_file: Path | None, overwrite: bool) -> None:
     """Answer the paper's open questions on a built ENGINE: questions.json and three plots in the folder OUT.
 
     \b
@@ -180,7 +180,7 @@ def command(engine: Path, pictures: int, out: Path, spec_file: Path | None, over
 
     for name in (ANSWERS, *FILES):
         check_output(out / name, "--out", overwrite=overwrite)
-    found = answer(open_bench(engine, pictures, spec_file), note)
+    found = answer(open_bench(engine, images, spec_file), note)
     drawn = plots(found)
     write_output(out / ANSWERS, (json.dumps(found, indent=1) + "\n").encode(), overwrite=overwrite)
     for name, data in drawn.items():

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.backends.description import DATA, Description
-from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, Caches, Graph, Memory, Steps
-from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, Caches, OrtGraph, OrtMemory, OrtSteps
+from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec.engine import EngineOptions
@@ -26,7 +26,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
+def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
     """All graphs of a checked engine.
 
     Raises CoolsdError: a graph is not of the contract, or ONNX Runtime cannot run it on the providers asked for.
@@ -41,7 +41,7 @@ def load(verified: VerifiedEngine, options: Options) -> OrtEngine:
         data = f"{record.file}{DATA}"
         weights = verified.path(data) if data in verified.manifest.files else None
         linked = weights is not None and weights.parent != verified.engine.folder
-        graphs[name] = Graph(
+        graphs[name] = OrtGraph(
             name,
             verified.read(record.file),
             record.contract,
@@ -59,7 +59,7 @@ class OrtEngine:
     which rounds differently.
     """
 
-    def __init__(self, description: Description, graphs: dict[str, Graph], even_rows: bool = False) -> None:
+    def __init__(self, description: Description, graphs: dict[str, OrtGraph], even_rows: bool = False) -> None:
         self._description, self._graphs, self._even_rows = description, graphs, even_rows
 
     @property
@@ -71,15 +71,15 @@ class OrtEngine:
         """Draft length of the spec that was built, which `propose` was compiled for."""
         return self._description.draft_length
 
-    def prefix(self, words: Ints | Floats) -> Floats:
+    def encode_condition(self, condition: Ints | Floats) -> Floats:
         spec = self._graphs["condition"].contract.inputs[0]
-        return self._graphs["condition"].call(**{spec.name: np.asarray(words, spec.dtype)})["prefix"]
+        return self._graphs["condition"].call(**{spec.name: np.asarray(condition, spec.dtype)})["prefix"]
 
     def open(self, prefix: Floats, capacity: int, start: Ints | None = None) -> OrtSession:
         return OrtSession(self._description, self._graphs, prefix, capacity, start, self._even_rows)
 
-    def paint(self, codes: Ints) -> NDArray[np.uint8]:
-        """One picture at a time: the decoder's memory is the largest of a generation, and grows with the batch."""
+    def decode_images(self, codes: Ints) -> NDArray[np.uint8]:
+        """One image at a time: the decoder's memory is the largest of a generation, and grows with the batch."""
         codes = np.asarray(codes, np.int64)
         pixels = [self._graphs["image"].call(codes=codes[i : i + 1])["pixels"] for i in range(len(codes))]
         return np.concatenate(pixels)
@@ -95,7 +95,7 @@ class OrtSession:
     def __init__(
         self,
         description: Description,
-        graphs: dict[str, Graph],
+        graphs: dict[str, OrtGraph],
         prefix: Floats,
         capacity: int,
         start: Ints | None,
@@ -107,17 +107,17 @@ class OrtSession:
         rows, dtype, device = self._rows + self._spare, description.dtype, graphs["target"].device
         prefix = self._with_spare(prefix)
         starts = self._with_spare(np.zeros(self._rows, np.int64) if start is None else np.array(start, np.int64))
-        padding = {"start": Memory.of(starts, device)} if d.padded else {}
-        shared = {"prefix": Memory.of(np.ascontiguousarray(prefix[..., : d.dim], dtype), device), **padding}
+        padding = {"start": OrtMemory.of(starts, device)} if d.padded else {}
+        shared = {"prefix": OrtMemory.of(np.ascontiguousarray(prefix[..., : d.dim], dtype), device), **padding}
         target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity, dtype, device)
-        self._target = Steps(graphs["target"], target, shared)
+        self._target = OrtSteps(graphs["target"], target, shared)
         sizes = (rows, d.draft_heads, d.draft_head_dim)
         draft = Caches(cache_names(d.draft_layers), sizes, capacity, dtype, device)
         own = shared
         if d.draft_dim:
-            own = {**shared, "prefix": Memory.of(np.ascontiguousarray(prefix[..., d.dim :], dtype), device)}
-        self._draft = Steps(graphs["draft"], draft, own) if "draft" in graphs else None
-        self._propose = Steps(graphs["propose"], draft, own) if "propose" in graphs else None
+            own = {**shared, "prefix": OrtMemory.of(np.ascontiguousarray(prefix[..., d.dim :], dtype), device)}
+        self._draft = OrtSteps(graphs["draft"], draft, own) if "draft" in graphs else None
+        self._propose = OrtSteps(graphs["propose"], draft, own) if "propose" in graphs else None
         self._length = description.draft_length
 
     @property
@@ -136,7 +136,7 @@ class OrtSession:
             raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
         return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
 
-    def _step(self, steps: Steps, ids: Ints, pos: Ints, **others: Floats) -> tuple[Floats, Floats]:
+    def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats) -> tuple[Floats, Floats]:
         """Logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
         size = ids.shape[1]
         step = steps.at({"R": self._rows + self._spare, "S": size}, int(pos.max()) + size)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt import cores
-from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.captured import native_words
 from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
@@ -39,19 +39,19 @@ _SETTINGS = {CUDA: {"use_tf32": "0"}}
 
 
 @dataclass(frozen=True)
-class Memory:
+class OrtMemory:
     """ONNX Runtime's view of an array: of the same bytes on a CPU, of a copy on another device."""
 
     array: NDArray[Any]
     value: Any  # ort.OrtValue
 
     @staticmethod
-    def of(array: NDArray[Any], device: str = "cpu") -> Memory:
-        return Memory(array, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
+    def of(array: NDArray[Any], device: str = "cpu") -> OrtMemory:
+        return OrtMemory(array, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
 
     @staticmethod
-    def zeros(shape: Sequence[int], dtype: str) -> Memory:
-        return Memory.of(np.zeros(tuple(shape), dtype))
+    def zeros(shape: Sequence[int], dtype: str) -> OrtMemory:
+        return OrtMemory.of(np.zeros(tuple(shape), dtype))
 
     def read(self) -> NDArray[Any]:
         """What is there now, as an array of the host."""
@@ -59,7 +59,7 @@ class Memory:
         return values
 
 
-def session_options(options: Options, beside: Path | None = None, mapped: bool = False) -> Any:
+def session_options(options: LoadOptions, beside: Path | None = None, mapped: bool = False) -> Any:
     """ONNX Runtime's options of every session.
 
     beside: the folder of the weights that are not in the graph. mapped: leave them where they are, without the copy
@@ -81,11 +81,11 @@ def session_options(options: Options, beside: Path | None = None, mapped: bool =
     return so
 
 
-class Graph:
+class OrtGraph:
     """A session whose inputs and outputs are those of its contract."""
 
     def __init__(
-        self, name: str, data: bytes, contract: GraphContract, options: Options, beside: Path | None = None,
+        self, name: str, data: bytes, contract: GraphContract, options: LoadOptions, beside: Path | None = None,
         mapped: bool = False, linked: Mapping[str, Path] | None = None,
     ) -> None:  # fmt: skip
         """data: the graph; its weights too, or they are in the folder `beside`. mapped: as in `session_options`.
@@ -144,7 +144,7 @@ class Caches:
         self.names, self._sizes, self._dtype, self._device = tuple(names), sizes, dtype, device
         self._limit = -(-limit // BUCKET) * BUCKET
         self.capacity = 0
-        self.memory: dict[str, Memory] = {}
+        self.memory: dict[str, OrtMemory] = {}
 
     def reach(self, positions: int) -> None:
         """Have room for `positions` positions; what was written stays. Raises CoolsdError beyond the limit."""
@@ -159,19 +159,21 @@ class Caches:
             grown = np.zeros((rows, heads, capacity, width), self._dtype)
             if name in self.memory:
                 grown[:, :, : self.capacity] = self.memory[name].read()
-            self.memory[name] = Memory.of(grown, self._device)
+            self.memory[name] = OrtMemory.of(grown, self._device)
         self.capacity = capacity
 
 
-class Step:
+class OrtStep:
     """A graph bound to memory for one set of shapes: assign, run, copy out."""
 
-    def __init__(self, graph: Graph, sizes: Mapping[str, int], fixed: Mapping[str, Memory], caches: Caches) -> None:
+    def __init__(
+        self, graph: OrtGraph, sizes: Mapping[str, int], fixed: Mapping[str, OrtMemory], caches: Caches
+    ) -> None:
         self._graph = graph
         self._binding = graph.session.io_binding()
-        self._inputs: dict[str, Memory] = {}
+        self._inputs: dict[str, OrtMemory] = {}
         self._outputs: dict[str, NDArray[Any]] = {}
-        self._kept: list[Memory] = []  # a binding does not own what it points to
+        self._kept: list[OrtMemory] = []  # a binding does not own what it points to
         in_place = dict(caches.names)
         for spec in graph.contract.inputs:
             memory = fixed.get(spec.name) or caches.memory.get(spec.name)
@@ -187,7 +189,7 @@ class Step:
                 self._outputs[spec.name] = memory.array
                 self._bind(self._binding.bind_ortvalue_output, spec.name, memory)
 
-    def _bind(self, bind: Any, name: str, memory: Memory) -> None:
+    def _bind(self, bind: Any, name: str, memory: OrtMemory) -> None:
         self._kept.append(memory)
         bind(name, memory.value)
 
@@ -204,15 +206,15 @@ class Step:
         return {name: array.copy() for name, array in self._outputs.items()}
 
 
-class Steps:
+class OrtSteps:
     """The bound calls of one graph on one set of caches, made as shapes come up."""
 
-    def __init__(self, graph: Graph, caches: Caches, fixed: Mapping[str, Memory]) -> None:
+    def __init__(self, graph: OrtGraph, caches: Caches, fixed: Mapping[str, OrtMemory]) -> None:
         self._graph, self._caches, self._fixed = graph, caches, fixed
-        self._bound: dict[int, Step] = {}
+        self._bound: dict[int, OrtStep] = {}
         self._capacity = 0
 
-    def at(self, sizes: Mapping[str, int], positions: int) -> Step:
+    def at(self, sizes: Mapping[str, int], positions: int) -> OrtStep:
         """The call for these sizes (they differ in S alone), with room for `positions`."""
         self._caches.reach(positions)
         if self._capacity != self._caches.capacity:
@@ -220,12 +222,12 @@ class Steps:
             self._capacity = self._caches.capacity
         step = self._bound.get(sizes["S"])
         if step is None:
-            step = self._bound[sizes["S"]] = Step(self._graph, sizes, self._fixed, self._caches)
+            step = self._bound[sizes["S"]] = OrtStep(self._graph, sizes, self._fixed, self._caches)
         return step
 
 
-def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> Memory:
-    return Memory.zeros([sizes[n] if isinstance(n, str) else n for n in spec.shape], spec.dtype)
+def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> OrtMemory:
+    return OrtMemory.zeros([sizes[n] if isinstance(n, str) else n for n in spec.shape], spec.dtype)
 
 
 def _line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coolsd_rt.backends.description import Description
-from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.backends.tensorrt.facts import Facts, check_capacity, check_facts
 from coolsd_rt.backends.tensorrt.log import make_log
 from coolsd_rt.backends.tensorrt.model import LESS, Scratch, TrtModel, TrtStep, make_runtime
@@ -32,7 +32,7 @@ STAGES = "compile_"  # how the names of stages begin whose facts are those of en
 FILE = "{}.engine"
 
 
-def load(verified: VerifiedEngine, options: Options) -> TrtEngine:
+def load(verified: VerifiedEngine, options: LoadOptions) -> TrtEngine:
     """All engines of a checked build. Each is compared with this machine, then its hash is checked, then it is parsed.
 
     Raises:
@@ -78,7 +78,7 @@ def load_engines(
 
 
 class TrtEngine:
-    """`device.engine.Models`. Arrays are torch tensors on the GPU, features of the graphs' own type."""
+    """`device.engine.DeviceBackend`. Arrays are torch tensors on the GPU, features of the graphs' own type."""
 
     def __init__(self, description: Description, models: Mapping[str, TrtModel], facts: Facts, rebuild: str) -> None:
         """facts: of the target."""
@@ -106,10 +106,10 @@ class TrtEngine:
         spec = next(s for s in self._models["target"].contract.outputs if s.name == "features")
         return torch.empty(0, self.dims.dim, dtype=getattr(torch, spec.dtype), device=self.device)
 
-    def prefix(self, words: Any) -> Tensor:
-        return torch.cat(self._batches("condition", "R", words))
+    def encode_condition(self, condition: Any) -> Tensor:
+        return torch.cat(self._batches("condition", "R", condition))
 
-    def paint(self, codes: Any) -> NDArray[Any]:
+    def decode_images(self, codes: Any) -> NDArray[Any]:
         return torch.cat([pixels.cpu() for pixels in self._batches("image", "M", codes)]).numpy()
 
     def _batches(self, name: str, dim: str, data: Any) -> list[Tensor]:

@@ -35,7 +35,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Layer:
+class EngineLayer:
     """A layer. causal and masked: of an attention; "NONE" and False for all else."""
 
     name: str
@@ -52,14 +52,14 @@ class Layers:
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
 
     @property
     def counts(self) -> dict[str, int]:
         """Layers of each kind, for a manifest."""
         return dict(sorted(Counter(layer.kind for layer in self.layers).items()))
 
-    def of(self, kind: str) -> list[Layer]:
+    def of(self, kind: str) -> list[EngineLayer]:
         return [layer for layer in self.layers if layer.kind == kind]
 
 
@@ -72,16 +72,16 @@ def read_layers(trt: Any, network: Any) -> Layers:
     )
 
 
-def _layer(trt: Any, layer: Any) -> Layer:
+def _layer(trt: Any, layer: Any) -> EngineLayer:
     kind: str = layer.type.name
     inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
     values = tuple(_value(x) for x in inputs if x is not None)
     outputs = tuple(_value(layer.get_output(i)) for i in range(layer.num_outputs))
     if kind != "ATTENTION_INPUT":
-        return Layer(layer.name, kind, values, outputs)
+        return EngineLayer(layer.name, kind, values, outputs)
     attention = attention_of(trt, layer)
     masked = attention.mask is not None
-    return Layer(layer.name, kind, values, outputs, attention.causal_kind.name, masked)
+    return EngineLayer(layer.name, kind, values, outputs, attention.causal_kind.name, masked)
 
 
 def _value(tensor: Any) -> Value:
@@ -132,7 +132,7 @@ def _check_caches(found: Layers, caches: Sequence[TensorSpec], name: str) -> Non
 
 def _check_attention(found: Layers, wanted: int, name: str) -> None:
     attention = found.of("ATTENTION_INPUT")
-    if not wanted:  # a tokenizer's attends to a whole picture
+    if not wanted:  # a tokenizer's attends to a whole image
         return
     if len(attention) != wanted:
         raise CoolsdError(f"{name}: attention", expected=f"{wanted} layers", found=str(len(attention)))
@@ -156,7 +156,7 @@ def _check_types(found: Layers, wanted: str | None, precision: str, name: str) -
         odd = [v for v in layer.outputs if "float" in v.dtype and v.dtype != wanted]
         if layer.kind in HEAVY and wanted is not None and odd:
             raise CoolsdError(f"{name}: {layer.name}", expected=wanted, found=odd[0].dtype)
-    if precision == "int8" and not found.of("KV_CACHE_UPDATE"):  # what runs once a picture may stay as it is
+    if precision == "int8" and not found.of("KV_CACHE_UPDATE"):  # what runs once an image may stay as it is
         return
     coded = [layer for layer in found.of("DEQUANTIZE") if layer.inputs[0].dtype == "int8"]
     if (precision == "int8") != bool(coded):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from coolsd_rt.backends.tensorrt.profiles import LEAST_ROWS, Profile, Sizes, profiles
+from coolsd_rt.backends.tensorrt.profiles import LEAST_ROWS, Profile, ProfileSizes, profiles
 from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.store.atomic import human
@@ -43,7 +43,7 @@ class Estimate:
         }  # fmt: skip
 
 
-def estimate(weights: int, contracts: Iterable[GraphContract], sizes: Sizes) -> Estimate:
+def estimate(weights: int, contracts: Iterable[GraphContract], sizes: ProfileSizes) -> Estimate:
     """For engines of these graphs at these sizes. weights: bytes of all weights, in the types they are built in."""
     caches = steps = scratch = 0
     for contract in contracts:
@@ -62,7 +62,7 @@ def _bytes(spec: TensorSpec, profile: Profile) -> int:
     return prod(profile.shapes(spec)[2]) * _BYTES[spec.dtype]
 
 
-def check_memory(weights: int, contracts: Sequence[GraphContract], sizes: Sizes, free: int) -> Estimate:
+def check_memory(weights: int, contracts: Sequence[GraphContract], sizes: ProfileSizes, free: int) -> Estimate:
     """The estimate, if it fits into `free` bytes of a GPU.
 
     Raises CoolsdError: it does not; the line says what batch would, or what the smallest needs.

@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ProfileSizes:
     """What an engine has to serve: the most R (2 per image under CFG), L, W, and the most M."""
 
     capacity: int
@@ -33,14 +33,14 @@ class Sizes:
     images: int
 
     @staticmethod
-    def of(dims: ModelDims, length: int, max_batch: int) -> Sizes:
-        """For `max_batch` pictures under CFG, with room for what a paced loop writes past the end of a picture."""
+    def of(dims: ModelDims, length: int, max_batch: int) -> ProfileSizes:
+        """For `max_batch` images under CFG, with room for what a paced loop writes past the end of an image."""
         room = -(-capacity(dims, length, paced=True) // ALIGN) * ALIGN
-        return Sizes(room, max(LEAST_ROWS, 2 * max_batch), length, dims.prefix, max_batch)
+        return ProfileSizes(room, max(LEAST_ROWS, 2 * max_batch), length, dims.prefix, max_batch)
 
 
 @dataclass(frozen=True)
-class Range:
+class ProfileRange:
     """One dimension: the least and the most it can be, and what it is tuned for."""
 
     least: int
@@ -56,7 +56,7 @@ class Profile:
     """A range for each varying dimension of a graph. T is in `fixed`: it does not vary."""
 
     name: str
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, ProfileRange]
     fixed: Mapping[str, int]
 
     def shapes(self, spec: TensorSpec) -> tuple[Shape, Shape, Shape]:
@@ -80,11 +80,13 @@ class Profile:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Profile:
         """Read it back. Raises KeyError, TypeError or ValueError if it is not one."""
-        ranges = {str(n): Range(*(int(r[k]) for k in ("least", "best", "most"))) for n, r in data["ranges"].items()}
+        ranges = {
+            str(n): ProfileRange(*(int(r[k]) for k in ("least", "best", "most"))) for n, r in data["ranges"].items()
+        }
         return Profile(str(data["name"]), ranges, {str(n): int(v) for n, v in data["fixed"].items()})
 
 
-def profiles(contract: GraphContract, sizes: Sizes) -> tuple[Profile, ...]:
+def profiles(contract: GraphContract, sizes: ProfileSizes) -> tuple[Profile, ...]:
     """All profiles of a graph: of one position, of a draft's verification, of a prefill; or a single one without S.
 
     Raises CoolsdError: a dimension of the contract that has no size here.
@@ -93,7 +95,7 @@ def profiles(contract: GraphContract, sizes: Sizes) -> tuple[Profile, ...]:
     if odd := sorted(names - {"R", "S", "T", "M"}):
         raise CoolsdError("a graph for TensorRT", expected="the dimensions R, S, T and M", found=odd[0])
     least = LEAST_ROWS if "T" in names else 1
-    shared = {"R": Range(least, min(2, sizes.rows), sizes.rows), "M": Range(1, 1, sizes.images)}
+    shared = {"R": ProfileRange(least, min(2, sizes.rows), sizes.rows), "M": ProfileRange(1, 1, sizes.images)}
     ranges = {name: span for name, span in shared.items() if name in names}
     fixed = {"T": sizes.capacity} if "T" in names else {}
     if "S" not in names:
@@ -101,14 +103,14 @@ def profiles(contract: GraphContract, sizes: Sizes) -> tuple[Profile, ...]:
     return tuple(Profile(name, {**ranges, "S": span}, fixed) for name, span in _steps(sizes))
 
 
-def _steps(sizes: Sizes) -> list[tuple[str, Range]]:
+def _steps(sizes: ProfileSizes) -> list[tuple[str, ProfileRange]]:
     """1, then up to L + 1, then up to W; what would be empty is left out, so that the ranges cover 1..max(L + 1, W)."""
-    found = [("step", Range(1, 1, 1))]
+    found = [("step", ProfileRange(1, 1, 1))]
     most = sizes.length + 1
     if most > 1:
-        found.append(("verify", Range(2, most, most)))
+        found.append(("verify", ProfileRange(2, most, most)))
     if sizes.prefix > most:
-        found.append(("prefill", Range(most + 1, sizes.prefix, sizes.prefix)))
+        found.append(("prefill", ProfileRange(most + 1, sizes.prefix, sizes.prefix)))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 
 from coolsd_rt.backends.description import WEIGHTS, Description
-from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.backends.torch.eager import Device, TorchEngine
 from coolsd_rt.backends.torch.eager import load as load_eager
 from coolsd_rt.backends.torch.triton.engine import fused_if_right
@@ -20,7 +20,7 @@ from coolsd_rt.device.memory import give_back, weights_refused
 from coolsd_rt.store import VerifiedEngine
 
 
-def load(verified: VerifiedEngine, options: Options) -> DeviceEngine:
+def load(verified: VerifiedEngine, options: LoadOptions) -> DeviceEngine:
     """The networks of a checked engine, in the type of its precision.
 
     Raises CoolsdError: the spec asks for a GPU and there is none, or its memory does not hold the weights. UserError:
@@ -40,7 +40,7 @@ def _files(verified: VerifiedEngine) -> dict[str, str]:
     return {name: file for name, file in WEIGHTS.items() if kind != "none" or name != "draft"}
 
 
-def _networks(verified: VerifiedEngine, options: Options) -> TorchEngine:
+def _networks(verified: VerifiedEngine, options: LoadOptions) -> TorchEngine:
     description = Description.from_dict(verified.manifest.contract)
     kind = description.dims.draft_kind
     device = cast(Device, verified.manifest.spec["engine"]["device"])

@@ -84,12 +84,12 @@ class TorchEngine:
 
     @property
     def codes(self) -> int:
-        """Ids that are a picture's; those behind them are only forced."""
+        """Ids that are an image's; those behind them are only forced."""
         return self._target.cfg.layout.codes
 
     @torch.inference_mode()
-    def prefix(self, words: Any) -> Tensor:
-        ids = torch.as_tensor(words, device=self.device)
+    def encode_condition(self, condition: Any) -> Tensor:
+        ids = torch.as_tensor(condition, device=self.device)
         prefix = self._target.condition(ids)
         return torch.cat([prefix, self._draft.condition(ids)], -1) if isinstance(self._draft, LlamaGen) else prefix
 
@@ -113,10 +113,10 @@ class TorchEngine:
         return self._target.output.weight.new_empty(0, self._dims.dim)
 
     @torch.inference_mode()
-    def paint(self, codes: Any) -> NDArray[np.uint8]:
+    def decode_images(self, codes: Any) -> NDArray[np.uint8]:
         ids, layout = torch.as_tensor(codes, dtype=torch.int64, device=self.device), self._target.cfg.layout
-        if not layout.plain:  # line ends and the end are no part of the picture
-            ids = ids[:, torch.from_numpy(layout.painted).to(self.device)]
+        if not layout.plain:  # line ends and the end are no part of the image
+            ids = ids[:, torch.from_numpy(layout.code_positions).to(self.device)]
         with _convolutions(exact=self._target.output.weight.dtype == torch.float32):
             pixels = self._tokenizer.decode(ids)
         levels: NDArray[np.uint8] = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -2,7 +2,7 @@
 
 Knows the names of `pt_inception-2015-12-05-6726825d.pth` (pytorch-fid) and `weights-inception-2015-12-05-6726825d.pth`
 (torch-fidelity), which are the same. Refuses torchvision's ImageNet network: its distances are not FID. Does not know
-pictures.
+images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from coolsd_rt.checkpoints.convert import Converted, check_place
-from coolsd_rt.checkpoints.reader import Source
+from coolsd_rt.checkpoints.reader import CheckpointReader
 from coolsd_rt.checkpoints.writer import DTYPES, write_safetensors
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.finite import NumbersCheck
@@ -33,7 +33,7 @@ def convert_inception(source: Path, to: Path, *, overwrite: bool = False) -> Con
     """
     begun = time.perf_counter()
     check_place(source, to, overwrite)
-    opened, wanted = Source(source), shapes()
+    opened, wanted = CheckpointReader(source), shapes()
     dropped = [name for name in opened.tensors if name in _HEAD or name.endswith(".num_batches_tracked")]
     _check(source, {k: v for k, v in opened.tensors.items() if k not in dropped}, wanted)
     head = opened.tensors.get("fc.weight")

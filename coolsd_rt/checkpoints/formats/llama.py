@@ -1,6 +1,6 @@
 """Published checkpoints in Llama's names: Lumina-mGPT and Anole (Chameleon), Janus-Pro, and EAGLE heads.
 
-Three projections become one matrix, the model's own token table is cut to a picture's ids, and Janus' MLP over its
+Three projections become one matrix, the model's own token table is cut to an image's ids, and Janus' MLP over its
 codebook becomes a table. Knows names and shapes (facts of transformers and of the models' public code), and reads no
 tensors.
 """
@@ -60,7 +60,7 @@ def _for_each_head(heads: int) -> Callable[[Tensor], Tensor]:
     return make
 
 
-def _pictures(table: Tensor, behind: tuple[int, ...] = ()) -> Tensor:
+def _images(table: Tensor, behind: tuple[int, ...] = ()) -> Tensor:
     """Rows of Chameleon's token table or head [ids, C] in our order: image codes, then the ids `behind` them."""
     codes = table[FIRST_CODE : FIRST_CODE + CODES]
     return torch.cat([codes, table[list(behind)]]) if behind else codes
@@ -91,7 +91,7 @@ def _chameleon_config(family: Family, behind: tuple[int, ...], given: Given) -> 
     q_norm, dim = given.last(f"{root}layers.0.self_attn.q_norm.weight"), given.size("model.embed_tokens.weight", 1)
     text, last = given.size("model.embed_tokens.weight", 0), max((BEGIN_OF_IMAGE, *behind))
     if text <= last:
-        expected = f"more rows than a picture's last id {last}"
+        expected = f"more rows than an image's last id {last}"
         raise UserError(f"{given.path}: model.embed_tokens.weight", expected=expected, found=str(text))
     if given.said("swin_norm"):
         what = f"{given.path}: config.json: swin_norm"
@@ -125,9 +125,9 @@ def _chameleon_part(behind: tuple[int, ...], name: str, given: Given, config: An
     table = "model.embed_tokens.weight"
     parts = {
         "cls_embedding.embedding.weight": Part((table,), same),
-        "tok_embeddings.weight": Part((table,), partial(_pictures, behind=behind)),
+        "tok_embeddings.weight": Part((table,), partial(_images, behind=behind)),
         "norm.weight": Part(("model.norm.weight",), same),
-        "output.weight": Part(("lm_head.weight",), _pictures),
+        "output.weight": Part(("lm_head.weight",), _images),
     }
     return layer_part(name, "model.", config.layer) or parts[name]
 
@@ -202,7 +202,7 @@ def _eagle_config(given: Given) -> Config:
     """LANTERN's heads: for LlamaGen, whose prefix they know by features alone, padding included, with a table that is
     not the target's (of its head); for Chameleon's kin, whose layers they have as they are, with the target's table."""
     rows = given.size("embed_tokens.weight", 0) if "embed_tokens.weight" in given.tensors else None
-    text = rows is not None and rows > LINE_END and rows != 16384  # a language model's table, pictures and all
+    text = rows is not None and rows > LINE_END and rows != 16384  # a language model's table, images and all
     dim, q_norm = given.size("fc.weight", 0), "layers.0.self_attn.q_norm.weight"
     known = given.options.heads or (dim // given.last(q_norm) if q_norm in given.tensors else 0)
     data = {

@@ -46,7 +46,7 @@ def _grid_config(given: Given, family: Family, **more: Any) -> Config:
 
 
 def _pixels(given: Given, family: Family) -> int | None:
-    """The side of a picture: given, or of as many cells as a config.json counts. Raises UserError if they differ."""
+    """The side of an image: given, or of as many cells as a config.json counts. Raises UserError if they differ."""
     size, cells = given.options.size, given.said("block_size")
     if not isinstance(cells, int):
         return size

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from coolsd_rt.checkpoints.convert import Converted, check_place
-from coolsd_rt.checkpoints.reader import Source
+from coolsd_rt.checkpoints.reader import CheckpointReader
 from coolsd_rt.checkpoints.writer import DTYPES, write_safetensors
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.finite import NumbersCheck
@@ -32,7 +32,7 @@ def convert_plain(source: Path, to: Path, family: str, *, overwrite: bool = Fals
     type we do not write; CoolsdError: no space."""
     begun = time.perf_counter()
     check_place(source, to, overwrite)
-    opened = Source(source)
+    opened = CheckpointReader(source)
     if PLAIN[family] not in opened.tensors:
         names = ", ".join(list(opened.tensors)[:3])
         raise UserError(str(source), expected=f"a checkpoint of {family}, with a tensor {PLAIN[family]}", found=names)

@@ -1,4 +1,4 @@
-"""Anole: Chameleon that draws, its pictures plain rows of codes without line ends or an end.
+"""Anole: Chameleon that draws, its images plain rows of codes without line ends or an end.
 
 A prompt's text tokens between the first token and an end of turn, then begin of image, are the prefix; the
 unconditional row has the first token and begin of image alone. Image codes 0 .. 8191 of the graph are the model's ids

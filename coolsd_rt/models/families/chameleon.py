@@ -1,6 +1,6 @@
 """What Chameleon's kin share, Lumina-mGPT and Anole: the network, and the ids of its vocabulary.
 
-How a picture is laid out is their own. Source: Chameleon (2024).
+How an image is laid out is their own. Source: Chameleon (2024).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from coolsd_rt.models.config import Fault, LayerConfig
 from coolsd_rt.models.families.prompted import PromptedConfig
 
 FIRST_CODE, END_OF_IMAGE, BEGIN_OF_IMAGE = 4, 8196, 8197
-"""Ids of the model: code 0, the end and the beginning of a picture."""
+"""Ids of the model: code 0, the end and the beginning of an image."""
 CODES = 8192  # of Chameleon's image tokenizer
 CHAMELEON_7B = {"dim": 4096, "layers": 32, "heads": 32, "ffn": 11008}
 

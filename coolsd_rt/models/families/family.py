@@ -14,7 +14,7 @@ class Family:
     """`name`: the key `family` of a header. `config`: its sizes, and through them its forms.
 
     cell: pixels along one side of a code's cell in published models, 0 where it depends on the tokenizer. sizes: pixels
-    along one side of the pictures that published models were trained on; () is any. models: published sizes by name.
+    along one side of the images that published models were trained on; () is any. models: published sizes by name.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Family:
     models: Mapping[str, Mapping[str, int]]
 
     def check_size(self, what: str, pixels: int | None, cell: int | None = None) -> int:
-        """Cells along one side of a picture of `pixels` a side; None stands for the one trained size.
+        """Cells along one side of an image of `pixels` a side; None stands for the one trained size.
 
         what: where the number was given. cell: of another tokenizer (8 for VQ-8). Raises UserError: a size that no
         published model was trained on.
@@ -32,7 +32,7 @@ class Family:
         if pixels is None and len(self.sizes) == 1:
             pixels = self.sizes[0]
         if pixels not in self.sizes:
-            expected = f"a picture size that {self.name} was trained on: {', '.join(map(str, self.sizes))}"
+            expected = f"an image size that {self.name} was trained on: {', '.join(map(str, self.sizes))}"
             raise UserError(what, expected=expected, found="nothing" if pixels is None else str(pixels))
         return pixels // (cell or self.cell)
 

@@ -19,7 +19,7 @@ CAPTION = 120  # positions of a caption
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig(DecoderConfig):
-    """What the three share: every token is a cell of a square picture, turned by its row and column."""
+    """What the three share: every token is a cell of a square image, turned by its row and column."""
 
     grid: int
     prefix_rope: Literal["zero", "identity"] = "zero"

@@ -1,7 +1,7 @@
-"""Lumina-mGPT: Chameleon with pictures in rows, each with a line end behind it, and an end.
+"""Lumina-mGPT: Chameleon with images in rows, each with a line end behind it, and an end.
 
 A prompt's text tokens, then begin of image and the two grid tokens, are the prefix; the unconditional row has the last
-three alone. The token ids of the model are not those of the graph, which knows pictures only:
+three alone. The token ids of the model are not those of the graph, which knows images only:
 
     graph            model
     0 .. 8191        4 .. 8195     image codes (id - 4)

@@ -11,7 +11,7 @@ PROMPT = 256  # positions of a prefix where nothing else is said
 
 @dataclass(frozen=True, kw_only=True)
 class PromptedConfig(DecoderConfig):
-    """`text`: rows of the model's own embedding table. `grid`: rows and columns of a picture's codes."""
+    """`text`: rows of the model's own embedding table. `grid`: rows and columns of an image's codes."""
 
     text: int
     grid: int

@@ -18,13 +18,13 @@ from coolsd_rt.runtime.drafters.jacobi import JacobiSource
 from coolsd_rt.runtime.drafters.model import ModelSource
 from coolsd_rt.runtime.state import Host, Ints
 
-SourceName = Literal["eagle", "model", "jacobi", "jacobi_coupled"]
-SOURCES: tuple[SourceName, ...] = get_args(SourceName)
+DrafterName = Literal["eagle", "model", "jacobi", "jacobi_coupled"]
+SOURCES: tuple[DrafterName, ...] = get_args(DrafterName)
 
-__all__ = ["SOURCES", "Source", "SourceName", "make_source"]
+__all__ = ["SOURCES", "Drafter", "DrafterName", "make_drafter"]
 
 
-class Source(Protocol):
+class Drafter(Protocol):
     """Proposes tokens. Called in this order: `prefill` and `judged` once, then in each round `draft` (if there are to
     be drafts), `seen`, `judged`, `committed`."""
 
@@ -33,7 +33,7 @@ class Source(Protocol):
         ...
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
-        """`count` drafts of each picture: tokens int64 [M, count], and Q [M, count, V], the law that each was drawn
+        """`count` drafts of each image: tokens int64 [M, count], and Q [M, count, V], the law that each was drawn
         from given the tokens before it, independent of them otherwise."""
         ...
 
@@ -51,7 +51,7 @@ class Source(Protocol):
         ...
 
 
-def make_source(name: SourceName, batch: Batch) -> Source:
+def make_drafter(name: DrafterName, batch: Batch) -> Drafter:
     """The source of that name for one batch."""
     if name == "eagle":
         return EagleSource(batch)

@@ -13,7 +13,7 @@ from coolsd_rt.runtime.randomness import DRAFT
 def chain(
     batch: Batch, window: Window, count: int, logits: Array, step: Callable[[int, Array], Array]
 ) -> tuple[Array, Array]:
-    """`count` drafts of each picture, tokens int64 [M, count] and their Q [M, count, V].
+    """`count` drafts of each image, tokens int64 [M, count] and their Q [M, count, V].
 
     logits: [R, 1, V] of the first. step: the number of a draft from 1 on, and the token int64 [R, 1] before it, to its
     logits [R, 1, V].

@@ -12,7 +12,7 @@ from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 from coolsd_rt.runtime.batch import Array, Batch, Window
 from coolsd_rt.runtime.drafters.chain import chain
-from coolsd_rt.runtime.drafters.pending import Unseen
+from coolsd_rt.runtime.drafters.pending import PendingFeatures
 from coolsd_rt.runtime.randomness import DRAFT
 from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
 
@@ -35,7 +35,7 @@ class EagleSource:
             self._session.draft(batch.rowwise(blank), features[:, :-1], batch.rowwise(state.drafted))
             state.drafted += width - 1
             batch.watch.lap("draft")
-        self._unseen = Unseen(state, batch.rowwise, batch.row_ids, features[:, -1:])
+        self._unseen = PendingFeatures(state, batch.rowwise, batch.row_ids, features[:, -1:])
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
         """The first step is ragged: as many rows as the last round decided tokens, padded to the longest. What the

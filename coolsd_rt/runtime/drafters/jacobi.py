@@ -28,7 +28,7 @@ from coolsd_rt.runtime.state import Host, Ints
 
 
 class JacobiSource:
-    """Keeps the last round's P, and how far into it each picture's next window begins."""
+    """Keeps the last round's P, and how far into it each image's next window begins."""
 
     def __init__(self, batch: Batch, coupled: bool) -> None:
         self._batch, self._coupled = batch, coupled

@@ -41,11 +41,11 @@ class ModelSource:
         return chain(batch, window, count, logits, step)
 
     def _enter(self, active: Host, spared: int = 0) -> tuple[Array, Ints]:
-        """Decided tokens but the last `spared` enter: logits [R, S, V], and how many of S are each picture's own."""
+        """Decided tokens but the last `spared` enter: logits [R, S, V], and how many of S are each image's own."""
         batch, state = self._batch, self._batch.state
         fresh = state.committed - state.drafted - spared
         width = int(fresh[active].max())
-        fresh = np.clip(fresh, 1, width)  # finished pictures
+        fresh = np.clip(fresh, 1, width)  # finished images
         known = state.codes[batch.rows[:, None], state.image_index(state.drafted, width)]
         ids, pos = batch.rowwise(known), batch.rowwise(state.drafted)
         batch.watch.lap("other")

@@ -1,9 +1,9 @@
-"""What the draft has not seen yet: features of the target's last steps, ragged over the pictures of a batch.
+"""What the draft has not seen yet: features of the target's last steps, ragged over the images of a batch.
 
 After a round with drafts it is that round's accepted positions; after rounds without any it grows by a position each.
 Knows counters and arrays of a session. Does not know probabilities.
 
-Legend: M pictures, R rows, C model dim.
+Legend: M images, R rows, C model dim.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from coolsd_rt.runtime.state import Host, Ints, State
 Array = Any  # of the session's namespace
 
 
-class Unseen:
+class PendingFeatures:
     """Features [R, >= longest, C] of positions `drafted..cached-1` of each row, from column 0 on."""
 
     def __init__(self, state: State, rowwise: Callable[[Host], Array], row_ids: Array, features: Array) -> None:
-        """rowwise: a value per picture -> per row, as the session's array. row_ids: int64 [R], 0, 1, ..."""
+        """rowwise: a value per image -> per row, as the session's array. row_ids: int64 [R], 0, 1, ..."""
         self._state, self._rowwise, self._row_ids, self._features = state, rowwise, row_ids, features
         self._rows = np.arange(len(state.cached))
 
@@ -45,11 +45,11 @@ class Unseen:
 
     def take(self, active: Host, spared: int = 0) -> tuple[Array, Array, Array, Ints]:
         """A ragged draft step over all but the last `spared`: ids, features, positions, and how many columns of it are
-        each picture's own, int64 [M]. They count as seen from here on."""
+        each image's own, int64 [M]. They count as seen from here on."""
         state = self._state
         fresh = state.cached - state.drafted - spared
         width = int(fresh[active].max())
-        fresh = np.minimum(fresh, width)  # finished pictures
+        fresh = np.minimum(fresh, width)  # finished images
         known = state.codes[self._rows[:, None], state.image_index(state.drafted + 1, width)]
         ids, pos = self._rowwise(known), self._rowwise(state.drafted)
         state.drafted = np.where(active, state.cached - spared, state.drafted)

@@ -18,14 +18,14 @@ from coolsd_rt.backends.tensorrt.engine import FILE
 from coolsd_rt.backends.tensorrt.loaders import loaders
 from coolsd_rt.backends.tensorrt.memory import Estimate, check_memory
 from coolsd_rt.backends.tensorrt.package import ON_A_CPU, Flavour, local_gpu, package
-from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
+from coolsd_rt.backends.tensorrt.profiles import ProfileSizes, profiles
 from coolsd_rt.errors import CoolsdError, MissingExtra
 from coolsd_rt.export.tensorrt_graph import for_tensorrt
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store.weights import check_safetensors
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-ALWAYS_FP32 = ("image",)  # it runs once a picture
+ALWAYS_FP32 = ("image",)  # it runs once an image
 
 
 def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
@@ -49,7 +49,7 @@ def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
         return None
     files = [path for key, path in loaded.files.items() if key.endswith(".weights")]
     numbers = sum(prod(t.shape) for path in files for t in check_safetensors(path).tensors.values())
-    sizes = Sizes.of(description.dims, description.draft_length, engine.max_batch)
+    sizes = ProfileSizes.of(description.dims, description.draft_length, engine.max_batch)
     contracts = [record.contract for record in description.graphs.values()]
     return check_memory(numbers * _BYTES[engine.precision], contracts, sizes, gpu.memory)
 
@@ -63,7 +63,7 @@ def compile_graph(
     Raises CoolsdError: a graph that TensorRT does not take, no GPU where one is needed. MissingExtra: no package.
     """
     contract = description.graphs[name].contract
-    sizes = Sizes.of(description.dims, description.draft_length, spec.engine.max_batch)
+    sizes = ProfileSizes.of(description.dims, description.draft_length, spec.engine.max_batch)
     # Weights beside the graph stay there: TensorRT reads them, and no message has to hold them.
     graph = for_tensorrt(onnx.load(str(source), load_external_data=False), {"T": sizes.capacity}, name=name)
     precision = "fp32" if name in ALWAYS_FP32 else spec.engine.precision

@@ -37,7 +37,7 @@ def describe(loaded: LoadedSpec) -> Description:
     _same(loaded, "image.weights", "codebook_size", image.codebook_size, target.layout.codes)
     engine, layout = spec.engine, target.layout
     side = layout.rows * image.downsampling
-    for key in ("width", "height"):  # of a condition that tells the target its picture's size
+    for key in ("width", "height"):  # of a condition that tells the target its image's size
         if (pixels := getattr(spec.condition, key, None)) is not None:
             _same(loaded, f"condition.{key}", "pixels", pixels, side)
     made = Description(

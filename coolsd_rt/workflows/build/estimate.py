@@ -65,7 +65,7 @@ def total(amounts: Iterable[Amount]) -> Amount:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class MatrixEstimate:
     """[K, N] of a product, `times` times in a graph."""
 
     rows: int
@@ -81,10 +81,10 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Graph:
+class GraphEstimate:
     """One graph's numbers: matrices, and all other weights. structure: bytes of its nodes."""
 
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[MatrixEstimate, ...]
     others: int
     layers: int
     structure: int
@@ -106,7 +106,7 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class SpecSizes:
     """The headers of a spec's weights files, as graphs see them."""
 
     loaded: LoadedSpec
@@ -143,13 +143,15 @@ class Sizes:
         positions = config.prefix + (config.rope.grid**2 if grid else config.tokens)
         return positions * config.layer.head_dim
 
-    def _decoder(self, key: str) -> Graph:
+    def _decoder(self, key: str) -> GraphEstimate:
         """The graph of a target, or of a draft that is one."""
         config = read_target(self.loaded.files[key])
         shapes = {n: s for n, s in self.shapes[key].items() if not n.startswith("cls_embedding.")}
         matrices, others = _split(shapes)
         structure = self._structure(config.layers)
-        return Graph(matrices, others + self._table(config), config.layers, structure, _largest(shapes.values()))
+        return GraphEstimate(
+            matrices, others + self._table(config), config.layers, structure, _largest(shapes.values())
+        )
 
     def _structure(self, layers: int) -> int:
         return _GRAPH + layers * (_LAYER_INT8 if self.quantised else _LAYER)
@@ -167,13 +169,13 @@ class Sizes:
         shapes = {**self.shapes["draft.weights"], **borrowed}
         (matrices, others), largest = _split(shapes), _largest(shapes.values())
         others += self._table(read_target(self.loaded.files["target.weights"]))
-        single = Graph(matrices, others, config.layers, self._structure(config.layers), largest)
+        single = GraphEstimate(matrices, others, config.layers, self._structure(config.layers), largest)
         amounts = [single.amount(self.item, self.quantised)]
         if self.description.fused:
             steps = self.description.draft_length
-            repeated = tuple(Matrix(m.rows, m.columns, steps) for m in matrices)
+            repeated = tuple(MatrixEstimate(m.rows, m.columns, steps) for m in matrices)
             structure = single.structure + steps * _STEP
-            amounts.append(Graph(repeated, others, steps, structure, largest).amount(self.item, self.quantised))
+            amounts.append(GraphEstimate(repeated, others, steps, structure, largest).amount(self.item, self.quantised))
         return _together(amounts)
 
     def _condition(self) -> Amount:
@@ -181,7 +183,7 @@ class Sizes:
         shapes = [s for k in keys for n, s in self.shapes[k].items() if n.startswith("cls_embedding.")]
         # What a target learned for no prompt stands in a file of its own.
         numbers = sum(prod(s) for s in shapes) - self._unconditional
-        graph = Graph((), numbers, 0, 500, _largest(shapes)).amount(self.item, False)
+        graph = GraphEstimate((), numbers, 0, 500, _largest(shapes)).amount(self.item, False)
         return _together([graph, self._prompts()])
 
     @property
@@ -202,7 +204,7 @@ class Sizes:
         config, shapes = read_tokenizer(self.loaded.files["image.weights"]), self.shapes["image.weights"]
         used = ("decoder.", "post_quant_conv.", "quantize.embedding.")
         numbers = sum(prod(s) for n, s in shapes.items() if n.startswith(used))
-        graph = Graph((), numbers, 0, _IMAGE, 0).amount(4, False)
+        graph = GraphEstimate((), numbers, 0, _IMAGE, 0).amount(4, False)
         pixels = self.description.side**2
         whole = 4 * sum(prod(s) for s in shapes.values())
         memory = graph.memory + whole + 12 * 4 * pixels * config.channels  # activations, on both sides of the trial
@@ -215,10 +217,10 @@ class Sizes:
         return Amount(sum(sizes), _IMPORTS + max(sizes), sum(sizes) / 1e9 * 4)
 
 
-def _split(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[Matrix, ...], int]:
+def _split(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[MatrixEstimate, ...], int]:
     """Matrices [out, in] of products, and how many numbers there are beside them."""
     products = {n for n, s in shapes.items() if len(s) == 2 and "embedding" not in n and "norm" not in n}
-    matrices = tuple(Matrix(shapes[n][1], shapes[n][0]) for n in sorted(products))
+    matrices = tuple(MatrixEstimate(shapes[n][1], shapes[n][0]) for n in sorted(products))
     return matrices, sum(prod(s) for n, s in shapes.items() if n not in products)
 
 

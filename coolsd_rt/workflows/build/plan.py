@@ -33,7 +33,7 @@ from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.store import Stage, Store
 from coolsd_rt.store.fingerprint import tool_versions
 from coolsd_rt.workflows.build.code import COMPILE, code_digest
-from coolsd_rt.workflows.build.estimate import Amount, Sizes
+from coolsd_rt.workflows.build.estimate import Amount, SpecSizes
 
 COMPILED = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_cu13"}
 """Backends whose graphs are compiled, and the distribution that does it."""
@@ -162,5 +162,5 @@ class Planner:
         return PlannedStage(stage, self.store.cached(stage) is not None, self._sizes.stage(name))
 
     @cached_property
-    def _sizes(self) -> Sizes:
-        return Sizes(self.loaded, self.description)
+    def _sizes(self) -> SpecSizes:
+        return SpecSizes(self.loaded, self.description)

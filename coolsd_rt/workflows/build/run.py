@@ -34,8 +34,8 @@ _PACKAGES = {"torch": "build", "onnx": "build", "onnxscript": "build", "safetens
 
 __all__ = [
     "Built",
-    "Listener",
-    "Plan",
+    "BuildCallbacks",
+    "BuildPlan",
     "PlannedStage",
     "build",
     "describe",
@@ -47,7 +47,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """All that a build will do. Nothing has been written yet."""
 
     loaded: LoadedSpec
@@ -101,7 +101,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Listener:
+class BuildCallbacks:
     """Who wants to hear of the work: a stage begins; it is done, after some seconds, run here or found cached;
     another process is at it and is waited for; a compiler has done so many of a phase's steps (in another thread)."""
 
@@ -115,7 +115,7 @@ class Listener:
 class Built:
     """A finished build. `fresh` names the stages that this call ran."""
 
-    plan: Plan
+    plan: BuildPlan
     engine: EngineFolder
     fresh: tuple[str, ...]
     seconds: float
@@ -167,7 +167,7 @@ def with_engine(
         raise UserError(what, expected=first.expected, found=first.found, fix=first.fix) from error
 
 
-def plan(loaded: LoadedSpec, out: Path) -> Plan:
+def plan(loaded: LoadedSpec, out: Path) -> BuildPlan:
     """What a build of this spec would do. Reads headers and hashes files; runs nothing, writes nothing.
 
     Raises:
@@ -179,10 +179,10 @@ def plan(loaded: LoadedSpec, out: Path) -> Plan:
     hashes = {key: sha256_file(path) for key, path in files.items()}
     tools = {"coolsd-rt": coolsd_rt.__version__, **tool_versions(TOOLS)}
     stages = Planner(loaded, description, hashes, tools, Store(out)).stages()
-    return Plan(loaded, out, stages, description, hashes, tools)
+    return BuildPlan(loaded, out, stages, description, hashes, tools)
 
 
-def require_packages(plan: Plan) -> None:
+def require_packages(plan: BuildPlan) -> None:
     """Raise MissingExtra if a stage has to run and a package that stages run with is missing."""
     if all(stage.cached for stage in plan.stages):
         return
@@ -191,7 +191,7 @@ def require_packages(plan: Plan) -> None:
             raise MissingExtra(package, extra, "building an engine")
 
 
-def build(plan: Plan, listener: Listener | None = None) -> Built:
+def build(plan: BuildPlan, listener: BuildCallbacks | None = None) -> Built:
     """Run what is not cached, put the engine together, point `current` at it.
 
     Killed or failing at any moment, it leaves finished stages for the next time and no engine that looks whole.
@@ -201,7 +201,7 @@ def build(plan: Plan, listener: Listener | None = None) -> Built:
         CoolsdError: a stage failed, a check did not hold, no space.
         UserError: a tensor of the weights does not fit.
     """
-    listener = listener or Listener()
+    listener = listener or BuildCallbacks()
     begun, store, spec = time.perf_counter(), Store(plan.out), plan.loaded.spec
     require_packages(plan)
     check_disk(plan.out, plan.need_bytes)
@@ -242,7 +242,7 @@ def build(plan: Plan, listener: Listener | None = None) -> Built:
 class _Runner:
     """Runs stages by name; loads torch, and each weights file, with the first stage that needs it."""
 
-    def __init__(self, plan: Plan, compiling: Callable[[str, int, int], None]) -> None:
+    def __init__(self, plan: BuildPlan, compiling: Callable[[str, int, int], None]) -> None:
         self._plan, self._progress = plan, compiling
         self._sources: Any = None
 
@@ -252,7 +252,7 @@ class _Runner:
         if self._sources is None:
             loaded, description = self._plan.loaded, self._plan.description
             engine = loaded.spec.engine
-            self._sources = stages.Sources(
+            self._sources = stages.BuildInputs(
                 loaded.files, self._plan.hashes, description, engine.precision, loaded.spec.image.neighbours,
                 conditioner_files(loaded.spec.condition), by_lengths(engine, description), engine.invariant,
             )  # fmt: skip

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from coolsd_rt.backends.onnxruntime.graph import Graph
-from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.onnxruntime.graph import OrtGraph
+from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import GraphContract
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.hollow import streamed
@@ -61,7 +61,7 @@ def smoke(
     with torch.inference_mode(), streamed(module):
         out = module(*nest(contract, [torch.from_numpy(feed[s.name]) for s in contract.inputs]))
     folder = path.parent if beside else None
-    graph = Graph(name, path.read_bytes(), contract, Options(threads=1, spinning=False), folder, mapped=beside)
+    graph = OrtGraph(name, path.read_bytes(), contract, LoadOptions(threads=1, spinning=False), folder, mapped=beside)
     found = graph.call(**feed)
     wanted = dict(zip((s.name for s in contract.outputs), out if isinstance(out, tuple) else (out,), strict=True))
     if precision != "fp32" and "tokens" in wanted:

@@ -46,7 +46,7 @@ from coolsd_rt.workflows.build.smoke import smoke
 
 
 @dataclass
-class Sources:
+class BuildInputs:
     """The files of a spec, loaded when a stage first needs them. `hashes` are those its stage keys were made from."""
 
     files: Mapping[str, Path]
@@ -78,7 +78,7 @@ class Sources:
 
     @property
     def layout(self) -> Layout:
-        """Where image codes stand among a picture's tokens; from the target's header alone."""
+        """Where image codes stand among an image's tokens; from the target's header alone."""
         return read_target(self.files["target.weights"]).layout
 
     @property
@@ -96,7 +96,7 @@ class Sources:
         return load_tokenizer(self.path("image.weights"))
 
 
-def condition(sources: Sources, folder: Path) -> dict[str, Any]:
+def condition(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
     facts = prompts(sources, folder)
     networks = [sources.target, *([sources.draft] if sources.description.dims.draft_kind == "model" else [])]
@@ -104,12 +104,12 @@ def condition(sources: Sources, folder: Path) -> dict[str, Any]:
     return facts | _write(sources, folder, "condition", ConditionGraph(*embedders), "fp32")
 
 
-def target(sources: Sources, folder: Path) -> dict[str, Any]:
+def target(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """target.onnx"""
     return _write(sources, folder, "target", TargetGraph(sources.target), sources.precision)
 
 
-def draft(sources: Sources, folder: Path) -> dict[str, Any]:
+def draft(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """draft.onnx; of an EAGLE head propose.onnx too, the same head fused over its steps."""
     network, precision = sources.draft, sources.precision
     if isinstance(network, Decoder):
@@ -121,13 +121,13 @@ def draft(sources: Sources, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def image(sources: Sources, folder: Path) -> dict[str, Any]:
-    """image.onnx, in float32 at any precision: it runs once a picture. And the codes' neighbours in its codebook."""
+def image(sources: BuildInputs, folder: Path) -> dict[str, Any]:
+    """image.onnx, in float32 at any precision: it runs once an image. And the codes' neighbours in its codebook."""
     codes(sources, folder)
     return _write(sources, folder, "image", ImageGraph(sources.tokenizer, sources.layout), "fp32")
 
 
-def codes(sources: Sources, folder: Path) -> dict[str, Any]:
+def codes(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """The codes' neighbours in the tokenizer's codebook, one more than may lend: LANTERN's own residual reads it."""
     codebook = sources.tokenizer.quantize.embedding.weight.numpy()
     near = nearest_codes(codebook, columns_read(sources.neighbours, len(codebook)))
@@ -135,7 +135,7 @@ def codes(sources: Sources, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def prompts(sources: Sources, folder: Path) -> dict[str, Any]:
+def prompts(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """What an engine reads prompts with: the condition's files, and what the target learned for lack of a prompt."""
     for file, key in sources.prompts.items():
         shutil.copyfile(sources.path(key), folder / file)
@@ -145,7 +145,7 @@ def prompts(sources: Sources, folder: Path) -> dict[str, Any]:
     return {"ids": read_target(sources.files["target.weights"]).condition_size[0]}
 
 
-def weights(sources: Sources, folder: Path) -> dict[str, Any]:
+def weights(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """The networks' own files, for a backend that runs them; each number is read once, so that none is broken."""
     for network in (sources.target, sources.tokenizer, *([sources.draft] if "draft.weights" in sources.files else [])):
         for tensor in network.state_dict().values():
@@ -156,7 +156,7 @@ def weights(sources: Sources, folder: Path) -> dict[str, Any]:
     return {}
 
 
-PRODUCERS: Mapping[str, Callable[[Sources, Path], dict[str, Any]]] = {
+PRODUCERS: Mapping[str, Callable[[BuildInputs, Path], dict[str, Any]]] = {
     "condition": condition,
     "target": target,
     "draft": draft,
@@ -167,7 +167,7 @@ PRODUCERS: Mapping[str, Callable[[Sources, Path], dict[str, Any]]] = {
 }
 
 
-def _write(sources: Sources, folder: Path, name: str, module: nn.Module, precision: str) -> dict[str, Any]:
+def _write(sources: BuildInputs, folder: Path, name: str, module: nn.Module, precision: str) -> dict[str, Any]:
     """Export, quantise, check, run once beside the module, write. Returns facts for the manifest."""
     record = sources.description.graphs[name]
     outline = to_outline(module, record.contract)

@@ -11,7 +11,7 @@ from coolsd_rt.workflows.drawing import Job
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedImage:
     """One image of the request. written: by this run; else the file was that image already, and was left."""
 
     path: Path
@@ -35,18 +35,18 @@ def seconds_by_phase(statistics: Statistics, loop: LoopTaken | None, seconds: fl
 
 
 @dataclass(frozen=True)
-class Report:
+class GenerateReport:
     """The figures of a request. Times are wall seconds; the phases add up to `seconds`, those that are known.
 
     Images that were skipped are in `drawn` and in no figure: of a request that skips all, rates are NaN.
 
     loop: which loop ran; None where nothing was drawn. The host's tells target, draft and law apart; of a device's only
-    the whole is known, `seconds_device`. `seconds_other` is everything else: prompt encoding, painting, files, Python.
+    the whole is known, `seconds_device`. `seconds_other` is everything else: prompt encoding, image decoding, files, Python.
     `seconds_image` is the part of it that the condition and image graphs and fresh caches took. Loading the engine is
     in none of them.
     """
 
-    drawn: tuple[Drawn, ...]
+    drawn: tuple[GeneratedImage, ...]
     sheet: Path | None
     tokens: int
     seconds: float

@@ -3,7 +3,7 @@
     1. Open: find the engine's manifest, lay the request's run-time values over its spec, check every file's hash.
     2. Name the files (`placing`): an image that is there already is skipped, a name with anything else is refused.
     3. Encode the prompts; words that the model never saw are reported and drawn anyway. Load the engine.
-    4. For each batch of at most `engine.max_batch` pictures: prefix, rounds, paint, one PNG a picture.
+    4. For each batch of at most `engine.max_batch` images: prefix, rounds, decode_images, one PNG an image.
     5. A contact sheet if there are several, and the figures of what was drawn.
 
 Knows requests and the order of work. Does not know which backend steps (`opening` does) or how a terminal shows
@@ -21,25 +21,25 @@ from typing import Any
 from coolsd_rt.prompts import Conditioner, Encoded
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
-from coolsd_rt.spec.fields import DraftLength, Flag, Pictures, Seed, Threads, check_fields
+from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, Threads, check_fields
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.workflows import drawing, opening, png
 from coolsd_rt.workflows.batches import DrawnBatch, draw_batches
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.generate import placing
 from coolsd_rt.workflows.generate.placing import Placed
-from coolsd_rt.workflows.generate.report import Drawn, Report
+from coolsd_rt.workflows.generate.report import GeneratedImage, GenerateReport
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.prepared import DRAFTS, SYNTHETIC, Prepared, resolve, unknown_words
 
-__all__ = ["DRAFTS", "SYNTHETIC", "Listener", "Request", "generate", "resolve", "unknown_words"]
+__all__ = ["DRAFTS", "SYNTHETIC", "GenerateCallbacks", "GenerateConfig", "generate", "resolve", "unknown_words"]
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerateConfig:
     """What a user asks for. Each field is checked as it is made; what depends on the engine, where that is known.
 
-    variants: pictures per prompt. overrides: run-time spec keys (`schedule.delta`) and their values. draft_length:
+    variants: images per prompt. overrides: run-time spec keys (`schedule.delta`) and their values. draft_length:
     another draft length than the built one; None is the built one. plain: decode without a draft. draft: one of
     `DRAFTS` in the place of the spec's; None is the spec's. threads: of the engine; None is the usable cores.
     features, text_encoder: a file of precomputed features and a text encoder's folder in the place of the spec's.
@@ -48,7 +48,7 @@ class Request:
 
     prompts: Sequence[str]
     out: Path = Path("out")
-    variants: Pictures = 1
+    variants: Images = 1
     seed: Seed = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     draft_length: DraftLength | None = None
@@ -64,21 +64,21 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Listener:
+class GenerateCallbacks:
     """Who wants to hear of the work while it goes on."""
 
     warning: Callable[[str], None] = lambda line: None
     start: Callable[[int], None] = lambda tokens: None  # image tokens of all that is to be drawn
     tokens: Callable[[int, float], None] = lambda done, accept_length: None  # so far
-    picture: Callable[[Path], None] = lambda path: None  # a file that is whole
+    image: Callable[[Path], None] = lambda path: None  # a file that is whole
     skipped: Callable[[Path], None] = lambda path: None  # one that was there already
 
 
-def generate(engine: str | Path, request: Request, listener: Listener | None = None) -> Report:
+def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCallbacks | None = None) -> GenerateReport:
     """Draw a request with a built engine (`engines/NAME` or a fingerprint's folder).
 
-    Pictures are written batch by batch, each whole or not at all: after an error or Ctrl-C the ones reported to
-    `listener.picture` stay, and the same request goes on after them. No file is replaced but a damaged one of the same
+    Images are written batch by batch, each whole or not at all: after an error or Ctrl-C the ones reported to
+    `listener.image` stay, and the same request goes on after them. No file is replaced but a damaged one of the same
     image and a contact sheet of ours, unless `request.overwrite` is on.
 
     Raises:
@@ -86,10 +86,10 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
             where that is possible.
         CoolsdError: a broken engine, a full disk.
     """
-    listener = listener or Listener()
+    listener = listener or GenerateCallbacks()
     check_folder(request.out)
     began = time.perf_counter()
-    opened = OpenedEngine.at(engine, opening.Reading(request.features, request.text_encoder), request.threads)
+    opened = OpenedEngine.at(engine, opening.PromptInputs(request.features, request.text_encoder), request.threads)
     prepared = Prepared.of(opened, request)
     every = drawing.asked(request.prompts, request.variants, request.seed)
     placed = placing.place(request.out, every, prepared.provenance, request.overwrite)
@@ -101,7 +101,7 @@ def generate(engine: str | Path, request: Request, listener: Listener | None = N
         opened.load()  # now: what it takes is booked apart from drawing
     load = time.perf_counter() - began
     with placing.output_folder(request.out):
-        return _Run(prepared, request, listener, placed).report(jobs, load, warnings)
+        return _GenerateRun(prepared, request, listener, placed).report(jobs, load, warnings)
 
 
 def _jobs(placed: Sequence[Placed], conditioner: Conditioner) -> list[Job]:
@@ -113,10 +113,12 @@ def _jobs(placed: Sequence[Placed], conditioner: Conditioner) -> list[Job]:
     return [Job(one.index, one.prompt, one.seed, encoded.get(one.prompt, Encoded())) for one in asked]
 
 
-class _Run:
+class _GenerateRun:
     """One request on its way through the batches: each image to its file, at last the contact sheet."""
 
-    def __init__(self, prepared: Prepared, request: Request, listener: Listener, placed: Sequence[Placed]) -> None:
+    def __init__(
+        self, prepared: Prepared, request: GenerateConfig, listener: GenerateCallbacks, placed: Sequence[Placed]
+    ) -> None:
         self.prepared, self.request, self.listener, self.placed = prepared, request, listener, placed
         self.tokens = prepared.opened.description.dims.tokens
         self.done = 0  # images drawn
@@ -126,7 +128,7 @@ class _Run:
         self.loops: list[LoopTaken] = []
         self.seconds_image = 0.0
 
-    def report(self, jobs: Sequence[Job], load: float, warnings: tuple[str, ...]) -> Report:
+    def report(self, jobs: Sequence[Job], load: float, warnings: tuple[str, ...]) -> GenerateReport:
         """Draw and write what is missing. load: seconds that opening the engine took."""
         began = time.perf_counter()
         settings = self.prepared.settings
@@ -142,12 +144,12 @@ class _Run:
         )
         seconds = time.perf_counter() - began
         drawn = tuple(
-            Drawn(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
+            GeneratedImage(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
         )
         statistics = drawing.total(self.parts, settings.law.length)
         count = self.done * self.tokens
         loop = drawing.one_loop(self.loops)
-        return Report(drawn, sheet, count, seconds, self.seconds_image, load, statistics, loop, warnings)
+        return GenerateReport(drawn, sheet, count, seconds, self.seconds_image, load, statistics, loop, warnings)
 
     def on_progress(self, jobs: Sequence[Job], progress: Progress) -> None:
         self.listener.tokens(self.done * self.tokens + progress.total, progress.mean_acceptance_length)
@@ -164,7 +166,7 @@ class _Run:
                 self.pixels[job.index] = pixels
             if placing.write_image(one, pixels, self.request.overwrite):
                 self.written.add(job.index)
-                self.listener.picture(one.path)
+                self.listener.image(one.path)
             else:
                 self.listener.skipped(one.path)
 

@@ -1,6 +1,6 @@
 """How far two sides of a parity are apart: errors of numbers, distances of laws, of every graph of an engine.
 
-Knows arrays. Does not know engines, pictures or thresholds.
+Knows arrays. Does not know engines, images or thresholds.
 """
 
 from __future__ import annotations

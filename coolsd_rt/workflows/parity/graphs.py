@@ -1,6 +1,6 @@
 """Parity of single steps: every graph of an engine beside the reference, on the same inputs.
 
-Walks whole pictures the way the loop does: prefill, rounds of L+1 positions with wrong tokens in them, ragged rows,
+Walks whole images the way the loop does: prefill, rounds of L+1 positions with wrong tokens in them, ragged rows,
 rollback by position, the end of the image. Both sides get the reference's prefix and features, so an error is that of
 one graph and does not pile up. Does not know which backend either side is, nor thresholds.
 
@@ -33,13 +33,13 @@ def compare_graphs(
     settings: Settings,
     codes: Host,
 ) -> GraphParity:
-    """Step both engines over the pictures `codes` int64 [M, tokens], drawn for `jobs`, at the law's draft length."""
+    """Step both engines over the images `codes` int64 [M, tokens], drawn for `jobs`, at the law's draft length."""
     out = GraphParity()
     guided = settings.sampling.guided
     rows = drawing.prefix_rows(jobs, conditioner, guided)
-    prefix = host(reference.prefix(rows.text))
-    out.condition.add(host(tested.prefix(rows.text)), prefix)
-    out.image.add(host(tested.paint(codes)), host(reference.paint(codes)))
+    prefix = host(reference.encode_condition(rows.text))
+    out.condition.add(host(tested.encode_condition(rows.text)), prefix)
+    out.image.add(host(tested.decode_images(codes)), host(reference.decode_images(codes)))
     size = capacity(reference.dims, max(1, settings.law.length))
     sides = (tested.open(prefix, size, rows.start), reference.open(prefix, size, rows.start))
     walk = _Walk(sides, settings, codes, rows.start, out)
@@ -50,7 +50,7 @@ def compare_graphs(
 
 
 class _Walk:
-    """Both sessions along given pictures. `position` int64 [M]: next position to enter the target.
+    """Both sessions along given images. `position` int64 [M]: next position to enter the target.
 
     start: int64 [R], each row's first position. What stands before it is nobody's business, and is not compared.
     """
@@ -63,18 +63,18 @@ class _Walk:
         self.start = start
         self.dims, self.length = reference.dims, max(1, settings.law.length)
         self.kind = self.dims.draft_kind
-        self.pictures = len(codes)
+        self.images = len(codes)
         self.rows = 2 if settings.sampling.guided else 1
-        self.position = np.full(self.pictures, self.dims.prefix, np.int64)
-        self.drafted = np.full(self.pictures, self.dims.prefix - 1, np.int64)
+        self.position = np.full(self.images, self.dims.prefix, np.int64)
+        self.drafted = np.full(self.images, self.dims.prefix - 1, np.int64)
         self.scales = settings.sampling.scales(self.dims.tokens)
         self.free = None if settings.forced is None else np.asarray(settings.forced) < 0  # bool [tokens]
-        self.uniforms = uniform_table(range(self.pictures), self.dims.tokens, self.length)[..., DRAFT]
+        self.uniforms = uniform_table(range(self.images), self.dims.tokens, self.length)[..., DRAFT]
         self.rounds = 0
 
     def prefill(self) -> None:
         width = self.dims.prefix
-        blank, zero = np.zeros((self.pictures, width), np.int64), np.zeros(self.pictures, np.int64)
+        blank, zero = np.zeros((self.images, width), np.int64), np.zeros(self.images, np.int64)
         _, features = self._target(blank, zero)
         if self.kind == "model":
             self._draft(blank, None, zero)
@@ -86,14 +86,14 @@ class _Walk:
     def round(self) -> None:
         """One round of the loop's shape, along the true tokens: k of L drafts count as accepted, k going round."""
         if self.kind == "eagle":
-            self._drafts(np.maximum(self.position - self.drafted, 1))  # a finished picture rides along
+            self._drafts(np.maximum(self.position - self.drafted, 1))  # a finished image rides along
         elif self.kind == "model":
             self._own_drafts(np.maximum(self.position + 1 - self.drafted, 1))
-        kept = (np.arange(self.pictures) + self.rounds) % (self.length + 1)
+        kept = (np.arange(self.images) + self.rounds) % (self.length + 1)
         last = self.dims.positions - 1  # the last token is never stepped on
         kept = np.clip(np.minimum(kept, last - self.position - 1), 0, None)
         at = self._at(self.position - self.dims.prefix, self.length + 1)
-        window = self.codes[np.arange(self.pictures)[:, None], at]
+        window = self.codes[np.arange(self.images)[:, None], at]
         wrong = np.arange(self.length + 1) > kept[:, None]
         window = np.where(wrong, (window + 1 + self.rounds) % self.dims.vocab, window)
         logits, self.features = self._target(window, self.position)
@@ -106,15 +106,15 @@ class _Walk:
         """The newly cached positions with real features, then the draft on its own."""
         width = int(fresh.max())
         index = self._at(self.drafted + 1 - self.dims.prefix, width)
-        ids = self.codes[np.arange(self.pictures)[:, None], index]
+        ids = self.codes[np.arange(self.images)[:, None], index]
         features = self.features[:, :width]
-        uniforms = self.uniforms[np.arange(self.pictures), self._at(self.position - self.dims.prefix, 1)[:, 0]]
+        uniforms = self.uniforms[np.arange(self.images), self._at(self.position - self.dims.prefix, 1)[:, 0]]
         at = self._at(self.position + 1 - self.dims.prefix, self.length)
         proposed = None
         if self._fused and self.rounds % PROPOSE_EVERY == 0:
             proposed = self._propose(ids, features, fresh, uniforms[:, : self.length], at)
         logits, guessed = self._draft(ids, features, self.drafted)
-        rows, end = np.arange(self.rows * self.pictures), self._rowwise(fresh - 1)
+        rows, end = np.arange(self.rows * self.images), self._rowwise(fresh - 1)
         logits = tuple(side[rows, end][:, None] for side in logits)
         guessed = guessed[rows, end][:, None]
         for i in range(self.length):
@@ -123,7 +123,7 @@ class _Walk:
             if proposed is not None:
                 tokens, probs = proposed
                 self.out.propose.add(probs[:, i : i + 1], q)
-                self.out.proposed += self.pictures
+                self.out.proposed += self.images
                 self.out.proposed_alike += int((tokens[:, i : i + 1] == token).sum())
                 token = tokens[:, i : i + 1]
             if i + 1 < self.length:
@@ -131,10 +131,10 @@ class _Walk:
 
     def _own_drafts(self, fresh: Host) -> None:
         """A draft model of its own: the decided tokens up to `position`, then the draft on its own."""
-        rows, width = np.arange(self.pictures), int(fresh.max())
+        rows, width = np.arange(self.images), int(fresh.max())
         ids = self.codes[rows[:, None], self._at(self.drafted - self.dims.prefix, width)]
         logits, _ = self._draft(ids, None, self.drafted)
-        every, end = np.arange(self.rows * self.pictures), self._rowwise(fresh - 1)
+        every, end = np.arange(self.rows * self.images), self._rowwise(fresh - 1)
         logits = tuple(side[every, end][:, None] for side in logits)
         at = self._at(self.position + 1 - self.dims.prefix, self.length)
         uniforms = self.uniforms[rows, self._at(self.position - self.dims.prefix, 1)[:, 0]]
@@ -217,5 +217,5 @@ class _Walk:
         return np.minimum(np.maximum(start, 0)[:, None] + np.arange(width), self.dims.tokens - 1)
 
     def _rowwise(self, x: Host) -> Host:
-        """[M, ...] to [R, ...]: both CFG rows of a picture share tokens and positions."""
+        """[M, ...] to [R, ...]: both CFG rows of an image share tokens and positions."""
         return np.concatenate([x] * self.rows)

@@ -1,9 +1,9 @@
-"""Parity of whole pictures: each drawn as `generate` draws it, and beside it the reference, from the same uniforms.
+"""Parity of whole images: each drawn as `generate` draws it, and beside it the reference, from the same uniforms.
 
 Both sides are drawn by `drawing.draw`: the tested engine by the loop that it takes, its own where it has one, the
-reference by the host's. Batches with a picture that differs are drawn again by the host's loop on both engines, in
+reference by the host's. Batches with an image that differs are drawn again by the host's loop on both engines, in
 lockstep, to explain it; as whole batches, since the number of rows decides how kernels round. Two things can part a
-picture:
+image:
 
 - The engines. The decision that parted them is looked for and measured: how far its uniform was from the boundary, and
   how far the two sides' probabilities were from each other there. It is explained when the decision follows on each
@@ -29,7 +29,7 @@ from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
-from coolsd_rt.runtime.round import Decoder
+from coolsd_rt.runtime.round import DecodingLoop
 from coolsd_rt.runtime.state import RoundRecord
 from coolsd_rt.runtime.statistics import LoopTaken
 from coolsd_rt.workflows import drawing
@@ -43,7 +43,7 @@ ROUNDING = 2e-6  # of a float32 cumulative sum inside a graph, as probability ma
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where a picture's tokens part: of both engines, or ("between loops") of the tested engine's two.
+    """The first place where an image's tokens part: of both engines, or ("between loops") of the tested engine's two.
 
     token: index in the image. margin: probability mass between the uniform and the boundary of the decision, on the
     reference's side. error: how far the two sides' values are apart there; at least the margin, or the decision could
@@ -51,7 +51,7 @@ class Difference:
     how near is near.
     """
 
-    picture: int
+    image: int
     prompt: str
     seed: int
     token: int
@@ -68,13 +68,13 @@ class Difference:
 
 
 @dataclass
-class PictureParity:
-    """Whole pictures beside each other. `equal_tokens` counts equal places, `tokens` all of them.
+class ImageParity:
+    """Whole images beside each other. `equal_tokens` counts equal places, `tokens` all of them.
 
     loops: which loop drew each batch of the tested engine.
     """
 
-    pictures: int = 0
+    images: int = 0
     identical: int = 0
     tokens: int = 0
     equal_tokens: int = 0
@@ -98,9 +98,9 @@ class PictureParity:
     def as_dict(self) -> dict[str, Any]:
         return {
             "loop": self.loop,
-            "pictures": self.pictures,
+            "images": self.images,
             "identical": self.identical,
-            "identical_share": self.identical / max(1, self.pictures),
+            "identical_share": self.identical / max(1, self.images),
             "equal_tokens_share": self.equal_tokens / max(1, self.tokens),
             "unexplained": self.unexplained,
             "largest_error_at_a_difference": self.largest_error,
@@ -108,13 +108,13 @@ class PictureParity:
         }
 
 
-def compare_pictures(
+def compare_images(
     tested: Engine,
     reference: Engine,
     jobs: Sequence[Job],
     conditioner: Conditioner,
     settings: Settings,
-    into: PictureParity,
+    into: ImageParity,
 ) -> None:
     """Draw one batch on both engines and add what came out to `into`."""
     drawn = drawing.draw(tested, jobs, conditioner, settings, loop="auto")
@@ -122,7 +122,7 @@ def compare_pictures(
     a = drawn.codes
     same = (a == b).all(1)
     into.loops.append(drawn.loop)
-    into.pictures += len(jobs)
+    into.images += len(jobs)
     into.tokens += a.size
     into.equal_tokens += int((a == b).sum())
     into.identical += int(same.sum())
@@ -139,26 +139,26 @@ def compare_pictures(
         pair.explain_first(fresh())
     pair.explain_loops(a)
     pair.explain_rest(a, b)
-    into.differences += sorted(pair.differences, key=lambda d: d.picture)
+    into.differences += sorted(pair.differences, key=lambda d: d.image)
 
 
 class _Pair:
-    """The host's loop on two engines, which take their rounds in turns; pictures are compared until they part."""
+    """The host's loop on two engines, which take their rounds in turns; images are compared until they part."""
 
     def __init__(
         self, sessions: Sequence[Session], jobs: Sequence[Job], settings: Settings, wanted: Sequence[int]
     ) -> None:
-        """sessions: of the tested engine, of the reference. wanted: the pictures that are to be explained."""
+        """sessions: of the tested engine, of the reference. wanted: the images that are to be explained."""
         self.jobs, self.settings, self.dims, self._wanted = jobs, settings, sessions[0].dims, set(wanted)
         self._explained: set[int] = set()
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
         clock, forced, source = time.perf_counter, settings.forced, settings.source
         self.decoders = [
-            Decoder(s, settings.law, settings.sampling, self.uniforms, forced, clock, source) for s in sessions
+            DecodingLoop(s, settings.law, settings.sampling, self.uniforms, forced, clock, source) for s in sessions
         ]
         self._margins = Margins(settings.law, settings.sampling, self.uniforms)
         self.differences: list[Difference] = []
-        self.first: list[int] = []  # pictures whose first token already differs
+        self.first: list[int] = []  # images whose first token already differs
 
     @property
     def codes(self) -> tuple[Host, Host]:
@@ -179,11 +179,11 @@ class _Pair:
             if tested is not None:
                 self._margins(a.state, tested)
             if tested is None or reference is None:
-                continue  # only pictures that parted are left
+                continue  # only images that parted are left
             ends = a.state.committed == b.state.committed
             parted = same & ~(ends & (a.state.codes == b.state.codes).all(1))
-            for picture in np.flatnonzero(parted).tolist():
-                self._explain(picture, int(start[picture]), tested, reference)
+            for image in np.flatnonzero(parted).tolist():
+                self._explain(image, int(start[image]), tested, reference)
             same &= ~parted
 
     def _explain(self, m: int, start: int, tested: RoundRecord, reference: RoundRecord) -> None:
@@ -235,12 +235,12 @@ class _Pair:
             self._add(m, 0, "first token", *_drawn_apart(laws[0][m], laws[1][m], self.uniforms[m, 0, 0, RESAMPLE]))
 
     def explain_loops(self, drawn: Host) -> None:
-        """Where the tested engine drew another picture, int64 [M, N], than the host's loop on it does."""
+        """Where the tested engine drew another image, int64 [M, N], than the host's loop on it does."""
         for parting in self._margins.partings(self.codes[0], drawn):
-            self._add(parting.picture, parting.token, "between loops", parting.margin, NEAR)
+            self._add(parting.image, parting.token, "between loops", parting.margin, NEAR)
 
     def explain_rest(self, tested: Host, reference: Host) -> None:
-        """Pictures int64 [M, N] that differ, while the host's loop draws the same on both: nothing explains them."""
+        """Images int64 [M, N] that differ, while the host's loop draws the same on both: nothing explains them."""
         for m in sorted(self._wanted - self._explained):
             self._add(m, int((tested[m] != reference[m]).argmax()), "none found", 0.0, 0.0)
 

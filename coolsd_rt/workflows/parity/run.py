@@ -1,20 +1,20 @@
 """Proof of an engine against the eager PyTorch reference, and its receipt in the manifest.
 
     1. Find the weights that the engine was built from: hashes in the manifest must hold.
-    2. Draw whole pictures on both sides from the same uniforms, the engine's by the loop that `generate` takes; measure
+    2. Draw whole images on both sides from the same uniforms, the engine's by the loop that `generate` takes; measure
        each decision that fell differently.
-    3. Step every graph along those pictures, beside the reference; measure logits and distributions.
-    4. Step the engine over those pictures in wide steps, in steps of one position, and alone: equal bits, or how far
+    3. Step every graph along those images, beside the reference; measure logits and distributions.
+    4. Step the engine over those images in wide steps, in steps of one position, and alone: equal bits, or how far
        apart.
     5. Judge by the precision's thresholds, and write the receipt.
 
 Knows thresholds. Needs the build extra (torch). Does not know ONNX.
 
 Thresholds. fp32 is the same function to rounding: logits within 1e-3, or within 1e-5 of the largest where logits are
-large (float32 has 7 digits), pixels within 1 of 255, 99% of pictures identical to the token, every difference explained
+large (float32 has 7 digits), pixels within 1 of 255, 99% of images identical to the token, every difference explained
 by probabilities no more than 1e-3 apart. int8 is another function,
 near the first: mean total variation of P at most 0.05 (8-bit weights alone give 0.012-0.015 on random weights, before
-guidance widens it), pixels within 2 on average; identical pictures and the draft's own distance are reported, not
+guidance widens it), pixels within 2 on average; identical images and the draft's own distance are reported, not
 judged, since Q may be anything: the law corrects it. An engine that is built batch invariant has to be.
 """
 
@@ -39,10 +39,10 @@ from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.parity.distance import Deviation, GraphParity
 from coolsd_rt.workflows.parity.graphs import compare_graphs
-from coolsd_rt.workflows.parity.images import PictureParity, compare_pictures
+from coolsd_rt.workflows.parity.images import ImageParity, compare_images
 from coolsd_rt.workflows.parity.widths import WidthDependence, compare_widths
 
-PICTURES = 32
+IMAGES = 32
 _TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
 
 
@@ -69,10 +69,10 @@ THRESHOLDS = {
 
 
 @dataclass(frozen=True)
-class Listener:
+class ParityCallbacks:
     """Who wants to hear of the work while it goes on."""
 
-    pictures: Callable[[int], None] = lambda done: None  # whole pictures drawn on both sides so far
+    images: Callable[[int], None] = lambda done: None  # whole images drawn on both sides so far
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Parity:
 
     precision: str
     graphs: GraphParity
-    pictures: PictureParity
+    images: ImageParity
     widths: WidthDependence
     failures: tuple[str, ...]
     threads: int = 1  # of the engine
@@ -92,18 +92,18 @@ class Parity:
 
     def receipt(self) -> dict[str, Any]:
         """JSON data for the manifest and for `parity --json`."""
-        p = self.pictures
+        p = self.images
         return {
             "passed": self.passed,
             "precision": self.precision,
             "max_logit_error": _number(self.graphs.target.largest),
             "loop": p.loop,
-            "pictures": p.pictures,
+            "images": p.images,
             "identical": p.identical,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "failures": list(self.failures),
             "graphs": _number(self.graphs.as_dict()),
-            "whole_pictures": _number(p.as_dict()),
+            "whole_images": _number(p.as_dict()),
             "batch_invariance": _number(self.widths.as_dict()),
             "threads": self.threads,
             "thresholds": asdict(THRESHOLDS[self.precision]),
@@ -114,19 +114,19 @@ class Parity:
 def parity(
     engine: str | Path,
     *,
-    pictures: int = PICTURES,
+    images: int = IMAGES,
     prompts: Sequence[str] = (),
     seed: int = 0,
     spec_file: Path | None = None,
     threads: int | None = None,
-    reading: opening.Reading | None = None,
-    listener: Listener | None = None,
+    reading: opening.PromptInputs | None = None,
+    listener: ParityCallbacks | None = None,
 ) -> Parity:
-    """Compare an engine with the reference on `pictures` whole pictures and write the receipt.
+    """Compare an engine with the reference on `images` whole images and write the receipt.
 
     A compiled engine that passes becomes what its pipeline's name means.
 
-    prompts go round until there are enough pictures; none are given: `opening.default_prompts`.
+    prompts go round until there are enough images; none are given: `opening.default_prompts`.
     spec_file: the spec, if it is not where the build found it. reading: what prompts are read with.
 
     Raises:
@@ -134,8 +134,8 @@ def parity(
         MissingExtra: torch is not installed.
         CoolsdError: a broken engine.
     """
-    listener = listener or Listener()
-    pictures, seed = limits.PICTURES.check("pictures", pictures), limits.SEED.check("seed", seed)
+    listener = listener or ParityCallbacks()
+    images, seed = limits.IMAGES.check("images", images), limits.SEED.check("seed", seed)
     count = cores.threads_for(threads)
     opened = OpenedEngine.at(engine, reading, threads, spec_file)
     check_writable(opened.folder.folder)  # the receipt's place: not after an hour of comparing
@@ -152,12 +152,12 @@ def parity(
     plain = isinstance(spec.draft, JacobiDraft)
     settings = opened.settings(with_overrides(spec, usual), plain=plain)
     texts = prompts or opening.default_prompts(loaded, conditioner)
-    jobs = drawing.spread_jobs(texts, pictures, seed, conditioner)
-    whole = PictureParity()
-    listener.pictures(0)
+    jobs = drawing.spread_jobs(texts, images, seed, conditioner)
+    whole = ImageParity()
+    listener.images(0)
     for batch in drawing.batches(jobs, spec.engine.max_batch):
-        compare_pictures(tested, reference, batch, conditioner, settings, whole)
-        listener.pictures(whole.pictures)
+        compare_images(tested, reference, batch, conditioner, settings, whole)
+        listener.images(whole.images)
     first = jobs[: len(whole.codes[0])]
     graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0])
     widths = compare_widths(tested, first, conditioner, settings, whole.codes[0])
@@ -169,11 +169,11 @@ def parity(
     return outcome
 
 
-def judge(precision: str, graphs: GraphParity, whole: PictureParity) -> tuple[str, ...]:
+def judge(precision: str, graphs: GraphParity, whole: ImageParity) -> tuple[str, ...]:
     """One line for each threshold that is missed."""
     t = THRESHOLDS[precision]
     image = graphs.image.as_dict()["mean_error" if t.pixel_error_is_mean else "max_error"]
-    share = whole.identical / whole.pictures
+    share = whole.identical / whole.images
     checks = [
         ("pixels", t.pixel_error, image),
         ("mean total variation of P", t.mean_tv, graphs.p.as_dict()["mean_tv"]),
@@ -187,7 +187,7 @@ def judge(precision: str, graphs: GraphParity, whole: PictureParity) -> tuple[st
         if limit is not None and not found <= limit
     ]
     if t.identical_share is not None and share < t.identical_share:
-        lines.append(f"identical pictures: expected at least {t.identical_share:.0%}, found {share:.1%}")
+        lines.append(f"identical images: expected at least {t.identical_share:.0%}, found {share:.1%}")
     if t.decision_error is not None and whole.unexplained:
         lines.append(f"differences: expected each explained, found {whole.unexplained} that is not")
     return tuple(lines)

@@ -62,7 +62,7 @@ def compare_widths(
 def _open(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> Session:
     rows = drawing.prefix_rows(jobs, conditioner, settings.sampling.guided)
     size = capacity(engine.dims, max(1, settings.law.length))
-    return engine.open(engine.prefix(rows.text), size, rows.start)
+    return engine.open(engine.encode_condition(rows.text), size, rows.start)
 
 
 def _logits(session: Session, tokens: Host, rows: int, width: int) -> Host:

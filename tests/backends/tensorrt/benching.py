@@ -12,7 +12,7 @@ from coolsd_rt.backends.tensorrt import engine as engine_module
 from coolsd_rt.backends.tensorrt.engine import TrtEngine, load_engines
 from coolsd_rt.backends.tensorrt.facts import Facts
 from coolsd_rt.backends.tensorrt.package import Gpu
-from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
+from coolsd_rt.backends.tensorrt.profiles import ProfileSizes, profiles
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.device.engine import DeviceEngine
 from tests.backends.tensorrt.fakes import VERSION, FakeEngine, FakeTrt
@@ -29,7 +29,7 @@ class Bench:
     """A build of fakes, and the means to load it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, dims: ModelDims = DIMS) -> None:
-        self.dims, self.sizes = dims, Sizes.of(dims, LENGTH, 2)
+        self.dims, self.sizes = dims, ProfileSizes.of(dims, LENGTH, 2)
         self.description = Description(dims, LENGTH, 8, fused=False)
         self.engines: dict[str, FakeEngine] = {}
         self.facts: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from coolsd_rt.backends.tensorrt.build import BuildOptions, BuiltEngine, OnProgress, build_engine
-from coolsd_rt.backends.tensorrt.profiles import Sizes, profiles
+from coolsd_rt.backends.tensorrt.profiles import ProfileSizes, profiles
 from coolsd_rt.contract import (
     Floating,
     GraphContract,
@@ -52,7 +52,7 @@ class Case:
     name: str
     model: onnx.ModelProto
     contract: GraphContract
-    sizes: Sizes
+    sizes: ProfileSizes
     precision: str
 
     def build(self, options: BuildOptions | None = None, on_progress: OnProgress | None = None) -> BuiltEngine:
@@ -73,7 +73,7 @@ def case(name: str, precision: str, dims: ModelDims = TINY) -> Case:
     if precision == "int8" and not plain:
         quantize(model)
         _scales(model, dtype)
-    sizes = Sizes.of(dims, LENGTH, BATCH)
+    sizes = ProfileSizes.of(dims, LENGTH, BATCH)
     pinned = for_tensorrt(model, {"T": sizes.capacity}, name=name)
     return Case(name, pinned, contract, sizes, "fp32" if plain else precision)
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from coolsd_rt.backends.tensorrt.engine import TrtEngine  # noqa: E402
 from coolsd_rt.backends.tensorrt.model import Scratch  # noqa: E402
 from coolsd_rt.contract import ModelDims  # noqa: E402
-from coolsd_rt.device.engine import DeviceEngine, DeviceSession, Models  # noqa: E402
+from coolsd_rt.device.engine import DeviceBackend, DeviceEngine, DeviceSession  # noqa: E402
 from coolsd_rt.errors import CoolsdError  # noqa: E402
 from coolsd_rt.runtime.interface import Engine, Session  # noqa: E402
 from tests.backends.tensorrt.benching import CPU, DIMS, Bench  # noqa: E402
@@ -24,7 +24,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(monkeypatch)
 
 
-def protocols(models: TrtEngine, engine: DeviceEngine, session: DeviceSession) -> tuple[Models, Engine, Session]:
+def protocols(models: TrtEngine, engine: DeviceEngine, session: DeviceSession) -> tuple[DeviceBackend, Engine, Session]:
     """For the type checker: they are what the loop asks for."""
     return models, engine, session
 
@@ -83,7 +83,7 @@ def test_all_contexts_share_the_largest_scratch_memory(bench: Bench) -> None:
     zeros = torch.zeros(2, 1, dtype=torch.int64)
     steps.target(zeros, zeros[:, 0])
     steps.draft(zeros, torch.zeros(2, 1, 4), zeros[:, 0])
-    engine.paint(np.zeros((1, 9), np.int64))
+    engine.decode_images(np.zeros((1, 9), np.int64))
     memories = {c.memory for made in bench.engines.values() for c in made.contexts}
     assert len(memories) == 1
     assert memories.pop()[1] == max(made.device_memory_size_v2 for made in bench.engines.values())
@@ -156,11 +156,11 @@ def test_where_rows_begin_is_bound_for_padded_prefixes(monkeypatch: pytest.Monke
 def test_condition_and_image_run_in_as_many_calls_as_they_were_built_for(bench: Bench) -> None:
     engine = bench.open()
     words = np.repeat([1, 2, 3], 4)[:10, None] * np.ones((1, 10), np.int64)
-    prefix = engine.prefix(words)
+    prefix = engine.encode_condition(words)
     assert prefix.shape == (10, 10, 4)
     assert prefix[:, 0, 0].tolist() == [40] * 4 + [80] * 4 + [60] * 2  # the fake says the sum of a call
     assert [c.shapes["words"][0] for c in bench.engines["condition"].contexts] == [4, 2]
-    pixels = engine.paint(np.ones((5, 9), np.int64))
+    pixels = engine.decode_images(np.ones((5, 9), np.int64))
     assert pixels.shape == (5, 8, 8, 3)
     assert pixels.dtype == np.uint8
     assert [c.shapes["codes"][0] for c in bench.engines["image"].contexts] == [2, 1]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coolsd_rt.backends.tensorrt.inspect import Layer, Layers, Value, check_layers, compiled
+from coolsd_rt.backends.tensorrt.inspect import EngineLayer, Layers, Value, check_layers, compiled
 from coolsd_rt.backends.tensorrt.log import native_words, reason, shorten
 from coolsd_rt.contract import GraphContract, ModelDims, TensorSpec, image_contract, target_contract
 from coolsd_rt.errors import CoolsdError
@@ -30,21 +30,21 @@ def network(contract: GraphContract = CONTRACT) -> Layers:
     """What the parser makes of a good graph, as far as it is looked at."""
     x = Value("x", "bfloat16", (-1, 1, -1, 2))
     layers = [
-        Layer("mm", "MATRIX_MULTIPLY", (x, x), (x,)),
-        Layer("norm", "REDUCE", (x,), (replace(x, dtype="float32"),)),
+        EngineLayer("mm", "MATRIX_MULTIPLY", (x, x), (x,)),
+        EngineLayer("norm", "REDUCE", (x,), (replace(x, dtype="float32"),)),
     ]
     inputs, outputs = tuple(map(value, contract.inputs)), tuple(map(value, contract.outputs))
     out = {v.name: v for v in outputs}
     for i in range(DIMS.layers):
-        layers += [Layer(f"rope_{i}", "ROTARY_EMBEDDING", (x,), (x,))]
+        layers += [EngineLayer(f"rope_{i}", "ROTARY_EMBEDDING", (x,), (x,))]
         layers += [
-            Layer(f"update_{n}_{i}", "KV_CACHE_UPDATE", (v, x), (out[f"{n}_{i}_out"],))
+            EngineLayer(f"update_{n}_{i}", "KV_CACHE_UPDATE", (v, x), (out[f"{n}_{i}_out"],))
             for n in "kv"
             for v in inputs
             if v.name == f"{n}_{i}"
         ]
-        layers += [Layer(f"attention_{i}", "ATTENTION_INPUT", (x, x, x), (x,), "NONE", True)]
-        layers += [Layer(f"attention_{i}_end", "ATTENTION_OUTPUT", (x,), (x,))]
+        layers += [EngineLayer(f"attention_{i}", "ATTENTION_INPUT", (x, x, x), (x,), "NONE", True)]
+        layers += [EngineLayer(f"attention_{i}_end", "ATTENTION_OUTPUT", (x,), (x,))]
     return Layers(inputs, outputs, tuple(layers))
 
 
@@ -62,7 +62,7 @@ def test_a_good_network_passes() -> None:
 
 FLOAT = Value("x", "float32", (-1, 1, -1, 2))
 HALF = Value("x", "float16", (-1, 1, -1, 2))
-CODES = Layer("dq", "DEQUANTIZE", (Value("c", "int8", (4, 4)),), (Value("w", "bfloat16", (4, 4)),))
+CODES = EngineLayer("dq", "DEQUANTIZE", (Value("c", "int8", (4, 4)),), (Value("w", "bfloat16", (4, 4)),))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_int8_has_to_be_there_when_it_is_asked_for() -> None:
 def test_a_tokenizer_may_attend_to_everything() -> None:
     contract = image_contract(DIMS, 8)
     x = Value("x", "float32", (-1, 4))
-    layers = (Layer("a", "ATTENTION_INPUT", (x,), (x,)), Layer("conv", "CONVOLUTION", (x,), (x,)))
+    layers = (EngineLayer("a", "ATTENTION_INPUT", (x,), (x,)), EngineLayer("conv", "CONVOLUTION", (x,), (x,)))
     check_layers(Layers((value(contract.inputs[0]),), (value(contract.outputs[0]),), layers), contract, 0, "fp32")
 
 

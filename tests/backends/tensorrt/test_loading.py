@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coolsd_rt.backends.registry import Options  # noqa: E402
+from coolsd_rt.backends.registry import LoadOptions  # noqa: E402
 from coolsd_rt.backends.tensorrt import engine as engine_module  # noqa: E402
 from coolsd_rt.backends.tensorrt.engine import load  # noqa: E402
 from coolsd_rt.backends.tensorrt.model import Scratch  # noqa: E402
@@ -87,11 +87,11 @@ def test_a_builds_manifest_is_all_that_a_load_needs(bench: Bench, monkeypatch: p
     )  # fmt: skip
     folder = SimpleNamespace(folder=Path("engines/tiny/0"))
     verified: Any = SimpleNamespace(manifest=manifest, engine=folder, read=bench.read)
-    assert load(verified, Options()).dims == DIMS
+    assert load(verified, LoadOptions()).dims == DIMS
     assert sorted(bench.read_names) == ["condition.engine", "draft.engine", "image.engine", "target.engine"]
     del stages["compile_draft"], manifest.stages["compile_draft"]
     with pytest.raises(CoolsdError, match=r"expected the graph draft, found none; build it again: coolsd-rt build"):
-        load(verified, Options())
+        load(verified, LoadOptions())
 
 
 def test_an_engine_for_all_gpus_loads_on_any(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coolsd_rt.backends.tensorrt.memory import CUDA, check_memory, estimate
-from coolsd_rt.backends.tensorrt.profiles import Sizes
+from coolsd_rt.backends.tensorrt.profiles import ProfileSizes
 from coolsd_rt.contract import ModelDims, draft_contract, target_contract
 from coolsd_rt.errors import CoolsdError
 
@@ -19,7 +19,7 @@ XL = ModelDims(
     draft_head_dim=64,
 )  # fmt: skip
 CONTRACTS = (target_contract(XL, "bfloat16"), draft_contract(XL, "bfloat16"))
-SIZES = Sizes.of(XL, 5, 4)
+SIZES = ProfileSizes.of(XL, 5, 4)
 WEIGHTS = 1_600_000_000
 
 
@@ -43,10 +43,10 @@ def test_half_precision_halves_the_caches() -> None:
 
 @given(st.integers(1, 32), st.integers(1 << 30, 40 << 30))
 def test_what_an_error_proposes_fits_and_one_more_does_not(batch: int, free: int) -> None:
-    sizes = Sizes.of(XL, 5, batch)
+    sizes = ProfileSizes.of(XL, 5, batch)
 
     def total(images: int) -> int:
-        return estimate(WEIGHTS, CONTRACTS, Sizes.of(XL, 5, images)).total
+        return estimate(WEIGHTS, CONTRACTS, ProfileSizes.of(XL, 5, images)).total
 
     if total(batch) <= free:
         assert check_memory(WEIGHTS, CONTRACTS, sizes, free).total == total(batch)
@@ -59,6 +59,6 @@ def test_what_an_error_proposes_fits_and_one_more_does_not(batch: int, free: int
     assert total(fits + 1) > free
 
 
-def test_a_gpu_that_is_too_small_for_one_picture_is_told_what_it_takes() -> None:
+def test_a_gpu_that_is_too_small_for_one_image_is_told_what_it_takes() -> None:
     with pytest.raises(CoolsdError, match=r"found 1.1 GB free; a batch of 1 needs about 2\.\d GB.*int8"):
         check_memory(WEIGHTS, CONTRACTS, replace(SIZES, images=1, rows=2), 1 << 30)

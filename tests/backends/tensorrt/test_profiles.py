@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coolsd_rt.backends.tensorrt.profiles import ALIGN, Profile, Range, Sizes, choose, parts, profiles
+from coolsd_rt.backends.tensorrt.profiles import ALIGN, Profile, ProfileRange, ProfileSizes, choose, parts, profiles
 from coolsd_rt.contract import (
     GraphContract,
     ModelDims,
@@ -41,14 +41,14 @@ def names(known: tuple[Profile, ...]) -> list[str]:
     ],
 )
 def test_steps_are_cut_where_their_work_changes(prefix: int, length: int, wanted: list[tuple[str, int, int]]) -> None:
-    known = profiles(target_contract(DIMS), Sizes(320, 8, length, prefix, 4))
+    known = profiles(target_contract(DIMS), ProfileSizes(320, 8, length, prefix, 4))
     assert [(p.name, p.ranges["S"].least, p.ranges["S"].most) for p in known] == wanted
     assert all(p.ranges["S"].best == p.ranges["S"].most for p in known)
 
 
 @given(st.integers(1, 40), st.integers(0, 9), st.integers(1, 6), st.integers(1, 90))
 def test_every_step_is_the_sum_of_parts_that_have_a_profile(prefix: int, length: int, images: int, size: int) -> None:
-    known = profiles(draft_contract(DIMS), Sizes(320, 2 * images, length, prefix, images))
+    known = profiles(draft_contract(DIMS), ProfileSizes(320, 2 * images, length, prefix, images))
     cut = parts(known, {"R": 2, "S": size})
     assert sum(cut) == size
     assert all(choose(known, {"R": 2, "S": part}) is not None for part in cut)
@@ -57,13 +57,13 @@ def test_every_step_is_the_sum_of_parts_that_have_a_profile(prefix: int, length:
 
 def test_the_capacity_holds_all_that_a_paced_loop_writes() -> None:
     for length in (0, 1, 5, 16):
-        sizes = Sizes.of(DIMS, length, 4)
+        sizes = ProfileSizes.of(DIMS, length, 4)
         assert sizes.capacity % ALIGN == 0
         assert capacity(DIMS, length, paced=True) <= sizes.capacity < capacity(DIMS, length, paced=True) + ALIGN
 
 
 def test_two_rows_are_the_least_where_there_is_a_cache_and_one_elsewhere() -> None:
-    sizes = Sizes.of(DIMS, 5, 1)
+    sizes = ProfileSizes.of(DIMS, 5, 1)
     (step, *_) = profiles(target_contract(DIMS), sizes)
     (whole,) = profiles(condition_contract(DIMS), sizes)
     assert (step.ranges["R"].least, step.ranges["R"].most) == (2, 2)
@@ -71,38 +71,38 @@ def test_two_rows_are_the_least_where_there_is_a_cache_and_one_elsewhere() -> No
 
 
 def test_shapes_are_those_of_the_contract_with_sizes_for_names() -> None:
-    verify = profiles(target_contract(DIMS), Sizes(320, 8, 5, 8, 4))[1]
+    verify = profiles(target_contract(DIMS), ProfileSizes(320, 8, 5, 8, 4))[1]
     specs = {s.name: s for s in target_contract(DIMS).inputs}
     assert verify.shapes(specs["ids"]) == ((2, 2), (2, 6), (8, 6))
     assert verify.shapes(specs["k_1"]) == ((2, 3, 320, 64), (2, 3, 320, 64), (8, 3, 320, 64))
     assert verify.shapes(specs["prefix"]) == ((2, 8, 192), (2, 8, 192), (8, 8, 192))
-    (whole,) = profiles(image_contract(DIMS, 64), Sizes(320, 8, 5, 8, 4))
+    (whole,) = profiles(image_contract(DIMS, 64), ProfileSizes(320, 8, 5, 8, 4))
     assert whole.shapes(image_contract(DIMS, 64).inputs[0]) == ((1, 256), (1, 256), (4, 256))
 
 
 def test_the_first_profile_that_fits_is_chosen_and_none_for_what_does_not() -> None:
-    known = profiles(target_contract(DIMS), Sizes(320, 8, 5, 8, 4))
+    known = profiles(target_contract(DIMS), ProfileSizes(320, 8, 5, 8, 4))
     chosen = [choose(known, {"R": 4, "S": s}) for s in (1, 2, 6, 7, 8, 9)]
     assert chosen == [0, 1, 1, 2, 2, None]
     assert choose(known, {"R": 9, "S": 1}) is None
 
 
 def test_too_many_rows_are_one_clear_line() -> None:
-    known = profiles(target_contract(DIMS), Sizes(320, 8, 5, 8, 4))
+    known = profiles(target_contract(DIMS), ProfileSizes(320, 8, 5, 8, 4))
     with pytest.raises(CoolsdError, match="a step: expected at most 8 rows, found 10 rows; build with more"):
         parts(known, {"R": 10, "S": 1})
 
 
 def test_profiles_come_back_from_a_manifest() -> None:
-    for profile in profiles(target_contract(DIMS), Sizes(320, 8, 5, 8, 4)):
+    for profile in profiles(target_contract(DIMS), ProfileSizes(320, 8, 5, 8, 4)):
         assert Profile.from_dict(profile.as_dict()) == profile
 
 
 def test_a_dimension_without_a_size_is_refused() -> None:
     odd = GraphContract((TensorSpec("x", "float32", ("R", "Q")),), ())
     with pytest.raises(CoolsdError, match="expected the dimensions R, S, T and M, found Q"):
-        profiles(odd, Sizes(320, 8, 5, 8, 4))
+        profiles(odd, ProfileSizes(320, 8, 5, 8, 4))
 
 
 def test_a_range_holds_its_ends() -> None:
-    assert [n in Range(2, 3, 4) for n in (1, 2, 4, 5)] == [False, True, True, False]
+    assert [n in ProfileRange(2, 3, 4) for n in (1, 2, 4, 5)] == [False, True, True, False]

@@ -1,4 +1,4 @@
-"""The engine over fused steps: whole pictures by kernels, and when it is not believed. Run by `test_fused`."""
+"""The engine over fused steps: whole images by kernels, and when it is not believed. Run by `test_fused`."""
 
 from __future__ import annotations
 

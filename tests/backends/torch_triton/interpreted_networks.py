@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.backends.torch.eager import cast_weights
-from coolsd_rt.backends.torch.triton.launch import Launcher, Weights
+from coolsd_rt.backends.torch.triton.launch import Launcher, WeightView
 from coolsd_rt.backends.torch.triton.network import FusedDecoder, FusedEagle
 from coolsd_rt.models.config import DecoderConfig
 from coolsd_rt.models.decoder import Decoder
@@ -28,7 +28,7 @@ from tests.models.family_cases import (
     HEADS,
     ROWS,
     eager,
-    picture,
+    image,
     random_draft,
     random_target,
     relative,
@@ -50,7 +50,7 @@ FORMS = {**CONFIGS, "one key head": replace(CONFIGS["lumina-mgpt"], heads=8, kv_
 def test_a_family_s_steps_are_the_eager_ones(name: str) -> None:
     """Prefill, single steps, verifications, rollback, ragged rows, padding, in the form of every family."""
     cfg = FORMS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     mine, prefix, caches = fused(target), target.condition(given.condition), target.caches(ROWS, CAPACITY)
     wanted = stepped(cfg, given.tokens, eager(target, given))
     found = stepped(cfg, given.tokens, lambda ids, pos: mine.step(ids, pos, prefix, caches, given.start))
@@ -63,7 +63,7 @@ def test_a_family_s_steps_are_the_eager_ones(name: str) -> None:
 @pytest.mark.parametrize("name", ["llamagen-t2i", "anole"])
 def test_a_head_s_steps_are_the_eager_ones(name: str, form: str) -> None:
     cfg = CONFIGS[name]
-    target, given = random_target(cfg), picture(cfg)
+    target, given = random_target(cfg), image(cfg)
     head = random_draft(target, **HEADS[form])
     mine = FusedEagle(head, fused(target), Launcher(CPU))
     both = [head.caches(ROWS, CAPACITY) for _ in range(2)]
@@ -119,11 +119,11 @@ def test_products(rows: int, outputs: int, width: int) -> None:
     normed = torch.nn.functional.rms_norm(x, (width,), eps=1e-5) * gain
     silu = torch.nn.functional.silu
     for weights, wanted, more in (
-        (Weights(w), x @ w.T, None),
-        (Weights(w, bias=bias), x @ w.T + bias, None),
-        (Weights(w), residual + x @ w.T, residual),
-        (Weights(w, gain, 1e-5), normed @ w.T, None),
-        (Weights(w, gain, 1e-5, gate), silu(normed @ w.T) * (normed @ gate.T), None),
+        (WeightView(w), x @ w.T, None),
+        (WeightView(w, bias=bias), x @ w.T + bias, None),
+        (WeightView(w), residual + x @ w.T, residual),
+        (WeightView(w, gain, 1e-5), normed @ w.T, None),
+        (WeightView(w, gain, 1e-5, gate), silu(normed @ w.T) * (normed @ gate.T), None),
     ):
         found = run.product(x, weights, torch.full((rows, outputs), torch.nan), more)
         assert relative(found, wanted) < ROUNDING
@@ -158,7 +158,7 @@ def test_who_arrives_last_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> Non
             cache.v.normal_()
         if seed:
             in_another_order(monkeypatch, seed)
-        product = run.product(x, Weights(w), torch.full((12, 24), torch.nan))
+        product = run.product(x, WeightView(w), torch.full((12, 24), torch.nan))
         seen.append((product, *fused(target).step(ids, pos, prefix, caches)))
     for other in seen[1:]:
         for one, its in zip(seen[0], other, strict=True):
@@ -168,7 +168,7 @@ def test_who_arrives_last_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_product_may_end_in_its_residual() -> None:
     x, w, residual = torch.randn(12, 600), torch.randn(20, 600), torch.randn(12, 20)
     wanted = residual + x @ w.T
-    assert relative(Launcher(CPU).product(x, Weights(w), residual, residual), wanted) < ROUNDING
+    assert relative(Launcher(CPU).product(x, WeightView(w), residual, residual), wanted) < ROUNDING
 
 
 @pytest.mark.parametrize("rows", [2, 6, 17])

@@ -20,7 +20,7 @@ from tests.tiny import networks
 
 
 def launch_all(pdl: bool) -> None:
-    """A plain and a speculative step of a guided picture, on target and head, twice."""
+    """A plain and a speculative step of a guided image, on target and head, twice."""
     target = random_target(replace(CONFIGS["llamagen"], layers=3))
     engine = FusedEngine(TorchEngine(target, random_draft(target), networks()[2]).to("cpu", "bfloat16"), pdl)
     session = engine.steps(2, 64)

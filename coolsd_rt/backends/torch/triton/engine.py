@@ -86,7 +86,7 @@ def fused_if_right(engine: TorchEngine) -> TorchEngine:
 def why_wrong(engine: TorchEngine, fused: FusedEngine) -> str:
     """Why the steps of `fused` are not those of `engine`, in a line; empty if they are.
 
-    A layer of each network, and then a few whole steps of a guided picture, over the same random caches: at most
+    A layer of each network, and then a few whole steps of a guided image, over the same random caches: at most
     `LAYER` and `WHOLE` apart.
     """
     dtype = engine.like().dtype

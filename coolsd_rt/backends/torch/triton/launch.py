@@ -16,7 +16,7 @@ from torch import Tensor
 from coolsd_rt.ops.gpu.launch import launch_on
 from coolsd_rt.ops.gpu.shapes import power
 
-FEW = 2  # rows that are multiplied without tensor cores: a guided picture, one position
+FEW = 2  # rows that are multiplied without tensor cores: a guided image, one position
 MOST = 16  # rows of a product here: a block of the tensor cores
 _COUNTERS = 4096
 
@@ -41,7 +41,7 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightView:
     """A product with what stands before and behind it. w: T [N, K]. gain, eps: RMSNorm first. gate: T [N, K], SwiGLU.
     bias: T [N]."""
 
@@ -108,7 +108,7 @@ class Launcher:
         self._run("gated", (-(-y.numel() // 1024),), 4, y, g, out, y.numel(), B=1024)
         return out
 
-    def product(self, x: Tensor, weights: Weights, out: Tensor, residual: Tensor | None = None) -> Tensor:
+    def product(self, x: Tensor, weights: WeightView, out: Tensor, residual: Tensor | None = None) -> Tensor:
         """Into out [M, N], of x T [M, K] with M <= MOST, contiguous. residual: T [M, N], may be out."""
         w, blocks = weights.w, self.blocks
         (rows, width), outputs = x.shape, w.shape[0]

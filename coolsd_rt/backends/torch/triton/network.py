@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from coolsd_rt.backends.torch.triton.launch import MOST, Heads, Launcher, Weights
+from coolsd_rt.backends.torch.triton.launch import MOST, Heads, Launcher, WeightView
 from coolsd_rt.models.decoder import Decoder, MlpHead, closed
 from coolsd_rt.models.eagle import Eagle, first_seen
 from coolsd_rt.models.layers import Attention, Cache, HeadNorm, Layer, RMSNorm
@@ -29,11 +29,11 @@ class FusedLayer:
         norm, attention, forward = layer.attention_norm, layer.attention, layer.feed_forward
         gain, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
         self._run = launcher
-        self.qkv = Weights(attention.wqkv.weight, gain, eps)
+        self.qkv = WeightView(attention.wqkv.weight, gain, eps)
         self.heads = heads_of(attention, from_start)
-        self.wo = Weights(attention.wo.weight)
-        self.up = Weights(forward.w1.weight, layer.ffn_norm.weight, layer.ffn_norm.eps, forward.w3.weight)
-        self.down = Weights(forward.w2.weight)
+        self.wo = WeightView(attention.wo.weight)
+        self.up = WeightView(forward.w1.weight, layer.ffn_norm.weight, layer.ffn_norm.eps, forward.w3.weight)
+        self.down = WeightView(forward.w2.weight)
 
     def __call__(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         """x: [M, C], changed in place."""
@@ -97,7 +97,7 @@ class FusedDecoder:
         if isinstance(head, MlpHead) or len(features) > MOST:
             return self.network.logits(features)
         made = features.new_empty(len(features), head.weight.shape[0], dtype=torch.float32)
-        return closed(self._run.product(features, Weights(head.weight), made), self.network.cfg.vocab)
+        return closed(self._run.product(features, WeightView(head.weight), made), self.network.cfg.vocab)
 
 
 class FusedEagle:
@@ -107,7 +107,7 @@ class FusedEagle:
         self.network, self._target, self._run = network, target, launcher
         from_start = target.network.cfg.rope.from_start
         self.layers = [FusedLayer(cast(Layer, layer), launcher, from_start) for layer in network.layers]
-        self._fc = Weights(network.fc.weight, bias=network.fc.bias)
+        self._fc = WeightView(network.fc.weight, bias=network.fc.bias)
 
     def step(
         self, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache],
@@ -140,5 +140,5 @@ def heads_of(attention: Attention, from_start: bool) -> Heads:
     return Heads(cfg.cache_heads, groups, cfg.head_dim, half, from_start, HeadNorm.eps, *norms)
 
 
-def _empty(x: Tensor, weights: Weights) -> Tensor:
+def _empty(x: Tensor, weights: WeightView) -> Tensor:
     return x.new_empty(len(x), weights.w.shape[0])
