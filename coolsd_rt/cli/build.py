@@ -17,8 +17,7 @@ from coolsd_rt.store.atomic import free_bytes, human
 from coolsd_rt.workflows import promote as promoting
 from coolsd_rt.workflows.build.estimate import MEASURED_ON
 from coolsd_rt.workflows.build.run import BuildCallbacks, BuildPlan, Built, PlannedStage, plan, with_engine
-from coolsd_rt.workflows.parity.run import IMAGES
-from coolsd_rt.workflows.parity.run import BuildCallbacks as ParityListener
+from coolsd_rt.workflows.parity.run import IMAGES, ParityCallbacks
 from coolsd_rt.workflows.promote import ENGINES, Promoted, promote
 
 _WORTH_SAYING = 10.0  # seconds of a build; less is over before it is read
@@ -164,7 +163,7 @@ def _say_verified(made: Promoted) -> None:
     note(f"parity: {'passed' if made.passed else 'missed; the engine is used by its own folder alone'}")
 
 
-def _listener(quiet: bool) -> promoting.Listener:
+def _listener(quiet: bool) -> promoting.PromoteCallbacks:
     """Shows a build and a parity run, each with a bar of its own."""
 
     @contextmanager
@@ -173,8 +172,8 @@ def _listener(quiet: bool) -> promoting.Listener:
             yield _BuildScreen(work, planned).listener()
 
     @contextmanager
-    def parity() -> Iterator[ParityListener]:
+    def parity() -> Iterator[ParityCallbacks]:
         with progress(quiet=quiet) as work:
             yield listener_of(work, IMAGES)
 
-    return promoting.Listener(build, parity, _say_verified)
+    return promoting.PromoteCallbacks(build, parity, _say_verified)

@@ -19,7 +19,7 @@ from coolsd_rt.spec import load_spec
 
 if TYPE_CHECKING:
     from coolsd_rt.train.acceptance import Acceptance
-    from coolsd_rt.train.config import Progress, TrainCallbacks, TrainReport
+    from coolsd_rt.train.config import TrainCallbacks, TrainProgress, TrainReport
 
 
 def _shares(values: tuple[float, ...]) -> str:
@@ -42,7 +42,7 @@ class _TrainDraftScreen:
         self._begin(what, of, "images")
         self._work.update(done, of)
 
-    def _stepped(self, at: Progress) -> None:
+    def _stepped(self, at: TrainProgress) -> None:
         figures = f"loss {at.loss:.3f}, TV by depth {_shares(at.tv)}"
         self._begin("training", at.steps, "steps at most")
         self._work.update(at.step, at.steps, figures=figures)

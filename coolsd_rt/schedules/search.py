@@ -68,7 +68,7 @@ class HeldOutScore:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageSplit:
     """fitted: what the shape was chosen on. held_out: what its place on the curve was. needed: how many recorded ones
     would let the schedule use nine tenths of the budget; None where no confidence is asked for."""
 
@@ -92,7 +92,7 @@ class Tuned:
 
     budget: Budget
     judged: tuple[HeldOutScore, ...]
-    images: Images
+    images: ImageSplit
 
     @property
     def best(self) -> HeldOutScore:
@@ -170,7 +170,7 @@ def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optima
             judged.append(HeldOutScore(shape.name, omegas, outlook(held, Law(omegas, resampler))))
     fitted = len(images_of(fit))
     needed = _needed(judged[0].outlook, budget, count / (count - fitted))
-    return Tuned(budget, tuple(judged), Images(fitted, count - fitted, needed))
+    return Tuned(budget, tuple(judged), ImageSplit(fitted, count - fitted, needed))
 
 
 def _ranked(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> list[ScheduleShape]:

@@ -86,7 +86,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainProgress:
     """After a step: its number of how many, the loss, and TV(P, Q) of each depth, means since the last report."""
 
     step: int
@@ -101,7 +101,7 @@ class TrainCallbacks:
 
     note: Callable[[str], None] = lambda line: None
     images: Callable[[str, int, int], None] = lambda what, done, of: None
-    stepped: Callable[[Progress], None] = lambda progress: None
+    stepped: Callable[[TrainProgress], None] = lambda progress: None
     measured: Callable[[int, Acceptance, bool], None] = lambda step, found, best: None
 
 

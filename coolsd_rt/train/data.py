@@ -36,7 +36,7 @@ HELD_SEEDS = 1 << 48  # held-out images share no random numbers with drawn ones
 
 
 @dataclass(frozen=True)
-class Images:
+class TrainingImages:
     """codes int64 [n, N], and the number of each one's prompt."""
 
     prompts: Prompts
@@ -48,7 +48,7 @@ class Images:
         return len(self.prompt)
 
     def example(self, index: Sequence[int], scale: Tensor | None, device: torch.device) -> Example:
-        """Images with these numbers. scale: [M, N], or None."""
+        """TrainingImages with these numbers. scale: [M, N], or None."""
         rows = self.prompts.rows([self.prompt[i] for i in index])
         start = torch.from_numpy(rows.start).to(device) if self.padded else None
         codes = self.codes[list(index)].to(device)
@@ -60,8 +60,8 @@ class Images:
 class Data:
     """train, held: the two sets. name: changes with anything that either depends on."""
 
-    train: Images
-    held: Images
+    train: TrainingImages
+    held: TrainingImages
     name: str
 
 
@@ -92,7 +92,7 @@ def prepare(
     drawn_by = _drawn_by(request)
     padded = bool(target.cfg.padded)
 
-    def own_images(what: str, prompts: Prompts, count: int, seed: int) -> tuple[Images, CodeStore]:
+    def own_images(what: str, prompts: Prompts, count: int, seed: int) -> tuple[TrainingImages, CodeStore]:
         number = tuple(k % len(prompts) for k in range(count))
 
         def make(shard: range) -> Tensor:
@@ -102,7 +102,7 @@ def prepare(
         store = CodeStore(request.folder, what, drawn_by | {"prompts": prompts.texts, "seed": seed}, count,
                           target.cfg.tokens, target.cfg.vocab)  # fmt: skip
         codes = _filled(store, make, process, listener, f"drawing {what} images")
-        return Images(prompts, codes, number, padded), store
+        return TrainingImages(prompts, codes, number, padded), store
 
     measured, held_store = own_images("held-out", held, request.held_out, HELD_SEEDS + request.seed)
     if own is not None:
@@ -133,8 +133,8 @@ def _encoded(
     prompts: Prompts,
     process: Process,
     listener: TrainCallbacks,
-) -> tuple[Images, CodeStore]:
-    """Images through the spec's tokenizer, with forced tokens where the target's layout has them."""
+) -> tuple[TrainingImages, CodeStore]:
+    """TrainingImages through the spec's tokenizer, with forced tokens where the target's layout has them."""
     path, layout = request.loaded.files["image.weights"], target.cfg.layout
     tokenizer = load_tokenizer(path).to(process.device)
     if tokenizer.cfg.codebook_size != layout.codes:
@@ -154,7 +154,7 @@ def _encoded(
     store = CodeStore(request.folder, "folder", identity, len(found), target.cfg.tokens, target.cfg.vocab)
     codes = _filled(store, make, process, listener, "encoding images")
     number = {text: i for i, text in enumerate(prompts.texts)}
-    return Images(prompts, codes, tuple(number[p.caption] for p in found), bool(target.cfg.padded)), store
+    return TrainingImages(prompts, codes, tuple(number[p.caption] for p in found), bool(target.cfg.padded)), store
 
 
 def batch_at(step: int, size: int, count: int, seed: int) -> list[int]:

@@ -1,7 +1,7 @@
 """From a request to a trained draft.
 
     1. The target, frozen; its prompts, a part of them held out.
-    2. Images: encoded, or drawn by the target, unless they are there already.
+    2. TrainingImages: encoded, or drawn by the target, unless they are there already.
     3. Steps; every so many, accept length on the held-out images, and a checkpoint.
     4. The best weights so far stand in `out` at any moment; it stops when they no longer get better.
 
@@ -35,7 +35,7 @@ from coolsd_rt.store.hashing import sha256_bytes, sha256_file
 from coolsd_rt.store.outputs import check_output
 from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.checkpoint import MISFITS, load_state, save_tree, unfit
-from coolsd_rt.train.config import Progress, TrainCallbacks, TrainConfig, TrainReport
+from coolsd_rt.train.config import TrainCallbacks, TrainConfig, TrainProgress, TrainReport
 from coolsd_rt.train.data import Data, batch_at, count_of, prepare
 from coolsd_rt.train.interrupt import held_back
 from coolsd_rt.train.loop import Ema, TrainSteps, optimizers
@@ -180,7 +180,7 @@ class Training:
         if done % _REPORT_EVERY == 0 or done == self._steps.steps:
             mean = [sum(column) / len(self._recent) for column in zip(*self._recent, strict=True)]
             self._recent = []
-            self._listener.stepped(Progress(done, self._steps.steps, mean[0], tuple(mean[1:])))
+            self._listener.stepped(TrainProgress(done, self._steps.steps, mean[0], tuple(mean[1:])))
             figures = {"loss": mean[0]} | {f"tv/{i + 1}": tv for i, tv in enumerate(mean[1:])}
             for sink in sinks:
                 sink.write(done, figures)

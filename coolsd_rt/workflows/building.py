@@ -121,7 +121,7 @@ def build(
         option="{key} {value}",
     )
     plan = builds.plan(loaded, asked.out)
-    made = promoting.promote(plan, None if on_event is None else _Telling(on_event).listener())
+    made = promoting.promote(plan, None if on_event is None else _BuildTelling(on_event).listener())
     manifest = made.built.engine.manifest
     return BuildOutput(
         folder=made.folder,
@@ -135,14 +135,14 @@ def build(
     )
 
 
-class _Telling:
+class _BuildTelling:
     """What a build and a parity run tell, as events."""
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event, self._stage, self._done, self._total = on_event, "", 0, 0
 
-    def listener(self) -> promoting.Listener:
-        return promoting.Listener(self._build, self._parity)
+    def listener(self) -> promoting.PromoteCallbacks:
+        return promoting.PromoteCallbacks(self._build, self._parity)
 
     def _tell(self, state: State, **values: Any) -> None:
         counts = {"stage": self._stage, "done": self._done, "total": self._total}

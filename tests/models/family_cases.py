@@ -138,6 +138,18 @@ def module_caches(caches: Any) -> tuple[Tensor, ...]:
 
 
 __all__ = [
-    "CAPACITY", "CONFIGS", "FAMILY_NAMES", "HEADS", "ROWS", "Image", "Stepped", "eager", "module_caches", "image",
-    "random_draft", "random_target", "relative", "stepped",
-]  # fmt: skip
+    "CAPACITY",
+    "CONFIGS",
+    "FAMILY_NAMES",
+    "HEADS",
+    "ROWS",
+    "Image",
+    "Stepped",
+    "eager",
+    "image",
+    "module_caches",
+    "random_draft",
+    "random_target",
+    "relative",
+    "stepped",
+]

@@ -17,23 +17,20 @@ torch = pytest.importorskip("torch")
 
 from coolsd_rt.bench.html import page  # noqa: E402
 from coolsd_rt.bench.report import BenchReport  # noqa: E402
-from coolsd_rt.bench.run import BenchCallbacks, bench  # noqa: E402
-from coolsd_rt.bench.run import GenerateConfig as BenchRequest  # noqa: E402
+from coolsd_rt.bench.run import BenchCallbacks, BenchConfig, bench  # noqa: E402
 from coolsd_rt.bench.variants import VariantChoice  # noqa: E402
 from coolsd_rt.cli.main import run as cli  # noqa: E402
 from coolsd_rt.device import round_reference  # noqa: E402
 from coolsd_rt.device.engine import DeviceEngine  # noqa: E402
 from coolsd_rt.device.round import DeviceRound  # noqa: E402
 from coolsd_rt.quality.run import QualityMeasures  # noqa: E402
-from coolsd_rt.schedules.analyze import GenerateConfig as AnalyzeRequest  # noqa: E402
-from coolsd_rt.schedules.analyze import analyze  # noqa: E402
+from coolsd_rt.schedules.analyze import RecordingConfig, analyze  # noqa: E402
 from coolsd_rt.schedules.budget import Budget  # noqa: E402
 from coolsd_rt.schedules.tune import tune_engine  # noqa: E402
 from coolsd_rt.spec import load_spec  # noqa: E402
 from coolsd_rt.store import EngineFolder, open_engine  # noqa: E402
 from coolsd_rt.sweep import plot  # noqa: E402
-from coolsd_rt.sweep.run import GenerateConfig as SweepRequest  # noqa: E402
-from coolsd_rt.sweep.run import sweep  # noqa: E402
+from coolsd_rt.sweep.run import SweepConfig, sweep  # noqa: E402
 from coolsd_rt.workflows import opening  # noqa: E402
 from coolsd_rt.workflows.build.run import build, plan, with_engine  # noqa: E402
 from coolsd_rt.workflows.generate.run import GenerateConfig, generate  # noqa: E402
@@ -95,7 +92,7 @@ def test_generate_says_it_to_a_reader(
 def benched(built: EngineFolder) -> tuple[BenchReport, Operators]:
     choice = VariantChoice(names=("lossless", "cool", "jacobi"))
     with Operators() as seen:
-        report = bench(BenchRequest(built.folder, 6, 2, PROMPTS, threads=1, choice=choice))
+        report = bench(BenchConfig(built.folder, 6, 2, PROMPTS, threads=1, choice=choice))
     return report, seen
 
 
@@ -123,7 +120,7 @@ def test_bench_has_its_figures_of_either_loop(built: EngineFolder, benched: tupl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coolsd_rt.device.engine.refusal_reason", lambda request: "for this test")
         choice = VariantChoice(names=("lossless", "cool"))
-        stepped = bench(BenchRequest(built.folder, 6, 2, PROMPTS, threads=1, choice=choice)).as_dict()["ways"]
+        stepped = bench(BenchConfig(built.folder, 6, 2, PROMPTS, threads=1, choice=choice)).as_dict()["ways"]
     counts = ("rounds", "num_drafts", "num_draft_tokens", "num_accepted_tokens_per_pos", "acceptance_by_position")
     assert len(stepped) > 2
     for row in stepped:
@@ -159,7 +156,7 @@ def test_a_bench_makes_each_kind_of_round_once(built: EngineFolder, monkeypatch:
 
     monkeypatch.setattr(DeviceRound, "__init__", counted)
     choice = VariantChoice(names=("cool",), draft_lengths=(1, 2))
-    report = bench(BenchRequest(built.folder, 2, 1, PROMPTS, threads=1, choice=choice))
+    report = bench(BenchConfig(built.folder, 2, 1, PROMPTS, threads=1, choice=choice))
     assert len(made) == len(set(made)) == len({row.timed.way.settings.law.length for row in report.rows}) > 2
 
 
@@ -177,7 +174,7 @@ def test_rounds_without_a_graph_are_in_a_benchs_report(
     monkeypatch.setattr(opening, "spec_of", spec_of)
     choice = VariantChoice(names=("lossless", "jacobi"))
     found = bench(
-        BenchRequest(built.folder, 1, 1, PROMPTS, threads=1, choice=choice), BenchCallbacks(warning=told.append)
+        BenchConfig(built.folder, 1, 1, PROMPTS, threads=1, choice=choice), BenchCallbacks(warning=told.append)
     )
     line = "rounds ran without a CUDA graph: not on a GPU"
     assert [told.count(line), list(found.warnings).count(line)] == [int(said)] * 2
@@ -188,7 +185,7 @@ def test_sweep(built: EngineFolder, tiny_spec: Path, tmp_path: Path, monkeypatch
     file = tmp_path / "sweep.yaml"
     points = "{plain: {plain: true}, spec: {}, stepped: {set: {resampler.kind: waterfill}}}"
     file.write_text(f"version: 1\nimages: 4\npoints: {points}\nquality: {{frechet: {{images: 6}}}}\n")
-    request = SweepRequest(built.folder, file, tmp_path / "out", tiny_spec, threads=1)
+    request = SweepConfig(built.folder, file, tmp_path / "out", tiny_spec, threads=1)
     with Operators() as seen:
         results = sweep(request)
     wanted = {"plain": "device", "spec": "device", "stepped": "host"}
@@ -213,12 +210,12 @@ def test_quality(built: EngineFolder, tmp_path: Path) -> None:
 def test_analyze_and_tune_see_rounds_that_the_host_steps(built: EngineFolder) -> None:
     """P and Q come to nobody on the device's loop."""
     with Operators() as seen:
-        found = analyze(AnalyzeRequest(built.folder, 3, PROMPTS, threads=1))
+        found = analyze(RecordingConfig(built.folder, 3, PROMPTS, threads=1))
     assert found.as_dict()["loop"] == seen.loop == "host"
     assert found.rounds > 0
     with Operators() as seen:
         tune_engine(
-            AnalyzeRequest(built.folder, 30, PROMPTS, threads=1), Budget("accept_length", 1.5), "optimal", None, None
+            RecordingConfig(built.folder, 30, PROMPTS, threads=1), Budget("accept_length", 1.5), "optimal", None, None
         )
     assert seen.loop == "host"
 

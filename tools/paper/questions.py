@@ -164,7 +164,7 @@ def answer(
     type=number(limits.IMAGES),
     default=48,
     show_default=True,
-    help="Images to record.",
+    help="ImageSplit to record.",
 )
 @click.option("--out", type=WRITES_IN, default=Path("out/questions"), show_default=True)
 @click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")

@@ -33,9 +33,9 @@ TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 _PACKAGES = {"torch": "build", "onnx": "build", "onnxscript": "build", "safetensors": "build", "onnxruntime": "cpu"}
 
 __all__ = [
-    "Built",
     "BuildCallbacks",
     "BuildPlan",
+    "Built",
     "PlannedStage",
     "build",
     "describe",

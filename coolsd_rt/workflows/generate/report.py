@@ -41,7 +41,8 @@ class GenerateReport:
     Images that were skipped are in `drawn` and in no figure: of a request that skips all, rates are NaN.
 
     loop: which loop ran; None where nothing was drawn. The host's tells target, draft and law apart; of a device's only
-    the whole is known, `seconds_device`. `seconds_other` is everything else: prompt encoding, image decoding, files, Python.
+    the whole is known, `seconds_device`. `seconds_other` is everything else: prompts, image decoding,
+    files, Python.
     `seconds_image` is the part of it that the condition and image graphs and fresh caches took. Loading the engine is
     in none of them.
     """
