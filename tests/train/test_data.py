@@ -1,4 +1,4 @@
-"""TrainingImages as codes: made once, gone on with after a kill, never mixed up; batches that depend on the step alone."""
+"""Images as codes: made once, gone on with after a kill, never mixed up; batches that depend on the step alone."""
 
 from __future__ import annotations
 
