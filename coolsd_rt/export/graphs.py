@@ -147,7 +147,7 @@ class ImageGraph(nn.Module):
         self.post_quant_conv, self.decoder = tokenizer.post_quant_conv, tokenizer.decoder
         self.plain = layout is None or layout.plain
         if layout is not None and not layout.plain:
-            self.register_buffer("decoded", torch.from_numpy(layout.code_positions))
+            self.register_buffer("code_positions", torch.from_numpy(layout.code_positions))
 
     def forward(self, codes: Tensor) -> Tensor:
         codes = codes if self.plain else codes[:, self.code_positions]

@@ -66,7 +66,7 @@ def test_numpys_numbers_become_pythons() -> None:
         (lambda: Request([], features=b"\xff", text_encoder=3), r"^(features|text_encoder): expected a path"),
         (lambda: Bench(HERE, runs=0), r"^runs: expected a whole number from 1 to 10000, found 0$"),
         (lambda: Bench(HERE, confidence=1.5), r"^confidence: expected a number from 0 to 1, found 1.5$"),
-        (lambda: Bench(HERE, choice=3), r"^choice: expected a Choice, found 3$"),
+        (lambda: Bench(HERE, choice=3), r"^choice: expected a VariantChoice, found 3$"),
         (lambda: Choice(deltas=(1.1, float("inf"))), r"^deltas\[1\]: expected a number from 0 to 1e6"),
         (lambda: Choice(draft_lengths=(0,)), r"^draft_lengths\[0\]: expected a whole number from 1 to 65536"),
         (lambda: Analyze(HERE, images=1.0), r"^images: .*found 1.0$"),

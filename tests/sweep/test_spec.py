@@ -53,7 +53,7 @@ points:
 def test_every_mistake_of_the_file_has_its_line(tmp_path: Path) -> None:
     text = """\
 version: true
-picturs: 3
+imags: 3
 images: 4
 set: {schedul.delta: 1}
 points:
@@ -74,7 +74,7 @@ quality:
     lines = str(caught.value).splitlines()
     wanted = [
         (1, "version: expected 1, found true"),
-        (2, "picturs: expected one of version, images"),
+        (2, "imags: expected one of version, images"),
         (4, "set.schedul.delta: expected a run-time key, for instance schedule.delta"),
         (6, "points.a.grid.schedule.delta: expected each value once, found 1 again"),
         (7, "points.b.set.draft.length: expected a run-time key"),

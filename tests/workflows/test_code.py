@@ -53,6 +53,8 @@ def closure(start: Path) -> set[Path]:
     todo = {start}
     while todo:
         path = todo.pop()
+        if path == PACKAGE / "__init__.py":  # names of the front door, for type checkers
+            continue
         seen.add(path)
         todo |= modules_of(path) - seen
     return seen
