@@ -164,7 +164,7 @@ def _say_verified(made: Promoted) -> None:
     note(f"parity: {'passed' if made.passed else 'missed; the engine is used by its own folder alone'}")
 
 
-def _listener(quiet: bool) -> promoting.Listener:
+def _listener(quiet: bool) -> promoting.PromoteCallbacks:
     """Shows a build and a parity run, each with a bar of its own."""
 
     @contextmanager
@@ -177,4 +177,4 @@ def _listener(quiet: bool) -> promoting.Listener:
         with progress(quiet=quiet) as work:
             yield listener_of(work, PICTURES)
 
-    return promoting.Listener(build, parity, _say_verified)
+    return promoting.PromoteCallbacks(build, parity, _say_verified)

@@ -30,7 +30,7 @@ def _silent_parity() -> AbstractContextManager[proving.Listener]:
 
 
 @dataclass(frozen=True)
-class Listener:
+class PromoteCallbacks:
     """Who wants to hear of the work. build and parity are entered before their part begins and left when it is over;
     verified hears how an engine for a GPU fared."""
 
@@ -67,9 +67,9 @@ class Promoted:
         return self.passed is True or not self.gated
 
 
-def promote(plan: Plan, listener: Listener | None = None) -> Promoted:
+def promote(plan: Plan, listener: PromoteCallbacks | None = None) -> Promoted:
     """Build what is planned, and verify it if it has to be. Raises as `build.build` and `parity.parity`."""
-    listener = listener or Listener()
+    listener = listener or PromoteCallbacks()
     building.require_packages(plan)
     with listener.build(plan) as hears:
         built = building.build(plan, hears)
@@ -80,7 +80,7 @@ def promote(plan: Plan, listener: Listener | None = None) -> Promoted:
     return promoted
 
 
-def _verified(built: Built, listener: Listener) -> Promoted:
+def _verified(built: Built, listener: PromoteCallbacks) -> Promoted:
     receipt = built.engine.manifest.parity
     if not built.fresh and receipt is not None and receipt.get("passed"):
         built.engine.make_current()
@@ -92,7 +92,7 @@ def _verified(built: Built, listener: Listener) -> Promoted:
     return Promoted(built, proof.passed, proof.failures, compared=True)
 
 
-def engine_of(spec: Path, out: Path = ENGINES, listener: Listener | None = None) -> Path:
+def engine_of(spec: Path, out: Path = ENGINES, listener: PromoteCallbacks | None = None) -> Path:
     """A spec's engine, OUT/NAME/FINGERPRINT, built now if it is not there.
 
     Raises CoolsdError: it does not pass parity. UserError, MissingExtra: as `promote`, and without the GPU it is for.
