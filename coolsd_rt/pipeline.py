@@ -20,7 +20,7 @@ from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.spec import is_spec
 from coolsd_rt.spec.fields import Threads, check_fields
 from coolsd_rt.workflows import call_options
-from coolsd_rt.workflows.call_options import Call, Options
+from coolsd_rt.workflows.call_options import Call, DrawOptions
 from coolsd_rt.workflows.calls import Drawing
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.opened import OpenedEngine
@@ -35,21 +35,21 @@ OnStepEnd = Callable[["Pipeline", int, int, dict[str, Any]], object]
 OnProgress = Callable[[int, int], object]
 
 
-class CallOptions(Options, total=False):
-    """Keyword arguments of a call: those of `Options`, and two callbacks."""
+class CallOptions(DrawOptions, total=False):
+    """Keyword arguments of a call: those of `DrawOptions`, and two callbacks."""
 
     callback_on_step_end: OnStepEnd | None
     on_progress: OnProgress | None
 
 
-class StreamOptions(Options, total=False):
-    """Keyword arguments of a stream: those of `Options`, and how many partial images an image has."""
+class StreamOptions(DrawOptions, total=False):
+    """Keyword arguments of a stream: those of `DrawOptions`, and how many partial images an image has."""
 
     partial_images: int
 
 
 @dataclass(frozen=True)
-class _Load:
+class _LoadArguments:
     """Arguments of `Pipeline.load`, checked."""
 
     engine: Path
@@ -71,6 +71,7 @@ class Pipeline:
     def __init__(self, opened: OpenedEngine) -> None:
         self._opened: OpenedEngine | None = opened
         self._turns = Turns()
+        self._closed = False
         self._stream: weakref.ref[ImageStream] | None = None  # one that nobody else holds is dropped, and so ended
         self._name, self._folder = opened.manifest.name, opened.folder.folder
 
@@ -98,7 +99,7 @@ class Pipeline:
             MissingExtra: a package that the engine needs is not installed.
             CoolsdError: a broken engine, or one that cannot be built.
         """
-        asked = _Load(engine, threads, features, text_encoder)  # type: ignore[arg-type]  # a str becomes a Path
+        asked = _LoadArguments(engine, threads, features, text_encoder)  # type: ignore[arg-type]  # a str becomes a Path
         path = asked.engine
         if is_spec(path):
             from coolsd_rt.workflows.promote import engine_of  # not needed where engines only run
@@ -122,7 +123,7 @@ class Pipeline:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._opened is None
+        return self._closed
 
     def __call__(self, prompts: str | Sequence[str], **options: Unpack[CallOptions]) -> PipelineOutput:
         """Draw images.
@@ -154,7 +155,7 @@ class Pipeline:
         call_options.check_callable("on_progress", on_progress)
         call = Call.of(prompts, given, ("callback_on_step_end", "on_progress"))
         drawing = Drawing(self._engine(), call)
-        tell = _Telling(self, drawing, on_step, on_progress)  # type: ignore[arg-type]
+        tell = _Callbacks(self, drawing, on_step, on_progress)  # type: ignore[arg-type]
         self._take()
         try:
             for _ in drawing.run(tell if tell.wanted else None):
@@ -187,12 +188,14 @@ class Pipeline:
     def close(self) -> None:
         """Let go of the engine and its memory. Waits for a call under way; a stream under way is closed.
 
-        Every later call raises UserError. To close twice is to close once.
+        Every later call raises UserError, and so do those that still wait for their turn. To close twice is to close
+        once.
         """
+        if self._closed:
+            return
+        self._closed = True
         if (found := self._stream) is not None and (stream := found()) is not None:
             stream.close()
-        if self.closed:
-            return
         self._turns.take()
         self._opened = None
         self._turns.give()
@@ -207,7 +210,7 @@ class Pipeline:
         return f"<coolsd_rt.Pipeline {self._name} of {self._folder}{', closed' if self.closed else ''}>"
 
     def _engine(self) -> OpenedEngine:
-        if self._opened is None:
+        if self._closed or self._opened is None:
             fix = f"load it again: Pipeline.load({str(self._folder)!r})"
             raise UserError("the pipeline", expected="an open one", found="one that was closed", fix=fix)
         return self._opened
@@ -231,7 +234,7 @@ class Pipeline:
 
 
 @dataclass
-class _Telling:
+class _Callbacks:
     """A call's callbacks."""
 
     pipeline: Pipeline

@@ -74,7 +74,12 @@ def requests() -> list[type]:
 def test_every_number_of_a_request_has_both_ends() -> None:
     classes = requests()
     rooms = {(cls.__module__.split(".")[1], cls.__name__) for cls in classes}
-    assert {("workflows", "GenerateConfig"), ("schedules", "RecordingConfig"), ("sweep", "SweepConfig"), ("train", "TrainConfig")} <= rooms
+    assert {
+        ("workflows", "GenerateConfig"),
+        ("schedules", "RecordingConfig"),
+        ("sweep", "SweepConfig"),
+        ("train", "TrainConfig"),
+    } <= rooms
     assert {"VariantChoice", "QualityMeasures", "PromptInputs", "DraftSizes"} <= {name for _, name in rooms}
     for cls in classes:
         hints = get_type_hints(cls, include_extras=True)

@@ -23,7 +23,7 @@ from coolsd_rt.workflows.parity import run as proofs
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Backend = Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]
 Device = Literal["cpu", "cuda"]
-State = Literal["planned", "started", "waiting", "compiling", "cached", "built", "verifying"]
+BuildState = Literal["planned", "started", "waiting", "compiling", "cached", "built", "verifying"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BuildEvent:
         seconds: that the stage took, in "cached" and "built".
     """
 
-    state: State
+    state: BuildState
     stage: str = ""
     done: int = 0
     total: int = 0
@@ -72,7 +72,7 @@ class BuildOutput:
 
 
 @dataclass(frozen=True)
-class _Request:
+class _BuildArguments:
     """Arguments of `build`, checked."""
 
     spec: Path
@@ -110,7 +110,7 @@ def build(
         MissingExtra: a stage has to run, and a package for it is not installed.
         CoolsdError: a stage failed, or there is no space.
     """
-    asked = _Request(spec, out, precision, backend, device)  # type: ignore[arg-type]  # a str becomes a Path
+    asked = _BuildArguments(spec, out, precision, backend, device)  # type: ignore[arg-type]  # a str becomes a Path
     if on_event is not None and not callable(on_event):
         raise UserError("on_event", expected="a function", found=shown(on_event))
     loaded = builds.with_engine(
@@ -144,7 +144,7 @@ class _BuildTelling:
     def listener(self) -> promoting.PromoteCallbacks:
         return promoting.PromoteCallbacks(self._build, self._parity)
 
-    def _tell(self, state: State, **values: Any) -> None:
+    def _tell(self, state: BuildState, **values: Any) -> None:
         counts = {"stage": self._stage, "done": self._done, "total": self._total}
         self._on_event(BuildEvent(state, **{**counts, **values}))
 

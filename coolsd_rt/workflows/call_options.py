@@ -31,7 +31,7 @@ from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Asked
 
 
-class Options(TypedDict, total=False):
+class DrawOptions(TypedDict, total=False):
     """Keyword arguments of `Pipeline.__call__` and `Pipeline.stream`. None, as a value, is as if it was not given.
 
     images_per_prompt, num_images_per_prompt: images of each prompt, 1 to 100000; two names of one option. Default 1.
@@ -111,7 +111,7 @@ _ELSEWHERE = {
     "max_tokens": "each image takes as many tokens as its grid",
     "sampling_params": "give its values by name: temperature, top_k, top_p, seed",
 }
-"""Options of other libraries, and of our command line: what takes their place."""
+"""DrawOptions of other libraries, and of our command line: what takes their place."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,12 @@ class Call:
 
     @staticmethod
     def of(prompts: object, options: Mapping[str, Any], more: Iterable[str] = ()) -> Call:
-        """Read a call's arguments. more: names that this call takes beside `Options`.
+        """Read a call's arguments. more: names that this call takes beside `DrawOptions`.
 
         Raises UserError: no prompt, an argument of another type or out of its range, one of an unknown name, two that
         exclude each other.
         """
-        check_names(options, [*Options.__annotations__, *more])
+        check_names(options, [*DrawOptions.__annotations__, *more])
         given = {name: value for name, value in options.items() if value is not None}
         _exclude(given, "images_per_prompt", "num_images_per_prompt")
         _exclude(given, "seed", "seeds")

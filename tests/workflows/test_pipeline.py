@@ -18,6 +18,7 @@ from coolsd_rt.backends import Description
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import opening, png
 from coolsd_rt.workflows.generate.run import GenerateConfig, generate
+from coolsd_rt.workflows.turns import Turns
 from tests.workflows.fakes import DIMS, SIDE, FakeEngine, FakeSession
 from tests.workflows.test_prefixes import FORCED
 
@@ -201,31 +202,37 @@ def test_closed_is_closed(engine: Path) -> None:
             use()
 
 
-def test_a_call_that_waited_while_it_was_closed_is_refused(engine: Path) -> None:
-    pipe, reached, go, refused = Pipeline.load(engine), threading.Event(), threading.Event(), list[UserError]()
+def test_a_call_that_waits_while_it_is_closed_is_refused(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call under way is finished."""
+    pipe, turns, go = Pipeline.load(engine), threading.Semaphore(0), threading.Event()
+    real, results = Turns.take, dict[str, Any]()
 
-    def hold(*_: object) -> None:
-        reached.set()
-        go.wait()
+    def take(self: Turns) -> None:
+        turns.release()
+        real(self)
 
-    def late() -> None:
-        try:
-            pipe("red apple")
-        except UserError as error:
-            refused.append(error)
+    def call(name: str, **options: Any) -> threading.Thread:
+        def work() -> None:
+            try:
+                results[name] = len(pipe("red apple", **options).images)
+            except UserError as error:
+                results[name] = str(error)
 
-    first = threading.Thread(target=lambda: pipe("red apple", on_progress=hold))
-    first.start()
-    reached.wait()
-    closing = threading.Thread(target=pipe.close)
-    closing.start()
-    second = threading.Thread(target=late)
-    second.start()
+        thread = threading.Thread(target=work)
+        thread.start()
+        turns.acquire()  # it has its turn, or waits for it
+        return thread
+
+    monkeypatch.setattr(Turns, "take", take)
+    threads = [call("first", on_progress=lambda *_: go.wait()), call("second")]
+    threads.append(threading.Thread(target=pipe.close))
+    threads[-1].start()
+    turns.acquire()
     go.set()
-    for thread in (first, closing, second):
+    for thread in threads:
         thread.join()
-    assert pipe.closed
-    assert all("closed" in str(error) for error in refused)  # or it had its turn before
+    assert results["first"] == 1
+    assert "found one that was closed" in results["second"]
 
 
 def test_the_loop_is_chosen_and_told(pipe: Pipeline) -> None:

@@ -17,7 +17,7 @@ from coolsd_rt.workflows import opening
 from coolsd_rt.workflows.handoff import Cancelled, Handoff
 from coolsd_rt.workflows.partial_images import BLANK
 from coolsd_rt.workflows.streaming import ImageStream, StreamEvent
-from tests.workflows.fakes import DIMS, SIDE, FakeEngine
+from tests.workflows.fakes import DIMS, SIDE, FakeEngine, FakeSession
 from tests.workflows.test_prefixes import FORCED
 
 PROMPTS = ["red apple", "yellow star", "green apple"]  # of an engine that draws two at once
@@ -183,6 +183,29 @@ def test_a_stream_that_is_left_stops_drawing(pipe: Pipeline, fake: FakeEngine, l
     assert not drawing_threads()
     assert len(fake.opened) == 1  # the second batch was never begun
     assert len(pipe("red apple").images) == 1  # and the pipeline is free
+
+
+def test_to_close_ends_the_drawing_with_the_round_under_way(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the next image: half of this one is still to come, and nothing of it is shown."""
+    rounds, closed = [0], threading.Event()
+    target, cancel = FakeSession.target, Handoff.cancel
+
+    def step(self: FakeSession, ids: Any, pos: Any) -> Any:
+        rounds[0] += 1
+        if rounds[0] > DIMS.tokens // 2:  # the prefill decides the first token, each step of plain decoding one more
+            closed.wait()
+        return target(self, ids, pos)
+
+    def cancelled(self: Handoff[Any]) -> None:
+        cancel(self)
+        closed.set()
+
+    monkeypatch.setattr(FakeSession, "target", step)
+    monkeypatch.setattr(Handoff, "cancel", cancelled)
+    stream = pipe.stream("red apple", partial_images=1, plain=True)
+    assert isinstance(next(stream), PartialImage)
+    stream.close()
+    assert rounds[0] == DIMS.tokens // 2 + 1
 
 
 def test_a_stream_that_was_not_begun_holds_nothing(pipe: Pipeline, fake: FakeEngine) -> None:
