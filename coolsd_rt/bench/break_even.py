@@ -77,14 +77,14 @@ class BreakEven:
 def tokens_by_length(accepts: Sequence[int], attempts: Sequence[int]) -> list[float]:
     """Expected tokens of a round with 1..L drafts, the resampled or bonus token included.
 
-    accepts, attempts: rounds in which draft i was accepted, and judged. The list ends before a position that rounds
-    reach but never judged.
+    accepts, attempts: rounds in which draft i was accepted, and evaluated. The list ends before a position that rounds
+    reach but never evaluated.
     """
     tokens, reach, out = 1.0, 1.0, []
-    for accepted, judged in zip(accepts, attempts, strict=True):
-        if not judged and reach:
+    for accepted, evaluated in zip(accepts, attempts, strict=True):
+        if not evaluated and reach:
             break
-        reach *= accepted / judged if judged else 0.0
+        reach *= accepted / evaluated if evaluated else 0.0
         tokens += reach
         out.append(tokens)
     return out

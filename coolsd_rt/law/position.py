@@ -1,4 +1,5 @@
-"""One draft position: what is drafted and kept, and what a rejection puts in its place. For proofs and expectations.
+"""One draft position: what is drafted and accepted, and what a rejection puts in its place. For proofs and
+expectations.
 
 The loop never forms these laws; it draws. Knows arrays of NumPy. Does not know contexts or rounds.
 """
@@ -26,15 +27,17 @@ def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats, Floats]:
     given = np.asarray(p)  # LANTERN compares in P's own precision
     borrowed = 0.0 if tolerance is None else tolerance.everywhere(given)
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    kept = np.asarray(overlap(p, q, omega, borrowed) if law.rates is None else law.rates[i] * q, np.float64)
+    accepted = np.asarray(overlap(p, q, omega, borrowed) if law.rates is None else law.rates[i] * q, np.float64)
     if law.resampler != "lantern" or tolerance is None:
-        rejected = np.maximum(0.0, 1.0 - kept.sum(-1, keepdims=True))
-        return kept, rejected * _normal(residual(p, q, omega, law.resampler, borrowed)[0])
+        rejected = np.maximum(0.0, 1.0 - accepted.sum(-1, keepdims=True))
+        return accepted, rejected * _normal(residual(p, q, omega, law.resampler, borrowed)[0])
     after = np.zeros_like(p)
-    for x in np.flatnonzero((q > kept).reshape(-1, q.shape[-1]).any(0)):  # it depends on the token that was rejected
+    for x in np.flatnonzero(
+        (q > accepted).reshape(-1, q.shape[-1]).any(0)
+    ):  # it depends on the token that was rejected
         zeroed = tolerance.zeroed(given, np.full(p.shape[:-1], x))
-        after += (q[..., [x]] - kept[..., [x]]) * _normal(residual(p, q, omega, "lantern", zeroed=zeroed)[0])
-    return kept, after
+        after += (q[..., [x]] - accepted[..., [x]]) * _normal(residual(p, q, omega, "lantern", zeroed=zeroed)[0])
+    return accepted, after
 
 
 def _normal(weights: Any) -> Floats:

@@ -1,7 +1,7 @@
 """A batch on its way: images and their rows, scales, forced tokens, random numbers, and logits made distributions.
 
 What the round and every draft source share. Knows how per-image values become per-row arrays of the session. Does not
-know where drafts come from, nor how they are judged. Legend as in `coolsd_rt.runtime.round`.
+know where drafts come from, nor how they are evaluated. Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def decode(
     while state.remaining.any():
         began = clock()
         record = decoder.round()
-        statistics.time_round(int(record.valid[record.active].max()), clock() - began)
+        statistics.time_round(int(record.num_drafts[record.active].max()), clock() - began)
         if on_round is not None:
             on_round(state, record)
         if on_progress is not None:
@@ -196,10 +196,10 @@ class DecodingLoop:
         state.committed += width + 1
         state.cached += width
         none = np.zeros(images, np.int64)
-        self._sure = self._confident(p, none)
+        self._draft_allowed = self._confident(p, none)
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
         if self._source:
-            self._source.judged(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
+            self._source.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
         batch.watch.lap("law")
 
     def round(self) -> RoundRecord:
@@ -210,10 +210,10 @@ class DecodingLoop:
         active = remaining > 0
         batch.idle = None if active.all() else batch.put(~active)
         window = batch.window(active)
-        valid = np.where(self._sure, np.minimum(np.maximum(remaining - 1, 0), length), 0)
+        num_drafts = np.where(self._draft_allowed, np.minimum(np.maximum(remaining - 1, 0), length), 0)
 
         # 2. Draft.
-        valid, drafts, q = self._draft(window, valid)
+        num_drafts, drafts, q = self._draft(window, num_drafts)
         count = drafts.shape[1]
 
         # 3. Target.
@@ -225,40 +225,40 @@ class DecodingLoop:
 
         # 4. Verdict.
         verdict = verify(
-            p, q, drafts, batch.put(valid), self._omegas[:count], batch.put(window.uniforms[:, :count, ACCEPT]),
+            p, q, drafts, batch.put(num_drafts), self._omegas[:count], batch.put(window.uniforms[:, :count, ACCEPT]),
             batch.put(window.uniforms[..., RESAMPLE]), self._law.resampler, batch.forced_mask(window.at[:, :count]),
             self._tolerance, None if self._rates is None else self._rates[:count],
         )  # fmt: skip
         accepted, proposed = to_host(verdict.accepted), to_host(drafts)
-        tokens = np.concatenate([proposed, np.zeros_like(valid)[:, None]], axis=1)
+        tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
         tokens[batch.rows, accepted] = to_host(verdict.token)
-        self._sure = self._confident(p, accepted)
+        self._draft_allowed = self._confident(p, accepted)
         if source:
-            source.judged(p, q, drafts, accepted, valid, window)
+            source.evaluated(p, q, drafts, accepted, num_drafts, window)
         batch.watch.lap("law")
 
         # 5. Commit.
         state.commit(tokens, accepted, active)
-        self.statistics.record(accepted, valid, to_host(verdict.degenerate), active)
+        self.statistics.record(accepted, num_drafts, to_host(verdict.degenerate), active)
         if source:
             source.committed(active)
-        return RoundRecord(active, valid, accepted, proposed, tokens, p, q)
+        return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
 
-    def _draft(self, window: Window, valid: Ints) -> tuple[Ints, Array, Array]:
+    def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """How many drafts count [M], and the longest image's number of them: tokens [M, L'], Q [M, L', V]."""
-        count = int(valid.max())
+        count = int(num_drafts.max())
         if not count or self._source is None:
-            return valid, *self._no_drafts
+            return num_drafts, *self._no_drafts
         drafts, q = self._source.draft(window, count)
         least = self.batch.sampling.draft_confidence
         if least:
             # Q_i depends on the drafts before it alone, so where it ends a window no later token is favoured.
             unsure = to_host(self._xp.max(q, axis=-1)) < least
             run = np.where(unsure.any(axis=1), unsure.argmax(axis=1), count)
-            valid = np.minimum(valid, run)
-            count = int(valid.max())
+            num_drafts = np.minimum(num_drafts, run)
+            count = int(num_drafts.max())
             self.batch.watch.lap("law")
-        return valid, drafts[:, :count], q[:, :count]
+        return num_drafts, drafts[:, :count], q[:, :count]
 
     def _prepare_law(self, device: Array) -> None:
         """The law's numbers as the session's arrays."""

@@ -82,7 +82,7 @@ class RoundRecord:
     """
 
     active: NDArray[np.bool_]  # [M] images that were not finished
-    valid: Ints  # [M] drafts that counted
+    num_drafts: Ints  # [M] drafts that counted
     accepted: Ints  # [M]
     drafts: Ints  # [M, L'] as drawn from Q
     window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`

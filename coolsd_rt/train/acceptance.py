@@ -107,9 +107,9 @@ def _starts(path: Floats, valid: Floats) -> Floats:
             if not valid[i, n]:
                 starts[:, n + i + 1] += alive  # no draft is left: the round's last token comes from P
                 break
-            kept = alive * path[i, :, n + i]
-            starts[:, n + i + 1] += alive - kept
-            alive = kept
+            accepted = alive * path[i, :, n + i]
+            starts[:, n + i + 1] += alive - accepted
+            alive = accepted
         else:
             starts[:, n + length + 1] += alive
     return starts[:, :tokens]

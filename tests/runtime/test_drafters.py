@@ -160,10 +160,10 @@ def test_a_coupled_draft_stays_more_often() -> None:
             start = state.committed - record.accepted - 1
             if before:
                 moved = start - before["start"]
-                for m, i in np.argwhere(np.arange(record.drafts.shape[1]) < record.valid[:, None]).tolist():
-                    if i + moved[m] < before["valid"][m]:
+                for m, i in np.argwhere(np.arange(record.drafts.shape[1]) < record.num_drafts[:, None]).tolist():
+                    if i + moved[m] < before["num_drafts"][m]:
                         counts[:] += (record.drafts[m, i] != before["drafts"][m, i + moved[m]], 1)
-            before.update(start=start, drafts=record.drafts.copy(), valid=record.valid.copy())
+            before.update(start=start, drafts=record.drafts.copy(), num_drafts=record.num_drafts.copy())
 
         session = FakeSession(weak, dims(3, 8), 200)
         generate(session, Law((1.0,) * 5), Sampling(), range(200), source=source, loop="host", on_round=on_round)

@@ -91,9 +91,9 @@ def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upp
         rounds += 1
         assert (state.cached == state.committed - 1).all()
         assert (state.committed <= sizes.positions).all()
-        if law.length and record.valid.any():
-            fresh = (state.cached - state.drafted)[record.active]
-            assert (fresh == record.accepted[record.active] + 1).all()
+        if law.length and record.num_drafts.any():
+            num_pending = (state.cached - state.drafted)[record.active]
+            assert (num_pending == record.accepted[record.active] + 1).all()
 
     sizes = dims(vocab, tokens)
     session = FakeSession(tables(vocab, tokens, zeros), sizes, len(found))

@@ -86,7 +86,7 @@ def test_rounds_without_a_draft_say_so_and_invariants_hold(catch_up: int) -> Non
     kinds: set[bool] = set()
 
     def on_round(state: State, record: RoundRecord) -> None:
-        kinds.update((record.valid[record.active] > 0).tolist())
+        kinds.update((record.num_drafts[record.active] > 0).tolist())
         assert (state.cached == state.committed - 1).all()
         behind = (state.cached - state.drafted)[record.active]
         assert (behind >= 1).all()
@@ -106,14 +106,14 @@ def test_unsure_drafts_are_not_judged() -> None:
     """What ends a window is Q alone: the target steps over fewer positions, and more rounds are needed."""
 
     def run(stop: float) -> tuple[int, int]:
-        valid: list[int] = []
+        num_drafts: list[int] = []
 
         def on_round(state: State, record: RoundRecord) -> None:
-            valid.extend(record.valid[record.active].tolist())
+            num_drafts.extend(record.num_drafts[record.active].tolist())
 
         session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), dtype="float32", paced=True)
         result = generate(session, LAW, Sampling(draft_confidence=stop), SEEDS, loop="host", on_round=on_round)
-        return sum(valid), int(result.statistics.rounds.sum())
+        return sum(num_drafts), int(result.statistics.rounds.sum())
 
     judged, rounds = zip(*(run(stop) for stop in (0.0, 0.5, 0.7, 1.0)), strict=True)
     assert judged[0] > judged[1] > judged[2] > judged[3] == 0

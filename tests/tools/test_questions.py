@@ -38,7 +38,7 @@ def test_noise_makes_a_draft_worse_and_none_makes_it_the_target(bench: Bench) ->
     assert found == sorted(found)
     assert found[-1] > 0.5
     recording = bench.record(3, NoisyTarget(bench.engine, 0.0), source="model")
-    assert (recording.accepted == recording.windows.valid).all()
+    assert (recording.accepted == recording.windows.num_drafts).all()
 
 
 def test_a_noisy_draft_is_still_lossless(bench: Bench) -> None:
@@ -53,7 +53,7 @@ def test_shorter_windows_of_the_same_rounds(bench: Bench) -> None:
     windows = bench.record(4).windows
     short = cut(windows, 2)
     assert short.length == 2
-    assert (short.valid <= 2).all()
+    assert (short.num_drafts <= 2).all()
     whole, part = (outlook(w, Law((1.0,) * w.length)) for w in (windows, short))
     assert part.acceptance == pytest.approx(whole.acceptance[:2])
     assert part.accept_length < whole.accept_length
@@ -76,8 +76,8 @@ def test_ambiguity_bins_are_a_plain_loops(bench: Bench) -> None:
     total = sum(row["positions"] for row in rows)
     rejected = sum(row["rejected"] * row["positions"] for row in rows)
     w = recording.windows
-    assert total == int(np.minimum(w.valid, recording.accepted + 1).sum())
-    assert rejected == pytest.approx(int((recording.accepted < w.valid).sum()))
+    assert total == int(np.minimum(w.num_drafts, recording.accepted + 1).sum())
+    assert rejected == pytest.approx(int((recording.accepted < w.num_drafts).sum()))
 
 
 def test_all_answers_and_their_plots(bench: Bench) -> None:

@@ -121,7 +121,13 @@ def test_bench_has_its_figures_of_either_loop(built: EngineFolder, benched: tupl
         patch.setattr("coolsd_rt.device.engine.refusal_reason", lambda request: "for this test")
         choice = VariantChoice(names=("lossless", "cool"))
         stepped = bench(BenchConfig(built.folder, 6, 2, PROMPTS, threads=1, choice=choice)).as_dict()["ways"]
-    counts = ("rounds", "num_drafts", "num_draft_tokens", "num_accepted_tokens_per_pos", "acceptance_by_position")
+    counts = (
+        "rounds",
+        "rounds_with_drafts",
+        "num_draft_tokens",
+        "num_accepted_tokens_per_pos",
+        "acceptance_by_position",
+    )
     assert len(stepped) > 2
     for row in stepped:
         assert row["loop"] == "host"

@@ -53,18 +53,18 @@ def _register_verify(trt: Any) -> None:
 
     @trtp.register("coolsd::verify")
     def describe(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, valid: trtp.TensorDesc,
+        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
         omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
         resampler: str, vocab: int, longest: int, arch: int,
     ) -> tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc]:  # fmt: skip
-        images = (valid.shape_expr[0],)
+        images = (num_drafts.shape_expr[0],)
         types = (trt.int64, trt.int64, trt.bool, trt.int32)
         accepted, token, degenerate, fault = (trtp.from_shape_expr(images, dtype=kind) for kind in types)
         return accepted, token, degenerate, fault
 
     @trtp.autotune("coolsd::verify")
     def types(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, valid: trtp.TensorDesc,
+        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
         omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
         outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc],
     ) -> list[trtp.AutoTuneCombination]:  # fmt: skip
@@ -72,13 +72,13 @@ def _register_verify(trt: Any) -> None:
 
     @trtp.aot_impl("coolsd::verify")
     def build(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, valid: trtp.TensorDesc,
+        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
         omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
         resampler: str, vocab: int, longest: int, arch: int,
         outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc], tactic: int,
     ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:  # fmt: skip
         kernel = verify_kernel(arch, vocab, longest, resampler)
-        return _launch(trtp, kernel, valid.shape_expr[0], tokens.shape_expr[1])
+        return _launch(trtp, kernel, num_drafts.shape_expr[0], tokens.shape_expr[1])
 
 
 def _register_process(trt: Any) -> None:

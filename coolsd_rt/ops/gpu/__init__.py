@@ -3,7 +3,7 @@
     process_logits   logits -> P or Q
     draft_sample     logits -> Q and the drafted tokens
     sample           weights -> tokens
-    verify           P, Q, the drafts -> how many are kept and the token that ends the round
+    verify           P, Q, the drafts -> how many are accepted and the token that ends the round
 
 The eager reference in `coolsd_rt.ops` says what they mean; on a CPU they are it. Importing this needs torch; the first
 launch on a GPU needs triton too.

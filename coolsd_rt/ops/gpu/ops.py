@@ -83,7 +83,7 @@ def verify(
     target: Tensor,
     draft: Tensor,
     tokens: Tensor,
-    valid: Tensor,
+    num_drafts: Tensor,
     omegas: Tensor,
     u_accept: Tensor,
     u_resample: Tensor,
@@ -94,7 +94,8 @@ def verify(
     """accepted int64 [M], token int64 [M], degenerate bool [M], fault int32 [M], in one launch and without waiting.
 
     target: P float32 [M, L+1, V]. draft: Q float32 [M, L, V], the very tensor the tokens were drawn from. tokens:
-    int64 [M, L]. valid: int64 [M], 0..L. omegas: float64 [L]. u_accept: float32 [M, L]; u_resample: float32 [M, L+1].
+    int64 [M, L]. num_drafts: int64 [M], 0..L. omegas: float64 [L]. u_accept: float32 [M, L]; u_resample: float32 [M,
+    L+1].
     forced: bool [M, L] or None. rates: float64 [L] or None. resampler: one of RESAMPLERS. L may be 0.
 
     Means what `coolsd_rt.ops.verify` means. What that raises is a bit of fault here, and `raise_fault` raises it; the
@@ -110,7 +111,7 @@ def verify(
         ("target", target, (images, length + 1, vocab), torch.float32),
         ("draft", draft, (images, length, vocab), torch.float32),
         ("tokens", tokens, (images, length), torch.int64),
-        ("valid", valid, (images,), torch.int64),
+        ("num_drafts", num_drafts, (images,), torch.int64),
         ("omegas", omegas, (length,), torch.float64),
         ("u_accept", u_accept, (images, length), torch.float32),
         ("u_resample", u_resample, (images, length + 1), torch.float32),
@@ -119,7 +120,7 @@ def verify(
     ):
         require(name, tensor, shape, dtype)
     outputs = _verdict(tokens)
-    inputs = (target, draft, tokens, valid, omegas, u_accept, u_resample)
+    inputs = (target, draft, tokens, num_drafts, omegas, u_accept, u_resample)
     if by_kernel(target):
         constants = {"KIND": resampler, "LB": power(max(length, 1)), **block(vocab)}
         launch(kernel_named, "verdict", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
@@ -162,7 +163,7 @@ def _(
     target: Tensor,
     draft: Tensor,
     tokens: Tensor,
-    valid: Tensor,
+    num_drafts: Tensor,
     omegas: Tensor,
     u_accept: Tensor,
     u_resample: Tensor,

@@ -25,8 +25,8 @@ __all__ = ["SOURCES", "Drafter", "DrafterName", "make_drafter"]
 
 
 class Drafter(Protocol):
-    """Proposes tokens. Called in this order: `prefill` and `judged` once, then in each round `draft` (if there are to
-    be drafts), `seen`, `judged`, `committed`."""
+    """Proposes tokens. Called in this order: `prefill` and `evaluated` once, then in each round `draft` (if there are
+    to be drafts), `seen`, `evaluated`, `committed`."""
 
     def prefill(self, features: Array) -> None:
         """The prefix has been through the target: its features [R, W, C]. The state still counts nothing."""
@@ -41,9 +41,9 @@ class Drafter(Protocol):
         """The target has stepped over [pending, drafts]: features [R, 1 + drafts, C]. Nothing is committed yet."""
         ...
 
-    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
-        """The verdict: P [M, L' + 1, V], Q [M, L', V], drafts [M, L'], how many were kept and judged, [M]. After the
-        prefill, P [M, 1, V] of the first token and no drafts."""
+    def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
+        """The verdict: P [M, L' + 1, V], Q [M, L', V], drafts [M, L'], how many were accepted and how many counted,
+        [M]. After the prefill, P [M, 1, V] of the first token and no drafts."""
         ...
 
     def committed(self, active: Host) -> None:

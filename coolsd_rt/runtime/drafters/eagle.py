@@ -1,6 +1,6 @@
 """Drafts of an EAGLE head: a chain of guesses, from the target's own features at the decided tokens.
 
-Knows the head's cache and what of the target it has not seen. Does not know how drafts are judged.
+Knows the head's cache and what of the target it has not seen. Does not know how drafts are evaluated.
 Source: EAGLE (arXiv 2401.15077). Legend as in `coolsd_rt.runtime.round`.
 """
 
@@ -69,26 +69,26 @@ class EagleSource:
         return np.asarray(forced.any(axis=1))
 
     def _at_once(
-        self, window: Window, count: int, ids: Array, features: Array, pos: Array, fresh: Ints
+        self, window: Window, count: int, ids: Array, features: Array, pos: Array, num_pending: Ints
     ) -> tuple[Array, Array]:
         """All steps and their sampling in one graph."""
         batch, session, s = self._batch, self._session, self._batch.sampling
         u = batch.put(window.uniforms[..., DRAFT])
         tokens, q = session.propose(
-            ids, features, pos, batch.rowwise(fresh), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
+            ids, features, pos, batch.rowwise(num_pending), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
             max(s.temperature, MIN_TEMPERATURE), s.top_k or session.dims.vocab,
         )  # fmt: skip
         batch.watch.lap("draft")
         return tokens[:, :count], q[:, :count]
 
     def _in_steps(
-        self, window: Window, count: int, ids: Array, features: Array, pos: Array, fresh: Ints
+        self, window: Window, count: int, ids: Array, features: Array, pos: Array, num_pending: Ints
     ) -> tuple[Array, Array]:
         """One graph call a draft."""
         batch, session = self._batch, self._session
         logits, guessed = session.draft(ids, features, pos)
         if ids.shape[1] > 1:
-            last = batch.rowwise(fresh - 1)
+            last = batch.rowwise(num_pending - 1)
             logits, guessed = logits[batch.row_ids, last][:, None], guessed[batch.row_ids, last][:, None]
 
         def step(i: int, token: Array) -> Array:
@@ -102,7 +102,7 @@ class EagleSource:
     def seen(self, features: Array) -> None:
         self._unseen.add(features)
 
-    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
+    def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
         """Nothing: the next drafts come from features."""
 
     def committed(self, active: Host) -> None:
@@ -111,7 +111,7 @@ class EagleSource:
         state = self._batch.state
         if int((state.cached - state.drafted)[active].max()) < CATCH_UP:
             return
-        ids, features, pos, fresh = self._unseen.take(active, spared=1)
+        ids, features, pos, num_pending = self._unseen.take(active, spared=1)
         self._session.draft(ids, features, pos)
-        self._unseen.leave_one(fresh)
+        self._unseen.leave_one(num_pending)
         self._batch.watch.lap("draft")

@@ -5,8 +5,8 @@ the rejection these P serve as the next round's Q, and tokens are drawn from the
 drawn from the last of them. The next round's P follows drafts that are better by one iteration.
 
 Coupled: a draft beyond the rejection is not drawn again but passed on from its old law Q to the new one, P, by the
-lossless rule itself (kept with min(1, P / Q), else drawn from the residual). Its law is P either way; but tokens stay
-where laws agree, so that the contexts of later ones settle sooner.
+lossless rule itself (accepted with min(1, P / Q), else drawn from the residual). Its law is P either way; but tokens
+stay where laws agree, so that the contexts of later ones settle sooner.
 
 Why the law of the output stays: a draft's law is fixed by tokens before it, of this round and earlier ones, and its
 random numbers are its own. So given all that came before it in the window, in every iteration, it has the law Q that
@@ -35,7 +35,7 @@ class JacobiSource:
         self._laws: Array = None  # P of the last round [M, L' + 1, V]; after the prefill, that of the first token
         self._moved: Array | None = None  # its drafts, passed on to P [M, L']; coupled only
         self._start = np.zeros(len(batch.rows), np.int64)  # its window index that is the next window's first
-        self._end = np.zeros(len(batch.rows), np.int64)  # its last window index that was judged, or could have been
+        self._end = np.zeros(len(batch.rows), np.int64)  # its last window index that was evaluated, or could have been
 
     def prefill(self, features: Array) -> None:
         """Nothing: it reads distributions alone."""
@@ -57,8 +57,8 @@ class JacobiSource:
     def seen(self, features: Array) -> None:
         """Nothing: it reads distributions alone."""
 
-    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
-        self._laws, self._start, self._end = p, accepted + 1, valid
+    def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
+        self._laws, self._start, self._end = p, accepted + 1, num_drafts
         coupled = self._coupled and drafts.shape[1] > 0
         self._moved = self._pass_on(p[:, :-1], q, drafts, window) if coupled else None
 
@@ -69,9 +69,9 @@ class JacobiSource:
         u = batch.put(window.uniforms[:, :count])
         own = drafts[..., None]
         of_p, of_q = (xp.take_along_axis(law, own, axis=-1)[..., 0] for law in (p, q))
-        kept = accepts(xp.astype(u[..., ACCEPT], xp.float64), of_p, of_q, 1.0)
+        is_accepted = accepts(xp.astype(u[..., ACCEPT], xp.float64), of_p, of_q, 1.0)
         weights, _ = residual(p, q, 1.0, "residual")
-        return xp.where(kept, drafts, sample(weights, u[..., RESAMPLE]))
+        return xp.where(is_accepted, drafts, sample(weights, u[..., RESAMPLE]))
 
     def committed(self, active: Host) -> None:
         """Nothing: there is no cache."""

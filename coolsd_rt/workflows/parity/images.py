@@ -192,10 +192,10 @@ class _Pair:
         p = [host(r.target[m]) for r in (tested, reference)]
         q = [host(r.draft[m]) for r in (tested, reference)]
         accepted = [int(r.accepted[m]) for r in (tested, reference)]
-        valid = int(reference.valid[m])
-        for i in range(valid + 1):
+        num_drafts = int(reference.num_drafts[m])
+        for i in range(num_drafts + 1):
             u = self.uniforms[m, min(start + i, self.dims.tokens - 1), i]
-            if i == valid:
+            if i == num_drafts:
                 self._add(m, start + i, "bonus", *_drawn_apart(p[0][i], p[1][i], u[RESAMPLE]))
                 return
             tokens = [

@@ -56,11 +56,11 @@ def test_inside_a_compiled_function() -> None:
 
 def test_exported() -> None:
     class Verify(torch.nn.Module):
-        def forward(self, target: Any, draft: Any, tokens: Any, valid: Any, omegas: Any, u: Any, v: Any) -> Any:
-            return verify(target, draft, tokens, valid, omegas, u, v, None, None, "optimal")
+        def forward(self, target: Any, draft: Any, tokens: Any, num_drafts: Any, omegas: Any, u: Any, v: Any) -> Any:
+            return verify(target, draft, tokens, num_drafts, omegas, u, v, None, None, "optimal")
 
     case = window(fresh(), 4, 3, 40)
-    inputs = tuple(case[key] for key in ("target", "draft", "tokens", "valid", "omegas", "u_accept", "u_resample"))
+    inputs = tuple(case[key] for key in ("target", "draft", "tokens", "num_drafts", "omegas", "u_accept", "u_resample"))
     program = torch.export.export(Verify(), inputs)
     assert "coolsd.verify" in str(program.graph)
     for found, expected in zip(program.module()(*inputs), Verify()(*inputs), strict=True):
