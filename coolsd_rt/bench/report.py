@@ -23,7 +23,7 @@ from coolsd_rt.spec import Spec
 from coolsd_rt.store import Manifest
 from coolsd_rt.workflows.drawing import Job
 
-PHASES = ("target", "draft", "law", "device", "rest")
+PHASES = ("target", "draft", "verify", "device", "rest")
 _SHOWN = 5  # draft positions in a cell; the document has all
 SPEED = ("way", "tokens/s", "s/image", "vs plain", "")
 ROUNDS = ("way", "accept length", "pays from", "kept", "kept by position")
@@ -46,7 +46,7 @@ DEFINITIONS = {
     "loop": "which loop ran: the host's, which steps the engine round by round, or the device's, which runs all rounds "
     "by itself",
     "seconds_per_image_by_phase": "the median, split as the time of all turns was. The host's loop tells target, draft "
-    "and law apart; of the device's loop only the whole is known: the others are null. rest: prefix, caches, Python",
+    "and verify apart; of the device's loop only the whole is known: the others are null. rest: prefix, caches, Python",
     "break_even_acceptance_length": "the mean_acceptance_length at which this way would be as fast as plain decoding",
     "break_even_draft_length": "longest draft length at which a round that drafts is no slower than plain decoding, 0 "
     "if none; computed from measured acceptance and steps; null where acceptance at another length is unknown (jacobi)",

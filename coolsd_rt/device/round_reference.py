@@ -56,17 +56,17 @@ def draft_token(
     rows = torch.arange(len(logits), device=logits.device)
     row = logits[:, :1] if last is None else logits[rows, last][:, None]
     one = slice(i, i + 1)
-    drawn, law = draft_sample(
+    drawn, probs = draft_sample(
         row, None if scale is None else scale[:, one], u[:, one], temperature, top_k, top_p,
         None if forced is None else forced[:, one],
     )  # fmt: skip
-    q[:, one] = law
+    q[:, one] = probs
     drafts[:, one] = drawn
     token.copy_(torch.cat([drawn, drawn]) if scale is not None else drawn)
     ids[:, i + 1 : i + 2] = token
     if peaks is None:
         return
-    peaks[:, i] = law[:, 0].amax(-1)
+    peaks[:, i] = probs[:, 0].amax(-1)
     if i == q.shape[1] - 1:
         confident = (peaks >= least).to(torch.int64)
         # The verdict has to find a NaN: with one among those that could count none is cut.

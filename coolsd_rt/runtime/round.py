@@ -200,7 +200,7 @@ class DecodingLoop:
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
         if self._source:
             self._source.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
-        batch.watch.lap("law")
+        batch.watch.lap("verify")
 
     def round(self) -> RoundRecord:
         """One round of every unfinished image."""
@@ -235,7 +235,7 @@ class DecodingLoop:
         self._draft_allowed = self._confident(p, accepted)
         if source:
             source.evaluated(p, q, drafts, accepted, num_drafts, window)
-        batch.watch.lap("law")
+        batch.watch.lap("verify")
 
         # 5. Commit.
         state.commit(tokens, accepted, active)
@@ -257,7 +257,7 @@ class DecodingLoop:
             run = np.where(unsure.any(axis=1), unsure.argmax(axis=1), count)
             num_drafts = np.minimum(num_drafts, run)
             count = int(num_drafts.max())
-            self.batch.watch.lap("law")
+            self.batch.watch.lap("verify")
         return num_drafts, drafts[:, :count], q[:, :count]
 
     def _prepare_law(self, device: Array) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-PHASES = ("target", "draft", "law", "device", "other")  # device: all of a device's loop
+PHASES = ("target", "draft", "verify", "device", "other")  # device: all of a device's loop
 LoopTaken = Literal["host", "device"]
 
 
@@ -60,7 +60,7 @@ class Statistics:
 
         loop: None where nothing was drawn; the phases are then those of the host's loop.
         """
-        told = ("device",) if loop == "device" else ("target", "draft", "law", "other")
+        told = ("device",) if loop == "device" else ("target", "draft", "verify", "other")
         return {phase: spent if phase in told else None for phase, spent in self.seconds.items()}
 
     @property

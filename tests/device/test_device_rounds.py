@@ -221,12 +221,12 @@ def test_the_devices_time_is_its_own(name: str) -> None:
     engine = Clocked(*networks())
     found = draw(DeviceEngine(engine), case, (1, 2, 3), clock=lambda: engine.now).statistics
     rounds = int(found.rounds.max())
-    assert found.seconds == {"target": 0, "draft": 0, "law": 0, "other": 0, "device": 100.0 + rounds}
+    assert found.seconds == {"target": 0, "draft": 0, "verify": 0, "other": 0, "device": 100.0 + rounds}
     assert found.round_seconds == {case.law.length: [1.0]}
     assert found.seconds_by_phase("device") == {
         "target": None,
         "draft": None,
-        "law": None,
+        "verify": None,
         "device": 100.0 + rounds,
         "other": None,
     }

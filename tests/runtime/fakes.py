@@ -146,16 +146,16 @@ class FakeSession:
         rows, last = np.arange(self.rows), self._in(count, np.int64) - 1
         logits, predicted = (self._in(x) for x in self._draft(ids, features, pos))
         logits, predicted, at = logits[rows, last], predicted[rows, last], self._in(pos, np.int64) + last
-        tokens, laws = [], []
+        tokens, probs = [], []
         for i in range(self._fused):
-            law = process_logits(logits[:, None], self._in(scale)[:, i : i + 1], temperature, top_k, 1.0)
+            q = process_logits(logits[:, None], self._in(scale)[:, i : i + 1], temperature, top_k, 1.0)
             # A graph cannot raise: a row of NaN yields some token, and its NaN goes out for `verify` to find.
-            tokens.append(sample(np.where(np.isnan(law), 1.0, law), self._in(uniforms)[:, i : i + 1]))
-            laws.append(law)
+            tokens.append(sample(np.where(np.isnan(q), 1.0, q), self._in(uniforms)[:, i : i + 1]))
+            probs.append(q)
             at = at + 1
             step = self._draft(np.concatenate([tokens[-1]] * 2), predicted[:, None], at)
             logits, predicted = (self._in(x)[:, 0] for x in step)
-        return self.asarray(np.concatenate(tokens, 1), "int64"), self._out(np.concatenate(laws, 1))
+        return self.asarray(np.concatenate(tokens, 1), "int64"), self._out(np.concatenate(probs, 1))
 
     def _draft(self, ids: Array, features: Array, pos: Array) -> tuple[Array, Array]:
         ids_, pos_, features_ = self._in(ids, np.int64), self._in(pos, np.int64), self._in(features, np.float64)

@@ -89,7 +89,7 @@ def test_the_figures_add_up(engine: Path, tmp_path: Path) -> None:
     assert started == [3 * DIMS.tokens]
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
     assert heard[-1][0] == 3 * DIMS.tokens
-    phases = [document[f"seconds_{p}"] for p in ("target", "draft", "law", "other")]
+    phases = [document[f"seconds_{p}"] for p in ("target", "draft", "verify", "other")]
     assert sum(phases) == pytest.approx(document["seconds"])
     assert min(phases) > 0
     assert document["seconds_image"] < document["seconds_other"]

@@ -20,14 +20,14 @@ def chain(
     """
     u = batch.put(window.uniforms[..., DRAFT])
     tokens: list[Array] = []
-    laws: list[Array] = []
+    probs: list[Array] = []
     for i in range(count):
         if i:
             logits = step(i, batch.both(tokens[-1]))
         batch.watch.lap("draft")
         q = batch.distribution(logits, window.scale, window.at, start=i)
         tokens.append(sample(q, u[:, i : i + 1]))
-        laws.append(q)
-        batch.watch.lap("law")
+        probs.append(q)
+        batch.watch.lap("verify")
     xp = namespace(logits)
-    return xp.concat(tokens, axis=1), xp.concat(laws, axis=1)
+    return xp.concat(tokens, axis=1), xp.concat(probs, axis=1)

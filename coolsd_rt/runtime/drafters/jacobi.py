@@ -32,7 +32,7 @@ class JacobiSource:
 
     def __init__(self, batch: Batch, coupled: bool) -> None:
         self._batch, self._coupled = batch, coupled
-        self._laws: Array = None  # P of the last round [M, L' + 1, V]; after the prefill, that of the first token
+        self._probs: Array = None  # P of the last round [M, L' + 1, V]; after the prefill, that of the first token
         self._moved: Array | None = None  # its drafts, passed on to P [M, L']; coupled only
         self._start = np.zeros(len(batch.rows), np.int64)  # its window index that is the next window's first
         self._end = np.zeros(len(batch.rows), np.int64)  # its last window index that was evaluated, or could have been
@@ -45,20 +45,20 @@ class JacobiSource:
         index = self._start[:, None] + np.arange(count)
         old = np.minimum(index, self._end[:, None])
         rows = batch.put(batch.rows)[:, None]
-        q = batch.pinned(self._laws[rows, batch.put(old)], window.at[:, :count])
+        q = batch.pinned(self._probs[rows, batch.put(old)], window.at[:, :count])
         tokens = sample(q, batch.put(window.uniforms[:, :count, DRAFT]))
         if self._moved is not None:
             stays = batch.put(index < self._end[:, None])
             at = batch.put(np.minimum(old, self._moved.shape[1] - 1))
             tokens = namespace(q).where(stays, self._moved[rows, at], tokens)
-        batch.watch.lap("law")
+        batch.watch.lap("verify")
         return tokens, q
 
     def seen(self, features: Array) -> None:
         """Nothing: it reads distributions alone."""
 
     def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
-        self._laws, self._start, self._end = p, accepted + 1, num_drafts
+        self._probs, self._start, self._end = p, accepted + 1, num_drafts
         coupled = self._coupled and drafts.shape[1] > 0
         self._moved = self._pass_on(p[:, :-1], q, drafts, window) if coupled else None
 
@@ -68,7 +68,7 @@ class JacobiSource:
         xp = namespace(p)
         u = batch.put(window.uniforms[:, :count])
         own = drafts[..., None]
-        of_p, of_q = (xp.take_along_axis(law, own, axis=-1)[..., 0] for law in (p, q))
+        of_p, of_q = (xp.take_along_axis(probs, own, axis=-1)[..., 0] for probs in (p, q))
         is_accepted = accepts(xp.astype(u[..., ACCEPT], xp.float64), of_p, of_q, 1.0)
         weights, _ = residual(p, q, 1.0, "residual")
         return xp.where(is_accepted, drafts, sample(weights, u[..., RESAMPLE]))

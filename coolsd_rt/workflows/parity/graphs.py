@@ -97,7 +97,7 @@ class _Walk:
         wrong = np.arange(self.length + 1) > accepted[:, None]
         window = np.where(wrong, (window + 1 + self.rounds) % self.dims.vocab, window)
         logits, self.features = self._target(window, self.position)
-        self._laws(self.out.p, logits, at + 1, ~wrong & (self.position < last)[:, None])
+        self._probs(self.out.p, logits, at + 1, ~wrong & (self.position < last)[:, None])
         self.drafted = np.minimum(self.position + (self.kind == "model"), last)
         self.position = np.minimum(self.position + accepted + 1, last)
         self.rounds += 1
@@ -118,7 +118,7 @@ class _Walk:
         logits = tuple(side[rows, end][:, None] for side in logits)
         guessed = guessed[rows, end][:, None]
         for i in range(self.length):
-            q = self._laws(self.out.q, logits, at[:, i : i + 1], None)
+            q = self._probs(self.out.q, logits, at[:, i : i + 1], None)
             token = host(sample(q, uniforms[:, i : i + 1]))
             if proposed is not None:
                 tokens, probs = proposed
@@ -139,7 +139,7 @@ class _Walk:
         at = self._at(self.position + 1 - self.dims.prefix, self.length)
         uniforms = self.uniforms[rows, self._at(self.position - self.dims.prefix, 1)[:, 0]]
         for i in range(self.length):
-            q = self._laws(self.out.q, logits, at[:, i : i + 1], None)
+            q = self._probs(self.out.q, logits, at[:, i : i + 1], None)
             if i + 1 < self.length:
                 token = host(sample(q, uniforms[:, i : i + 1]))
                 logits, _ = self._draft(token, None, self.position + 1 + i)
@@ -198,7 +198,7 @@ class _Walk:
         real: Host = ((at >= self.start[:, None]) & (at + shift < self.dims.positions))[..., None]
         return real
 
-    def _laws(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
+    def _probs(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
         """Distributions of both sides at image tokens `at` [M, S], compared where `keep`; the reference's [M, S, V].
 
         A forced token is a point mass on both sides, whatever the logits are: it is not compared.

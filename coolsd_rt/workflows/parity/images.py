@@ -224,15 +224,15 @@ class _Pair:
         s, width = self.settings.sampling, self.dims.prefix
         rows = (2 if s.guided else 1) * len(self.jobs)
         scale = np.broadcast_to(s.scales(self.dims.tokens)[:1], (len(self.jobs), 1)) if s.guided else None
-        laws = []
+        probs = []
         for side in sessions:
             ids, pos = np.zeros((rows, width), np.int64), np.zeros(rows, np.int64)
             logits = host(side.target(side.asarray(ids, "int64"), side.asarray(pos, "int64"))[0])[:, -1:]
-            laws.append(process_logits(logits, scale, s.temperature, s.top_k, s.top_p)[:, 0])
+            probs.append(process_logits(logits, scale, s.temperature, s.top_k, s.top_p)[:, 0])
         for m in range(len(self.jobs)):
-            self._margins.first_token(m, laws[0][m])
+            self._margins.first_token(m, probs[0][m])
         for m in self.first:
-            self._add(m, 0, "first token", *_drawn_apart(laws[0][m], laws[1][m], self.uniforms[m, 0, 0, RESAMPLE]))
+            self._add(m, 0, "first token", *_drawn_apart(probs[0][m], probs[1][m], self.uniforms[m, 0, 0, RESAMPLE]))
 
     def explain_loops(self, drawn: Host) -> None:
         """Where the tested engine drew another image, int64 [M, N], than the host's loop on it does."""
