@@ -116,7 +116,7 @@ class BenchRow:
             "way": self.kind,
             "name": self.name,
             "loop": self.timed.loop,
-            "draft": None if way.settings.plain else way.settings.source,
+            "draft": None if way.settings.plain else way.settings.drafter,
             "draft_length": law.length,
             "law": {"omegas": list(law.omegas), "rule": law.rule, "resampler": law.resampler},
             "tokens_per_second": self.rate.as_dict(),

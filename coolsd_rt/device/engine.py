@@ -104,11 +104,11 @@ class DeviceSession:
         return self._models.dims
 
     def refusal_reason(self, request: DecodeRequest) -> str:
-        """As `WholeSession`: which law or source the device's round does not have; empty if it has them."""
+        """As `WholeSession`: which law or drafter the device's round does not have; empty if it has them."""
         return refusal_reason(request)
 
     def decode(self, request: DecodeRequest) -> Generation:
-        """As `WholeSession`; for laws and sources that the device's round has.
+        """As `WholeSession`; for laws and drafters that the device's round has.
 
         Raises CoolsdError: another request; the GPU's memory does not hold the batch; NaN in the models' output.
         """

@@ -216,13 +216,13 @@ def refusal_reason(request: DecodeRequest) -> str:
         return f"the rule {law.rule}"
     if law.resampler not in ("optimal", "residual", "target"):
         return f"the resampler {law.resampler}"
-    if request.length and request.source not in ("eagle", "model"):
-        return f"drafts of the kind {request.source}"
+    if request.length and request.drafter not in ("eagle", "model"):
+        return f"drafts of the kind {request.drafter}"
     return "" if request.uniforms.dtype == np.float32 else f"uniforms of the type {request.uniforms.dtype}"
 
 
 def _key(request: DecodeRequest, rows: int, capacity: int) -> Hashable:
     s, law = request.sampling, request.law
     rules = (s.temperature, s.top_k, s.top_p, s.confidence, s.draft_confidence, s.guided)
-    compiled = (law.length, law.resampler, law.rates is None, request.forced is None, request.source)
+    compiled = (law.length, law.resampler, law.rates is None, request.forced is None, request.drafter)
     return (rows, capacity, rules, compiled)

@@ -46,11 +46,11 @@ class DeviceRound:
     """The prefill and the round of one kind of request, over one set of models and one state."""
 
     def __init__(self, steps: DeviceModels, state: DeviceState, request: DecodeRequest) -> None:
-        """request: only what is compiled in is read of it: L, the law's kind, sampling settings, the source."""
+        """request: only what is compiled in is read of it: L, the law's kind, sampling settings, the drafter."""
         self.steps, self.state, self.dims = steps, state, steps.dims
         self._law, self._sampling = request.law, request.sampling
         self._paired, self._pinned = request.sampling.guided, request.forced is not None
-        self._eagle = request.source == "eagle"
+        self._eagle = request.drafter == "eagle"
         # A head's row is a feature's position, one before the token that it is paired with.
         self._shift = 1 if self._eagle else 0
         self._length = request.length

@@ -1,6 +1,6 @@
 """A batch on its way: images and their rows, scales, forced tokens, random numbers, and logits made distributions.
 
-What the round and every draft source share. Knows how per-image values become per-row arrays of the session. Does not
+What the round and every drafter share. Knows how per-image values become per-row arrays of the session. Does not
 know where drafts come from, nor how they are evaluated. Legend as in `coolsd_rt.runtime.round`.
 """
 

@@ -14,7 +14,7 @@ Authoritative state (`State`, host integers per image; everything else can be re
 |-----------|----------------------------------------------------------------------------------|
 | committed | positions whose token is decided                                                 |
 | cached    | positions in the target's KV cache; their features are known                     |
-| drafted   | rows of the draft's KV cache made from decided tokens; its source says what a row is |
+| drafted   | rows of the draft's KV cache made from decided tokens; its drafter says what a row is |
 
 Invariants between rounds:
 - `cached == committed - 1`: the last decided token is pending, the next target step takes it in.
@@ -69,7 +69,7 @@ def generate(
     seeds: Sequence[int],
     forced: Sequence[int] | Ints | None = None,
     *,
-    source: DrafterName = "eagle",
+    drafter: DrafterName = "eagle",
     loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
@@ -78,7 +78,7 @@ def generate(
     """Draw one image per seed on a fresh session of as many images.
 
     The session needs 2 rows per image if `sampling.guided`, else 1, and `state.capacity` positions.
-    forced: int [N], the token that position n must have (a line's end), or -1. source: where drafts come from; the
+    forced: int [N], the token that position n must have (a line's end), or -1. drafter: where drafts come from; the
     session's draft has to be of that kind. loop: which loop runs; the tokens are the same. on_progress: called after
     rounds, as often as the loop hears of them. on_round: called after every round, with its P and Q, which the host's
     loop alone sees.
@@ -92,7 +92,7 @@ def generate(
         sampling,
         table,
         forced,
-        source=source,
+        drafter=drafter,
         loop=loop,
         on_progress=on_progress,
         on_round=on_round,
@@ -107,7 +107,7 @@ def decode(
     uniforms: Host,
     forced: Sequence[int] | Ints | None = None,
     *,
-    source: DrafterName = "eagle",
+    drafter: DrafterName = "eagle",
     loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
@@ -118,7 +118,7 @@ def decode(
     check_length(law, session)
     if loop != "host":
         ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
-        request = DecodeRequest(law, sampling, uniforms, ids, source, on_progress, clock)
+        request = DecodeRequest(law, sampling, uniforms, ids, drafter, on_progress, clock)
         if isinstance(session, SelfDecodingSession) and not (reason := session.refusal_reason(request)):
             return session.decode(request)
         if loop == "device":
@@ -127,7 +127,7 @@ def decode(
             raise UserError(
                 'loop="device"', expected="an engine and a request with a loop of their own", found=found, fix=fix
             )
-    decoder = DecodingLoop(session, law, sampling, uniforms, forced, clock, source)
+    decoder = DecodingLoop(session, law, sampling, uniforms, forced, clock, drafter)
     decoder.prefill()
     state, statistics = decoder.state, decoder.statistics
     while state.remaining.any():
@@ -168,14 +168,14 @@ class DecodingLoop:
         uniforms: Host,
         forced: Sequence[int] | Ints | None,
         clock: Callable[[], float],
-        source: DrafterName = "eagle",
+        drafter: DrafterName = "eagle",
     ) -> None:
         dims = session.dims
         check_length(law, session)
         self.batch = Batch(session, sampling, uniforms, forced_ids(forced, dims.tokens, dims.vocab), clock)
         self.state, self.statistics = self.batch.state, self.batch.statistics
         self._session, self._law = session, law
-        self._source = make_drafter(source, self.batch) if law.length else None
+        self._drafter = make_drafter(drafter, self.batch) if law.length else None
         self._tolerance: Tolerance | None = None  # the law's own, and its rates, as the session's arrays
         self._rates: Array | None = None
 
@@ -187,8 +187,8 @@ class DecodingLoop:
         logits, features = self._target(batch.rowwise(blank))
         self._xp = namespace(logits)
         self._prepare_law(logits.device)
-        if self._source:
-            self._source.prefill(features)
+        if self._drafter:
+            self._drafter.prefill(features)
         at = np.zeros((images, 1), np.int64)
         p = batch.distribution(logits[:, -1:], batch.scale(at), at)
         token = to_host(sample(p[:, 0], batch.put(batch.uniforms[:, 0, 0, RESAMPLE])))
@@ -198,13 +198,13 @@ class DecodingLoop:
         none = np.zeros(images, np.int64)
         self._draft_allowed = self._confident(p, none)
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
-        if self._source:
-            self._source.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
+        if self._drafter:
+            self._drafter.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
         batch.watch.lap("verify")
 
     def round(self) -> RoundRecord:
         """One round of every unfinished image."""
-        state, batch, source, length = self.state, self.batch, self._source, self._law.length
+        state, batch, drafter, length = self.state, self.batch, self._drafter, self._law.length
         # 1. Window. Near the end drafts are clipped, omega keeps its index.
         remaining = state.remaining
         active = remaining > 0
@@ -219,8 +219,8 @@ class DecodingLoop:
         # 3. Target.
         pending = batch.put(state.codes[batch.rows, state.committed - state.prefix - 1][:, None])
         logits, features = self._target(batch.both(self._xp.concat([pending, drafts], axis=1)))
-        if source:
-            source.seen(features)
+        if drafter:
+            drafter.seen(features)
         p = batch.distribution(logits, window.scale, window.at)
 
         # 4. Verdict.
@@ -233,23 +233,23 @@ class DecodingLoop:
         tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
         tokens[batch.rows, accepted] = to_host(verdict.token)
         self._draft_allowed = self._confident(p, accepted)
-        if source:
-            source.evaluated(p, q, drafts, accepted, num_drafts, window)
+        if drafter:
+            drafter.evaluated(p, q, drafts, accepted, num_drafts, window)
         batch.watch.lap("verify")
 
         # 5. Commit.
         state.commit(tokens, accepted, active)
         self.statistics.record(accepted, num_drafts, to_host(verdict.degenerate), active)
-        if source:
-            source.committed(active)
+        if drafter:
+            drafter.committed(active)
         return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
 
     def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """How many drafts count [M], and the longest image's number of them: tokens [M, L'], Q [M, L', V]."""
         count = int(num_drafts.max())
-        if not count or self._source is None:
+        if not count or self._drafter is None:
             return num_drafts, *self._no_drafts
-        drafts, q = self._source.draft(window, count)
+        drafts, q = self._drafter.draft(window, count)
         least = self.batch.sampling.draft_confidence
         if least:
             # Q_i depends on the drafts before it alone, so where it ends a window no later token is favoured.

@@ -27,7 +27,7 @@ class DecodeRequest:
     sampling: Sampling
     uniforms: Host
     forced: Ints | None = None
-    source: DrafterName = "eagle"
+    drafter: DrafterName = "eagle"
     on_progress: OnProgress | None = None
     clock: Callable[[], float] = time.perf_counter
 

@@ -127,7 +127,7 @@ def test_the_same_images_in_every_way(engine: Path, monkeypatch: pytest.MonkeyPa
     old = drawing.open_session
 
     def watched(engine: Any, jobs: Any, vocabulary: Any, settings: Any) -> Any:
-        drawn.append((settings.source, tuple((job.prompt, job.seed) for job in jobs)))
+        drawn.append((settings.drafter, tuple((job.prompt, job.seed) for job in jobs)))
         return old(engine, jobs, vocabulary, settings)
 
     monkeypatch.setattr(drawing, "open_session", watched)

@@ -104,8 +104,8 @@ def test_a_captured_image_is_the_host_loop_s(name: str) -> None:
     device, near = DeviceEngine(engine), 0
     for seeds in ((1, 2, 3), (4, 5, 6), (7, 8, 9)):
         table = uniform_table(seeds, TARGET.tokens, case.law.length)
-        host = HostLoop(session_of(engine, case), case.law, case.sampling, table, case.forced, case.source)
-        found = decode(session_of(device, case), case.law, case.sampling, table, case.forced, source=case.source)
+        host = HostLoop(session_of(engine, case), case.law, case.sampling, table, case.forced, case.drafter)
+        found = decode(session_of(device, case), case.law, case.sampling, table, case.forced, drafter=case.drafter)
         partings = host.partings(found.codes)
         assert [parting for parting in partings if not parting.near] == []
         near += len(partings)
@@ -120,7 +120,7 @@ def test_a_replay_decides_what_the_same_kernels_decide_one_by_one(name: str) -> 
     engine = engine_of(case).to("cuda", "float32")
     table = uniform_table((1, 2, 3), TARGET.tokens, case.law.length)
     request = DecodeRequest(
-        case.law, case.sampling, table, None if case.forced is None else np.asarray(case.forced), case.source
+        case.law, case.sampling, table, None if case.forced is None else np.asarray(case.forced), case.drafter
     )
     session = session_of(engine, case)
     prefix = session._whole.clone()

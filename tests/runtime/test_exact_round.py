@@ -183,8 +183,8 @@ def test_forced_tokens_are_enumerated_too() -> None:
     assert exact.total_variation(output_law(found), exact.target_law(pinned, tokens)) < 1e-12
 
 
-@pytest.mark.parametrize("source", ["eagle", "jacobi"])
-def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: DrafterName) -> None:
+@pytest.mark.parametrize("drafter", ["eagle", "jacobi"])
+def test_guidance_that_ends_and_forced_tokens_keep_the_law(drafter: DrafterName) -> None:
     """`cfg_interval` as LlamaGen counts it, beside a line's end and an image's end as Lumina-mGPT has them.
 
     The unconditional row has tables of its own: what it is given after guidance ended must not matter.
@@ -206,14 +206,14 @@ def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: DrafterName) 
     images = 4000
     session = FakeSession(t, dims(3, tokens), images, guided=True)
     sampling = Sampling(cfg_scale=scale, cfg_interval=last)
-    drawn = generate(session, law, sampling, range(images), forced, source=source).codes
+    drawn = generate(session, law, sampling, range(images), forced, drafter=drafter).codes
     assert (drawn[:, 1] == 1).all()
     assert (drawn[:, 4] == 0).all()
     counts = Counter(map(tuple, drawn.tolist()))
     assert set(counts) <= {codes for codes, p in exactly.items() if p > 0}
     distance = 0.5 * sum(abs(counts[codes] / images - p) for codes, p in exactly.items())
     assert distance < 0.05  # 27 images, 4000 draws: 0.03 is usual; guidance one token longer or shorter is over 0.1
-    if source == "eagle":
+    if drafter == "eagle":
         found = leaves(target, draft_of(t, scale, guided_tokens), Method(law.omegas, forced=forced), tokens)
         for upper in (False, True):
             session = FakeSession(t, dims(3, tokens), len(found), guided=True)

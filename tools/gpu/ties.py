@@ -23,10 +23,10 @@ class HostLoop:
 
     def __init__(
         self, session: Any, law: Law, sampling: Sampling, uniforms: Host, forced: Sequence[int] | None = None,
-        source: DrafterName = "eagle",
+        drafter: DrafterName = "eagle",
     ) -> None:  # fmt: skip
         self._margins = Margins(law, sampling, uniforms)
-        done = decode(session, law, sampling, uniforms, forced, source=source, loop="host", on_round=self._margins)
+        done = decode(session, law, sampling, uniforms, forced, drafter=drafter, loop="host", on_round=self._margins)
         self.codes, self.statistics = done.codes, done.statistics
 
     def partings(self, codes: Host) -> list[Parting]:

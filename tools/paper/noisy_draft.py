@@ -23,7 +23,7 @@ class NoisyTarget:
     """An engine whose draft is its own target, logits plus `noise` standard normal deviates.
 
     The deviates are a table by last token and code, float32 [V, V], the same for both rows of a CFG pair: so the draft
-    is a model (one distribution for each context), and guidance leaves the noise as it is. For the source `model`.
+    is a model (one distribution for each context), and guidance leaves the noise as it is. For the drafter `model`.
     """
 
     def __init__(self, engine: Engine, noise: float, seed: int = 0) -> None:

@@ -109,7 +109,7 @@ def by_distance(bench: Bench, noises: tuple[float, ...], length: int, budget: fl
     }
     rows = []
     for noise in noises:
-        recording = bench.record(length, NoisyTarget(bench.engine, noise), source="model")
+        recording = bench.record(length, NoisyTarget(bench.engine, noise), drafter="model")
         windows = compact(recording.windows)
         row: dict[str, Any] = {"noise": noise, "tv": float(evaluated(recording).tv.mean()), "laws": {}}
         for name, law in laws.items():

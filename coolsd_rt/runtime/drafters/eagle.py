@@ -17,7 +17,7 @@ from coolsd_rt.runtime.randomness import DRAFT
 from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
 
 
-class EagleSource:
+class EagleDrafter:
     """`drafted <= cached`: the rows between enter the head in its next step, with real features. What the head makes
     of its own guesses lies beyond `drafted` and is overwritten."""
 

@@ -27,7 +27,7 @@ from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
 from coolsd_rt.runtime.state import Host, Ints
 
 
-class JacobiSource:
+class JacobiDrafter:
     """Keeps the last round's P, and how far into it each image's next window begins."""
 
     def __init__(self, batch: Batch, coupled: bool) -> None:

@@ -14,7 +14,7 @@ from coolsd_rt.runtime.drafters.chain import chain
 from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
 
 
-class ModelSource:
+class ModelDrafter:
     """Rows made from its own guesses lie beyond `drafted`, and the next round's step overwrites them."""
 
     def __init__(self, batch: Batch) -> None:

@@ -152,9 +152,9 @@ class _Pair:
         self.jobs, self.settings, self.dims, self._wanted = jobs, settings, sessions[0].dims, set(wanted)
         self._explained: set[int] = set()
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
-        clock, forced, source = time.perf_counter, settings.forced, settings.source
+        clock, forced, drafter = time.perf_counter, settings.forced, settings.drafter
         self.decoders = [
-            DecodingLoop(s, settings.law, settings.sampling, self.uniforms, forced, clock, source) for s in sessions
+            DecodingLoop(s, settings.law, settings.sampling, self.uniforms, forced, clock, drafter) for s in sessions
         ]
         self._margins = Margins(settings.law, settings.sampling, self.uniforms)
         self.differences: list[Difference] = []
