@@ -9,8 +9,8 @@ length l, by arithmetic and not by measurement:
 - tokens of a round: 1 + sum over i <= l of the product of the acceptances up to i. The omegas are those of length L,
   cut after l; a schedule that is normalised over l positions would differ.
 - seconds of a round: those of a plain round, what the target's wider window adds (measured), and l / L of what is left
-  of the measured round: draft, verify, Python. A part of that does not shrink with l, so short lengths come out a little
-  too fast.
+  of the measured round: draft, verify, Python. A part of that does not shrink with l, so short lengths come out a
+  little too fast.
 
 At l = L both are what was measured. Under pacing all of it is of rounds that draft, and of windows that
 `draft_confidence` did not cut: how often that is, is not in these figures. In a batch the slowest image decides;

@@ -117,7 +117,7 @@ def _time_rounds(
     note = ""
     if how == "graph" and device == "cuda":
         captured = capture(one)
-        run, note = captured.run, captured.why_not
+        run, note = captured.run, captured.graph_fallback_reason
     state.committed.fill_(steps.dims.prefix + steps.dims.tokens // 2)
     middle = state.committed.clone()
     num_pending = state.num_pending.clone()

@@ -74,7 +74,8 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, images: in
     found = host.partings(decode(sessions[1], law, sampling, table, forced, drafter=drafter, loop="device").codes)
     near = sum(parting.near for parting in found)
     return {
-        "images": images, "identical": images - len(found), "near_ties": near, "why_not": engine.why_not,
+        "images": images, "identical": images - len(found), "near_ties": near,
+        "graph_fallback_reason": engine.graph_fallback_reason,
         "unexplained": len(found) - near if precision == "fp32" else 0,
     }  # fmt: skip
 
