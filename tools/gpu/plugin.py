@@ -114,14 +114,14 @@ def _register_process(trt: Any) -> None:
 
 
 def verify_kernel(arch: int, vocab: int, longest: int, resampler: str) -> Compiled:
-    """`verdict` for a plugin: its eight inputs, L, its four outputs. longest: the greatest L of the profiles."""
-    return _plain("verdict", arch, vocab, {"rates": None, "KIND": resampler, "LB": power(max(longest, 1))})
+    """`verify` for a plugin: its eight inputs, L, its four outputs. longest: the greatest L of the profiles."""
+    return _plain("verify", arch, vocab, {"rates": None, "KIND": resampler, "LB": power(max(longest, 1))})
 
 
 def process_kernel(arch: int, vocab: int, temperature: float, top_k: int, top_p: float) -> Compiled:
-    """`process` for a plugin: logits float32 and scale, then the probabilities; the settings are constants."""
+    """`process_logits` for a plugin: logits float32 and scale, then the probabilities; the settings are constants."""
     settings = {"temperature": max(temperature, MIN_TEMPERATURE), "top_k": top_k, "top_p": top_p}
-    return _plain("process", arch, vocab, {"forced": None, "u": None, "tokens": None, **settings})
+    return _plain("process_logits", arch, vocab, {"forced": None, "u": None, "tokens": None, **settings})
 
 
 def without_scratch(ptx: str) -> str:

@@ -153,7 +153,7 @@ def distribution(
 
 
 @triton.jit(do_not_specialize=["temperature", "top_k", "top_p"])
-def process(
+def process_logits(
     logits,  # [R, S, V] float32, float16 or bfloat16
     scale,  # float32 [M, S], or None: R = M
     forced,  # int64 [M, S], -1 = free, or None
@@ -181,7 +181,7 @@ def process(
 
 
 @triton.jit
-def draw(
+def sample(
     weights,  # float32 [M, S, V]
     u,  # float32 [M, S]
     tokens,  # out: int64 [M, S]
@@ -200,7 +200,7 @@ def draw(
 
 
 @triton.jit(do_not_specialize=["L"])
-def verdict(
+def verify(
     target,  # P, float32 [M, L + 1, V]
     draft,  # Q, float32 [M, L, V]
     tokens,  # int64 [M, L]

@@ -74,7 +74,7 @@ def sample(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         return reference.sample(weights, u), weights.new_zeros(u.shape, dtype=torch.int32)
     tokens = torch.empty_like(u, dtype=torch.int64, memory_format=torch.contiguous_format)
     fault = torch.empty_like(tokens, dtype=torch.int32)
-    launch(kernel_named, "draw", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
+    launch(kernel_named, "sample", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
     return tokens, fault
 
 
@@ -123,7 +123,7 @@ def verify(
     inputs = (target, draft, tokens, num_drafts, omegas, u_accept, u_resample)
     if by_kernel(target):
         constants = {"KIND": resampler, "LB": power(max(length, 1)), **block(vocab)}
-        launch(kernel_named, "verdict", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
+        launch(kernel_named, "verify", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
         return outputs
     told = reference.verify(*inputs, resampler, forced=forced, rates=rates)
     for out, value in zip(outputs, told, strict=False):
@@ -210,7 +210,9 @@ def _processed(
     tokens = probs.new_empty((0,) if u is None else (images, positions), dtype=torch.int64)
     temperature = max(temperature, MIN_TEMPERATURE)
     inputs = (logits, scale, forced, u, temperature, top_k, top_p)
-    launch(kernel_named, "process", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab))
+    launch(
+        kernel_named, "process_logits", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab)
+    )
     return probs, tokens
 
 

@@ -1,4 +1,4 @@
-"""The kernel `verdict` in Triton's interpreter, row by row against the reference. Run by test_interpreted.py."""
+"""The kernel `verify` in Triton's interpreter, row by row against the reference. Run by test_interpreted.py."""
 
 from __future__ import annotations
 
