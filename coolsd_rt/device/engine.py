@@ -90,8 +90,6 @@ class DeviceEngine:
 class DeviceSession:
     """A batch. Its caches are made by what uses them first: a program's own, or those of single steps."""
 
-    fused_length = 0
-
     def __init__(
         self, models: DeviceBackend, programs: Programs, prefix: Tensor, capacity: int, start: Tensor | None
     ) -> None:
@@ -129,9 +127,6 @@ class DeviceSession:
 
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
         return self._step(lambda: self._own.draft(ids, features, pos), ids)
-
-    def propose(self, *args: Any) -> tuple[Tensor, Tensor]:
-        raise CoolsdError("a device's session", expected="single draft steps", found="a call of the fused draft")
 
     @property
     def _own(self) -> DeviceModels:

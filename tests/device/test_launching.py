@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 FOLDER = Path(__file__).parent
-ROOT = FOLDER.parents[2]
+ROOT = FOLDER.parents[1]
 
 
 def run(*command: str, **env: str) -> str:

@@ -86,11 +86,12 @@ class FakeSession:
         guided: bool = False,
         library: str = "numpy",
         dtype: str = "float64",
-        fused_length: int = 0,
+        propose_length: int = 0,
         slack: int = 8,
         paced: bool = False,
     ) -> None:
-        self.tables, self._dims, self._fused, self.library, self.dtype = tables, dims, fused_length, library, dtype
+        self.tables, self._dims, self.library, self.dtype = tables, dims, library, dtype
+        self._propose_length = propose_length
         self.images, self.guided, self.paced = images, guided, paced
         self.rows = images * (2 if guided else 1)
         capacity = dims.positions + slack
@@ -105,8 +106,8 @@ class FakeSession:
         return self._dims
 
     @property
-    def fused_length(self) -> int:
-        return self._fused
+    def propose_length(self) -> int:
+        return self._propose_length
 
     def asarray(self, data: Any, dtype: str) -> Array:
         if self.library == "torch":
@@ -142,12 +143,12 @@ class FakeSession:
         """The same in one call, written after the contract rather than after the loop."""
         self.calls.append("propose")
         assert self.guided
-        assert tuple(uniforms.shape) == (self.images, self._fused) == tuple(scale.shape)
+        assert tuple(uniforms.shape) == (self.images, self._propose_length) == tuple(scale.shape)
         rows, last = np.arange(self.rows), self._in(count, np.int64) - 1
         logits, predicted = (self._in(x) for x in self._draft(ids, features, pos))
         logits, predicted, at = logits[rows, last], predicted[rows, last], self._in(pos, np.int64) + last
         tokens, probs = [], []
-        for i in range(self._fused):
+        for i in range(self._propose_length):
             q = process_logits(logits[:, None], self._in(scale)[:, i : i + 1], temperature, top_k, 1.0)
             # A graph cannot raise: a row of NaN yields some token, and its NaN goes out for `verify` to find.
             tokens.append(sample(np.where(np.isnan(q), 1.0, q), self._in(uniforms)[:, i : i + 1]))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.backends import LoadOptions, load
 from coolsd_rt.runtime import Engine
+from coolsd_rt.runtime.interface import proposing
 from coolsd_rt.store import EngineFolder
 
 IMAGES, LENGTH, TOLERANCE = 3, 3, 2e-5
@@ -39,11 +40,11 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 @dataclass(frozen=True)
 class Round:
-    """drafts: 0..L of every image. fused: drafted in one call where the session can. accepted: [M] drafts that are
+    """drafts: 0..L of every image. propose: drafted in one call where the session can. accepted: [M] drafts that are
     accepted, all at most. back: [M] decided tokens that are taken back before."""
 
     drafts: int
-    fused: bool
+    propose: bool
     accepted: tuple[int, ...]
     back: tuple[int, ...]
 
@@ -133,11 +134,11 @@ class Batch:
         self.drafted = np.minimum(self.drafted, self.cached - 1)  # its row pairs a feature with the token after it
 
     def propose(self, step: Round) -> Ints:
-        """Drafts [M, L']: fused, or on tokens that fall from the sky, which is all the same to a cache."""
+        """Drafts [M, L']: of `propose`, or on tokens that fall from the sky, which is all the same to a cache."""
         ids, features, pos, num_pending = self.pending()
-        if step.fused and self.session.fused_length == LENGTH:
+        if step.propose and (session := proposing(self.session, LENGTH)) is not None:
             u, scale = self.rng.random((IMAGES, LENGTH), np.float32), np.ones((IMAGES, LENGTH), np.float32)
-            tokens, _ = self.session.propose(
+            tokens, _ = session.propose(
                 self.put(np.tile(ids, (2, 1))), self.put(features, "float32"), self.put(np.tile(pos, 2)),
                 self.put(np.tile(num_pending, 2)), self.put(u, "float32"), self.put(scale, "float32"), 1.0,
                 self.dims.vocab,

@@ -55,21 +55,21 @@ def draw(seeds: list[int], confidence: float = 0.5, stop: float = 0.0, **more: i
     return generate(session, LAW, Sampling(cfg_scale=1.5, confidence=confidence, draft_confidence=stop), seeds), session
 
 
-@pytest.mark.parametrize("fused", [0, LENGTH])
+@pytest.mark.parametrize("length", [0, LENGTH])
 @pytest.mark.parametrize(("confidence", "stop"), [(0.5, 0.0), (0.0, 0.6), (0.5, 0.6)])
-def test_a_image_does_not_depend_on_its_batch(fused: int, confidence: float, stop: float, catch_up: int) -> None:
-    together, _ = draw(SEEDS, confidence, stop, fused_length=fused)
+def test_a_image_does_not_depend_on_its_batch(length: int, confidence: float, stop: float, catch_up: int) -> None:
+    together, _ = draw(SEEDS, confidence, stop, propose_length=length)
     for row, seed in enumerate(SEEDS):
-        alone, _ = draw([seed], confidence, stop, fused_length=fused)
+        alone, _ = draw([seed], confidence, stop, propose_length=length)
         assert alone.codes[0].tolist() == together.codes[row].tolist()
         assert alone.statistics.rounds[0] == together.statistics.rounds[row]
 
 
 @pytest.mark.parametrize("stop", [0.0, 0.6])
-def test_fused_and_stepwise_draw_the_same(stop: float, catch_up: int) -> None:
-    (a, fused), (b, _) = draw(SEEDS, stop=stop, fused_length=LENGTH), draw(SEEDS, stop=stop)
+def test_proposed_and_stepwise_draw_the_same(stop: float, catch_up: int) -> None:
+    (a, proposing), (b, _) = draw(SEEDS, stop=stop, propose_length=LENGTH), draw(SEEDS, stop=stop)
     np.testing.assert_array_equal(a.codes, b.codes)
-    assert "propose" in fused.calls
+    assert "propose" in proposing.calls
 
 
 def test_never_sure_is_plain_decoding_and_always_sure_the_old_way() -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.errors import CoolsdError
 from coolsd_rt.runtime.interface import Engine, Session
 
 Array = Any
@@ -53,8 +52,6 @@ class NoisyTarget:
 class NoisySession:
     """Two sessions of the target: one judges, one drafts."""
 
-    fused_length = 0
-
     def __init__(self, target: Session, draft: Session, dims: ModelDims, noise: NDArray[np.float32]) -> None:
         self.dims, self._target, self._draft, self._noise = dims, target, draft, noise
 
@@ -67,6 +64,3 @@ class NoisySession:
     def draft(self, ids: Array, features: Array | None, pos: Array) -> tuple[Array, Array]:
         logits, features = self._draft.target(ids, pos)
         return logits + self._draft.asarray(self._noise[np.asarray(ids)], "float32"), features
-
-    def propose(self, *args: Any) -> tuple[Array, Array]:
-        raise CoolsdError("a noisy draft", expected="single draft steps", found="a call of the fused draft")

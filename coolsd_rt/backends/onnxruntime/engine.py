@@ -121,8 +121,8 @@ class OrtSession:
         self._length = description.draft_length
 
     @property
-    def fused_length(self) -> int:
-        """0 for an odd number of rows: the fused draft wants pairs. Only an EAGLE head has one."""
+    def propose_length(self) -> int:
+        """0 for an odd number of rows: the graph `propose` wants pairs. Only an EAGLE head has one."""
         return 0 if self._rows % 2 or self._propose is None else self._length
 
     def asarray(self, data: Any, dtype: str) -> NDArray[Any]:
@@ -151,9 +151,9 @@ class OrtSession:
         self, ids: Ints, features: Floats, pos: Ints, count: Ints, uniforms: Floats, scale: Floats, temperature: float,
         top_k: int,
     ) -> tuple[Ints, Floats]:  # fmt: skip
-        if not self.fused_length or self._propose is None:
+        if not self.propose_length or self._propose is None:
             expected = "an EAGLE head, and rows in pairs"
-            raise CoolsdError("the fused draft", expected=expected, found=f"{self._rows} rows")
+            raise CoolsdError("the graph propose", expected=expected, found=f"{self._rows} rows")
         size = ids.shape[1]
         step = self._propose.at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
         out = step(

@@ -13,6 +13,7 @@ from coolsd_rt.ops.logits import MIN_TEMPERATURE
 from coolsd_rt.runtime.batch import Array, Batch, Window
 from coolsd_rt.runtime.drafters.chain import chain
 from coolsd_rt.runtime.drafters.pending import PendingFeatures
+from coolsd_rt.runtime.interface import ProposingSession, proposing
 from coolsd_rt.runtime.randomness import DRAFT
 from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
 
@@ -24,8 +25,8 @@ class EagleDrafter:
     def __init__(self, batch: Batch) -> None:
         self._batch, self._session = batch, batch.session
         sampling = batch.sampling
-        fits = self._session.fused_length == batch.length and sampling.top_p >= 1.0 and batch.paired
-        self._fused = fits and batch.length > 0
+        fits = sampling.top_p >= 1.0 and batch.paired and batch.length > 0
+        self._proposing = proposing(self._session, batch.length) if fits else None
 
     def prefill(self, features: Array) -> None:
         batch, state = self._batch, self._batch.state
@@ -41,16 +42,16 @@ class EagleDrafter:
         """The first step is ragged: as many rows as the last round decided tokens, padded to the longest. What the
         padding writes is overwritten before a mask shows it.
 
-        Which way an image's drafts are computed depends on that image alone, never on those beside it: the fused graph
-        and single steps round differently.
+        Which way an image's drafts are computed depends on that image alone, never on those beside it: the graph
+        `propose` and single steps round differently.
         """
         batch = self._batch
         step = self._unseen.take(window.active)
         batch.watch.lap("other")
         single = self._needs_single_steps(window)
-        if single[window.active].all():
+        if self._proposing is None or single[window.active].all():
             return self._in_steps(window, count, *step)
-        tokens, q = self._at_once(window, count, *step)
+        tokens, q = self._at_once(self._proposing, window, count, *step)
         if single.any():
             xp, pick = namespace(q), batch.put(single)
             by_steps, q_by_steps = self._in_steps(window, count, *step)
@@ -59,9 +60,9 @@ class EagleDrafter:
         return tokens, q
 
     def _needs_single_steps(self, window: Window) -> Host:
-        """bool [M]: images whose window has a forced token, which the fused graph knows nothing of; all without one."""
+        """bool [M]: images whose window has a forced token, which `propose` does not know; all without that graph."""
         batch = self._batch
-        if not self._fused:
+        if self._proposing is None:
             return np.ones(len(batch.rows), bool)
         if batch.forced is None:
             return np.zeros(len(batch.rows), bool)
@@ -69,10 +70,17 @@ class EagleDrafter:
         return np.asarray(forced.any(axis=1))
 
     def _at_once(
-        self, window: Window, count: int, ids: Array, features: Array, pos: Array, num_pending: Ints
+        self,
+        session: ProposingSession,
+        window: Window,
+        count: int,
+        ids: Array,
+        features: Array,
+        pos: Array,
+        num_pending: Ints,
     ) -> tuple[Array, Array]:
         """All steps and their sampling in one graph."""
-        batch, session, s = self._batch, self._session, self._batch.sampling
+        batch, s = self._batch, self._batch.sampling
         u = batch.put(window.uniforms[..., DRAFT])
         tokens, q = session.propose(
             ids, features, pos, batch.rowwise(num_pending), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]

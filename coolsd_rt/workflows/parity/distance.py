@@ -66,7 +66,7 @@ class Distances:
 
 @dataclass
 class GraphParity:
-    """Every graph's errors. `proposed_alike` of `proposed` fused draft tokens are what the reference would draw."""
+    """Every graph's errors. `proposed_alike` of `proposed` draft tokens are what the reference would draw."""
 
     condition: Deviation = field(default_factory=Deviation)
     target: Deviation = field(default_factory=Deviation)

@@ -15,14 +15,14 @@ import numpy as np
 
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.interface import Engine, ProposingSession, Session, proposing
 from coolsd_rt.runtime.randomness import DRAFT, uniform_table
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.parity.distance import Distances, GraphParity, Host, host
 
-PROPOSE_EVERY = 4  # rounds: the fused draft takes turns with the single steps it was made from
+PROPOSE_EVERY = 4  # rounds: the graph `propose` takes turns with the single steps it was made from
 
 
 def compare_graphs(
@@ -111,8 +111,8 @@ class _Walk:
         uniforms = self.uniforms[np.arange(self.images), self._at(self.position - self.dims.prefix, 1)[:, 0]]
         at = self._at(self.position + 1 - self.dims.prefix, self.length)
         proposed = None
-        if self._fused and self.rounds % PROPOSE_EVERY == 0:
-            proposed = self._propose(ids, features, num_pending, uniforms[:, : self.length], at)
+        if self._proposing is not None and self.rounds % PROPOSE_EVERY == 0:
+            proposed = self._propose(self._proposing, ids, features, num_pending, uniforms[:, : self.length], at)
         logits, guessed = self._draft(ids, features, self.drafted)
         rows, end = np.arange(self.rows * self.images), self._rowwise(num_pending - 1)
         logits = tuple(side[rows, end][:, None] for side in logits)
@@ -145,12 +145,15 @@ class _Walk:
                 logits, _ = self._draft(token, None, self.position + 1 + i)
 
     @property
-    def _fused(self) -> bool:
+    def _proposing(self) -> ProposingSession | None:
         s = self.settings.sampling
-        return self.tested.fused_length == self.length and s.guided and s.top_p >= 1 and s.temperature > 0
+        fits = s.guided and s.top_p >= 1 and s.temperature > 0
+        return proposing(self.tested, self.length) if fits else None
 
-    def _propose(self, ids: Host, features: Host, num_pending: Host, uniforms: Host, at: Host) -> tuple[Host, Host]:
-        side, s = self.tested, self.settings.sampling
+    def _propose(
+        self, side: ProposingSession, ids: Host, features: Host, num_pending: Host, uniforms: Host, at: Host
+    ) -> tuple[Host, Host]:
+        s = self.settings.sampling
         tokens, probs = side.propose(
             side.asarray(self._rowwise(ids), "int64"), side.asarray(features, "float32"),
             side.asarray(self._rowwise(self.drafted), "int64"), side.asarray(self._rowwise(num_pending), "int64"),
