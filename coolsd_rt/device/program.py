@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coolsd_rt.arrays import Ints
 from coolsd_rt.device.cuda_graph import Captured, capture, on_stream
 from coolsd_rt.device.round import DeviceModels, DeviceRound
 from coolsd_rt.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.law import DEVICE_RESAMPLERS
 from coolsd_rt.ops.gpu import raise_fault
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.self_decoding import DecodeRequest
-from coolsd_rt.runtime.state import Ints
 from coolsd_rt.runtime.statistics import Generation
 
 POLL_EVERY_ROUNDS = 4  # rounds between two polls of the counters
@@ -214,7 +215,7 @@ def refusal_reason(request: DecodeRequest) -> str:
     law = request.law
     if law.tolerance is not None:
         return f"the rule {law.rule}"
-    if law.resampler not in ("optimal", "residual", "target"):
+    if law.resampler not in DEVICE_RESAMPLERS:
         return f"the resampler {law.resampler}"
     if request.length and request.drafter not in ("eagle", "model"):
         return f"drafts of the kind {request.drafter}"

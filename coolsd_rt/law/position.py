@@ -9,16 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.law.acceptance import overlap
 from coolsd_rt.law.residual import residual
 from coolsd_rt.law.rules import Law
 
-Floats = NDArray[np.float64]
 
-
-def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats, Floats]:
+def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats64, Floats64]:
     """Draft position i (from 0): probabilities to draft and keep a code, and to get it after a rejection.
 
     p, q: [..., V]. Both results are float64 [..., V]; together they are the law of the position's token, sum 1.
@@ -40,6 +38,6 @@ def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats, Floats]:
     return accepted, after
 
 
-def _normal(weights: Any) -> Floats:
+def _normal(weights: Any) -> Floats64:
     weights = np.asarray(weights, np.float64)
     return np.asarray(weights / weights.sum(-1, keepdims=True), np.float64)

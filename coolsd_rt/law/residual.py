@@ -16,14 +16,16 @@ Works on arrays of any array-API namespace. Does not know how a rejection came a
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law.acceptance import overlap
 from coolsd_rt.law.arrays import namespace
 
-Array = Any
 Resampler = Literal["optimal", "waterfill", "residual", "lantern", "target"]
 RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
+DEVICE_RESAMPLERS: tuple[Resampler, ...] = ("optimal", "residual", "target")
+"""Those that the kernels have: one pass over the codes, and no neighbours."""
 
 # When P = Q the residual's mass is 0, and about 1e-7 of float32 noise when they nearly agree: what is left is not a
 # distribution any more. P is the only fallback that never leaves P's support.

@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.clusters import ImageSums, sums
 from coolsd_rt.law.position import position_law
 from coolsd_rt.law.rules import Law
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,14 @@ class RecordedRounds:
     draft: NDArray[Any]
     drafts: NDArray[np.int64]
     num_drafts: NDArray[np.int64]
-    weight: Floats | None = None
+    weight: Floats64 | None = None
     image: NDArray[np.int64] | None = None
 
     @property
     def length(self) -> int:
         return int(self.drafts.shape[1])
 
-    def mean(self, values: Floats) -> float:
+    def mean(self, values: Floats64) -> float:
         """Over windows; values [n]."""
         return float(values.mean() if self.weight is None else values @ self.weight)
 
@@ -138,7 +137,7 @@ def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
     return RoundForecast(windows.mean(tokens), windows.mean(kl), windows.mean(apart), tvs, reaches, rates, images)
 
 
-def _kl(a: Floats, b: Floats) -> Floats:
+def _kl(a: Floats64, b: Floats64) -> Floats64:
     """KL(a || b) [n] in nats; where b is 0, a is (but for the additive rule: infinite then)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(a > 0, a * (np.log(a) - np.log(b)), 0.0)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law.acceptance import accepts
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.law.residual import Resampler, residual
 from coolsd_rt.law.tolerance import Tolerance
 from coolsd_rt.ops.sample import sample
-
-Array = Any
 
 
 class Verdict(NamedTuple):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.contract import ModelDims
-
-Array = Any  # an array-API array; the standard has no static type for it yet
 
 
 class Session(Protocol):

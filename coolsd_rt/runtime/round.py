@@ -43,18 +43,19 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
-from coolsd_rt.runtime.batch import Array, Batch, Window, to_host
+from coolsd_rt.runtime.batch import Batch, Window, to_host
 from coolsd_rt.runtime.drafters import DrafterName, make_drafter
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
 from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
-from coolsd_rt.runtime.state import Host, Ints, RoundRecord, State
+from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation
 
 OnRound = Callable[[State, RoundRecord], None]  # after the commit

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from coolsd_rt.arrays import Host, Ints
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.state import Host, Ints
 from coolsd_rt.runtime.statistics import Generation
 
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from coolsd_rt.arrays import Bools, Ints
+
 PHASES = ("target", "draft", "verify", "device", "other")  # device: all of a device's loop
 LoopTaken = Literal["host", "device"]
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.law.acceptance import overlap
-from coolsd_rt.train.acceptance import Acceptance, Floats, Tally
+from coolsd_rt.train.acceptance import Acceptance, Tally
 from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.students import Along, Example, Student
 
@@ -36,7 +37,7 @@ def measure(
 
 def evaluated(
     objective: Objective, along: Along, codes: Tensor, omegas: tuple[float, ...], free: Tensor
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats64, Floats64]:
     """What `Tally.add` takes, float64 [2, L, M, N] each: for omega 1, and for `omegas`. Forced tokens are kept."""
     images, tokens = codes.shape
     rates, paths = (np.ones((2, len(omegas), images, tokens)) for _ in range(2))

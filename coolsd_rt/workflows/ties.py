@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.law import Law
 from coolsd_rt.law.residual import residual
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
@@ -22,7 +22,6 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import RoundRecord, State
 
 NEAR = 1e-4  # probability mass: what float32 networks are apart by, and guidance makes more of
-Host = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.runtime import Generation, Progress, RoundRecord, Sampling, State, capacity, generate
-from tests.runtime.fakes import Array, FakeSession, Tables, dims
+from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.progresses import Heard
 
 VOCAB, TOKENS, LENGTH = 3, 8, 3

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law import Law, exact, make_omegas
 from coolsd_rt.runtime import Generation, RoundRecord, Sampling, State, capacity, decode, generate
 from coolsd_rt.runtime import state as state_module
 from coolsd_rt.runtime.drafters import DrafterName, jacobi
 from coolsd_rt.runtime.drafters import model as model_module
 from coolsd_rt.runtime.randomness import DRAFT
-from tests.runtime.fakes import Array, FakeSession, Tables, context_index, dims
+from tests.runtime.fakes import FakeSession, Tables, context_index, dims
 from tests.runtime.jacobi_tree import jacobi_leaves
 from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
 

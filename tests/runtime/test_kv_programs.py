@@ -16,16 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats32, Ints
 from coolsd_rt.backends import LoadOptions, load
 from coolsd_rt.runtime import Engine
 from coolsd_rt.runtime.interface import proposing
 from coolsd_rt.store import EngineFolder
 
 IMAGES, LENGTH, TOLERANCE = 3, 3, 2e-5
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module", params=["torch", "onnxruntime"])
@@ -82,19 +80,19 @@ class Batch:
     def put(self, array: Any, dtype: str = "int64") -> Any:
         return self.session.asarray(np.ascontiguousarray(array), dtype)
 
-    def target(self, ids: Ints) -> tuple[Floats, Floats]:
+    def target(self, ids: Ints) -> tuple[Floats32, Floats32]:
         pos = np.tile(self.cached + self.error, 2)
         logits, features = self.session.target(self.put(np.tile(ids, (2, 1))), self.put(pos))
         return np.asarray(logits), np.asarray(features)
 
-    def draft(self, ids: Ints, features: Floats, pos: Ints) -> tuple[Floats, Floats]:
+    def draft(self, ids: Ints, features: Floats32, pos: Ints) -> tuple[Floats32, Floats32]:
         """ids [M, S], pos [M]; features are per row."""
         out = self.session.draft(
             self.put(np.tile(ids, (2, 1))), self.put(features, "float32"), self.put(np.tile(pos, 2))
         )
         return np.asarray(out[0]), np.asarray(out[1])
 
-    def pending(self) -> tuple[Ints, Floats, Ints, Ints]:
+    def pending(self) -> tuple[Ints, Floats32, Ints, Ints]:
         """A ragged draft step over `drafted..cached-1`, padded with rubbish: ids, features, pos, own columns [M]."""
         pos, num_pending = self.drafted, self.cached - self.drafted
         columns = pos[:, None] + np.arange(int(num_pending.max()))
@@ -163,7 +161,7 @@ class Batch:
         guess = caught_up[1][np.arange(2 * IMAGES), np.tile(num_pending - 1, 2)][:, None]
         guessing = self.draft(step[:, 1:2], guess, at)
         judging = self.target(step)
-        pairs: list[tuple[Floats, Floats]] = []
+        pairs: list[tuple[Floats32, Floats32]] = []
         for m in range(IMAGES):
             both, n, new = [m, m + IMAGES], int(at[m]), int(num_pending[m])
             alone = Alone(self, m)
@@ -184,17 +182,17 @@ class Alone:
         prefix = batch.prefix[[image, image + IMAGES]]
         self.session = batch.engine.open(prefix, batch.room)
 
-    def target(self, ids: Ints, pos: int) -> tuple[Floats, Floats]:
+    def target(self, ids: Ints, pos: int) -> tuple[Floats32, Floats32]:
         put = self.batch.put
         logits, features = self.session.target(put(np.stack([ids, ids])), put(np.full(2, pos)))
         return np.asarray(logits), np.asarray(features)
 
-    def draft(self, ids: Ints, features: Floats, pos: int) -> tuple[Floats, Floats]:
+    def draft(self, ids: Ints, features: Floats32, pos: int) -> tuple[Floats32, Floats32]:
         put = self.batch.put
         out = self.session.draft(put(np.stack([ids, ids])), put(features, "float32"), put(np.full(2, pos)))
         return np.asarray(out[0]), np.asarray(out[1])
 
-    def prefill(self, count: int) -> tuple[Floats, Floats, Floats]:
+    def prefill(self, count: int) -> tuple[Floats32, Floats32, Floats32]:
         """Positions 0..count-1 in one go: their features, and the draft's logits and guesses."""
         _, features = self.target(self.codes[:count], 0)
         return features, *self.draft(self.codes[1 : count + 1], features, 0)

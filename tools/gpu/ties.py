@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.round import decode
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.workflows.ties import NEAR, Host, Margins, Parting
+from coolsd_rt.workflows.ties import NEAR, Margins, Parting
 
 __all__ = ["NEAR", "HostLoop", "Parting"]
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.runtime.interface import Engine, Session
-
-Array = Any
 
 
 class NoisyTarget:

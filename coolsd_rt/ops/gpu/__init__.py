@@ -10,13 +10,12 @@ launch on a GPU needs triton too.
 """
 
 from coolsd_rt.ops.gpu.faults import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, raise_fault
-from coolsd_rt.ops.gpu.ops import RESAMPLERS, draft_sample, process_logits, sample, verify
+from coolsd_rt.ops.gpu.ops import draft_sample, process_logits, sample, verify
 
 __all__ = [
     "FAULT_DRAFT",
     "FAULT_TOTAL",
     "FAULT_WINDOW",
-    "RESAMPLERS",
     "draft_sample",
     "process_logits",
     "raise_fault",

@@ -15,12 +15,10 @@ from torch import Tensor
 
 from coolsd_rt import ops as reference
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.law.residual import Resampler
+from coolsd_rt.law.residual import DEVICE_RESAMPLERS
 from coolsd_rt.ops.gpu.launch import by_kernel, kernel_named, launch, require, require_logits
 from coolsd_rt.ops.gpu.shapes import block, power, process_warps, warps
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
-
-RESAMPLERS: tuple[Resampler, ...] = ("optimal", "residual", "target")
 
 
 @torch.library.custom_op("coolsd::process_logits", mutates_args=(), device_types=("cpu", "cuda"))
@@ -96,7 +94,7 @@ def verify(
     target: P float32 [M, L+1, V]. draft: Q float32 [M, L, V], the very tensor the tokens were drawn from. tokens:
     int64 [M, L]. num_drafts: int64 [M], 0..L. omegas: float64 [L]. u_accept: float32 [M, L]; u_resample: float32 [M,
     L+1].
-    forced: bool [M, L] or None. rates: float64 [L] or None. resampler: one of RESAMPLERS. L may be 0.
+    forced: bool [M, L] or None. rates: float64 [L] or None. resampler: one of DEVICE_RESAMPLERS. L may be 0.
 
     Means what `coolsd_rt.ops.verify` means. What that raises is a bit of fault here, and `raise_fault` raises it; the
     other results of such a row mean nothing, but its token is a code. On a CPU the reference raises and fault is 0.
@@ -105,8 +103,8 @@ def verify(
     """
     images, length = tokens.shape
     vocab = target.shape[-1]
-    if resampler not in RESAMPLERS:
-        raise CoolsdError("the resampler on a GPU", expected=" or ".join(RESAMPLERS), found=resampler)
+    if resampler not in DEVICE_RESAMPLERS:
+        raise CoolsdError("the resampler on a GPU", expected=" or ".join(DEVICE_RESAMPLERS), found=resampler)
     for name, tensor, shape, dtype in (
         ("target", target, (images, length + 1, vocab), torch.float32),
         ("draft", draft, (images, length, vocab), torch.float32),

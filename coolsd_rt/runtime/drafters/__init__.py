@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, get_args
 
-from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.arrays import Array, Host, Ints
+from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.drafters.eagle import EagleDrafter
 from coolsd_rt.runtime.drafters.jacobi import JacobiDrafter
 from coolsd_rt.runtime.drafters.model import ModelDrafter
-from coolsd_rt.runtime.state import Host, Ints
 
 DrafterName = Literal["eagle", "model", "jacobi", "jacobi_coupled"]
 DRAFTERS: tuple[DrafterName, ...] = get_args(DrafterName)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample
-from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.randomness import DRAFT
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
-from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.drafters.chain import chain
 from coolsd_rt.runtime.drafters.pending import PendingFeatures
 from coolsd_rt.runtime.interface import ProposingSession, proposing
 from coolsd_rt.runtime.randomness import DRAFT
-from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
+from coolsd_rt.runtime.state import CATCH_UP
 
 
 class EagleDrafter:

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.acceptance import accepts
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.law.residual import residual
 from coolsd_rt.ops import sample
-from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
-from coolsd_rt.runtime.state import Host, Ints
 
 
 class JacobiDrafter:

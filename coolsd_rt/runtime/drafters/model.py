@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.arrays import Array, Host, Ints
+from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.drafters.chain import chain
-from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
+from coolsd_rt.runtime.state import CATCH_UP
 
 
 class ModelDrafter:

@@ -9,14 +9,12 @@ Legend: M images, R rows, C model dim.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
-from coolsd_rt.runtime.state import Host, Ints, State
-
-Array = Any  # of the session's namespace
+from coolsd_rt.runtime.state import State
 
 
 class PendingFeatures:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Host = NDArray[Any]
+from coolsd_rt.arrays import Host
 
 
 def host(array: Any) -> Host:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine, ProposingSession, Session, proposing
@@ -20,7 +21,7 @@ from coolsd_rt.runtime.randomness import DRAFT, uniform_table
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.parity.distance import Distances, GraphParity, Host, host
+from coolsd_rt.workflows.parity.distance import Distances, GraphParity, host
 
 PROPOSE_EVERY = 4  # rounds: the graph `propose` takes turns with the single steps it was made from
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.law.residual import residual
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
@@ -34,7 +35,7 @@ from coolsd_rt.runtime.state import RoundRecord
 from coolsd_rt.runtime.statistics import LoopTaken
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.parity.distance import Host, host
+from coolsd_rt.workflows.parity.distance import host
 from coolsd_rt.workflows.ties import NEAR, Margins
 
 Decision = Literal["first token", "draft", "acceptance", "resampling", "bonus", "between loops", "none found"]

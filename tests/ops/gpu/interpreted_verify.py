@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.ops.gpu import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, RESAMPLERS, raise_fault, verify
+from coolsd_rt.law import DEVICE_RESAMPLERS
+from coolsd_rt.ops.gpu import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, raise_fault, verify
 from tests.ops.gpu.cases import agree, alone, broken, fresh, uniforms, window
 from tools.gpu.traffic import verify_traffic
 
@@ -23,7 +24,7 @@ def check(case: dict[str, Any], resampler: str) -> torch.Tensor:
     return fault
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize("resampler", DEVICE_RESAMPLERS)
 @pytest.mark.parametrize(
     ("images", "length", "vocab"), [(12, 5, 1024), (3, 5, 16384), (1, 2, 65536), (5, 1, 999), (8, 7, 257)]
 )
@@ -37,7 +38,7 @@ def test_a_batch_of_64() -> None:
     check(window(fresh(), 64, 4, 512), "optimal")
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize("resampler", DEVICE_RESAMPLERS)
 def test_faults(resampler: str) -> None:
     rng = fresh()
     fault = check(broken(rng, window(rng, 30, 3, 300)), resampler)
@@ -47,7 +48,7 @@ def test_faults(resampler: str) -> None:
         raise_fault(fault)
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize("resampler", DEVICE_RESAMPLERS)
 @pytest.mark.parametrize("wounded", ["target", "draft"])
 def test_nan_beside_the_drafted_token(resampler: str, wounded: str) -> None:
     """It cannot be seen in the acceptance, only in the residual."""
@@ -143,7 +144,7 @@ def test_small(data: st.DataObject) -> None:
         "u_resample": torch.tensor([[data.draw(sixteenths) for _ in range(length + 1)]]),
         "forced": torch.tensor([[data.draw(st.booleans()) for _ in range(length)]]), "rates": None,
     }  # fmt: skip
-    check(case, data.draw(st.sampled_from(RESAMPLERS)))
+    check(case, data.draw(st.sampled_from(DEVICE_RESAMPLERS)))
 
 
 @pytest.mark.parametrize("resampler", ["optimal", "target"])

@@ -11,11 +11,11 @@ import torch
 
 from coolsd_rt import ops as reference
 from coolsd_rt.errors import CoolsdError, MissingExtra
+from coolsd_rt.law import DEVICE_RESAMPLERS
 from coolsd_rt.ops.gpu import (
     FAULT_DRAFT,
     FAULT_TOTAL,
     FAULT_WINDOW,
-    RESAMPLERS,
     draft_sample,
     process_logits,
     raise_fault,
@@ -67,7 +67,7 @@ def test_exported() -> None:
         assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize("resampler", DEVICE_RESAMPLERS)
 def test_on_a_cpu_it_is_the_reference(resampler: str) -> None:
     case = window(fresh(), 8, 3, 100)
     agree(verify(**case, resampler=resampler), alone(case, resampler), 100)
