@@ -1,5 +1,6 @@
-"""One draft position: what is drafted and accepted, and what a rejection puts in its place. For proofs and
-expectations.
+"""One draft position: what is drafted and accepted, and what a rejection puts in its place.
+
+For proofs and expectations.
 
 The loop never forms these laws; it draws. Knows arrays of NumPy. Does not know contexts or rounds.
 """

@@ -115,8 +115,8 @@ def test_unsure_drafts_are_not_judged() -> None:
         result = generate(session, LAW, Sampling(draft_confidence=stop), SEEDS, loop="host", on_round=on_round)
         return sum(num_drafts), int(result.statistics.rounds.sum())
 
-    judged, rounds = zip(*(run(stop) for stop in (0.0, 0.5, 0.7, 1.0)), strict=True)
-    assert judged[0] > judged[1] > judged[2] > judged[3] == 0
+    proposed, rounds = zip(*(run(stop) for stop in (0.0, 0.5, 0.7, 1.0)), strict=True)
+    assert proposed[0] > proposed[1] > proposed[2] > proposed[3] == 0
     assert rounds[0] < rounds[1] < rounds[2] < rounds[3] == len(SEEDS) * (TOKENS - 1)
 
 
