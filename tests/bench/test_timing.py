@@ -108,5 +108,13 @@ def test_goals_are_judged(table: Table) -> None:
     assert goals["time outside the fp32 engine, COOL-SD"].cells()[1:3] == ("under 15%", "10%")
 
 
+def test_a_share_that_a_devices_loop_does_not_tell_is_not_zero(table: Table) -> None:
+    for entry in table.timed:
+        entry.outside, entry.loops = [None] * len(entry.rates), ["device"] * len(entry.rates)
+    assert {row[-1] for row in table.rows()} == {"-"}
+    assert not any("time outside" in goal.what for goal in table.goals())
+    assert {way["outside_engine"] for way in table.as_dict()["ways"]} == {None}
+
+
 def test_markdown_keeps_its_columns() -> None:
     assert markdown(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |\n"

@@ -107,6 +107,10 @@ def test_bench(benched: tuple[BenchReport, Operators]) -> None:
     timed = [row.timed for row in report.rows if row.timed.loop == "device"]
     rounds = sum(int(part.rounds.max()) for entry in timed for part in [entry.parts[0], *entry.parts])
     assert seen.device_rounds == rounds
+    assert {(row.timed.loop, row.timed.outside_engine is None) for row in report.rows} == {
+        ("device", True),
+        ("host", False),
+    }
     for row in rows.values():
         for phases in (row["seconds_per_image_by_phase"], *(sample["by_phase"] for sample in row["samples"])):
             unknown = {phase for phase, seconds in phases.items() if seconds is None}
