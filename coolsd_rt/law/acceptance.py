@@ -6,11 +6,8 @@ Source: arXiv 2601.09212, the relaxed acceptance rule; omega = 1 is classic spec
 
 from __future__ import annotations
 
-from typing import Any
-
+from coolsd_rt.arrays import Array
 from coolsd_rt.law.arrays import namespace
-
-Array = Any
 
 
 def accepts(u: Array, p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array:
@@ -38,5 +35,5 @@ def acceptance(p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array
     xp = namespace(p, q)
     drafted, most = q > 0, omega * p + borrowed
     ratio = most / xp.where(drafted, q, xp.ones_like(q))
-    kept = xp.where(ratio < 1, ratio, xp.ones_like(ratio))
-    return xp.where(drafted, kept, xp.astype(most > 0, p.dtype))
+    capped = xp.where(ratio < 1, ratio, xp.ones_like(ratio))
+    return xp.where(drafted, capped, xp.astype(most > 0, p.dtype))

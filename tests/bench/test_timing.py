@@ -47,7 +47,7 @@ def test_rounds_of_a_turn_are_its_own() -> None:
     (timed,) = take_turns([Variant("", "drafted", FakeEngine(), DRAFTED)], turns, VOCABULARY)
     assert timed.loops == ["host", "host"]
     for part in timed.parts:
-        assert part.accepts.sum() < part.draft_tokens <= 2 * part.num_drafts
+        assert part.accepts.sum() < part.draft_tokens <= 2 * part.rounds_with_drafts
         assert sum(len(times) for times in part.round_seconds.values()) == part.rounds.max()
     every = sorted(seconds for part in timed.parts for seconds in part.round_seconds[2])
     assert every[0] <= (timed.round_seconds(2) or 0.0) <= every[-1]

@@ -19,7 +19,15 @@ from tests.workflows.fakes import DIMS, FakeEngine
 def test_a_table_on_stdout_and_files_in_out(cli: Cli, engine: Path) -> None:
     done = cli("generate", engine, "-p", "red apple", "-p", "yellow star", "-n", 2)
     assert done.code == 0
-    for word in ("images", "tokens/s", "accept length", "acceptance by position", "rounds", "seconds in law", "sheet"):
+    for word in (
+        "images",
+        "tokens/s",
+        "accept length",
+        "acceptance by position",
+        "rounds",
+        "seconds in verify",
+        "sheet",
+    ):
         assert word in done.out
     files = ["out/000-red-apple.png", "out/001-red-apple.png", "out/002-yellow-star.png", "out/003-yellow-star.png"]
     assert done.err.splitlines() == files
@@ -35,7 +43,7 @@ def test_json_is_alone_on_stdout(cli: Cli, engine: Path) -> None:
     ]
     assert {
         "images", "seconds", "tokens_per_second", "mean_acceptance_length", "acceptance_by_position", "rounds",
-        "seconds_target", "seconds_draft", "seconds_law", "seconds_other", "warnings",
+        "seconds_target", "seconds_draft", "seconds_verify", "seconds_other", "warnings",
     } <= set(document)  # fmt: skip
     assert "blue" in document["warnings"][0]
     assert "warning" in done.err
