@@ -27,7 +27,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 Floating = Literal["float32", "float16", "bfloat16"]
 DType = Literal["int64", "float32", "float16", "bfloat16", "uint8"]
 DraftKind = Literal["eagle", "model", "none"]
@@ -154,12 +154,12 @@ def propose_contract(d: ModelDims, length: int) -> GraphContract:
 
 
 def condition_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
-    """condition.onnx: word ids, or a text encoder's features, to the prefix embeddings that the target reads, and
-    behind them a draft model's own."""
-    words = TensorSpec("words", "int64", ("R", d.prefix))
-    text = TensorSpec("text", "float32", ("R", d.prefix, d.condition_dim))
+    """condition.onnx: ids of words, a class or tokens, or a text encoder's features, to the prefix embeddings that the
+    target reads, and behind them a draft model's own."""
+    ids = TensorSpec("condition", "int64", ("R", d.prefix))
+    features = TensorSpec("condition", "float32", ("R", d.prefix, d.condition_dim))
     prefix = TensorSpec("prefix", dtype, ("R", d.prefix, d.dim + d.draft_dim))
-    return GraphContract((text if d.condition_dim else words,), (prefix,))
+    return GraphContract((features if d.condition_dim else ids,), (prefix,))
 
 
 def image_contract(d: ModelDims, side: int) -> GraphContract:

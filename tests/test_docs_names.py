@@ -55,7 +55,7 @@ def options(verb: str) -> frozenset[str]:
 def options_of_tools() -> frozenset[str]:
     """What the tools' own command lines take."""
     return frozenset(
-        name for path in (ROOT / "tools").rglob("*.py") for name in re.findall(r'"(--[a-z-]+)"', path.read_text("utf-8"))
+        name for path in (ROOT / "tools").rglob("*.py") for name in re.findall(r'"(--[a-z0-9-]+)"', path.read_text("utf-8"))
     )
 
 
@@ -101,6 +101,7 @@ def of_paths(piece: str, folder: Path) -> Iterator[str]:
     path = piece.split(": ")[0]
     if not re.fullmatch(r"[\w.*-]+(/[\w.*-]*)*", path) or not ("/" in path or path.endswith(".py")):
         return
+    path = path.replace("VERB", "*")  # one file per verb
     first = path.split("/")[0]
     if "/" not in path:
         if not any(Path(name).match(path) for name in FILES):
@@ -128,7 +129,7 @@ def _is_there(dotted: str) -> bool:
 
 def of_lone_options(piece: str) -> Iterator[str]:
     """What is wrong with a piece of code that begins with an option: some verb or tool has to have it."""
-    if name := re.match(r"--[a-z][a-z-]*", piece):
+    if name := re.match(r"--[a-z][a-z0-9-]*", piece):
         known = options_of_tools().union(*(options(verb) for verb in VERBS))
         if name[0] not in known:
             yield f"nothing has {name[0]}"

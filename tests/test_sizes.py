@@ -36,8 +36,8 @@ LONG_FUNCTIONS = {
     # Triton kernels: one function each, and half of the lines are parameters.
     "coolsd_rt/backends/torch/triton/attention.py: attend": 126,
     "coolsd_rt/backends/torch/triton/kernels.py: product": 74,
-    "coolsd_rt/backends/torch/triton/kernels.py: product_of_two": 78,
-    "coolsd_rt/ops/gpu/kernels.py: verdict": 70,
+    "coolsd_rt/backends/torch/triton/kernels.py: gemv_rows2": 78,
+    "coolsd_rt/ops/gpu/kernels.py: verify": 70,
     "coolsd_rt/device/round_kernels.py: commit": 62,
     "coolsd_rt/device/round_kernels.py: window": 61,
     # A verb: most of it is its help.

@@ -58,15 +58,15 @@ class GraphRecord:
 class Description:
     """All that a backend has to know before it opens a file. `side` is pixels along one side of an image.
 
-    dtype: of prefix, features and caches. fused: there is a graph of the whole draft, sampling included. forced: the id
-    that each image token must have, -1 where free; None if all are.
+    dtype: of prefix, features and caches. propose: there is a graph of the whole draft, sampling included. forced: the
+    id that each image token must have, -1 where free; None if all are.
     """
 
     dims: ModelDims
     draft_length: int
     side: int
     dtype: Floating = "float32"
-    fused: bool = True
+    propose: bool = True
     forced: tuple[int, ...] | None = None
 
     @property
@@ -77,7 +77,7 @@ class Description:
             "condition": condition_contract(d, dtype),
             "target": target_contract(d, dtype),
             **({"draft": draft_contract(d, dtype)} if d.draft_kind != "none" else {}),
-            **({"propose": propose_contract(d, self.draft_length)} if d.draft_kind == "eagle" and self.fused else {}),
+            **({"propose": propose_contract(d, self.draft_length)} if d.draft_kind == "eagle" and self.propose else {}),
             "image": image_contract(d, self.side),
         }
         return {name: GraphRecord(f"{name}.onnx", contract) for name, contract in contracts.items()}
@@ -90,7 +90,7 @@ class Description:
             "draft_length": self.draft_length,
             "side": self.side,
             "dtype": self.dtype,
-            "fused": self.fused,
+            "propose": self.propose,
             **({} if self.forced is None else {"forced": list(self.forced)}),
             "graphs": {name: record.as_dict() for name, record in self.graphs.items()},
         }
@@ -131,14 +131,14 @@ class _Contract(Strict):
     draft_length: int = Field(ge=int(BUILT_LENGTH.low), le=int(BUILT_LENGTH.high))
     side: int = Field(ge=int(SIDE.low), le=int(SIDE.high))
     dtype: Floating
-    fused: bool
+    propose: bool
     forced: list[Annotated[int, Field(ge=-1, lt=int(DIMS["vocab"].high))]] | None = None
     graphs: dict[str, Any]
 
     def description(self) -> Description:
         dims = ModelDims(**self.dims.model_dump())
         forced = None if self.forced is None else tuple(self.forced)
-        return Description(dims, self.draft_length, self.side, self.dtype, self.fused, forced)
+        return Description(dims, self.draft_length, self.side, self.dtype, self.propose, forced)
 
 
 class _Whole(Strict):

@@ -9,8 +9,8 @@ length l, by arithmetic and not by measurement:
 - tokens of a round: 1 + sum over i <= l of the product of the acceptances up to i. The omegas are those of length L,
   cut after l; a schedule that is normalised over l positions would differ.
 - seconds of a round: those of a plain round, what the target's wider window adds (measured), and l / L of what is left
-  of the measured round: draft, law, Python. A part of that does not shrink with l, so short lengths come out a little
-  too fast.
+  of the measured round: draft, verify, Python. A part of that does not shrink with l, so short lengths come out a
+  little too fast.
 
 At l = L both are what was measured. Under pacing all of it is of rounds that draft, and of windows that
 `draft_confidence` did not cut: how often that is, is not in these figures. In a batch the slowest image decides;
@@ -77,14 +77,14 @@ class BreakEven:
 def tokens_by_length(accepts: Sequence[int], attempts: Sequence[int]) -> list[float]:
     """Expected tokens of a round with 1..L drafts, the resampled or bonus token included.
 
-    accepts, attempts: rounds in which draft i was accepted, and judged. The list ends before a position that rounds
-    reach but never judged.
+    accepts, attempts: rounds in which draft i was accepted, and evaluated. The list ends before a position that rounds
+    reach but never evaluated.
     """
     tokens, reach, out = 1.0, 1.0, []
-    for accepted, judged in zip(accepts, attempts, strict=True):
-        if not judged and reach:
+    for accepted, evaluated in zip(accepts, attempts, strict=True):
+        if not evaluated and reach:
             break
-        reach *= accepted / judged if judged else 0.0
+        reach *= accepted / evaluated if evaluated else 0.0
         tokens += reach
         out.append(tokens)
     return out

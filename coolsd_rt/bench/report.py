@@ -23,7 +23,7 @@ from coolsd_rt.spec import Spec
 from coolsd_rt.store import Manifest
 from coolsd_rt.workflows.drawing import Job
 
-PHASES = ("target", "draft", "law", "device", "rest")
+PHASES = ("target", "draft", "verify", "device", "rest")
 _SHOWN = 5  # draft positions in a cell; the document has all
 SPEED = ("way", "tokens/s", "s/image", "vs plain", "")
 ROUNDS = ("way", "accept length", "pays from", "kept", "kept by position")
@@ -34,18 +34,19 @@ DEFINITIONS = {
     "versus_plain": "tokens a second over those of plain decoding, paired: the ratio within each turn",
     "mean_acceptance_length": "tokens a round of the target, the resampled or bonus token included, rounds without a "
     "draft too; plain decoding has 1",
-    "mean_acceptance_length_drafted": "the same over rounds with a draft, 1 + num_accepted_tokens / num_drafts: vLLM's",
-    "num_drafts": "rounds of an image that proposed a draft",
+    "mean_acceptance_length_drafted": "the same over rounds with a draft, 1 + num_accepted_tokens / "
+    "rounds_with_drafts: vLLM's",
+    "rounds_with_drafts": "rounds of an image that proposed a draft",
     "num_draft_tokens": "tokens proposed",
     "num_accepted_tokens": "proposed tokens that were kept; no bonus token",
     "draft_acceptance_rate": "num_accepted_tokens / num_draft_tokens, from 0 to 1",
     "num_accepted_tokens_per_pos": "kept tokens by draft position",
-    "per_position_acceptance_rate": "num_accepted_tokens_per_pos / num_drafts, as vLLM has it",
+    "per_position_acceptance_rate": "num_accepted_tokens_per_pos / rounds_with_drafts, as vLLM has it",
     "acceptance_by_position": "kept among those judged at each position, all before it being kept",
     "loop": "which loop ran: the host's, which steps the engine round by round, or the device's, which runs all rounds "
     "by itself",
     "seconds_per_image_by_phase": "the median, split as the time of all turns was. The host's loop tells target, draft "
-    "and law apart; of the device's loop only the whole is known: the others are null. rest: prefix, caches, Python",
+    "and verify apart; of the device's loop only the whole is known: the others are null. rest: prefix, caches, Python",
     "break_even_acceptance_length": "the mean_acceptance_length at which this way would be as fast as plain decoding",
     "break_even_draft_length": "longest draft length at which a round that drafts is no slower than plain decoding, 0 "
     "if none; computed from measured acceptance and steps; null where acceptance at another length is unknown (jacobi)",
@@ -108,14 +109,14 @@ class BenchRow:
 
     def as_dict(self) -> dict[str, Any]:
         total, way = self.total, self.timed.way
-        drafts, proposed = total.num_drafts, total.draft_tokens
-        kept, law = total.accepts.tolist(), way.settings.law
+        drafts, proposed = total.rounds_with_drafts, total.draft_tokens
+        accepted, law = total.accepts.tolist(), way.settings.law
         even = {"break_even_draft_length": None, "best_draft_length": None, "by_draft_length": None}
         return {
             "way": self.kind,
             "name": self.name,
             "loop": self.timed.loop,
-            "draft": None if way.settings.plain else way.settings.source,
+            "draft": None if way.settings.plain else way.settings.drafter,
             "draft_length": law.length,
             "law": {"omegas": list(law.omegas), "rule": law.rule, "resampler": law.resampler},
             "tokens_per_second": self.rate.as_dict(),
@@ -123,14 +124,14 @@ class BenchRow:
             "versus_plain": None if self.ratio is None else self.ratio.as_dict(),
             "verdict": self.verdict,
             "rounds": int(total.rounds.sum()),
-            "num_drafts": drafts,
+            "rounds_with_drafts": drafts,
             "num_draft_tokens": proposed,
-            "num_accepted_tokens": sum(kept),
-            "num_accepted_tokens_per_pos": kept,
+            "num_accepted_tokens": sum(accepted),
+            "num_accepted_tokens_per_pos": accepted,
             "mean_acceptance_length": _finite(total.mean_acceptance_length),
-            "mean_acceptance_length_drafted": 1 + sum(kept) / drafts if drafts else None,
-            "draft_acceptance_rate": sum(kept) / proposed if proposed else None,
-            "per_position_acceptance_rate": [n / drafts if drafts else None for n in kept],
+            "mean_acceptance_length_drafted": 1 + sum(accepted) / drafts if drafts else None,
+            "draft_acceptance_rate": sum(accepted) / proposed if proposed else None,
+            "per_position_acceptance_rate": [n / drafts if drafts else None for n in accepted],
             "acceptance_by_position": [_finite(share) for share in total.acceptance_by_position],
             "degenerate_residuals": total.degenerate,
             "seconds_per_image_by_phase": self.phases,

@@ -125,7 +125,7 @@ def _turn(entry: Timed, jobs: Sequence[Job], conditioner: Conditioner, clock: Ca
     entry.seconds.append(seconds)
     entry.rates.append(len(jobs) * way.engine.dims.tokens / seconds)
     known = generation.loop == "host"
-    entry.outside.append((phases["law"] + phases["other"]) / sum(phases.values()) if known else None)
+    entry.outside.append((phases["verify"] + phases["other"]) / sum(phases.values()) if known else None)
     entry.parts.append(generation.statistics)
     entry.loops.append(generation.loop)
     entry.graph_fallback_reason = generation.graph_fallback_reason

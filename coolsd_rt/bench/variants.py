@@ -67,7 +67,7 @@ class VariantRow:
     @property
     def refines(self) -> bool:
         """Whether a draft gets better the longer it stays in the window, so that its length changes its acceptance."""
-        return self.way.settings.source in ("jacobi", "jacobi_coupled")
+        return self.way.settings.drafter in ("jacobi", "jacobi_coupled")
 
 
 def lines(

@@ -20,10 +20,10 @@ _LONGEST = 300
 
 @dataclass(frozen=True)
 class Captured:
-    """`run()` enqueues it once more. why_not: what kept it from being one graph; empty if it is one."""
+    """`run()` enqueues it once more. graph_fallback_reason: what kept it from being one graph; empty if it is one."""
 
     run: Callable[[], None]
-    why_not: str = ""
+    graph_fallback_reason: str = ""
 
 
 def capture(function: Callable[[], None]) -> Captured:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.device.memory import BatchShape, Done, fitted, free_bytes, give_back, refused
+from coolsd_rt.device.memory import BatchShape, Done, empty_cache, free_bytes, refused, retry_on_oom
 from coolsd_rt.device.program import Programs, refusal_reason
 from coolsd_rt.device.round import DeviceModels
 from coolsd_rt.errors import CoolsdError
@@ -58,9 +58,9 @@ class DeviceEngine:
         return self._models.dims
 
     @property
-    def why_not(self) -> str:
+    def graph_fallback_reason(self) -> str:
         """Why the last batch's rounds were not replays of one CUDA graph; empty if they were."""
-        return self._programs.why_not
+        return self._programs.graph_fallback_reason
 
     def expect(self, kinds: int) -> None:
         """As `WholeEngine`. Where memory does not hold so many, the oldest go all the same."""
@@ -82,15 +82,13 @@ class DeviceEngine:
                 found, fix = f"{free_bytes()} bytes free", "close what else uses the GPU"
                 raise CoolsdError("memory to decode an image", expected="enough", found=found, fix=fix) from None
         self._programs.forget()
-        give_back()
+        empty_cache()
         half = len(codes) // 2
         return np.concatenate([self.decode_images(codes[:half]), self.decode_images(codes[half:])])
 
 
 class DeviceSession:
     """A batch. Its caches are made by what uses them first: a program's own, or those of single steps."""
-
-    fused_length = 0
 
     def __init__(
         self, models: DeviceBackend, programs: Programs, prefix: Tensor, capacity: int, start: Tensor | None
@@ -104,11 +102,11 @@ class DeviceSession:
         return self._models.dims
 
     def refusal_reason(self, request: DecodeRequest) -> str:
-        """As `WholeSession`: which law or source the device's round does not have; empty if it has them."""
+        """As `WholeSession`: which law or drafter the device's round does not have; empty if it has them."""
         return refusal_reason(request)
 
     def decode(self, request: DecodeRequest) -> Generation:
-        """As `WholeSession`; for laws and sources that the device's round has.
+        """As `WholeSession`; for laws and drafters that the device's round has.
 
         Raises CoolsdError: another request; the GPU's memory does not hold the batch; NaN in the models' output.
         """
@@ -119,7 +117,7 @@ class DeviceSession:
             program = self._programs.get(request, len(self._prefix), self._capacity)
             return program.decode(request, self._prefix, self._start)
 
-        return self._fitted(work, len(request.uniforms), request.length)
+        return self._retry_on_oom(work, len(request.uniforms), request.length)
 
     def asarray(self, data: Any, dtype: str) -> Tensor:
         return self._models.array(data, dtype)
@@ -129,9 +127,6 @@ class DeviceSession:
 
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
         return self._step(lambda: self._own.draft(ids, features, pos), ids)
-
-    def propose(self, *args: Any) -> tuple[Tensor, Tensor]:
-        raise CoolsdError("a device's session", expected="single draft steps", found="a call of the fused draft")
 
     @property
     def _own(self) -> DeviceModels:
@@ -145,19 +140,19 @@ class DeviceSession:
         """A step may answer in memory that its next one overwrites; the host's loop keeps what it is given."""
         rows = len(self._prefix)
         images = rows // 2 if rows % 2 == 0 else rows  # guided, most likely
-        return self._fitted(lambda: _own_copy(step()), images, ids.shape[1] - 1)
+        return self._retry_on_oom(lambda: _own_copy(step()), images, ids.shape[1] - 1)
 
-    def _fitted(self, work: Callable[[], Done], images: int, length: int) -> Done:
+    def _retry_on_oom(self, work: Callable[[], Done], images: int, length: int) -> Done:
         """`work()`; where memory is out, once more without what earlier batches left there."""
 
         def why() -> CoolsdError:
             item = self._models.like().element_size()
             self._programs.forget()
-            give_back()
+            empty_cache()
             batch = BatchShape(self.dims, images, len(self._prefix), self._capacity, length, item)
             return refused(batch, free_bytes())
 
-        return fitted(work, self._programs.forget, why)
+        return retry_on_oom(work, self._programs.forget, why)
 
 
 def _own_copy(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

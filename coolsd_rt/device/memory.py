@@ -66,7 +66,7 @@ def weights_refused(size: int) -> CoolsdError:
     return CoolsdError("memory of the GPU for the weights", expected=f"{human(size)}", found=found, fix=fix)
 
 
-def fitted(work: Callable[[], Done], again: Callable[[], None], why: Callable[[], CoolsdError]) -> Done:
+def retry_on_oom(work: Callable[[], Done], again: Callable[[], None], why: Callable[[], CoolsdError]) -> Done:
     """`work()`, once more after `again()` if memory was out. Raises `why()` if it is out again."""
     for _ in range(2):
         try:
@@ -74,11 +74,11 @@ def fitted(work: Callable[[], Done], again: Callable[[], None], why: Callable[[]
         except torch.cuda.OutOfMemoryError:
             pass  # what the frames of the error hold goes with it
         again()
-        give_back()
+        empty_cache()
     raise why()
 
 
-def give_back() -> None:
+def empty_cache() -> None:
     """What torch keeps of the GPU's memory and does not use, to the GPU."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -14,19 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coolsd_rt.arrays import Ints
 from coolsd_rt.device.cuda_graph import Captured, capture, on_stream
 from coolsd_rt.device.round import DeviceModels, DeviceRound
 from coolsd_rt.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.law import DEVICE_RESAMPLERS
 from coolsd_rt.ops.gpu import raise_fault
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.self_decoding import DecodeRequest
-from coolsd_rt.runtime.state import Ints
 from coolsd_rt.runtime.statistics import Generation
 
-EVERY = 4  # rounds between two looks at the counters
-AHEAD = 2  # looks that may be under way before the host waits for the oldest
-WARM = 2  # rounds that run before the graph is captured: kernels are compiled and libraries loaded in them
+POLL_EVERY_ROUNDS = 4  # rounds between two polls of the counters
+MAX_PENDING_POLLS = 2  # polls that may be under way before the host waits for the oldest
+WARMUP_ROUNDS = 2  # rounds that run before the graph is captured: kernels are compiled and libraries loaded in them
 PROGRAMS = 2  # kept with their memory: a server's batches mostly ask for the same
 
 
@@ -64,20 +65,20 @@ class Program:
         statistics.seconds["device"] = request.clock() - begun
         if (mean := watch.round_seconds) is not None:
             statistics.time_round(request.length, mean)
-        return Generation(codes, statistics, "device", self.why_not)
+        return Generation(codes, statistics, "device", self.graph_fallback_reason)
 
     def step(self, done: int) -> None:
         """Enqueue a round; `done` were before it in this batch."""
-        if self._stream is not None and self._captured is None and done == WARM:
+        if self._stream is not None and self._captured is None and done == WARMUP_ROUNDS:
             self._captured = capture(self._round)
         (self._round if self._captured is None else self._captured.run)()
 
     @property
-    def why_not(self) -> str:
+    def graph_fallback_reason(self) -> str:
         """Why rounds are not replays of one CUDA graph; empty if they are, or will be."""
         if self._stream is None:
             return "not on a GPU"
-        return "" if self._captured is None else self._captured.why_not
+        return "" if self._captured is None else self._captured.graph_fallback_reason
 
     def codes(self) -> Ints:
         """int64 [M, N], a copy on the host of the tokens after all rounds that were enqueued."""
@@ -97,7 +98,7 @@ class _Watch:
         self._program, self._request = program, request
         self._tokens, self._most = program.steps.dims.tokens, request.length + 1
         self._cuda = program.state.codes.is_cuda
-        self._every = EVERY if self._cuda else 1
+        self._every = POLL_EVERY_ROUNDS if self._cuda else 1
         self._under_way: deque[tuple[Tensor, torch.cuda.Event, int]] = deque()
         self.rounds = 0
         self._needed = -(-(self._tokens - 1) // self._most)  # rounds that there will be at least
@@ -129,11 +130,11 @@ class _Watch:
     def done(self) -> bool:
         """Whether all images are known to be full.
 
-        Waits when `AHEAD` looks are still under way, and when the next round may be one too many.
+        Waits when `MAX_PENDING_POLLS` polls are still under way, and when the next round may be one too many.
         """
         while self._under_way:
             host, event, rounds = self._under_way[0]
-            if not (len(self._under_way) > AHEAD or self.rounds >= self._needed or event.query()):
+            if not (len(self._under_way) > MAX_PENDING_POLLS or self.rounds >= self._needed or event.query()):
                 break
             self._under_way.popleft()
             event.synchronize()
@@ -204,9 +205,9 @@ class Programs:
         self._kept.clear()
 
     @property
-    def why_not(self) -> str:
-        """Of the last one, as `Program.why_not`; empty before the first."""
-        return next(reversed(self._kept.values())).why_not if self._kept else ""
+    def graph_fallback_reason(self) -> str:
+        """Of the last one, as `Program.graph_fallback_reason`; empty before the first."""
+        return next(reversed(self._kept.values())).graph_fallback_reason if self._kept else ""
 
 
 def refusal_reason(request: DecodeRequest) -> str:
@@ -214,15 +215,15 @@ def refusal_reason(request: DecodeRequest) -> str:
     law = request.law
     if law.tolerance is not None:
         return f"the rule {law.rule}"
-    if law.resampler not in ("optimal", "residual", "target"):
+    if law.resampler not in DEVICE_RESAMPLERS:
         return f"the resampler {law.resampler}"
-    if request.length and request.source not in ("eagle", "model"):
-        return f"drafts of the kind {request.source}"
+    if request.length and request.drafter not in ("eagle", "model"):
+        return f"drafts of the kind {request.drafter}"
     return "" if request.uniforms.dtype == np.float32 else f"uniforms of the type {request.uniforms.dtype}"
 
 
 def _key(request: DecodeRequest, rows: int, capacity: int) -> Hashable:
     s, law = request.sampling, request.law
     rules = (s.temperature, s.top_k, s.top_p, s.confidence, s.draft_confidence, s.guided)
-    compiled = (law.length, law.resampler, law.rates is None, request.forced is None, request.source)
+    compiled = (law.length, law.resampler, law.rates is None, request.forced is None, request.drafter)
     return (rows, capacity, rules, compiled)

@@ -3,7 +3,7 @@
 Knows the contract's steps, the law's ops and the state. Does not know graphs of CUDA, nor when a batch is done. The
 steps are those of `coolsd_rt.runtime.round`, with these differences, none of which changes a token:
 
-- every image is given L drafts, also where fewer count (`valid`): near its end, or where pacing wants none;
+- every image is given L drafts, also where fewer count (`num_drafts`): near its end, or where pacing wants none;
 - the draft's first step is L + 1 wide, whatever the last round decided: what the padding writes is overwritten;
 - a NaN sets a bit that is read later instead of raising at once.
 
@@ -46,11 +46,11 @@ class DeviceRound:
     """The prefill and the round of one kind of request, over one set of models and one state."""
 
     def __init__(self, steps: DeviceModels, state: DeviceState, request: DecodeRequest) -> None:
-        """request: only what is compiled in is read of it: L, the law's kind, sampling settings, the source."""
+        """request: only what is compiled in is read of it: L, the law's kind, sampling settings, the drafter."""
         self.steps, self.state, self.dims = steps, state, steps.dims
         self._law, self._sampling = request.law, request.sampling
         self._paired, self._pinned = request.sampling.guided, request.forced is not None
-        self._eagle = request.source == "eagle"
+        self._eagle = request.drafter == "eagle"
         # A head's row is a feature's position, one before the token that it is paired with.
         self._shift = 1 if self._eagle else 0
         self._length = request.length
@@ -85,13 +85,13 @@ class DeviceRound:
         )  # fmt: skip
         state.codes[:, 0] = token
         state.committed.fill_(width + 1)
-        state.fresh.fill_(1)
+        state.num_pending.fill_(1)
         state.features[:, 0] = last
         state.fault.copy_(fault)
         if least := self._sampling.confidence:
-            state.sure.copy_(p[:, 0].amax(-1) >= least)
+            state.draft_allowed.copy_(p[:, 0].amax(-1) >= least)
         else:
-            state.sure.fill_(True)
+            state.draft_allowed.fill_(True)
 
     def __call__(self) -> None:
         """One round of every unfinished image; finished ones ride along."""
@@ -102,25 +102,34 @@ class DeviceRound:
         p = process_logits(logits, w.scale, forced=w.forced, **self._rules)
         rates = None if self._law.rates is None else state.rates
         accepted, token, degenerate, fault = verify(
-            p, w.q, w.drafts, w.valid, state.omegas, w.u_accept, w.u_resample, w.is_forced, rates, self._law.resampler
+            p,
+            w.q,
+            w.drafts,
+            w.num_drafts,
+            state.omegas,
+            w.u_accept,
+            w.u_resample,
+            w.is_forced,
+            rates,
+            self._law.resampler,
         )
         if length and self._eagle:
             state.features.copy_(features)
         least = self._sampling.confidence
         commit(
-            accepted, token, degenerate, fault, w.valid, w.drafts, p if least else None, least, self.dims.prefix,
-            state.codes, state.committed, state.fresh, state.sure, state.rounds, state.histogram, state.attempts,
-            state.accepts, state.degenerate, state.proposed, state.fault,
+            accepted, token, degenerate, fault, w.num_drafts, w.drafts, p if least else None, least, self.dims.prefix,
+            state.codes, state.committed, state.num_pending, state.draft_allowed, state.rounds, state.histogram,
+            state.attempts, state.accepts, state.degenerate, state.proposed, state.fault,
         )  # fmt: skip
 
     def _open(self) -> None:
         """What the round may use, and where its steps stand."""
         state, w = self.state, self._window
         window(
-            state.codes, state.committed, state.fresh, state.sure, state.uniforms,
+            state.codes, state.committed, state.num_pending, state.draft_allowed, state.uniforms,
             state.scales if self._paired else None, state.forced if self._pinned else None, self.dims.prefix,
-            self._shift, w.valid, w.u_draft, w.u_accept, w.u_resample, w.scale, w.forced, w.is_forced, w.first, w.ids,
-            w.pos, w.last,
+            self._shift, w.num_drafts, w.u_draft, w.u_accept, w.u_resample, w.scale, w.forced, w.is_forced, w.first,
+            w.ids, w.pos, w.last,
         )  # fmt: skip
 
     def _draft(self) -> None:
@@ -133,6 +142,6 @@ class DeviceRound:
                 features = guessed if i else guessed[self._rows, w.last][:, None]
             draft_token(
                 logits, None if i else w.last, w.u_draft, w.scale, w.forced, i, **self._rules,
-                least=self._sampling.draft_confidence, valid=w.valid, peaks=w.peaks, q=w.q, drafts=w.drafts, ids=w.ids,
-                token=w.token,
+                least=self._sampling.draft_confidence, num_drafts=w.num_drafts, peaks=w.peaks, q=w.q, drafts=w.drafts,
+                ids=w.ids, token=w.token,
             )  # fmt: skip

@@ -33,8 +33,8 @@ def _rowwise(out, at, other, value, mask, PAIRED: tl.constexpr):
 def window(
     codes,  # int64 [M, N]
     committed,  # int64 [M]
-    fresh,  # int64 [M]
-    sure,  # bool [M]
+    num_pending,  # int64 [M]
+    draft_allowed,  # bool [M]
     uniforms,  # float32 [M, N, L + 1, 3]
     scales,  # float32 [N], or None: R = M
     fixed,  # int64 [N], -1 = free, or None
@@ -42,7 +42,7 @@ def window(
     L,  # int32
     W,  # int32
     shift,  # int32
-    valid,  # out: int64 [M]
+    num_drafts,  # out: int64 [M]
     u_draft,  # out: float32 [M, L]
     u_accept,  # out: float32 [M, L]
     u_resample,  # out: float32 [M, L + 1]
@@ -65,10 +65,10 @@ def window(
     many = i < L
 
     known = tl.load(committed + m)
-    new = tl.load(fresh + m)
+    new = tl.load(num_pending + m)
     left = W + N - known
     most = tl.minimum(tl.maximum(left - 1, 0), L)
-    tl.store(valid + m, tl.where(tl.load(sure + m) != 0, most, 0))
+    tl.store(num_drafts + m, tl.where(tl.load(draft_allowed + m) != 0, most, 0))
 
     at = tl.minimum(known - W + i, N - 1)  # a finished image rides along
     number = ((m * N + at) * (L + 1) + i) * 3
@@ -82,7 +82,7 @@ def window(
         tl.store(forced + m * (L + 1) + i, only, mask=wide)
         tl.store(is_forced + m * L + i, only >= 0, mask=many)
 
-    # The draft's first step takes in the fresh tokens; what follows them in it is overwritten by its next steps.
+    # The draft's first step takes in the pending tokens; what follows them in it is overwritten by its next steps.
     behind = known - new
     told = tl.load(codes + m * N + tl.minimum(behind - W + i, N - 1), mask=wide, other=0)
     _rowwise(first, m * (L + 1) + i, (M + m) * (L + 1) + i, told, wide, PAIRED)
@@ -107,7 +107,7 @@ def draft_token(
     S,  # int32
     L,  # int32
     i,  # int32
-    valid,  # out: int64 [M], with peaks
+    num_drafts,  # out: int64 [M], with peaks
     peaks,  # out: float32 [M, L], or None: a window is not cut
     q,  # out: float32 [M, L, V], number i
     drafts,  # out: int64 [M, L], number i
@@ -145,12 +145,12 @@ def draft_token(
         tl.store(peaks + m * L + i, peak)
         j = tl.arange(0, LB)
         until = tl.where(j < i, tl.load(peaks + m * L + j, mask=j < i, other=0.0), peak)
-        most = tl.load(valid + m)
+        most = tl.load(num_drafts + m)
         run = tl.min(tl.where((until >= least) | (j >= L), L, j))
         # The verdict has to find a NaN: with one among those that could count none is cut.
         broken = tl.max(((until != until) & (j < most)).to(tl.int32)) > 0
-        tl.debug_barrier()  # `valid` is read by all warps and written by one
-        tl.store(valid + m, tl.where(broken, most, tl.minimum(most, run)), mask=i == L - 1)
+        tl.debug_barrier()  # `num_drafts` is read by all warps and written by one
+        tl.store(num_drafts + m, tl.where(broken, most, tl.minimum(most, run)), mask=i == L - 1)
 
 
 @triton.jit(do_not_specialize=["least", "N", "L", "W"])
@@ -159,7 +159,7 @@ def commit(
     token,  # int64 [M]
     empty,  # bool [M]
     broken,  # int32 [M]
-    valid,  # int64 [M]
+    num_drafts,  # int64 [M]
     drafts,  # int64 [M, L]
     p,  # float32 [M, L + 1, V], or None: the target is always sure enough
     least,  # float32, with p
@@ -168,8 +168,8 @@ def commit(
     W,  # int32
     codes,  # out: int64 [M, N]
     committed,  # out: int64 [M]
-    fresh,  # out: int64 [M]
-    sure,  # out: bool [M]
+    num_pending,  # out: int64 [M]
+    draft_allowed,  # out: bool [M]
     rounds,  # out: int64 [M]
     histogram,  # out: int64 [L + 1]
     attempts,  # out: int64 [L]
@@ -182,7 +182,7 @@ def commit(
     B: tl.constexpr,
     LB: tl.constexpr,
 ):
-    """Image m = program: its tokens, counters and faults; of a finished one only `sure` moves.
+    """Image m = program: its tokens, counters and faults; of a finished one only `draft_allowed` moves.
 
     Counts of all images are whole numbers: in any order their sum is the same.
     """
@@ -194,19 +194,19 @@ def commit(
     tl.debug_barrier()  # `committed` is read by all warps and written by one
 
     ended = tl.load(token + m)
-    kept = tl.where(i < n, tl.load(drafts + m * L + i, mask=i < n, other=0), ended)
+    decided = tl.where(i < n, tl.load(drafts + m * L + i, mask=i < n, other=0), ended)
     end = tl.where(active, n, -1)  # of a finished image nothing is decided
-    tl.store(codes + m * N + known - W + i, kept, mask=i <= end)
+    tl.store(codes + m * N + known - W + i, decided, mask=i <= end)
     tl.store(committed + m, known + n + 1, mask=active)
-    tl.store(fresh + m, n + 1, mask=active)
+    tl.store(num_pending + m, n + 1, mask=active)
 
     tl.store(rounds + m, tl.load(rounds + m) + 1, mask=active)
     one = tl.full((LB,), 1, tl.int64)
-    many = tl.load(valid + m)
-    judged = tl.minimum(end + 1, many)
+    many = tl.load(num_drafts + m)
+    evaluated = tl.minimum(end + 1, many)
     lost = tl.where(active, tl.load(empty + m).to(tl.int32), 0)
     tl.atomic_add(histogram + i, one, mask=i == end, sem="relaxed")
-    tl.atomic_add(attempts + i, one, mask=i < judged, sem="relaxed")
+    tl.atomic_add(attempts + i, one, mask=i < evaluated, sem="relaxed")
     tl.atomic_add(accepts + i, one, mask=i < end, sem="relaxed")
     tl.atomic_add(degenerate + i, one, mask=i < lost, sem="relaxed")
     tl.atomic_add(proposed + i, one * many, mask=i < tl.where(active, 1, 0), sem="relaxed")
@@ -218,4 +218,4 @@ def commit(
         row = tl.load(p + (m * (L + 1) + n) * V + index, mask=index < V, other=0.0)
         nan = tl.max((row != row).to(tl.int32)) > 0
         enough = (tl.max(row) >= least) & ~nan
-    tl.store(sure + m, enough)
+    tl.store(draft_allowed + m, enough)

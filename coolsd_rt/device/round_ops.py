@@ -31,33 +31,33 @@ def kernel_named(name: str) -> Any:
 
 
 _WINDOW_OUT = (
-    "valid", "u_draft", "u_accept", "u_resample", "scale", "forced", "is_forced", "first", "ids", "pos", "last",
+    "num_drafts", "u_draft", "u_accept", "u_resample", "scale", "forced", "is_forced", "first", "ids", "pos", "last",
 )  # fmt: skip
-_DRAFT_OUT = ("valid", "peaks", "q", "drafts", "ids", "token")
+_DRAFT_OUT = ("num_drafts", "peaks", "q", "drafts", "ids", "token")
 _COMMIT_OUT = (
-    "codes", "committed", "fresh", "sure", "rounds", "histogram", "attempts", "accepts", "degenerate", "proposed",
-    "fault",
+    "codes", "committed", "num_pending", "draft_allowed", "rounds", "histogram", "attempts", "accepts", "degenerate",
+    "proposed", "fault",
 )  # fmt: skip
 
 
 @torch.library.custom_op("coolsd::window", mutates_args=_WINDOW_OUT, device_types=("cpu", "cuda"))
 def window(
-    codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, uniforms: Tensor, scales: Tensor | None,
-    fixed: Tensor | None, prefix: int, shift: int, valid: Tensor, u_draft: Tensor, u_accept: Tensor,
-    u_resample: Tensor, scale: Tensor | None, forced: Tensor | None, is_forced: Tensor | None, first: Tensor,
-    ids: Tensor, pos: Tensor, last: Tensor,
+    codes: Tensor, committed: Tensor, num_pending: Tensor, draft_allowed: Tensor, uniforms: Tensor,
+    scales: Tensor | None, fixed: Tensor | None, prefix: int, shift: int, num_drafts: Tensor, u_draft: Tensor,
+    u_accept: Tensor, u_resample: Tensor, scale: Tensor | None, forced: Tensor | None, is_forced: Tensor | None,
+    first: Tensor, ids: Tensor, pos: Tensor, last: Tensor,
 ) -> None:  # fmt: skip
     """What the coming round may use, and where its steps stand. Window index i counts from the first undecided token.
 
-    codes: int64 [M, N]. committed, fresh: int64 [M], positions decided, and of those the last that the draft has not
-    had, 1..L + 1. sure: bool [M], whether drafts are wanted. uniforms: float32 [M, N, L + 1, 3]. scales: float32 [N],
-    R = 2M; None = no CFG, R = M. fixed: int64 [N], -1 = free; None = all are. prefix: W. shift: how far a row of the
-    draft stands before the token that it takes in.
+    codes: int64 [M, N]. committed, num_pending: int64 [M], positions decided, and of those the last that the draft has
+    not had, 1..L + 1. draft_allowed: bool [M], whether drafts are wanted. uniforms: float32 [M, N, L + 1, 3]. scales:
+    float32 [N], R = 2M; None = no CFG, R = M. fixed: int64 [N], -1 = free; None = all are. prefix: W. shift: how far a
+    row of the draft stands before the token that it takes in.
 
-    out: valid int64 [M], drafts that count. u_draft, u_accept: float32 [M, L]. u_resample: float32 [M, L + 1]. scale:
-    float32 [M, L + 1], with scales. forced: int64 [M, L + 1] and is_forced: bool [M, L], with fixed. first: int64
-    [R, L + 1], ids of the draft's first step, of which `last` int64 [R] is the last fresh one. ids: int64 [R, L + 1]
-    of the target's step, column 0. pos: int64 [L + 1, R], where the draft's L steps stand, and the target's.
+    out: num_drafts int64 [M], drafts that count. u_draft, u_accept: float32 [M, L]. u_resample: float32 [M, L + 1].
+    scale: float32 [M, L + 1], with scales. forced: int64 [M, L + 1] and is_forced: bool [M, L], with fixed. first:
+    int64 [R, L + 1], ids of the draft's first step, of which `last` int64 [R] is the last pending one. ids: int64
+    [R, L + 1] of the target's step, column 0. pos: int64 [L + 1, R], where the draft's L steps stand, and the target's.
 
     Raises CoolsdError on shapes or dtypes that do not fit.
     """
@@ -67,12 +67,12 @@ def window(
     _together("scale", scales, scale)
     _together("forced", fixed, forced, is_forced)
     require_all((images, tokens), torch.int64, codes=codes)
-    require_all(one, torch.int64, committed=committed, fresh=fresh)
-    require_all(one, torch.bool, sure=sure)
+    require_all(one, torch.int64, committed=committed, num_pending=num_pending)
+    require_all(one, torch.bool, draft_allowed=draft_allowed)
     require_all((images, tokens, width, 3), torch.float32, uniforms=uniforms)
     require_all((tokens,), torch.float32, scales=scales)
     require_all((tokens,), torch.int64, fixed=fixed)
-    require_out(one, torch.int64, valid=valid)
+    require_out(one, torch.int64, num_drafts=num_drafts)
     require_out(many, torch.float32, u_draft=u_draft, u_accept=u_accept)
     require_out(wide, torch.float32, u_resample=u_resample, scale=scale)
     require_out(wide, torch.int64, forced=forced)
@@ -80,11 +80,11 @@ def window(
     require_out(step, torch.int64, first=first, ids=ids)
     require_out((width, rows), torch.int64, pos=pos)
     require_out((rows,), torch.int64, last=last)
-    inputs = (codes, committed, fresh, sure, uniforms, scales, fixed)
-    outputs = (valid, u_draft, u_accept, u_resample, scale, forced, is_forced, first, ids, pos, last)
+    inputs = (codes, committed, num_pending, draft_allowed, uniforms, scales, fixed)
+    outputs = (num_drafts, u_draft, u_accept, u_resample, scale, forced, is_forced, first, ids, pos, last)
     if not by_kernel(codes):
         drawn = (u_draft, u_accept, u_resample)
-        reference.window(*inputs, prefix, shift, valid, *drawn, scale, forced, is_forced, first, ids, pos, last)
+        reference.window(*inputs, prefix, shift, num_drafts, *drawn, scale, forced, is_forced, first, ids, pos, last)
         return
     launch(kernel_named, "window", images, 1, *inputs, tokens, length, prefix, shift, *outputs, LB=power(width))
 
@@ -92,7 +92,7 @@ def window(
 @torch.library.custom_op("coolsd::draft_token", mutates_args=_DRAFT_OUT, device_types=("cpu", "cuda"))
 def draft_token(
     logits: Tensor, last: Tensor | None, u: Tensor, scale: Tensor | None, forced: Tensor | None, i: int,
-    temperature: float, top_k: int, top_p: float, least: float, valid: Tensor, peaks: Tensor | None, q: Tensor,
+    temperature: float, top_k: int, top_p: float, least: float, num_drafts: Tensor, peaks: Tensor | None, q: Tensor,
     drafts: Tensor, ids: Tensor, token: Tensor,
 ) -> None:  # fmt: skip
     """Draft i of each image, and the Q it was drawn from, written to wherever they are read.
@@ -101,8 +101,8 @@ def draft_token(
     window, as `window` writes them; temperature, top_k, top_p: as in `draft_sample`.
 
     out: q float32 [M, L, V] and drafts int64 [M, L], number i. ids: int64 [R, L + 1], column i + 1. token: int64
-    [R, 1], the next step's ids. With peaks, out, float32 [M, L], the most that each Q has: valid, in, out, int64 [M],
-    ends with the last draft before the first Q that has nothing of `least`, unless a Q that could count is NaN.
+    [R, 1], the next step's ids. With peaks, out, float32 [M, L], the most that each Q has: num_drafts, in, out, int64
+    [M], ends with the last draft before the first Q that has nothing of `least`, unless a Q that could count is NaN.
 
     On a GPU the token of a NaN row is 0; the reference, on a CPU, raises. Raises CoolsdError on shapes or dtypes that
     do not fit.
@@ -115,17 +115,17 @@ def draft_token(
     require_all(many, torch.float32, u=u)
     require_all(wide, torch.float32, scale=scale)
     require_all(wide, torch.int64, forced=forced)
-    require_out((images,), torch.int64, valid=valid)
+    require_out((images,), torch.int64, num_drafts=num_drafts)
     require_out(many, torch.float32, peaks=peaks)
     require_out((images, length, vocab), torch.float32, q=q)
     require_out(many, torch.int64, drafts=drafts)
     require_out((rows, width), torch.int64, ids=ids)
     require_out((rows, 1), torch.int64, token=token)
     inputs = (logits, last, u, scale, forced)
-    outputs = (valid, peaks, q, drafts, ids, token)
+    outputs = (num_drafts, peaks, q, drafts, ids, token)
     if not by_kernel(logits):
         numbers = (i, temperature, top_k, top_p, least)
-        reference.draft_token(*inputs, *numbers, valid, peaks, q, drafts, ids, token)
+        reference.draft_token(*inputs, *numbers, num_drafts, peaks, q, drafts, ids, token)
         return
     scalars = (max(temperature, MIN_TEMPERATURE), top_k, top_p, least, positions, length, i)
     constants = {"LB": power(width), **block(vocab)}
@@ -134,40 +134,53 @@ def draft_token(
 
 @torch.library.custom_op("coolsd::commit", mutates_args=_COMMIT_OUT, device_types=("cpu", "cuda"))
 def commit(
-    accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, valid: Tensor, drafts: Tensor, p: Tensor | None,
-    least: float, prefix: int, codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, rounds: Tensor,
-    histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, proposed: Tensor, fault: Tensor,
+    accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, num_drafts: Tensor, drafts: Tensor,
+    p: Tensor | None, least: float, prefix: int, codes: Tensor, committed: Tensor, num_pending: Tensor,
+    draft_allowed: Tensor, rounds: Tensor, histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor,
+    proposed: Tensor, fault: Tensor,
 ) -> None:  # fmt: skip
     """Decide the first `accepted` drafts and the token of each image that is not finished, and count: a rollback is
     the sum that is not taken further.
 
-    accepted, token, empty (its degenerate), broken (its fault): what `verify` says. valid int64 [M], drafts int64
+    accepted, token, empty (its degenerate), broken (its fault): what `verify` says. num_drafts int64 [M], drafts int64
     [M, L]. p: float32 [M, L + 1, V], P, whose row `accepted` has to have something of `least` for a next round with
     drafts; None = always. prefix: W.
 
-    in, out: codes int64 [M, N]; committed, fresh, rounds int64 [M]; sure bool [M], of finished images too; histogram
-    int64 [L + 1]; attempts, accepts int64 [L]; degenerate, proposed int64 [1], the second of drafts that counted;
-    fault int32 [M].
+    in, out: codes int64 [M, N]; committed, num_pending, rounds int64 [M]; draft_allowed bool [M], of finished images
+    too; histogram int64 [L + 1]; attempts, accepts int64 [L]; degenerate, proposed int64 [1], the second of drafts
+    that counted; fault int32 [M].
 
     Raises CoolsdError on shapes or dtypes that do not fit.
     """
     (images, length), tokens = drafts.shape, codes.shape[1]
     vocab = 1 if p is None else p.shape[-1]
     one = (images,)
-    require_all(one, torch.int64, accepted=accepted, token=token, valid=valid)
+    require_all(one, torch.int64, accepted=accepted, token=token, num_drafts=num_drafts)
     require_all(one, torch.bool, empty=empty)
     require_all(one, torch.int32, broken=broken)
     require_all((images, length), torch.int64, drafts=drafts)
     require_all((images, length + 1, vocab), torch.float32, p=p)
     require_out((images, tokens), torch.int64, codes=codes)
-    require_out(one, torch.int64, committed=committed, fresh=fresh, rounds=rounds)
-    require_out(one, torch.bool, sure=sure)
+    require_out(one, torch.int64, committed=committed, num_pending=num_pending, rounds=rounds)
+    require_out(one, torch.bool, draft_allowed=draft_allowed)
     require_out((length + 1,), torch.int64, histogram=histogram)
     require_out((length,), torch.int64, attempts=attempts, accepts=accepts)
     require_out((1,), torch.int64, degenerate=degenerate, proposed=proposed)
     require_out(one, torch.int32, fault=fault)
-    inputs = (accepted, token, empty, broken, valid, drafts, p)
-    outputs = (codes, committed, fresh, sure, rounds, histogram, attempts, accepts, degenerate, proposed, fault)
+    inputs = (accepted, token, empty, broken, num_drafts, drafts, p)
+    outputs = (
+        codes,
+        committed,
+        num_pending,
+        draft_allowed,
+        rounds,
+        histogram,
+        attempts,
+        accepts,
+        degenerate,
+        proposed,
+        fault,
+    )
     if not by_kernel(codes):
         reference.commit(*inputs, least, prefix, *outputs)
         return

@@ -13,15 +13,15 @@ from coolsd_rt.ops.gpu.ops import draft_sample
 
 
 def window(
-    codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, uniforms: Tensor, scales: Tensor | None,
-    fixed: Tensor | None, prefix: int, shift: int, valid: Tensor, u_draft: Tensor, u_accept: Tensor,
-    u_resample: Tensor, scale: Tensor | None, forced: Tensor | None, is_forced: Tensor | None, first: Tensor,
-    ids: Tensor, pos: Tensor, last: Tensor,
+    codes: Tensor, committed: Tensor, num_pending: Tensor, draft_allowed: Tensor, uniforms: Tensor,
+    scales: Tensor | None, fixed: Tensor | None, prefix: int, shift: int, num_drafts: Tensor, u_draft: Tensor,
+    u_accept: Tensor, u_resample: Tensor, scale: Tensor | None, forced: Tensor | None, is_forced: Tensor | None,
+    first: Tensor, ids: Tensor, pos: Tensor, last: Tensor,
 ) -> None:  # fmt: skip
     """What the coming round may use, and where its steps stand."""
     (images, tokens), length = codes.shape, u_draft.shape[1]
     offsets = torch.arange(length + 1, device=codes.device)
-    valid.copy_(torch.where(sure, (prefix + tokens - committed - 1).clamp(0, length), 0))
+    num_drafts.copy_(torch.where(draft_allowed, (prefix + tokens - committed - 1).clamp(0, length), 0))
     at = ((committed - prefix)[:, None] + offsets).clamp(max=tokens - 1)  # a finished image rides along
     drawn = uniforms[torch.arange(images, device=codes.device)[:, None], at, offsets]
     u_draft.copy_(drawn[:, :length, 0])
@@ -36,10 +36,10 @@ def window(
     def both(x: Tensor) -> Tensor:
         return torch.cat([x, x]) if scales is not None else x
 
-    # The draft's first step takes in the fresh tokens; what follows them in it is overwritten by its next steps.
-    behind = committed - fresh
+    # The draft's first step takes in the pending tokens; what follows them in it is overwritten by its next steps.
+    behind = committed - num_pending
     first.copy_(both(codes.gather(1, ((behind - prefix)[:, None] + offsets).clamp(max=tokens - 1))))
-    last.copy_(both(fresh - 1))
+    last.copy_(both(num_pending - 1))
     ids[:, 0] = both(codes.gather(1, (committed - prefix - 1)[:, None])[:, 0])
     pos[0] = both(behind - shift)
     for i in range(1, length):
@@ -49,35 +49,36 @@ def window(
 
 def draft_token(
     logits: Tensor, last: Tensor | None, u: Tensor, scale: Tensor | None, forced: Tensor | None, i: int,
-    temperature: float, top_k: int, top_p: float, least: float, valid: Tensor, peaks: Tensor | None, q: Tensor,
+    temperature: float, top_k: int, top_p: float, least: float, num_drafts: Tensor, peaks: Tensor | None, q: Tensor,
     drafts: Tensor, ids: Tensor, token: Tensor,
 ) -> None:  # fmt: skip
     """Q of draft i and its token, wherever they are read; with the last one the window is cut."""
     rows = torch.arange(len(logits), device=logits.device)
     row = logits[:, :1] if last is None else logits[rows, last][:, None]
     one = slice(i, i + 1)
-    drawn, law = draft_sample(
+    drawn, probs = draft_sample(
         row, None if scale is None else scale[:, one], u[:, one], temperature, top_k, top_p,
         None if forced is None else forced[:, one],
     )  # fmt: skip
-    q[:, one] = law
+    q[:, one] = probs
     drafts[:, one] = drawn
     token.copy_(torch.cat([drawn, drawn]) if scale is not None else drawn)
     ids[:, i + 1 : i + 2] = token
     if peaks is None:
         return
-    peaks[:, i] = law[:, 0].amax(-1)
+    peaks[:, i] = probs[:, 0].amax(-1)
     if i == q.shape[1] - 1:
-        sure = (peaks >= least).to(torch.int64)
+        confident = (peaks >= least).to(torch.int64)
         # The verdict has to find a NaN: with one among those that could count none is cut.
-        broken = peaks.isnan() & (torch.arange(len(peaks[0]), device=q.device) < valid[:, None])
-        valid.copy_(torch.where(broken.any(1), valid, torch.minimum(valid, sure.cumprod(1).sum(1))))
+        broken = peaks.isnan() & (torch.arange(len(peaks[0]), device=q.device) < num_drafts[:, None])
+        num_drafts.copy_(torch.where(broken.any(1), num_drafts, torch.minimum(num_drafts, confident.cumprod(1).sum(1))))
 
 
 def commit(
-    accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, valid: Tensor, drafts: Tensor, p: Tensor | None,
-    least: float, prefix: int, codes: Tensor, committed: Tensor, fresh: Tensor, sure: Tensor, rounds: Tensor,
-    histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor, proposed: Tensor, fault: Tensor,
+    accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, num_drafts: Tensor, drafts: Tensor,
+    p: Tensor | None, least: float, prefix: int, codes: Tensor, committed: Tensor, num_pending: Tensor,
+    draft_allowed: Tensor, rounds: Tensor, histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor,
+    proposed: Tensor, fault: Tensor,
 ) -> None:  # fmt: skip
     """Tokens, counters and faults of each image that is not finished."""
     active = committed < prefix + codes.shape[1]
@@ -86,10 +87,10 @@ def commit(
     histogram.scatter_add_(0, accepted, one)
     at = torch.arange(drafts.shape[1], device=drafts.device)
     accepts.add_(((at < accepted[:, None]) * one[:, None]).sum(0))
-    judged = torch.minimum(accepted + 1, valid)
-    attempts.add_(((at < judged[:, None]) * one[:, None]).sum(0))
+    evaluated = torch.minimum(accepted + 1, num_drafts)
+    attempts.add_(((at < evaluated[:, None]) * one[:, None]).sum(0))
     degenerate.add_((empty * one).sum())
-    proposed.add_((valid * one).sum())
+    proposed.add_((num_drafts * one).sum())
     fault.bitwise_or_(torch.where(active, broken, 0))
 
     at = torch.arange(drafts.shape[1] + 1, device=drafts.device)
@@ -99,8 +100,8 @@ def commit(
     codes[image, (committed - prefix)[image] + i] = decided[image, i]
     grown = torch.where(active, accepted + 1, 0)
     committed.add_(grown)
-    fresh.copy_(torch.where(active, grown, fresh))
+    num_pending.copy_(torch.where(active, grown, num_pending))
     if p is None:
-        sure.fill_(True)
+        draft_allowed.fill_(True)
     else:
-        sure.copy_(p[torch.arange(len(p), device=p.device), accepted].amax(-1) >= least)
+        draft_allowed.copy_(p[torch.arange(len(p), device=p.device), accepted].amax(-1) >= least)

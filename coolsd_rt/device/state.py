@@ -19,13 +19,13 @@ from coolsd_rt.runtime.statistics import Statistics
 
 @dataclass
 class DeviceState:
-    """Between rounds: `cached == committed - 1`, and the last `fresh` positions have not been in the draft."""
+    """Between rounds: `cached == committed - 1`, and the last `num_pending` positions have not been in the draft."""
 
     codes: Tensor  # int64 [M, N]
     committed: Tensor  # int64 [M] positions whose token is decided
-    fresh: Tensor  # int64 [M] positions that enter the draft with the next round, 1..L + 1
-    sure: Tensor  # bool [M] the target was sure enough of its last token for a round with drafts
-    features: Tensor  # [R, L + 1, C] the target's, of those fresh positions, from column 0 on
+    num_pending: Tensor  # int64 [M] positions that enter the draft with the next round, 1..L + 1
+    draft_allowed: Tensor  # bool [M] the target was sure enough of its last token for a round with drafts
+    features: Tensor  # [R, L + 1, C] the target's, of those pending positions, from column 0 on
     uniforms: Tensor  # float32 [M, N, L + 1, 3]
     scales: Tensor  # float32 [N] CFG scale of each image token
     forced: Tensor  # int64 [N], -1 = free

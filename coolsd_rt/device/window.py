@@ -19,7 +19,7 @@ from coolsd_rt.device.state import DeviceState
 class DeviceWindow:
     """The head of a round fills all but the drafts; each draft is written wherever it is read."""
 
-    valid: Tensor  # int64 [M] drafts that count
+    num_drafts: Tensor  # int64 [M] drafts that count
     u_draft: Tensor  # float32 [M, L]
     u_accept: Tensor  # float32 [M, L]
     u_resample: Tensor  # float32 [M, L + 1]
@@ -27,7 +27,7 @@ class DeviceWindow:
     forced: Tensor | None  # int64 [M, L + 1], -1 = free, where tokens are forced
     is_forced: Tensor | None  # bool [M, L]
     first: Tensor  # int64 [R, L + 1] ids of the draft's first step
-    last: Tensor  # int64 [R] which of them is the last fresh one
+    last: Tensor  # int64 [R] which of them is the last pending one
     pos: Tensor  # int64 [L + 1, R] where the draft's L steps stand, and the target's
     ids: Tensor  # int64 [R, L + 1] of the target's step: the pending token, the drafts
     token: Tensor  # int64 [R, 1] ids of the draft's next step

@@ -1,7 +1,7 @@
 """The graphs of an engine as torch modules: condition, target, draft and image, built from the eager networks.
 
 Inputs and outputs follow `coolsd_rt.contract`. Does not know how a module becomes a file (see `torch_onnx`), nor the
-fused draft (see `propose`).
+graph of all draft steps (see `propose`).
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def positions(pos: Tensor, size: int) -> Tensor:
 
 
 class ConditionGraph(nn.Module):
-    """words (or a class, or text tokens), or text features -> prefix: the target's, and behind it that of a draft
+    """condition (ids of words, a class or tokens, or text features) -> prefix: the target's, and behind it that of a draft
     model of its own."""
 
     def __init__(self, *sources: Embedder) -> None:
         super().__init__()
         self.sources = nn.ModuleList(sources)
 
-    def forward(self, given: Tensor) -> Tensor:
-        rows = [cast(Tensor, source(given)) for source in self.sources]
+    def forward(self, condition: Tensor) -> Tensor:
+        rows = [cast(Tensor, source(condition)) for source in self.sources]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
 
 
@@ -97,7 +97,7 @@ class TargetGraph(nn.Module):
 
 
 class EagleCore(nn.Module):
-    """What the single draft step and the fused one share: fc, layers, embedding, and the target's angles and head."""
+    """What the single draft step and the graph `propose` share: fc, layers, embedding, and the target's angles and head."""
 
     def __init__(self, draft: Eagle, target: Decoder) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The fused draft: L steps of the EAGLE head and their sampling in one graph, uniforms fed in.
+"""The graph `propose`: L steps of the EAGLE head and their sampling in one graph, uniforms fed in.
 
 Knows the head and inverse-CDF sampling. Does not know where uniforms come from or what becomes of the tokens. Legend
 as in `coolsd_rt.contract`.

@@ -26,7 +26,7 @@ def for_tensorrt(model: onnx.ModelProto, sizes: Mapping[str, int], *, name: str 
     The KV update layer wants a static capacity. TensorRT has bytes as an input's or output's type alone. Weights that
     stand beside the graph's file and were not loaded stay there: the copy names them too.
 
-    Raises CoolsdError: float64 in the graph, which TensorRT does not have (the fused draft sums in it).
+    Raises CoolsdError: float64 in the graph, which TensorRT does not have (the graph `propose` sums in it).
     """
     if any(_double(node) for node in model.graph.node) or any(t.data_type == _DOUBLE for t in model.graph.initializer):
         fix = "draft in single steps"

@@ -4,13 +4,14 @@ Pure functions of arrays. Knows no models, no engines, no files, no specs.
 """
 
 from coolsd_rt.law.acceptance import acceptance, accepts, overlap
-from coolsd_rt.law.residual import DEGENERATE_MASS, RESAMPLERS, Resampler, residual
+from coolsd_rt.law.residual import DEGENERATE_MASS, DEVICE_RESAMPLERS, RESAMPLERS, Resampler, residual
 from coolsd_rt.law.rules import RULES, Law, Rule
 from coolsd_rt.law.schedule import SCHEDULES, Schedule, make_omegas
 from coolsd_rt.law.tolerance import Tolerance, columns_read, nearest_codes
 
 __all__ = [
     "DEGENERATE_MASS",
+    "DEVICE_RESAMPLERS",
     "RESAMPLERS",
     "RULES",
     "SCHEDULES",

@@ -6,11 +6,8 @@ Source: arXiv 2601.09212, the relaxed acceptance rule; omega = 1 is classic spec
 
 from __future__ import annotations
 
-from typing import Any
-
+from coolsd_rt.arrays import Array
 from coolsd_rt.law.arrays import namespace
-
-Array = Any
 
 
 def accepts(u: Array, p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from coolsd_rt.arrays import Floats64
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RatioEstimate:
     images: int
 
     @staticmethod
-    def of(numerator: Floats, denominator: Floats) -> RatioEstimate:
+    def of(numerator: Floats64, denominator: Floats64) -> RatioEstimate:
         """Of sum(numerator) / sum(denominator); both [images], the denominator positive.
 
         The error is the linearised one: an image deviates by numerator - value * denominator.
@@ -56,11 +56,11 @@ class ImageSums:
     position's own law, over the positions that are judged. tv_round: of the rounds' joint laws.
     """
 
-    rounds: Floats
-    tokens: Floats
-    kl: Floats
-    tv: Floats
-    tv_round: Floats
+    rounds: Floats64
+    tokens: Floats64
+    kl: Floats64
+    tv: Floats64
+    tv_round: Floats64
 
     @property
     def accept_length(self) -> RatioEstimate:
@@ -83,11 +83,11 @@ class ImageSums:
         return RatioEstimate.of(self.tv_round, self.rounds)
 
 
-def sums(image: NDArray[np.int64], tokens: Floats, kl: Floats, tv: Floats, tv_round: Floats) -> ImageSums:
+def sums(image: NDArray[np.int64], tokens: Floats64, kl: Floats64, tv: Floats64, tv_round: Floats64) -> ImageSums:
     """Of values by round, [n], and the image of each round."""
     _, which = np.unique(image, return_inverse=True)
 
-    def by_image(values: Floats) -> Floats:
+    def by_image(values: Floats64) -> Floats64:
         return np.asarray(np.bincount(which, weights=values), np.float64)
 
     return ImageSums(by_image(np.ones(len(image))), *(by_image(values) for values in (tokens, kl, tv, tv_round)))

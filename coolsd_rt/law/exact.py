@@ -31,8 +31,8 @@ def step_law(
 
     law = overlap + (1 - rate) * G.
     """
-    kept, after = position_law(p, q, Law((omega,), resampler, tolerance), 0)
-    return kept + after, float(kept.sum())
+    accepted, after = position_law(p, q, Law((omega,), resampler, tolerance), 0)
+    return accepted + after, float(accepted.sum())
 
 
 def round_law(target: Model, draft: Model, law: Law, context: Context = (), limit: int | None = None) -> Joint:
@@ -110,8 +110,8 @@ def _round(
     if len(done) == length:
         yield from (((*done, x), w) for x, w in _support(p))
         return
-    kept, after = position_law(p, draft(context + done), law, len(done))
-    for x, w in _support(kept):
+    accepted, after = position_law(p, draft(context + done), law, len(done))
+    for x, w in _support(accepted):
         yield from ((tokens, w * v) for tokens, v in _round(target, draft, law, length, context, (*done, x)))
     yield from (((*done, x), w) for x, w in _support(after))
 

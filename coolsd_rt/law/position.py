@@ -1,4 +1,6 @@
-"""One draft position: what is drafted and kept, and what a rejection puts in its place. For proofs and expectations.
+"""One draft position: what is drafted and accepted, and what a rejection puts in its place.
+
+For proofs and expectations.
 
 The loop never forms these laws; it draws. Knows arrays of NumPy. Does not know contexts or rounds.
 """
@@ -8,16 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.law.acceptance import overlap
 from coolsd_rt.law.residual import residual
 from coolsd_rt.law.rules import Law
 
-Floats = NDArray[np.float64]
 
-
-def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats, Floats]:
+def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats64, Floats64]:
     """Draft position i (from 0): probabilities to draft and keep a code, and to get it after a rejection.
 
     p, q: [..., V]. Both results are float64 [..., V]; together they are the law of the position's token, sum 1.
@@ -26,17 +26,19 @@ def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats, Floats]:
     given = np.asarray(p)  # LANTERN compares in P's own precision
     borrowed = 0.0 if tolerance is None else tolerance.everywhere(given)
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    kept = np.asarray(overlap(p, q, omega, borrowed) if law.rates is None else law.rates[i] * q, np.float64)
+    accepted = np.asarray(overlap(p, q, omega, borrowed) if law.rates is None else law.rates[i] * q, np.float64)
     if law.resampler != "lantern" or tolerance is None:
-        rejected = np.maximum(0.0, 1.0 - kept.sum(-1, keepdims=True))
-        return kept, rejected * _normal(residual(p, q, omega, law.resampler, borrowed)[0])
+        rejected = np.maximum(0.0, 1.0 - accepted.sum(-1, keepdims=True))
+        return accepted, rejected * _normal(residual(p, q, omega, law.resampler, borrowed)[0])
     after = np.zeros_like(p)
-    for x in np.flatnonzero((q > kept).reshape(-1, q.shape[-1]).any(0)):  # it depends on the token that was rejected
+    for x in np.flatnonzero(
+        (q > accepted).reshape(-1, q.shape[-1]).any(0)
+    ):  # it depends on the token that was rejected
         zeroed = tolerance.zeroed(given, np.full(p.shape[:-1], x))
-        after += (q[..., [x]] - kept[..., [x]]) * _normal(residual(p, q, omega, "lantern", zeroed=zeroed)[0])
-    return kept, after
+        after += (q[..., [x]] - accepted[..., [x]]) * _normal(residual(p, q, omega, "lantern", zeroed=zeroed)[0])
+    return accepted, after
 
 
-def _normal(weights: Any) -> Floats:
+def _normal(weights: Any) -> Floats64:
     weights = np.asarray(weights, np.float64)
     return np.asarray(weights / weights.sum(-1, keepdims=True), np.float64)

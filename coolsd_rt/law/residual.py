@@ -16,14 +16,16 @@ Works on arrays of any array-API namespace. Does not know how a rejection came a
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law.acceptance import overlap
 from coolsd_rt.law.arrays import namespace
 
-Array = Any
 Resampler = Literal["optimal", "waterfill", "residual", "lantern", "target"]
 RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
+DEVICE_RESAMPLERS: tuple[Resampler, ...] = ("optimal", "residual", "target")
+"""Those that the kernels have: one pass over the codes, and no neighbours."""
 
 # When P = Q the residual's mass is 0, and about 1e-7 of float32 noise when they nearly agree: what is left is not a
 # distribution any more. P is the only fallback that never leaves P's support.
@@ -43,10 +45,10 @@ def residual(
     if kind == "target":
         return p, xp.zeros(p.shape[:-1], dtype=xp.bool, device=p.device)
     if kind in ("residual", "lantern"):
-        kept = q if zeroed is None else q * xp.astype(~zeroed, q.dtype)
+        accepted = q if zeroed is None else q * xp.astype(~zeroed, q.dtype)
     else:
-        kept = overlap(p, q, omega, borrowed)
-    weights = p - kept if kind != "waterfill" else p * water_level(p, kept) - kept
+        accepted = overlap(p, q, omega, borrowed)
+    weights = p - accepted if kind != "waterfill" else p * water_level(p, accepted) - accepted
     weights = weights * (weights > 0)
     degenerate = xp.sum(weights, axis=-1) < DEGENERATE_MASS
     if bool(xp.any(degenerate)):
@@ -54,20 +56,22 @@ def residual(
     return weights, degenerate
 
 
-def water_level(p: Array, kept: Array) -> Array:
-    """kappa [..., 1]: sum([kappa * P - kept]_+) = sum(P) - sum(kept), at most 1. p, kept: [..., V], kept >= 0.
+def water_level(p: Array, accepted: Array) -> Array:
+    """kappa [..., 1]: sum([kappa * P - accepted]_+) = sum(P) - sum(accepted), at most 1. p, accepted: [..., V],
+    accepted >= 0.
 
-    The mass that a rejection has to place is poured where kept / P is lowest. With the j lowest ratios under water,
-    kappa_j = (mass + their kept) / (their P); the level is the first that does not reach the next ratio. In float64.
+    The mass that a rejection has to place is poured where accepted / P is lowest. With the j lowest ratios under water,
+    kappa_j = (mass + their accepted) / (their P); the level is the first that does not reach the next ratio. In
+    float64.
     """
-    xp, dtype = namespace(p, kept), p.dtype
-    p, kept = xp.astype(p, xp.float64), xp.astype(kept, xp.float64)
-    ratio = xp.where(p > 0, kept / xp.where(p > 0, p, xp.ones_like(p)), xp.inf)
+    xp, dtype = namespace(p, accepted), p.dtype
+    p, accepted = xp.astype(p, xp.float64), xp.astype(accepted, xp.float64)
+    ratio = xp.where(p > 0, accepted / xp.where(p > 0, p, xp.ones_like(p)), xp.inf)
     order = xp.argsort(ratio, axis=-1)
-    ratio, p, kept = (xp.take_along_axis(x, order, axis=-1) for x in (ratio, p, kept))
-    mass = xp.sum(p - kept, axis=-1, keepdims=True)
+    ratio, p, accepted = (xp.take_along_axis(x, order, axis=-1) for x in (ratio, p, accepted))
+    mass = xp.sum(p - accepted, axis=-1, keepdims=True)
     under = xp.cumulative_sum(p, axis=-1)
-    level = (mass + xp.cumulative_sum(kept, axis=-1)) / xp.where(under > 0, under, xp.ones_like(under))
+    level = (mass + xp.cumulative_sum(accepted, axis=-1)) / xp.where(under > 0, under, xp.ones_like(under))
     after = xp.concat([ratio[..., 1:], xp.full_like(ratio[..., :1], xp.inf)], axis=-1)
     first = xp.argmax(xp.astype(level <= after, xp.int64), axis=-1, keepdims=True)
     level = xp.take_along_axis(level, first, axis=-1)

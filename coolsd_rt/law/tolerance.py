@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.limits import OMEGA
 
-Array = Any
 Kind = Literal["lantern", "lantern_pp"]
 
 

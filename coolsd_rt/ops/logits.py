@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law.arrays import namespace
-
-Array = Any
 
 # Below this a temperature is greedy decoding: dividing by it leaves a point mass. LlamaGen's own bound.
 MIN_TEMPERATURE = 1e-5

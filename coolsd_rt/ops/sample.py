@@ -5,12 +5,9 @@ Does not know where the uniform comes from. Legend: V codes.
 
 from __future__ import annotations
 
-from typing import Any
-
+from coolsd_rt.arrays import Array
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law.arrays import namespace
-
-Array = Any
 
 # The largest double under 1. For any u up to it, u * total rounds to less than total, so the index below stays a
 # valid one and never lands behind the last code that has any weight.

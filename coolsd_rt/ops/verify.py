@@ -1,4 +1,4 @@
-"""The verdict on a window of drafts: how many are kept, and the token that ends the round.
+"""The verdict on a window of drafts: how many are accepted, and the token that ends the round.
 
 All rows and positions at once. Knows the law; does not know models, caches or positions in an image.
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law.acceptance import accepts
 from coolsd_rt.law.arrays import namespace
@@ -16,14 +17,12 @@ from coolsd_rt.law.residual import Resampler, residual
 from coolsd_rt.law.tolerance import Tolerance
 from coolsd_rt.ops.sample import sample
 
-Array = Any
-
 
 class Verdict(NamedTuple):
     """What happened to each row's drafts."""
 
-    accepted: Array  # int64 [M]: drafts kept, 0..valid
-    token: Array  # int64 [M]: the resampled token (accepted < valid) or the bonus token (accepted == valid)
+    accepted: Array  # int64 [M]: drafts accepted, 0..num_drafts
+    token: Array  # int64 [M]: the resampled token (accepted < num_drafts) or the bonus token (accepted == num_drafts)
     degenerate: Array  # bool [M]: rejected with no residual to draw from; the token is from P
 
 
@@ -31,7 +30,7 @@ def verify(
     target: Array,
     draft: Array,
     tokens: Array,
-    valid: Array,
+    num_drafts: Array,
     omegas: Array,
     u_accept: Array,
     u_resample: Array,
@@ -43,9 +42,9 @@ def verify(
     """Accept each row's drafts up to its first rejection, then draw the token that ends the round.
 
     target: P [M, L+1, V]. draft: Q [M, L, V], the very tensor the tokens were drawn from. tokens: int64 [M, L].
-    valid: int64 [M], drafts that count (fewer at the image's end). omegas: float64 [L].
+    num_drafts: int64 [M], drafts that count (fewer at the image's end). omegas: float64 [L].
     u_accept: [M, L] and u_resample: [M, L+1], uniforms in [0, 1) by window index.
-    forced: bool [M, L], positions whose token is fixed (P = Q = a point mass): kept whatever omega says.
+    forced: bool [M, L], positions whose token is fixed (P = Q = a point mass): accepted whatever omega says.
     tolerance: LANTERN's relaxation, its neighbours of the same array type. rates: float64 [L], acceptance whatever P
     and Q are (`synthetic`).
 
@@ -55,20 +54,20 @@ def verify(
     xp = namespace(target)
     images, length = tokens.shape
     if length == 0:
-        return Verdict(valid, sample(target[:, 0], u_resample[:, 0]), valid > 0)
-    rows, index = (xp.arange(n, dtype=xp.int64, device=valid.device) for n in (images, length))
+        return Verdict(num_drafts, sample(target[:, 0], u_resample[:, 0]), num_drafts > 0)
+    rows, index = (xp.arange(n, dtype=xp.int64, device=num_drafts.device) for n in (images, length))
     at = (rows[:, None], index, tokens)
     p, q = xp.astype(target[at], xp.float64), xp.astype(draft[at], xp.float64)
-    judged = index < valid[:, None]
-    _check(xp, p, q, judged)
+    evaluated = index < num_drafts[:, None]
+    _check(xp, p, q, evaluated)
     u = xp.astype(u_accept, xp.float64)
     borrowed = 0.0 if tolerance is None else tolerance.borrowed(target[:, :length], tokens)
-    kept = accepts(u, p, q, omegas, borrowed) if rates is None else u < rates
-    kept = (kept if forced is None else kept | forced) & judged
-    accepted = xp.sum(xp.cumulative_prod(xp.astype(kept, xp.int64), axis=1), axis=1)
+    is_accepted = accepts(u, p, q, omegas, borrowed) if rates is None else u < rates
+    is_accepted = (is_accepted if forced is None else is_accepted | forced) & evaluated
+    accepted = xp.sum(xp.cumulative_prod(xp.astype(is_accepted, xp.int64), axis=1), axis=1)
 
     weights = target[rows, accepted]
-    rejected = accepted < valid
+    rejected = accepted < num_drafts
     degenerate = rejected
     if bool(xp.any(rejected)):
         first = xp.where(rejected, accepted, 0)
@@ -93,9 +92,9 @@ def _after(
     return residual(p, q, omega, "residual" if resampler == "optimal" else resampler)
 
 
-def _check(xp: Any, p: Array, q: Array, judged: Array) -> None:
-    """Raise CoolsdError unless each judged draft has P >= 0 and Q > 0, both [M, L] at the tokens."""
-    sound = ((q > 0) & (p >= 0)) | ~judged
+def _check(xp: Any, p: Array, q: Array, evaluated: Array) -> None:
+    """Raise CoolsdError unless each evaluated draft has P >= 0 and Q > 0, both [M, L] at the tokens."""
+    sound = ((q > 0) & (p >= 0)) | ~evaluated
     if not bool(xp.all(sound)):
         raise CoolsdError(
             "a drafted token cannot be judged",

@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats32, Ints
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.limits import PROMPT_CHARACTERS
 from coolsd_rt.shown import shorten
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 SAMPLES = ("a red apple on a wooden table", "a cat in a field of flowers", "a sailing boat at sunset", "a snowy street")
 """Prompts to try an engine on where its files name none."""
 
@@ -39,7 +37,7 @@ class Encoded:
     ids: tuple[int, ...] = ()
     unknown: tuple[str, ...] = ()
     start: int = 0
-    features: Floats | None = None
+    features: Floats32 | None = None
 
 
 class Conditioner(Protocol):
@@ -84,7 +82,7 @@ class Rows(NamedTuple):
     start: int64 [R], the first position of each row's own prefix.
     """
 
-    text: Ints | Floats
+    text: Ints | Floats32
     start: Ints
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from coolsd_rt.arrays import Floats32
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.limits import FEATURE_TOKENS
-from coolsd_rt.prompts.base import Floats
 from coolsd_rt.shown import shorten
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 
@@ -87,7 +87,7 @@ class FeatureFile:
             raise UserError(f"{path}: metadata", expected="tensors of all captions", found=f"no {more[0]}", fix=_AGAIN)
         return FeatureFile(path, encoder, length, dim[0], captions, checksums, header.tensors, _places(path))
 
-    def get(self, caption: str) -> Floats | None:
+    def get(self, caption: str) -> Floats32 | None:
         """`rows` of a cleaned caption; None if the file lacks it."""
         return self.rows(caption) if key_of(caption) in self._tensors else None
 
@@ -95,7 +95,7 @@ class FeatureFile:
         """SHA-256 of a cleaned caption's features; None if the file lacks it. Reads nothing."""
         return self._checksums.get(key_of(caption))
 
-    def rows(self, caption: str) -> Floats:
+    def rows(self, caption: str) -> Floats32:
         """Features float32 [n, E] of a cleaned caption that the file has.
 
         Raises CoolsdError: the bytes are not those that were written, or not finite.

@@ -16,9 +16,10 @@ from typing import Protocol
 
 import numpy as np
 
+from coolsd_rt.arrays import Floats32
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import open_plain
-from coolsd_rt.prompts.base import SAMPLES, Encoded, Floats, quoted, some_text
+from coolsd_rt.prompts.base import SAMPLES, Encoded, quoted, some_text
 from coolsd_rt.prompts.cleaning import clean
 from coolsd_rt.prompts.features import FeatureFile
 from coolsd_rt.shown import shorten
@@ -35,7 +36,7 @@ class TextEncoder(Protocol):
         """What it is: a hub id with its revision, or a folder."""
         ...
 
-    def features(self, caption: str) -> Floats:
+    def features(self, caption: str) -> Floats32:
         """float32 [n, E] of its n tokens. Raises UserError: too many tokens, or no such encoder on this machine."""
         ...
 
@@ -44,7 +45,7 @@ class TextEncoder(Protocol):
         ...
 
 
-def load_unconditional(path: Path) -> Floats:
+def load_unconditional(path: Path) -> Floats32:
     """The target's learned rows, float32 [W, E]. Raises CoolsdError if the file is not such a table."""
     open_plain(path, "a table [W, E]", fix=_REBUILD, error=CoolsdError).close()
     try:
@@ -63,7 +64,7 @@ class T5Conditioner:
     """A `Conditioner`. learned: float32 [W, E], the target's unconditional rows. A caption that `file` lacks goes to
     `encoder`."""
 
-    learned: Floats
+    learned: Floats32
     file: FeatureFile | None = None
     encoder: TextEncoder | None = None
 

@@ -1,7 +1,7 @@
 """A T5 encoder and its tokenizer: caption features when they are needed.
 
 Knows where the folder is, local or in the hub's cache. Does not know cleaning, padding or targets; what makes a folder
-whole is `models.foreign_t5`'s. torch and transformers are imported with the first caption: an engine that finds its
+whole is `pretrained.t5`'s. torch and transformers are imported with the first caption: an engine that finds its
 captions in a file needs neither. Weights are safetensors, never pickles.
 """
 
@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from coolsd_rt.arrays import Floats32
 from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import UserError
 from coolsd_rt.pretrained.hub import quiet_hub
 from coolsd_rt.pretrained.load import CONFIG_FILE, missing_files
 from coolsd_rt.pretrained.t5 import load_t5
 from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE, encode
-from coolsd_rt.prompts.base import Floats, need, too_long
+from coolsd_rt.prompts.base import need, too_long
 from coolsd_rt.shown import shorten
 
 Precision = Literal["bf16", "fp32"]
@@ -49,7 +50,7 @@ class T5Encoder:
     def name(self) -> str:
         return f"{self.source}@{self.revision}" if self.revision else str(self.source)
 
-    def features(self, caption: str) -> Floats:
+    def features(self, caption: str) -> Floats32:
         """float32 [n, E] of a cleaned caption's n tokens, the end mark among them.
 
         One caption at a time and without padding: what the encoder masks adds nothing, and a caption's features do not
@@ -64,7 +65,7 @@ class T5Encoder:
             raise too_long(caption, len(ids), self.length)
         with torch.inference_mode():
             out = model(input_ids=torch.tensor([ids], device=self.device)).last_hidden_state[0]
-        values: Floats = out.float().cpu().numpy()
+        values: Floats32 = out.float().cpu().numpy()
         if not np.isfinite(values).all():
             fix = "set condition.precision: fp32 or use another file of weights"
             raise UserError(self.name, expected="finite features", found="NaN or infinite ones", fix=fix)

@@ -1,6 +1,6 @@
 """A token moving: the round, KV state, randomness, batch rows, statistics. Does not know which backend steps."""
 
-from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.interface import Engine, ProposingSession, Session
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import decode, generate
@@ -13,6 +13,7 @@ __all__ = [
     "Generation",
     "OnProgress",
     "Progress",
+    "ProposingSession",
     "RoundRecord",
     "Sampling",
     "Session",

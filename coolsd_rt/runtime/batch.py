@@ -1,24 +1,23 @@
 """A batch on its way: images and their rows, scales, forced tokens, random numbers, and logits made distributions.
 
-What the round and every draft source share. Knows how per-image values become per-row arrays of the session. Does not
-know where drafts come from, nor how they are judged. Legend as in `coolsd_rt.runtime.round`.
+What the round and every drafter share. Knows how per-image values become per-row arrays of the session. Does not
+know where drafts come from, nor how they are evaluated. Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import process_logits
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.state import Host, Ints, State
+from coolsd_rt.runtime.state import State
 from coolsd_rt.runtime.statistics import Statistics, Stopwatch
-
-Array = Any  # of the session's namespace
 
 _NAMES = {np.dtype(name): name for name in ("int64", "float32", "float64", "bool")}  # str(dtype) costs microseconds
 

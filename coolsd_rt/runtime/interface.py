@@ -6,11 +6,10 @@ session takes and returns is of its own namespace. Legend as in `coolsd_rt.contr
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.contract import ModelDims
-
-Array = Any  # an array-API array; the standard has no static type for it yet
 
 
 class Session(Protocol):
@@ -41,9 +40,14 @@ class Session(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class ProposingSession(Session, Protocol):
+    """A `Session` with the graph `propose`: all draft steps of an EAGLE head and their sampling in one call."""
+
     @property
-    def fused_length(self) -> int:
-        """Draft length that `propose` was compiled for; 0 if there is no fused draft."""
+    def propose_length(self) -> int:
+        """Draft length that `propose` was compiled for; 0 if the graph cannot serve this batch."""
         ...
 
     def propose(
@@ -52,6 +56,11 @@ class Session(Protocol):
     ) -> tuple[Array, Array]:  # fmt: skip
         """L draft steps and their sampling at once (`contract.propose_contract`): tokens [M, L], probs [M, L, V]."""
         ...
+
+
+def proposing(session: Session, length: int) -> ProposingSession | None:
+    """`session` if its `propose` gives `length` drafts, else None."""
+    return session if isinstance(session, ProposingSession) and session.propose_length == length else None
 
 
 class Engine(Protocol):

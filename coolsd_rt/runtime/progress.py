@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coolsd_rt.runtime.state import Ints
+from coolsd_rt.arrays import Ints
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ Authoritative state (`State`, host integers per image; everything else can be re
 |-----------|----------------------------------------------------------------------------------|
 | committed | positions whose token is decided                                                 |
 | cached    | positions in the target's KV cache; their features are known                     |
-| drafted   | rows of the draft's KV cache made from decided tokens; its source says what a row is |
+| drafted   | rows of the draft's KV cache made from decided tokens; its drafter says what a row is |
 
 Invariants between rounds:
 - `cached == committed - 1`: the last decided token is pending, the next target step takes it in.
@@ -43,18 +43,19 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
-from coolsd_rt.runtime.batch import Array, Batch, Window, to_host
+from coolsd_rt.runtime.batch import Batch, Window, to_host
 from coolsd_rt.runtime.drafters import DrafterName, make_drafter
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
 from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
-from coolsd_rt.runtime.state import Host, Ints, RoundRecord, State
+from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation
 
 OnRound = Callable[[State, RoundRecord], None]  # after the commit
@@ -69,7 +70,7 @@ def generate(
     seeds: Sequence[int],
     forced: Sequence[int] | Ints | None = None,
     *,
-    source: DrafterName = "eagle",
+    drafter: DrafterName = "eagle",
     loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
@@ -78,7 +79,7 @@ def generate(
     """Draw one image per seed on a fresh session of as many images.
 
     The session needs 2 rows per image if `sampling.guided`, else 1, and `state.capacity` positions.
-    forced: int [N], the token that position n must have (a line's end), or -1. source: where drafts come from; the
+    forced: int [N], the token that position n must have (a line's end), or -1. drafter: where drafts come from; the
     session's draft has to be of that kind. loop: which loop runs; the tokens are the same. on_progress: called after
     rounds, as often as the loop hears of them. on_round: called after every round, with its P and Q, which the host's
     loop alone sees.
@@ -92,7 +93,7 @@ def generate(
         sampling,
         table,
         forced,
-        source=source,
+        drafter=drafter,
         loop=loop,
         on_progress=on_progress,
         on_round=on_round,
@@ -107,7 +108,7 @@ def decode(
     uniforms: Host,
     forced: Sequence[int] | Ints | None = None,
     *,
-    source: DrafterName = "eagle",
+    drafter: DrafterName = "eagle",
     loop: Loop = "auto",
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
@@ -118,7 +119,7 @@ def decode(
     check_length(law, session)
     if loop != "host":
         ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
-        request = DecodeRequest(law, sampling, uniforms, ids, source, on_progress, clock)
+        request = DecodeRequest(law, sampling, uniforms, ids, drafter, on_progress, clock)
         if isinstance(session, SelfDecodingSession) and not (reason := session.refusal_reason(request)):
             return session.decode(request)
         if loop == "device":
@@ -127,13 +128,13 @@ def decode(
             raise UserError(
                 'loop="device"', expected="an engine and a request with a loop of their own", found=found, fix=fix
             )
-    decoder = DecodingLoop(session, law, sampling, uniforms, forced, clock, source)
+    decoder = DecodingLoop(session, law, sampling, uniforms, forced, clock, drafter)
     decoder.prefill()
     state, statistics = decoder.state, decoder.statistics
     while state.remaining.any():
         began = clock()
         record = decoder.round()
-        statistics.time_round(int(record.valid[record.active].max()), clock() - began)
+        statistics.time_round(int(record.num_drafts[record.active].max()), clock() - began)
         if on_round is not None:
             on_round(state, record)
         if on_progress is not None:
@@ -168,14 +169,14 @@ class DecodingLoop:
         uniforms: Host,
         forced: Sequence[int] | Ints | None,
         clock: Callable[[], float],
-        source: DrafterName = "eagle",
+        drafter: DrafterName = "eagle",
     ) -> None:
         dims = session.dims
         check_length(law, session)
         self.batch = Batch(session, sampling, uniforms, forced_ids(forced, dims.tokens, dims.vocab), clock)
         self.state, self.statistics = self.batch.state, self.batch.statistics
         self._session, self._law = session, law
-        self._source = make_drafter(source, self.batch) if law.length else None
+        self._drafter = make_drafter(drafter, self.batch) if law.length else None
         self._tolerance: Tolerance | None = None  # the law's own, and its rates, as the session's arrays
         self._rates: Array | None = None
 
@@ -187,8 +188,8 @@ class DecodingLoop:
         logits, features = self._target(batch.rowwise(blank))
         self._xp = namespace(logits)
         self._prepare_law(logits.device)
-        if self._source:
-            self._source.prefill(features)
+        if self._drafter:
+            self._drafter.prefill(features)
         at = np.zeros((images, 1), np.int64)
         p = batch.distribution(logits[:, -1:], batch.scale(at), at)
         token = to_host(sample(p[:, 0], batch.put(batch.uniforms[:, 0, 0, RESAMPLE])))
@@ -196,69 +197,69 @@ class DecodingLoop:
         state.committed += width + 1
         state.cached += width
         none = np.zeros(images, np.int64)
-        self._sure = self._confident(p, none)
+        self._draft_allowed = self._confident(p, none)
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
-        if self._source:
-            self._source.judged(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
-        batch.watch.lap("law")
+        if self._drafter:
+            self._drafter.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
+        batch.watch.lap("verify")
 
     def round(self) -> RoundRecord:
         """One round of every unfinished image."""
-        state, batch, source, length = self.state, self.batch, self._source, self._law.length
+        state, batch, drafter, length = self.state, self.batch, self._drafter, self._law.length
         # 1. Window. Near the end drafts are clipped, omega keeps its index.
         remaining = state.remaining
         active = remaining > 0
         batch.idle = None if active.all() else batch.put(~active)
         window = batch.window(active)
-        valid = np.where(self._sure, np.minimum(np.maximum(remaining - 1, 0), length), 0)
+        num_drafts = np.where(self._draft_allowed, np.minimum(np.maximum(remaining - 1, 0), length), 0)
 
         # 2. Draft.
-        valid, drafts, q = self._draft(window, valid)
+        num_drafts, drafts, q = self._draft(window, num_drafts)
         count = drafts.shape[1]
 
         # 3. Target.
         pending = batch.put(state.codes[batch.rows, state.committed - state.prefix - 1][:, None])
         logits, features = self._target(batch.both(self._xp.concat([pending, drafts], axis=1)))
-        if source:
-            source.seen(features)
+        if drafter:
+            drafter.seen(features)
         p = batch.distribution(logits, window.scale, window.at)
 
         # 4. Verdict.
         verdict = verify(
-            p, q, drafts, batch.put(valid), self._omegas[:count], batch.put(window.uniforms[:, :count, ACCEPT]),
+            p, q, drafts, batch.put(num_drafts), self._omegas[:count], batch.put(window.uniforms[:, :count, ACCEPT]),
             batch.put(window.uniforms[..., RESAMPLE]), self._law.resampler, batch.forced_mask(window.at[:, :count]),
             self._tolerance, None if self._rates is None else self._rates[:count],
         )  # fmt: skip
         accepted, proposed = to_host(verdict.accepted), to_host(drafts)
-        tokens = np.concatenate([proposed, np.zeros_like(valid)[:, None]], axis=1)
+        tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
         tokens[batch.rows, accepted] = to_host(verdict.token)
-        self._sure = self._confident(p, accepted)
-        if source:
-            source.judged(p, q, drafts, accepted, valid, window)
-        batch.watch.lap("law")
+        self._draft_allowed = self._confident(p, accepted)
+        if drafter:
+            drafter.evaluated(p, q, drafts, accepted, num_drafts, window)
+        batch.watch.lap("verify")
 
         # 5. Commit.
         state.commit(tokens, accepted, active)
-        self.statistics.record(accepted, valid, to_host(verdict.degenerate), active)
-        if source:
-            source.committed(active)
-        return RoundRecord(active, valid, accepted, proposed, tokens, p, q)
+        self.statistics.record(accepted, num_drafts, to_host(verdict.degenerate), active)
+        if drafter:
+            drafter.committed(active)
+        return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
 
-    def _draft(self, window: Window, valid: Ints) -> tuple[Ints, Array, Array]:
+    def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """How many drafts count [M], and the longest image's number of them: tokens [M, L'], Q [M, L', V]."""
-        count = int(valid.max())
-        if not count or self._source is None:
-            return valid, *self._no_drafts
-        drafts, q = self._source.draft(window, count)
+        count = int(num_drafts.max())
+        if not count or self._drafter is None:
+            return num_drafts, *self._no_drafts
+        drafts, q = self._drafter.draft(window, count)
         least = self.batch.sampling.draft_confidence
         if least:
             # Q_i depends on the drafts before it alone, so where it ends a window no later token is favoured.
             unsure = to_host(self._xp.max(q, axis=-1)) < least
             run = np.where(unsure.any(axis=1), unsure.argmax(axis=1), count)
-            valid = np.minimum(valid, run)
-            count = int(valid.max())
-            self.batch.watch.lap("law")
-        return valid, drafts[:, :count], q[:, :count]
+            num_drafts = np.minimum(num_drafts, run)
+            count = int(num_drafts.max())
+            self.batch.watch.lap("verify")
+        return num_drafts, drafts[:, :count], q[:, :count]
 
     def _prepare_law(self, device: Array) -> None:
         """The law's numbers as the session's arrays."""

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from coolsd_rt.arrays import Host, Ints
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.state import Host, Ints
 from coolsd_rt.runtime.statistics import Generation
 
 
@@ -27,7 +27,7 @@ class DecodeRequest:
     sampling: Sampling
     uniforms: Host
     forced: Ints | None = None
-    source: DrafterName = "eagle"
+    drafter: DrafterName = "eagle"
     on_progress: OnProgress | None = None
     clock: Callable[[], float] = time.perf_counter
 

@@ -9,17 +9,12 @@ Legend: M images, W prefix length, N image tokens. Positions count the prefix: i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Array, Ints
 from coolsd_rt.contract import ModelDims
-
-Array = Any  # of the session's namespace
-Host = NDArray[Any]
-Ints = NDArray[np.int64]
-
 
 CATCH_UP = 16  # rounds without a draft after which the draft's cache is brought up to date
 
@@ -82,7 +77,7 @@ class RoundRecord:
     """
 
     active: NDArray[np.bool_]  # [M] images that were not finished
-    valid: Ints  # [M] drafts that counted
+    num_drafts: Ints  # [M] drafts that counted
     accepted: Ints  # [M]
     drafts: Ints  # [M, L'] as drawn from Q
     window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-PHASES = ("target", "draft", "law", "device", "other")  # device: all of a device's loop
+from coolsd_rt.arrays import Bools, Ints
+
+PHASES = ("target", "draft", "verify", "device", "other")  # device: all of a device's loop
 LoopTaken = Literal["host", "device"]
 
 
@@ -26,11 +25,11 @@ class Statistics:
 
     rounds: Ints  # [M] rounds of each image
     accepted_histogram: Ints  # [L + 1] rounds by number of accepted drafts
-    attempts: Ints  # [L] rounds in which draft i was judged, all before it being accepted (forced ones included)
+    attempts: Ints  # [L] rounds in which draft i was evaluated, all before it being accepted (forced ones included)
     accepts: Ints  # [L] rounds in which draft i was accepted
     degenerate: int = 0  # rejections that found no residual and drew from P
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-    draft_tokens: int = 0  # tokens proposed: drafts that counted, judged or not
+    draft_tokens: int = 0  # tokens proposed: drafts that counted, evaluated or not
     # Wall seconds of the batch's rounds by their longest window, in drafts. Every round of a device's loop is L wide,
     # and the host knows the mean of its rounds alone: one entry a batch.
     round_seconds: dict[int, list[float]] = field(default_factory=dict)
@@ -41,15 +40,15 @@ class Statistics:
         rounds, histogram, attempts, accepts = (np.zeros(n, np.int64) for n in (images, length + 1, length, length))
         return Statistics(rounds, histogram, attempts, accepts)
 
-    def record(self, accepted: Ints, valid: Ints, degenerate: Bools, active: Bools) -> None:
+    def record(self, accepted: Ints, num_drafts: Ints, degenerate: Bools, active: Bools) -> None:
         """One round of the batch. All [M]; only active images count."""
         self.rounds += active
         self.degenerate += int(np.count_nonzero(degenerate & active))
-        self.draft_tokens += int(valid[active].sum())
-        for k, judged in zip(accepted[active].tolist(), valid[active].tolist(), strict=True):
+        self.draft_tokens += int(num_drafts[active].sum())
+        for k, count in zip(accepted[active].tolist(), num_drafts[active].tolist(), strict=True):
             self.accepted_histogram[k] += 1
             self.accepts[:k] += 1
-            self.attempts[: min(k + 1, judged)] += 1
+            self.attempts[: min(k + 1, count)] += 1
 
     def time_round(self, drafts: int, seconds: float) -> None:
         """A round of the batch whose longest window had so many drafts took so long."""
@@ -60,12 +59,12 @@ class Statistics:
 
         loop: None where nothing was drawn; the phases are then those of the host's loop.
         """
-        told = ("device",) if loop == "device" else ("target", "draft", "law", "other")
+        told = ("device",) if loop == "device" else ("target", "draft", "verify", "other")
         return {phase: spent if phase in told else None for phase, spent in self.seconds.items()}
 
     @property
-    def num_drafts(self) -> int:
-        """Rounds of an image that proposed anything: each of them judges its first draft."""
+    def rounds_with_drafts(self) -> int:
+        """Rounds of an image that proposed anything: each of them evaluates its first draft."""
         return int(self.attempts[:1].sum())
 
     @property
@@ -76,7 +75,7 @@ class Statistics:
 
     @property
     def acceptance_by_position(self) -> list[float]:
-        """Share of accepted among judged drafts at each window index; NaN where none was judged."""
+        """Share of accepted among evaluated drafts at each window index; NaN where none was."""
         pairs = zip(self.accepts.tolist(), self.attempts.tolist(), strict=True)
         return [a / n if n else float("nan") for a, n in pairs]
 

@@ -47,16 +47,16 @@ class Ambiguity:
 
 @dataclass(frozen=True)
 class EvaluatedDrafts:
-    """Every judged position of a recording, [k]: one is judged if all drafts before it were accepted.
+    """Every evaluated position of a recording, [k]: one is evaluated if all drafts before it were accepted.
 
-    entropy: of P, nats. top5: mass of P's five likeliest codes. tv: TV(P, Q). kept: whether its draft was accepted.
+    entropy: of P, nats. top5: mass of P's five likeliest codes. tv: TV(P, Q). accepted: whether its draft was accepted.
     draft: its draft position, from 0. token: its place in the image.
     """
 
     entropy: NDArray[np.float64]
     top5: NDArray[np.float64]
     tv: NDArray[np.float64]
-    kept: NDArray[np.bool_]
+    accepted: NDArray[np.bool_]
     draft: NDArray[np.int64]
     token: NDArray[np.int64]
 
@@ -66,18 +66,18 @@ class EvaluatedDrafts:
         return list(np.array_split(order, max(1, min(bins, len(order)))))
 
 
-def judged(recording: Recording) -> EvaluatedDrafts:
-    """The positions that a recording's own law judged."""
+def evaluated(recording: Recording) -> EvaluatedDrafts:
+    """The positions that a recording's own law evaluated."""
     windows = recording.windows
     index = np.arange(windows.length)
-    mask = (index <= recording.accepted[:, None]) & (index < windows.valid[:, None])
+    mask = (index <= recording.accepted[:, None]) & (index < windows.num_drafts[:, None])
     p, q = windows.target[mask].astype(np.float64), windows.draft[mask].astype(np.float64)
     top5 = np.partition(p, -5, axis=-1)[:, -5:].sum(-1) if p.shape[-1] > 5 else p.sum(-1)
     return EvaluatedDrafts(
         entropy=-(p * np.log(np.maximum(p, 1e-300))).sum(-1),
         top5=top5,
         tv=0.5 * np.abs(p - q).sum(-1),
-        kept=(index < recording.accepted[:, None])[mask],
+        accepted=(index < recording.accepted[:, None])[mask],
         draft=np.broadcast_to(index, mask.shape)[mask],
         token=(recording.position[:, None] + index)[mask],
     )
@@ -85,9 +85,9 @@ def judged(recording: Recording) -> EvaluatedDrafts:
 
 def ambiguity(recording: Recording, grid: int) -> Ambiguity:
     """grid: cells along a side of the image."""
-    at = judged(recording)
+    at = evaluated(recording)
     bins = [
-        (float(at.entropy[part].mean()), float(at.tv[part].mean()), float(at.kept[part].mean()))
+        (float(at.entropy[part].mean()), float(at.tv[part].mean()), float(at.accepted[part].mean()))
         for part in at.by_entropy(BINS)
     ]
     return Ambiguity(

@@ -31,7 +31,7 @@ from coolsd_rt.workflows.drawing import Job, Settings
 HEAD = "recording.json"
 FORMAT = 2  # of the arrays: since 2 they say which image a round is of
 LOOP: LoopTaken = "host"  # P and Q of a round are seen nowhere else
-_FIELDS = ("target", "draft", "drafts", "valid", "accepted", "position", "image")
+_FIELDS = ("target", "draft", "drafts", "num_drafts", "accepted", "position", "image")
 
 
 @dataclass
@@ -50,11 +50,11 @@ class Recorder:
         target, draft = np.asarray(record.target), np.asarray(record.draft)
         short = self.length - draft.shape[1]
         fill = np.full((short, target.shape[-1]), 1.0 / target.shape[-1], np.float32)
-        for m in np.flatnonzero(record.active & (record.valid > 0)):
+        for m in np.flatnonzero(record.active & (record.num_drafts > 0)):
             self._keep("target", np.concatenate([target[m, : draft.shape[1]], fill]))
             self._keep("draft", np.concatenate([draft[m], fill]))
             self._keep("drafts", np.concatenate([record.drafts[m], np.zeros(short, np.int64)]))
-            self._keep("valid", record.valid[m])
+            self._keep("num_drafts", record.num_drafts[m])
             self._keep("accepted", record.accepted[m])
             # The commit has moved on by the accepted drafts and the token after them.
             self._keep("position", state.committed[m] - record.accepted[m] - 1 - state.prefix)
@@ -64,7 +64,10 @@ class Recorder:
         self._kept[name].append(np.array(value))
 
     def arrays(self) -> Arrays:
-        """All windows so far: target, draft [n, L, V] float32, drafts [n, L], valid, accepted, position, image [n]."""
+        """All windows so far.
+
+        target, draft: float32 [n, L, V]. drafts: [n, L]. num_drafts, accepted, position, image: [n].
+        """
         return {name: np.stack(values) if values else np.zeros(0) for name, values in self._kept.items()}
 
 
@@ -80,7 +83,9 @@ class Recording:
     def of(parts: Sequence[Arrays]) -> Recording:
         """Of the arrays of several batches."""
         whole = {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}
-        windows = RecordedRounds(whole["target"], whole["draft"], whole["drafts"], whole["valid"], image=whole["image"])
+        windows = RecordedRounds(
+            whole["target"], whole["draft"], whole["drafts"], whole["num_drafts"], image=whole["image"]
+        )
         return Recording(windows, whole["accepted"], whole["position"])
 
 

@@ -51,7 +51,7 @@ def compact(windows: RecordedRounds) -> RecordedRounds:
 
     What stands beyond the image's end is not looked at, and becomes uniform.
     """
-    counts = np.arange(windows.length) < windows.valid[:, None]
+    counts = np.arange(windows.length) < windows.num_drafts[:, None]
     seen = ((windows.target > 0) | (windows.draft > 0)) & counts[..., None]
     width = max(1, int(seen.sum(-1).max()))
     if width == seen.shape[-1]:
@@ -86,6 +86,6 @@ def _rows(windows: RecordedRounds, rows: NDArray[np.bool_]) -> RecordedRounds:
         return None if array is None else array[rows]
 
     return RecordedRounds(
-        windows.target[rows], windows.draft[rows], windows.drafts[rows], windows.valid[rows], of(windows.weight),
+        windows.target[rows], windows.draft[rows], windows.drafts[rows], windows.num_drafts[rows], of(windows.weight),
         of(windows.image),
     )  # fmt: skip

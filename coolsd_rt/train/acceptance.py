@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from coolsd_rt.arrays import Floats64
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Tally:
     def length(self) -> int:
         return len(self.omegas)
 
-    def add(self, rates: Floats, paths: Floats) -> None:
+    def add(self, rates: Floats64, paths: Floats64) -> None:
         """rates, paths: [2, L, M, N] for lossless decoding and for the schedule. rates: sum over codes of
         min(Q_i, omega P) at each token; paths: min(Q_i / P, omega) at the image's own code there."""
         _, length, images, tokens = rates.shape
@@ -89,14 +88,14 @@ class Tally:
         return Acceptance(float(length), first, float(relaxed), second, self.images)
 
 
-def _valid(length: int, tokens: int) -> Floats:
+def _valid(length: int, tokens: int) -> Floats64:
     """[L, N]: 1 where draft i of a round that begins at token n counts: the image's last token is never drafted, and
     token 0 begins no round."""
     begin = np.arange(tokens)
     return np.array([(begin >= 1) & (begin + i <= tokens - 2) for i in range(length)], np.float64).reshape(-1, tokens)
 
 
-def _starts(path: Floats, valid: Floats) -> Floats:
+def _starts(path: Floats64, valid: Floats64) -> Floats64:
     """Probability that a lossless round begins at token n, given the image: [M, N] from path [L, M, N]."""
     length, images, tokens = path.shape
     starts = np.zeros((images, tokens + length + 1))
@@ -107,9 +106,9 @@ def _starts(path: Floats, valid: Floats) -> Floats:
             if not valid[i, n]:
                 starts[:, n + i + 1] += alive  # no draft is left: the round's last token comes from P
                 break
-            kept = alive * path[i, :, n + i]
-            starts[:, n + i + 1] += alive - kept
-            alive = kept
+            accepted = alive * path[i, :, n + i]
+            starts[:, n + i + 1] += alive - accepted
+            alive = accepted
         else:
             starts[:, n + length + 1] += alive
     return starts[:, :tokens]

@@ -26,8 +26,6 @@ from coolsd_rt.runtime.state import capacity
 class TargetSession:
     """`runtime.interface.Session` of a target that nothing drafts for."""
 
-    fused_length = 0
-
     @torch.inference_mode()
     def __init__(self, target: Decoder, rows: Rows) -> None:
         self.dims: ModelDims = model_dims(target.cfg, None)
@@ -46,9 +44,6 @@ class TargetSession:
         return self._target.step(ids, pos, self._prefix, self._caches, self._start)
 
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
-        raise CoolsdError("a draft step", expected="a draft", found="a target alone")
-
-    def propose(self, *args: Any) -> tuple[Tensor, Tensor]:
         raise CoolsdError("a draft step", expected="a draft", found="a target alone")
 
 

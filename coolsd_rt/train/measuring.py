@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.law.acceptance import overlap
-from coolsd_rt.train.acceptance import Acceptance, Floats, Tally
+from coolsd_rt.train.acceptance import Acceptance, Tally
 from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.students import Along, Example, Student
 
@@ -30,13 +31,13 @@ def measure(
     tally = Tally(omegas)
     for example in examples:
         along = student.along(example, max(1, tally.length))
-        tally.add(*judged(objective, along, example.codes, omegas, free))
+        tally.add(*evaluated(objective, along, example.codes, omegas, free))
     return tally.result()
 
 
-def judged(
+def evaluated(
     objective: Objective, along: Along, codes: Tensor, omegas: tuple[float, ...], free: Tensor
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats64, Floats64]:
     """What `Tally.add` takes, float64 [2, L, M, N] each: for omega 1, and for `omegas`. Forced tokens are kept."""
     images, tokens = codes.shape
     rates, paths = (np.ones((2, len(omegas), images, tokens)) for _ in range(2))
@@ -50,9 +51,9 @@ def judged(
     for i, omega in enumerate(omegas):
         q = objective.law(along.drafts[i][:, index - along.first])
         for law, relaxed in enumerate((1.0, omega)):
-            kept = overlap(p, q, relaxed)
-            rates[law, i][:, at] = kept.double().sum(-1).cpu().numpy()
-            mine = _own(kept, here)
+            accepted = overlap(p, q, relaxed)
+            rates[law, i][:, at] = accepted.double().sum(-1).cpu().numpy()
+            mine = _own(accepted, here)
             # A code that rounding put outside P's filter was drawn all the same: then it counts as rejected.
             share = torch.where(of_p > 0, mine / of_p.clamp(min=torch.finfo(of_p.dtype).tiny), torch.zeros_like(mine))
             paths[law, i][:, at] = share.cpu().numpy()

@@ -47,7 +47,7 @@ def description_of(folder: EngineFolder) -> Description:
     sides: list[tuple[str, object, object]] = [
         ("draft_length", spec.draft.length, made.draft_length),
         ("dtype", dtype_of(engine.precision, engine.device), made.dtype),
-        ("fused", engine.backend == "onnxruntime" and engine.device == "cpu", made.fused),
+        ("propose", engine.backend == "onnxruntime" and engine.device == "cpu", made.propose),
     ]
     stage = folder.manifest.stages.get("image")
     built = stage.inputs["spec"] if stage else {}

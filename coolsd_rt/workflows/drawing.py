@@ -59,7 +59,7 @@ class Settings:
 
     law: Law
     sampling: Sampling
-    source: DrafterName = "eagle"
+    drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
 
     @property
@@ -70,7 +70,7 @@ class Settings:
         """JSON data for an image's provenance."""
         return {
             "plain": self.plain,
-            "draft": None if self.plain else self.source,
+            "draft": None if self.plain else self.drafter,
             "draft_length": self.law.length,
             "omegas": list(self.law.omegas),
             "rule": self.law.rule,
@@ -91,15 +91,15 @@ def settings_of(
     (`opening.load_forced`). Raises UserError if neighbours are needed and missing.
     """
     sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump())
-    source = source_of(spec.draft)
+    drafter = drafter_of(spec.draft)
     if plain:
         return Settings(Law(()), sampling, forced=forced)
     omegas = make_omegas(spec.schedule.kind, spec.draft.length, **spec.schedule.model_dump(exclude={"kind"}))
     rule = spec.acceptance
     if isinstance(rule, Synthetic):
-        return Settings(Law(omegas, "target", rates=rule.rates), sampling, source, forced)
+        return Settings(Law(omegas, "target", rates=rule.rates), sampling, drafter, forced)
     tolerance = _tolerance(rule, spec.resampler.kind, near) if isinstance(rule, Lantern | LanternPP) else None
-    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, source, forced)
+    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, drafter, forced)
 
 
 def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np.int64] | None) -> Tolerance:
@@ -118,7 +118,7 @@ def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np
     return Tolerance(rule.rule, bound, near[:, :columns], k)
 
 
-def source_of(draft: Draft) -> DrafterName:
+def drafter_of(draft: Draft) -> DrafterName:
     """What proposes tokens."""
     if isinstance(draft, JacobiDraft):
         return "jacobi_coupled" if draft.coupled else "jacobi"
@@ -240,7 +240,7 @@ def draw(
     seconds = time.perf_counter() - began
     seeds = [job.seed for job in jobs]
     generation = generate(
-        session, settings.law, settings.sampling, seeds, settings.forced, source=settings.source, loop=loop,
+        session, settings.law, settings.sampling, seeds, settings.forced, drafter=settings.drafter, loop=loop,
         on_progress=on_progress, on_round=on_round,
     )  # fmt: skip
     generation.statistics.seconds_prefix = seconds

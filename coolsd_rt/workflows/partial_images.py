@@ -15,13 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Ints, Pixels
 from coolsd_rt.backends import Description
 from coolsd_rt.models.layout import find_layout
 
-Ints = NDArray[np.int64]
-Pixels = NDArray[np.uint8]
 BLANK = 255  # white: every channel of a pixel that no finished row reaches
 
 

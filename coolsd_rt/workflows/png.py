@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from coolsd_rt import __version__
+from coolsd_rt.arrays import Pixels
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import open_plain, parse_json
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 
-Pixels = NDArray[np.uint8]  # RGB [F, F, 3]
 CHUNK = "coolsd-rt"  # keyword of the text chunk that holds the provenance, as JSON
 SHEET = "sheet.png"
 SHEET_LIMIT = 1024  # images on one sheet: more could not be told apart, and the canvas would not fit in memory

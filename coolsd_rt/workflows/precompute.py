@@ -15,10 +15,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coolsd_rt.arrays import Floats32
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import check_target, why_unusable
 from coolsd_rt.prompts import FeatureFile, text_encoder
-from coolsd_rt.prompts.base import Floats, need, quoted, some_text
+from coolsd_rt.prompts.base import need, quoted, some_text
 from coolsd_rt.prompts.cleaning import clean
 from coolsd_rt.prompts.features import key_of, metadata
 from coolsd_rt.spec import LoadedSpec
@@ -94,7 +95,7 @@ def _there(out: Path, encoder: str, length: int) -> FeatureFile | None:
     return old
 
 
-def _packed(found: dict[str, Floats], encoder: str, length: int, precision: str) -> bytes:
+def _packed(found: dict[str, Floats32], encoder: str, length: int, precision: str) -> bytes:
     """The file: the same bytes for the same features, in whatever order they were asked for.
 
     Features stand in the encoder's own type: nothing is lost, and bf16 takes half the room. The header is ours, since

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.law import Law
 from coolsd_rt.law.residual import residual
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
@@ -22,7 +22,6 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import RoundRecord, State
 
 NEAR = 1e-4  # probability mass: what float32 networks are apart by, and guidance makes more of
-Host = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,17 @@ class Margins:
 
     def _margins(self, m: int, start: int, record: RoundRecord, p: Host, q: Host) -> list[float]:
         """Of the decisions on the round's tokens, up to the one that ends it."""
-        accepted, valid = int(record.accepted[m]), int(record.valid[m])
+        accepted, num_drafts = int(record.accepted[m]), int(record.num_drafts[m])
         found: list[float] = []
         for i in range(accepted + 1):
             u = self._uniforms[m, min(start + i, self._uniforms.shape[1] - 1), i]
             near = [np.inf]
-            if i < valid:
+            if i < num_drafts:
                 near += [_edge(q[i], u[DRAFT]), self._chance(i, int(record.drafts[m, i]), u[ACCEPT], p[i], q[i])]
                 near.append(abs(float(q[i].max()) - self._sampling.draft_confidence))
             if i == accepted:
-                omega = self._law.omegas[i] if i < valid else 1.0
-                left = p[i] if i == valid else _host(residual(p[i], q[i], omega, self._law.resampler)[0])
+                omega = self._law.omegas[i] if i < num_drafts else 1.0
+                left = p[i] if i == num_drafts else _host(residual(p[i], q[i], omega, self._law.resampler)[0])
                 near += [_edge(left, u[RESAMPLE]), abs(float(p[i].max()) - self._sampling.confidence)]
             found.append(0.0 if np.isnan(near).any() else float(min(near)))
         return found

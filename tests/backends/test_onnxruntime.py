@@ -134,11 +134,11 @@ def test_the_fused_draft_is_single_steps_and_sampling(
 ) -> None:
     """On one engine, from the same uniforms, with ragged counts: the same tokens and distributions."""
     prefix, rows = engine.encode_condition(words(images)), 2 * images
-    fused, single = engine.open(prefix, CAPACITY), engine.open(prefix, CAPACITY)
-    assert fused.fused_length == LENGTH
+    proposing, single = engine.open(prefix, CAPACITY), engine.open(prefix, CAPACITY)
+    assert proposing.propose_length == LENGTH
     rng = np.random.default_rng(4)
     features, at = rng.standard_normal((rows, W - 1, TARGET.dim)).astype(np.float32), np.zeros(rows, np.int64)
-    for session in (fused, single):
+    for session in (proposing, single):
         session.draft(np.zeros((rows, W - 1), np.int64), features, at)
     drafted = np.full(images, W - 1)
     for size in (1, LENGTH + 1, 2):
@@ -149,7 +149,7 @@ def test_the_fused_draft_is_single_steps_and_sampling(
         u = rng.random((images, LENGTH), np.float32)
         scale = (1 + 3 * rng.random((images, LENGTH))).astype(np.float32)
         pos, counts = np.tile(drafted, 2), np.tile(count, 2)
-        tokens, probs = fused.propose(ids, features, pos, counts, u, scale, temperature, top_k)
+        tokens, probs = proposing.propose(ids, features, pos, counts, u, scale, temperature, top_k)
 
         logits, guessed = single.draft(ids, features, pos)
         row = np.arange(rows)
@@ -164,9 +164,9 @@ def test_the_fused_draft_is_single_steps_and_sampling(
         drafted = drafted + count
 
 
-def test_an_odd_number_of_rows_has_no_fused_draft(engine: OrtEngine) -> None:
+def test_an_odd_number_of_rows_does_not_propose(engine: OrtEngine) -> None:
     session = engine.open(engine.encode_condition(words(1))[:1], CAPACITY)
-    assert session.fused_length == 0
+    assert session.propose_length == 0
     one = np.zeros((1, 1), np.int64)
     none = np.zeros((0, LENGTH), np.float32)
     with pytest.raises(CoolsdError, match="rows in pairs"):

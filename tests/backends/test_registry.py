@@ -40,7 +40,7 @@ def test_a_description_survives_json() -> None:
     data = json.loads(json.dumps(described.as_dict()))
     assert Description.from_dict(data) == described
     assert data["graphs"]["propose"]["inputs"][5] == {"name": "uniforms", "dtype": "float32", "shape": ["M", 3]}
-    with pytest.raises(CoolsdError, match="expected version 3, found 4"):
-        Description.from_dict({**data, "version": 4})
+    with pytest.raises(CoolsdError, match="expected version 4, found 3"):
+        Description.from_dict({**data, "version": 3})
     with pytest.raises(CoolsdError, match=r"contract\.side: expected a value, found nothing"):
         Description.from_dict({k: v for k, v in data.items() if k != "side"})

@@ -48,7 +48,7 @@ def test_counts_agree(report: BenchReport) -> None:
     plain = ways["plain"]
     images = 6 * 2
     assert (plain["rounds"], plain["mean_acceptance_length"]) == (images * (DIMS.tokens - 1), 1.0)
-    assert (plain["num_drafts"], plain["num_draft_tokens"], plain["draft_acceptance_rate"]) == (0, 0, None)
+    assert (plain["rounds_with_drafts"], plain["num_draft_tokens"], plain["draft_acceptance_rate"]) == (0, 0, None)
     assert (plain["versus_plain"], plain["verdict"], plain["break_even_acceptance_length"]) == (None, None, None)
     assert len(ways) == 12
     assert {way["draft"] for way in ways.values()} == {None, "eagle", "jacobi", "jacobi_coupled"}
@@ -56,14 +56,14 @@ def test_counts_agree(report: BenchReport) -> None:
     for name, way in ways.items():
         if name == "plain":
             continue
-        kept, drafts, proposed = (way[f"num_{x}"] for x in ("accepted_tokens", "drafts", "draft_tokens"))
-        assert way["rounds"] + kept == images * (DIMS.tokens - 1)  # each round adds one to what it keeps
-        assert kept == sum(way["num_accepted_tokens_per_pos"])
-        assert way["draft_acceptance_rate"] == kept / proposed
+        accepted, drafts, proposed = (way[x] for x in ("num_accepted_tokens", "rounds_with_drafts", "num_draft_tokens"))
+        assert way["rounds"] + accepted == images * (DIMS.tokens - 1)  # each round adds one to what it keeps
+        assert accepted == sum(way["num_accepted_tokens_per_pos"])
+        assert way["draft_acceptance_rate"] == accepted / proposed
         assert drafts <= way["rounds"]  # the last token of an image is drawn without a draft
         assert way["rounds"] - images <= drafts <= proposed <= drafts * way["draft_length"]
-        assert way["mean_acceptance_length"] == pytest.approx(1 + kept / way["rounds"])
-        assert way["mean_acceptance_length_drafted"] == pytest.approx(1 + kept / drafts)
+        assert way["mean_acceptance_length"] == pytest.approx(1 + accepted / way["rounds"])
+        assert way["mean_acceptance_length_drafted"] == pytest.approx(1 + accepted / drafts)
         assert way["per_position_acceptance_rate"] == [n / drafts for n in way["num_accepted_tokens_per_pos"]]
         assert way["acceptance_by_position"][0] == way["per_position_acceptance_rate"][0]
     assert ways["COOL-SD, delta 2"]["num_accepted_tokens"] > ways["lossless"]["num_accepted_tokens"]
@@ -99,7 +99,7 @@ def test_raw_samples_are_in_the_document_and_figures_follow_from_them(report: Be
     assert [job["prompt"] for job in document["turns"][0]] == ["red apple", "yellow star"]
     assert set(document["definitions"]) == set(DEFINITIONS)
     explained = {name for key in DEFINITIONS for name in key.split(", ")}
-    for key in ("mean_acceptance_length", "break_even_draft_length", "draft_acceptance_rate", "num_drafts"):
+    for key in ("mean_acceptance_length", "break_even_draft_length", "draft_acceptance_rate", "rounds_with_drafts"):
         assert key in explained
         assert key in document["ways"][1]
 
@@ -127,7 +127,7 @@ def test_the_same_images_in_every_way(engine: Path, monkeypatch: pytest.MonkeyPa
     old = drawing.open_session
 
     def watched(engine: Any, jobs: Any, vocabulary: Any, settings: Any) -> Any:
-        drawn.append((settings.source, tuple((job.prompt, job.seed) for job in jobs)))
+        drawn.append((settings.drafter, tuple((job.prompt, job.seed) for job in jobs)))
         return old(engine, jobs, vocabulary, settings)
 
     monkeypatch.setattr(drawing, "open_session", watched)
@@ -165,13 +165,13 @@ def test_mistakes_are_said_before_anything_is_drawn(
 def test_pacing_can_be_set_and_rounds_without_a_draft_count(engine: Path) -> None:
     found = bench(BenchConfig(engine, 1, 1, PROMPTS, choice=VariantChoice(("lossless",)), confidence=0.3, threads=1))
     way = found.as_dict()["ways"][1]
-    assert 0 < way["num_drafts"] < way["rounds"] - 1
+    assert 0 < way["rounds_with_drafts"] < way["rounds"] - 1
     assert 1 < way["mean_acceptance_length"] < way["mean_acceptance_length_drafted"]
     cut = bench(
         BenchConfig(engine, 1, 1, PROMPTS, choice=VariantChoice(("lossless",)), draft_confidence=0.5, threads=1)
     )
     way = cut.as_dict()["ways"][1]
-    assert way["num_draft_tokens"] < 2 * way["num_drafts"]  # of 3, at most 3 fewer at the image's end
+    assert way["num_draft_tokens"] < 2 * way["rounds_with_drafts"]  # of 3, at most 3 fewer at the image's end
 
 
 def test_the_command_draws_the_same_again(engine: Path, report: BenchReport) -> None:

@@ -47,7 +47,7 @@ def test_rounds_of_a_turn_are_its_own() -> None:
     (timed,) = take_turns([Variant("", "drafted", FakeEngine(), DRAFTED)], turns, VOCABULARY)
     assert timed.loops == ["host", "host"]
     for part in timed.parts:
-        assert part.accepts.sum() < part.draft_tokens <= 2 * part.num_drafts
+        assert part.accepts.sum() < part.draft_tokens <= 2 * part.rounds_with_drafts
         assert sum(len(times) for times in part.round_seconds.values()) == part.rounds.max()
     every = sorted(seconds for part in timed.parts for seconds in part.round_seconds[2])
     assert every[0] <= (timed.round_seconds(2) or 0.0) <= every[-1]
@@ -106,6 +106,14 @@ def test_goals_are_judged(table: Table) -> None:
         "not reached",
     )
     assert goals["time outside the fp32 engine, COOL-SD"].cells()[1:3] == ("under 15%", "10%")
+
+
+def test_a_share_that_a_devices_loop_does_not_tell_is_not_zero(table: Table) -> None:
+    for entry in table.timed:
+        entry.outside, entry.loops = [None] * len(entry.rates), ["device"] * len(entry.rates)
+    assert {row[-1] for row in table.rows()} == {"-"}
+    assert not any("time outside" in goal.what for goal in table.goals())
+    assert {way["outside_engine"] for way in table.as_dict()["ways"]} == {None}
 
 
 def test_markdown_keeps_its_columns() -> None:

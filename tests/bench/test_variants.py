@@ -38,7 +38,7 @@ def test_every_name_is_its_law() -> None:
     for name, settings in found.items():
         assert settings.sampling.cfg_scale == 2.0
         assert settings.sampling.confidence == (0.0 if name.startswith("jacobi") else 0.5)
-        assert (settings.source == "eagle") == (not name.startswith("jacobi"))
+        assert (settings.drafter == "eagle") == (not name.startswith("jacobi"))
     assert found["lossless"].law.omegas == (1.0, 1.0, 1.0)
     for name, kind, delta, floor in (
         ("COOL-SD, delta 1.1", "exponential", 1.1, 1.0), ("COOL-SD, delta 1.5", "exponential", 1.5, 1.0),
@@ -52,8 +52,8 @@ def test_every_name_is_its_law() -> None:
         assert (law.rule, law.resampler) == ("lantern_pp", resampler)
         assert law.tolerance is not None
         assert (law.tolerance.bound, law.tolerance.lending) == (2.0, 10)
-    assert found["jacobi"].source == "jacobi"
-    assert found["jacobi, coupled"].source == "jacobi_coupled"
+    assert found["jacobi"].drafter == "jacobi"
+    assert found["jacobi, coupled"].drafter == "jacobi_coupled"
     assert found["jacobi"].law.omegas == (1.0,) * min(15, DIMS.tokens - 1)
 
 

@@ -35,7 +35,7 @@ def test_json_is_alone_on_stdout(cli: Cli, engine: Path) -> None:
     ]
     assert {
         "images", "seconds", "tokens_per_second", "mean_acceptance_length", "acceptance_by_position", "rounds",
-        "seconds_target", "seconds_draft", "seconds_law", "seconds_other", "warnings",
+        "seconds_target", "seconds_draft", "seconds_verify", "seconds_other", "warnings",
     } <= set(document)  # fmt: skip
     assert "blue" in document["warnings"][0]
     assert "warning" in done.err

@@ -48,21 +48,21 @@ def test_window(sizes: Sizes) -> None:
 def test_drafts(sizes: Sizes, least: float) -> None:
     rng = fresh()
     steps = drafts_of(rng, sizes, VOCAB, least, top_p=0.9)
-    before = steps[0]["valid"]
+    before = steps[0]["num_drafts"]
     found = one_after_another(steps)
     assert torch.equal(found["ids"][: sizes.images, 1:], found["drafts"])
     assert torch.equal(found["ids"][:, -1:], found["token"])
     if least:
         assert torch.equal(found["peaks"], found["q"].amax(-1))
-        assert (found["valid"] <= before).all()
+        assert (found["num_drafts"] <= before).all()
     else:
-        assert torch.equal(found["valid"], before)
+        assert torch.equal(found["num_drafts"], before)
 
 
 def one_after_another(steps: list[Arguments]) -> Arguments:
     """Each draft checked on what the ones before it wrote."""
     written: dict[str, Any] = {}
-    names = ("valid", "peaks", "q", "drafts", "ids", "token")
+    names = ("num_drafts", "peaks", "q", "drafts", "ids", "token")
     found: Arguments = {}
     for step in steps:
         found = check(draft_token, round_reference.draft_token, {**step, **written})
@@ -82,13 +82,13 @@ def test_a_nan_cuts_no_window() -> None:
     steps = drafts_of(rng, sizes, VOCAB, 0.9999, top_p=1.0)
     for step in steps:
         step["logits"] = step["logits"] / 9  # nothing is near sure
-    steps[0]["valid"][:] = torch.tensor([3, 2, 3, 0, 3])
+    steps[0]["num_drafts"][:] = torch.tensor([3, 2, 3, 0, 3])
     steps[0]["logits"][0] = torch.nan
     steps[2]["logits"][1] = torch.nan  # past the two that count
     steps[1]["logits"][2] = torch.nan
     steps[0]["logits"][3] = torch.nan
     found = one_after_another(steps)
-    assert found["valid"].tolist() == [3, 0, 3, 0, 0]
+    assert found["num_drafts"].tolist() == [3, 0, 3, 0, 0]
 
 
 def test_as_sure_as_asked_is_sure() -> None:
@@ -97,12 +97,14 @@ def test_as_sure_as_asked_is_sure() -> None:
     steps = drafts_of(fresh(), Sizes(1, 1, False, False), 2, least, top_p=1.0)
     p = torch.tensor([[[least, 0.3]]])
     given = commit_of(fresh(), Sizes(1, 0, False, False), 2, least) | {"p": p}
-    assert check(commit, round_reference.commit, given)["sure"].all()
+    assert check(commit, round_reference.commit, given)["draft_allowed"].all()
     nothing = float(torch.nextafter(torch.tensor(least), torch.tensor(0.0)))
     given["p"] = torch.tensor([[[nothing, 0.3]]])
-    assert not check(commit, round_reference.commit, given)["sure"].any()
+    assert not check(commit, round_reference.commit, given)["draft_allowed"].any()
     peak = one_after_another(steps)["peaks"].item()
-    assert one_after_another([{**steps[0], "least": peak, "valid": torch.ones(1).long()}])["valid"].item() == 1
+    assert (
+        one_after_another([{**steps[0], "least": peak, "num_drafts": torch.ones(1).long()}])["num_drafts"].item() == 1
+    )
 
 
 @pytest.mark.parametrize("least", [0.0, 0.3])
@@ -115,7 +117,7 @@ def test_commit(sizes: Sizes, least: float) -> None:
             given["p"][:2, :, 5:9] = torch.nan
         found = check(commit, round_reference.commit, given)
         done = given["committed"] == sizes.prefix + sizes.tokens
-        for name in ("codes", "committed", "fresh", "rounds", "fault"):
+        for name in ("codes", "committed", "num_pending", "rounds", "fault"):
             assert torch.equal(found[name][done], given[name][done]), name
         assert int((found["histogram"] - given["histogram"]).sum()) == int((~done).sum())
         assert (found["committed"] <= sizes.prefix + sizes.tokens).all()

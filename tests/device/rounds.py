@@ -37,13 +37,13 @@ def whole(rng: torch.Generator, low: int, high: int, *shape: int) -> Tensor:
 
 
 def known(rng: torch.Generator, s: Sizes) -> tuple[Tensor, Tensor]:
-    """committed and fresh [M]: anywhere, the first token, the last but one, and finished images."""
+    """committed and num_pending [M]: anywhere, the first token, the last but one, and finished images."""
     decided = whole(rng, 1, s.tokens + 1, s.images)
     place = whole(rng, 0, 5, s.images)
     for where, count in ((1, 1), (2, s.tokens - 1), (3, s.tokens)):
         decided = torch.where(place == where, count, decided)
-    fresh = 1 + whole(rng, 0, 1 << 30, s.images) % decided.clamp(max=s.length + 1)
-    return s.prefix + decided, fresh
+    num_pending = 1 + whole(rng, 0, 1 << 30, s.images) % decided.clamp(max=s.length + 1)
+    return s.prefix + decided, num_pending
 
 
 def forced_ids(rng: torch.Generator, vocab: int, *shape: int) -> Tensor:
@@ -55,17 +55,17 @@ def forced_ids(rng: torch.Generator, vocab: int, *shape: int) -> Tensor:
 def window_of(rng: torch.Generator, s: Sizes) -> Arguments:
     """Arguments of coolsd::window."""
     images, length, width, rows = s.images, s.length, s.length + 1, s.rows
-    committed, fresh = known(rng, s)
+    committed, num_pending = known(rng, s)
 
     def junk(*shape: int) -> Tensor:
         return whole(rng, 1000, 2000, *shape)
 
     return {
-        "codes": whole(rng, 0, 900, images, s.tokens), "committed": committed, "fresh": fresh,
-        "sure": whole(rng, 0, 4, images) > 0, "uniforms": uniforms(rng, images, s.tokens, width, 3),
+        "codes": whole(rng, 0, 900, images, s.tokens), "committed": committed, "num_pending": num_pending,
+        "draft_allowed": whole(rng, 0, 4, images) > 0, "uniforms": uniforms(rng, images, s.tokens, width, 3),
         "scales": uniforms(rng, s.tokens) * 9 if s.paired else None,
         "fixed": forced_ids(rng, 900, s.tokens) if s.forced else None,
-        "prefix": s.prefix, "shift": int(whole(rng, 0, 2)), "valid": junk(images),
+        "prefix": s.prefix, "shift": int(whole(rng, 0, 2)), "num_drafts": junk(images),
         "u_draft": junk(images, length).float(), "u_accept": junk(images, length).float(),
         "u_resample": junk(images, width).float(), "scale": junk(images, width).float() if s.paired else None,
         "forced": junk(images, width) if s.forced else None,
@@ -81,7 +81,7 @@ def drafts_of(rng: torch.Generator, s: Sizes, vocab: int, least: float, top_p: f
         "u": uniforms(rng, images, length), "scale": uniforms(rng, images, width) * 5 if s.paired else None,
         "forced": forced_ids(rng, vocab, images, width) if s.forced else None,
         "temperature": 0.8, "top_k": vocab // 2, "top_p": top_p, "least": least,
-        "valid": whole(rng, 0, width, images),
+        "num_drafts": whole(rng, 0, width, images),
         "peaks": torch.full((images, length), 7.0) if least else None,
         "q": torch.full((images, length, vocab), 7.0), "drafts": whole(rng, 1000, 2000, images, length),
         "ids": whole(rng, 1000, 2000, rows, width), "token": whole(rng, 1000, 2000, rows, 1),
@@ -97,19 +97,19 @@ def drafts_of(rng: torch.Generator, s: Sizes, vocab: int, least: float, top_p: f
 def commit_of(rng: torch.Generator, s: Sizes, vocab: int, least: float) -> Arguments:
     """Arguments of coolsd::commit. Of finished images a verdict may say anything; it is not to be heard."""
     images, length = s.images, s.length
-    committed, fresh = known(rng, s)
+    committed, num_pending = known(rng, s)
     left = (s.prefix + s.tokens - committed - 1).clamp(0, length)
-    valid = (whole(rng, 0, 1 << 30, images) % (left + 1)).clamp(max=length)
-    accepted = whole(rng, 0, 1 << 30, images) % (valid + 1)
+    num_drafts = (whole(rng, 0, 1 << 30, images) % (left + 1)).clamp(max=length)
+    accepted = whole(rng, 0, 1 << 30, images) % (num_drafts + 1)
     done = committed == s.prefix + s.tokens
     accepted = torch.where(done, whole(rng, 0, length + 1, images), accepted)
-    valid = torch.where(done, whole(rng, 0, length + 1, images), valid)
+    num_drafts = torch.where(done, whole(rng, 0, length + 1, images), num_drafts)
     return {
         "accepted": accepted, "token": whole(rng, 0, 900, images), "empty": whole(rng, 0, 2, images) > 0,
-        "broken": whole(rng, 0, 4, images).int(), "valid": valid, "drafts": whole(rng, 0, 900, images, length),
-        "p": laws(rng, images * (length + 1), vocab).reshape(images, length + 1, vocab) if least else None,
+        "broken": whole(rng, 0, 4, images).int(), "num_drafts": num_drafts, "drafts": whole(rng, 0, 900, images,
+        length), "p": laws(rng, images * (length + 1), vocab).reshape(images, length + 1, vocab) if least else None,
         "least": least, "prefix": s.prefix, "codes": whole(rng, 1000, 2000, images, s.tokens),
-        "committed": committed, "fresh": fresh, "sure": whole(rng, 0, 2, images) > 0,
+        "committed": committed, "num_pending": num_pending, "draft_allowed": whole(rng, 0, 2, images) > 0,
         "rounds": whole(rng, 0, 99, images), "histogram": whole(rng, 0, 99, length + 1),
         "attempts": whole(rng, 0, 99, length), "accepts": whole(rng, 0, 99, length),
         "degenerate": whole(rng, 0, 99, 1), "proposed": whole(rng, 0, 99, 1),

@@ -43,7 +43,7 @@ def test_what_can_be_captured_is_replayed(cuda: list[str]) -> None:
     work: list[int] = []
     done = capture(lambda: work.append(1))
     done.run()
-    assert (work, cuda, done.why_not) == ([1], ["replay"], "")
+    assert (work, cuda, done.graph_fallback_reason) == ([1], ["replay"], "")
 
 
 def test_what_cannot_runs_as_it_is_and_that_is_said_once(cuda: list[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -58,7 +58,7 @@ def test_what_cannot_runs_as_it_is_and_that_is_said_once(cuda: list[str], caplog
         done = capture(once_refused)
     done.run()
     assert work == [1, 1]
-    assert done.why_not == "CUDA error: operation not permitted when stream is capturing"
+    assert done.graph_fallback_reason == "CUDA error: operation not permitted when stream is capturing"
     assert cuda == ["stream back", "synchronize"]
     (line,) = caplog.messages
     assert "without a CUDA graph" in line
@@ -98,11 +98,11 @@ def test_a_image_without_a_graph_is_the_same_image(cuda: list[str], monkeypatch:
     monkeypatch.setattr(program, "on_stream", lambda stream: nullcontext())
     monkeypatch.setattr(capture_module, "_record", refuse)
     device = DeviceEngine(engine)
-    assert device.why_not == ""
+    assert device.graph_fallback_reason == ""
     for _ in range(2):
         np.testing.assert_array_equal(draw(device, case, (1, 2, 3)).codes, wanted.codes)
     assert attempts == [1]
-    assert "stream is capturing" in device.why_not
+    assert "stream is capturing" in device.graph_fallback_reason
 
 
 class Full:
@@ -205,7 +205,7 @@ def test_no_round_is_launched_that_is_not_needed(name: str, ready: bool, monkeyp
 
     def on_a_gpu(self: Any, *args: Any) -> None:
         make(self, *args)
-        self._cuda, self._every = True, program.EVERY
+        self._cuda, self._every = True, program.POLL_EVERY_ROUNDS
         watches.append(self)
 
     def look(counters: Any) -> tuple[Any, Event]:

@@ -36,7 +36,7 @@ PROMPTS = ["red apple", "blue star", "green leaf"]
 class Case:
     law: Law
     sampling: Sampling
-    source: DrafterName = "eagle"
+    drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
 
 
@@ -60,7 +60,7 @@ CASES = {
 
 def engine_of(case: Case) -> TorchEngine:
     target, draft, image = networks()
-    if case.source == "model":
+    if case.drafter == "model":
         torch.manual_seed(5)
         own = LlamaGen(replace(TARGET, layers=1)).eval()
         own.output.weight.data.mul_(4)
@@ -75,7 +75,7 @@ def draw(engine: Any, case: Case, seeds: tuple[int, ...], prompts: list[str] = P
     size = capacity(engine.dims, case.law.length, paced=True)
     session = engine.open(engine.encode_condition(np.asarray(words)), size)
     table = uniform_table(seeds, engine.dims.tokens, case.law.length)
-    return decode(session, case.law, case.sampling, table, case.forced, source=case.source, **more)
+    return decode(session, case.law, case.sampling, table, case.forced, drafter=case.drafter, **more)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -138,7 +138,7 @@ def test_what_it_cannot_run_the_host_steps() -> None:
         Case(Law((1.4, 1.2), "waterfill"), Sampling(cfg_scale=2.0)),
     ):
         table = uniform_table([1], TARGET.tokens, 2)
-        assert refusal_reason(DecodeRequest(case.law, case.sampling, table, None, case.source))
+        assert refusal_reason(DecodeRequest(case.law, case.sampling, table, None, case.drafter))
         engine = engine_of(case)
         wanted, found = draw(engine, case, (1, 2, 3)), draw(DeviceEngine(engine), case, (1, 2, 3))
         np.testing.assert_array_equal(found.codes, wanted.codes)
@@ -221,12 +221,12 @@ def test_the_devices_time_is_its_own(name: str) -> None:
     engine = Clocked(*networks())
     found = draw(DeviceEngine(engine), case, (1, 2, 3), clock=lambda: engine.now).statistics
     rounds = int(found.rounds.max())
-    assert found.seconds == {"target": 0, "draft": 0, "law": 0, "other": 0, "device": 100.0 + rounds}
+    assert found.seconds == {"target": 0, "draft": 0, "verify": 0, "other": 0, "device": 100.0 + rounds}
     assert found.round_seconds == {case.law.length: [1.0]}
     assert found.seconds_by_phase("device") == {
         "target": None,
         "draft": None,
-        "law": None,
+        "verify": None,
         "device": 100.0 + rounds,
         "other": None,
     }

@@ -83,7 +83,7 @@ def launches(case: Case) -> int:
     )  # fmt: skip
     forced = None if case.forced is None else np.asarray(case.forced)
     table = uniform_table(range(IMAGES), TARGET.tokens, case.law.length)
-    request = DecodeRequest(case.law, case.sampling, table, forced, case.source)
+    request = DecodeRequest(case.law, case.sampling, table, forced, case.drafter)
     state = DeviceState.empty(dims, IMAGES, rows, case.law.length, torch.empty(0, TARGET.dim))
     free = Free(dims, rows)
     one = DeviceRound(free, state, request)

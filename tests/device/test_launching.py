@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 FOLDER = Path(__file__).parent
-ROOT = FOLDER.parents[2]
+ROOT = FOLDER.parents[1]
 
 
 def run(*command: str, **env: str) -> str:
@@ -51,8 +51,8 @@ def test_every_kernel_is_launched_twice() -> None:
     assert second == third
     assert (one["kinds"]["last"], second["kinds"]["last"]) == ("*i64", "constexpr")
     assert {one["kinds"][name] for name in ("S", "L", "i")} == {"i32"}
-    assert (one["kinds"]["top_p"], one["kinds"]["least"], one["kinds"]["valid"]) == ("fp64", "fp32", "*i64")
-    assert (window["kinds"]["sure"], window["kinds"]["is_forced"]) == ("*u1", "*u1")
+    assert (one["kinds"]["top_p"], one["kinds"]["least"], one["kinds"]["num_drafts"]) == ("fp64", "fp32", "*i64")
+    assert (window["kinds"]["draft_allowed"], window["kinds"]["is_forced"]) == ("*u1", "*u1")
     assert (commit["kinds"]["p"], plain["kinds"]["p"], plain["kinds"]["histogram"]) == ("*fp32", "constexpr", "*i64")
 
 

@@ -28,7 +28,7 @@ def test_registration(sizes: Sizes) -> None:
 
 
 def test_a_draft_is_drawn_as_draft_sample_draws() -> None:
-    """From the fresh position's row, with the numbers of its own place in the window."""
+    """From the pending position's row, with the numbers of its own place in the window."""
     first, second = drafts_of(fresh(), SIZES, 30, 0.0, 0.9)
     rows = torch.arange(SIZES.rows)
     for step, logits in ((first, first["logits"][rows, first["last"]][:, None]), (second, second["logits"])):
@@ -52,7 +52,7 @@ def fails(operator: Any, given: dict[str, Any], match: str, **wrong: Any) -> Non
 def test_what_does_not_fit() -> None:
     rng = fresh()
     given = window_of(rng, SIZES)
-    fails(window, given, "fresh", fresh=given["fresh"].int())
+    fails(window, given, "num_pending", num_pending=given["num_pending"].int())
     fails(window, given, "uniforms", uniforms=given["uniforms"][..., :2])
     fails(window, given, r"ids.*contiguous", ids=given["ids"].T.contiguous().T)
     fails(window, given, "the window's scale", scale=None)

@@ -39,9 +39,9 @@ def test_operators_of_the_target(tiny_engine: EngineFolder) -> None:
     assert ops["RMSNormalization"] == 2 * layers + 1
     assert ops["MatMul"] == 4 * layers + 1
     assert not [op for op in ops if op.startswith("Scatter")]
-    fused = Counter(n.op_type for n in graph(tiny_engine, "propose").graph.node)
-    assert fused["TensorScatter"] == 2
-    assert fused["TopK"] == LENGTH
+    propose = Counter(n.op_type for n in graph(tiny_engine, "propose").graph.node)
+    assert propose["TensorScatter"] == 2
+    assert propose["TopK"] == LENGTH
 
 
 def test_nothing_of_this_machine_is_in_a_graph(tiny_engine: EngineFolder) -> None:

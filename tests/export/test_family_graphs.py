@@ -119,7 +119,7 @@ def test_a_head_that_sees_padding_sees_it(name: str) -> None:
 @pytest.mark.parametrize("sees_padding", [False, True])
 @every_family
 @torch.no_grad()
-def test_fused_drafts(name: str, sees_padding: bool) -> None:
+def test_propose_graphs(name: str, sees_padding: bool) -> None:
     """Two images with ragged counts and starts: the single steps of the eager head with the ops of the loop."""
     cfg, length, w = CONFIGS[name], 3, CONFIGS[name].prefix
     target = random_target(cfg)

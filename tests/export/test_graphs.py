@@ -74,7 +74,7 @@ def test_draft_steps(made: tuple[LlamaGen, Eagle]) -> None:
 
 @pytest.mark.parametrize(("top_k", "temperature"), [(32, 1.0), (5, 0.7), (1, 1.0)])
 @torch.no_grad()
-def test_the_fused_draft_is_single_steps_and_sampling(
+def test_the_propose_graph_is_single_steps_and_sampling(
     made: tuple[LlamaGen, Eagle], top_k: int, temperature: float
 ) -> None:
     """Two images with ragged counts, and the single steps of the eager head with the ops of the loop."""

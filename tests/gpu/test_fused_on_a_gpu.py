@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from coolsd_rt.backends.torch.eager import cast_weights
-from coolsd_rt.backends.torch.triton.engine import FusedEngine, fused_if_right, why_wrong
+from coolsd_rt.backends.torch.triton.engine import FusedEngine, mismatch_reason, with_triton
 from coolsd_rt.backends.torch.triton.launch import Launcher
 from coolsd_rt.backends.torch.triton.network import FusedDecoder
 from coolsd_rt.device.engine import DeviceEngine
@@ -60,8 +60,8 @@ def test_float32_steps_are_the_eager_ones(name: str, pdl: bool) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_published_size_is_right_in_half_precision(dtype: str) -> None:
     engine = sized(replace(SIZES["B"], layers=4), "cuda", dtype)  # type: ignore[arg-type]
-    assert why_wrong(engine, FusedEngine(engine)) == ""
-    assert isinstance(fused_if_right(engine), FusedEngine)
+    assert mismatch_reason(engine, FusedEngine(engine)) == ""
+    assert isinstance(with_triton(engine), FusedEngine)
 
 
 @pytest.mark.parametrize("pdl", PDL)
@@ -95,5 +95,5 @@ def test_captured_rounds_decide_what_single_ones_do(name: str) -> None:
     for seeds in ((1, 2, 3), (4, 5, 6), (7, 8, 9)):
         wanted, found = draw(engine, case, seeds), draw(device, case, seeds)
         alike += int((np.asarray(found.codes) == np.asarray(wanted.codes)).all(axis=1).sum())
-    assert device.why_not == ""
+    assert device.graph_fallback_reason == ""
     assert alike >= 8

@@ -17,7 +17,7 @@ import torch
 from coolsd_rt.device import round_reference
 from coolsd_rt.device.cuda_graph import Captured
 from coolsd_rt.device.engine import DeviceEngine
-from coolsd_rt.device.program import WARM, Program
+from coolsd_rt.device.program import WARMUP_ROUNDS, Program
 from coolsd_rt.device.round_ops import commit, draft_token, window
 from coolsd_rt.device.state import DeviceState
 from coolsd_rt.errors import CoolsdError
@@ -104,13 +104,13 @@ def test_a_captured_image_is_the_host_loop_s(name: str) -> None:
     device, near = DeviceEngine(engine), 0
     for seeds in ((1, 2, 3), (4, 5, 6), (7, 8, 9)):
         table = uniform_table(seeds, TARGET.tokens, case.law.length)
-        host = HostLoop(session_of(engine, case), case.law, case.sampling, table, case.forced, case.source)
-        found = decode(session_of(device, case), case.law, case.sampling, table, case.forced, source=case.source)
+        host = HostLoop(session_of(engine, case), case.law, case.sampling, table, case.forced, case.drafter)
+        found = decode(session_of(device, case), case.law, case.sampling, table, case.forced, drafter=case.drafter)
         partings = host.partings(found.codes)
         assert [parting for parting in partings if not parting.near] == []
         near += len(partings)
     assert near <= 1
-    assert device.why_not == ""
+    assert device.graph_fallback_reason == ""
 
 
 @pytest.mark.parametrize("name", ["COOL-SD", "plain", "forced", "a draft model"])
@@ -120,7 +120,7 @@ def test_a_replay_decides_what_the_same_kernels_decide_one_by_one(name: str) -> 
     engine = engine_of(case).to("cuda", "float32")
     table = uniform_table((1, 2, 3), TARGET.tokens, case.law.length)
     request = DecodeRequest(
-        case.law, case.sampling, table, None if case.forced is None else np.asarray(case.forced), case.source
+        case.law, case.sampling, table, None if case.forced is None else np.asarray(case.forced), case.drafter
     )
     session = session_of(engine, case)
     prefix = session._whole.clone()
@@ -133,7 +133,7 @@ def test_a_replay_decides_what_the_same_kernels_decide_one_by_one(name: str) -> 
         if not captured:
             program._captured = Captured(program._round, "as the test wants it")
         found += [program.decode(request, prefix, None).codes for _ in range(2)]  # the second is all replays
-        assert (program.why_not == "") == captured
+        assert (program.graph_fallback_reason == "") == captured
     for codes in found[1:]:
         np.testing.assert_array_equal(codes, found[0])
 
@@ -187,7 +187,7 @@ def test_a_round_is_one_launch() -> None:
     program.decode(request, prefix, None)
     with profiled() as profile, torch.inference_mode():
         for _ in range(10):
-            program.step(WARM + 1)
+            program.step(WARMUP_ROUNDS + 1)
     launches = {e.key: e.count for e in profile.key_averages() if "Launch" in e.key}
     assert launches == {"cudaGraphLaunch": 10}
 

@@ -41,7 +41,7 @@ def test_more_rounds_of_the_same_images_say_nothing_more() -> None:
     """Each round twice: the same figures with the same errors. Rounds as observations would seem 1.4 times as good."""
     windows = sample(population(40), range(40))
     twice = RecordedRounds(
-        *(np.concatenate([a, a]) for a in (windows.target, windows.draft, windows.drafts, windows.valid))
+        *(np.concatenate([a, a]) for a in (windows.target, windows.draft, windows.drafts, windows.num_drafts))
     )
     assert windows.image is not None
     once, again = (

@@ -23,12 +23,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats32
 from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.exact import step_law
 from coolsd_rt.ops import Verdict, verify
 from tests.ops.libraries import LIBRARIES, Convert, host
 
-Floats = NDArray[np.float32]
 CASES = 600
 
 
@@ -36,8 +36,8 @@ CASES = 600
 class Case:
     """One draft position: P, Q float32 [V], all others of each code nearest first [V, V - 1]."""
 
-    p: Floats
-    q: Floats
+    p: Floats32
+    q: Floats32
     near: list[list[int]]
     k: int
     kind: Literal["lantern", "lantern_pp"]
@@ -100,7 +100,7 @@ def output(case: Case) -> list[float] | None:
     return law
 
 
-def distribution(rng: np.random.Generator, vocab: int) -> Floats:
+def distribution(rng: np.random.Generator, vocab: int) -> Floats32:
     """Smooth, sparse, or in sixteenths, where ties and zeros are common."""
     kind = rng.integers(3)
     if kind == 0:
@@ -237,7 +237,7 @@ def test_planted_rules_are_told_apart(bug: str, monkeypatch: pytest.MonkeyPatch)
     assert wrong > 5
 
 
-def _in_float64(tolerance: Tolerance, lent: Floats, own: Floats) -> NDArray[np.float64]:
+def _in_float64(tolerance: Tolerance, lent: Floats32, own: Floats32) -> NDArray[np.float64]:
     """Sums and limit as float64 has them: a sum that rounds to the bound, from above, is over it."""
     partial = np.cumsum(lent.astype(np.float64), axis=-1)
     limit = tolerance.bound if tolerance.kind == "lantern" else (tolerance.bound - 1) * own.astype(np.float64)

@@ -9,17 +9,15 @@ import pytest
 import scipy.special
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.law import RESAMPLERS, acceptance, accepts, overlap, residual
 from coolsd_rt.law.exact import step_law
 from coolsd_rt.law.residual import water_level
 
-Floats = NDArray[np.float64]
-
 
 @st.composite
-def distributions(draw: st.DrawFn, size: int = 5) -> Floats:
+def distributions(draw: st.DrawFn, size: int = 5) -> Floats64:
     values = st.sampled_from([0.0, 0.0, 1e-300, 1e-9, 0.1, 0.5, 1.0, 3.0])
     weights = draw(st.lists(values, min_size=size, max_size=size))
     assume(sum(weights) > 0)
@@ -27,19 +25,19 @@ def distributions(draw: st.DrawFn, size: int = 5) -> Floats:
     return np.asarray(w / w.sum(), np.float64)
 
 
-def tv(a: Floats, b: Floats) -> float:
+def tv(a: Floats64, b: Floats64) -> float:
     return 0.5 * float(np.abs(a - b).sum())
 
 
 @given(p=distributions(), q=distributions(), omega=st.floats(0, 1))
-def test_omega_at_most_one_is_lossless_under_the_optimal_residual(p: Floats, q: Floats, omega: float) -> None:
+def test_omega_at_most_one_is_lossless_under_the_optimal_residual(p: Floats64, q: Floats64, omega: float) -> None:
     law, rate = step_law(p, q, omega, "optimal")
     assume(1 - rate >= 1e-6)  # nearer to P = Q the degenerate case answers with P, at a distance of 1e-6 at most
     assert tv(law, p) < 1e-12
 
 
 @given(p=distributions(), q=distributions(), omega=st.floats(1, 20))
-def test_above_one_optimal_is_the_classic_residual(p: Floats, q: Floats, omega: float) -> None:
+def test_above_one_optimal_is_the_classic_residual(p: Floats64, q: Floats64, omega: float) -> None:
     best, _ = residual(p, q, omega, "optimal")
     classic, _ = residual(p, q, 1.0, "residual")
     assume(classic.sum() > 1e-5)
@@ -48,21 +46,21 @@ def test_above_one_optimal_is_the_classic_residual(p: Floats, q: Floats, omega: 
 
 
 @given(p=distributions(), q=distributions(), omega=st.floats(0, 20))
-def test_the_output_never_passes_omega_times_p(p: Floats, q: Floats, omega: float) -> None:
+def test_the_output_never_passes_omega_times_p(p: Floats64, q: Floats64, omega: float) -> None:
     law, rate = step_law(p, q, omega, "optimal")
     assume(1 - rate >= 1e-6)
     assert (law <= max(1.0, omega) * p + 1e-12).all()
 
 
 @given(p=distributions(), q=distributions(), omega=st.floats(0, 20), kind=st.sampled_from(RESAMPLERS))
-def test_nothing_leaves_the_support_of_p(p: Floats, q: Floats, omega: float, kind: Any) -> None:
+def test_nothing_leaves_the_support_of_p(p: Floats64, q: Floats64, omega: float, kind: Any) -> None:
     weights, _ = residual(p, q, omega, kind)
     assert (weights >= 0).all()
     assert weights.sum() > 0
     assert (weights[p == 0] == 0).all()
 
 
-def divergences(out: Floats, p: Floats) -> tuple[float, float]:
+def divergences(out: Floats64, p: Floats64) -> tuple[float, float]:
     """KL and chi-square of a law from P, over P's support."""
     s = p > 0
     ratio = out[s] / p[s]
@@ -73,7 +71,7 @@ def divergences(out: Floats, p: Floats) -> tuple[float, float]:
 
 @given(p=distributions(), q=distributions(), omega=st.floats(0, 20))
 def test_waterfill_keeps_acceptance_and_distance_and_lowers_every_divergence(
-    p: Floats, q: Floats, omega: float
+    p: Floats64, q: Floats64, omega: float
 ) -> None:
     best, rate = step_law(p, q, omega, "optimal")
     filled, same = step_law(p, q, omega, "waterfill")
@@ -88,7 +86,7 @@ def test_waterfill_keeps_acceptance_and_distance_and_lowers_every_divergence(
 
 @given(p=distributions(), q=distributions(), omega=st.floats(1, 20), seed=st.integers(0, 2**32))
 def test_no_law_with_the_same_overlap_has_a_lower_kl_than_waterfill(
-    p: Floats, q: Floats, omega: float, seed: int
+    p: Floats64, q: Floats64, omega: float, seed: int
 ) -> None:
     """Any other residual in P's support, not only G*: the mass moved elsewhere costs KL."""
     filled, rate = step_law(p, q, omega, "waterfill")
@@ -99,7 +97,7 @@ def test_no_law_with_the_same_overlap_has_a_lower_kl_than_waterfill(
 
 
 @given(p=distributions(), q=distributions(), omega=st.floats(0, 1))
-def test_waterfill_is_lossless_where_the_optimal_residual_is(p: Floats, q: Floats, omega: float) -> None:
+def test_waterfill_is_lossless_where_the_optimal_residual_is(p: Floats64, q: Floats64, omega: float) -> None:
     law, rate = step_law(p, q, omega, "waterfill")
     assume(1 - rate >= 1e-6)
     assert tv(law, p) < 1e-12
@@ -116,7 +114,7 @@ def test_waterfill_matches_the_figures_of_the_method() -> None:
 
 
 @given(p=distributions(), q=distributions(), omega=st.floats(0, 20))
-def test_acceptance_times_q_is_the_overlap(p: Floats, q: Floats, omega: float) -> None:
+def test_acceptance_times_q_is_the_overlap(p: Floats64, q: Floats64, omega: float) -> None:
     f = acceptance(p, q, omega)
     assert ((f >= 0) & (f <= 1)).all()
     np.testing.assert_allclose(q * f, overlap(p, q, omega), atol=1e-15)

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance, exact, nearest_codes
 from coolsd_rt.law.exact import step_law
 from coolsd_rt.law.tolerance import Kind
-from tests.law.test_rules import Floats, distributions, tv
+from tests.law.test_rules import distributions, tv
 from tests.ops.libraries import LIBRARIES, host
 
 NEAR = np.array([[1, 2, 3], [0, 2, 4], [3, 1, 0], [2, 4, 1], [3, 2, 0]])
@@ -22,7 +23,7 @@ LEND = 2  # of three columns: LANTERN's own residual reads one more than may len
 KINDS: list[tuple[Kind, float]] = [("lantern", 0.0), ("lantern", 0.2), ("lantern_pp", 1.0), ("lantern_pp", 1.8)]
 
 
-def literal(kind: str, bound: float, p: Floats, x: int) -> float:
+def literal(kind: str, bound: float, p: Floats64, x: int) -> float:
     """The method's own words, one code at a time."""
     total, best = 0.0, 0.0
     for y in NEAR[x, :LEND]:
@@ -53,7 +54,7 @@ def test_what_is_borrowed(kind: Kind, bound: float, library: str) -> None:
 
 
 @given(p=distributions(), q=distributions(), bound=st.floats(1, 4))
-def test_the_multiplicative_rule_never_leaves_the_support_of_p(p: Floats, q: Floats, bound: float) -> None:
+def test_the_multiplicative_rule_never_leaves_the_support_of_p(p: Floats64, q: Floats64, bound: float) -> None:
     law, _ = step_law(p, q, 1.0, "optimal", Tolerance("lantern_pp", bound, NEAR, LEND))
     assert law[p == 0].sum() < 1e-12
     assert law.sum() == pytest.approx(1.0)
@@ -66,7 +67,7 @@ def test_the_additive_rule_can_leave_it() -> None:
 
 
 @given(p=distributions(), q=distributions())
-def test_without_a_bound_both_are_lossless(p: Floats, q: Floats) -> None:
+def test_without_a_bound_both_are_lossless(p: Floats64, q: Floats64) -> None:
     for kind, bound in (("lantern", 0.0), ("lantern_pp", 1.0)):
         law, _ = step_law(p, q, 1.0, "optimal", Tolerance(kind, bound, NEAR, LEND))  # type: ignore[arg-type]
         assert tv(law, p) < 1e-5  # the degenerate case stops there

@@ -19,8 +19,8 @@ OMEGAS = np.array([1.6, 1.0, 0.4])
 
 def literal(row: tuple[Any, ...], kind: str) -> tuple[int, int]:
     """Steps 3 to 5 of one row, as the method has them."""
-    p, q, tokens, valid, u, v = row
-    for i in range(valid):
+    p, q, tokens, num_drafts, u, v = row
+    for i in range(num_drafts):
         x = tokens[i]
         if u[i] * q[i, x] < OMEGAS[i] * p[i, x]:
             continue
@@ -29,7 +29,7 @@ def literal(row: tuple[Any, ...], kind: str) -> tuple[int, int]:
             return i, pick(np.maximum(level(p[i], capped) * p[i] - capped, 0), v[i])
         kept = {"optimal": capped, "residual": q[i], "lantern": q[i], "target": 0 * q[i]}[kind]
         return i, pick(np.maximum(p[i] - kept, 0), v[i])
-    return valid, pick(p[valid], v[valid])
+    return num_drafts, pick(p[num_drafts], v[num_drafts])
 
 
 def pick(weights: NDArray[Any], u: float) -> int:
@@ -43,7 +43,7 @@ def case(rows: int, length: int, vocab: int, seed: int) -> dict[str, NDArray[Any
     p, q = ((w / w.sum(-1, keepdims=True)).astype(np.float32) for w in (p, q))
     u = (rng.integers(0, 2**24, (3, rows, length + 1)) * 2.0**-24).astype(np.float32)
     return {
-        "target": p, "draft": q, "tokens": sample(q, u[0][:, :length]), "valid": rng.integers(0, length + 1, rows),
+        "target": p, "draft": q, "tokens": sample(q, u[0][:, :length]), "num_drafts": rng.integers(0, length + 1, rows),
         "u_accept": u[1][:, :length], "u_resample": u[2],
     }  # fmt: skip
 
@@ -57,7 +57,7 @@ def run(given: dict[str, NDArray[Any]], to: Convert, kind: Resampler = "optimal"
 def test_against_a_plain_loop(library: str, kind: Resampler) -> None:
     given = case(rows=400, length=3, vocab=16, seed=1)
     verdict = run(given, LIBRARIES[library], kind)
-    names = ("target", "draft", "tokens", "valid", "u_accept", "u_resample")
+    names = ("target", "draft", "tokens", "num_drafts", "u_accept", "u_resample")
     expected = [literal(row, kind) for row in zip(*(given[n] for n in names), strict=True)]
     assert host(verdict.accepted).tolist() == [n for n, _ in expected]
     assert host(verdict.token).tolist() == [x for _, x in expected]
@@ -96,7 +96,7 @@ def test_a_degenerate_rejection_draws_from_p_and_is_flagged(library: str) -> Non
     to = LIBRARIES[library]
     given = case(rows=2, length=3, vocab=4, seed=4)
     given["target"][:, :3] = given["draft"]
-    given["valid"][:] = 3
+    given["num_drafts"][:] = 3
     given["u_accept"][:] = [[0.0, 0.0, 0.5], [0.0, 0.0, 0.1]]  # omega 0.4 at the last: the first row rejects
     for kind, flags in (("residual", [True, False]), ("optimal", [False, False])):
         verdict = run(given, to, kind)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_a_forced_token_is_kept_whatever_omega_says(library: str) -> None:
     to = LIBRARIES[library]
     given = case(rows=1, length=3, vocab=4, seed=5)
     given["target"][:] = given["draft"][:] = np.eye(4, dtype=np.float32)[2]
-    given["tokens"][:], given["valid"][:], given["u_accept"][:] = 2, 3, 0.999
+    given["tokens"][:], given["num_drafts"][:], given["u_accept"][:] = 2, 3, 0.999
     assert int(run(given, to).accepted[0]) == 2  # the law alone rejects at omega 0.4
     forced = to(np.array([[False, False, True]]))
     assert int(run(given, to, forced=forced).accepted[0]) == 3
@@ -122,7 +122,7 @@ def test_a_forced_token_is_kept_whatever_omega_says(library: str) -> None:
 def test_nan_fails_loudly_and_only_where_it_counts(library: str, broken: str) -> None:
     to = LIBRARIES[library]
     given = case(rows=2, length=3, vocab=4, seed=6)
-    given["valid"][:] = [3, 1]
+    given["num_drafts"][:] = [3, 1]
     given[broken][1, 2] = np.nan  # beyond the drafts of that row
     run(given, to)
     given[broken][0, 1] = np.nan
@@ -132,7 +132,7 @@ def test_nan_fails_loudly_and_only_where_it_counts(library: str, broken: str) ->
 
 def test_a_token_of_another_q_fails_loudly() -> None:
     given = case(rows=1, length=3, vocab=4, seed=7)
-    given["valid"][:] = 3
+    given["num_drafts"][:] = 3
     given["draft"][0, 1, given["tokens"][0, 1]] = 0.0
     with pytest.raises(CoolsdError, match="not drawn from this Q"):
         run(given, np.asarray)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Floats32
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.prompts import Encoded, WordVocabulary, check_fit, stack
-from coolsd_rt.prompts.base import Floats
 
 WORDS = WordVocabulary.from_captions(["red apple", "blue star"], 3)
 DIMS = ModelDims(8, 4, 1, 1, 4, 3, 4, 1, 1, 4)
@@ -29,7 +29,7 @@ class Ragged:
         start = self.prefix - len(ids)
         if not self.features_dim:
             return Encoded(ids, start=start)
-        rows: Floats = np.outer(ids, np.arange(1, 1 + self.features_dim)).astype(np.float32)
+        rows: Floats32 = np.outer(ids, np.arange(1, 1 + self.features_dim)).astype(np.float32)
         return Encoded(start=start, features=rows)
 
     def unconditional(self, encoded: Encoded) -> Encoded:

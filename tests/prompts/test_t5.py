@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Floats32
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.prompts import T5Conditioner, T5Encoder, stack
-from coolsd_rt.prompts.base import Floats
 from coolsd_rt.prompts.t5 import load_unconditional
 from tests.prompts.encoders import DIM, write_encoder
 
@@ -25,12 +25,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def learned() -> Floats:
+def learned() -> Floats32:
     return np.random.default_rng(3).standard_normal((W, DIM)).astype(np.float32)
 
 
 @pytest.fixture
-def conditioner(folder: Path, learned: Floats) -> T5Conditioner:
+def conditioner(folder: Path, learned: Floats32) -> T5Conditioner:
     return T5Conditioner(learned, encoder=T5Encoder(folder, W, "fp32"))
 
 
@@ -49,7 +49,7 @@ def published(folder: Path, captions: list[str]) -> tuple[Any, Any]:
     return (left * mask[..., None]).numpy(), mask.numpy()
 
 
-def test_rows_are_the_published_ones(conditioner: T5Conditioner, folder: Path, learned: Floats) -> None:
+def test_rows_are_the_published_ones(conditioner: T5Conditioner, folder: Path, learned: Floats32) -> None:
     wanted, mask = published(folder, ["a red apple", "a blue star on the table", "star"])
     assert sorted(mask.sum(1)) == [2, 4, 7]
     rows = stack(conditioner, [conditioner.encode(p) for p in PROMPTS], guided=True)
@@ -88,7 +88,7 @@ def test_a_caption_without_words_is_refused(conditioner: T5Conditioner, prompt: 
         conditioner.encode(prompt)
 
 
-def test_without_file_and_encoder_it_says_how_to_get_features(learned: Floats) -> None:
+def test_without_file_and_encoder_it_says_how_to_get_features(learned: Floats32) -> None:
     with pytest.raises(UserError, match=r"'a red apple'.*no text encoder; .*precompute"):
         T5Conditioner(learned).encode("a red apple")
 
@@ -131,7 +131,7 @@ def test_a_hub_without_network_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_pinned_commit_that_is_there_is_not_fetched_again(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, learned: Floats
+    monkeypatch: pytest.MonkeyPatch, folder: Path, learned: Floats32
 ) -> None:
     import huggingface_hub
 
@@ -159,7 +159,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         T5Encoder(folder, W).features("star")
 
 
-def test_the_learned_rows_are_a_table_of_finite_numbers(tmp_path: Path, learned: Floats) -> None:
+def test_the_learned_rows_are_a_table_of_finite_numbers(tmp_path: Path, learned: Floats32) -> None:
     path = tmp_path / "unconditional.npy"
     np.save(path, learned.astype(np.float16))
     assert load_unconditional(path).dtype == np.float32

@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Array, Floats64
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.ops import process_logits, sample
-
-Array = Any
-Floats = NDArray[np.float64]
 
 
 def dims(vocab: int, tokens: int, prefix: int = 2) -> ModelDims:
@@ -43,7 +41,7 @@ def contexts(vocab: int, tokens: int) -> int:
 class Tables:
     """Distributions by context index, [contexts, V]: target and draft, conditional and unconditional."""
 
-    def __init__(self, target: Floats, draft: Floats, uncond: tuple[Floats, Floats] | None = None) -> None:
+    def __init__(self, target: Floats64, draft: Floats64, uncond: tuple[Floats64, Floats64] | None = None) -> None:
         other = uncond or (target, draft)
         self.target, self.draft = (target, other[0]), (draft, other[1])
 
@@ -51,7 +49,7 @@ class Tables:
     def random(vocab: int, tokens: int, seed: int = 0, zeros: bool = False, spread: float = 1.0) -> Tables:
         rng = np.random.default_rng(seed)
 
-        def table() -> Floats:
+        def table() -> Floats64:
             logits = spread * rng.standard_normal((contexts(vocab, tokens), vocab))
             if zeros:  # one code of each row is impossible: supports of P and Q differ
                 logits[np.arange(len(logits)), rng.integers(0, vocab, len(logits))] = -np.inf
@@ -60,14 +58,14 @@ class Tables:
 
         return Tables(table(), table(), (table(), table()))
 
-    def p(self, context: tuple[int, ...], row: int = 0) -> Floats:
+    def p(self, context: tuple[int, ...], row: int = 0) -> Floats64:
         """P after the context; row 1 is the unconditional one."""
         return self._at(self.target[row], context)
 
-    def q(self, context: tuple[int, ...], row: int = 0) -> Floats:
+    def q(self, context: tuple[int, ...], row: int = 0) -> Floats64:
         return self._at(self.draft[row], context)
 
-    def _at(self, table: Floats, context: tuple[int, ...]) -> Floats:
+    def _at(self, table: Floats64, context: tuple[int, ...]) -> Floats64:
         vocab = table.shape[1]
         index = context_index(np.array([context], np.int64).reshape(1, -1), np.array([len(context)]), vocab)
         return np.asarray(table[index[0]], np.float64)
@@ -86,11 +84,12 @@ class FakeSession:
         guided: bool = False,
         library: str = "numpy",
         dtype: str = "float64",
-        fused_length: int = 0,
+        propose_length: int = 0,
         slack: int = 8,
         paced: bool = False,
     ) -> None:
-        self.tables, self._dims, self._fused, self.library, self.dtype = tables, dims, fused_length, library, dtype
+        self.tables, self._dims, self.library, self.dtype = tables, dims, library, dtype
+        self._propose_length = propose_length
         self.images, self.guided, self.paced = images, guided, paced
         self.rows = images * (2 if guided else 1)
         capacity = dims.positions + slack
@@ -105,8 +104,8 @@ class FakeSession:
         return self._dims
 
     @property
-    def fused_length(self) -> int:
-        return self._fused
+    def propose_length(self) -> int:
+        return self._propose_length
 
     def asarray(self, data: Any, dtype: str) -> Array:
         if self.library == "torch":
@@ -142,20 +141,20 @@ class FakeSession:
         """The same in one call, written after the contract rather than after the loop."""
         self.calls.append("propose")
         assert self.guided
-        assert tuple(uniforms.shape) == (self.images, self._fused) == tuple(scale.shape)
+        assert tuple(uniforms.shape) == (self.images, self._propose_length) == tuple(scale.shape)
         rows, last = np.arange(self.rows), self._in(count, np.int64) - 1
         logits, predicted = (self._in(x) for x in self._draft(ids, features, pos))
         logits, predicted, at = logits[rows, last], predicted[rows, last], self._in(pos, np.int64) + last
-        tokens, laws = [], []
-        for i in range(self._fused):
-            law = process_logits(logits[:, None], self._in(scale)[:, i : i + 1], temperature, top_k, 1.0)
+        tokens, probs = [], []
+        for i in range(self._propose_length):
+            q = process_logits(logits[:, None], self._in(scale)[:, i : i + 1], temperature, top_k, 1.0)
             # A graph cannot raise: a row of NaN yields some token, and its NaN goes out for `verify` to find.
-            tokens.append(sample(np.where(np.isnan(law), 1.0, law), self._in(uniforms)[:, i : i + 1]))
-            laws.append(law)
+            tokens.append(sample(np.where(np.isnan(q), 1.0, q), self._in(uniforms)[:, i : i + 1]))
+            probs.append(q)
             at = at + 1
             step = self._draft(np.concatenate([tokens[-1]] * 2), predicted[:, None], at)
             logits, predicted = (self._in(x)[:, 0] for x in step)
-        return self.asarray(np.concatenate(tokens, 1), "int64"), self._out(np.concatenate(laws, 1))
+        return self.asarray(np.concatenate(tokens, 1), "int64"), self._out(np.concatenate(probs, 1))
 
     def _draft(self, ids: Array, features: Array, pos: Array) -> tuple[Array, Array]:
         ids_, pos_, features_ = self._in(ids, np.int64), self._in(pos, np.int64), self._in(features, np.float64)
@@ -186,7 +185,7 @@ class FakeSession:
         for row in np.flatnonzero(pos < d.positions - 2):  # later the drafts are clipped to none
             assert self.draft_real[row, : pos[row]].all(), f"row {row}: a predicted feature stays before {pos[row]}"
 
-    def _log(self, tables: tuple[Floats, Floats], index: NDArray[np.int64]) -> Floats:
+    def _log(self, tables: tuple[Floats64, Floats64], index: NDArray[np.int64]) -> Floats64:
         """Log distributions [R, V]; past the image's end the index has no row, and any finite answer will do."""
         index = np.minimum(index, len(tables[0]) - 1)
         uncond = np.arange(self.rows) >= self.images

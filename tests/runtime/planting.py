@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.runtime import Sampling, decode
-from tests.runtime.fakes import FakeSession, Floats, Tables, dims
+from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.tree import Leaf, Method, Model, leaves, probes
 
 Change = Callable[[dict[str, Any]], None]  # of a call's arguments, by name
@@ -52,10 +53,10 @@ class World:
     def leaves(self) -> list[Leaf]:
         return leaves(self._model(self.tables.p), self._model(self.tables.q), self.method, self.tokens)
 
-    def _model(self, of: Callable[[tuple[int, ...], int], Floats]) -> Model:
+    def _model(self, of: Callable[[tuple[int, ...], int], Floats64]) -> Model:
         """Guided in the logits, then the likeliest codes, then normalised."""
 
-        def law(context: tuple[int, ...]) -> Floats:
+        def law(context: tuple[int, ...]) -> Floats64:
             weights = of(context, 0)
             if self.scales:
                 uncond = of(context, 1)
@@ -72,7 +73,7 @@ def holds(
     law: Law | None = None,
     *,
     session: type[FakeSession] = FakeSession,
-    numbers: Callable[[Floats], Floats] = lambda table: table,
+    numbers: Callable[[Floats64], Floats64] = lambda table: table,
 ) -> bool:
     """Whether the loop draws every leaf of the world at both ends of its box.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Ints
 from coolsd_rt.runtime.progress import Progress
-from coolsd_rt.runtime.state import Ints
 from coolsd_rt.runtime.statistics import Generation
 
 

@@ -1,4 +1,4 @@
-"""One image's tokens: alone or in a batch, in one library or another, fused or stepwise, today or tomorrow."""
+"""One image's tokens: alone or in a batch, in one library or another, proposed or stepwise, today or tomorrow."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.runtime import Generation, Progress, RoundRecord, Sampling, State, capacity, generate
-from tests.runtime.fakes import Array, FakeSession, Tables, dims
+from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.progresses import Heard
 
 VOCAB, TOKENS, LENGTH = 3, 8, 3
@@ -42,18 +43,18 @@ def test_the_same_on_every_run_and_for_every_order() -> None:
     assert (draw(SEEDS).codes != draw([s + 100 for s in SEEDS]).codes).any()
 
 
-@pytest.mark.parametrize("fused", [0, LENGTH])
-def test_numpy_and_torch_draw_the_same(fused: int) -> None:
-    a, b = (draw(SEEDS, fused_length=fused, library=library) for library in ("numpy", "torch"))
+@pytest.mark.parametrize("length", [0, LENGTH])
+def test_numpy_and_torch_draw_the_same(length: int) -> None:
+    a, b = (draw(SEEDS, propose_length=length, library=library) for library in ("numpy", "torch"))
     np.testing.assert_array_equal(a.codes, b.codes)
     np.testing.assert_array_equal(a.statistics.attempts, b.statistics.attempts)
 
 
-def test_fused_and_stepwise_draw_the_same() -> None:
-    fused = session(len(SEEDS), fused_length=LENGTH)
-    result = generate(fused, LAW, Sampling(cfg_scale=SCALES, temperature=0.8, top_k=2), SEEDS)
-    assert fused.calls.count("propose") > 0
-    assert fused.calls.count("draft") == 1  # the prefill
+def test_proposed_and_stepwise_draw_the_same() -> None:
+    proposing = session(len(SEEDS), propose_length=LENGTH)
+    result = generate(proposing, LAW, Sampling(cfg_scale=SCALES, temperature=0.8, top_k=2), SEEDS)
+    assert proposing.calls.count("propose") > 0
+    assert proposing.calls.count("draft") == 1  # the prefill
     stepwise = session(len(SEEDS))
     expected = generate(stepwise, LAW, Sampling(cfg_scale=SCALES, temperature=0.8, top_k=2), SEEDS)
     assert "propose" not in stepwise.calls
@@ -62,45 +63,47 @@ def test_fused_and_stepwise_draw_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampling", "fused_length", "guided"),
+    ("sampling", "propose_length", "guided"),
     [
         (Sampling(cfg_scale=2.0, top_p=0.9), LENGTH, True),  # the graph has no top-p
         (Sampling(cfg_scale=2.0), LENGTH + 1, True),  # compiled for another length
         (Sampling(), LENGTH, False),  # the graph wants pairs
     ],
 )
-def test_the_fused_draft_is_used_only_where_it_is_right(sampling: Sampling, fused_length: int, guided: bool) -> None:
-    fake = session(2, guided=guided, fused_length=fused_length)
+def test_the_propose_graph_is_used_only_where_it_is_right(
+    sampling: Sampling, propose_length: int, guided: bool
+) -> None:
+    fake = session(2, guided=guided, propose_length=propose_length)
     generate(fake, LAW, sampling, [1, 2])
     assert "propose" not in fake.calls
 
 
-def test_a_forced_token_in_the_way_of_the_fused_draft() -> None:
-    """Rounds that meet it go stepwise, the others stay fused, and the tokens are those of the stepwise run."""
+def test_a_forced_token_in_the_way_of_the_propose_graph() -> None:
+    """Rounds that meet it go stepwise, the others use `propose`, and the tokens are those of the stepwise run."""
     forced = [-1] * (TOKENS - 2) + [1, -1]
-    fused, stepwise = session(3, fused_length=LENGTH), session(3)
-    a, b = (generate(s, LAW, Sampling(cfg_scale=SCALES), [1, 2, 3], forced) for s in (fused, stepwise))
+    proposing, stepwise = session(3, propose_length=LENGTH), session(3)
+    a, b = (generate(s, LAW, Sampling(cfg_scale=SCALES), [1, 2, 3], forced) for s in (proposing, stepwise))
     np.testing.assert_array_equal(a.codes, b.codes)
-    assert "propose" in fused.calls
-    assert fused.calls.count("draft") > 1
+    assert "propose" in proposing.calls
+    assert proposing.calls.count("draft") > 1
     assert (a.codes[:, TOKENS - 2] == 1).all()
 
 
 class RoundsOtherwise(FakeSession):
-    """Its fused graph and its single steps draw other tokens of the same law, as two ways of rounding would."""
+    """Its graph `propose` and its single steps draw other tokens of the same law, as two ways of rounding would."""
 
     def propose(self, *given: Any) -> tuple[Array, Array]:
         ids, features, pos, count, uniforms, *rest = given
         return super().propose(ids, features, pos, count, 1 - uniforms, *rest)
 
 
-def test_mates_do_not_decide_whether_drafts_are_fused() -> None:
+def test_mates_do_not_decide_whether_drafts_are_proposed() -> None:
     """Forced tokens come up at other times in each image of a ragged batch; each goes its own way past them."""
     forced = [-1, -1, -1, 1, -1, -1, 2, -1]
     law, scales = Law((1.0,) * 2), Sampling(cfg_scale=SCALES)
 
     def drawn(seeds: list[int]) -> Any:
-        models = RoundsOtherwise(TABLES, dims(VOCAB, TOKENS), len(seeds), guided=True, fused_length=2)
+        models = RoundsOtherwise(TABLES, dims(VOCAB, TOKENS), len(seeds), guided=True, propose_length=2)
         result = generate(models, law, scales, seeds, forced)
         assert {"propose", "draft"} <= set(models.calls)
         return result.codes
@@ -164,7 +167,7 @@ def test_capacity_is_enough_and_not_generous() -> None:
     sizes = dims(VOCAB, TOKENS)
     slack = capacity(sizes, LENGTH) - sizes.positions
     draw(SEEDS, slack=slack)
-    draw(SEEDS, slack=slack, fused_length=LENGTH)
+    draw(SEEDS, slack=slack, propose_length=LENGTH)
     with pytest.raises(IndexError):
         draw(SEEDS, slack=slack - 1)
 

@@ -1,4 +1,4 @@
-"""Drafts of other sources than the EAGLE head: the real round over all of its draws, against the laws it must have."""
+"""Drafters other than the EAGLE head: the real round over all of its draws, against the laws it must have."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law import Law, exact, make_omegas
 from coolsd_rt.runtime import Generation, RoundRecord, Sampling, State, capacity, decode, generate
 from coolsd_rt.runtime import state as state_module
 from coolsd_rt.runtime.drafters import DrafterName, jacobi
 from coolsd_rt.runtime.drafters import model as model_module
 from coolsd_rt.runtime.randomness import DRAFT
-from tests.runtime.fakes import Array, FakeSession, Tables, context_index, dims
+from tests.runtime.fakes import FakeSession, Tables, context_index, dims
 from tests.runtime.jacobi_tree import jacobi_leaves
 from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
 
@@ -35,17 +36,17 @@ class ModelSession(FakeSession):
         return self._out(logits), self._out(np.full((self.rows, width, 4), np.nan), "float64")
 
 
-def drawn(session: FakeSession, law: Law, found: list[Leaf], source: DrafterName, **more: Any) -> None:
+def drawn(session: FakeSession, law: Law, found: list[Leaf], drafter: DrafterName, **more: Any) -> None:
     """Every leaf of the tree is what the round draws at both ends of the leaf's box."""
     tokens = session.dims.tokens
     for upper in (False, True):
         fresh = type(session)(
             session.tables, session.dims, len(found), library=session.library, slack=40, paced=session.paced
         )
-        result = decode(fresh, law, Sampling(**more), probes(found, tokens, law.length, upper), source=source)
+        result = decode(fresh, law, Sampling(**more), probes(found, tokens, law.length, upper), drafter=drafter)
         assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
         assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
-        if source != "model":
+        if drafter != "model":
             assert "draft" not in fresh.calls
     assert sum(leaf.volume for leaf in found) == pytest.approx(1.0, abs=1e-12)
 
@@ -110,36 +111,36 @@ TABLES = Tables.random(3, 8, seed=1)
 SEEDS = list(range(60, 72))
 
 
-def draw(seeds: list[int], source: DrafterName, slack: int, **sampling: Any) -> Generation:
-    cls = ModelSession if source == "model" else FakeSession
+def draw(seeds: list[int], drafter: DrafterName, slack: int, **sampling: Any) -> Generation:
+    cls = ModelSession if drafter == "model" else FakeSession
     session = cls(TABLES, dims(3, 8), len(seeds), guided=True, dtype="float32", slack=slack)
     law = Law(make_omegas("exponential", 3, delta=1.3))
-    return generate(session, law, Sampling(cfg_scale=1.5, **sampling), seeds, source=source)
+    return generate(session, law, Sampling(cfg_scale=1.5, **sampling), seeds, drafter=drafter)
 
 
-@pytest.mark.parametrize("source", ["model", "jacobi", "jacobi_coupled"])
+@pytest.mark.parametrize("drafter", ["model", "jacobi", "jacobi_coupled"])
 @pytest.mark.parametrize("paced", [{}, {"confidence": 0.5}, {"draft_confidence": 0.6}])
 @pytest.mark.parametrize("catch_up", [16, 2, 1])
 def test_a_image_does_not_depend_on_its_batch(
-    source: DrafterName, paced: dict[str, float], catch_up: int, monkeypatch: pytest.MonkeyPatch
+    drafter: DrafterName, paced: dict[str, float], catch_up: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for m in (model_module, state_module):
         monkeypatch.setattr(m, "CATCH_UP", catch_up)
     slack = capacity(dims(3, 8), 3, paced=bool(paced)) - dims(3, 8).positions
-    together = draw(SEEDS, source, slack, **paced)
+    together = draw(SEEDS, drafter, slack, **paced)
     assert len(set(together.statistics.rounds.tolist())) > 1
     for row, seed in enumerate(SEEDS):
-        alone = draw([seed], source, slack, **paced)
+        alone = draw([seed], drafter, slack, **paced)
         assert alone.codes[0].tolist() == together.codes[row].tolist()
         assert alone.statistics.rounds[0] == together.statistics.rounds[row]
 
 
-@pytest.mark.parametrize("source", ["jacobi", "jacobi_coupled", "model"])
-def test_forced_tokens_hold_and_the_rest_keeps_its_law(source: DrafterName) -> None:
+@pytest.mark.parametrize("drafter", ["jacobi", "jacobi_coupled", "model"])
+def test_forced_tokens_hold_and_the_rest_keeps_its_law(drafter: DrafterName) -> None:
     forced = [-1, -1, 2, -1, 0, -1, -1, -1]
-    cls = ModelSession if source == "model" else FakeSession
+    cls = ModelSession if drafter == "model" else FakeSession
     session = cls(TABLES, dims(3, 8), len(SEEDS), guided=True, dtype="float32")
-    result = generate(session, Law((1.0,) * 3), Sampling(cfg_scale=1.5), SEEDS, forced, source=source)
+    result = generate(session, Law((1.0,) * 3), Sampling(cfg_scale=1.5), SEEDS, forced, drafter=drafter)
     assert (result.codes[:, 2] == 2).all()
     assert (result.codes[:, 4] == 0).all()
     assert (result.codes < 3).all()
@@ -152,7 +153,7 @@ def test_a_coupled_draft_stays_more_often() -> None:
     weights = t.target[0] ** 0.3
     weak = Tables(weights / weights.sum(-1, keepdims=True), t.draft[0])
 
-    def changed(source: DrafterName) -> float:
+    def changed(drafter: DrafterName) -> float:
         before: dict[str, Any] = {}
         counts = np.zeros(2)
 
@@ -160,13 +161,13 @@ def test_a_coupled_draft_stays_more_often() -> None:
             start = state.committed - record.accepted - 1
             if before:
                 moved = start - before["start"]
-                for m, i in np.argwhere(np.arange(record.drafts.shape[1]) < record.valid[:, None]).tolist():
-                    if i + moved[m] < before["valid"][m]:
+                for m, i in np.argwhere(np.arange(record.drafts.shape[1]) < record.num_drafts[:, None]).tolist():
+                    if i + moved[m] < before["num_drafts"][m]:
                         counts[:] += (record.drafts[m, i] != before["drafts"][m, i + moved[m]], 1)
-            before.update(start=start, drafts=record.drafts.copy(), valid=record.valid.copy())
+            before.update(start=start, drafts=record.drafts.copy(), num_drafts=record.num_drafts.copy())
 
         session = FakeSession(weak, dims(3, 8), 200)
-        generate(session, Law((1.0,) * 5), Sampling(), range(200), source=source, loop="host", on_round=on_round)
+        generate(session, Law((1.0,) * 5), Sampling(), range(200), drafter=drafter, loop="host", on_round=on_round)
         return float(counts[0] / counts[1])
 
     assert changed("jacobi_coupled") < 0.5 * changed("jacobi")

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.law import Law, exact
 from coolsd_rt.law.residual import DEGENERATE_MASS
 from coolsd_rt.runtime import decode
 from coolsd_rt.runtime.randomness import RESAMPLE
-from tests.runtime.fakes import FakeSession, Floats, Tables, contexts, dims
+from tests.runtime.fakes import FakeSession, Tables, contexts, dims
 from tests.runtime.planting import World
 from tests.runtime.tree import EDGE, Leaf, Method, output_law, probes
 
@@ -29,7 +30,7 @@ BOUNDS = {"lantern": [0.0, 0.03, 0.17, 0.55, 1.0], "lantern_pp": [1.0, 1.37, 1.9
 
 
 @st.composite
-def distributions(draw: st.DrawFn, vocab: int) -> Floats:
+def distributions(draw: st.DrawFn, vocab: int) -> Floats64:
     """GRAIN grains dropped on V codes, and specks."""
     cuts = draw(st.lists(st.integers(0, GRAIN), min_size=vocab - 1, max_size=vocab - 1).map(sorted))
     grains = np.diff([0, *cuts, GRAIN]) / GRAIN
@@ -44,7 +45,7 @@ def tables(draw: st.DrawFn, vocab: int, tokens: int) -> Tables:
     pools = [draw(st.lists(distributions(vocab), min_size=1, max_size=3)) for _ in range(3)]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
 
-    def dealt(pool: list[Floats]) -> Floats:
+    def dealt(pool: list[Floats64]) -> Floats64:
         return np.array(pool)[rng.integers(0, len(pool), contexts(vocab, tokens))]
 
     return Tables(dealt(pools[0] + pools[2]), dealt(pools[1] + pools[2]))
@@ -94,7 +95,7 @@ def slack(found: list[Leaf], tokens: int) -> float:
     return tokens * DEGENERATE_MASS if any(leaf.degenerate for leaf in found) else 1e-12
 
 
-def numbers(found: list[Leaf], world: World, upper: bool) -> Floats:
+def numbers(found: list[Leaf], world: World, upper: bool) -> Floats64:
     """The probes, but for resampling at exactly 0: there a tie of P and Q would have to be one to the last digit, and
     softmax does not keep it so."""
     table = probes(found, world.tokens, world.law.length, upper)

@@ -17,11 +17,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.law import Law, Resampler, Tolerance, exact, make_omegas
 from coolsd_rt.law.tolerance import Kind
 from coolsd_rt.runtime import RoundRecord, Sampling, State, decode, generate
 from coolsd_rt.runtime.drafters import DrafterName
-from tests.runtime.fakes import FakeSession, Floats, Tables, dims
+from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
 
 OMEGAS = {
@@ -91,9 +92,9 @@ def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upp
         rounds += 1
         assert (state.cached == state.committed - 1).all()
         assert (state.committed <= sizes.positions).all()
-        if law.length and record.valid.any():
-            fresh = (state.cached - state.drafted)[record.active]
-            assert (fresh == record.accepted[record.active] + 1).all()
+        if law.length and record.num_drafts.any():
+            num_pending = (state.cached - state.drafted)[record.active]
+            assert (num_pending == record.accepted[record.active] + 1).all()
 
     sizes = dims(vocab, tokens)
     session = FakeSession(tables(vocab, tokens, zeros), sizes, len(found))
@@ -149,8 +150,8 @@ def test_a_cfg_pair_with_a_scale_for_each_position() -> None:
     tokens, scales, law = 4, (3.0, 2.0, 1.0, 0.5), Law((1.4, 0.6))
     t = Tables.random(3, tokens, seed=9, spread=0.5)
 
-    def guided(of: Callable[[int, tuple[int, ...]], Floats]) -> Callable[[tuple[int, ...]], Floats]:
-        def model(context: tuple[int, ...]) -> Floats:
+    def guided(of: Callable[[int, tuple[int, ...]], Floats64]) -> Callable[[tuple[int, ...]], Floats64]:
+        def model(context: tuple[int, ...]) -> Floats64:
             cond, uncond = of(0, context), of(1, context)
             weights = uncond * (cond / uncond) ** scales[len(context)]  # u + (c - u) s, in the logits
             return np.asarray(weights / weights.sum(), np.float64)
@@ -177,14 +178,14 @@ def test_forced_tokens_are_enumerated_too() -> None:
         assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
         assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
 
-    def pinned(context: tuple[int, ...]) -> Floats:
+    def pinned(context: tuple[int, ...]) -> Floats64:
         return t.p(context) if forced[len(context)] < 0 else np.eye(3)[forced[len(context)]]
 
     assert exact.total_variation(output_law(found), exact.target_law(pinned, tokens)) < 1e-12
 
 
-@pytest.mark.parametrize("source", ["eagle", "jacobi"])
-def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: DrafterName) -> None:
+@pytest.mark.parametrize("drafter", ["eagle", "jacobi"])
+def test_guidance_that_ends_and_forced_tokens_keep_the_law(drafter: DrafterName) -> None:
     """`cfg_interval` as LlamaGen counts it, beside a line's end and an image's end as Lumina-mGPT has them.
 
     The unconditional row has tables of its own: what it is given after guidance ended must not matter.
@@ -193,7 +194,7 @@ def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: DrafterName) 
     guided_tokens = 1 + 1 + last  # the prefill's token, and those of decode steps 0 .. last
     t = Tables.random(3, tokens, seed=11, spread=0.5)
 
-    def target(context: tuple[int, ...]) -> Floats:
+    def target(context: tuple[int, ...]) -> Floats64:
         n = len(context)
         if forced[n] >= 0:
             return np.asarray(np.eye(3)[forced[n]], np.float64)
@@ -206,14 +207,14 @@ def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: DrafterName) 
     images = 4000
     session = FakeSession(t, dims(3, tokens), images, guided=True)
     sampling = Sampling(cfg_scale=scale, cfg_interval=last)
-    drawn = generate(session, law, sampling, range(images), forced, source=source).codes
+    drawn = generate(session, law, sampling, range(images), forced, drafter=drafter).codes
     assert (drawn[:, 1] == 1).all()
     assert (drawn[:, 4] == 0).all()
     counts = Counter(map(tuple, drawn.tolist()))
     assert set(counts) <= {codes for codes, p in exactly.items() if p > 0}
     distance = 0.5 * sum(abs(counts[codes] / images - p) for codes, p in exactly.items())
     assert distance < 0.05  # 27 images, 4000 draws: 0.03 is usual; guidance one token longer or shorter is over 0.1
-    if source == "eagle":
+    if drafter == "eagle":
         found = leaves(target, draft_of(t, scale, guided_tokens), Method(law.omegas, forced=forced), tokens)
         for upper in (False, True):
             session = FakeSession(t, dims(3, tokens), len(found), guided=True)
@@ -222,8 +223,8 @@ def test_guidance_that_ends_and_forced_tokens_keep_the_law(source: DrafterName) 
         assert exact.total_variation(output_law(found), exactly) < 1e-12
 
 
-def draft_of(t: Tables, scale: float, guided_tokens: int) -> Callable[[tuple[int, ...]], Floats]:
-    def draft(context: tuple[int, ...]) -> Floats:
+def draft_of(t: Tables, scale: float, guided_tokens: int) -> Callable[[tuple[int, ...]], Floats64]:
+    def draft(context: tuple[int, ...]) -> Floats64:
         cond, uncond = t.q(context, 0), t.q(context, 1)
         weights = cond if len(context) >= guided_tokens else cond**scale * uncond ** (1 - scale)
         return np.asarray(weights / weights.sum(), np.float64)

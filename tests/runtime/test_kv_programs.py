@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats32, Ints
 from coolsd_rt.backends import LoadOptions, load
 from coolsd_rt.runtime import Engine
+from coolsd_rt.runtime.interface import proposing
 from coolsd_rt.store import EngineFolder
 
 IMAGES, LENGTH, TOLERANCE = 3, 3, 2e-5
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module", params=["torch", "onnxruntime"])
@@ -39,12 +38,12 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 @dataclass(frozen=True)
 class Round:
-    """drafts: 0..L of every image. fused: drafted in one call where the session can. kept: [M] drafts that are
+    """drafts: 0..L of every image. propose: drafted in one call where the session can. accepted: [M] drafts that are
     accepted, all at most. back: [M] decided tokens that are taken back before."""
 
     drafts: int
-    fused: bool
-    kept: tuple[int, ...]
+    propose: bool
+    accepted: tuple[int, ...]
     back: tuple[int, ...]
 
 
@@ -81,29 +80,29 @@ class Batch:
     def put(self, array: Any, dtype: str = "int64") -> Any:
         return self.session.asarray(np.ascontiguousarray(array), dtype)
 
-    def target(self, ids: Ints) -> tuple[Floats, Floats]:
+    def target(self, ids: Ints) -> tuple[Floats32, Floats32]:
         pos = np.tile(self.cached + self.error, 2)
         logits, features = self.session.target(self.put(np.tile(ids, (2, 1))), self.put(pos))
         return np.asarray(logits), np.asarray(features)
 
-    def draft(self, ids: Ints, features: Floats, pos: Ints) -> tuple[Floats, Floats]:
+    def draft(self, ids: Ints, features: Floats32, pos: Ints) -> tuple[Floats32, Floats32]:
         """ids [M, S], pos [M]; features are per row."""
         out = self.session.draft(
             self.put(np.tile(ids, (2, 1))), self.put(features, "float32"), self.put(np.tile(pos, 2))
         )
         return np.asarray(out[0]), np.asarray(out[1])
 
-    def fresh(self) -> tuple[Ints, Floats, Ints, Ints]:
+    def pending(self) -> tuple[Ints, Floats32, Ints, Ints]:
         """A ragged draft step over `drafted..cached-1`, padded with rubbish: ids, features, pos, own columns [M]."""
-        pos, fresh = self.drafted, self.cached - self.drafted
-        columns = pos[:, None] + np.arange(int(fresh.max()))
+        pos, num_pending = self.drafted, self.cached - self.drafted
+        columns = pos[:, None] + np.arange(int(num_pending.max()))
         own = columns < self.cached[:, None]
         ids = np.where(own, np.take_along_axis(self.codes, columns + 1, 1), self.ids(columns.shape[1]))
         there = np.tile(np.minimum(columns, self.room - 1), (2, 1))[..., None]
         rubbish = 9 * self.rng.standard_normal((len(there), columns.shape[1], self.dims.dim), np.float32)
         features = np.where(np.tile(own, (2, 1))[..., None], np.take_along_axis(self.features, there, 1), rubbish)
         self.drafted = self.cached.copy()
-        return ids, features, pos, fresh
+        return ids, features, pos, num_pending
 
     def ids(self, size: int) -> Ints:
         return self.rng.integers(0, self.dims.vocab, (IMAGES, size))
@@ -113,16 +112,16 @@ class Batch:
         drafts = self.propose(step) if step.drafts else self.ids(0)
         rows, at = np.arange(IMAGES), self.cached.copy()
         _, features = self.target(np.concatenate([self.codes[rows, at][:, None], drafts], axis=1))
-        kept = np.minimum(step.kept, step.drafts)
+        accepted = np.minimum(step.accepted, step.drafts)
         for m in range(IMAGES):
-            whole = slice(at[m], at[m] + 1 + kept[m])
-            self.codes[m, at[m] + 1 : at[m] + 1 + kept[m]] = drafts[m, : kept[m]]
+            whole = slice(at[m], at[m] + 1 + accepted[m])
+            self.codes[m, at[m] + 1 : at[m] + 1 + accepted[m]] = drafts[m, : accepted[m]]
             for row in (m, m + IMAGES):
-                self.features[row, whole] = features[row, : 1 + kept[m]]
-        self.cached = at + 1 + kept
+                self.features[row, whole] = features[row, : 1 + accepted[m]]
+        self.cached = at + 1 + accepted
         self.codes[rows, self.cached] = self.ids(1)[:, 0]  # the token after them, pending
-        self.error += np.where(kept < step.drafts, self.slip, 0)
-        self.rejections += int((kept < step.drafts).sum())
+        self.error += np.where(accepted < step.drafts, self.slip, 0)
+        self.rejections += int((accepted < step.drafts).sum())
         if self.keep_guesses and step.drafts > 1:
             self.drafted = np.maximum(self.drafted, np.minimum(at + step.drafts - 1, self.cached - 1))
 
@@ -133,18 +132,19 @@ class Batch:
         self.drafted = np.minimum(self.drafted, self.cached - 1)  # its row pairs a feature with the token after it
 
     def propose(self, step: Round) -> Ints:
-        """Drafts [M, L']: fused, or on tokens that fall from the sky, which is all the same to a cache."""
-        ids, features, pos, fresh = self.fresh()
-        if step.fused and self.session.fused_length == LENGTH:
+        """Drafts [M, L']: of `propose`, or on tokens that fall from the sky, which is all the same to a cache."""
+        ids, features, pos, num_pending = self.pending()
+        if step.propose and (session := proposing(self.session, LENGTH)) is not None:
             u, scale = self.rng.random((IMAGES, LENGTH), np.float32), np.ones((IMAGES, LENGTH), np.float32)
-            tokens, _ = self.session.propose(
+            tokens, _ = session.propose(
                 self.put(np.tile(ids, (2, 1))), self.put(features, "float32"), self.put(np.tile(pos, 2)),
-                self.put(np.tile(fresh, 2)), self.put(u, "float32"), self.put(scale, "float32"), 1.0, self.dims.vocab,
+                self.put(np.tile(num_pending, 2)), self.put(u, "float32"), self.put(scale, "float32"), 1.0,
+                self.dims.vocab,
             )  # fmt: skip
             return np.asarray(tokens)[:, : step.drafts]
         drafts = self.ids(step.drafts)
         _, guessed = self.draft(ids, features, pos)
-        last = guessed[np.arange(2 * IMAGES), np.tile(fresh - 1, 2)][:, None]
+        last = guessed[np.arange(2 * IMAGES), np.tile(num_pending - 1, 2)][:, None]
         for i in range(1, step.drafts):
             _, last = self.draft(drafts[:, i - 1 : i], last, self.cached + i - 1)
         return drafts
@@ -156,14 +156,14 @@ class Batch:
         at, rows = self.cached, np.arange(IMAGES)
         pending = self.codes[rows, at][:, None]
         step = np.concatenate([pending, self.ids(LENGTH)], axis=1)
-        ids, features, pos, fresh = self.fresh()
+        ids, features, pos, num_pending = self.pending()
         caught_up = self.draft(ids, features, pos)
-        guess = caught_up[1][np.arange(2 * IMAGES), np.tile(fresh - 1, 2)][:, None]
+        guess = caught_up[1][np.arange(2 * IMAGES), np.tile(num_pending - 1, 2)][:, None]
         guessing = self.draft(step[:, 1:2], guess, at)
         judging = self.target(step)
-        pairs: list[tuple[Floats, Floats]] = []
+        pairs: list[tuple[Floats32, Floats32]] = []
         for m in range(IMAGES):
-            both, n, new = [m, m + IMAGES], int(at[m]), int(fresh[m])
+            both, n, new = [m, m + IMAGES], int(at[m]), int(num_pending[m])
             alone = Alone(self, m)
             known, *wanted = alone.prefill(n)
             pairs.append((self.features[both, :n], known))
@@ -182,17 +182,17 @@ class Alone:
         prefix = batch.prefix[[image, image + IMAGES]]
         self.session = batch.engine.open(prefix, batch.room)
 
-    def target(self, ids: Ints, pos: int) -> tuple[Floats, Floats]:
+    def target(self, ids: Ints, pos: int) -> tuple[Floats32, Floats32]:
         put = self.batch.put
         logits, features = self.session.target(put(np.stack([ids, ids])), put(np.full(2, pos)))
         return np.asarray(logits), np.asarray(features)
 
-    def draft(self, ids: Ints, features: Floats, pos: int) -> tuple[Floats, Floats]:
+    def draft(self, ids: Ints, features: Floats32, pos: int) -> tuple[Floats32, Floats32]:
         put = self.batch.put
         out = self.session.draft(put(np.stack([ids, ids])), put(features, "float32"), put(np.full(2, pos)))
         return np.asarray(out[0]), np.asarray(out[1])
 
-    def prefill(self, count: int) -> tuple[Floats, Floats, Floats]:
+    def prefill(self, count: int) -> tuple[Floats32, Floats32, Floats32]:
         """Positions 0..count-1 in one go: their features, and the draft's logits and guesses."""
         _, features = self.target(self.codes[:count], 0)
         return features, *self.draft(self.codes[1 : count + 1], features, 0)

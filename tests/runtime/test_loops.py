@@ -81,16 +81,16 @@ def test_rounds_are_counted_and_timed_by_their_longest_window(sampling: Sampling
     )  # fmt: skip
     stats, widths = done.statistics, defaultdict[int, int](int)
     for record in records:
-        widths[int(record.valid[record.active].max())] += 1
+        widths[int(record.num_drafts[record.active].max())] += 1
     assert {width: len(seconds) for width, seconds in stats.round_seconds.items()} == dict(widths)
     assert len(widths) > 1
     for width, seconds in stats.round_seconds.items():
         least = 1.0 + (0.001 if width else 0.0)
         assert all(least - 1e-9 <= spent < 1.02 for spent in seconds)
-    valid = [record.valid[record.active] for record in records]
-    assert stats.draft_tokens == sum(int(v.sum()) for v in valid)
-    assert stats.num_drafts == sum(int((v > 0).sum()) for v in valid)
-    assert 0 < stats.num_drafts < stats.draft_tokens
+    num_drafts = [record.num_drafts[record.active] for record in records]
+    assert stats.draft_tokens == sum(int(v.sum()) for v in num_drafts)
+    assert stats.rounds_with_drafts == sum(int((v > 0).sum()) for v in num_drafts)
+    assert 0 < stats.rounds_with_drafts < stats.draft_tokens
     assert stats.seconds["device"] == 0
 
 
@@ -101,5 +101,5 @@ def hook_too(fake: Timed) -> None:
 def test_plain_decoding_proposes_nothing() -> None:
     fake = session()
     stats = generate(fake, Law(()), Sampling(), [1, 2], clock=lambda: fake.now).statistics
-    assert (stats.num_drafts, stats.draft_tokens) == (0, 0)
+    assert (stats.rounds_with_drafts, stats.draft_tokens) == (0, 0)
     assert stats.round_seconds == {0: [1.0] * (TOKENS - 1)}

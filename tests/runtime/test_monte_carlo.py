@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.law import Law, Tolerance, exact, make_omegas
 from coolsd_rt.runtime import Sampling, Statistics, decode, generate, uniform_table
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, PURPOSES
-from tests.runtime.fakes import FakeSession, Floats, Tables, context_index, contexts, dims
+from tests.runtime.fakes import FakeSession, Tables, context_index, contexts, dims
 from tests.runtime.tree import Method, leaves, output_law
 
 ALPHA, POWER, DEVIATION = 1e-6, 0.999, 0.005
@@ -132,7 +133,7 @@ def observed(name: str) -> Counts:
     return drawn(CASES[name])
 
 
-def cellwise(joint: exact.Joint, case: Case) -> Floats:
+def cellwise(joint: exact.Joint, case: Case) -> Floats64:
     """The joint law as an array [cells], exactly normalised."""
     law = np.zeros((case.vocab,) * case.tokens)
     for tokens, weight in joint.items():
@@ -140,7 +141,7 @@ def cellwise(joint: exact.Joint, case: Case) -> Floats:
     return np.asarray(law.ravel() / law.sum(), np.float64)
 
 
-def groups(expected: Floats) -> NDArray[np.int64]:
+def groups(expected: Floats64) -> NDArray[np.int64]:
     """The cell that each cell belongs to after pooling.
 
     All that expect fewer than LEAST are one, and with them the next smallest until they expect LEAST together.
@@ -154,7 +155,7 @@ def groups(expected: Floats) -> NDArray[np.int64]:
     return of
 
 
-def p_value(counts: Counts, law: Floats) -> float:
+def p_value(counts: Counts, law: Floats64) -> float:
     """Chi-square over pooled cells; an image that cannot be is refused outright."""
     if counts[law == 0].any():
         return 0.0
@@ -163,7 +164,7 @@ def p_value(counts: Counts, law: Floats) -> float:
     return float(stats.chisquare(np.bincount(of, counts), np.bincount(of, expected)).pvalue)
 
 
-def p_values(counts: Counts, law: Floats, case: Case) -> list[float]:
+def p_values(counts: Counts, law: Floats64, case: Case) -> list[float]:
     """Of the joint law of the first 1, 2, ... tokens: each is a test of its own."""
     ends = [case.vocab ** (n + 1) for n in range(case.tokens)]
     return [p_value(counts.reshape(end, -1).sum(-1), law.reshape(end, -1).sum(-1)) for end in ends]
@@ -226,7 +227,7 @@ def test_images_of_seeds_have_their_law() -> None:
     assert min(p_values(counted(codes, SEEDED.vocab), cellwise(SEEDED.joint, SEEDED), SEEDED)) > THRESHOLD
 
 
-def least_visible(law: Floats) -> Floats:
+def least_visible(law: Floats64) -> Floats64:
     """A law at total variation DEVIATION, up by one factor on about half of the mass and down by one on the rest."""
     up = np.zeros(len(law), bool)
     for cell in np.argsort(law)[::-1]:
@@ -235,7 +236,7 @@ def least_visible(law: Floats) -> Floats:
     return np.asarray(law + DEVIATION * moved, np.float64)
 
 
-def conditionals(law: Floats, case: Case) -> Floats:
+def conditionals(law: Floats64, case: Case) -> Floats64:
     """The table [contexts, V] whose joint law this is."""
     table = np.zeros((contexts(case.vocab, case.tokens), case.vocab))
     for n in range(case.tokens):
@@ -246,7 +247,7 @@ def conditionals(law: Floats, case: Case) -> Floats:
     return table
 
 
-def distance(a: Floats, b: Floats) -> float:
+def distance(a: Floats64, b: Floats64) -> float:
     return 0.5 * float(np.abs(a - b).sum())
 
 
@@ -274,7 +275,7 @@ def test_a_schedule_that_makes_images_at_the_stated_distance_is_found() -> None:
     case = CASES["cool-sd"]
     law = cellwise(case.joint, case)
 
-    def planted(more: float) -> Floats:
+    def planted(more: float) -> Floats64:
         return cellwise(replace(case, law=Law((PAPER[0] + more, *PAPER[1:]))).joint, case)
 
     more = optimize.brentq(lambda more: distance(planted(more), law) - DEVIATION, 0.0, 2.0)

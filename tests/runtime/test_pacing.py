@@ -55,21 +55,21 @@ def draw(seeds: list[int], confidence: float = 0.5, stop: float = 0.0, **more: i
     return generate(session, LAW, Sampling(cfg_scale=1.5, confidence=confidence, draft_confidence=stop), seeds), session
 
 
-@pytest.mark.parametrize("fused", [0, LENGTH])
+@pytest.mark.parametrize("length", [0, LENGTH])
 @pytest.mark.parametrize(("confidence", "stop"), [(0.5, 0.0), (0.0, 0.6), (0.5, 0.6)])
-def test_a_image_does_not_depend_on_its_batch(fused: int, confidence: float, stop: float, catch_up: int) -> None:
-    together, _ = draw(SEEDS, confidence, stop, fused_length=fused)
+def test_a_image_does_not_depend_on_its_batch(length: int, confidence: float, stop: float, catch_up: int) -> None:
+    together, _ = draw(SEEDS, confidence, stop, propose_length=length)
     for row, seed in enumerate(SEEDS):
-        alone, _ = draw([seed], confidence, stop, fused_length=fused)
+        alone, _ = draw([seed], confidence, stop, propose_length=length)
         assert alone.codes[0].tolist() == together.codes[row].tolist()
         assert alone.statistics.rounds[0] == together.statistics.rounds[row]
 
 
 @pytest.mark.parametrize("stop", [0.0, 0.6])
-def test_fused_and_stepwise_draw_the_same(stop: float, catch_up: int) -> None:
-    (a, fused), (b, _) = draw(SEEDS, stop=stop, fused_length=LENGTH), draw(SEEDS, stop=stop)
+def test_proposed_and_stepwise_draw_the_same(stop: float, catch_up: int) -> None:
+    (a, proposing), (b, _) = draw(SEEDS, stop=stop, propose_length=LENGTH), draw(SEEDS, stop=stop)
     np.testing.assert_array_equal(a.codes, b.codes)
-    assert "propose" in fused.calls
+    assert "propose" in proposing.calls
 
 
 def test_never_sure_is_plain_decoding_and_always_sure_the_old_way() -> None:
@@ -86,7 +86,7 @@ def test_rounds_without_a_draft_say_so_and_invariants_hold(catch_up: int) -> Non
     kinds: set[bool] = set()
 
     def on_round(state: State, record: RoundRecord) -> None:
-        kinds.update((record.valid[record.active] > 0).tolist())
+        kinds.update((record.num_drafts[record.active] > 0).tolist())
         assert (state.cached == state.committed - 1).all()
         behind = (state.cached - state.drafted)[record.active]
         assert (behind >= 1).all()
@@ -106,17 +106,17 @@ def test_unsure_drafts_are_not_judged() -> None:
     """What ends a window is Q alone: the target steps over fewer positions, and more rounds are needed."""
 
     def run(stop: float) -> tuple[int, int]:
-        valid: list[int] = []
+        num_drafts: list[int] = []
 
         def on_round(state: State, record: RoundRecord) -> None:
-            valid.extend(record.valid[record.active].tolist())
+            num_drafts.extend(record.num_drafts[record.active].tolist())
 
         session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), dtype="float32", paced=True)
         result = generate(session, LAW, Sampling(draft_confidence=stop), SEEDS, loop="host", on_round=on_round)
-        return sum(valid), int(result.statistics.rounds.sum())
+        return sum(num_drafts), int(result.statistics.rounds.sum())
 
-    judged, rounds = zip(*(run(stop) for stop in (0.0, 0.5, 0.7, 1.0)), strict=True)
-    assert judged[0] > judged[1] > judged[2] > judged[3] == 0
+    proposed, rounds = zip(*(run(stop) for stop in (0.0, 0.5, 0.7, 1.0)), strict=True)
+    assert proposed[0] > proposed[1] > proposed[2] > proposed[3] == 0
     assert rounds[0] < rounds[1] < rounds[2] < rounds[3] == len(SEEDS) * (TOKENS - 1)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Array, Floats64
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.ops import process_logits, sample, verify
 from coolsd_rt.runtime import State
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
-from tests.runtime.fakes import Array, FakeSession, Floats, Tables
+from tests.runtime.fakes import FakeSession, Tables
 from tests.runtime.planting import World, holds, plant, plant_in_arguments
 from tests.runtime.tree import Method
 
@@ -131,12 +132,12 @@ def test_the_number_that_rejected_draws_again(monkeypatch: pytest.MonkeyPatch) -
     assert not holds(PAPER)
 
 
-def shared_by_attempts(table: Floats) -> Floats:
+def shared_by_attempts(table: Floats64) -> Floats64:
     return np.repeat(table[:, :, :1], table.shape[2], axis=2)
 
 
-def shared_by_purposes(one: int, other: int) -> Callable[[Floats], Floats]:
-    def numbers(table: Floats) -> Floats:
+def shared_by_purposes(one: int, other: int) -> Callable[[Floats64], Floats64]:
+    def numbers(table: Floats64) -> Floats64:
         table = table.copy()
         table[..., other] = table[..., one]
         return table
@@ -152,7 +153,7 @@ def shared_by_purposes(one: int, other: int) -> Callable[[Floats], Floats]:
         pytest.param(shared_by_purposes(DRAFT, RESAMPLE), id="draft-resample"),
     ],
 )
-def test_a_position_that_uses_its_numbers_twice(numbers: Callable[[Floats], Floats]) -> None:
+def test_a_position_that_uses_its_numbers_twice(numbers: Callable[[Floats64], Floats64]) -> None:
     """Planted: after a rejection a position is drafted from the same uniforms again; or one serves two purposes."""
     assert not holds(PAPER, numbers=numbers)
 

@@ -101,8 +101,8 @@ def test_a_token_without_p_that_is_kept_at_zero(monkeypatch: pytest.MonkeyPatch)
 def test_a_water_level_that_is_wrong(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: two per cent too low or too high; or never below 1, which is G*."""
 
-    def planted(p: Any, kept: Any) -> Any:
-        return np.minimum(1.0, factor * water_level(p, kept))
+    def planted(p: Any, accepted: Any) -> Any:
+        return np.minimum(1.0, factor * water_level(p, accepted))
 
     plant(monkeypatch, water_level, planted)
     assert not holds(FILLED)
@@ -111,10 +111,10 @@ def test_a_water_level_that_is_wrong(factor: float, monkeypatch: pytest.MonkeyPa
 def test_a_water_level_of_the_lowest_ratio_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: all of the mass goes to the code that lacks most, even if it then stands above the others."""
 
-    def planted(p: Any, kept: Any) -> Any:
-        ratio = np.where(p > 0, kept / np.where(p > 0, p, 1), np.inf)
+    def planted(p: Any, accepted: Any) -> Any:
+        ratio = np.where(p > 0, accepted / np.where(p > 0, p, 1), np.inf)
         lowest = ratio == ratio.min(-1, keepdims=True)
-        mass = (p - kept).sum(-1, keepdims=True) + (kept * lowest).sum(-1, keepdims=True)
+        mass = (p - accepted).sum(-1, keepdims=True) + (accepted * lowest).sum(-1, keepdims=True)
         return np.minimum(1.0, mass / (p * lowest).sum(-1, keepdims=True))
 
     plant(monkeypatch, water_level, planted)

@@ -114,7 +114,7 @@ def test_tokens_add_up_and_so_do_the_seconds() -> None:
     assert int(stats.rounds.sum()) + int(stats.accepts.sum()) == 3 * (TOKENS - 1)
     assert int(stats.accepted_histogram.sum()) == int(stats.rounds.sum())
     assert sum(stats.seconds.values()) == next(ticks) - 1  # no moment is lost or counted twice
-    assert all(stats.seconds[phase] > 0 for phase in ("target", "draft", "law", "other"))
+    assert all(stats.seconds[phase] > 0 for phase in ("target", "draft", "verify", "other"))
 
 
 def test_the_loop_needs_no_torch() -> None:

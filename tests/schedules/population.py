@@ -32,4 +32,6 @@ def sample(whole: RecordedRounds, images: Iterable[int]) -> RecordedRounds:
     """The rounds of these images, which are numbered anew."""
     rows = (np.asarray(list(images))[:, None] * ROUNDS + np.arange(ROUNDS)).ravel()
     image = np.arange(len(rows)) // ROUNDS
-    return RecordedRounds(whole.target[rows], whole.draft[rows], whole.drafts[rows], whole.valid[rows], image=image)
+    return RecordedRounds(
+        whole.target[rows], whole.draft[rows], whole.drafts[rows], whole.num_drafts[rows], image=image
+    )

@@ -36,15 +36,15 @@ def test_windows_are_what_the_rounds_saw(recording: Recording) -> None:
     np.testing.assert_allclose(w.target.sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(w.draft.sum(-1), 1, atol=1e-5)
     index = np.arange(LENGTH)
-    counted = index < w.valid[:, None]
+    counted = index < w.num_drafts[:, None]
     drawn = np.take_along_axis(w.draft, w.drafts[..., None], -1)[..., 0]
     assert (drawn[counted] > 0).all()
-    assert (recording.accepted <= w.valid).all()
+    assert (recording.accepted <= w.num_drafts).all()
     # An image's rounds follow each other: each begins where the last one ended, the first at token 1.
     start = recording.position
     assert start.min() == 1
     assert start.max() < TARGET.tokens
-    assert (w.valid == np.minimum(LENGTH, TARGET.tokens - start - 1)).all()
+    assert (w.num_drafts == np.minimum(LENGTH, TARGET.tokens - start - 1)).all()
     assert w.image is not None
     assert set(w.image) == set(range(60))
     for image in range(60):
@@ -89,7 +89,7 @@ def test_ambiguity_is_what_a_plain_loop_finds(recording: Recording) -> None:
     w, entropies, tvs = recording.windows, [], []
     rows: dict[int, list[float]] = {}
     for n in range(len(w.drafts)):
-        for i in range(int(min(w.valid[n], recording.accepted[n] + 1))):
+        for i in range(int(min(w.num_drafts[n], recording.accepted[n] + 1))):
             p, q = w.target[n, i].astype(float), w.draft[n, i].astype(float)
             entropies.append(-sum(x * np.log(x) for x in p if x > 0))
             tvs.append(0.5 * np.abs(p - q).sum())

@@ -53,10 +53,10 @@ def test_codes_without_weight_change_nothing() -> None:
 
 def test_what_lies_beyond_the_image_is_dropped() -> None:
     """A recording fills up windows that the image's end cut short, with all codes alike."""
-    valid = np.where(np.arange(COUNT) % 7 == 0, 1, LENGTH)
-    beyond = np.arange(LENGTH) >= valid[:, None]
+    num_drafts = np.where(np.arange(COUNT) % 7 == 0, 1, LENGTH)
+    beyond = np.arange(LENGTH) >= num_drafts[:, None]
     target, draft = (np.where(beyond[..., None], np.float32(0.1), a) for a in (WINDOWS.target, WINDOWS.draft))
-    ended = RecordedRounds(target, draft, np.where(beyond, 9, WINDOWS.drafts), valid, image=IMAGE)
+    ended = RecordedRounds(target, draft, np.where(beyond, 9, WINDOWS.drafts), num_drafts, image=IMAGE)
     small, law = compact(ended), Law(make_omegas("exponential", LENGTH, delta=1.4, floor=1.0))
     assert small.target.shape[-1] == VOCAB
     a, b = outlook(ended, law), outlook(small, law)

@@ -47,7 +47,7 @@ def tuned(windows: RecordedRounds, budget: Budget) -> Omegas:
 def rounds_held_out(windows: RecordedRounds, budget: Budget) -> Omegas:
     """As it was: every image has rounds on both sides, and the estimate of one side is brought to the budget."""
     held = np.arange(len(windows.drafts)) // 32 % 2 == 1
-    part = RecordedRounds(windows.target[held], windows.draft[held], windows.drafts[held], windows.valid[held])
+    part = RecordedRounds(windows.target[held], windows.draft[held], windows.drafts[held], windows.num_drafts[held])
     low, high = 0.0, 8.0
     for _ in range(20):
         middle = (low + high) / 2

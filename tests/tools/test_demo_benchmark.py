@@ -18,7 +18,7 @@ def test_rows_keep_the_specs_schedule_at_each_delta() -> None:
     laws = {name: drawing.settings_of(s).law.omegas for name, s in demo.laws(mine).items()}
     assert laws[LOSSLESS] == (1.0, 1.0, 1.0)
     assert (laws[JACOBI_LOSSLESS], laws[JACOBI]) == (laws[LOSSLESS], laws[RELAXED])
-    assert drawing.settings_of(demo.laws(mine)[JACOBI]).source == "jacobi"
+    assert drawing.settings_of(demo.laws(mine)[JACOBI]).drafter == "jacobi"
     assert sum(laws[RELAXED]) / 3 == pytest.approx(1.1)
     assert sum(laws[STRONGER]) / 3 == pytest.approx(2.0)
     assert laws[RELAXED][0] - laws[RELAXED][1] == pytest.approx(laws[RELAXED][1] - laws[RELAXED][2])

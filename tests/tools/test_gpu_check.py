@@ -159,7 +159,7 @@ def test_fused_steps_that_are_wrong_are_not_timed(monkeypatch: pytest.MonkeyPatc
     timed: list[str] = []
     monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
     monkeypatch.setattr(check, "engine_of", lambda size, device, dtype: engine_of(TINY, "cpu", "float32"))
-    monkeypatch.setattr(check, "why_wrong", lambda engine, fused: why)
+    monkeypatch.setattr(check, "mismatch_reason", lambda engine, fused: why)
     monkeypatch.setattr(check.Check, "_still_there", lambda self: None)
 
     def measured(self: Any, subject: Subject, batch: int, how: str) -> Iterator[None]:
@@ -217,7 +217,7 @@ def test_a_way_that_breaks_leaves_the_others(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(check, "environment", lambda device: {"gpu": None, "packages": {}})
     monkeypatch.setattr(check, "engine_of", lambda size, device, dtype: engine_of(TINY, "cpu", "float32"))
-    monkeypatch.setattr(check, "why_wrong", wrong)
+    monkeypatch.setattr(check, "mismatch_reason", wrong)
     monkeypatch.setattr(check.Check, "_still_there", lambda self: None)
     monkeypatch.setattr(check.Check, "_measure", measured)
     monkeypatch.setattr(
@@ -279,7 +279,7 @@ def test_a_round_without_a_graph_says_so(tmp_path: Path) -> None:
     }  # fmt: skip
     proof = {
         "backend": "torch", "precision": "fp32", "passed": True, "max_logit_error": 0.0, "images": 8, "identical": 8,
-        "failures": [], "rounds": {"images": 4, "identical": 3, "near_ties": 1, "why_not": ""},
+        "failures": [], "rounds": {"images": 4, "identical": 3, "near_ties": 1, "graph_fallback_reason": ""},
     }  # fmt: skip
     outcome = {
         "environment": {"gpu": None, "packages": {}}, "seconds": 1, "skipped": [], "failed": [], "parity": [proof],

@@ -26,12 +26,12 @@ def session_of(engine: Any, case: Case) -> Any:
 
 
 def loop_of(engine: Any, case: Case, table: Any) -> HostLoop:
-    return HostLoop(session_of(engine, case), case.law, case.sampling, table, case.forced, case.source)
+    return HostLoop(session_of(engine, case), case.law, case.sampling, table, case.forced, case.drafter)
 
 
 def whole(engine: Any, case: Case, table: Any) -> Any:
     session = session_of(DeviceEngine(engine), case)
-    return decode(session, case.law, case.sampling, table, case.forced, source=case.source).codes
+    return decode(session, case.law, case.sampling, table, case.forced, drafter=case.drafter).codes
 
 
 @pytest.mark.parametrize("name", ["COOL-SD", "synthetic", "forced", "paced", "plain without CFG"])

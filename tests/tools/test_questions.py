@@ -28,7 +28,7 @@ def bench(tiny_spec: Path) -> Bench:
 
 
 def tv(bench: Bench, noise: float) -> float:
-    w = bench.record(3, NoisyTarget(bench.engine, noise), source="model").windows
+    w = bench.record(3, NoisyTarget(bench.engine, noise), drafter="model").windows
     return float(0.5 * np.abs(w.target[:, 0] - w.draft[:, 0]).sum(-1).mean())
 
 
@@ -37,13 +37,13 @@ def test_noise_makes_a_draft_worse_and_none_makes_it_the_target(bench: Bench) ->
     assert found[0] < 1e-6
     assert found == sorted(found)
     assert found[-1] > 0.5
-    recording = bench.record(3, NoisyTarget(bench.engine, 0.0), source="model")
-    assert (recording.accepted == recording.windows.valid).all()
+    recording = bench.record(3, NoisyTarget(bench.engine, 0.0), drafter="model")
+    assert (recording.accepted == recording.windows.num_drafts).all()
 
 
 def test_a_noisy_draft_is_still_lossless(bench: Bench) -> None:
     """P where a round starts does not depend on the draft: with the same seeds the first rounds see the same P."""
-    a, b = (bench.record(3, NoisyTarget(bench.engine, noise), source="model") for noise in (0.0, 2.0))
+    a, b = (bench.record(3, NoisyTarget(bench.engine, noise), drafter="model") for noise in (0.0, 2.0))
     first = [r.windows.target[r.position == 1][:, 0] for r in (a, b)]
     np.testing.assert_allclose(first[0], first[1], atol=1e-6)
     assert outlook(b.windows, Law((1.0,) * 3)).kl == pytest.approx(0, abs=1e-6)
@@ -53,7 +53,7 @@ def test_shorter_windows_of_the_same_rounds(bench: Bench) -> None:
     windows = bench.record(4).windows
     short = cut(windows, 2)
     assert short.length == 2
-    assert (short.valid <= 2).all()
+    assert (short.num_drafts <= 2).all()
     whole, part = (outlook(w, Law((1.0,) * w.length)) for w in (windows, short))
     assert part.acceptance == pytest.approx(whole.acceptance[:2])
     assert part.accept_length < whole.accept_length
@@ -76,8 +76,8 @@ def test_ambiguity_bins_are_a_plain_loops(bench: Bench) -> None:
     total = sum(row["positions"] for row in rows)
     rejected = sum(row["rejected"] * row["positions"] for row in rows)
     w = recording.windows
-    assert total == int(np.minimum(w.valid, recording.accepted + 1).sum())
-    assert rejected == pytest.approx(int((recording.accepted < w.valid).sum()))
+    assert total == int(np.minimum(w.num_drafts, recording.accepted + 1).sum())
+    assert rejected == pytest.approx(int((recording.accepted < w.num_drafts).sum()))
 
 
 def test_all_answers_and_their_plots(bench: Bench) -> None:

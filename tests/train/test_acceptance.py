@@ -62,8 +62,8 @@ def _measured() -> Acceptance:
             for i, omega in enumerate(omegas):
                 for n in range(i + 1, N):  # a round of which n is draft i began at n - i
                     p, q = _p(x[:n]), _q(n - i)(x[:n])
-                    kept = np.minimum(q, omega * p)
-                    rates[law, i, row, n], paths[law, i, row, n] = kept.sum(), kept[x[n]] / p[x[n]]
+                    accepted = np.minimum(q, omega * p)
+                    rates[law, i, row, n], paths[law, i, row, n] = accepted.sum(), accepted[x[n]] / p[x[n]]
     tally = Tally(OMEGAS)
     for part in np.array_split(np.arange(len(images)), 3):
         tally.add(rates[:, :, part], paths[:, :, part])

@@ -54,8 +54,6 @@ class FakeEngine:
 class FakeSession:
     """Target and draft share one cache of token embeddings by position; the draft's own is written one position on."""
 
-    fused_length = 0
-
     def __init__(self, engine: FakeEngine, prefix: NDArray[Any], capacity: int) -> None:
         self.engine, self.dims, self.given = engine, engine.dims, prefix
         self.seen = {kind: np.zeros((len(prefix), capacity + 2, engine.dims.dim)) for kind in ("target", "draft")}
@@ -71,9 +69,6 @@ class FakeSession:
         state = self._step("draft", ids, pos + 1)
         state = 0.5 * state + 0.5 * np.asarray(features)
         return self._logits(state, self.engine.draft_head), state.astype(np.float32)
-
-    def propose(self, *_: Any) -> tuple[Any, Any]:
-        raise AssertionError("no fused draft here")
 
     def _step(self, kind: str, ids: Any, pos: Any) -> NDArray[np.float64]:
         width, rows = ids.shape[1], np.arange(len(ids))

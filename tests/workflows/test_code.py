@@ -13,6 +13,7 @@ from coolsd_rt.workflows.build import code
 from coolsd_rt.workflows.build.code import PACKAGE, READ_BY, code_digest, read_by
 
 ELSEWHERE = {
+    "arrays.py",
     "errors.py",
     "cores.py",
     "files.py",
@@ -23,7 +24,7 @@ ELSEWHERE = {
     "__init__.py",
     "telemetry.py",
 }
-"""Modules that say what is wrong or how many threads run: they decide no byte of a result."""
+"""Modules of types, of what is wrong and of how many threads run: they decide no byte of a result."""
 
 CONDITION, ENGINE = (
     {"prompts", "pretrained", "spec", "store", "captured.py", "runtime"},

@@ -96,7 +96,7 @@ def test_both_draw(own: EngineFolder, none: EngineFolder, tmp_path: Path) -> Non
 
 def test_coupling_is_a_run_time_value(none: EngineFolder) -> None:
     spec = opening.spec_of(none)
-    assert drawing.settings_of(spec).source == "jacobi_coupled"
+    assert drawing.settings_of(spec).drafter == "jacobi_coupled"
     loaded = load_spec(none.folder.parents[2] / "tiny.yaml")
     other = loaded.spec.model_copy(update={"draft": loaded.spec.draft.model_copy(update={"coupled": False})})
     assert other.build_view() == loaded.spec.build_view()

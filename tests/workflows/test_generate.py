@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coolsd_rt.contract import CONTRACT_VERSION
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.prompts import VOCABULARY_FILE
 from coolsd_rt.store import open_engine
@@ -89,7 +90,7 @@ def test_the_figures_add_up(engine: Path, tmp_path: Path) -> None:
     assert started == [3 * DIMS.tokens]
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
     assert heard[-1][0] == 3 * DIMS.tokens
-    phases = [document[f"seconds_{p}"] for p in ("target", "draft", "law", "other")]
+    phases = [document[f"seconds_{p}"] for p in ("target", "draft", "verify", "other")]
     assert sum(phases) == pytest.approx(document["seconds"])
     assert min(phases) > 0
     assert document["seconds_image"] < document["seconds_other"]
@@ -185,6 +186,19 @@ def test_a_manifest_of_another_version_is_one_line(engine: Path, tmp_path: Path)
         CoolsdError, match=r"manifest.json: spec.novelty: expected one of .*, found an unknown key; build it again"
     ):
         generate(engine, ask(tmp_path / "out"))
+
+
+def test_an_engine_of_an_earlier_contract_is_one_line(engine: Path, tmp_path: Path) -> None:
+    """Its graphs have inputs of other names: it is refused before one of them is opened."""
+    folder = open_engine(engine)
+    before = CONTRACT_VERSION - 1
+    folder.with_manifest(contract=folder.manifest.contract | {"version": before, "fused": True})
+    said = f"contract: expected version {CONTRACT_VERSION}, found {before}; build it again"
+    with pytest.raises(CoolsdError, match=f"manifest.json: {said}") as caught:
+        generate(engine, ask(tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_changed_engine_file_is_not_used(engine: Path, tmp_path: Path) -> None:

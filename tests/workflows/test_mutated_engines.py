@@ -161,7 +161,7 @@ def test_a_manifests_text_with_one_change(folder: Path, manifest: Document, data
         ("contract.side", 64.0, "contract.side: expected a whole number, found 64.0"),
         ("contract.draft_length", 1025, "contract.draft_length: expected at most 1024, found 1025"),
         ("contract.dtype", "float16", 'contract.graphs.condition.outputs[0].dtype: expected "float16", as the sizes'),
-        ("contract.fused", False, "contract.graphs.propose: expected no such key"),
+        ("contract.propose", False, "contract.graphs.propose: expected no such key"),
         ("contract.forced", [-1] * 16, "contract.forced: expected one id at each row's end"),
         ("contract.graphs.image.file", "x.onnx", 'contract.graphs.image.file: expected "image.onnx", as the sizes'),
         ("files.vocab.json.size", 10**30, "files.vocab.json.size: expected at most 9007199254740992"),

@@ -90,6 +90,6 @@ def test_an_engine_for_a_gpu_waits_for_its_proof(copy: Path, tmp_path: Path, mon
     monkeypatch.setattr(parity_module, "require_gpu", lambda what: None)
     monkeypatch.setattr(eager, "check_device", lambda device: None)
     monkeypatch.setattr(eager.TorchEngine, "to", lambda self, device, dtype: self)
-    monkeypatch.setattr(backend, "fused_if_right", lambda engine: engine)
+    monkeypatch.setattr(backend, "with_triton", lambda engine: engine)
     assert parity(waiting.folder, images=2).passed
     assert open_engine(out / "tiny").folder == waiting.folder

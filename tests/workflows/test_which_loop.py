@@ -56,7 +56,7 @@ def test_generate(built: EngineFolder, tmp_path: Path) -> None:
     said = report.as_dict()
     assert said["loop"] == "device"
     assert said["seconds_device"] > 0
-    assert said["seconds_target"] is said["seconds_draft"] is said["seconds_law"] is None
+    assert said["seconds_target"] is said["seconds_draft"] is said["seconds_verify"] is None
     assert said["seconds_other"] > 0
     assert said["seconds_device"] + said["seconds_other"] == pytest.approx(said["seconds"])
     again = generate(built.folder, GenerateConfig(list(PROMPTS), tmp_path, 2))
@@ -69,7 +69,7 @@ def test_generate_steps_what_the_device_cannot(built: EngineFolder, tmp_path: Pa
     assert report.loop == seen.loop == "host"
     said = report.as_dict()
     assert said["seconds_device"] is None
-    parts = [said[f"seconds_{phase}"] for phase in ("target", "draft", "law", "other")]
+    parts = [said[f"seconds_{phase}"] for phase in ("target", "draft", "verify", "other")]
     assert sum(parts) == pytest.approx(said["seconds"])
 
 
@@ -83,9 +83,9 @@ def test_generate_says_it_to_a_reader(
 
     device, host = shown(built, "device"), shown(tiny_engine, "host")
     assert "seconds in device" in device
-    assert not any(f"seconds in {phase}" in device for phase in ("target", "draft", "law"))
+    assert not any(f"seconds in {phase}" in device for phase in ("target", "draft", "verify"))
     assert "seconds in device" not in host
-    assert all(f"seconds in {phase}" in host for phase in ("target", "draft", "law"))
+    assert all(f"seconds in {phase}" in host for phase in ("target", "draft", "verify"))
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +107,14 @@ def test_bench(benched: tuple[BenchReport, Operators]) -> None:
     timed = [row.timed for row in report.rows if row.timed.loop == "device"]
     rounds = sum(int(part.rounds.max()) for entry in timed for part in [entry.parts[0], *entry.parts])
     assert seen.device_rounds == rounds
+    assert {(row.timed.loop, row.timed.outside_engine is None) for row in report.rows} == {
+        ("device", True),
+        ("host", False),
+    }
     for row in rows.values():
         for phases in (row["seconds_per_image_by_phase"], *(sample["by_phase"] for sample in row["samples"])):
             unknown = {phase for phase, seconds in phases.items() if seconds is None}
-            assert unknown == ({"target", "draft", "law"} if row["loop"] == "device" else {"device"})
+            assert unknown == ({"target", "draft", "verify"} if row["loop"] == "device" else {"device"})
             assert sum(seconds for seconds in phases.values() if seconds is not None) > 0
 
 
@@ -121,7 +125,13 @@ def test_bench_has_its_figures_of_either_loop(built: EngineFolder, benched: tupl
         patch.setattr("coolsd_rt.device.engine.refusal_reason", lambda request: "for this test")
         choice = VariantChoice(names=("lossless", "cool"))
         stepped = bench(BenchConfig(built.folder, 6, 2, PROMPTS, threads=1, choice=choice)).as_dict()["ways"]
-    counts = ("rounds", "num_drafts", "num_draft_tokens", "num_accepted_tokens_per_pos", "acceptance_by_position")
+    counts = (
+        "rounds",
+        "rounds_with_drafts",
+        "num_draft_tokens",
+        "num_accepted_tokens_per_pos",
+        "acceptance_by_position",
+    )
     assert len(stepped) > 2
     for row in stepped:
         assert row["loop"] == "host"
@@ -140,8 +150,8 @@ def test_the_loop_is_in_the_tables_of_a_bench(benched: tuple[BenchReport, Operat
     assert {row[at] for row in times.rows} == {"device", "host"}
     for row in times.rows:
         cells = dict(zip(times.columns, row, strict=True))
-        told = {phase for phase in ("target", "draft", "law", "device") if cells[phase] != "-"}
-        assert told == ({"device"} if cells["loop"] == "device" else {"target", "draft", "law"})
+        told = {phase for phase in ("target", "draft", "verify", "device") if cells[phase] != "-"}
+        assert told == ({"device"} if cells["loop"] == "device" else {"target", "draft", "verify"})
     assert "<td>device</td>" in page(benched[0])
 
 

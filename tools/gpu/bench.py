@@ -117,15 +117,15 @@ def _time_rounds(
     note = ""
     if how == "graph" and device == "cuda":
         captured = capture(one)
-        run, note = captured.run, captured.why_not
+        run, note = captured.run, captured.graph_fallback_reason
     state.committed.fill_(steps.dims.prefix + steps.dims.tokens // 2)
     middle = state.committed.clone()
-    fresh = state.fresh.clone()
+    num_pending = state.num_pending.clone()
 
     def again() -> None:
         for _ in range(IN_A_ROW):
             state.committed.copy_(middle)  # an image that ends would make rounds cheaper
-            state.fresh.copy_(fresh)
+            state.num_pending.copy_(num_pending)
             run()
 
     return _median(again, max(1, rounds // IN_A_ROW), device) / IN_A_ROW, note

@@ -16,7 +16,7 @@ import torch
 
 from coolsd_rt.backends import backends
 from coolsd_rt.backends.tensorrt.package import Flavour, package
-from coolsd_rt.backends.torch.triton.engine import FusedEngine, why_wrong
+from coolsd_rt.backends.torch.triton.engine import FusedEngine, mismatch_reason
 from coolsd_rt.contract import Floating
 from coolsd_rt.device.cuda_graph import first_line
 from coolsd_rt.errors import CoolsdError
@@ -224,7 +224,7 @@ class Check:
             engine = engine_of(size, self._plan.device, dtype)
             if way != "torch":
                 fused = FusedEngine(engine, pdl=way == "fused, overlapping")
-                if why := why_wrong(engine, fused):
+                if why := mismatch_reason(engine, fused):
                     raise CoolsdError(f"{size.name}, {size.tokens} tokens", found=why)
                 engine = fused
         except Exception as error:  # as in `_guarded`

@@ -56,7 +56,7 @@ def compile_size(
     dtype = dtype_of(precision, "cuda")
     target, draft = networks_of(size, "cpu")
     image = VQTokenizer(VQConfig(codebook_size=size.vocab, **_IMAGE)).eval()
-    description = Description(model_dims(target.cfg, draft.cfg), length, size.grid, dtype, fused=False)
+    description = Description(model_dims(target.cfg, draft.cfg), length, size.grid, dtype, propose=False)
     for network in (target, draft):
         network.to(getattr(torch, dtype))
     modules: dict[str, tuple[nn.Module, str]] = {

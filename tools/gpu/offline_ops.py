@@ -19,37 +19,37 @@ from coolsd_rt.errors import CoolsdError, MissingExtra
 from coolsd_rt.ops.gpu import launch
 from coolsd_rt.ops.gpu.shapes import block, process_warps, warps
 
-Kernel = Literal["process", "draw", "verdict", "window", "draft_token", "commit"]
-LAW_KERNELS = ("process", "draw", "verdict")
+Kernel = Literal["process_logits", "sample", "verify", "window", "draft_token", "commit"]
+LAW_KERNELS = ("process_logits", "sample", "verify")
 
 # Every parameter that is no constant. A parameter given a constant leaves the signature (None: an input left out).
 SIGNATURES: dict[Kernel, dict[str, str]] = {
-    "process": {
+    "process_logits": {
         "logits": "*fp32", "scale": "*fp32", "forced": "*i64", "u": "*fp32", "temperature": "fp32", "top_k": "i32",
         "top_p": "fp64", "probs": "*fp32", "tokens": "*i64",
     },
-    "draw": {"weights": "*fp32", "u": "*fp32", "tokens": "*i64", "fault": "*i32"},
-    "verdict": {
-        "target": "*fp32", "draft": "*fp32", "tokens": "*i64", "valid": "*i64", "omegas": "*fp64", "u_accept": "*fp32",
-        "u_resample": "*fp32", "forced": "*i1", "rates": "*fp64", "L": "i32", "accepted": "*i64", "token": "*i64",
-        "degenerate": "*i1", "fault": "*i32",
+    "sample": {"weights": "*fp32", "u": "*fp32", "tokens": "*i64", "fault": "*i32"},
+    "verify": {
+        "target": "*fp32", "draft": "*fp32", "tokens": "*i64", "num_drafts": "*i64", "omegas": "*fp64",
+        "u_accept": "*fp32", "u_resample": "*fp32", "forced": "*i1", "rates": "*fp64", "L": "i32", "accepted": "*i64",
+        "token": "*i64", "degenerate": "*i1", "fault": "*i32",
     },
     "window": {
-        "codes": "*i64", "committed": "*i64", "fresh": "*i64", "sure": "*i1", "uniforms": "*fp32", "scales": "*fp32",
-        "fixed": "*i64", "N": "i32", "L": "i32", "W": "i32", "shift": "i32", "valid": "*i64", "u_draft": "*fp32",
-        "u_accept": "*fp32", "u_resample": "*fp32", "scale": "*fp32", "forced": "*i64", "is_forced": "*i1",
-        "first": "*i64", "ids": "*i64", "pos": "*i64", "last": "*i64",
+        "codes": "*i64", "committed": "*i64", "num_pending": "*i64", "draft_allowed": "*i1", "uniforms": "*fp32",
+        "scales": "*fp32", "fixed": "*i64", "N": "i32", "L": "i32", "W": "i32", "shift": "i32", "num_drafts": "*i64",
+        "u_draft": "*fp32", "u_accept": "*fp32", "u_resample": "*fp32", "scale": "*fp32", "forced": "*i64",
+        "is_forced": "*i1", "first": "*i64", "ids": "*i64", "pos": "*i64", "last": "*i64",
     },
     "draft_token": {
         "logits": "*fp32", "last": "*i64", "u": "*fp32", "scale": "*fp32", "forced": "*i64", "temperature": "fp32",
-        "top_k": "i32", "top_p": "fp64", "least": "fp32", "S": "i32", "L": "i32", "i": "i32", "valid": "*i64",
+        "top_k": "i32", "top_p": "fp64", "least": "fp32", "S": "i32", "L": "i32", "i": "i32", "num_drafts": "*i64",
         "peaks": "*fp32", "q": "*fp32", "drafts": "*i64", "ids": "*i64", "token": "*i64",
     },
     "commit": {
-        "accepted": "*i64", "token": "*i64", "empty": "*i1", "broken": "*i32", "valid": "*i64", "drafts": "*i64",
+        "accepted": "*i64", "token": "*i64", "empty": "*i1", "broken": "*i32", "num_drafts": "*i64", "drafts": "*i64",
         "p": "*fp32", "least": "fp32", "N": "i32", "L": "i32", "W": "i32", "codes": "*i64", "committed": "*i64",
-        "fresh": "*i64", "sure": "*i1", "rounds": "*i64", "histogram": "*i64", "attempts": "*i64", "accepts": "*i64",
-        "degenerate": "*i64", "proposed": "*i64", "fault": "*i32",
+        "num_pending": "*i64", "draft_allowed": "*i1", "rounds": "*i64", "histogram": "*i64", "attempts": "*i64",
+        "accepts": "*i64", "degenerate": "*i64", "proposed": "*i64", "fault": "*i32",
     },
 }  # fmt: skip
 
@@ -143,7 +143,7 @@ def _warps(kernel: Kernel, vocab: int, fixed: Mapping[str, Any]) -> int:
     """As a launch has it: one where a program holds no row."""
     if kernel == "window" or (kernel == "commit" and "p" in fixed):
         return 1
-    return process_warps(vocab) if kernel in ("process", "draft_token") else warps(vocab)
+    return process_warps(vocab) if kernel in ("process_logits", "draft_token") else warps(vocab)
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:

@@ -53,18 +53,18 @@ def _register_verify(trt: Any) -> None:
 
     @trtp.register("coolsd::verify")
     def describe(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, valid: trtp.TensorDesc,
+        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
         omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
         resampler: str, vocab: int, longest: int, arch: int,
     ) -> tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc]:  # fmt: skip
-        images = (valid.shape_expr[0],)
+        images = (num_drafts.shape_expr[0],)
         types = (trt.int64, trt.int64, trt.bool, trt.int32)
         accepted, token, degenerate, fault = (trtp.from_shape_expr(images, dtype=kind) for kind in types)
         return accepted, token, degenerate, fault
 
     @trtp.autotune("coolsd::verify")
     def types(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, valid: trtp.TensorDesc,
+        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
         omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
         outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc],
     ) -> list[trtp.AutoTuneCombination]:  # fmt: skip
@@ -72,13 +72,13 @@ def _register_verify(trt: Any) -> None:
 
     @trtp.aot_impl("coolsd::verify")
     def build(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, valid: trtp.TensorDesc,
+        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
         omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
         resampler: str, vocab: int, longest: int, arch: int,
         outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc], tactic: int,
     ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:  # fmt: skip
         kernel = verify_kernel(arch, vocab, longest, resampler)
-        return _launch(trtp, kernel, valid.shape_expr[0], tokens.shape_expr[1])
+        return _launch(trtp, kernel, num_drafts.shape_expr[0], tokens.shape_expr[1])
 
 
 def _register_process(trt: Any) -> None:
@@ -114,14 +114,14 @@ def _register_process(trt: Any) -> None:
 
 
 def verify_kernel(arch: int, vocab: int, longest: int, resampler: str) -> Compiled:
-    """`verdict` for a plugin: its eight inputs, L, its four outputs. longest: the greatest L of the profiles."""
-    return _plain("verdict", arch, vocab, {"rates": None, "KIND": resampler, "LB": power(max(longest, 1))})
+    """`verify` for a plugin: its eight inputs, L, its four outputs. longest: the greatest L of the profiles."""
+    return _plain("verify", arch, vocab, {"rates": None, "KIND": resampler, "LB": power(max(longest, 1))})
 
 
 def process_kernel(arch: int, vocab: int, temperature: float, top_k: int, top_p: float) -> Compiled:
-    """`process` for a plugin: logits float32 and scale, then the probabilities; the settings are constants."""
+    """`process_logits` for a plugin: logits float32 and scale, then the probabilities; the settings are constants."""
     settings = {"temperature": max(temperature, MIN_TEMPERATURE), "top_k": top_k, "top_p": top_p}
-    return _plain("process", arch, vocab, {"forced": None, "u": None, "tokens": None, **settings})
+    return _plain("process_logits", arch, vocab, {"forced": None, "u": None, "tokens": None, **settings})
 
 
 def without_scratch(ptx: str) -> str:

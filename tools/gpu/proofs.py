@@ -67,14 +67,15 @@ def _rounds(folder: EngineFolder, loaded: LoadedSpec, precision: str, images: in
     conditioner: Conditioner = opened.conditioner
     settings = opened.settings()
     jobs = drawing.spread_jobs(opening.default_prompts(loaded, conditioner), images, 0, conditioner)
-    law, sampling, forced, source = settings.law, settings.sampling, settings.forced, settings.source
+    law, sampling, forced, drafter = settings.law, settings.sampling, settings.forced, settings.drafter
     table = uniform_table([job.seed for job in jobs], engine.dims.tokens, law.length)
     sessions = [drawing.open_session(engine, jobs, conditioner, settings) for _ in range(2)]
-    host = HostLoop(sessions[0], law, sampling, table, forced, source)
-    found = host.partings(decode(sessions[1], law, sampling, table, forced, source=source, loop="device").codes)
+    host = HostLoop(sessions[0], law, sampling, table, forced, drafter)
+    found = host.partings(decode(sessions[1], law, sampling, table, forced, drafter=drafter, loop="device").codes)
     near = sum(parting.near for parting in found)
     return {
-        "images": images, "identical": images - len(found), "near_ties": near, "why_not": engine.why_not,
+        "images": images, "identical": images - len(found), "near_ties": near,
+        "graph_fallback_reason": engine.graph_fallback_reason,
         "unexplained": len(found) - near if precision == "fp32" else 0,
     }  # fmt: skip
 

@@ -98,7 +98,7 @@ def _rounds(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     near = f", {found['near_ties']} at near ties" if found["near_ties"] else ""
-    why = f"; {found['why_not']}" if found["why_not"] else ""
+    why = f"; {found['graph_fallback_reason']}" if found["graph_fallback_reason"] else ""
     return f"{found['identical']} of {found['images']}{near}{why}"
 
 

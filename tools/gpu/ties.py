@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.round import decode
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.workflows.ties import NEAR, Host, Margins, Parting
+from coolsd_rt.workflows.ties import NEAR, Margins, Parting
 
 __all__ = ["NEAR", "HostLoop", "Parting"]
 
@@ -23,10 +24,10 @@ class HostLoop:
 
     def __init__(
         self, session: Any, law: Law, sampling: Sampling, uniforms: Host, forced: Sequence[int] | None = None,
-        source: DrafterName = "eagle",
+        drafter: DrafterName = "eagle",
     ) -> None:  # fmt: skip
         self._margins = Margins(law, sampling, uniforms)
-        done = decode(session, law, sampling, uniforms, forced, source=source, loop="host", on_round=self._margins)
+        done = decode(session, law, sampling, uniforms, forced, drafter=drafter, loop="host", on_round=self._margins)
         self.codes, self.statistics = done.codes, done.statistics
 
     def partings(self, codes: Host) -> list[Parting]:

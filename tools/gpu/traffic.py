@@ -19,18 +19,19 @@ class Traffic:
 
 
 def verify_traffic(
-    length: int, vocab: int, accepted: list[int], valid: list[int], resampler: str = "optimal"
+    length: int, vocab: int, accepted: list[int], num_drafts: list[int], resampler: str = "optimal"
 ) -> Traffic:
-    """Bytes of one launch with these outcomes; accepted and valid have one number an image. No forced, no rates.
+    """Bytes of one launch with these outcomes; accepted and num_drafts have one number an image. No forced, no rates.
 
     The floor leaves out what is not a row: tokens, uniforms, omegas, results, and P and Q at the drafted tokens.
     """
     rows = 0
-    for kept, many in zip(accepted, valid, strict=True):
-        rows += 2 if kept < many and resampler != "target" else 1
+    for n, count in zip(accepted, num_drafts, strict=True):
+        rows += 2 if n < count and resampler != "target" else 1
     floor = rows * vocab * 4
-    # An image: valid and u_resample; omegas; accepted, token, degenerate and fault. A judged draft: its token, u, P, Q.
+    # An image: num_drafts and u_resample; omegas; accepted, token, degenerate and fault.
+    # An evaluated draft: its token, u, P, Q.
     image = 8 + 4 + length * 8 + 8 + 8 + 1 + 4
     draft = 8 + 4 + 4 + 4
-    moved = floor + len(valid) * image + sum(valid) * draft
-    return Traffic(moved, floor, len(valid) * (2 * length + 1) * vocab * 4)
+    moved = floor + len(num_drafts) * image + sum(num_drafts) * draft
+    return Traffic(moved, floor, len(num_drafts) * (2 * length + 1) * vocab * 4)

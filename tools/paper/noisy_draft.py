@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.contract import ModelDims
-from coolsd_rt.errors import CoolsdError
 from coolsd_rt.runtime.interface import Engine, Session
-
-Array = Any
 
 
 class NoisyTarget:
     """An engine whose draft is its own target, logits plus `noise` standard normal deviates.
 
     The deviates are a table by last token and code, float32 [V, V], the same for both rows of a CFG pair: so the draft
-    is a model (one distribution for each context), and guidance leaves the noise as it is. For the source `model`.
+    is a model (one distribution for each context), and guidance leaves the noise as it is. For the drafter `model`.
     """
 
     def __init__(self, engine: Engine, noise: float, seed: int = 0) -> None:
@@ -53,8 +51,6 @@ class NoisyTarget:
 class NoisySession:
     """Two sessions of the target: one judges, one drafts."""
 
-    fused_length = 0
-
     def __init__(self, target: Session, draft: Session, dims: ModelDims, noise: NDArray[np.float32]) -> None:
         self.dims, self._target, self._draft, self._noise = dims, target, draft, noise
 
@@ -67,6 +63,3 @@ class NoisySession:
     def draft(self, ids: Array, features: Array | None, pos: Array) -> tuple[Array, Array]:
         logits, features = self._draft.target(ids, pos)
         return logits + self._draft.asarray(self._noise[np.asarray(ids)], "float32"), features
-
-    def propose(self, *args: Any) -> tuple[Array, Array]:
-        raise CoolsdError("a noisy draft", expected="single draft steps", found="a call of the fused draft")

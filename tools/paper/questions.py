@@ -1,10 +1,10 @@
 """The paper's open questions, answered on recorded rounds: `python -m tools.paper.questions engines/emoji`.
 
     1. Does annealing hold for L > 2? At one KL a token, every family's accept length for L = 1..8, and the optimum.
-    2. What happens as TV(P, Q) grows, past the 0.4 of the paper's theory? Drafts of falling quality (`degraded`).
+    2. What happens as TV(P, Q) grows, past the 0.4 of the paper's theory? Drafts of falling quality (`noisy_draft`).
     3. Are ambiguous tokens the rejected ones? Rejection by the entropy of P.
 
-Knows recordings, laws and tuning. Plots are in `questions_plot`. Needs the extras cpu and measure.
+Knows recordings, laws and tuning. Plots are in `tools.paper.plot`. Needs the extras cpu and measure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import RecordedRounds, outlook
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.schedules.analysis import judged
+from coolsd_rt.schedules.analysis import evaluated
 from coolsd_rt.schedules.analyze import LOSSLESS
 from coolsd_rt.schedules.budget import Budget
 from coolsd_rt.schedules.recording import Recording, record
@@ -80,8 +80,10 @@ def open_bench(path: Path, images: int, spec_file: Path | None = None) -> Bench:
 def cut(windows: RecordedRounds, length: int) -> RecordedRounds:
     """The same rounds, had they drafted `length` tokens."""
     w = windows
-    valid = np.minimum(w.valid, length)
-    return RecordedRounds(w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], valid, w.weight, w.image)
+    num_drafts = np.minimum(w.num_drafts, length)
+    return RecordedRounds(
+        w.target[:, :length], w.draft[:, :length], w.drafts[:, :length], num_drafts, w.weight, w.image
+    )
 
 
 def by_length(windows: RecordedRounds, budget: float = BUDGET) -> list[dict[str, Any]]:
@@ -107,9 +109,9 @@ def by_distance(bench: Bench, noises: tuple[float, ...], length: int, budget: fl
     }
     rows = []
     for noise in noises:
-        recording = bench.record(length, NoisyTarget(bench.engine, noise), source="model")
+        recording = bench.record(length, NoisyTarget(bench.engine, noise), drafter="model")
         windows = compact(recording.windows)
-        row: dict[str, Any] = {"noise": noise, "tv": float(judged(recording).tv.mean()), "laws": {}}
+        row: dict[str, Any] = {"noise": noise, "tv": float(evaluated(recording).tv.mean()), "laws": {}}
         for name, law in laws.items():
             o = outlook(windows, law)
             row["laws"][name] = {
@@ -125,11 +127,11 @@ def by_distance(bench: Bench, noises: tuple[float, ...], length: int, budget: fl
 
 def by_ambiguity(recording: Recording, bins: int = ENTROPY_BINS) -> list[dict[str, float]]:
     """Judged positions by the entropy of P, as many in each bin: rejected, and by how much Q is off there."""
-    at = judged(recording)
+    at = evaluated(recording)
     return [
         {
             "entropy": float(at.entropy[part].mean()), "top5": float(at.top5[part].mean()),
-            "rejected": float(1 - at.kept[part].mean()), "tv": float(at.tv[part].mean()), "positions": len(part),
+            "rejected": float(1 - at.accepted[part].mean()), "tv": float(at.tv[part].mean()), "positions": len(part),
         }
         for part in at.by_entropy(bins)
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Floats32, Ints
 from coolsd_rt.backends.description import DATA, Description
 from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, Caches, OrtGraph, OrtMemory, OrtSteps
 from coolsd_rt.backends.registry import LoadOptions
@@ -21,9 +22,6 @@ from coolsd_rt.contract import ModelDims, cache_names
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.store import VerifiedEngine
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 
 def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
@@ -71,11 +69,11 @@ class OrtEngine:
         """Draft length of the spec that was built, which `propose` was compiled for."""
         return self._description.draft_length
 
-    def encode_condition(self, condition: Ints | Floats) -> Floats:
+    def encode_condition(self, condition: Ints | Floats32) -> Floats32:
         spec = self._graphs["condition"].contract.inputs[0]
         return self._graphs["condition"].call(**{spec.name: np.asarray(condition, spec.dtype)})["prefix"]
 
-    def open(self, prefix: Floats, capacity: int, start: Ints | None = None) -> OrtSession:
+    def open(self, prefix: Floats32, capacity: int, start: Ints | None = None) -> OrtSession:
         return OrtSession(self._description, self._graphs, prefix, capacity, start, self._even_rows)
 
     def decode_images(self, codes: Ints) -> NDArray[np.uint8]:
@@ -96,7 +94,7 @@ class OrtSession:
         self,
         description: Description,
         graphs: dict[str, OrtGraph],
-        prefix: Floats,
+        prefix: Floats32,
         capacity: int,
         start: Ints | None,
         even_rows: bool = False,
@@ -121,22 +119,22 @@ class OrtSession:
         self._length = description.draft_length
 
     @property
-    def fused_length(self) -> int:
-        """0 for an odd number of rows: the fused draft wants pairs. Only an EAGLE head has one."""
+    def propose_length(self) -> int:
+        """0 for an odd number of rows: the graph `propose` wants pairs. Only an EAGLE head has one."""
         return 0 if self._rows % 2 or self._propose is None else self._length
 
     def asarray(self, data: Any, dtype: str) -> NDArray[Any]:
         return np.asarray(data, dtype=dtype)
 
-    def target(self, ids: Ints, pos: Ints) -> tuple[Floats, Floats]:
+    def target(self, ids: Ints, pos: Ints) -> tuple[Floats32, Floats32]:
         return self._step(self._target, ids, pos)
 
-    def draft(self, ids: Ints, features: Floats | None, pos: Ints) -> tuple[Floats, Floats]:
+    def draft(self, ids: Ints, features: Floats32 | None, pos: Ints) -> tuple[Floats32, Floats32]:
         if self._draft is None:
             raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
         return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
 
-    def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats) -> tuple[Floats, Floats]:
+    def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats32) -> tuple[Floats32, Floats32]:
         """Logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
         size = ids.shape[1]
         step = steps.at({"R": self._rows + self._spare, "S": size}, int(pos.max()) + size)
@@ -148,12 +146,12 @@ class OrtSession:
         return np.concatenate([x, x[-1:]]) if self._spare else x
 
     def propose(
-        self, ids: Ints, features: Floats, pos: Ints, count: Ints, uniforms: Floats, scale: Floats, temperature: float,
-        top_k: int,
-    ) -> tuple[Ints, Floats]:  # fmt: skip
-        if not self.fused_length or self._propose is None:
+        self, ids: Ints, features: Floats32, pos: Ints, count: Ints, uniforms: Floats32, scale: Floats32,
+        temperature: float, top_k: int,
+    ) -> tuple[Ints, Floats32]:  # fmt: skip
+        if not self.propose_length or self._propose is None:
             expected = "an EAGLE head, and rows in pairs"
-            raise CoolsdError("the fused draft", expected=expected, found=f"{self._rows} rows")
+            raise CoolsdError("the graph propose", expected=expected, found=f"{self._rows} rows")
         size = ids.shape[1]
         step = self._propose.at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
         out = step(

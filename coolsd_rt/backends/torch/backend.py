@@ -14,9 +14,9 @@ from coolsd_rt.backends.description import WEIGHTS, Description
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.backends.torch.eager import Device, TorchEngine
 from coolsd_rt.backends.torch.eager import load as load_eager
-from coolsd_rt.backends.torch.triton.engine import fused_if_right
+from coolsd_rt.backends.torch.triton.engine import with_triton
 from coolsd_rt.device.engine import DeviceEngine
-from coolsd_rt.device.memory import give_back, weights_refused
+from coolsd_rt.device.memory import empty_cache, weights_refused
 from coolsd_rt.store import VerifiedEngine
 
 
@@ -30,7 +30,7 @@ def load(verified: VerifiedEngine, options: LoadOptions) -> DeviceEngine:
         return DeviceEngine(_networks(verified, options))
     except torch.cuda.OutOfMemoryError:
         pass  # what the frames of the error hold goes with it
-    give_back()
+    empty_cache()
     raise weights_refused(sum(verified.path(file).stat().st_size for file in _files(verified).values()))
 
 
@@ -53,4 +53,4 @@ def _networks(verified: VerifiedEngine, options: LoadOptions) -> TorchEngine:
         device,
         description.dtype,
     )
-    return fused_if_right(engine) if device == "cuda" else engine
+    return with_triton(engine) if device == "cuda" else engine

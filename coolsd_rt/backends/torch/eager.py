@@ -174,10 +174,6 @@ class TorchSession:
             cache.v.zero_()
 
     @property
-    def fused_length(self) -> int:
-        return 0
-
-    @property
     def caches(self) -> list[Cache]:
         """The target's and the draft's, where their steps find them."""
         return [*self._target_caches, *self._draft_caches]
@@ -197,9 +193,3 @@ class TorchSession:
             raise CoolsdError("a draft step", expected="a draft model", found="none, or no features for it")
         features = features.to(self._prefix.dtype)
         return self.step_draft(ids, features, pos, self._prefix, self._draft_caches, self._start)
-
-    def propose(
-        self, ids: Tensor, features: Tensor, pos: Tensor, count: Tensor, uniforms: Tensor, scale: Tensor,
-        temperature: float, top_k: int,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        raise CoolsdError("the eager reference", expected="single draft steps", found="a call of the fused draft")

@@ -3,20 +3,19 @@
     process_logits   logits -> P or Q
     draft_sample     logits -> Q and the drafted tokens
     sample           weights -> tokens
-    verify           P, Q, the drafts -> how many are kept and the token that ends the round
+    verify           P, Q, the drafts -> how many are accepted and the token that ends the round
 
 The eager reference in `coolsd_rt.ops` says what they mean; on a CPU they are it. Importing this needs torch; the first
 launch on a GPU needs triton too.
 """
 
 from coolsd_rt.ops.gpu.faults import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, raise_fault
-from coolsd_rt.ops.gpu.ops import RESAMPLERS, draft_sample, process_logits, sample, verify
+from coolsd_rt.ops.gpu.ops import draft_sample, process_logits, sample, verify
 
 __all__ = [
     "FAULT_DRAFT",
     "FAULT_TOTAL",
     "FAULT_WINDOW",
-    "RESAMPLERS",
     "draft_sample",
     "process_logits",
     "raise_fault",

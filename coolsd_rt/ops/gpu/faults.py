@@ -14,7 +14,7 @@ from coolsd_rt.errors import CoolsdError
 FAULT_DRAFT = 1
 # The weights that end the round have no finite, positive total.
 FAULT_TOTAL = 2
-# `valid` is outside 0..L.
+# `num_drafts` is outside 0..L.
 FAULT_WINDOW = 4
 
 # The first that applies is raised, the cause before its consequences.
@@ -24,7 +24,7 @@ _MEANINGS = (
         "a window of drafts cannot be judged",
         "from 0 to L drafts that count",
         "a number outside that",
-        "valid and the drafts were not made for the same round",
+        "num_drafts and the drafts were not made for the same round",
     ),
     (
         FAULT_DRAFT,

@@ -153,7 +153,7 @@ def distribution(
 
 
 @triton.jit(do_not_specialize=["temperature", "top_k", "top_p"])
-def process(
+def process_logits(
     logits,  # [R, S, V] float32, float16 or bfloat16
     scale,  # float32 [M, S], or None: R = M
     forced,  # int64 [M, S], -1 = free, or None
@@ -181,7 +181,7 @@ def process(
 
 
 @triton.jit
-def draw(
+def sample(
     weights,  # float32 [M, S, V]
     u,  # float32 [M, S]
     tokens,  # out: int64 [M, S]
@@ -200,11 +200,11 @@ def draw(
 
 
 @triton.jit(do_not_specialize=["L"])
-def verdict(
+def verify(
     target,  # P, float32 [M, L + 1, V]
     draft,  # Q, float32 [M, L, V]
     tokens,  # int64 [M, L]
-    valid,  # int64 [M]
+    num_drafts,  # int64 [M]
     omegas,  # float64 [L]
     u_accept,  # float32 [M, L]
     u_resample,  # float32 [M, L + 1]
@@ -228,21 +228,21 @@ def verdict(
     tl.static_assert(KIND == "optimal" or KIND == "residual" or KIND == "target", "no such resampler in the kernel")
     m = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, LB)
-    many = tl.load(valid + m)
-    judged = (i < many) & (i < L)
-    ids = tl.load(tokens + m * L + i, mask=judged, other=0)
-    named = judged & (ids >= 0) & (ids < V)
+    many = tl.load(num_drafts + m)
+    evaluated = (i < many) & (i < L)
+    ids = tl.load(tokens + m * L + i, mask=evaluated, other=0)
+    named = evaluated & (ids >= 0) & (ids < V)
     p = tl.load(target + (m * (L + 1) + i) * V + ids, mask=named, other=0.0).to(tl.float64)
     q = tl.load(draft + (m * L + i) * V + ids, mask=named, other=0.0).to(tl.float64)
-    unsound = tl.max((judged & ~((q > 0) & (p >= 0))).to(tl.int32))
+    unsound = tl.max((evaluated & ~((q > 0) & (p >= 0))).to(tl.int32))
 
     # Strict and in float64, as law/acceptance.py has it: there the products are exact.
-    chance = tl.load(u_accept + m * L + i, mask=judged, other=0.0).to(tl.float64)
+    chance = tl.load(u_accept + m * L + i, mask=evaluated, other=0.0).to(tl.float64)
     omega = tl.load(omegas + i, mask=i < L, other=0.0)
-    kept = chance * q < omega * p if rates is None else chance < tl.load(rates + i, mask=i < L, other=0.0)
+    is_accepted = chance * q < omega * p if rates is None else chance < tl.load(rates + i, mask=i < L, other=0.0)
     if forced is not None:
-        kept = kept | (tl.load(forced + m * L + i, mask=judged, other=0) != 0)
-    n = tl.min(tl.where(kept & judged, LB, i))
+        is_accepted = is_accepted | (tl.load(forced + m * L + i, mask=evaluated, other=0) != 0)
+    n = tl.min(tl.where(is_accepted & evaluated, LB, i))
     rejected = n < tl.minimum(many, L)
 
     index = tl.arange(0, C)[:, None] * B + tl.arange(0, B)[None, :]

@@ -15,12 +15,10 @@ from torch import Tensor
 
 from coolsd_rt import ops as reference
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.law.residual import Resampler
+from coolsd_rt.law.residual import DEVICE_RESAMPLERS
 from coolsd_rt.ops.gpu.launch import by_kernel, kernel_named, launch, require, require_logits
 from coolsd_rt.ops.gpu.shapes import block, power, process_warps, warps
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
-
-RESAMPLERS: tuple[Resampler, ...] = ("optimal", "residual", "target")
 
 
 @torch.library.custom_op("coolsd::process_logits", mutates_args=(), device_types=("cpu", "cuda"))
@@ -74,7 +72,7 @@ def sample(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         return reference.sample(weights, u), weights.new_zeros(u.shape, dtype=torch.int32)
     tokens = torch.empty_like(u, dtype=torch.int64, memory_format=torch.contiguous_format)
     fault = torch.empty_like(tokens, dtype=torch.int32)
-    launch(kernel_named, "draw", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
+    launch(kernel_named, "sample", u.numel(), warps(vocab), weights, u, tokens, fault, **block(vocab))
     return tokens, fault
 
 
@@ -83,7 +81,7 @@ def verify(
     target: Tensor,
     draft: Tensor,
     tokens: Tensor,
-    valid: Tensor,
+    num_drafts: Tensor,
     omegas: Tensor,
     u_accept: Tensor,
     u_resample: Tensor,
@@ -94,8 +92,9 @@ def verify(
     """accepted int64 [M], token int64 [M], degenerate bool [M], fault int32 [M], in one launch and without waiting.
 
     target: P float32 [M, L+1, V]. draft: Q float32 [M, L, V], the very tensor the tokens were drawn from. tokens:
-    int64 [M, L]. valid: int64 [M], 0..L. omegas: float64 [L]. u_accept: float32 [M, L]; u_resample: float32 [M, L+1].
-    forced: bool [M, L] or None. rates: float64 [L] or None. resampler: one of RESAMPLERS. L may be 0.
+    int64 [M, L]. num_drafts: int64 [M], 0..L. omegas: float64 [L]. u_accept: float32 [M, L]; u_resample: float32 [M,
+    L+1].
+    forced: bool [M, L] or None. rates: float64 [L] or None. resampler: one of DEVICE_RESAMPLERS. L may be 0.
 
     Means what `coolsd_rt.ops.verify` means. What that raises is a bit of fault here, and `raise_fault` raises it; the
     other results of such a row mean nothing, but its token is a code. On a CPU the reference raises and fault is 0.
@@ -104,13 +103,13 @@ def verify(
     """
     images, length = tokens.shape
     vocab = target.shape[-1]
-    if resampler not in RESAMPLERS:
-        raise CoolsdError("the resampler on a GPU", expected=" or ".join(RESAMPLERS), found=resampler)
+    if resampler not in DEVICE_RESAMPLERS:
+        raise CoolsdError("the resampler on a GPU", expected=" or ".join(DEVICE_RESAMPLERS), found=resampler)
     for name, tensor, shape, dtype in (
         ("target", target, (images, length + 1, vocab), torch.float32),
         ("draft", draft, (images, length, vocab), torch.float32),
         ("tokens", tokens, (images, length), torch.int64),
-        ("valid", valid, (images,), torch.int64),
+        ("num_drafts", num_drafts, (images,), torch.int64),
         ("omegas", omegas, (length,), torch.float64),
         ("u_accept", u_accept, (images, length), torch.float32),
         ("u_resample", u_resample, (images, length + 1), torch.float32),
@@ -119,10 +118,10 @@ def verify(
     ):
         require(name, tensor, shape, dtype)
     outputs = _verdict(tokens)
-    inputs = (target, draft, tokens, valid, omegas, u_accept, u_resample)
+    inputs = (target, draft, tokens, num_drafts, omegas, u_accept, u_resample)
     if by_kernel(target):
         constants = {"KIND": resampler, "LB": power(max(length, 1)), **block(vocab)}
-        launch(kernel_named, "verdict", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
+        launch(kernel_named, "verify", images, warps(vocab), *inputs, forced, rates, length, *outputs, **constants)
         return outputs
     told = reference.verify(*inputs, resampler, forced=forced, rates=rates)
     for out, value in zip(outputs, told, strict=False):
@@ -162,7 +161,7 @@ def _(
     target: Tensor,
     draft: Tensor,
     tokens: Tensor,
-    valid: Tensor,
+    num_drafts: Tensor,
     omegas: Tensor,
     u_accept: Tensor,
     u_resample: Tensor,
@@ -209,7 +208,9 @@ def _processed(
     tokens = probs.new_empty((0,) if u is None else (images, positions), dtype=torch.int64)
     temperature = max(temperature, MIN_TEMPERATURE)
     inputs = (logits, scale, forced, u, temperature, top_k, top_p)
-    launch(kernel_named, "process", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab))
+    launch(
+        kernel_named, "process_logits", images * positions, process_warps(vocab), *inputs, probs, tokens, **block(vocab)
+    )
     return probs, tokens
 
 

@@ -1,6 +1,6 @@
 """Where drafts come from. All behind one interface, so that the round and the law are the same for each.
 
-| source | draft | what it keeps between rounds |
+| drafter | draft | what it keeps between rounds |
 |---|---|---|
 | `eagle` | a head on the target's features | features that the head has not seen yet |
 | `model` | a small model of its own | its KV cache, as long as the decided tokens |
@@ -12,21 +12,21 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, get_args
 
-from coolsd_rt.runtime.batch import Array, Batch, Window
-from coolsd_rt.runtime.drafters.eagle import EagleSource
-from coolsd_rt.runtime.drafters.jacobi import JacobiSource
-from coolsd_rt.runtime.drafters.model import ModelSource
-from coolsd_rt.runtime.state import Host, Ints
+from coolsd_rt.arrays import Array, Host, Ints
+from coolsd_rt.runtime.batch import Batch, Window
+from coolsd_rt.runtime.drafters.eagle import EagleDrafter
+from coolsd_rt.runtime.drafters.jacobi import JacobiDrafter
+from coolsd_rt.runtime.drafters.model import ModelDrafter
 
 DrafterName = Literal["eagle", "model", "jacobi", "jacobi_coupled"]
-SOURCES: tuple[DrafterName, ...] = get_args(DrafterName)
+DRAFTERS: tuple[DrafterName, ...] = get_args(DrafterName)
 
-__all__ = ["SOURCES", "Drafter", "DrafterName", "make_drafter"]
+__all__ = ["DRAFTERS", "Drafter", "DrafterName", "make_drafter"]
 
 
 class Drafter(Protocol):
-    """Proposes tokens. Called in this order: `prefill` and `judged` once, then in each round `draft` (if there are to
-    be drafts), `seen`, `judged`, `committed`."""
+    """Proposes tokens. Called in this order: `prefill` and `evaluated` once, then in each round `draft` (if there are
+    to be drafts), `seen`, `evaluated`, `committed`."""
 
     def prefill(self, features: Array) -> None:
         """The prefix has been through the target: its features [R, W, C]. The state still counts nothing."""
@@ -41,9 +41,9 @@ class Drafter(Protocol):
         """The target has stepped over [pending, drafts]: features [R, 1 + drafts, C]. Nothing is committed yet."""
         ...
 
-    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
-        """The verdict: P [M, L' + 1, V], Q [M, L', V], drafts [M, L'], how many were kept and judged, [M]. After the
-        prefill, P [M, 1, V] of the first token and no drafts."""
+    def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
+        """The verdict: P [M, L' + 1, V], Q [M, L', V], drafts [M, L'], how many were accepted and how many counted,
+        [M]. After the prefill, P [M, 1, V] of the first token and no drafts."""
         ...
 
     def committed(self, active: Host) -> None:
@@ -52,9 +52,9 @@ class Drafter(Protocol):
 
 
 def make_drafter(name: DrafterName, batch: Batch) -> Drafter:
-    """The source of that name for one batch."""
+    """The drafter of that name for one batch."""
     if name == "eagle":
-        return EagleSource(batch)
+        return EagleDrafter(batch)
     if name == "model":
-        return ModelSource(batch)
-    return JacobiSource(batch, coupled=name == "jacobi_coupled")
+        return ModelDrafter(batch)
+    return JacobiDrafter(batch, coupled=name == "jacobi_coupled")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from coolsd_rt.arrays import Array
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample
-from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.randomness import DRAFT
 
 
@@ -20,14 +21,14 @@ def chain(
     """
     u = batch.put(window.uniforms[..., DRAFT])
     tokens: list[Array] = []
-    laws: list[Array] = []
+    probs: list[Array] = []
     for i in range(count):
         if i:
             logits = step(i, batch.both(tokens[-1]))
         batch.watch.lap("draft")
         q = batch.distribution(logits, window.scale, window.at, start=i)
         tokens.append(sample(q, u[:, i : i + 1]))
-        laws.append(q)
-        batch.watch.lap("law")
+        probs.append(q)
+        batch.watch.lap("verify")
     xp = namespace(logits)
-    return xp.concat(tokens, axis=1), xp.concat(laws, axis=1)
+    return xp.concat(tokens, axis=1), xp.concat(probs, axis=1)

@@ -1,6 +1,6 @@
 """Drafts of an EAGLE head: a chain of guesses, from the target's own features at the decided tokens.
 
-Knows the head's cache and what of the target it has not seen. Does not know how drafts are judged.
+Knows the head's cache and what of the target it has not seen. Does not know how drafts are evaluated.
 Source: EAGLE (arXiv 2401.15077). Legend as in `coolsd_rt.runtime.round`.
 """
 
@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import numpy as np
 
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
-from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.drafters.chain import chain
 from coolsd_rt.runtime.drafters.pending import PendingFeatures
+from coolsd_rt.runtime.interface import ProposingSession, proposing
 from coolsd_rt.runtime.randomness import DRAFT
-from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
+from coolsd_rt.runtime.state import CATCH_UP
 
 
-class EagleSource:
+class EagleDrafter:
     """`drafted <= cached`: the rows between enter the head in its next step, with real features. What the head makes
     of its own guesses lies beyond `drafted` and is overwritten."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch, self._session = batch, batch.session
         sampling = batch.sampling
-        fits = self._session.fused_length == batch.length and sampling.top_p >= 1.0 and batch.paired
-        self._fused = fits and batch.length > 0
+        fits = sampling.top_p >= 1.0 and batch.paired and batch.length > 0
+        self._proposing = proposing(self._session, batch.length) if fits else None
 
     def prefill(self, features: Array) -> None:
         batch, state = self._batch, self._batch.state
@@ -41,16 +43,16 @@ class EagleSource:
         """The first step is ragged: as many rows as the last round decided tokens, padded to the longest. What the
         padding writes is overwritten before a mask shows it.
 
-        Which way an image's drafts are computed depends on that image alone, never on those beside it: the fused graph
-        and single steps round differently.
+        Which way an image's drafts are computed depends on that image alone, never on those beside it: the graph
+        `propose` and single steps round differently.
         """
         batch = self._batch
         step = self._unseen.take(window.active)
         batch.watch.lap("other")
         single = self._needs_single_steps(window)
-        if single[window.active].all():
+        if self._proposing is None or single[window.active].all():
             return self._in_steps(window, count, *step)
-        tokens, q = self._at_once(window, count, *step)
+        tokens, q = self._at_once(self._proposing, window, count, *step)
         if single.any():
             xp, pick = namespace(q), batch.put(single)
             by_steps, q_by_steps = self._in_steps(window, count, *step)
@@ -59,9 +61,9 @@ class EagleSource:
         return tokens, q
 
     def _needs_single_steps(self, window: Window) -> Host:
-        """bool [M]: images whose window has a forced token, which the fused graph knows nothing of; all without one."""
+        """bool [M]: images whose window has a forced token, which `propose` does not know; all without that graph."""
         batch = self._batch
-        if not self._fused:
+        if self._proposing is None:
             return np.ones(len(batch.rows), bool)
         if batch.forced is None:
             return np.zeros(len(batch.rows), bool)
@@ -69,26 +71,33 @@ class EagleSource:
         return np.asarray(forced.any(axis=1))
 
     def _at_once(
-        self, window: Window, count: int, ids: Array, features: Array, pos: Array, fresh: Ints
+        self,
+        session: ProposingSession,
+        window: Window,
+        count: int,
+        ids: Array,
+        features: Array,
+        pos: Array,
+        num_pending: Ints,
     ) -> tuple[Array, Array]:
         """All steps and their sampling in one graph."""
-        batch, session, s = self._batch, self._session, self._batch.sampling
+        batch, s = self._batch, self._batch.sampling
         u = batch.put(window.uniforms[..., DRAFT])
         tokens, q = session.propose(
-            ids, features, pos, batch.rowwise(fresh), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
+            ids, features, pos, batch.rowwise(num_pending), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
             max(s.temperature, MIN_TEMPERATURE), s.top_k or session.dims.vocab,
         )  # fmt: skip
         batch.watch.lap("draft")
         return tokens[:, :count], q[:, :count]
 
     def _in_steps(
-        self, window: Window, count: int, ids: Array, features: Array, pos: Array, fresh: Ints
+        self, window: Window, count: int, ids: Array, features: Array, pos: Array, num_pending: Ints
     ) -> tuple[Array, Array]:
         """One graph call a draft."""
         batch, session = self._batch, self._session
         logits, guessed = session.draft(ids, features, pos)
         if ids.shape[1] > 1:
-            last = batch.rowwise(fresh - 1)
+            last = batch.rowwise(num_pending - 1)
             logits, guessed = logits[batch.row_ids, last][:, None], guessed[batch.row_ids, last][:, None]
 
         def step(i: int, token: Array) -> Array:
@@ -102,7 +111,7 @@ class EagleSource:
     def seen(self, features: Array) -> None:
         self._unseen.add(features)
 
-    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
+    def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
         """Nothing: the next drafts come from features."""
 
     def committed(self, active: Host) -> None:
@@ -111,7 +120,7 @@ class EagleSource:
         state = self._batch.state
         if int((state.cached - state.drafted)[active].max()) < CATCH_UP:
             return
-        ids, features, pos, fresh = self._unseen.take(active, spared=1)
+        ids, features, pos, num_pending = self._unseen.take(active, spared=1)
         self._session.draft(ids, features, pos)
-        self._unseen.leave_one(fresh)
+        self._unseen.leave_one(num_pending)
         self._batch.watch.lap("draft")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from coolsd_rt.runtime.batch import Array, Batch, Window
+from coolsd_rt.arrays import Array, Host, Ints
+from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.drafters.chain import chain
-from coolsd_rt.runtime.state import CATCH_UP, Host, Ints
+from coolsd_rt.runtime.state import CATCH_UP
 
 
-class ModelSource:
+class ModelDrafter:
     """Rows made from its own guesses lie beyond `drafted`, and the next round's step overwrites them."""
 
     def __init__(self, batch: Batch) -> None:
@@ -30,8 +31,8 @@ class ModelSource:
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
         """The first step is ragged, padded to the longest row; the mask hides what the padding writes."""
         batch = self._batch
-        logits, fresh = self._enter(window.active)
-        logits = logits[batch.row_ids, batch.rowwise(fresh - 1)][:, None]
+        logits, num_pending = self._enter(window.active)
+        logits = logits[batch.row_ids, batch.rowwise(num_pending - 1)][:, None]
 
         def step(i: int, token: Array) -> Array:
             """On its own guesses, in cache rows that the next round overwrites."""
@@ -43,20 +44,20 @@ class ModelSource:
     def _enter(self, active: Host, spared: int = 0) -> tuple[Array, Ints]:
         """Decided tokens but the last `spared` enter: logits [R, S, V], and how many of S are each image's own."""
         batch, state = self._batch, self._batch.state
-        fresh = state.committed - state.drafted - spared
-        width = int(fresh[active].max())
-        fresh = np.clip(fresh, 1, width)  # finished images
+        num_pending = state.committed - state.drafted - spared
+        width = int(num_pending[active].max())
+        num_pending = np.clip(num_pending, 1, width)  # finished images
         known = state.codes[batch.rows[:, None], state.image_index(state.drafted, width)]
         ids, pos = batch.rowwise(known), batch.rowwise(state.drafted)
         batch.watch.lap("other")
         logits, _ = self._session.draft(ids, None, pos)
         state.drafted = np.where(active, state.committed - spared, state.drafted)
-        return logits, fresh
+        return logits, num_pending
 
     def seen(self, features: Array) -> None:
         """Nothing: it reads tokens alone."""
 
-    def judged(self, p: Array, q: Array, drafts: Array, accepted: Ints, valid: Ints, window: Window) -> None:
+    def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
         """Nothing."""
 
     def committed(self, active: Host) -> None:

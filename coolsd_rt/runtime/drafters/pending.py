@@ -9,14 +9,12 @@ Legend: M images, R rows, C model dim.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
-from coolsd_rt.runtime.state import Host, Ints, State
-
-Array = Any  # of the session's namespace
+from coolsd_rt.runtime.state import State
 
 
 class PendingFeatures:
@@ -29,8 +27,8 @@ class PendingFeatures:
 
     def add(self, features: Array) -> None:
         """The features [R, S, C] of a target step at `cached`, behind those that are here."""
-        kept = self._state.cached - self._state.drafted
-        most = int(kept.max())
+        num_pending = self._state.cached - self._state.drafted
+        most = int(num_pending.max())
         if not most:
             self._features = features
             return
@@ -39,7 +37,7 @@ class PendingFeatures:
         whole = xp.zeros((rows, most + size, dim), dtype=features.dtype, device=features.device)
         had = min(most, self._features.shape[1])
         whole[:, :had] = self._features[:, :had]
-        behind = self._rowwise(kept)[:, None] + xp.arange(size, dtype=xp.int64, device=features.device)
+        behind = self._rowwise(num_pending)[:, None] + xp.arange(size, dtype=xp.int64, device=features.device)
         whole[self._row_ids[:, None], behind] = features
         self._features = whole
 
@@ -47,15 +45,15 @@ class PendingFeatures:
         """A ragged draft step over all but the last `spared`: ids, features, positions, and how many columns of it are
         each image's own, int64 [M]. They count as seen from here on."""
         state = self._state
-        fresh = state.cached - state.drafted - spared
-        width = int(fresh[active].max())
-        fresh = np.minimum(fresh, width)  # finished images
+        num_pending = state.cached - state.drafted - spared
+        width = int(num_pending[active].max())
+        num_pending = np.minimum(num_pending, width)  # finished images
         known = state.codes[self._rows[:, None], state.image_index(state.drafted + 1, width)]
         ids, pos = self._rowwise(known), self._rowwise(state.drafted)
         state.drafted = np.where(active, state.cached - spared, state.drafted)
-        return ids, self._features[:, :width], pos, fresh
+        return ids, self._features[:, :width], pos, num_pending
 
-    def leave_one(self, fresh: Ints) -> None:
-        """After `take` with one spared and its `fresh` [M]: that one is all that is left."""
-        last = np.minimum(np.maximum(fresh, 0), self._features.shape[1] - 1)
+    def leave_one(self, num_pending: Ints) -> None:
+        """After `take` with one spared and its `num_pending` [M]: that one is all that is left."""
+        last = np.minimum(np.maximum(num_pending, 0), self._features.shape[1] - 1)
         self._features = self._features[self._row_ids, self._rowwise(last)][:, None]

@@ -46,7 +46,7 @@ def describe(loaded: LoadedSpec) -> Description:
         side,
         dtype_of(engine.precision, engine.device),
         # Elsewhere the draft's steps are operators of their own.
-        fused=engine.backend == "onnxruntime" and engine.device == "cpu",
+        propose=engine.backend == "onnxruntime" and engine.device == "cpu",
         forced=None if layout.plain else tuple(layout.forced.tolist()),
     )
     _check_sizes(loaded, made)

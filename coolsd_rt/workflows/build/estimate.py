@@ -171,7 +171,7 @@ class SpecSizes:
         others += self._table(read_target(self.loaded.files["target.weights"]))
         single = GraphEstimate(matrices, others, config.layers, self._structure(config.layers), largest)
         amounts = [single.amount(self.item, self.quantised)]
-        if self.description.fused:
+        if self.description.propose:
             steps = self.description.draft_length
             repeated = tuple(MatrixEstimate(m.rows, m.columns, steps) for m in matrices)
             structure = single.structure + steps * _STEP

@@ -3,7 +3,7 @@
     backend onnxruntime
     condition   words -> prefix, vocabulary     target weights, vocabulary (and those of a draft model of its own)
     target      one step of the target          target weights, precision
-    draft       one step of it, and an EAGLE head fused  draft and target weights, draft length, precision
+    draft       one step, and an EAGLE head's L    draft and target weights, draft length, precision
     image       codes -> pixels, neighbours     tokenizer weights, number of neighbours
 
     backends tensorrt and tensorrt-rtx: as onnxruntime, and then
@@ -143,7 +143,7 @@ class Planner:
         read = (*self._condition_files, "target.weights", *(("draft.weights",) if kind == "model" else ()))
         draft = {
             "draft.model": spec.draft.model, **models, "draft.length": spec.draft.length, **precision,
-            "fused": self.description.fused,
+            "propose": self.description.propose,
         }  # fmt: skip
         image = {
             "image.tokenizer": spec.image.tokenizer, "image.neighbours": spec.image.neighbours,

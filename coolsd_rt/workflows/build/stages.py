@@ -110,14 +110,14 @@ def target(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 
 def draft(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """draft.onnx; of an EAGLE head propose.onnx too, the same head fused over its steps."""
+    """draft.onnx; of an EAGLE head propose.onnx too, all its steps in one graph."""
     network, precision = sources.draft, sources.precision
     if isinstance(network, Decoder):
         return _write(sources, folder, "draft", TargetGraph(network), precision)
     facts = _write(sources, folder, "draft", DraftGraph(network, sources.target), precision)
-    if sources.description.fused:
-        fused = ProposeGraph(network, sources.target, sources.description.draft_length)
-        facts |= _write(sources, folder, "propose", fused, precision)
+    if sources.description.propose:
+        propose = ProposeGraph(network, sources.target, sources.description.draft_length)
+        facts |= _write(sources, folder, "propose", propose, precision)
     return facts
 
 

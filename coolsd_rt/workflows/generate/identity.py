@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from coolsd_rt.arrays import Pixels
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.store.hashing import sha256_json
 from coolsd_rt.store.outputs import is_taken
-from coolsd_rt.workflows.png import CHUNK, Pixels, read_pixels, text_chunks
+from coolsd_rt.workflows.png import CHUNK, read_pixels, text_chunks
 
 PIXELS = "pixels"  # key of the provenance: SHA-256 of the RGB bytes
 _DIGITS = 12  # of an omega: other machines compute the last bits otherwise

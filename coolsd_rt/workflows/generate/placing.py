@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coolsd_rt.arrays import Pixels
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import why_unusable
 from coolsd_rt.store.atomic import NameTaken, disk_errors
@@ -23,7 +24,7 @@ from coolsd_rt.store.outputs import check_writable, is_taken
 from coolsd_rt.workflows import png
 from coolsd_rt.workflows.drawing import Asked
 from coolsd_rt.workflows.generate.identity import PIXELS, Identity, Standing, said_by, sha256_pixels, standing
-from coolsd_rt.workflows.png import CHUNK, SHEET, SOFTWARE, Pixels
+from coolsd_rt.workflows.png import CHUNK, SHEET, SOFTWARE
 
 SHOWN = "sheet"  # key in a sheet's text chunk: its columns, and each file it shows with the identity of its image
 _WIDEST_ROW = 12  # images of one prompt that the sheet still shows as one row

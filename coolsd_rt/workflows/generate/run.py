@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coolsd_rt.arrays import Pixels
 from coolsd_rt.prompts import Conditioner, Encoded
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
@@ -123,7 +124,7 @@ class _GenerateRun:
         self.tokens = prepared.opened.description.dims.tokens
         self.done = 0  # images drawn
         self.written: set[int] = set()  # indices of those that this run has put there
-        self.pixels: dict[int, png.Pixels] = {}  # of those that the sheet shows, as far as they were drawn
+        self.pixels: dict[int, Pixels] = {}  # of those that the sheet shows, as far as they were drawn
         self.parts: list[Statistics] = []
         self.loops: list[LoopTaken] = []
         self.seconds_image = 0.0
@@ -170,7 +171,7 @@ class _GenerateRun:
             else:
                 self.listener.skipped(one.path)
 
-    def shown(self, one: Placed) -> png.Pixels:
+    def shown(self, one: Placed) -> Pixels:
         """An image for the sheet: as it was drawn, or from its file."""
         drawn = self.pixels.get(one.asked.index)
         return png.read_pixels(one.path) if drawn is None else drawn

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Host = NDArray[Any]
+from coolsd_rt.arrays import Host
 
 
 def host(array: Any) -> Host:
@@ -66,7 +65,7 @@ class Distances:
 
 @dataclass
 class GraphParity:
-    """Every graph's errors. `proposed_alike` of `proposed` fused draft tokens are what the reference would draw."""
+    """Every graph's errors. `proposed_alike` of `proposed` draft tokens are what the reference would draw."""
 
     condition: Deviation = field(default_factory=Deviation)
     target: Deviation = field(default_factory=Deviation)

@@ -13,16 +13,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.interface import Engine, ProposingSession, Session, proposing
 from coolsd_rt.runtime.randomness import DRAFT, uniform_table
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.parity.distance import Distances, GraphParity, Host, host
+from coolsd_rt.workflows.parity.distance import Distances, GraphParity, host
 
-PROPOSE_EVERY = 4  # rounds: the fused draft takes turns with the single steps it was made from
+PROPOSE_EVERY = 4  # rounds: the graph `propose` takes turns with the single steps it was made from
 
 
 def compare_graphs(
@@ -89,36 +90,36 @@ class _Walk:
             self._drafts(np.maximum(self.position - self.drafted, 1))  # a finished image rides along
         elif self.kind == "model":
             self._own_drafts(np.maximum(self.position + 1 - self.drafted, 1))
-        kept = (np.arange(self.images) + self.rounds) % (self.length + 1)
+        accepted = (np.arange(self.images) + self.rounds) % (self.length + 1)
         last = self.dims.positions - 1  # the last token is never stepped on
-        kept = np.clip(np.minimum(kept, last - self.position - 1), 0, None)
+        accepted = np.clip(np.minimum(accepted, last - self.position - 1), 0, None)
         at = self._at(self.position - self.dims.prefix, self.length + 1)
         window = self.codes[np.arange(self.images)[:, None], at]
-        wrong = np.arange(self.length + 1) > kept[:, None]
+        wrong = np.arange(self.length + 1) > accepted[:, None]
         window = np.where(wrong, (window + 1 + self.rounds) % self.dims.vocab, window)
         logits, self.features = self._target(window, self.position)
-        self._laws(self.out.p, logits, at + 1, ~wrong & (self.position < last)[:, None])
+        self._probs(self.out.p, logits, at + 1, ~wrong & (self.position < last)[:, None])
         self.drafted = np.minimum(self.position + (self.kind == "model"), last)
-        self.position = np.minimum(self.position + kept + 1, last)
+        self.position = np.minimum(self.position + accepted + 1, last)
         self.rounds += 1
 
-    def _drafts(self, fresh: Host) -> None:
+    def _drafts(self, num_pending: Host) -> None:
         """The newly cached positions with real features, then the draft on its own."""
-        width = int(fresh.max())
+        width = int(num_pending.max())
         index = self._at(self.drafted + 1 - self.dims.prefix, width)
         ids = self.codes[np.arange(self.images)[:, None], index]
         features = self.features[:, :width]
         uniforms = self.uniforms[np.arange(self.images), self._at(self.position - self.dims.prefix, 1)[:, 0]]
         at = self._at(self.position + 1 - self.dims.prefix, self.length)
         proposed = None
-        if self._fused and self.rounds % PROPOSE_EVERY == 0:
-            proposed = self._propose(ids, features, fresh, uniforms[:, : self.length], at)
+        if self._proposing is not None and self.rounds % PROPOSE_EVERY == 0:
+            proposed = self._propose(self._proposing, ids, features, num_pending, uniforms[:, : self.length], at)
         logits, guessed = self._draft(ids, features, self.drafted)
-        rows, end = np.arange(self.rows * self.images), self._rowwise(fresh - 1)
+        rows, end = np.arange(self.rows * self.images), self._rowwise(num_pending - 1)
         logits = tuple(side[rows, end][:, None] for side in logits)
         guessed = guessed[rows, end][:, None]
         for i in range(self.length):
-            q = self._laws(self.out.q, logits, at[:, i : i + 1], None)
+            q = self._probs(self.out.q, logits, at[:, i : i + 1], None)
             token = host(sample(q, uniforms[:, i : i + 1]))
             if proposed is not None:
                 tokens, probs = proposed
@@ -129,31 +130,34 @@ class _Walk:
             if i + 1 < self.length:
                 logits, guessed = self._draft(token, guessed, self.position + i)
 
-    def _own_drafts(self, fresh: Host) -> None:
+    def _own_drafts(self, num_pending: Host) -> None:
         """A draft model of its own: the decided tokens up to `position`, then the draft on its own."""
-        rows, width = np.arange(self.images), int(fresh.max())
+        rows, width = np.arange(self.images), int(num_pending.max())
         ids = self.codes[rows[:, None], self._at(self.drafted - self.dims.prefix, width)]
         logits, _ = self._draft(ids, None, self.drafted)
-        every, end = np.arange(self.rows * self.images), self._rowwise(fresh - 1)
+        every, end = np.arange(self.rows * self.images), self._rowwise(num_pending - 1)
         logits = tuple(side[every, end][:, None] for side in logits)
         at = self._at(self.position + 1 - self.dims.prefix, self.length)
         uniforms = self.uniforms[rows, self._at(self.position - self.dims.prefix, 1)[:, 0]]
         for i in range(self.length):
-            q = self._laws(self.out.q, logits, at[:, i : i + 1], None)
+            q = self._probs(self.out.q, logits, at[:, i : i + 1], None)
             if i + 1 < self.length:
                 token = host(sample(q, uniforms[:, i : i + 1]))
                 logits, _ = self._draft(token, None, self.position + 1 + i)
 
     @property
-    def _fused(self) -> bool:
+    def _proposing(self) -> ProposingSession | None:
         s = self.settings.sampling
-        return self.tested.fused_length == self.length and s.guided and s.top_p >= 1 and s.temperature > 0
+        fits = s.guided and s.top_p >= 1 and s.temperature > 0
+        return proposing(self.tested, self.length) if fits else None
 
-    def _propose(self, ids: Host, features: Host, fresh: Host, uniforms: Host, at: Host) -> tuple[Host, Host]:
-        side, s = self.tested, self.settings.sampling
+    def _propose(
+        self, side: ProposingSession, ids: Host, features: Host, num_pending: Host, uniforms: Host, at: Host
+    ) -> tuple[Host, Host]:
+        s = self.settings.sampling
         tokens, probs = side.propose(
             side.asarray(self._rowwise(ids), "int64"), side.asarray(features, "float32"),
-            side.asarray(self._rowwise(self.drafted), "int64"), side.asarray(self._rowwise(fresh), "int64"),
+            side.asarray(self._rowwise(self.drafted), "int64"), side.asarray(self._rowwise(num_pending), "int64"),
             side.asarray(uniforms, "float32"), side.asarray(self.scales[at], "float32"),
             s.temperature, s.top_k or self.dims.vocab,
         )  # fmt: skip
@@ -198,7 +202,7 @@ class _Walk:
         real: Host = ((at >= self.start[:, None]) & (at + shift < self.dims.positions))[..., None]
         return real
 
-    def _laws(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
+    def _probs(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
         """Distributions of both sides at image tokens `at` [M, S], compared where `keep`; the reference's [M, S, V].
 
         A forced token is a point mass on both sides, whatever the logits are: it is not compared.

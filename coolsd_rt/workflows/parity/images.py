@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.law.residual import residual
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
@@ -34,7 +35,7 @@ from coolsd_rt.runtime.state import RoundRecord
 from coolsd_rt.runtime.statistics import LoopTaken
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.parity.distance import Host, host
+from coolsd_rt.workflows.parity.distance import host
 from coolsd_rt.workflows.ties import NEAR, Margins
 
 Decision = Literal["first token", "draft", "acceptance", "resampling", "bonus", "between loops", "none found"]
@@ -152,9 +153,9 @@ class _Pair:
         self.jobs, self.settings, self.dims, self._wanted = jobs, settings, sessions[0].dims, set(wanted)
         self._explained: set[int] = set()
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
-        clock, forced, source = time.perf_counter, settings.forced, settings.source
+        clock, forced, drafter = time.perf_counter, settings.forced, settings.drafter
         self.decoders = [
-            DecodingLoop(s, settings.law, settings.sampling, self.uniforms, forced, clock, source) for s in sessions
+            DecodingLoop(s, settings.law, settings.sampling, self.uniforms, forced, clock, drafter) for s in sessions
         ]
         self._margins = Margins(settings.law, settings.sampling, self.uniforms)
         self.differences: list[Difference] = []
@@ -192,10 +193,10 @@ class _Pair:
         p = [host(r.target[m]) for r in (tested, reference)]
         q = [host(r.draft[m]) for r in (tested, reference)]
         accepted = [int(r.accepted[m]) for r in (tested, reference)]
-        valid = int(reference.valid[m])
-        for i in range(valid + 1):
+        num_drafts = int(reference.num_drafts[m])
+        for i in range(num_drafts + 1):
             u = self.uniforms[m, min(start + i, self.dims.tokens - 1), i]
-            if i == valid:
+            if i == num_drafts:
                 self._add(m, start + i, "bonus", *_drawn_apart(p[0][i], p[1][i], u[RESAMPLE]))
                 return
             tokens = [
@@ -224,15 +225,15 @@ class _Pair:
         s, width = self.settings.sampling, self.dims.prefix
         rows = (2 if s.guided else 1) * len(self.jobs)
         scale = np.broadcast_to(s.scales(self.dims.tokens)[:1], (len(self.jobs), 1)) if s.guided else None
-        laws = []
+        probs = []
         for side in sessions:
             ids, pos = np.zeros((rows, width), np.int64), np.zeros(rows, np.int64)
             logits = host(side.target(side.asarray(ids, "int64"), side.asarray(pos, "int64"))[0])[:, -1:]
-            laws.append(process_logits(logits, scale, s.temperature, s.top_k, s.top_p)[:, 0])
+            probs.append(process_logits(logits, scale, s.temperature, s.top_k, s.top_p)[:, 0])
         for m in range(len(self.jobs)):
-            self._margins.first_token(m, laws[0][m])
+            self._margins.first_token(m, probs[0][m])
         for m in self.first:
-            self._add(m, 0, "first token", *_drawn_apart(laws[0][m], laws[1][m], self.uniforms[m, 0, 0, RESAMPLE]))
+            self._add(m, 0, "first token", *_drawn_apart(probs[0][m], probs[1][m], self.uniforms[m, 0, 0, RESAMPLE]))
 
     def explain_loops(self, drawn: Host) -> None:
         """Where the tested engine drew another image, int64 [M, N], than the host's loop on it does."""

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from coolsd_rt.arrays import Host
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
-from coolsd_rt.workflows.parity.distance import Host, host
+from coolsd_rt.workflows.parity.distance import host
 
 TOKENS = 64  # of each image that are stepped on: enough for a cache to grow, and few enough for a model of 7B
 

@@ -30,7 +30,7 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, dims: ModelDims = DIMS) -> None:
         self.dims, self.sizes = dims, ProfileSizes.of(dims, LENGTH, 2)
-        self.description = Description(dims, LENGTH, 8, fused=False)
+        self.description = Description(dims, LENGTH, 8, propose=False)
         self.engines: dict[str, FakeEngine] = {}
         self.facts: dict[str, Any] = {}
         for name, record in self.description.graphs.items():

@@ -159,7 +159,7 @@ def test_condition_and_image_run_in_as_many_calls_as_they_were_built_for(bench: 
     prefix = engine.encode_condition(words)
     assert prefix.shape == (10, 10, 4)
     assert prefix[:, 0, 0].tolist() == [40] * 4 + [80] * 4 + [60] * 2  # the fake says the sum of a call
-    assert [c.shapes["words"][0] for c in bench.engines["condition"].contexts] == [4, 2]
+    assert [c.shapes["condition"][0] for c in bench.engines["condition"].contexts] == [4, 2]
     pixels = engine.decode_images(np.ones((5, 9), np.int64))
     assert pixels.shape == (5, 8, 8, 3)
     assert pixels.dtype == np.uint8

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.backends.torch.triton import engine as fused_engine
-from coolsd_rt.backends.torch.triton.engine import FusedEngine, why_wrong
+from coolsd_rt.backends.torch.triton.engine import FusedEngine, mismatch_reason
 from coolsd_rt.backends.torch.triton.launch import Launcher
 from coolsd_rt.backends.torch.triton.network import FusedDecoder, FusedStep
 from coolsd_rt.device.engine import DeviceEngine
@@ -58,13 +58,13 @@ def no_memory(*_: Any) -> Tensor:
 @pytest.mark.parametrize("name", ["COOL-SD", "a draft model"])
 def test_right_kernels_are_found_right(name: str) -> None:
     engine = engine_of(CASES[name])
-    assert why_wrong(engine, FusedEngine(engine)) == ""
+    assert mismatch_reason(engine, FusedEngine(engine)) == ""
 
 
 def test_right_kernels_of_padded_prefixes_are_found_right() -> None:
     target = random_target(CONFIGS["anole"])
     engine = TorchEngine(target, random_draft(target, **HEADS["anole"]), networks()[2])
-    assert why_wrong(engine, FusedEngine(engine)) == ""
+    assert mismatch_reason(engine, FusedEngine(engine)) == ""
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_wrong_kernels_are_found_wrong(
 ) -> None:
     engine = engine_of(CASES["COOL-SD"])
     monkeypatch.setattr(Launcher, name, wrong)
-    assert said in why_wrong(engine, FusedEngine(engine))
+    assert said in mismatch_reason(engine, FusedEngine(engine))
 
 
 def test_float32_and_old_gpus_keep_the_eager_networks(
@@ -93,15 +93,15 @@ def test_float32_and_old_gpus_keep_the_eager_networks(
 ) -> None:
     engine, capability = engine_of(CASES["COOL-SD"]), [9, 0]
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: tuple(capability))
-    assert fused_engine.fused_if_right(engine) is engine
+    assert fused_engine.with_triton(engine) is engine
     half = engine_of(CASES["COOL-SD"]).to("cpu", "float16")
-    assert isinstance(fused_engine.fused_if_right(half), FusedEngine)
+    assert isinstance(fused_engine.with_triton(half), FusedEngine)
     assert not caplog.records
     capability[:] = [7, 5]
-    assert fused_engine.fused_if_right(half) is half
+    assert fused_engine.with_triton(half) is half
     capability[:] = [9, 0]
     monkeypatch.setattr(Launcher, "attend", raising)
-    assert fused_engine.fused_if_right(half) is half
+    assert fused_engine.with_triton(half) is half
     assert "without fused kernels" in caplog.text
 
 

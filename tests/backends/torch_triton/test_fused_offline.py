@@ -58,7 +58,7 @@ def step_of(size: Size, rows: int, positions: int, pdl: bool = False, draft: boo
 def test_five_launches_a_layer(rows: int, positions: int) -> None:
     """And three around them; and a head's seven."""
     names = Counter(launch.name for launch in step_of(SIZES["XL"], rows, positions))
-    product = "product_of_two" if rows * positions == 2 else "product"
+    product = "gemv_rows2" if rows * positions == 2 else "product"
     assert names == {"embed": 1, "attend": 36, product: 4 * 36 + 1, "normalise": 1}
     assert len(step_of(SIZES["XL"], rows, positions, draft=True)) == 8
 
@@ -116,7 +116,7 @@ def test_they_compile_and_fit(size: Size, arch: int) -> None:
             assert made.spilled <= SPILL, launch
             assert made.shared <= SHARED[arch], launch
             assert made.registers * made.warps * 32 <= 65536
-            if launch.name == "product_of_two":
+            if launch.name == "gemv_rows2":
                 assert made.ptx.count("v4.b32") >= 8
             if launch.name in ("product", "attend"):
                 assert "mma.sync" in made.ptx
@@ -132,7 +132,7 @@ def test_overlapping_launches_ask_for_weights_and_then_wait() -> None:
         begin, wait = ptx.index("griddepcontrol.launch_dependents"), ptx.index("griddepcontrol.wait")
         early = [at for at in range(wait) if ptx.startswith("ld.global", at)]
         assert begin < wait
-        if launch.name == "product_of_two":
+        if launch.name == "gemv_rows2":
             assert len(early) >= 8
             assert begin < early[0]
         else:

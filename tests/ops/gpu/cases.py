@@ -51,7 +51,7 @@ def window(rng: torch.Generator, images: int, length: int, vocab: int) -> Window
     drawn = uniforms(rng, images, length)
     return {
         "target": p, "draft": q, "tokens": reference.sample(q, drawn) if length else torch.zeros(images, 0).long(),
-        "valid": torch.randint(0, length + 1, (images,), generator=rng).clamp_min(min(length, 1)),
+        "num_drafts": torch.randint(0, length + 1, (images,), generator=rng).clamp_min(min(length, 1)),
         "omegas": torch.rand(length, generator=rng, dtype=torch.float64) * 1.5 + 0.2,
         "u_accept": uniforms(rng, images, length), "u_resample": uniforms(rng, images, length + 1),
         "forced": torch.rand(images, length, generator=rng) < 0.2, "rates": None,

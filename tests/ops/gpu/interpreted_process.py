@@ -1,4 +1,4 @@
-"""The kernels `process` and `draw` in Triton's interpreter against the reference. Run by test_interpreted.py."""
+"""The kernels `process_logits` and `sample` in Triton's interpreter, and the reference. Run by test_interpreted.py."""
 
 from __future__ import annotations
 

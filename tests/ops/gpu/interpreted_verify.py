@@ -1,4 +1,4 @@
-"""The kernel `verdict` in Triton's interpreter, row by row against the reference. Run by test_interpreted.py."""
+"""The kernel `verify` in Triton's interpreter, row by row against the reference. Run by test_interpreted.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.ops.gpu import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, RESAMPLERS, raise_fault, verify
+from coolsd_rt.law import DEVICE_RESAMPLERS
+from coolsd_rt.ops.gpu import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, raise_fault, verify
 from tests.ops.gpu.cases import agree, alone, broken, fresh, uniforms, window
 from tools.gpu.traffic import verify_traffic
 
@@ -23,7 +24,7 @@ def check(case: dict[str, Any], resampler: str) -> torch.Tensor:
     return fault
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize("resampler", DEVICE_RESAMPLERS)
 @pytest.mark.parametrize(
     ("images", "length", "vocab"), [(12, 5, 1024), (3, 5, 16384), (1, 2, 65536), (5, 1, 999), (8, 7, 257)]
 )
@@ -37,7 +38,7 @@ def test_a_batch_of_64() -> None:
     check(window(fresh(), 64, 4, 512), "optimal")
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize("resampler", DEVICE_RESAMPLERS)
 def test_faults(resampler: str) -> None:
     rng = fresh()
     fault = check(broken(rng, window(rng, 30, 3, 300)), resampler)
@@ -47,7 +48,7 @@ def test_faults(resampler: str) -> None:
         raise_fault(fault)
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize("resampler", DEVICE_RESAMPLERS)
 @pytest.mark.parametrize("wounded", ["target", "draft"])
 def test_nan_beside_the_drafted_token(resampler: str, wounded: str) -> None:
     """It cannot be seen in the acceptance, only in the residual."""
@@ -81,7 +82,7 @@ def test_the_test_is_strict() -> None:
     p = torch.tensor([[[0.25, 0.75], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]])
     q = torch.tensor([[[0.5, 0.5]], [[0.5, 0.5]]])
     case = {
-        "target": p, "draft": q, "tokens": torch.zeros(2, 1, dtype=torch.int64), "valid": torch.ones(2).long(),
+        "target": p, "draft": q, "tokens": torch.zeros(2, 1, dtype=torch.int64), "num_drafts": torch.ones(2).long(),
         "omegas": torch.ones(1, dtype=torch.float64), "u_accept": torch.tensor([[0.5], [0.0]]),
         "u_resample": torch.zeros(2, 2), "forced": None, "rates": None,
     }  # fmt: skip
@@ -115,10 +116,10 @@ def test_degenerate() -> None:
 
 def test_windows_that_do_not_fit() -> None:
     case = window(fresh(), 4, 2, 50)
-    case["valid"] = torch.tensor([-1, 3, 2, 1])
+    case["num_drafts"] = torch.tensor([-1, 3, 2, 1])
     fault = verify(**case, resampler="optimal")[3]
     assert [bits & FAULT_WINDOW for bits in fault.tolist()] == [FAULT_WINDOW, FAULT_WINDOW, 0, 0]
-    case["valid"][:] = 2
+    case["num_drafts"][:] = 2
     case["tokens"] = torch.tensor([[50, 0], [-1, 0], [0, 2**40], [0, 0]])
     case["draft"][:] = 0.02
     fault = verify(**case, resampler="optimal")[3]
@@ -137,13 +138,13 @@ def test_small(data: st.DataObject) -> None:
     case = {
         "target": p, "draft": q,
         "tokens": torch.tensor([[data.draw(st.integers(0, vocab - 1)) for _ in range(length)]]),
-        "valid": torch.tensor([data.draw(st.integers(0, length))]),
+        "num_drafts": torch.tensor([data.draw(st.integers(0, length))]),
         "omegas": torch.tensor([data.draw(st.sampled_from([0.0, 0.5, 1.0, 2.0])) for _ in range(length)]).double(),
         "u_accept": torch.tensor([[data.draw(sixteenths) for _ in range(length)]]),
         "u_resample": torch.tensor([[data.draw(sixteenths) for _ in range(length + 1)]]),
         "forced": torch.tensor([[data.draw(st.booleans()) for _ in range(length)]]), "rates": None,
     }  # fmt: skip
-    check(case, data.draw(st.sampled_from(RESAMPLERS)))
+    check(case, data.draw(st.sampled_from(DEVICE_RESAMPLERS)))
 
 
 @pytest.mark.parametrize("resampler", ["optimal", "target"])
@@ -176,7 +177,7 @@ def test_traffic(monkeypatch: pytest.MonkeyPatch, resampler: str) -> None:
     assert not fault.any()
     degenerate = verify(**case, resampler=resampler)[2]
     assert degenerate.dtype == torch.bool
-    traffic = verify_traffic(4, 1000, accepted.tolist(), case["valid"].tolist(), resampler)
+    traffic = verify_traffic(4, 1000, accepted.tolist(), case["num_drafts"].tolist(), resampler)
     assert counted == 2 * traffic.moved
     assert traffic.floor < traffic.moved < 1.05 * traffic.floor
     assert traffic.moved < 0.3 * traffic.whole
@@ -184,7 +185,7 @@ def test_traffic(monkeypatch: pytest.MonkeyPatch, resampler: str) -> None:
 
 def test_a_total_that_is_no_number() -> None:
     case = window(fresh(), 2, 1, 40)
-    case["valid"][:] = 0
+    case["num_drafts"][:] = 0
     case["target"][1, 0] = 0.0
     fault = verify(**case, resampler="optimal")[3]
     assert fault.tolist() == [0, FAULT_TOTAL]

@@ -15,7 +15,7 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.ops.gpu.shapes import block, process_warps, warps
 from tools.gpu.offline_ops import Compiled, Kernel, compiled
 
-KERNELS: tuple[Kernel, ...] = ("process", "draw", "verdict", "window", "draft_token", "commit")
+KERNELS: tuple[Kernel, ...] = ("process_logits", "sample", "verify", "window", "draft_token", "commit")
 
 
 def sane(made: Compiled) -> None:
@@ -43,16 +43,16 @@ def test_arithmetic_is_as_written() -> None:
     """No fused multiply-add, which CFG and top-k would feel; a minimum that keeps NaN, which a fault is made of."""
     for kernel in KERNELS:
         assert "fma." not in compiled(kernel, 90, 16384).ptx
-    assert "min.NaN.f32" in compiled("verdict", 90, 16384).ptx
+    assert "min.NaN.f32" in compiled("verify", 90, 16384).ptx
 
 
 @pytest.mark.parametrize(
     ("kernel", "vocab", "constants", "logits"),
     [
-        ("process", 16384, {"scale": None, "forced": None, "u": None, "tokens": None}, "bf16"),
-        ("process", 1000, {"forced": None}, "fp16"),
-        ("verdict", 1, {"KIND": "residual", "rates": None, "forced": None, "LB": 1}, "fp32"),
-        ("verdict", 16384, {"KIND": "target"}, "fp32"),
+        ("process_logits", 16384, {"scale": None, "forced": None, "u": None, "tokens": None}, "bf16"),
+        ("process_logits", 1000, {"forced": None}, "fp16"),
+        ("verify", 1, {"KIND": "residual", "rates": None, "forced": None, "LB": 1}, "fp32"),
+        ("verify", 16384, {"KIND": "target"}, "fp32"),
         ("window", 1, {"LB": 1, **dict.fromkeys(("scales", "scale", "fixed", "forced", "is_forced"))}, "fp32"),
         ("draft_token", 16384, {"last": None, "forced": None, "peaks": None}, "bf16"),
         ("draft_token", 1000, {"scale": None, "LB": 2}, "fp16"),
@@ -67,12 +67,12 @@ def test_variants(kernel: Kernel, vocab: int, constants: dict[str, object], logi
 
 def test_the_largest_vocabulary_compiles() -> None:
     """It does not fit into the registers of one processor: it spills, and works."""
-    sane(compiled("verdict", 90, 65536))
+    sane(compiled("verify", 90, 65536))
 
 
 def test_a_compiler_that_fails() -> None:
     with pytest.raises(CoolsdError, match="sm_90"):
-        compiled("verdict", 90, 64, {"KIND": "waterfill"})
+        compiled("verify", 90, 64, {"KIND": "waterfill"})
 
 
 def test_blocks() -> None:

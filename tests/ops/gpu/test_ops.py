@@ -11,11 +11,11 @@ import torch
 
 from coolsd_rt import ops as reference
 from coolsd_rt.errors import CoolsdError, MissingExtra
+from coolsd_rt.law import DEVICE_RESAMPLERS
 from coolsd_rt.ops.gpu import (
     FAULT_DRAFT,
     FAULT_TOTAL,
     FAULT_WINDOW,
-    RESAMPLERS,
     draft_sample,
     process_logits,
     raise_fault,
@@ -56,18 +56,18 @@ def test_inside_a_compiled_function() -> None:
 
 def test_exported() -> None:
     class Verify(torch.nn.Module):
-        def forward(self, target: Any, draft: Any, tokens: Any, valid: Any, omegas: Any, u: Any, v: Any) -> Any:
-            return verify(target, draft, tokens, valid, omegas, u, v, None, None, "optimal")
+        def forward(self, target: Any, draft: Any, tokens: Any, num_drafts: Any, omegas: Any, u: Any, v: Any) -> Any:
+            return verify(target, draft, tokens, num_drafts, omegas, u, v, None, None, "optimal")
 
     case = window(fresh(), 4, 3, 40)
-    inputs = tuple(case[key] for key in ("target", "draft", "tokens", "valid", "omegas", "u_accept", "u_resample"))
+    inputs = tuple(case[key] for key in ("target", "draft", "tokens", "num_drafts", "omegas", "u_accept", "u_resample"))
     program = torch.export.export(Verify(), inputs)
     assert "coolsd.verify" in str(program.graph)
     for found, expected in zip(program.module()(*inputs), Verify()(*inputs), strict=True):
         assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize("resampler", DEVICE_RESAMPLERS)
 def test_on_a_cpu_it_is_the_reference(resampler: str) -> None:
     case = window(fresh(), 8, 3, 100)
     agree(verify(**case, resampler=resampler), alone(case, resampler), 100)

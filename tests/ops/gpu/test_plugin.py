@@ -175,8 +175,8 @@ def test_process_logits(stand: Stand, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kernel", "left_out"),
     [
-        ("coolsd::verify", "verdict", {"rates", "L"}),
-        ("coolsd::process_logits", "process", {"forced", "u", "tokens", "temperature", "top_k", "top_p"}),
+        ("coolsd::verify", "verify", {"rates", "L"}),
+        ("coolsd::process_logits", "process_logits", {"forced", "u", "tokens", "temperature", "top_k", "top_p"}),
     ],
 )
 def test_parameters_are_the_kernels(stand: Stand, name: str, kernel: Kernel, left_out: set[str]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-from coolsd_rt.backends.torch.triton.kernels import let_the_next_begin, wait_for_the_last
+from coolsd_rt.backends.torch.triton.kernels import pdl_launch_dependents, pdl_wait
 
 _NOTHING = tl.constexpr(-1e30)  # a score under every other, whose difference with itself is 0
 
@@ -113,8 +113,8 @@ def attend(
     r = (tl.program_id(0) // KH).to(tl.int64)
     h = tl.program_id(0) % KH
     chunk = tl.program_id(1)
-    let_the_next_begin(PDL)
-    wait_for_the_last(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     old = tl.load(pos + r)
     chunks = tl.maximum((old + CHUNK - 1) // CHUNK, 1)
     if chunk >= chunks:

@@ -16,7 +16,7 @@ from torch import Tensor
 from coolsd_rt.backends.torch.eager import TorchEngine, TorchSession
 from coolsd_rt.backends.torch.triton.launch import Launcher
 from coolsd_rt.backends.torch.triton.network import FusedDecoder, FusedEagle, FusedLayer, FusedStep
-from coolsd_rt.device.memory import give_back
+from coolsd_rt.device.memory import empty_cache
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
@@ -67,7 +67,7 @@ class FusedEngine(TorchEngine):
         return session
 
 
-def fused_if_right(engine: TorchEngine) -> TorchEngine:
+def with_triton(engine: TorchEngine) -> TorchEngine:
     """`engine` with fused steps, where they can serve and are right; otherwise itself, and a warning if they are wrong.
 
     In float32 the eager networks are the reference, and stay.
@@ -75,15 +75,15 @@ def fused_if_right(engine: TorchEngine) -> TorchEngine:
     if engine.like().dtype == torch.float32 or torch.cuda.get_device_capability(engine.device) < CAPABILITY:
         return engine
     made = FusedEngine(engine)
-    why = why_wrong(engine, made)
+    why = mismatch_reason(engine, made)
     if not why:
         return made
-    give_back()
+    empty_cache()
     _LOG.warning("warning: steps run without fused kernels, slower and with the same result: %s", why)
     return engine
 
 
-def why_wrong(engine: TorchEngine, fused: FusedEngine) -> str:
+def mismatch_reason(engine: TorchEngine, fused: FusedEngine) -> str:
     """Why the steps of `fused` are not those of `engine`, in a line; empty if they are.
 
     A layer of each network, and then a few whole steps of a guided image, over the same random caches: at most

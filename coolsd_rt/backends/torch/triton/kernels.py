@@ -22,14 +22,14 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 
 
 @triton.jit
-def let_the_next_begin(PDL: tl.constexpr):
+def pdl_launch_dependents(PDL: tl.constexpr):
     """With PDL: once every program is here, the next kernel may begin."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit
-def wait_for_the_last(PDL: tl.constexpr):
+def pdl_wait(PDL: tl.constexpr):
     """With PDL: until the kernel before is over, and what it wrote can be read."""
     if PDL:
         tl.extra.cuda.gdc_wait()
@@ -87,8 +87,8 @@ def embed(
     Beside it, if given, its feature.
     """
     i = tl.program_id(0).to(tl.int64)
-    let_the_next_begin(PDL)
-    wait_for_the_last(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     c = tl.arange(0, CB)
     inside = c < C
     where = tl.load(pos + i // S) + i % S + shift
@@ -120,8 +120,8 @@ def normalise(
 ):
     """Row m = program: x += more, and RMSNorm of it."""
     m = tl.program_id(0).to(tl.int64)
-    let_the_next_begin(PDL)
-    wait_for_the_last(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     k = tl.arange(0, KB)
     row = tl.load(x + m * K + k, mask=k < K, other=0.0)
     if more is not None:
@@ -143,8 +143,8 @@ def gated(
     PDL: tl.constexpr,
 ):
     """silu(y) * g."""
-    let_the_next_begin(PDL)
-    wait_for_the_last(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     i = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     a = tl.load(y + i, mask=i < count, other=0.0)
     b = tl.load(g + i, mask=i < count, other=0.0)
@@ -152,7 +152,7 @@ def gated(
 
 
 @triton.jit
-def product_of_two(
+def gemv_rows2(
     x,  # T [ROWS, K]
     gain,  # T [K], or None: x is taken as it is
     w,  # T [N, K]
@@ -174,7 +174,7 @@ def product_of_two(
     All of a program's weights, up to BK numbers an output, are asked for before anything else is done.
     """
     T: tl.constexpr = w.dtype.element_ty
-    let_the_next_begin(PDL)
+    pdl_launch_dependents(PDL)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     column = tl.arange(0, BK)
     at = n.to(tl.int64)[:, None] * K + column[None, :]
@@ -182,7 +182,7 @@ def product_of_two(
     ws = tl.load(w + at, mask=inside, other=0.0)
     if gate is not None:
         gs = tl.load(gate + at, mask=inside, other=0.0)
-    wait_for_the_last(PDL)
+    pdl_wait(PDL)
     if not PDL:
         tl.debug_barrier()  # or the compiler asks for the weights behind the norm
 
@@ -265,8 +265,8 @@ def product(
     m = tl.arange(0, BM)
     n = tile * BN + tl.arange(0, BN)
     column = tl.arange(0, BK)
-    let_the_next_begin(PDL)
-    wait_for_the_last(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     scale = tl.full([BM], 1.0, tl.float32)
     if gain is not None:
         squares = tl.zeros([BM, BK], tl.float32)

@@ -16,8 +16,8 @@ from torch import Tensor
 from coolsd_rt.ops.gpu.launch import launch_on
 from coolsd_rt.ops.gpu.shapes import power
 
-FEW = 2  # rows that are multiplied without tensor cores: a guided image, one position
-MOST = 16  # rows of a product here: a block of the tensor cores
+GEMV_MAX_ROWS = 2  # rows that are multiplied without tensor cores: a guided image, one position
+PRODUCT_MAX_ROWS = 16  # rows of a product here: a block of the tensor cores
 _COUNTERS = 4096
 
 
@@ -25,7 +25,7 @@ _COUNTERS = 4096
 class Blocks:
     """What a program takes on. Chosen by bytes in flight, not by timing: `tools/gpu/kernels.py` times others beside it.
 
-    numbers: weights of a program of `product_of_two`, all asked for at once, at most `longest` of an output. columns,
+    numbers: weights of a program of `gemv_rows2`, all asked for at once, at most `longest` of an output. columns,
     deep: the block of weights in `product`, `stages` of them under way. programs: of a launch, at least where sums can
     be parted; twice the processors of a large GPU. few_warps, warps: of the two.
     """
@@ -109,15 +109,15 @@ class Launcher:
         return out
 
     def product(self, x: Tensor, weights: WeightView, out: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Into out [M, N], of x T [M, K] with M <= MOST, contiguous. residual: T [M, N], may be out."""
+        """Into out [M, N], of x T [M, K] with M <= PRODUCT_MAX_ROWS, contiguous. residual: T [M, N], may be out."""
         w, blocks = weights.w, self.blocks
         (rows, width), outputs = x.shape, w.shape[0]
         given = (x, weights.gain, w, weights.gate, weights.bias, residual, out)
-        if rows <= FEW:
+        if rows <= GEMV_MAX_ROWS:
             deep = min(power(width), blocks.longest)
             lines = max(1, blocks.numbers // deep)
             self._run(
-                "product_of_two", (-(-outputs // lines),), blocks.few_warps, *given, weights.eps,
+                "gemv_rows2", (-(-outputs // lines),), blocks.few_warps, *given, weights.eps,
                 ROWS=rows, N=outputs, K=width, XB=power(width), BN=lines, BK=deep,
             )  # fmt: skip
             return out
@@ -126,11 +126,11 @@ class Launcher:
         parts = 1 if weights.gate is not None else max(1, min(blocks.programs // tiles, deeps // 2))
         part = -(-deeps // parts) * deep
         parts = -(-width // part)
-        scratch = x.new_empty(parts * MOST * outputs if parts > 1 else 0, dtype=torch.float32)
+        scratch = x.new_empty(parts * PRODUCT_MAX_ROWS * outputs if parts > 1 else 0, dtype=torch.float32)
         arrived = self._zeros(tiles if parts > 1 else 1)
         self._run(
             "product", (tiles, parts), blocks.warps, *given, scratch, arrived, weights.eps, rows,
-            N=outputs, K=width, PART=part, PARTS=parts, BM=MOST, BN=blocks.columns, BK=deep,
+            N=outputs, K=width, PART=part, PARTS=parts, BM=PRODUCT_MAX_ROWS, BN=blocks.columns, BK=deep,
             num_stages=blocks.stages,
         )  # fmt: skip
         return out

@@ -13,13 +13,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from coolsd_rt.backends.torch.triton.launch import MOST, Heads, Launcher, WeightView
+from coolsd_rt.backends.torch.triton.launch import PRODUCT_MAX_ROWS, Heads, Launcher, WeightView
 from coolsd_rt.models.decoder import Decoder, MlpHead, closed
 from coolsd_rt.models.eagle import Eagle, first_seen
 from coolsd_rt.models.layers import Attention, Cache, HeadNorm, Layer, RMSNorm
 
-WIDEST = 128  # rows times positions of a step that is still narrow; past it torch's own products gain
-TALLEST = 32  # queries of a program of attention: more of them spill, or ask for more memory than a processor has
+NARROW_MAX_ROWS = 128  # rows times positions of a step that is still narrow; past it torch's own products gain
+# Queries of a program of attention: more of them spill, or ask for more memory than a processor has.
+ATTENTION_MAX_QUERIES = 32
 
 
 class FusedLayer:
@@ -37,7 +38,7 @@ class FusedLayer:
 
     def __call__(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         """x: [M, C], changed in place."""
-        return self._few(x, step, cache) if len(x) <= MOST else self._many(x, step, cache)
+        return self._few(x, step, cache) if len(x) <= PRODUCT_MAX_ROWS else self._many(x, step, cache)
 
     def _few(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
         run = self._run
@@ -94,7 +95,7 @@ class FusedDecoder:
     def logits(self, features: Tensor) -> Tensor:
         """Features [M, C] -> float32 [M, V]."""
         head = self.network.output
-        if isinstance(head, MlpHead) or len(features) > MOST:
+        if isinstance(head, MlpHead) or len(features) > PRODUCT_MAX_ROWS:
             return self.network.logits(features)
         made = features.new_empty(len(features), head.weight.shape[0], dtype=torch.float32)
         return closed(self._run.product(features, WeightView(head.weight), made), self.network.cfg.vocab)
@@ -119,7 +120,7 @@ class FusedEagle:
             return net.step(target, ids, features, pos, prefix, caches, start)
         table = net.table(target).weight
         x = self._run.embed(ids, pos, prefix, table, features.contiguous(), 1, net.cfg.blank_prefix)
-        x = self._run.product(x, self._fc, _empty(x, self._fc)) if len(x) <= MOST else net.fc(x)
+        x = self._run.product(x, self._fc, _empty(x, self._fc)) if len(x) <= PRODUCT_MAX_ROWS else net.fc(x)
         step = FusedStep(target.rope, pos, ids.shape[1], first_seen(net.cfg, start), shift=1)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
@@ -128,7 +129,7 @@ class FusedEagle:
 
 def narrow(ids: Tensor, layers: Sequence[FusedLayer]) -> bool:
     """Whether a step of ids [R, S] is one for kernels."""
-    return ids.numel() <= WIDEST and ids.shape[1] * layers[0].heads.groups <= TALLEST
+    return ids.numel() <= NARROW_MAX_ROWS and ids.shape[1] * layers[0].heads.groups <= ATTENTION_MAX_QUERIES
 
 
 def heads_of(attention: Attention, from_start: bool) -> Heads:
