@@ -1,4 +1,4 @@
-"""What a page names of the code: whether a file has a function, class, method or constant of that name, by its syntax."""
+"""What a page names of the code: whether a file has a function, class, method or constant of that name."""
 
 from __future__ import annotations
 

@@ -54,9 +54,8 @@ def options(verb: str) -> frozenset[str]:
 @cache
 def options_of_tools() -> frozenset[str]:
     """What the tools' own command lines take."""
-    return frozenset(
-        name for path in (ROOT / "tools").rglob("*.py") for name in re.findall(r'"(--[a-z0-9-]+)"', path.read_text("utf-8"))
-    )
+    texts = (path.read_text("utf-8") for path in (ROOT / "tools").rglob("*.py"))
+    return frozenset(name for text in texts for name in re.findall(r'"(--[a-z0-9-]+)"', text))
 
 
 def of_a_verb(line: str) -> Iterator[str]:

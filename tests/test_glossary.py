@@ -18,7 +18,7 @@ def test_each_row_is_a_term_with_a_place_in_the_code() -> None:
     assert len(ROWS) > 60
     for row in ROWS:
         term, _, meaning, code, _ = row
-        assert term and meaning, row
+        assert all((term, meaning)), row
         assert re.fullmatch(r"`[\w/]+\.py(: [\w.]+)?`", code), row
 
 

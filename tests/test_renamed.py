@@ -21,9 +21,10 @@ SWEEP = "version: 1\n{key}: 4\nprompts: p.txt\npoints: {{a: {{}}}}\n"
 
 
 def test_a_name_is_told_only_where_it_is_welcome() -> None:
-    assert new_name("pictures", ["seed", "images"]) == "images" and old_name("images", {"pictures": 1}) == "pictures"
-    assert not new_name("pictures", ["seed"]) and not new_name("seed", ["images"]) and not new_name(3, ["images"])
-    assert not old_name("images", {"image": 1}) and not old_name("seed", {"pictures": 1})
+    assert new_name("pictures", ["seed", "images"]) == "images"
+    assert old_name("images", {"pictures": 1}) == "pictures"
+    assert not any((new_name("pictures", ["seed"]), new_name("seed", ["images"]), new_name(3, ["images"])))
+    assert not any((old_name("images", {"image": 1}), old_name("seed", {"pictures": 1})))
     assert not set(KEYS) & set(KEYS.values()), "a new name is no old one"
 
 
@@ -82,4 +83,5 @@ def test_a_module_that_became_a_verb_does_not_do_nothing_in_silence() -> None:
     command = [sys.executable, "-m", "coolsd_rt.workflows.precompute", "spec.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "coolsd-rt precompute" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "coolsd-rt precompute" in done.stderr
