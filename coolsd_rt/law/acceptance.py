@@ -35,5 +35,5 @@ def acceptance(p: Array, q: Array, omega: Array, borrowed: Array = 0.0) -> Array
     xp = namespace(p, q)
     drafted, most = q > 0, omega * p + borrowed
     ratio = most / xp.where(drafted, q, xp.ones_like(q))
-    kept = xp.where(ratio < 1, ratio, xp.ones_like(ratio))
-    return xp.where(drafted, kept, xp.astype(most > 0, p.dtype))
+    capped = xp.where(ratio < 1, ratio, xp.ones_like(ratio))
+    return xp.where(drafted, capped, xp.astype(most > 0, p.dtype))

@@ -53,7 +53,7 @@ class ImageSums:
     """Sums over the rounds of each image, float64 [images].
 
     rounds: how many. tokens: expected tokens of them. kl: of their joint laws from the target's, nats. tv: of each
-    position's own law, over the positions that are judged. tv_round: of the rounds' joint laws.
+    position's own law, over the positions that are evaluated. tv_round: of the rounds' joint laws.
     """
 
     rounds: Floats64

@@ -19,7 +19,15 @@ from tests.workflows.fakes import DIMS, FakeEngine
 def test_a_table_on_stdout_and_files_in_out(cli: Cli, engine: Path) -> None:
     done = cli("generate", engine, "-p", "red apple", "-p", "yellow star", "-n", 2)
     assert done.code == 0
-    for word in ("images", "tokens/s", "accept length", "acceptance by position", "rounds", "seconds in law", "sheet"):
+    for word in (
+        "images",
+        "tokens/s",
+        "accept length",
+        "acceptance by position",
+        "rounds",
+        "seconds in verify",
+        "sheet",
+    ):
         assert word in done.out
     files = ["out/000-red-apple.png", "out/001-red-apple.png", "out/002-yellow-star.png", "out/003-yellow-star.png"]
     assert done.err.splitlines() == files
