@@ -97,7 +97,9 @@ def of_paths(piece: str, folder: Path) -> Iterator[str]:
         if not _is_there(piece):
             yield f"no {piece}"
         return
-    path = piece.split(": ")[0]
+    path, _, test = piece.split(": ")[0].partition("::")
+    if re.fullmatch(r"test_\w+", test or path) and not any(_has_test(file, test or path) for file in _tests(path)):
+        yield f"no test {piece}"
     if not re.fullmatch(r"[\w.*-]+(/[\w.*-]*)*", path) or not ("/" in path or path.endswith(".py")):
         return
     path = path.replace("VERB", "*")  # one file per verb
@@ -111,6 +113,16 @@ def of_paths(piece: str, folder: Path) -> Iterator[str]:
             yield f"no {path}"
     elif (PACKAGE / first).is_dir() and not list(PACKAGE.glob(path.rstrip("/"))) and not (folder / path).exists():
         yield f"no coolsd_rt/{path}"
+
+
+def _tests(path: str) -> list[Path]:
+    """The file of tests that is meant; all of them if none is named."""
+    named = ROOT / path
+    return [named] if named.is_file() else [*(ROOT / "tests").rglob("*.py")]
+
+
+def _has_test(file: Path, name: str) -> bool:
+    return file.stem == name or any(each.split(".")[-1] == name for each in names_of(file))
 
 
 def _is_there(dotted: str) -> bool:
@@ -150,11 +162,23 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 
 
 GONE = (
-    "`coolsd-rt paint x`", "```\ncoolsd-rt build x \\\n  --fast\n```", "`coolsd-rt bench x --pictures 3`",
-    "`python tools/gone.py`", "```\npython -m coolsd_rt.measure.demo\n```", "`python -m pytest tests/gone`",
-    "`python -m coolsd_rt.law.acceptance`", "`coolsd_rt/measure/`", "`backends/fused/`", "`foreign_json.py`",
-    "`coolsd_rt/models/convert_*.py`", "`coolsd_rt.measure`", "`coolsd_rt.law.accept`", "`--pictures 3`",
-)  # fmt: skip
+    "`coolsd-rt paint x`",
+    "```\ncoolsd-rt build x \\\n  --fast\n```",
+    "`coolsd-rt bench x --pictures 3`",
+    "`python tools/gone.py`",
+    "```\npython -m coolsd_rt.measure.demo\n```",
+    "`python -m pytest tests/gone`",
+    "`python -m coolsd_rt.law.acceptance`",
+    "`coolsd_rt/measure/`",
+    "`backends/fused/`",
+    "`foreign_json.py`",
+    "`test_it_is_gone`",
+    "`tests/test_limits.py::test_it_is_gone`",
+    "`coolsd_rt/models/convert_*.py`",
+    "`coolsd_rt.measure`",
+    "`coolsd_rt.law.accept`",
+    "`--pictures 3`",
+)
 
 
 @pytest.mark.parametrize("text", GONE)

@@ -66,8 +66,21 @@ def test_an_index_of_reference_images_of_before_is_one_line(tmp_path: Path) -> N
 
 def test_so_is_a_kept_point_of_a_sweep(tmp_path: Path) -> None:
     path = tmp_path / "000-a.json"
-    path.write_text(json.dumps({"name": "a", "series": "a", "axes": {}, "plain": True, "lossless": True, "omegas": [],
-                                "rule": "ratio", "resampler": "optimal", "pictures": 4}))  # fmt: skip
+    path.write_text(
+        json.dumps(
+            {
+                "name": "a",
+                "series": "a",
+                "axes": {},
+                "plain": True,
+                "lossless": True,
+                "omegas": [],
+                "rule": "ratio",
+                "resampler": "optimal",
+                "pictures": 4,
+            }
+        )
+    )
     with pytest.raises(CoolsdError, match="the key's new name, images"):
         read_point(path)
 
