@@ -1,6 +1,6 @@
 """What a published format is to the converter: how to know it, the config in its shapes, and its tensors' ways to ours.
 
-The formats themselves are in `convert_llamagen`, `convert_llama` and `convert_vq`. Knows names and shapes only.
+The formats themselves are in `coolsd_rt.checkpoints.formats`. Knows names and shapes only.
 """
 
 from __future__ import annotations

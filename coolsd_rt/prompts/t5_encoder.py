@@ -1,7 +1,7 @@
 """A T5 encoder and its tokenizer: caption features when they are needed.
 
 Knows where the folder is, local or in the hub's cache. Does not know cleaning, padding or targets; what makes a folder
-whole is `models.foreign_t5`'s. torch and transformers are imported with the first caption: an engine that finds its
+whole is `pretrained.t5`'s. torch and transformers are imported with the first caption: an engine that finds its
 captions in a file needs neither. Weights are safetensors, never pickles.
 """
 

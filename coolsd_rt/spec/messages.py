@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from coolsd_rt.renamed import new_name, old_name
 from coolsd_rt.shown import show
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.spec.yaml_text import Path, Problem
@@ -92,6 +93,8 @@ def _sides(error: ErrorDetails, path: Path, data: Any, model: Model) -> tuple[st
         return "a value", "nothing", "this key is required"
     if kind == "extra_forbidden":
         known = known_keys(path[:-1], data, model)
+        if name := new_name(path[-1], known):
+            return name, str(path[-1]), f"the key was renamed: write '{name}'"
         return f"one of {', '.join(known)}", "an unknown key", suggestion(path[-1], known)
     if kind == "literal_error":
         choices = _words(ctx["expected"])
@@ -134,6 +137,8 @@ def problems_of(error: ValidationError, data: Any, model: Model = Spec) -> list[
             _real_path(other["loc"], model)[: len(path)] == path for other in items if other is not item
         ):
             continue  # items that were refused are not counted: that is said already
+        if item["type"] == "missing" and isinstance(item["input"], dict) and old_name(path[-1], item["input"]):
+            continue  # it stands there under its name of before, which is an error of its own
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
             path = (*path, _tags(model)[path[0]])
         expected, found, fix = _sides(item, path, data, model)

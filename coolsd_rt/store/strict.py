@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.files import read_json
+from coolsd_rt.renamed import old_name
 from coolsd_rt.shown import show
 
 M = TypeVar("M", bound=BaseModel)
@@ -71,6 +72,8 @@ def dotted(place: tuple[Any, ...]) -> str:
 def complaint(error: ValidationError) -> tuple[str, str, str]:
     """The first thing that is wrong: its place, what was expected there, what was found."""
     first = error.errors(include_url=False)[0]
+    if first["type"] == "missing" and (old := old_name(first["loc"][-1], first["input"])):
+        return dotted((*first["loc"][:-1], old)), f"the key's new name, {first['loc'][-1]}", old
     place = first["loc"][:-1] if first["loc"][-1:] == ("[key]",) else first["loc"]
     return dotted(place), *_sides(first, place)
 

@@ -11,6 +11,7 @@ Knows specs and the file of features. Does not know engines. Needs the extra `te
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -113,3 +114,8 @@ def _packed(found: dict[str, Floats32], encoder: str, length: int, precision: st
     sums = {key: hashlib.sha256(data).hexdigest() for (key, _), data in zip(infos, rows, strict=True)}
     facts = metadata(encoder, length, {key_of(caption): caption for caption in found}, sums)
     return header_bytes(infos, facts) + b"".join(rows)
+
+
+if __name__ == "__main__":  # the command of before: without this it would do nothing, and say so with exit code 0
+    sys.stderr.write("error: python -m coolsd_rt.workflows.precompute: it is a verb now: coolsd-rt precompute\n")
+    sys.exit(2)

@@ -1,10 +1,10 @@
 """The paper's open questions, answered on recorded rounds: `python -m tools.paper.questions engines/emoji`.
 
     1. Does annealing hold for L > 2? At one KL a token, every family's accept length for L = 1..8, and the optimum.
-    2. What happens as TV(P, Q) grows, past the 0.4 of the paper's theory? Drafts of falling quality (`degraded`).
+    2. What happens as TV(P, Q) grows, past the 0.4 of the paper's theory? Drafts of falling quality (`noisy_draft`).
     3. Are ambiguous tokens the rejected ones? Rejection by the entropy of P.
 
-Knows recordings, laws and tuning. Plots are in `questions_plot`. Needs the extras cpu and measure.
+Knows recordings, laws and tuning. Plots are in `tools.paper.plot`. Needs the extras cpu and measure.
 """
 
 from __future__ import annotations
