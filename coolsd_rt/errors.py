@@ -39,8 +39,6 @@ class MissingExtra(UserError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.package, self.extra = package, extra
         super().__init__(
-            f"{purpose} needs the package {package}",
-            expected="it installed",
-            found="nothing of that name",
+            f"{package} is not installed, but {purpose} needs it",
             fix=f"run: {install_line(extra)}",
         )

@@ -209,7 +209,7 @@ class Pipeline:
     def _engine(self) -> OpenedEngine:
         if self._opened is None:
             fix = f"load it again: Pipeline.load({str(self._folder)!r})"
-            raise UserError("the pipeline", expected="an open one", found="one that was closed", fix=fix)
+            raise UserError("the pipeline", expected="an open pipeline", found="a closed pipeline", fix=fix)
         return self._opened
 
     def _take(self) -> None:

@@ -168,10 +168,12 @@ def findings(folder: Path) -> list[Finding]:
 
 
 @click.command()
-@click.option("--out", type=WRITES_IN, default=Path("engines"), help="Folder of builds.")
+@click.option(
+    "--out", type=WRITES_IN, default=Path("engines"), help="Folder of builds, whose free disk space is reported."
+)
 @json_option
 def command(out: Path, as_json: bool) -> None:
-    """Say what this machine can run and what is missing, with the line that installs it.
+    """Report what this machine can run and which packages are missing, with the command that installs each one.
 
     \b
     Example:

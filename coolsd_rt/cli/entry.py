@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def overwrite_option(function: F) -> F:
     """The option of every command that writes to files a user names; arrives as `overwrite`."""
-    return click.option("--overwrite", is_flag=True, help="Replace files that have the names of new ones.")(function)
+    return click.option("--overwrite", is_flag=True, help="Replace existing files.")(function)
 
 
 def enter(command: click.Command, arguments: Sequence[str] | None = None) -> Any:

@@ -97,5 +97,5 @@ def _usable(context: click.Context, option: click.Parameter, asked: int | None) 
 
 def threads_option(of: str = "the engine") -> Callable[[F], F]:
     """`--threads`; arrives as `threads`, None where it is not given."""
-    text = f"Threads of {of}; default: the usable cores."
+    text = f"CPU threads of {of}; default: the number of usable cores."
     return click.option("--threads", type=number(limits.THREADS), callback=_usable, help=text)

@@ -15,8 +15,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 def reading_options(function: F) -> F:
     """What prompts are read with in the place of the spec's; arrives as `features` and `text_encoder`."""
     for option in (
-        click.option("--text-encoder", type=FOLDER, help="Folder of the text encoder (condition t5)."),
-        click.option("--features", type=READS, help="Captions' features, computed before (condition t5)."),
+        click.option(
+            "--text-encoder",
+            type=FOLDER,
+            help="Folder of the text encoder, if the spec does not name one (condition t5).",
+        ),
+        click.option("--features", type=READS, help="Safetensors file of precomputed caption features (condition t5)."),
     ):
         function = option(function)
     return function

@@ -19,6 +19,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def json_option(function: F) -> F:
     """The option every verb has; arrives as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")(
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout, and nothing else.")(
         function
     )

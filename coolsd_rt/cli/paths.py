@@ -26,7 +26,7 @@ Role = Literal["reads", "spec", "reads or stdin", "folder", "engine", "writes", 
 
 _EXPECTED: dict[Role, str] = {
     "reads": "a file", "spec": "a spec file", "reads or stdin": "a file, or - for standard input", "folder": "a folder",
-    "engine": "an engine's folder, or a spec", "writes": "a file", "writes in": "a folder, or a place for one",
+    "engine": "an engine's folder, or a spec", "writes": "a file", "writes in": "a folder, or a path for a new folder",
 }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.kind != "eagle3" and self.own_steps not in (None, 1):
-            fix = "take --kind eagle3"
+            fix = "use --kind eagle3"
             raise UserError(
                 "--own-steps", expected=f"none for the kind {self.kind}", found=str(self.own_steps), fix=fix
             )

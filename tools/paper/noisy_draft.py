@@ -69,4 +69,4 @@ class NoisySession:
         return logits + self._draft.asarray(self._noise[np.asarray(ids)], "float32"), features
 
     def propose(self, *args: Any) -> tuple[Array, Array]:
-        raise CoolsdError("a noisy draft", expected="single draft steps", found="a call of the fused draft")
+        raise CoolsdError("a noisy draft", expected="single draft steps", found="a fused draft call")

@@ -133,7 +133,9 @@ class OrtSession:
 
     def draft(self, ids: Ints, features: Floats | None, pos: Ints) -> tuple[Floats, Floats]:
         if self._draft is None:
-            raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
+            raise CoolsdError(
+                "a draft step", expected="an engine with a draft model", found="an engine built without one"
+            )
         return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
 
     def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats) -> tuple[Floats, Floats]:

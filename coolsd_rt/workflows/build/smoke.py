@@ -82,6 +82,6 @@ def _error(graph: str, name: str, found: NDArray[Any], wanted: NDArray[Any], pre
         limit = TOLERANCE[precision]
     if not error <= limit:  # NaN is not
         raise CoolsdError(
-            f"graph {graph}: {name}", expected=f"torch's numbers within {limit:g}", found=f"{error:.3g} away"
+            f"graph {graph}: {name}", expected=f"torch's values within {limit:g}", found=f"{error:.3g} away"
         )
     return error

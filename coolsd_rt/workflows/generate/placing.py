@@ -27,7 +27,7 @@ from coolsd_rt.workflows.png import CHUNK, SHEET, SOFTWARE, Pixels
 
 SHOWN = "sheet"  # key in a sheet's text chunk: its columns, and each file it shows with the identity of its image
 _WIDEST_ROW = 12  # images of one prompt that the sheet still shows as one row
-_FIX = "give another --out, or --overwrite to replace what is there"
+_FIX = "give another --out, or --overwrite to replace the existing files"
 
 
 @dataclass(frozen=True)
