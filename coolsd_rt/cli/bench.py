@@ -29,7 +29,7 @@ _DELTAS = VariantChoice.deltas
 
 
 class _BenchScreen:
-    """Every way in every turn. The first turn warms up and is not timed."""
+    """Progress of a benchmark: every method in every run. The first run is a warm-up and is not timed."""
 
     def __init__(self, work: Work) -> None:
         self._work = work

@@ -24,7 +24,7 @@ _WORTH_SAYING = 10.0  # seconds of a build; less is over before it is read
 
 
 class _BuildScreen:
-    """Stages of a build, and what they will take."""
+    """Progress of a build: its stages and their estimated time."""
 
     def __init__(self, work: Work, planned: BuildPlan) -> None:
         self._work, self._stage, self._names = work, "", [stage.name for stage in planned.stages]

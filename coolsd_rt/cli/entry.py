@@ -1,5 +1,5 @@
-"""What the verbs and the commands that are run as modules share: the entry point, where a failure is one line and an
-exit code, and the option `--overwrite`. Knows click."""
+"""Code shared by the verbs and the commands that run as modules: the entry point, which turns a failure into one line
+and an exit code, and the option `--overwrite`. Knows click."""
 
 from __future__ import annotations
 

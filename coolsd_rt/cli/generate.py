@@ -44,7 +44,7 @@ KEYS = {
 
 
 class _GenerateScreen:
-    """Tokens of all images. Without a bar, a line an image as well."""
+    """Progress in tokens over all images. Without a progress bar, one line per image as well."""
 
     def __init__(self, work: Work) -> None:
         self._work, self._whole = work, 0

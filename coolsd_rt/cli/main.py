@@ -1,4 +1,4 @@
-"""The command `coolsd-rt`: verbs by name, loaded when used, and the one place where an error becomes a line.
+"""The command `coolsd-rt`: verbs by name, imported on first use, and the only place that formats an error as a line.
 
 Knows names of verbs and exit codes. Imports nothing heavy, so that `--help` is instant and works in a broken setup.
 

@@ -1,4 +1,4 @@
-"""What every verb prints with: the room `terminal`, and the option --json.
+"""Output functions of every verb, from the room `terminal`, and the option --json.
 
 Rule: with --json, stdout holds one JSON document and nothing else. Progress and notes go to stderr always.
 """

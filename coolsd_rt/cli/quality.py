@@ -28,7 +28,7 @@ _SHARED = [p for p in generate.command.params if isinstance(p, click.Option) and
 
 
 class _QualityScreen:
-    """Images of one stage after the other."""
+    """Progress in images, one stage after the other."""
 
     def __init__(self, work: Work) -> None:
         self._work = work

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # needs matplotlib, which --help must not
 
 
 class _SweepScreen:
-    """Batches of all points. Without a bar, a line a point as well."""
+    """Progress in batches over all points. Without a progress bar, one line per point as well."""
 
     def __init__(self, work: Work) -> None:
         self._work = work

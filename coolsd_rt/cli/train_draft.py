@@ -27,7 +27,7 @@ def _shares(values: tuple[float, ...]) -> str:
 
 
 class _TrainDraftScreen:
-    """Images that are drawn or read, then steps of training."""
+    """Progress of training: images drawn or read, then training steps."""
 
     def __init__(self, work: Work) -> None:
         self._work, self._stage = work, ""

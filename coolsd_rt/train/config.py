@@ -97,7 +97,7 @@ class TrainProgress:
 
 @dataclass(frozen=True)
 class TrainCallbacks:
-    """Who wants to hear of the work while it goes on."""
+    """Callbacks that report progress during the work."""
 
     note: Callable[[str], None] = lambda line: None
     images: Callable[[str, int, int], None] = lambda what, done, of: None

@@ -1,8 +1,8 @@
-"""Whether an engine's files belong together: all that they bring into the law, checked before anything is drawn.
+"""Consistency of an engine's files: every file that affects the output distribution is checked before drawing.
 
 The manifest's sizes against its spec, the files that read prompts against those the graphs were made with, and the
-table of neighbours. A wrong one would not fail: it would draw other images than the model's. Knows manifests and
-tables. Does not know backends or how an image is drawn.
+table of neighbours. A wrong file would not cause a failure: the engine would draw images that differ from the model's.
+Knows manifests and tables. Does not know backends or how an image is drawn.
 """
 
 from __future__ import annotations

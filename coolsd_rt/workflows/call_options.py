@@ -1,4 +1,4 @@
-"""What a call of `coolsd_rt.Pipeline` may be told, by name: checked, and laid out as a request's run-time values.
+"""Keyword arguments of a call of `coolsd_rt.Pipeline`: checked, and converted to the run-time values of a request.
 
 Knows the names that Python callers use, and those that they bring along from other libraries. Does not know engines.
 """

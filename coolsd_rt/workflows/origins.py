@@ -1,4 +1,4 @@
-"""A spec's weights files, made of the published checkpoints that its `sources` name.
+"""A spec's weights files, converted from the published checkpoints that its `sources` name.
 
     1. Find out which files are there already, made of the same sources.
     2. Locate each other source: the hub at its commit, a mirror of it in a folder, or a file beside the spec.

@@ -1,4 +1,4 @@
-"""The stage that makes a TensorRT engine of a graph.
+"""The stage that compiles a graph to a TensorRT engine.
 
 Knows graphs of a build and the compiler. Does not know caching, nor what the engine will be asked.
 """

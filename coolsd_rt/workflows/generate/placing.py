@@ -1,4 +1,4 @@
-"""The files of a request, before anything is drawn: which are there already, which are free, and which are taken.
+"""The files of a request, before anything is drawn: existing images, free names, and names taken by other files.
 
 A name is free, or has the very image that would get it (that one is skipped; one of it that is damaged is drawn again),
 or something else: then the request is refused, since a number that depends on the folder would make neither the same
