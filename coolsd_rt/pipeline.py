@@ -92,7 +92,7 @@ class Pipeline:
             threads: CPU threads of the engine. Default: the number of usable cores; a larger number is reduced
                 to it with a RuntimeWarning.
             features: file of precomputed prompt features; replaces the spec's text encoder.
-            text_encoder: folder of the text encoder, if the spec does not name one.
+            text_encoder: folder of the text encoder; replaces the spec's.
 
         Raises:
             UserError: `engine` is not an engine, or an argument has a wrong type.

@@ -125,8 +125,8 @@ def command(
     """Compile a spec's models into an engine.
 
     Stages whose weights, settings and tools did not change are taken from the cache. The engine is written to
-    OUT/NAME/FINGERPRINT, and OUT/NAME/current points to the latest build. An engine for a GPU is verified on the GPU
-    first: until parity passes, OUT/NAME/current keeps pointing to the previous build.
+    OUT/NAME/FINGERPRINT, and OUT/NAME/current points to the latest build. An engine for a GPU is verified on
+    the GPU first: until parity passes, OUT/NAME/current does not point to it.
 
     \b
     Example:

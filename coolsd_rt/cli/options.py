@@ -18,7 +18,7 @@ def reading_options(function: F) -> F:
         click.option(
             "--text-encoder",
             type=FOLDER,
-            help="Folder of the text encoder, if the spec does not name one (condition t5).",
+            help="Folder of the text encoder; replaces the spec's (condition t5).",
         ),
         click.option("--features", type=READS, help="Safetensors file of precomputed caption features (condition t5)."),
     ):
