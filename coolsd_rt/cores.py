@@ -93,7 +93,7 @@ def too_many(asked: int) -> str:
     if asked <= found.usable:
         return ""
     cores = "1 usable core" if found.usable == 1 else f"{found.usable} usable cores"
-    return f"{asked} threads on {cores} ({found.why}) would wait for each other: {found.usable} taken"
+    return f"{asked} threads on {cores} ({found.why}) would wait for each other; using {found.usable}"
 
 
 def limit_torch(asked: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The one family of errors that reaches a user: what was expected, what was found, what to type next.
+"""The exceptions that reach a user: what was expected, what was found, and the command or change that fixes it.
 
 Knows exit codes. Does not know where errors come from or how a terminal shows them.
 """
@@ -9,7 +9,7 @@ from coolsd_rt.install import install_line
 
 
 class CoolsdError(Exception):
-    """A failure we can explain. Exit code 1: ours (a broken engine, a full disk), not the user's mistake."""
+    """A failure with a known cause (a broken engine, a full disk). Exit code 1: not the user's mistake."""
 
     exit_code = 1
 
@@ -39,8 +39,6 @@ class MissingExtra(UserError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.package, self.extra = package, extra
         super().__init__(
-            f"{purpose} needs the package {package}",
-            expected="it installed",
-            found="nothing of that name",
+            f"{package} is not installed, but {purpose} needs it",
             fix=f"run: {install_line(extra)}",
         )

@@ -170,7 +170,7 @@ def pipe_fix(path: Path) -> str:
 def _read_stream(path: Path, what: str, limit: int, fix: str, error: type[CoolsdError]) -> bytes:
     if path == STDIN:
         if sys.stdin is None:
-            raise error("standard input", expected=what, found="it closed", fix=fix)
+            raise error("standard input", expected=what, found="a closed stream", fix=fix)
         return _at_most(sys.stdin.buffer, limit)
     with open(path, "rb") as f:
         return _at_most(f, limit)
@@ -288,7 +288,7 @@ def parse_json(text: str | bytes) -> Any:
     except JsonError:
         raise
     except UnicodeEncodeError as e:
-        raise JsonError("half of a surrogate pair, which is no character") from e
+        raise JsonError("half of a surrogate pair, which is not a character") from e
     except json.JSONDecodeError as e:
         raise JsonError(f"text that is not JSON (line {e.lineno}: {e.msg})") from e
     except (ValueError, RecursionError) as e:
@@ -318,7 +318,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(word: str) -> Any:
-    raise JsonError(f"{word}, which is no number of JSON")
+    raise JsonError(f"{word}, which is not a JSON number")
 
 
 def _finite(text: str) -> float:

@@ -3,7 +3,8 @@
     pipe = coolsd_rt.Pipeline.load("engines/emoji")
     pipe("red apple").images[0].save("apple.png")
 
-Knows what a caller may ask for, and who waits for whom. Does not know how an image is drawn (`coolsd_rt.workflows`).
+Knows the arguments of a call and the order of concurrent calls. Does not know how an image is drawn
+(`coolsd_rt.workflows`).
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ class _LoadArguments:
 
 
 class Pipeline:
-    """An engine that is loaded, ready to draw. Made by `Pipeline.load`.
+    """A loaded engine, ready to draw. Created by `Pipeline.load`.
 
-    Safe to call from several threads: one call or stream draws at a time, the others wait for their turn. A context
-    manager: `with Pipeline.load(...) as pipe` closes it at the end.
+    Thread-safe: one call or stream draws at a time, the others wait. Also a context manager:
+    `with Pipeline.load(...) as pipe` closes it at the end.
     """
 
     def __init__(self, opened: OpenedEngine) -> None:
@@ -87,17 +88,17 @@ class Pipeline:
         """Check an engine's files and load it.
 
         Args:
-            engine: `engines/NAME` (its current build), one fingerprint's folder, or a spec's file (.yaml): that one is
-                built into `engines/` first where it is not.
-            threads: of the engine on a CPU; default: the usable cores, and more are brought down to them with a
-                RuntimeWarning.
-            features: a file of precomputed features of the prompts, in the place of the spec's text encoder.
-            text_encoder: the folder of the text encoder, if the spec does not name it.
+            engine: `engines/NAME` (its current build), the folder of one fingerprint, or a spec file (.yaml),
+                which is built into `engines/` first if necessary.
+            threads: CPU threads of the engine. Default: the number of usable cores; a larger number is reduced
+                to it with a RuntimeWarning.
+            features: file of precomputed prompt features; replaces the spec's text encoder.
+            text_encoder: folder of the text encoder; replaces the spec's.
 
         Raises:
-            UserError: no engine, or an argument of another type.
+            UserError: `engine` is not an engine, or an argument has a wrong type.
             MissingExtra: a package that the engine needs is not installed.
-            CoolsdError: a broken engine, or one that cannot be built.
+            CoolsdError: the engine is broken, or cannot be built.
         """
         asked = _LoadArguments(engine, threads, features, text_encoder)  # type: ignore[arg-type]  # a str becomes a Path
         path = asked.engine
@@ -132,11 +133,12 @@ class Pipeline:
             prompts: one text, or several.
             options: see `coolsd_rt.CallOptions`: images_per_prompt (or num_images_per_prompt), seed or seeds,
                 guidance_scale, cfg_interval, temperature, top_k, top_p, schedule, acceptance, resampler, pacing,
-                draft_length, plain, draft, loop. What is not given is as the engine's spec has it. Besides:
-            callback_on_step_end: called as `callback(pipeline, step, timestep, callback_kwargs)` whenever the loop
-                tells of its progress, after each round on a CPU. step: calls so far, from 0. timestep: image tokens
-                decided in all images of the call. callback_kwargs: {"progress": Progress} of the batch under way.
-                What it returns is ignored; what it raises ends the call.
+                draft_length, plain, draft, loop. An option that is not given keeps the value of the engine's spec.
+                Also:
+            callback_on_step_end: called as `callback(pipeline, step, timestep, callback_kwargs)` whenever
+                the loop reports progress, after each round on a CPU. step: number of earlier calls, from 0. timestep:
+                image tokens decided in all images of the call. callback_kwargs: {"progress": Progress} of the current
+                batch. The return value is ignored; an exception ends the call.
             on_progress: called as `on_progress(done, total)` at the same time, in image tokens of the whole call.
 
         Returns:
@@ -145,8 +147,8 @@ class Pipeline:
             are the images that `coolsd-rt generate` draws with the same values.
 
         Raises:
-            UserError: a prompt that cannot be read, an option of an unknown name, of another type or out of its range,
-                a closed pipeline, a call from a callback of this pipeline.
+            UserError: a prompt cannot be read, an option is unknown, has a wrong type or is out of range, the
+                pipeline is closed, or the call comes from a callback of this pipeline.
             CoolsdError: the engine failed.
         """
         given = dict(options)
@@ -165,7 +167,7 @@ class Pipeline:
         return drawing.output()
 
     def stream(self, prompts: str | Sequence[str], **options: Unpack[StreamOptions]) -> ImageStream:
-        """Draw images and look at them while they are drawn.
+        """Draw images and yield partial images during drawing.
 
         Args:
             prompts: one text, or several.
@@ -186,10 +188,9 @@ class Pipeline:
         return ImageStream(drawing, count, self._open_stream, self._close_stream)
 
     def close(self) -> None:
-        """Let go of the engine and its memory. Waits for a call under way; a stream under way is closed.
+        """Release the engine and its memory. Waits for a running call; closes a running stream.
 
-        Every later call raises UserError, and so do those that still wait for their turn. To close twice is to close
-        once.
+        Every later call raises UserError, and so does a call that is still waiting. Closing twice has no further effect.
         """
         if self._closed:
             return
@@ -212,7 +213,7 @@ class Pipeline:
     def _engine(self) -> OpenedEngine:
         if self._closed or self._opened is None:
             fix = f"load it again: Pipeline.load({str(self._folder)!r})"
-            raise UserError("the pipeline", expected="an open one", found="one that was closed", fix=fix)
+            raise UserError("the pipeline", expected="an open pipeline", found="a closed pipeline", fix=fix)
         return self._opened
 
     def _take(self) -> None:

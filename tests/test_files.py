@@ -151,7 +151,7 @@ def test_standard_output_is_no_place_for_a_file(tmp_path: Path) -> None:
 def test_a_folder_to_write_into(tmp_path: Path, kind: str) -> None:
     ODD[kind][0](tmp_path / "x")
     for path in (tmp_path / "x", tmp_path / "x" / "y"):
-        with pytest.raises(UserError, match="expected a folder, or a place for one, found the "):
+        with pytest.raises(UserError, match="expected a folder, or a path for a new folder, found the "):
             check_folder(path)
 
 

@@ -67,16 +67,24 @@ def measure(
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
-    "--prompts", type=number(limits.IMAGES), default=200, show_default=True, help="Trained captions, drawn once each."
+    "--prompts",
+    type=number(limits.IMAGES),
+    default=200,
+    show_default=True,
+    help="Number of trained captions; each is drawn once.",
 )
 @click.option(
-    "--seed", type=number(limits.TRAIN_SEED), default=1000, show_default=True, help="Chooses captions and randomness."
+    "--seed",
+    type=number(limits.TRAIN_SEED),
+    default=1000,
+    show_default=True,
+    help="Random seed of the captions and the images.",
 )
-@click.option("--cfg-scale", type=number(limits.CFG_SCALE), help="Instead of the spec's.")
-@click.option("--top-k", type=number(limits.TOP_K), help="Instead of the spec's.")
-@click.option("--temperature", type=number(limits.TEMPERATURE), help="Instead of the spec's.")
-@click.option("--confidence", type=number(limits.PROBABILITY), help="Instead of the spec's.")
-@click.option("--draft-length", type=number(limits.DRAFT_LENGTH), help="Instead of the spec's.")
+@click.option("--cfg-scale", type=number(limits.CFG_SCALE), help="Guidance scale; default: the spec's.")
+@click.option("--top-k", type=number(limits.TOP_K), help="Top-k; default: the spec's.")
+@click.option("--temperature", type=number(limits.TEMPERATURE), help="Temperature; default: the spec's.")
+@click.option("--confidence", type=number(limits.PROBABILITY), help="Pacing confidence; default: the spec's.")
+@click.option("--draft-length", type=number(limits.DRAFT_LENGTH), help="Draft length; default: the spec's.")
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--json", "as_json", is_flag=True)
 def main(

@@ -32,7 +32,7 @@ try:
     from tools.gpu.report import Report
 except ModuleNotFoundError as error:  # a checkout that was carried to a machine without an index
     fix = "install it, or carry its wheel (docs/gpu.md)"
-    line = f"error: the package {error.name}: expected it installed, found nothing of that name; {fix}"
+    line = f"error: {error.name} is not installed; {fix}"
     print(line, file=sys.stderr)  # noqa: T201  (what prints is not there)
     sys.exit(2)
 
@@ -45,22 +45,22 @@ BUDGET = 460.0
     type=WRITES_IN,
     default=Path("benchmarks/results"),
     show_default=True,
-    help="Folder of results.",
+    help="Output folder of the results.",
 )
 @click.option(
     "--seconds",
     type=number(limits.SECONDS),
     default=BUDGET,
     show_default=True,
-    help="Stop starting work after this long.",
+    help="Start no further work after this time.",
 )
 @click.option(
     "--only",
     type=click.Choice(list(PARTS)),
     multiple=True,
-    help="A part of it; may be given again. The last that is chosen has all the time that is left.",
+    help="Part of the check to run. Repeatable. The last selected part gets all of the remaining time.",
 )
-@click.option("--rehearse", is_flag=True, help="On a CPU, with tiny models.")
+@click.option("--rehearse", is_flag=True, help="Rehearse on a CPU, with tiny models.")
 def command(out: Path, seconds: float, only: tuple[str, ...], rehearse: bool) -> None:
     """Check everything that needs a GPU, on this one."""
     if not rehearse and not torch.cuda.is_available():

@@ -192,11 +192,13 @@ engine: {{backend: onnxruntime, precision: int8, max_batch: 1}}
 
 
 @click.command()
-@click.option("--family", required=True, help="As a spec's target.model says it, such as llamagen-t2i.")
-@click.option("--size", required=True, help="Of the published models, such as XL.")
-@click.option("--out", type=WRITES_IN, required=True, help="Folder to write.")
-@click.option("--grid", type=number(limits.GRID), help="Codes along one side; else of the smallest image.")
-@click.option("--layers", type=number(limits.LAYERS), help="Fewer layers than the model has, to measure by.")
+@click.option("--family", required=True, help="Model family, as in a spec's target.model, for example llamagen-t2i.")
+@click.option("--size", required=True, help="Size of a published model, for example XL.")
+@click.option("--out", type=WRITES_IN, required=True, help="Output folder.")
+@click.option(
+    "--grid", type=number(limits.GRID), help="Number of codes along one side; default: that of the smallest image."
+)
+@click.option("--layers", type=number(limits.LAYERS), help="Number of layers, if fewer than the model's.")
 @click.option("--seed", type=number(limits.TRAIN_SEED), default=0, show_default=True)
 @overwrite_option
 def command(

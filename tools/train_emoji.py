@@ -46,10 +46,10 @@ class Setup:
 
 
 @click.group(context_settings={"show_default": True})
-@click.option("--work", type=WRITES_IN, default=ROOT / "data" / "emoji", help="Checkpoints and logs.")
-@click.option("--release", type=WRITES_IN, default=ROOT / "pipelines" / "emoji", help="Finished weights.")
-@click.option("--font", default=None, help="NotoColorEmoji.ttf, if it is not where Debian puts it.")
-@click.option("--device", default="cpu", help="cpu or cuda.")
+@click.option("--work", type=WRITES_IN, default=ROOT / "data" / "emoji", help="Folder of checkpoints and logs.")
+@click.option("--release", type=WRITES_IN, default=ROOT / "pipelines" / "emoji", help="Folder of the finished weights.")
+@click.option("--font", default=None, help="Path of NotoColorEmoji.ttf; default: Debian's path.")
+@click.option("--device", default="cpu", help="Torch device, cpu or cuda.")
 @click.option("--seed", type=number(limits.TRAIN_SEED), default=0)
 @overwrite_option
 @click.pass_context
@@ -87,8 +87,8 @@ def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
 @click.option("--steps", type=number(limits.STEPS), default=7000)
 @click.option("--batch", type=number(limits.TRAIN_BATCH), default=16)
 @click.option("--lr", type=number(limits.LEARNING_RATE), default=3e-3)
-@click.option("--pool", type=number(limits.POOL), default=64, help="Tokenisations kept per glyph.")
-@click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
+@click.option("--pool", type=number(limits.POOL), default=64, help="Number of tokenisations kept per glyph.")
+@click.option("--fuse/--no-fuse", default=True, help="Compile the layers (requires a C++ compiler on a CPU).")
 @click.pass_obj
 def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
     """The target network."""
@@ -104,11 +104,14 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 @main.command("draft")
 @click.option("--steps", type=number(limits.STEPS), default=4000)
 @click.option(
-    "--batch", type=number(limits.TRAIN_BATCH), default=8, help="Images; each enters with and without its caption."
+    "--batch",
+    type=number(limits.TRAIN_BATCH),
+    default=8,
+    help="Images per step; each is used with and without its caption.",
 )
 @click.option("--lr", type=number(limits.LEARNING_RATE), default=3e-3)
-@click.option("--pool", type=number(limits.POOL), default=64, help="Tokenisations kept per glyph.")
-@click.option("--fuse/--no-fuse", default=True, help="Compile the layers (needs a C++ compiler on a CPU).")
+@click.option("--pool", type=number(limits.POOL), default=64, help="Number of tokenisations kept per glyph.")
+@click.option("--fuse/--no-fuse", default=True, help="Compile the layers (requires a C++ compiler on a CPU).")
 @click.pass_obj
 def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
     """The EAGLE head, distilled from the target."""

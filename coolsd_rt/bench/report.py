@@ -25,9 +25,9 @@ from coolsd_rt.workflows.drawing import Job
 
 PHASES = ("target", "draft", "verify", "device", "rest")
 _SHOWN = 5  # draft positions in a cell; the document has all
-SPEED = ("way", "tokens/s", "s/image", "vs plain", "")
-ROUNDS = ("way", "accept length", "pays from", "kept", "kept by position")
-TIMES = ("way", "loop", *PHASES, "draft lengths that pay")
+SPEED = ("method", "tokens/s", "s/image", "vs plain", "")
+ROUNDS = ("method", "accept length", "pays from", "accepted", "accepted by position")
+TIMES = ("method", "loop", *PHASES, "draft lengths that pay")
 DEFINITIONS = {
     "median, low, high": f"median of the turns, and its {LEVEL:.0%} interval (order statistics); null with fewer than "
     f"{LEAST_RUNS} turns. Each interval holds on its own, not all at once",
@@ -196,18 +196,18 @@ class BenchReport:
         batch = len(self.turns[0])
         return (
             f"{self.manifest.name} ({self.manifest.fingerprint}, {self.spec.engine.precision}), {here['cpu']}, "
-            f"{here['threads']} threads, load {here['load_average']:.1f} before; {batch} image(s) at once, "
-            f"medians of {len(self.turns)} interleaved turns"
+            f"{here['threads']} threads, load {here['load_average']:.1f} before; batches of {batch} image(s), "
+            f"medians of {len(self.turns)} interleaved runs"
         )
 
     @property
     def tables(self) -> tuple[TextTable, TextTable, TextTable]:
         """Speed; what rounds bring; where the time goes."""
-        rounds = "rounds; the accept length counts the resampled or bonus token, kept are shares of drafts"
+        rounds = "rounds; the accept length counts the resampled or bonus token; accepted is a share of the drafts"
         return (
             TextTable("speed", SPEED, tuple(row.speed_cells() for row in self.rows)),
             TextTable(rounds, ROUNDS, tuple(row.round_cells() for row in self.rows)),
-            TextTable("where the time goes", TIMES, tuple(row.time_cells() for row in self.rows)),
+            TextTable("time per phase", TIMES, tuple(row.time_cells() for row in self.rows)),
         )
 
     @property
@@ -216,7 +216,7 @@ class BenchReport:
         rows = [(row, row.ratio) for row in self.rows if row.ratio is not None]
         if len(self.turns) < LEAST_RUNS:
             slower = [row.name for row, ratio in rows if ratio.median < 1]
-            found = f"too few turns ({len(self.turns)}) for a {LEVEL:.0%} interval"
+            found = f"too few runs ({len(self.turns)}) for a {LEVEL:.0%} interval"
             out = [f"{found}: give --runs {LEAST_RUNS} or more"]
             return out + ([f"slower than plain decoding in the median: {'; '.join(slower)}"] if slower else [])
         out = [_sentence(row, ratio) for row, ratio in rows]

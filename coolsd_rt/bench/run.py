@@ -95,7 +95,7 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class BenchCallbacks:
-    """Who wants to hear of the work while it goes on."""
+    """Callbacks that report progress during the work."""
 
     warning: Callable[[str], None] = lambda line: None
     start: Callable[[int, int], None] = lambda ways, turns: None  # the warm-up is a turn too

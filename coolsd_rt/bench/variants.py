@@ -39,7 +39,7 @@ NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, "spec")
 """What can be asked for. Plain decoding is the baseline, and always timed."""
 
 FACTOR, LENDERS = 2.0, 10  # of LANTERN++, where the spec's rule is another
-NO_NEIGHBOURS = "the engine has no neighbours of its codes; build it again with image.neighbours"
+NO_NEIGHBOURS = "the engine has no code neighbours; build it again with image.neighbours"
 _GSTAR = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
 _OF_A_LENGTH = {key: key for key in ("schedule.values", "acceptance.rates")}  # as many as draft.length: said so
 
@@ -84,7 +84,7 @@ def lines(
     out = [VariantRow(PLAIN, Variant(group, PLAIN, engine, drawing.settings_of(spec, plain=True)))]
     left: dict[str, str] = {}
     if spec.acceptance.rule == "synthetic":
-        left = dict.fromkeys(asked, "acceptance is synthetic, the same under every law")
+        left = dict.fromkeys(asked, "acceptance is synthetic, the same under every rule and schedule")
         asked = (SYNTHETIC,)
     elif near is None:
         left = {name: NO_NEIGHBOURS for name in asked if name in LANTERN}
@@ -107,7 +107,7 @@ def lines(
                 out.append(VariantRow(name, Variant(group, title + mark, engine, settings)))
     if len(out) == 1:
         found = "; ".join(f"{name} is left out: {reason}" for name, reason in left.items())
-        raise UserError("ways to time", expected="one beside plain decoding", found=found or "none")
+        raise UserError("methods to time", expected="at least one beside plain decoding", found=found or "none")
     return out, left
 
 

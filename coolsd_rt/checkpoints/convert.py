@@ -114,19 +114,19 @@ def _format(given: Given, family: str | None) -> Format:
         if family not in FORMATS:
             raise UserError("--family", expected=f"one of {', '.join(FORMATS)}", found=family)
         if mark := FORMATS[family].lacking(given.tensors):
-            fits = ", ".join(f.name for f in FORMATS.values() if f.fits(given.tensors)) or "no family known here"
+            fits = ", ".join(f.name for f in FORMATS.values() if f.fits(given.tensors)) or "no known family"
             expected = f"a checkpoint of {family}, with a tensor {_readable(mark)}"
             raise UserError(str(given.path), expected=expected, found=f"one of {fits}")
         return FORMATS[family]
     form = next((f for f in FORMATS.values() if f.fits(given.tensors)), None)
     if form is None:
         names = ", ".join(list(given.tensors)[:3])
-        fix = "say --family NAME to hear what it lacks"
+        fix = "give --family NAME to see the missing tensors"
         expected = f"a checkpoint of {', '.join(FORMATS)}"
         raise UserError(str(given.path), expected=expected, found=f"tensors {names}, ...", fix=fix)
     alike = [f.name for f in FORMATS.values() if f.marks == form.marks]
     if len(alike) > 1:
-        fix = f"say --family {' or --family '.join(alike)}"
+        fix = f"give --family {' or --family '.join(alike)}"
         raise UserError("--family", expected=f"{' or '.join(alike)}: their tensors are alike", found="nothing", fix=fix)
     return form
 

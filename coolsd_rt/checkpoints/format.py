@@ -103,12 +103,12 @@ class Given:
         said = self.said("num_attention_heads")
         if self.options.heads is None and None not in (known, said) and known != said:
             what = f"{self.path}: config.json: num_attention_heads"
-            fix = "if this config.json is of this model, say --heads N"
+            fix = "if this config.json belongs to this model, give --heads N"
             raise UserError(what, expected=f"{known}, as the published model has", found=str(said), fix=fix)
         heads = self.options.heads or said or known
         if not isinstance(heads, int) or heads < 1:
             found = f"no published model of these sizes ({', '.join(f'{k} {v}' for k, v in sizes.items())})"
-            fix = "say --heads N"
+            fix = "give --heads N"
             raise UserError(f"{self.path}: heads", expected="attention heads", found=found, fix=fix)
         return heads
 

@@ -35,7 +35,7 @@ def locate(source: str, mirror: Path | None = None, say: Callable[[str], None] =
     if mirror is not None:
         return _in_mirror(source, mirror, match["repo"], match["commit"], match["inside"])
     if not COMMIT.fullmatch(match["commit"] or ""):
-        found, fix = match["commit"] or "no commit behind an @", how_to_pin(match["repo"])
+        found, fix = match["commit"] or "no commit after an @", how_to_pin(match["repo"])
         raise UserError(source, expected="a pinned revision of 40 hex digits", found=found, fix=fix)
     return _download(source, match["repo"], match["commit"], match["inside"], say)
 
@@ -66,7 +66,7 @@ def _download(source: str, repo: str, revision: str, inside: str | None, say: Ca
             if inside is not None and (there := _cached(repo, revision, inside)) is not None:
                 return there
             if not constants.HF_HUB_OFFLINE:
-                say(f"asking {constants.ENDPOINT} for {source}")
+                say(f"requesting {source} from {constants.ENDPOINT}")
             if why := no_answer():
                 if inside is None and (there := _cached(repo, revision, inside)) is not None:
                     return there

@@ -97,7 +97,7 @@ def _homes(path: Path, shards: Sequence[Shard]) -> dict[str, Shard]:
     for shard in shards:
         for name in shard.tensors:
             if name in homes:
-                raise UserError(f"{path}: {name}", expected="every tensor once", found="two shards that have it")
+                raise UserError(f"{path}: {name}", expected="every tensor once", found="two shards with this tensor")
             homes[name] = shard
     return homes
 
@@ -108,7 +108,7 @@ def _unwrapped(path: Path, theirs: Sequence[str]) -> dict[str, str]:
     for name in theirs:
         short = ".".join(part for part in name.split(".") if part not in WRAPPERS) or name
         if short in names:
-            found = f"{names[short]} and {name}, which are both {short} without what wrappers added"
+            found = f"{names[short]} and {name}, which are both {short} without the wrappers' prefixes"
             raise UserError(str(path), expected="every tensor once", found=found, fix="save one of the two networks")
         names[short] = name
     return names

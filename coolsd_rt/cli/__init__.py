@@ -1,1 +1,1 @@
-"""Text on a terminal: one thin file per verb, no logic."""
+"""The command line: one thin file per verb, without logic."""

@@ -39,7 +39,7 @@ def _show(found: Analysis) -> None:
             "TV by draft position": _numbers(a.tv_by_position),
             "TV by row of the image": _numbers(a.tv_by_row),
         },
-        title="positions that lossless decoding judges",
+        title="positions that lossless decoding evaluates",
     )
     rows = [(f"{entropy:.3f}", f"{tv:.3f}", f"{1 - kept:.3f}") for entropy, tv, kept in a.bins]
     show_table(("entropy of P, nats", "TV(P, Q)", "rejected"), rows, title="ambiguity against rejection")
@@ -53,8 +53,8 @@ def _show(found: Analysis) -> None:
         )
         for name, o in found.outlooks.items()
     ]
-    columns = ("schedule", "accept length", "KL a token", "TV bound a token", "acceptance by position")
-    show_table(columns, laws, title="what each schedule would do, and the standard error over images")
+    columns = ("schedule", "accept length", "KL per token", "TV bound per token", "acceptance by position")
+    show_table(columns, laws, title="predicted effect of each schedule, with the standard error over images")
 
 
 @click.command()
@@ -66,12 +66,26 @@ def _show(found: Analysis) -> None:
     type=number(limits.IMAGES),
     default=16,
     show_default=True,
-    help="Images to record.",
+    help="Number of images to record.",
 )
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Image i has seed + i.")
-@click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
-@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
+@click.option(
+    "-p",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Prompt. Repeatable; default: sample prompts of the condition.",
+)
+@click.option(
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Image i uses seed + i."
+)
+@click.option(
+    "--recording",
+    "folder",
+    type=WRITES_IN,
+    help="Folder that stores the recording; an interrupted recording is resumed.",
+)
+@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
 @reading_options
 @threads_option()
 @json_option
@@ -79,12 +93,13 @@ def command(
     engine: Path, images: int, prompts: tuple[str, ...], seed: int, folder: Path | None, spec_file: Path | None,
     threads: int | None, features: Path | None, text_encoder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Record P and Q of real rounds: ambiguity, acceptance, and what any schedule would do without drawing again.
+    """Record P and Q of real rounds, and compute from them the ambiguity, the acceptance, and the effect of any
+    schedule without drawing again.
 
-    Accept length and KL (of the output's law from the target's, per generated token) are expectations over the
-    recorded rounds, each with its standard error: an image counts as one observation. The bound is the paper's: total
-    variation, added up over positions. The spec's own schedule is among them; with --spec, that of another spec of the
-    same weights (for example one that tune wrote).
+    Accept length and KL (of the output distribution from the target distribution, per generated token) are expectations
+    over the recorded rounds, each with its standard error; one image is one observation. The bound is the paper's:
+    total variation, summed over positions. The schedules include the schedule of the spec, or of another spec with the
+    same weights given by --spec (for example one that tune wrote).
 
     \b
     Example:

@@ -29,7 +29,7 @@ _DELTAS = VariantChoice.deltas
 
 
 class _BenchScreen:
-    """Every way in every turn. The first turn warms up and is not timed."""
+    """Progress of a benchmark: every method in every run. The first run is a warm-up and is not timed."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -85,19 +85,30 @@ def _show(report: BenchReport) -> None:
     type=number(limits.RUNS),
     default=6,
     show_default=True,
-    help="Turns of each way; 6 are the fewest for a 95% interval.",
+    help="Runs of each method; a 95% interval requires at least 6.",
 )
-@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Images at once.")
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
+@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Batch size in images.")
 @click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Image i has seed + i, in every way."
+    "-p",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Prompt. Repeatable; default: sample prompts of the condition.",
+)
+@click.option(
+    "--seed",
+    type=number(limits.SEED),
+    default=0,
+    show_default=True,
+    help="Random seed. Image i uses seed + i with every method.",
 )
 @click.option(
     "--ways",
     "names",
     multiple=True,
     type=click.Choice(NAMES),
-    help="A way to time beside plain decoding. Repeatable; default: all that the engine can go.",
+    help="Decoding method to time beside plain decoding. Repeatable; default: all methods that the engine supports.",
 )
 @click.option(
     "--delta",
@@ -106,33 +117,36 @@ def _show(report: BenchReport) -> None:
     type=number(limits.OMEGA),
     default=_DELTAS,
     show_default=True,
-    help="Budget of COOL-SD. Repeatable; uniform and linear take the first.",
+    help="Relaxation budget of COOL-SD. Repeatable; uniform and linear use the first value.",
 )
 @click.option(
     "--draft-length",
     "lengths",
     multiple=True,
     type=number(limits.DRAFT_LENGTH),
-    help="Tokens drafted a round. Repeatable; another than the built one goes step by step.",
+    help="Tokens drafted per round. Repeatable; a length other than the built one runs unfused.",
 )
 @click.option(
     "--jacobi-length",
     type=number(limits.DRAFT_LENGTH),
-    help="Tokens in Jacobi's window; default: 15, or fewer in a small image.",
+    help="Tokens in the Jacobi window; default: 15, or fewer in a small image.",
 )
 @click.option(
-    "--confidence", type=number(limits.PROBABILITY), help="Pacing of all ways with a draft model; 0 drafts always."
+    "--confidence",
+    type=number(limits.PROBABILITY),
+    help="Pacing confidence of all methods with a draft model; 0 always drafts.",
 )
 @click.option(
     "--draft-confidence",
     type=number(limits.PROBABILITY),
-    help="End their drafts before one the draft is less sure of; 0: never.",
+    help="Draft confidence of all methods with a draft model: stop drafting before a token whose top draft "
+    "probability is below this; 0 never stops.",
 )
-@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
+@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
 @reading_options
 @threads_option()
-@click.option("--html", type=WRITES, help="Write a report with plots here, one file.")
-@click.option("--out", type=WRITES, help="Write the figures and raw samples here, as JSON.")
+@click.option("--html", type=WRITES, help="HTML report to write, a single file with plots.")
+@click.option("--out", type=WRITES, help="JSON file to write, with the figures and the raw samples.")
 @overwrite_option
 @json_option
 def command(
@@ -141,10 +155,11 @@ def command(
     draft_confidence: float | None, spec_file: Path | None, threads: int | None, html: Path | None, out: Path | None,
     overwrite: bool, features: Path | None, text_encoder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Time plain, lossless, relaxed and rival decoding side by side, and say whether speculation pays.
+    """Time plain, lossless, relaxed and other decoding methods side by side, and report whether speculation is faster
+    than plain decoding.
 
-    All ways draw the same images, taking turns. Figures are medians; intervals are exact for few samples (95%, order
-    statistics), and ratios to plain decoding are paired by turn.
+    All methods draw the same images, in interleaved runs. Figures are medians; intervals are 95% intervals of order
+    statistics, exact for few samples; ratios to plain decoding are paired by run.
 
     \b
     Example:

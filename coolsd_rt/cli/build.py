@@ -24,7 +24,7 @@ _WORTH_SAYING = 10.0  # seconds of a build; less is over before it is read
 
 
 class _BuildScreen:
-    """Stages of a build, and what they will take."""
+    """Progress of a build: its stages and their estimated time."""
 
     def __init__(self, work: Work, planned: BuildPlan) -> None:
         self._work, self._stage, self._names = work, "", [stage.name for stage in planned.stages]
@@ -36,7 +36,10 @@ class _BuildScreen:
 
     def listener(self) -> BuildCallbacks:
         return BuildCallbacks(
-            self._started, self._finished, lambda name: note(f"waiting: another build is at {name}"), self._compiling
+            self._started,
+            self._finished,
+            lambda name: note(f"waiting: another build runs the stage {name}"),
+            self._compiling,
         )
 
     def _started(self, stage: PlannedStage) -> None:
@@ -65,7 +68,7 @@ def _show_plan(planned: BuildPlan) -> None:
         for s in planned.stages
     ]  # fmt: skip
     show_table(("stage", "key", "state", "disk", "memory", "time"), rows)
-    whole, small = planned.estimate, "" if planned.fits else ": too little, a build will be refused"
+    whole, small = planned.estimate, "" if planned.fits else ": too little, the build will be refused"
     show_fields(
         {
             "engine": planned.folder,
@@ -92,17 +95,21 @@ def _show(built: Built) -> None:
 
 @click.command()
 @click.argument("file", type=SPEC)
-@click.option("--out", type=WRITES_IN, default=ENGINES, show_default=True, help="Folder for engines.")
+@click.option("--out", type=WRITES_IN, default=ENGINES, show_default=True, help="Folder that engines are written to.")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Instead of the spec's engine.precision."
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    help="Precision of weights and KV cache; replaces the spec's engine.precision.",
 )
 @click.option(
     "--backend",
     type=click.Choice(["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]),
-    help="Instead of the spec's engine.backend.",
+    help="Runtime of the engine; replaces the spec's engine.backend.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Instead of the spec's engine.device.")
-@click.option("--dry-run", is_flag=True, help="Show what would be built and what is cached; write nothing.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Device of the engine; replaces the spec's engine.device."
+)
+@click.option("--dry-run", is_flag=True, help="List the stages to build and the cached stages; write nothing.")
 @json_option
 @click.pass_context
 def command(
@@ -117,9 +124,9 @@ def command(
 ) -> None:
     """Compile a spec's models into an engine.
 
-    Stages whose weights, settings and tools did not change are not run again. The engine lands in OUT/NAME/FINGERPRINT,
-    and OUT/NAME/current names the latest one. One for a GPU is proven there first: until parity has passed, only its
-    own folder names it.
+    Stages whose weights, settings and tools did not change are taken from the cache. The engine is written to
+    OUT/NAME/FINGERPRINT, and OUT/NAME/current points to the latest build. An engine for a GPU is verified on
+    the GPU first: until parity passes, OUT/NAME/current does not point to it.
 
     \b
     Example:
@@ -154,13 +161,16 @@ def engine_of(path: Path, quiet: bool) -> Path:
 
 def _say_verified(made: Promoted) -> None:
     if made.passed is None:
-        name, fix = made.built.plan.loaded.spec.name, f"on a machine with one: coolsd-rt parity {made.folder}"
-        note(f"not proven, there is no GPU here; {name} does not mean this build before it is: {fix}")
+        current = made.built.plan.out / made.built.plan.loaded.spec.name
+        note(
+            f"not verified: no GPU on this machine. {current} does not point to this build before it is verified. "
+            f"Verify on a machine with a GPU: coolsd-rt parity {made.folder}"
+        )
     if not made.compared:
         return
     for line in made.failures:
         note(f"error: {line}")
-    note(f"parity: {'passed' if made.passed else 'missed; the engine is used by its own folder alone'}")
+    note(f"parity: {'passed' if made.passed else 'failed; only the folder of the fingerprint names this engine'}")
 
 
 def _listener(quiet: bool) -> promoting.PromoteCallbacks:

@@ -26,28 +26,31 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source")
-@click.option("--to", type=WRITES, help="Safetensors file to write. Needed unless SOURCE is a spec.")
-@click.option("--mirror", type=FOLDER, help="Folder with the hub's files, to read instead of it.")
-@click.option("--family", help="What the checkpoint is of; default: told by its tensors' names, where these tell.")
+@click.option("--to", type=WRITES, help="Safetensors file to write. Required unless SOURCE is a spec.")
+@click.option("--mirror", type=FOLDER, help="Folder with a copy of the hub's files; read instead of the hub.")
 @click.option(
-    "--size", type=number(limits.PIXELS), help="Pixels along one side of an image, where a family has several."
+    "--family",
+    help="Model family of the checkpoint; default: detected from the tensor names, where they are unambiguous.",
 )
+@click.option("--size", type=number(limits.PIXELS), help="Image side in pixels, if the family has several sizes.")
 @click.option(
-    "--heads", type=number(limits.HEADS), help="Attention heads, where no config.json and no published size tells."
+    "--heads",
+    type=number(limits.HEADS),
+    help="Number of attention heads, if neither config.json nor a published size gives it.",
 )
 @click.option(
     "--prefix",
     type=number(limits.PREFIX),
-    help="Positions for a prompt, of families that read text tokens. Default: 256.",
+    help="Prompt positions, for families that read text tokens. Default: 256.",
 )
 @click.option(
     "--cell",
     type=number(limits.CELL),
-    help="Pixels along one side of a code's cell: 8 for a target over VQ-8. Default: 16.",
+    help="Side of one code's cell in pixels: 8 for a target over VQ-8. Default: 16.",
 )
 @click.option(
     "--dtype", type=click.Choice(["keep", "float32", "float16", "bfloat16"]), default="keep", show_default=True,
-    help="Type of the tensors written.",
+    help="Data type of the written tensors.",
 )  # fmt: skip
 @overwrite_option
 @json_option
@@ -55,16 +58,16 @@ def command(
     source: str, to: Path | None, mirror: Path | None, family: str | None, size: int | None, heads: int | None,
     prefix: int | None, cell: int | None, dtype: DType, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Turn published checkpoints into safetensors files that a spec can name.
+    """Convert published checkpoints to safetensors files that a spec can name.
 
-    SOURCE is a spec, all of whose `sources` are converted to the files it names; or one checkpoint: a file of
-    torch.save or safetensors, a folder of shards, or org/name@COMMIT on the Hugging Face hub, with :FILE behind it for
-    one file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, anole, janus-pro, eagle, vq, vqgan,
+    SOURCE is a spec, whose `sources` are all converted to the files that the spec names; or one checkpoint: a
+    torch.save or safetensors file, a folder of shards, or org/name@COMMIT on the Hugging Face hub, followed by :FILE
+    for a single file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, anole, janus-pro, eagle, vq, vqgan,
     fid-inception, image-reward, hpsv2.
 
-    Every tensor must be known, present and of the right shape, or nothing is written. One tensor at a time is in
-    memory. This is the one verb that reads pickles, and only tensors of them. A file of a spec that was made of the
-    same source is not made again; any other file is replaced only with --overwrite.
+    Every tensor must be known, present and of the right shape; otherwise nothing is written. One tensor at a time is
+    held in memory. This is the only verb that reads pickles, and it reads only tensors from them. A file that was
+    already converted from the same source is kept; any other file is replaced only with --overwrite.
 
     \b
     Example:
@@ -93,7 +96,7 @@ def command(
 def _refuse_beside_spec(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if value is not None:
-            fix = "say it in the spec's sources"
+            fix = "set it in the spec's sources"
             raise UserError(f"--{name}", expected="nothing beside a spec", found=str(value), fix=fix)
 
 
@@ -115,7 +118,7 @@ def _convert_spec(path: Path, mirror: Path | None, overwrite: bool, as_json: boo
     if as_json:
         print_json({"files": [m.as_dict() for m in made]})
         return
-    show_table(("file", "what was done", "seconds"), [(m.path, m.done, f"{m.seconds:.1f}") for m in made])
+    show_table(("file", "action", "seconds"), [(m.path, m.done, f"{m.seconds:.1f}") for m in made])
 
 
 def _convert_one(
@@ -147,7 +150,7 @@ def _convert_one(
             "file": done.path,
             "family": done.family,
             "config": ", ".join(f"{k} {v}" for k, v in done.config.items() if k != "family"),
-            "tensors": f"{done.tensors} ({done.dropped} of the checkpoint's are no part of it)",
+            "tensors": f"{done.tensors} ({done.dropped} tensors of the checkpoint are not used)",
             **({"names": _said(done.wrappers)} if done.wrappers else {}),
             "size": human(done.bytes),
             "seconds": f"{done.seconds:.1f}",

@@ -1,4 +1,4 @@
-"""`coolsd-rt doctor`: what this machine can run. An absent tool stays visible, with the line that installs it."""
+"""`coolsd-rt doctor`: what this machine can run. A missing package is listed with the command that installs it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf1
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `missing` is an optional thing that is not there, `bad` one that is there and broken."""
+    """One line of the report. `missing`: an optional component that is not installed; `bad`: a component that is
+    broken."""
 
     what: str
     status: Literal["ok", "missing", "bad"]
@@ -168,10 +169,12 @@ def findings(folder: Path) -> list[Finding]:
 
 
 @click.command()
-@click.option("--out", type=WRITES_IN, default=Path("engines"), help="Folder of builds.")
+@click.option(
+    "--out", type=WRITES_IN, default=Path("engines"), help="Folder of builds, whose free disk space is reported."
+)
 @json_option
 def command(out: Path, as_json: bool) -> None:
-    """Say what this machine can run and what is missing, with the line that installs it.
+    """Report what this machine can run and which packages are missing, with the command that installs each one.
 
     \b
     Example:

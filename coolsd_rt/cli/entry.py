@@ -1,5 +1,5 @@
-"""What the verbs and the commands that are run as modules share: the entry point, where a failure is one line and an
-exit code, and the option `--overwrite`. Knows click."""
+"""Code shared by the verbs and the commands that run as modules: the entry point, which turns a failure into one line
+and an exit code, and the option `--overwrite`. Knows click."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def overwrite_option(function: F) -> F:
     """The option of every command that writes to files a user names; arrives as `overwrite`."""
-    return click.option("--overwrite", is_flag=True, help="Replace files that have the names of new ones.")(function)
+    return click.option("--overwrite", is_flag=True, help="Replace existing files.")(function)
 
 
 def enter(command: click.Command, arguments: Sequence[str] | None = None) -> Any:

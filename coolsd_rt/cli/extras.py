@@ -1,4 +1,4 @@
-"""Optional packages: which extra brings one, and which extras each verb needs.
+"""Optional packages: the extra that installs each package, and the extras that each verb needs.
 
 Knows names. Imports nothing of them. README states the same table; a test runs every verb with these extras and no
 other package.

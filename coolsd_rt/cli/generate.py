@@ -44,7 +44,7 @@ KEYS = {
 
 
 class _GenerateScreen:
-    """Tokens of all images. Without a bar, a line an image as well."""
+    """Progress in tokens over all images. Without a progress bar, one line per image as well."""
 
     def __init__(self, work: Work) -> None:
         self._work, self._whole = work, 0
@@ -102,7 +102,7 @@ def _figures(report: GenerateReport) -> dict[str, object]:
         "rounds": int(s.rounds.sum()),
     }
     if report.loop == "device":
-        rows["loop"] = "the device's own"
+        rows["loop"] = "device"
     for phase, seconds in report.seconds_by_phase.items():
         if seconds is None:
             continue
@@ -112,8 +112,8 @@ def _figures(report: GenerateReport) -> dict[str, object]:
 
 @click.command()
 @click.argument("engine", type=ENGINE)
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw. Repeatable.")
-@click.option("--prompts", "file", type=READS_OR_STDIN, help="A file of prompts, one a line; - is standard input.")
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt to draw. Repeatable.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="File of prompts, one per line; - reads standard input.")
 @click.option(
     "-n",
     "--images",
@@ -128,52 +128,77 @@ def _figures(report: GenerateReport) -> dict[str, object]:
     type=number(limits.SEED),
     default=0,
     show_default=True,
-    help="Image i of any prompt (i from 0) has seed + i.",
+    help="Random seed. Image i of each prompt, from 0, uses seed + i.",
 )
-@click.option("--out", type=WRITES_IN, default=Path("out"), show_default=True, help="Folder to write.")
-@click.option("--delta", type=number(limits.OMEGA), help="Relaxation budget of the schedule; 1.1 in the paper.")
-@click.option("--schedule", type=click.Choice(SCHEDULES), help="Schedule of the relaxation; none is lossless.")
-@click.option("--nu", type=number(limits.DECAY), help="Decay of the exponential and excess schedules.")
-@click.option("--beta", type=number(limits.OMEGA), help="What the excess schedule's first omega has above 1.")
+@click.option("--out", type=WRITES_IN, default=Path("out"), show_default=True, help="Output folder.")
 @click.option(
-    "--floor", type=number(limits.OMEGA), help="Least relaxation of any position; 0 is the schedule as it is."
+    "--delta",
+    type=number(limits.OMEGA),
+    help="Relaxation budget of the schedule: the mean of omega. The paper uses 1.1.",
 )
-@click.option("--values", metavar="W,W,...", type=Numbers(limits.OMEGA), help="Every omega of the schedule custom.")
-@click.option("--resampler", type=click.Choice(RESAMPLERS), help="Law after a rejection.")
-@click.option("--rule", type=click.Choice([r for r in RULES if r != "synthetic"]), help="When a draft token is kept.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="Relaxation schedule; none is lossless.")
+@click.option("--nu", type=number(limits.DECAY), help="Decay per draft position (schedules exponential and excess).")
+@click.option("--beta", type=number(limits.OMEGA), help="First omega minus 1 (schedule excess).")
+@click.option("--floor", type=number(limits.OMEGA), help="Lower bound of omega at every position; 0 sets no bound.")
 @click.option(
-    "--bound", type=number(limits.PROBABILITY), help="Most probability that a token may borrow (rule lantern)."
+    "--values",
+    metavar="W,W,...",
+    type=Numbers(limits.OMEGA),
+    help="All omegas, one per draft position (schedule custom).",
 )
 @click.option(
-    "--factor", type=number(limits.FACTOR), help="What a token may borrow, as a multiple of its own (rule lantern_pp)."
+    "--resampler", type=click.Choice(RESAMPLERS), help="Distribution that a token is drawn from after a rejection."
 )
 @click.option(
-    "--neighbours", type=number(limits.NEIGHBOURS), help="How many of the nearest codes may lend (lantern rules)."
+    "--rule", type=click.Choice([r for r in RULES if r != "synthetic"]), help="Acceptance rule of draft tokens."
+)
+@click.option(
+    "--bound",
+    type=number(limits.PROBABILITY),
+    help="Maximum probability that a token borrows from its neighbours (rule lantern).",
+)
+@click.option(
+    "--factor",
+    type=number(limits.FACTOR),
+    help="Maximum acceptance mass of a token, as a multiple of its probability (rule lantern_pp).",
+)
+@click.option(
+    "--neighbours",
+    type=number(limits.NEIGHBOURS),
+    help="Number of nearest codes that a token borrows from (lantern rules).",
 )
 @click.option(
     "--draft-length",
-    type=number(limits.DRAFT_LENGTH, "for decoding without a draft use --plain"),
-    help="Tokens drafted a round; another than the built one goes step by step.",
+    type=number(limits.DRAFT_LENGTH, "use --plain to decode without a draft"),
+    help="Tokens drafted per round; a length other than the built one runs unfused.",
 )
-@click.option("--plain", is_flag=True, help="Decode without a draft: the baseline of every comparison.")
+@click.option("--plain", is_flag=True, help="Decode without a draft: the baseline of the comparisons.")
 @click.option(
     "--confidence",
     type=number(limits.PROBABILITY),
-    help="Draft only where the target was this sure of its last token; 0: always.",
+    help="Skip drafting unless the target's top probability for the previous token is at least this; 0 always drafts.",
 )
 @click.option(
     "--draft-confidence",
     type=number(limits.PROBABILITY),
-    help="End a round's drafts before one the draft is less sure of.",
+    help="Stop drafting before a token whose top draft probability is below this; 0 never stops.",
 )
 @click.option(
-    "--draft", type=click.Choice(DRAFTS), help="Draft with the target's own last round: needs no draft model."
+    "--draft",
+    type=click.Choice(DRAFTS),
+    help="Draft from the target's distributions of the previous round (Jacobi decoding), without a draft model.",
 )
-@click.option("--cfg-scale", type=number(limits.CFG_SCALE), help="Guidance; 1 is none.")
-@click.option("--cfg-interval", type=number(limits.CFG_INTERVAL), help="Last decode step with guidance; -1 guides all.")
-@click.option("--temperature", type=number(limits.TEMPERATURE), help="Divides the logits.")
-@click.option("--top-k", type=number(limits.TOP_K), help="Keep the k likeliest tokens; 0 keeps all.")
-@click.option("--top-p", type=number(limits.TOP_P), help="Keep the likeliest tokens of this mass; 1 keeps all.")
+@click.option("--cfg-scale", type=number(limits.CFG_SCALE), help="Classifier-free guidance scale; 1 disables guidance.")
+@click.option(
+    "--cfg-interval", type=number(limits.CFG_INTERVAL), help="Last decode step with guidance; -1 guides every step."
+)
+@click.option("--temperature", type=number(limits.TEMPERATURE), help="Sampling temperature; divides the logits.")
+@click.option("--top-k", type=number(limits.TOP_K), help="Keep the k most probable tokens; 0 keeps all.")
+@click.option(
+    "--top-p",
+    type=number(limits.TOP_P),
+    help="Keep the smallest set of most probable tokens with this total probability; 1 keeps all.",
+)
 @reading_options
 @threads_option()
 @overwrite_option
@@ -195,18 +220,18 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Draw images from prompts with a built engine: one PNG an image, and sheet.png for several.
+    """Draw images from prompts with a built engine: one PNG per image, and a contact sheet, sheet.png, for several.
 
-    ENGINE is engines/NAME (its current build), one fingerprint's folder, or a spec: it is built into engines/ first
-    where it is not. Options that are not given keep the values of the engine's spec. Each PNG carries its prompt, seed,
-    spec and law in the text chunk "coolsd-rt".
+    ENGINE is engines/NAME (its current build), the folder of one fingerprint, or a spec, which is built into engines/
+    first if necessary. An option that is not given keeps the value of the engine's spec. Each PNG stores its prompt,
+    seed, spec and sampling distribution in the text chunk "coolsd-rt".
 
-    No file is replaced unasked. An image that OUT has already (same engine, prompt, seed and settings) is skipped, so
-    that the same command goes on after an interruption; one of it that is damaged is drawn again. Where a name has any
-    other file, nothing is drawn and the exit code is 2: give another --out, or --overwrite, which draws and replaces
-    everything. sheet.png always shows the images of the last run that made one; if it is not a contact sheet of
-    coolsd-rt it is refused too. A run of one image leaves an old sheet, unless it replaced an image shown on it: then
-    it removes the sheet.
+    No file is replaced without --overwrite. An image that OUT already contains (same engine, prompt, seed and settings)
+    is skipped, so that the same command resumes after an interruption; a damaged image is drawn again. If any other
+    file has the name of an image, nothing is drawn and the exit code is 2: give another --out, or --overwrite, which
+    draws and replaces all images. sheet.png shows the images of the last run that wrote a sheet; a sheet.png that
+    coolsd-rt did not write is refused as well. A run of one image keeps an older sheet, unless it replaced an image on
+    that sheet: then it removes the sheet.
 
     \b
     Example:
@@ -238,7 +263,7 @@ def command(
         try:
             report = generate(engine, request, screen.listener())
         except KeyboardInterrupt:
-            note(f"{screen.whole} images are whole in {out}")
+            note(f"{screen.whole} images are complete in {out}")
             raise
     if as_json:
         print_json(report.as_dict())

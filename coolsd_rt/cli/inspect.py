@@ -57,7 +57,7 @@ def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -
     rows = [(n, f.role, human(f.size), f.sha256[:12]) for n, f in m.files.items()]
     show_table(("file", "stage", "size", "sha256"), rows)
     work = [r for r in reasons if r.kind != "run-time"]
-    unknown = "not as far as is known: the spec was not found, so weights and settings were not compared"
+    unknown = "unknown: the spec was not found, so weights and settings were not compared"
     say("stale: " + ("yes, a build would differ" if work else "no" if spec_file else unknown))
     for reason in reasons:
         say(f"  {reason}")
@@ -65,14 +65,16 @@ def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -
 
 @click.command()
 @click.argument("path", type=ENGINE)
-@click.option("--spec", "spec_file", type=SPEC, help="Spec to compare with; default: its own.")
-@click.option("--verify", is_flag=True, help="Check the hash of every file as well.")
+@click.option(
+    "--spec", "spec_file", type=SPEC, help="Spec to compare with; default: the spec that the engine was built from."
+)
+@click.option("--verify", is_flag=True, help="Verify the hash of every file.")
 @json_option
 def command(path: Path, spec_file: Path | None, verify: bool, as_json: bool) -> None:
-    """Say what an engine is and why it is stale, from its manifest alone: nothing of it is loaded.
+    """Show an engine's manifest, and why the engine is stale. No graph or array is loaded.
 
-    PATH is engines/NAME (its current build) or one fingerprint's folder. With --verify, a file that is missing or was
-    changed is an error (exit code 1).
+    PATH is engines/NAME (its current build) or the folder of one fingerprint. With --verify, a missing or
+    changed file is an error (exit code 1).
 
     \b
     Example:
@@ -95,4 +97,4 @@ def command(path: Path, spec_file: Path | None, verify: bool, as_json: bool) -> 
         return
     _show(engine, spec_file, reasons)
     if verify:
-        say("files: every hash holds")
+        say("files: every hash matches")

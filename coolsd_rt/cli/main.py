@@ -1,4 +1,4 @@
-"""The command `coolsd-rt`: verbs by name, loaded when used, and the one place where an error becomes a line.
+"""The command `coolsd-rt`: verbs by name, imported on first use, and the only place that formats an error as a line.
 
 Knows names of verbs and exit codes. Imports nothing heavy, so that `--help` is instant and works in a broken setup.
 
@@ -29,19 +29,19 @@ from coolsd_rt.errors import CoolsdError, UserError
 VERBS = {
     "build": "Compile a spec's models into an engine.",
     "generate": "Draw images from prompts with an engine.",
-    "parity": "Prove an engine against the eager PyTorch reference.",
-    "inspect": "Say what an engine is, and why it is stale, without loading it.",
+    "parity": "Verify an engine against the eager PyTorch reference.",
+    "inspect": "Show an engine's manifest, and why the engine is stale.",
     "validate": "Check a spec and the files it names.",
-    "convert": "Turn a published checkpoint into a file that a spec can name.",
-    "precompute": "Compute text features of prompts, ahead of drawing.",
-    "doctor": "Say what this machine can run, and what is missing.",
-    "bench": "Time every way of decoding, side by side: what pays.",
-    "analyze": "Record P and Q of real rounds: what any schedule would do.",
-    "sweep": "Quality over accept length on a grid, with the Pareto front.",
-    "train-draft": "Train a draft for a target, and measure its accept length.",
-    "quality": "Draw many captions' images and measure them: FID, CLIP score.",
+    "convert": "Convert a published checkpoint to a file that a spec can name.",
+    "precompute": "Precompute the text features of prompts.",
+    "doctor": "Report the supported features and the missing packages.",
+    "bench": "Benchmark the decoding methods of an engine side by side.",
+    "analyze": "Record P and Q of rounds; predict the effect of any schedule.",
+    "sweep": "Quality against accept length on a grid, with the Pareto front.",
+    "train-draft": "Train a draft model for a target; measure its accept length.",
+    "quality": "Draw images of many captions; compute FID and CLIP score.",
     "tune": "Find the best schedule under a budget, on recorded rounds.",
-    "schedule": "Print the relaxation of each draft position of a schedule.",
+    "schedule": "Print omega, the relaxation, of each draft position.",
     "schema": "Write the spec's JSON Schema, for editors.",
 }
 
@@ -88,7 +88,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="coolsd-rt")
 def group() -> None:
-    """Draw images with autoregressive models, faster, by relaxed speculative decoding (COOL-SD).
+    """Draw images with autoregressive models, accelerated by relaxed speculative decoding (COOL-SD).
 
     \b
     Example:
@@ -116,9 +116,7 @@ def _explain(error: BaseException, verb: str = "") -> CoolsdError:
         where = f" ({error.filename})" if error.filename else ""
         return CoolsdError(f"no space left on the disk{where}", fix="free some space, or choose another disk")
     if isinstance(error, OSError) and error.filename:
-        return CoolsdError(
-            str(error.filename), expected="a place that can be read and written", found=f"{error.strerror}"
-        )
+        return CoolsdError(str(error.filename), expected="a readable and writable path", found=f"{error.strerror}")
     text = " ".join(str(error).split())
     return CoolsdError(f"unexpected {type(error).__name__}: {text}"[:500], fix=f"set {TRACEBACK}=1 for the traceback")
 

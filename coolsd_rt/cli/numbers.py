@@ -1,4 +1,4 @@
-"""Numbers of a command line, between the two ends that `coolsd_rt.limits` has for them. Knows click.
+"""Numbers on the command line, checked against the ranges of `coolsd_rt.limits`. Knows click.
 
 Does not know what the numbers are for.
 """
@@ -36,7 +36,7 @@ def _read(ends: Range, name: str, value: Any, fix: str) -> Any:
 
 
 class Whole(click.IntRange):
-    """A whole number of a range; an error says both ends."""
+    """A whole number in a range; an error names both ends."""
 
     name = "integer"
 
@@ -49,7 +49,7 @@ class Whole(click.IntRange):
 
 
 class Real(click.FloatRange):
-    """A finite number of a range; an error says both ends."""
+    """A finite number in a range; an error names both ends."""
 
     name = "number"
 
@@ -62,7 +62,7 @@ class Real(click.FloatRange):
 
 
 class Numbers(click.ParamType[Any]):
-    """1.5,1.2,1: finite numbers of a range, as many as a draft can be long."""
+    """Comma-separated finite numbers in a range (1.5,1.2,1), at most the maximum draft length."""
 
     name = "numbers"
 
@@ -97,5 +97,5 @@ def _usable(context: click.Context, option: click.Parameter, asked: int | None) 
 
 def threads_option(of: str = "the engine") -> Callable[[F], F]:
     """`--threads`; arrives as `threads`, None where it is not given."""
-    text = f"Threads of {of}; default: the usable cores."
+    text = f"CPU threads of {of}; default: the number of usable cores."
     return click.option("--threads", type=number(limits.THREADS), callback=_usable, help=text)

@@ -1,4 +1,4 @@
-"""What several verbs read from the command line in the same way. Knows click; does not know what the values are for."""
+"""Options that several verbs share. Knows click; does not know what the values are for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def reading_options(function: F) -> F:
-    """What prompts are read with in the place of the spec's; arrives as `features` and `text_encoder`."""
+    """Options that replace the spec's features file and text encoder; passed as `features` and `text_encoder`."""
     for option in (
-        click.option("--text-encoder", type=FOLDER, help="Folder of the text encoder (condition t5)."),
-        click.option("--features", type=READS, help="Captions' features, computed before (condition t5)."),
+        click.option(
+            "--text-encoder",
+            type=FOLDER,
+            help="Folder of the text encoder; replaces the spec's (condition t5).",
+        ),
+        click.option("--features", type=READS, help="Safetensors file of precomputed caption features (condition t5)."),
     ):
         function = option(function)
     return function

@@ -1,4 +1,4 @@
-"""What every verb prints with: the room `terminal`, and the option --json.
+"""Output functions of every verb, from the room `terminal`, and the option --json.
 
 Rule: with --json, stdout holds one JSON document and nothing else. Progress and notes go to stderr always.
 """
@@ -19,6 +19,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def json_option(function: F) -> F:
     """The option every verb has; arrives as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")(
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout, and nothing else.")(
         function
     )

@@ -48,13 +48,13 @@ def _show(outcome: Parity) -> None:
 
 def _invariance(found: WidthDependence) -> str:
     if found.exact:
-        return "the same bits in any step and beside any image"
-    return f"logits move by {found.width:.1e} with a step's width, by {found.mates:.1e} with the images beside"
+        return "bitwise equal at any step width and in any batch"
+    return f"logits change by {found.width:.1e} with the step width, by {found.mates:.1e} with the batch"
 
 
 def listener_of(work: Work, images: int) -> ParityCallbacks:
     """Shows how many images are drawn on both sides."""
-    work.start("parity", unit="images on both sides")
+    work.start("parity", unit="image pairs")
     return ParityCallbacks(images=lambda done: work.update(done, images))
 
 
@@ -67,11 +67,20 @@ def listener_of(work: Work, images: int) -> ParityCallbacks:
     type=number(limits.IMAGES),
     default=IMAGES,
     show_default=True,
-    help="Whole images.",
+    help="Number of whole images to compare.",
 )
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Image i has seed + i.")
-@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
+@click.option(
+    "-p",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Prompt. Repeatable; default: sample prompts of the condition.",
+)
+@click.option(
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Image i uses seed + i."
+)
+@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
 @reading_options
 @threads_option("both sides")
 @json_option
@@ -88,10 +97,10 @@ def command(
     text_encoder: Path | None,
     as_json: bool,
 ) -> None:
-    """Prove an engine against the eager PyTorch reference: logits of each graph, and whole images.
+    """Verify an engine against the eager PyTorch reference: the logits of each graph, and whole images.
 
-    Needs the weights that the engine was built from, and the extra "build" (torch). Writes a receipt into the engine's
-    manifest, which `inspect` shows. Exit code 1 if a threshold of the engine's precision is missed.
+    Requires the weights that the engine was built from, and the extra "build" (torch). Writes a receipt to the engine's
+    manifest, which `inspect` shows. The exit code is 1 if an error exceeds the threshold of the engine's precision.
 
     \b
     Example:

@@ -1,11 +1,11 @@
-"""Paths on a command line: one type for each thing that a path can be, so that a wrong one is refused before any work.
+"""Paths on the command line: one type per role of a path, so that a wrong path is refused before any work.
 
     READS       a plain file that is read             READS_OR_STDIN   the same; - is standard input
     SPEC        a spec's or a sweep's file            ENGINE           an engine's folder, or a spec where one is taken
     FOLDER      a folder that is read
     WRITES      a file that is written                WRITES_IN        a folder that is written into
 
-What is not there is left to the verb, which says it better ("there is: ...").
+A missing path is reported by the verb, whose message is more specific ("there is: ...").
 
 Knows click and files. Does not know what is in any of them.
 """
@@ -26,12 +26,12 @@ Role = Literal["reads", "spec", "reads or stdin", "folder", "engine", "writes", 
 
 _EXPECTED: dict[Role, str] = {
     "reads": "a file", "spec": "a spec file", "reads or stdin": "a file, or - for standard input", "folder": "a folder",
-    "engine": "an engine's folder, or a spec", "writes": "a file", "writes in": "a folder, or a place for one",
+    "engine": "an engine's folder, or a spec", "writes": "a file", "writes in": "a folder, or a path for a new folder",
 }  # fmt: skip
 
 
 class PathType(click.Path):
-    """A path in one of the roles above. Raises UserError, in the option's name."""
+    """A path in one of the roles above. Raises UserError, which names the option."""
 
     def __init__(self, role: Role) -> None:
         super().__init__(path_type=Path)

@@ -15,20 +15,24 @@ from coolsd_rt.workflows.precompute import precompute
 
 @click.command()
 @click.argument("spec", type=SPEC)
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; may be given several times.")
-@click.option("--prompts", "file", type=READS_OR_STDIN, help="File of prompts, one a line; - is standard input.")
+@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt to encode. Repeatable.")
+@click.option("--prompts", "file", type=READS_OR_STDIN, help="File of prompts, one per line; - reads standard input.")
 @click.option(
-    "--out", type=WRITES, default=Path("features.safetensors"), show_default=True, help="File of features to write."
+    "--out",
+    type=WRITES,
+    default=Path("features.safetensors"),
+    show_default=True,
+    help="Safetensors file of features to write.",
 )
-@click.option("--text-encoder", "encoder", type=FOLDER, help="Folder of a text encoder, instead of the spec's.")
-@click.option("--device", default="cpu", show_default=True, help="Device that torch computes on.")
+@click.option("--text-encoder", "encoder", type=FOLDER, help="Folder of the text encoder; replaces the spec's encoder.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device that runs the text encoder.")
 @json_option
 def command(
     spec: Path, prompts: tuple[str, ...], file: Path | None, out: Path, encoder: Path | None, device: str, as_json: bool
 ) -> None:
-    """Compute the text features of prompts, so that an engine can draw them without a text encoder.
+    """Precompute the text features of prompts, so that an engine can draw them without a text encoder.
 
-    Captions that OUT has already are kept, and not computed again.
+    Captions that OUT already contains are kept and not computed again.
 
     \b
     Example:

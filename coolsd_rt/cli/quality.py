@@ -28,7 +28,7 @@ _SHARED = [p for p in generate.command.params if isinstance(p, click.Option) and
 
 
 class _QualityScreen:
-    """Images of one stage after the other."""
+    """Progress in images, one stage after the other."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -74,7 +74,7 @@ def _show(report: QualityReport, out: Path) -> None:
             "settings": settings_line(report),
             "accept length": report.cost.accept_length,
             "seconds an image": f"{report.cost.seconds:.3g} (drawn beside other work; no benchmark)",
-            "loop": f"the {report.cost.loop}'s",
+            "loop": report.cost.loop,
             "FID is": report.as_dict()["fid_convention"],
             "figures": out,
         }
@@ -83,31 +83,36 @@ def _show(report: QualityReport, out: Path) -> None:
 
 @click.command()
 @click.argument("engine", type=ENGINE)
-@click.option("--prompts", type=READS_OR_STDIN, required=True, help="JSON: captions by id, or COCO's captions.")
-@click.option("--reference", type=FOLDER, help="Folder of real images, named by the same ids.")
-@click.option("--out", type=WRITES_IN, required=True, help="Folder of the run: images and figures.")
 @click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="An image's seed is this plus its id."
+    "--prompts", type=READS_OR_STDIN, required=True, help="JSON file of captions by id, or COCO's captions file."
 )
-@click.option("--inception", type=READS, help="FID's Inception in safetensors, see `convert`.")
-@click.option("--clip", type=FOLDER, help="Folder of a CLIP model, for the CLIP score.")
-@click.option("--image-reward", type=FOLDER, help="Folder of ImageReward's two files.")
-@click.option("--hpsv2", type=READS, help="Weights of HPSv2.")
-@click.option("--crop", is_flag=True, help="Cut references to their central square first; clean-fid does not.")
-@click.option("--limit", type=number(limits.IMAGES), help="Draw and measure the first so many ids only.")
+@click.option("--reference", type=FOLDER, help="Folder of real images, named by the same ids.")
+@click.option("--out", type=WRITES_IN, required=True, help="Output folder of the run: images and figures.")
+@click.option(
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Each image uses seed + its id."
+)
+@click.option("--inception", type=READS, help="Inception weights for FID, a safetensors file made by `convert`.")
+@click.option("--clip", type=FOLDER, help="Folder of the CLIP model for the CLIP score.")
+@click.option("--image-reward", type=FOLDER, help="Folder of the two ImageReward files.")
+@click.option("--hpsv2", type=READS, help="HPSv2 weights file.")
+@click.option("--crop", is_flag=True, help="Crop each reference to its central square first. clean-fid does not crop.")
+@click.option(
+    "--limit", type=number(limits.IMAGES), help="Maximum number of ids: only the first ones are drawn and measured."
+)
 @click.option("--reference-cache", type=WRITES_IN,
-              help="Folder that keeps the references' features for other runs; default: in --out.")  # fmt: skip
+              help="Folder that caches reference features for other runs; default: in --out.")  # fmt: skip
 @json_option
 def command(
     engine: Path, prompts: Path, reference: Path | None, out: Path, inception: Path | None, clip: Path | None,
     image_reward: Path | None, hpsv2: Path | None, crop: bool, limit: int | None, reference_cache: Path | None,
     as_json: bool, **drawing: Any,
 ) -> None:  # fmt: skip
-    """Draw the images of many captions, and measure them: FID, CLIP score, ImageReward, HPSv2.
+    """Draw the images of many captions, and compute FID, CLIP score, ImageReward and HPSv2.
 
-    Captions, images and references are paired by id, never by order; image ID has the seed --seed + ID. Interrupted
-    or killed, the same command goes on. A measure whose files are not given is a row that says how to get them; nothing
-    is downloaded. The CLIP score is torchmetrics', 100 times the cosine. docs/reproduce.md has the paper's table.
+    Captions, images and references are paired by id, never by order; image ID uses the seed --seed + ID. After an
+    interruption the same command resumes. A metric whose files are not given is reported as not measured, with a note
+    on how to get the files; nothing is downloaded. The CLIP score is torchmetrics' score, 100 times the cosine.
+    docs/reproduce.md contains the paper's table.
 
     \b
     Example:
@@ -123,7 +128,7 @@ def command(
         try:
             report = quality(engine, prompts, out, request, wanted, limit, screen.listener())
         except KeyboardInterrupt as e:
-            after = f"; the same command goes on in {out}" if screen.stage else ""
+            after = f"; run the same command to resume in {out}" if screen.stage else ""
             raise Interrupted(screen.interrupted + after) from e
     if as_json:
         print_json(report.as_dict())

@@ -24,20 +24,26 @@ _NEEDED = ("delta", "beta", "values")
 
 
 @click.command()
-@click.option("--kind", type=click.Choice(SCHEDULES), default="exponential", show_default=True, help="Family.")
+@click.option("--kind", type=click.Choice(SCHEDULES), default="exponential", show_default=True, help="Schedule family.")
 @click.option(
-    "--length", type=number(limits.DRAFT_LENGTH), help="Draft positions.  [default: 5, or as many as --values]"
+    "--length",
+    type=number(limits.DRAFT_LENGTH),
+    help="Number of draft positions. [default: 5, or the number of --values]",
 )
 @click.option("--delta", type=number(limits.OMEGA), help="Mean of omega (exponential, linear, uniform).")
 @click.option("--nu", type=number(limits.DECAY), help="Decay per position (exponential, excess).  [default: 0.7]")
-@click.option("--beta", type=number(limits.OMEGA), help="What the first omega has above 1 (excess).")
-@click.option("--values", type=Numbers(limits.OMEGA), metavar="A,B,…", help="The omegas themselves (custom).")
+@click.option("--beta", type=number(limits.OMEGA), help="First omega minus 1 (excess).")
 @click.option(
-    "--floor", type=number(limits.OMEGA), help="Least omega; a spec's exponential and linear have 1 unless told."
+    "--values", type=Numbers(limits.OMEGA), metavar="A,B,…", help="All omegas, one per draft position (custom)."
+)
+@click.option(
+    "--floor",
+    type=number(limits.OMEGA),
+    help="Lower bound of omega. Default: none; in a spec, exponential and linear default to 1.",
 )
 @json_option
 def command(kind: str, length: int | None, floor: float | None, as_json: bool, **values: Any) -> None:
-    """Print omega, the relaxation of each draft position, of a schedule.
+    """Print the relaxation omega of each draft position of a schedule.
 
     \b
     Example:

@@ -33,13 +33,13 @@ def _is_ours(path: Path) -> bool:
     show_default=True,
     help="File to write or to check.",
 )
-@click.option("--check", is_flag=True, help="Write nothing; fail if the file is not what would be written.")
+@click.option("--check", is_flag=True, help="Write nothing; fail if the file differs from the schema.")
 @overwrite_option
 @json_option
 def command(out: Path, check: bool, overwrite: bool, as_json: bool) -> None:
-    """Write the spec's JSON Schema, which editors use to complete and check a spec while it is typed.
+    """Write the spec's JSON Schema, which editors use to complete and check a spec during editing.
 
-    An earlier version of the schema is replaced; any other file only with --overwrite.
+    An earlier version of the schema is replaced; any other file is replaced only with --overwrite.
 
     \b
     Example:

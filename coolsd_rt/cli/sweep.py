@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # needs matplotlib, which --help must not
 
 
 class _SweepScreen:
-    """Batches of all points. Without a bar, a line a point as well."""
+    """Progress in batches over all points. Without a progress bar, one line per point as well."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -49,7 +49,7 @@ class _SweepScreen:
         if self._work.plain:
             figures = [f"accept length {result.mean_acceptance_length.value:.2f}"]
             figures += [f"{name} {figure.value:.3g}" for name, figure in result.quality.items()]
-            done = " (was there)" if was_there else ""
+            done = " (already finished)" if was_there else ""
             note(f"point {self.done} of {self.points}: {result.name}: {', '.join(figures)}{done}")
 
 
@@ -71,8 +71,8 @@ def _show(results: Results, out: Path) -> None:
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.argument("spec", type=SPEC)
-@click.option("--out", type=WRITES_IN, help="Folder of the sweep; default: out/ and the file's name.")
-@click.option("--engine-spec", type=SPEC, help="The engine's spec, if it has moved since the build.")
+@click.option("--out", type=WRITES_IN, help="Output folder of the sweep; default: out/ followed by the file's name.")
+@click.option("--engine-spec", type=SPEC, help="Spec file of the engine, if it was moved after the build.")
 @reading_options
 @threads_option()
 @json_option
@@ -80,10 +80,11 @@ def command(
     engine: Path, spec: Path, out: Path | None, engine_spec: Path | None, threads: int | None, features: Path | None,
     text_encoder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw and measure every point of a grid of run-time values: quality over accept length, with the Pareto front.
+    """Draw and measure every point of a grid of run-time values: quality against accept length, with the Pareto front.
 
-    SPEC is a sweep's YAML file. Interrupted or killed, the same command goes on: finished points are kept, and of the
-    one in work all batches but the last. The folder then holds results.json, pareto.png and .svg, and a sheet a point.
+    SPEC is the YAML file of a sweep. After an interruption the same command resumes: finished points are kept, and of
+    the unfinished point all batches but the last. The folder then holds results.json, pareto.png, pareto.svg, and one
+    contact sheet per point.
 
     \b
     Example:
@@ -98,7 +99,7 @@ def command(
         try:
             results = sweep(SweepConfig(engine, spec, out, engine_spec, threads, reading), screen.listener())
         except KeyboardInterrupt as e:
-            line = f"interrupted: {screen.done} of {screen.points} points are in {out}; the same command goes on"
+            line = f"interrupted: {screen.done} of {screen.points} points are in {out}; run the same command to resume"
             raise Interrupted(line if screen.points else "interrupted") from e
     if as_json:
         print_json(results.model_dump(mode="json"))

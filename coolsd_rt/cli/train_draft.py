@@ -27,7 +27,7 @@ def _shares(values: tuple[float, ...]) -> str:
 
 
 class _TrainDraftScreen:
-    """Images that are drawn or read, then steps of training."""
+    """Progress of training: images drawn or read, then training steps."""
 
     def __init__(self, work: Work) -> None:
         self._work, self._stage = work, ""
@@ -63,7 +63,7 @@ def _show(report: TrainReport) -> None:
         {
             "draft": report.out,
             "steps": f"{report.steps}, the best at {report.best_step} "
-            f"({'it no longer rose' if report.stopped == 'patience' else 'as many as asked for'})",
+            f"({'no further improvement' if report.stopped == 'patience' else 'the maximum'})",
             "trained on": f"{report.images} images",
             "held out": f"{best.images} images of {report.held_out_prompts} prompts",
             "accept length, lossless": f"{best.accept_length:.3f} (at the start {first.accept_length:.3f})",
@@ -76,39 +76,57 @@ def _show(report: TrainReport) -> None:
 
 @click.command()
 @click.argument("spec", type=SPEC)
-@click.option("--data", required=True, metavar="DIR|self:N", help="Images with captions, or N drawn by the target.")
+@click.option(
+    "--data",
+    required=True,
+    metavar="DIR|self:N",
+    help="Training data: a folder of images with captions, or N images drawn by the target.",
+)
 @click.option("--out", type=WRITES, required=True, help="Safetensors file to write.")
 @click.option(
     "--kind", type=click.Choice(["eagle", "eagle3", "model"]), default="eagle3", show_default=True,
-    help="An EAGLE head, one trained on its own predictions, or a small model of its own.",
+    help="Kind of draft: eagle, an EAGLE head; eagle3, an EAGLE head trained on its predictions; model, a separate "
+    "small model.",
 )  # fmt: skip
-@click.option("--prompts", "file", type=READS_OR_STDIN, help="Prompts of self:N, one a line; - is standard input.")
+@click.option(
+    "--prompts", "file", type=READS_OR_STDIN, help="File of prompts for self:N, one per line; - reads standard input."
+)
 @click.option(
     "--measure-on", type=READS_OR_STDIN, metavar="FILE",
-    help="Prompts of the held-out images, one a line. Default: a tenth of the prompts, never trained on.",
+    help="File of prompts for the held-out images, one per line. Default: a tenth of the prompts, excluded from "
+    "training.",
 )  # fmt: skip
-@click.option("--from", "start_from", type=READS, help="Start from this draft's weights.")
-@click.option("--layers", type=number(limits.LAYERS), help="Of the draft. Default: 1; of a model a quarter.")
-@click.option("--dim", type=number(limits.WIDTH), help="Width of a model of its own. Default: the target's.")
-@click.option("--heads", type=number(limits.HEADS), help="Of a model of its own. Default: as wide as the target's.")
-@click.option("--ffn", type=number(limits.FFN), help="Feed-forward width. Default: the target's.")
+@click.option("--from", "start_from", type=READS, help="Weights of a draft to start from.")
+@click.option(
+    "--layers",
+    type=number(limits.LAYERS),
+    help="Number of draft layers. Default: 1; for kind model, a quarter of the target's layers.",
+)
+@click.option("--dim", type=number(limits.WIDTH), help="Hidden width (kind model). Default: the target's width.")
+@click.option(
+    "--heads",
+    type=number(limits.HEADS),
+    help="Number of attention heads (kind model). Default: heads as wide as the target's.",
+)
+@click.option("--ffn", type=number(limits.FFN), help="Feed-forward width. Default: the target's width.")
 @click.option(
     "--own-steps",
     type=number(limits.OWN_STEPS),
-    help="Own predictions in training (eagle3). Default: the draft length, at most 5.",
+    help="Number of its own predictions that the draft is trained on (kind eagle3). Default: the draft length, at "
+    "most 5.",
 )
 @click.option(
     "--noise",
     type=number(limits.NOISE),
-    help="Noise on features, in standard deviations. Default: 0.1 for eagle, else 0.",
+    help="Noise added to the features, in standard deviations. Default: 0.1 for eagle, otherwise 0.",
 )
-@click.option("--steps", type=number(limits.STEPS), default=4000, show_default=True, help="At most so many.")
+@click.option("--steps", type=number(limits.STEPS), default=4000, show_default=True, help="Maximum training steps.")
 @click.option(
     "--batch",
     type=number(limits.TRAIN_BATCH),
     default=8,
     show_default=True,
-    help="Images a step, of all processes together.",
+    help="Images per step, over all processes.",
 )
 @click.option("--lr", type=number(limits.LEARNING_RATE), default=1e-3, show_default=True, help="Peak learning rate.")
 @click.option(
@@ -123,18 +141,34 @@ def _show(report: TrainReport) -> None:
     type=number(limits.PATIENCE),
     default=5,
     show_default=True,
-    help="Measurements without a rise until it stops.",
+    help="Number of measurements without an improvement after which training stops.",
 )
-@click.option("--held-out", type=number(limits.IMAGES), default=16, show_default=True, help="Images to measure on.")
+@click.option(
+    "--held-out",
+    type=number(limits.IMAGES),
+    default=16,
+    show_default=True,
+    help="Number of held-out images to measure on.",
+)
 @click.option("--seed", type=number(limits.TRAIN_SEED), default=0, show_default=True)
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of training."
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Numeric precision used in training.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: a GPU if there is one.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Training device. Default: cuda if a GPU is available."
+)
 @threads_option("training, on a CPU")
-@click.option("--work", type=WRITES_IN, help="Checkpoint, log and codes. Default: beside OUT, in .train.")
-@click.option("--tensorboard", type=WRITES_IN, metavar="DIR", help="Write event files there.")
-@click.option("--wandb", metavar="PROJECT", help="Send figures to a W&B project. Off by default.")
+@click.option(
+    "--work",
+    type=WRITES_IN,
+    help="Folder of the checkpoint, the log and the codes. Default: OUT with the suffix .train.",
+)
+@click.option("--tensorboard", type=WRITES_IN, metavar="DIR", help="Folder to write TensorBoard event files to.")
+@click.option("--wandb", metavar="PROJECT", help="Weights & Biases project to send figures to. Off by default.")
 @overwrite_option
 @json_option
 def command(
@@ -144,11 +178,11 @@ def command(
     patience: int, held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: Literal["cpu", "cuda"] | None,
     threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train a draft for a spec's target, and measure its accept length on held-out prompts as it goes.
+    """Train a draft model for a spec's target, and measure its accept length on held-out prompts during training.
 
-    The best weights so far stand in OUT, which is refused if it is a file that this training did not write; it stops
-    when they no longer get better. After a kill or Ctrl-C the same command goes on, to the same weights. Several GPUs:
-    accelerate launch -m coolsd_rt.cli train-draft ...
+    OUT holds the best weights so far; a file that this training did not write is refused. Training stops when the
+    weights no longer improve. After an interruption (kill or Ctrl-C) the same command resumes, and reaches the same
+    weights. Several GPUs: accelerate launch -m coolsd_rt.cli train-draft ...
 
     \b
     Example:
@@ -171,7 +205,7 @@ def command(
         try:
             report = train_draft(request, _TrainDraftScreen(shown).listener())
         except KeyboardInterrupt:
-            note(f"what is done is kept in {request.folder}: the same command goes on from there")
+            note(f"progress is saved in {request.folder}; run the same command to resume")
             raise
     if as_json:
         print_json(report.as_dict())

@@ -32,17 +32,25 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
 
 @click.command()
 @click.argument("engine", type=ENGINE)
-@click.option("--accept-length", type=number(limits.ACCEPT_LENGTH), help="Reach this accept length with the least KL.")
-@click.option("--kl", type=number(limits.KL), help="Accept most within this KL per generated token, in nats.")
 @click.option(
-    "--tv", type=number(limits.TV), help="Accept most within this total variation per token (the paper's bound)."
+    "--accept-length", type=number(limits.ACCEPT_LENGTH), help="Budget: reach this accept length with the lowest KL."
+)
+@click.option(
+    "--kl",
+    type=number(limits.KL),
+    help="Budget: maximise the accept length within this KL per generated token, in nats.",
+)
+@click.option(
+    "--tv",
+    type=number(limits.TV),
+    help="Budget: maximise the accept length within this total variation per token (the paper's bound).",
 )
 @click.option(
     "--confidence",
     type=number(limits.CONFIDENCE),
     default=0.95,
     show_default=True,
-    help="With which the budget is kept on other images than those recorded.",
+    help="Confidence that images other than the recorded ones meet the budget.",
 )
 @click.option("--resampler", type=click.Choice(["optimal", "waterfill"]), default="optimal", show_default=True)
 @click.option(
@@ -52,14 +60,30 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
     type=number(limits.IMAGES),
     default=32,
     show_default=True,
-    help="Images to record.",
+    help="Number of images to record.",
 )
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
-@click.option("--seed", type=number(limits.SEED), default=0, show_default=True, help="Image i has seed + i.")
-@click.option("--recording", "folder", type=WRITES_IN, help="Keep the recording here, and resume it.")
-@click.option("--write", type=WRITES, help="Write the spec with that schedule, beside its own.")
-@click.option("--plot", type=WRITES, help="Plot accept length against KL (.png, .svg).")
-@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
+@click.option(
+    "-p",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Prompt. Repeatable; default: sample prompts of the condition.",
+)
+@click.option(
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Image i uses seed + i."
+)
+@click.option(
+    "--recording",
+    "folder",
+    type=WRITES_IN,
+    help="Folder that stores the recording; an interrupted recording is resumed.",
+)
+@click.option(
+    "--write", type=WRITES, help="Spec file to write with the best schedule, in the folder of the engine's spec."
+)
+@click.option("--plot", type=WRITES, help="Plot to write: accept length against KL (.png or .svg).")
+@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
 @reading_options
 @threads_option()
 @overwrite_option
@@ -71,12 +95,14 @@ def command(
     spec_file: Path | None, threads: int | None, features: Path | None, text_encoder: Path | None, overwrite: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Find the best schedule under a budget: every omega its own, against the families, on recorded rounds.
+    """Find the best schedule under a budget on recorded rounds: a free omega per position, compared with the schedule
+    families.
 
-    The best schedule is chosen on a third of the images. How far it is relaxed is decided on the others: as far as the
-    one-sided bound over images keeps the budget, so that it is kept on fresh images with the stated confidence. Few
-    images mean a wide margin; the result says how many leave a tenth of the budget, and fewer than 16 are refused. All
-    figures are of whole drafts in every round: pacing, where the spec has it, makes rounds shorter.
+    The best schedule is chosen on a third of the images. Its relaxation is chosen on the other images: the largest one
+    whose one-sided bound over images meets the budget, so that new images meet the budget with the stated confidence.
+    Few images give a wide margin; the result reports how many images reduce the margin to a tenth of the budget, and
+    fewer than 16 images are refused. All figures assume full-length drafts in every round; pacing, if the spec sets it,
+    shortens the rounds.
 
     \b
     Example:
@@ -101,7 +127,7 @@ def command(
         for j in tuned.judged
     ]  # fmt: skip
     title = f"every schedule at the budget, on {tuned.images.held_out} held-out images"
-    show_table(("schedule", "accept length", "KL a token", "TV bound a token", "omega"), rows, title=title)
+    show_table(("schedule", "accept length", "KL per token", "TV bound per token", "omega"), rows, title=title)
     say(tuned.verdict)
     say(tuned.promise)
     if tuned.advice:

@@ -28,7 +28,8 @@ def _check_contents(loaded: LoadedSpec) -> None:
 @click.argument("file", type=SPEC)
 @json_option
 def command(file: Path, as_json: bool) -> None:
-    """Check a spec: keys, values, and the files it names. Every problem on its own line; exit code 2 if any.
+    """Check a spec: its keys, its values, and the files that it names. Each problem is printed on a separate line; the
+    exit code is 2 if there is a problem.
 
     \b
     Example:

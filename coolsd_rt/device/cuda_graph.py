@@ -44,9 +44,11 @@ def capture(function: Callable[[], None]) -> Captured:
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        fix = "start again; if it comes back, report the reason"
+        fix = "run the command again; if the error returns, report the reason"
         found = f"{why}, then {first_line(error)}"
-        raise CoolsdError("the GPU", expected="to go on without a CUDA graph", found=found, fix=fix) from error
+        raise CoolsdError(
+            "the GPU", expected="a working GPU after the CUDA graph failed", found=found, fix=fix
+        ) from error
     _LOG.warning("warning: rounds run without a CUDA graph, slower and with the same result: %s", why)
     return Captured(function, why)
 

@@ -79,8 +79,10 @@ class DeviceEngine:
             return self._models.decode_images(codes)
         except torch.cuda.OutOfMemoryError:
             if len(codes) < 2:
-                found, fix = f"{free_bytes()} bytes free", "close what else uses the GPU"
-                raise CoolsdError("memory to decode an image", expected="enough", found=found, fix=fix) from None
+                found, fix = f"{free_bytes()} bytes free", "close other programs that use the GPU"
+                raise CoolsdError(
+                    "GPU memory to decode an image", expected="enough free memory", found=found, fix=fix
+                ) from None
         self._programs.forget()
         empty_cache()
         half = len(codes) // 2

@@ -53,17 +53,18 @@ def refused(batch: BatchShape, free: int) -> CoolsdError:
     if fits:
         fix = f"draw at most {fits} at once: engine.max_batch {fits}"
     else:
-        fix = f"a single image needs about {human(batch.of(1).bytes)}: close what else uses the GPU, or take a larger"
-    what = f"memory of the GPU for {batch.images} image{'s' if batch.images > 1 else ''} at once"
+        least = human(batch.of(1).bytes)
+        fix = f"a single image needs about {least}: close other programs that use the GPU, or use a larger one"
+    what = f"GPU memory for a batch of {batch.images} image{'s' if batch.images > 1 else ''}"
     expected = f"about {human(batch.bytes)} (an estimate)"
     return CoolsdError(what, expected=expected, found=f"{human(free)} free", fix=fix)
 
 
 def weights_refused(size: int) -> CoolsdError:
     """The error for models that did not fit; `size`: bytes of their weights."""
-    fix = "close what else uses the GPU, take one with more, or build in a smaller precision"
+    fix = "close other programs that use the GPU, use one with more memory, or build in a smaller precision"
     found = f"{human(free_bytes())} free"
-    return CoolsdError("memory of the GPU for the weights", expected=f"{human(size)}", found=found, fix=fix)
+    return CoolsdError("GPU memory for the weights", expected=f"{human(size)}", found=found, fix=fix)
 
 
 def retry_on_oom(work: Callable[[], Done], again: Callable[[], None], why: Callable[[], CoolsdError]) -> Done:

@@ -27,7 +27,7 @@ def mask_to_lengths(model: onnx.ModelProto) -> int:
         return 0
     if "start" in {i.name for i in graph.input}:
         raise CoolsdError(
-            "attention by lengths", expected="a model whose prompts are not padded", found="an input start"
+            "attention by lengths", expected="a model whose prompts are not padded", found="an input named start"
         )
     lengths = _lengths(graph)
     nodes = _masked(graph)

@@ -91,7 +91,7 @@ def excess(length: int, beta: float, nu: float = DEFAULT_NU) -> tuple[float, ...
 def custom(length: int, values: Sequence[float] | None) -> tuple[float, ...]:
     """The caller's own list, one value per draft position, not normalised."""
     if values is None or len(values) != length:
-        found = "no list" if values is None else f"{len(values)} values"
+        found = "no values" if values is None else f"{len(values)} values"
         raise UserError("a custom schedule", expected=f"{length} values, one per draft position", found=found)
     for i, value in enumerate(values, start=1):
         in_range(f"omega {i}", value, OMEGA)

@@ -98,4 +98,7 @@ def few(count: int) -> str:
     """A warning where FID's own bias is most of it; empty otherwise."""
     if count > WIDTH:
         return ""
-    return f"FID of {count} images is mostly its bias: {WIDTH} features want some thousands; compare equal sets only"
+    return (
+        f"FID of {count} images is dominated by its bias: {WIDTH} features require some thousands of images; "
+        "compare equal sets only"
+    )

@@ -36,7 +36,7 @@ REWARD_FILES = ("ImageReward.safetensors", "med_config.json")
 _NETWORK = "ViT-H-14"  # of HPSv2
 _CONVERT_AGAIN = "convert the published checkpoint again"
 INSTALL = {
-    "image_reward": 'pip install image-reward "transformers<5", best in an environment of its own',
+    "image_reward": 'pip install image-reward "transformers<5", preferably in a separate environment',
     "hpsv2": "pip install git+https://github.com/tgxs002/HPSv2 (its wheel on PyPI lacks the tokenizer's words)",
 }
 """What to type where a package is absent, or does not import beside the others."""
@@ -168,8 +168,10 @@ def _foreign(package: str, name: str) -> Iterator[None]:
         with unittest.mock.patch.dict(os.environ, _GUARDS), contextlib.redirect_stdout(sys.stderr):
             yield
     except ImportError as error:
-        found = "nothing of that name" if error.name == package else str(error)[:200]
-        raise UserError(f"the package {package}", expected="it installed", found=found, fix=INSTALL[name]) from error
+        if error.name == package:
+            raise UserError(f"{package} is not installed", fix=INSTALL[name]) from error
+        found = str(error)[:200]
+        raise UserError(f"the package {package}", expected="an import", found=found, fix=INSTALL[name]) from error
     except Exception as error:  # not ours: there is no list of what it raises
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         raise UserError(

@@ -46,7 +46,7 @@ class NumbersCheck:
         """Raises UserError at numbers that are NaN or infinite, or that the type written cannot hold."""
         if self._bad:
             found = f"NaN or infinite ones: {_counted(self._bad)}"
-            fix = "get the file again; if it was published so, its training diverged"
+            fix = "get the file again; if the published file has them, its training diverged"
             raise UserError(str(self._path), expected="finite numbers", found=found, fix=fix)
         if self._over:
             most = f"{torch.finfo(self._type).max:g}"

@@ -97,7 +97,7 @@ def _check(xp: Any, p: Array, q: Array, evaluated: Array) -> None:
     sound = ((q > 0) & (p >= 0)) | ~evaluated
     if not bool(xp.all(sound)):
         raise CoolsdError(
-            "a drafted token cannot be judged",
+            "a drafted token cannot be verified",
             expected="P >= 0 and Q > 0 at each drafted token",
             found=f"P {float(p[~sound][0])}, Q {float(q[~sound][0])}",
             fix="the models' logits hold NaN, or the drafts were not drawn from this Q",

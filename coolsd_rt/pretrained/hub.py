@@ -36,7 +36,7 @@ def no_answer() -> str:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return "no copy there, and HF_HUB_OFFLINE is set"
+        return "no copy in the cache, and HF_HUB_OFFLINE is set"
     endpoint = constants.ENDPOINT
     found = [f"no answer from {endpoint} within {CONNECT_SECONDS:.0f} seconds"]
 

@@ -131,7 +131,7 @@ def _as_one_line(what: str, expected: str, fix: str) -> Iterator[None]:
     except BaseException as error:  # the library raises bare Exceptions, and a panic of Rust is not even that
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        found = shorten(" ".join(str(error).split()), 200) or "an error without words"
+        found = shorten(" ".join(str(error).split()), 200) or "an error without a message"
         raise UserError(what, expected=expected, found=found, fix=fix) from error
 
 

@@ -30,7 +30,7 @@ FEATURES_FILE = "features.safetensors"  # in an engine's folder
 FORMAT = "coolsd-rt caption features 1"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_AGAIN = "compute it: coolsd-rt precompute --help"
+_AGAIN = "compute it again: coolsd-rt precompute --help"
 
 
 def key_of(caption: str) -> str:
@@ -80,7 +80,7 @@ class FeatureFile:
                 found = f"{info.dtype} {list(info.shape)}"
                 raise UserError(f"{path}: {shorten(name, 80)}", expected=expected, found=found, fix=_AGAIN)
             if name not in checksums or key_of(captions.get(name, "")) != name:
-                found = "none, or another's"
+                found = "no checksum, or a different one"
                 expected = "its caption and checksum"
                 raise UserError(f"{path}: {shorten(name, 80)}", expected=expected, found=found, fix=_AGAIN)
         if more := sorted({*captions, *checksums} - set(header.tensors)):
@@ -120,7 +120,7 @@ def _fact(path: Path, facts: Mapping[str, str], key: str) -> str:
     """A text of the metadata. Raises UserError: none, or one that cannot be written as UTF-8."""
     text = facts.get(key)
     if text is None or _SURROGATE.search(text):
-        found = "none" if text is None else "half of a surrogate pair, which is no character"
+        found = "none" if text is None else "half of a surrogate pair, which is not a character"
         raise UserError(f"{path}: metadata.{key}", expected="a text", found=found, fix=_AGAIN)
     return text
 

@@ -91,7 +91,7 @@ def load_conditioner(
     """
     if not isinstance(condition, T5Condition):
         if features is not None or encoder is not None:
-            expected, found = "a target that reads a text encoder's features", f"one that reads {condition.kind}"
+            expected, found = "a target that reads a text encoder's features", f"a target that reads {condition.kind}"
             raise UserError("features or a text encoder", expected=expected, found=found, fix="leave them out")
         return _without_network(condition, path)
     learned = load_unconditional(path(UNCONDITIONAL_FILE))

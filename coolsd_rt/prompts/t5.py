@@ -113,7 +113,7 @@ class T5Conditioner:
         return {"encoder": Path(name).name if name is not None and Path(name).is_absolute() else name}
 
     def _nowhere(self, caption: str) -> UserError:
-        where = f"not in {self.file.path}" if self.file is not None else "no file of features, and no text encoder"
+        where = f"not in {self.file.path}" if self.file is not None else "no features file and no text encoder"
         fix = "compute it: coolsd-rt precompute SPEC -p PROMPT, or name an encoder's folder"
         return UserError("prompt", expected=f"the features of {quoted(caption)}", found=where, fix=fix)
 

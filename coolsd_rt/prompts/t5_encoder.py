@@ -29,7 +29,7 @@ Precision = Literal["bf16", "fp32"]
 _DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 _FILES = ("*.json", "model*.safetensors")
 _BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
-_LATER = "or compute features where the encoder is: coolsd-rt precompute"
+_LATER = "or compute the features on a machine with the encoder: coolsd-rt precompute"
 
 
 @dataclass

@@ -57,7 +57,7 @@ class WordVocabulary:
         Raises UserError: not such a file, a prefix or a number of words beyond any target's, a word twice.
         """
         expected = 'a word vocabulary, {"prefix": W, "words": [...]}'
-        fix = "name the one that was trained with the target"
+        fix = "name the vocabulary that the target was trained with"
         found = read_model(path, _File, expected, VOCABULARY_BYTES, fix=fix, error=UserError)
         if tuple(found.words[: len(_SPECIAL)]) != _SPECIAL:
             wanted, begins = f"{', '.join(_SPECIAL)} first", ", ".join(show(word) for word in found.words[:3])

@@ -1,4 +1,4 @@
-"""A token moving: the round, KV state, randomness, batch rows, statistics. Does not know which backend steps."""
+"""The decoding loop: the round, KV state, randomness, batch rows, statistics. Does not know the backend."""
 
 from coolsd_rt.runtime.interface import Engine, ProposingSession, Session
 from coolsd_rt.runtime.progress import OnProgress, Progress

@@ -1,7 +1,7 @@
-"""A batch on its way: images and their rows, scales, forced tokens, random numbers, and logits made distributions.
+"""Per-batch state of the decoding loop: row layout, CFG scales, forced tokens, uniforms, logits to probabilities.
 
-What the round and every drafter share. Knows how per-image values become per-row arrays of the session. Does not
-know where drafts come from, nor how they are evaluated. Legend as in `coolsd_rt.runtime.round`.
+Shared by the round and every drafter. Knows how per-image values become per-row arrays of the session. Does not
+know where drafts come from, nor how they are verified. Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMES = {np.dtype(name): name for name in ("int64", "float32", "float64", "bool
 
 
 class Window(NamedTuple):
-    """What a round may use: one entry per image, window index i counts from the first undecided token."""
+    """Values that a round uses: one entry per image; window index i counts from the first undecided token."""
 
     active: Host  # bool [M], images that are not finished
     at: Ints  # [M, L + 1], the image token of each window index
@@ -32,7 +32,7 @@ class Window(NamedTuple):
 
 
 class Batch:
-    """Everything about a batch that no round changes, its `state`, and which images are idle."""
+    """The values of a batch that no round changes, its `state`, and the idle images."""
 
     def __init__(
         self, session: Session, sampling: Sampling, uniforms: Host, forced: Ints | None, clock: Callable[[], float]

@@ -1,4 +1,5 @@
-"""What the loop asks of an engine. Ten lines of fake model can satisfy it; so do ONNX Runtime and eager PyTorch.
+"""The interface between the decoding loop and an engine. A fake model of ten lines satisfies it; so do ONNX Runtime and
+eager PyTorch.
 
 Arrays are of one array-API namespace per session (NumPy for ONNX Runtime, torch for the eager reference): what a
 session takes and returns is of its own namespace. Legend as in `coolsd_rt.contract`.

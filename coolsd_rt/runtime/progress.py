@@ -1,4 +1,4 @@
-"""How far a batch is, told while its rounds go on.
+"""Progress of a batch, reported while its rounds run.
 
 Knows counts and token ids. Does not know which loop runs, nor who listens.
 

@@ -1,4 +1,4 @@
-"""A session that can run all rounds by itself, where its arrays live. On a GPU the host then waits for nothing.
+"""A session that can run all rounds on the device of its arrays. On a GPU the host then does not wait for any step.
 
 Knows what a request is made of. Does not know devices. The rounds are those of `coolsd_rt.runtime.round`, with the same
 numbers: a seed's image is the same either way.

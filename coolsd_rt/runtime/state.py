@@ -1,6 +1,6 @@
-"""Which length is the truth: the counters of every image in a batch.
+"""Authoritative lengths: the counters of every image in a batch.
 
-Host integers and token ids, nothing else: no arrays of an engine, no probabilities. What the counters mean and which
+Host integers and token ids only: no arrays of an engine, no probabilities. What the counters mean and which
 invariants hold between rounds stands in `coolsd_rt.runtime.round`.
 
 Legend: M images, W prefix length, N image tokens. Positions count the prefix: image token n is position W + n.

@@ -18,7 +18,7 @@ from coolsd_rt.law.traces import RoundForecast
 from coolsd_rt.schedules.bounds import lower, upper
 
 Figure = Literal["accept_length", "kl", "tv"]
-WORDS: dict[Figure, str] = {"accept_length": "accept length", "kl": "KL a token", "tv": "TV bound a token"}
+WORDS: dict[Figure, str] = {"accept_length": "accept length", "kl": "KL per token", "tv": "TV bound per token"}
 
 
 @dataclass(frozen=True)

@@ -108,12 +108,12 @@ class Tuned:
         """By how much the best wins, in a line; on the held-out images."""
         rival = self.rival
         if self.best is rival:
-            return f"best: {rival.name}; with every omega its own it is not {_WORTH:.1%} better"
+            return f"best: {rival.name}; a free omega per position is less than {_WORTH:.1%} better"
         if self.budget.figure == "accept_length":
             share = self.best.outlook.kl_per_token / max(rival.outlook.kl_per_token, 1e-12) - 1
-            return f"best: every omega its own, {share:+.1%} KL per token against the best family ({rival.name})"
+            return f"best: a free omega per position, {share:+.1%} KL per token against the best family ({rival.name})"
         share = self.best.outlook.accept_length / rival.outlook.accept_length - 1
-        return f"best: every omega its own, {share:+.2%} accept length against the best family ({rival.name})"
+        return f"best: a free omega per position, {share:+.2%} accept length against the best family ({rival.name})"
 
     @property
     def promise(self) -> str:
@@ -135,7 +135,8 @@ class Tuned:
         if needed is None or needed <= recorded:
             return None
         return (
-            f"{recorded} images leave much of the budget unused as a margin; about {needed} (-n {needed}) leave a tenth"
+            f"{recorded} images leave a large part of the budget unused as a margin; about {needed} (-n {needed}) "
+            f"leave a tenth"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def _too_few(windows: RecordedRounds, count: int, budget: Budget, resampler: Res
         omegas = _meet(windows, uniform, replace(budget, confidence=None), resampler)
         if omegas is not None:
             needed = _needed(outlook(windows, Law(omegas, resampler)), budget, 1 / (1 - _FIT))
-    why = "" if needed is None else ", which this budget needs by how much these differ"
+    why = "" if needed is None else ", the number that this budget requires given the spread of these images"
     fix = f"record more: -n {needed or LEAST_IMAGES}{why}"
     return UserError("a recording to tune on", expected=f"at least {LEAST_IMAGES} images", found=f"{count}", fix=fix)
 
@@ -221,8 +222,8 @@ def _reachable(windows: RecordedRounds, budget: Budget, resampler: Resampler) ->
         return
     low, high = (outlook(windows, Law((w,) * windows.length, resampler)).accept_length for w in (1.0, MOST))
     if budget.value > high:
-        found, fix = f"{budget.value:g}", "draft more tokens a round, or a better draft"
-        expected = f"at most {high:.2f}, all that relaxation can reach here"
+        found, fix = f"{budget.value:g}", "use a longer draft length, or a better draft"
+        expected = f"at most {high:.2f}, the maximum that relaxation reaches here"
         raise UserError("the accept length", expected=expected, found=found, fix=fix)
     if budget.value < low:
         expected = f"at least {low:.2f}, which is lossless here"

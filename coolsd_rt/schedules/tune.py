@@ -92,7 +92,7 @@ def draw(recording: Recording, tuned: Tuned, resampler: Resampler, kind: str) ->
         axes.plot([p.kl_per_token for p in points], [p.accept_length for p in points], marker=".", label=shape.name)
     best = outlook(windows, Law(tuned.best.omegas, resampler))
     axes.plot([best.kl_per_token], [best.accept_length], "k*", markersize=14, label=f"tuned ({tuned.best.name})")
-    axes.set(xlabel="KL of the output from the target, nats a token", ylabel="accept length, tokens a round")
+    axes.set(xlabel="KL of the output from the target, nats a token", ylabel="accept length, tokens per round")
     axes.legend()
     axes.grid(alpha=0.3)
     data = io.BytesIO()

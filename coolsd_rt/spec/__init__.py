@@ -1,4 +1,4 @@
-"""A word a user types: YAML, defaults, paths, error positions. Does not know torch, engines or what is in a weight."""
+"""The spec: YAML, defaults, paths, error positions. Does not know torch, engines or the contents of weights files."""
 
 from coolsd_rt.spec.load import LoadedSpec, SpecError, is_spec, load_spec
 from coolsd_rt.spec.model import Spec

@@ -22,9 +22,9 @@ _PLACES = ("prompt", "width", "height")
 
 
 class WordsCondition(Section):
-    """One embedding a word, from a closed vocabulary."""
+    """One embedding per word, from a closed vocabulary."""
 
-    kind: Literal["words"] = Field(description="`words`: one embedding a word, from a closed vocabulary.")
+    kind: Literal["words"] = Field(description="`words`: one embedding per word, from a closed vocabulary.")
     vocab: RelativePath = Field(description="JSON file of the vocabulary, relative to the spec's folder.")
 
 
@@ -33,11 +33,12 @@ class ClassCondition(Section):
 
     kind: Literal["class"] = Field(description="`class`: the number of a class, or its label.")
     classes: Annotated[int, Within(limits.CLASSES)] = Field(
-        default=1000, description="Classes the target was trained on; the embedding after them is unconditional."
+        default=1000,
+        description="Number of classes that the target was trained on; the embedding after them is unconditional.",
     )
     labels: RelativePath | None = Field(
         default=None,
-        description="File of labels, so that a prompt may be one: line n (from 0) holds the names of class n, with "
+        description="File of labels that prompts may use: line n (from 0) holds the names of class n, with "
         "commas between them. Relative to the spec's folder. null: prompts are numbers.",
     )
 
@@ -47,10 +48,10 @@ class T5Condition(Section):
 
     kind: Literal["t5"] = Field(description="`t5`: features of a caption from a T5 encoder.")
     length: Annotated[int, Within(limits.T5_PREFIX)] = Field(
-        default=120, description="Prefix positions (W): a caption of more tokens is refused."
+        default=120, description="Prefix positions (W); a caption with more tokens is refused."
     )
     encoder: str | None = Field(
-        default=None, description="Hub id of encoder and tokenizer, such as google/flan-t5-xl. With `revision`."
+        default=None, description="Hub id of encoder and tokenizer, such as google/flan-t5-xl. Requires `revision`."
     )
     revision: str | None = Field(
         default=None,
@@ -63,13 +64,13 @@ class T5Condition(Section):
         "spec's folder; it stays there and is not copied into an engine.",
     )
     precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="What the encoder computes in; LlamaGen was trained on bf16 features."
+        default="bf16", description="Numeric precision of the encoder; LlamaGen was trained on bf16 features."
     )
     features: RelativePath | None = Field(
         default=None,
         validate_default=True,
         description="Safetensors file of precomputed features (coolsd-rt precompute), relative to "
-        "the spec's folder. Captions that it lacks go to the encoder, if one is named.",
+        "the spec's folder. Captions that are not in the file are encoded by the encoder, if one is named.",
     )
 
     @field_validator("encoder")
@@ -113,13 +114,13 @@ class TokensCondition(Section):
 
     kind: Literal["tokens"] = Field(description="`tokens`: tokens of the target's own vocabulary.")
     layout: Literal["lumina", "anole", "janus"] = Field(
-        description="What stands around the prompt. `lumina`: begin of image and the image's size after it; "
-        "unconditional rows hold these alone. `anole`: begin of image after it; unconditional rows hold the first "
-        "token and this. `janus`: unconditional rows have padding tokens in the prompt's place."
+        description="Tokens around the prompt. `lumina`: begin of image and the image's size after it; "
+        "unconditional rows hold only these. `anole`: begin of image after it; unconditional rows hold the first "
+        "token and this one. `janus`: unconditional rows have padding tokens instead of the prompt."
     )
     tokenizer: RelativePath = Field(description="The target's tokenizer.json, relative to the spec's folder.")
     length: Annotated[int, Within(limits.TOKENS_PREFIX)] = Field(
-        default=256, description="Prefix positions (W): a prompt of more tokens is refused."
+        default=256, description="Prefix positions (W); a prompt with more tokens is refused."
     )
     width: Annotated[int, Within(limits.LUMINA_PIXELS)] | None = Field(
         default=None,
@@ -133,7 +134,7 @@ class TokensCondition(Section):
     )
     template: str | None = Field(
         default=None,
-        description="The text around {prompt}; lumina knows {width} and {height} too. null: the layout's own.",
+        description="The text around {prompt}; lumina also accepts {width} and {height}. null: the layout's template.",
     )
 
     @field_validator("width", "height")

@@ -24,28 +24,31 @@ RUNNABLE: dict[tuple[str, str], tuple[str, ...]] = {
 
 
 class EngineOptions(Section):
-    """What the models are compiled to."""
+    """Runtime, device and precision that the models are compiled for."""
 
     backend: Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"] = Field(
         default="onnxruntime",
-        description="What runs the models. `torch`: the networks themselves. `tensorrt` and `tensorrt-rtx` need a GPU "
+        description="Runtime of the models. `torch` runs the PyTorch networks. `tensorrt` and `tensorrt-rtx` need a "
+        "GPU "
         "to run.",
     )
     device: Literal["cpu", "cuda"] = Field(
-        default="cpu", description="Where. Left out, it is `cuda` for TensorRT and `cpu` for the others."
+        default="cpu",
+        description="Device of the engine. Default: `cuda` for TensorRT and `cpu` for the other backends.",
     )
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         default="fp32",
-        description="Of weights, arithmetic and KV cache; logits are float32 at any. `int8` stores weights in 8 bits "
+        description="Precision of weights, arithmetic and KV cache; logits are always float32. `int8` stores weights "
+        "in 8 bits "
         "by blocks, with float32 arithmetic on a CPU and fp16 on a GPU.",
     )
     max_batch: Annotated[int, Within(limits.MAX_BATCH)] = Field(
-        default=4, description="Most images drawn at once; more prompts go in turns."
+        default=4, description="Maximum batch size in images; more images are drawn in several batches."
     )
     batch_invariant: bool | None = Field(
         default=None,
-        description="Compute the same bits for an image whatever images are drawn beside it, and however many drafts a "
-        "step judges. ONNX Runtime on a CPU only. null: on for int8, where the difference is visible, and off for "
+        description="Compute bitwise equal results for an image in any batch, for any number of drafts that a "
+        "step verifies. ONNX Runtime on a CPU only. null: on for int8, where the difference is visible, and off for "
         "fp32, where it is about 1e-5 in a logit. Steps of one position take longer when it is on.",
     )
 

@@ -16,11 +16,12 @@ Delta = Annotated[
     float,
     Within(limits.OMEGA),
     Field(
-        description="Budget: the mean of omega over the draft's positions, before the floor. 1 is lossless on average "
-        "only; above 1 accepts more and drifts more."
+        description="Budget: the mean of omega over the draft's positions, before the floor. 1 is lossless only on "
+        "average"
+        "; above 1 accepts more and deviates more."
     ),
 ]
-_FLOOR = "Least omega of any position. 1.0 costs no quality and accepts more; null is the schedule as it is."
+_FLOOR = "Lower bound of omega at every position. 1.0 costs no quality and accepts more; null sets no bound."
 OptionalFloor = Annotated[float, Within(limits.OMEGA)] | None
 Decay = Annotated[float, Within(limits.DECAY)]
 Probability = Annotated[float, Within(limits.PROBABILITY)]
@@ -32,7 +33,7 @@ class Exponential(Section):
     kind: Literal["exponential"] = Field(description="`exponential`: falls by the same factor at each position.")
     delta: Delta
     nu: Decay = Field(default=0.7, description="Decay per position. 0 is uniform; the paper uses 0.7.")
-    floor: OptionalFloor = Field(default=1.0, description=f"{_FLOOR} null is the paper's own.")
+    floor: OptionalFloor = Field(default=1.0, description=f"{_FLOOR} The paper's schedule has none.")
 
 
 class Linear(Section):
@@ -54,9 +55,9 @@ class Uniform(Section):
 class Excess(Section):
     """omega_i = 1 + beta * exp(-nu * (i - 1)): never under 1, and both uniform and annealed schedules are near it."""
 
-    kind: Literal["excess"] = Field(description="`excess`: what is above 1 falls by the same factor at each position.")
-    beta: Annotated[float, Within(limits.OMEGA)] = Field(description="What the first omega has above 1. 0 is lossless.")
-    nu: Decay = Field(default=0.7, description="Decay per position of what is above 1. 0 is uniform.")
+    kind: Literal["excess"] = Field(description="`excess`: the part above 1 falls by the same factor at each position.")
+    beta: Annotated[float, Within(limits.OMEGA)] = Field(description="First omega minus 1. 0 is lossless.")
+    nu: Decay = Field(default=0.7, description="Decay per position of the part above 1. 0 is uniform.")
 
 
 class NoRelaxation(Section):
@@ -66,11 +67,11 @@ class NoRelaxation(Section):
 
 
 class Custom(Section):
-    """omega as given, one value a draft position."""
+    """omega as given, one value per draft position."""
 
     kind: Literal["custom"] = Field(description="`custom`: a list of omegas.")
     values: Annotated[tuple[Annotated[float, Strict(), Within(limits.OMEGA)], ...], Strict(False)] = Field(
-        min_length=1, description="omega_1..omega_L, as many as draft.length."
+        min_length=1, description="omega_1..omega_L, draft.length values."
     )
     floor: OptionalFloor = Field(default=None, description=_FLOOR)
 
@@ -79,7 +80,7 @@ Schedule = Annotated[Exponential | Linear | Uniform | Excess | NoRelaxation | Cu
 
 
 class Resampler(Section):
-    """What is drawn after a rejection."""
+    """Distribution that a token is drawn from after a rejection."""
 
     kind: Literal["optimal", "waterfill", "residual", "lantern", "target"] = Field(
         default="optimal",
@@ -93,7 +94,7 @@ class Resampler(Section):
 Neighbours = Annotated[
     int,
     Within(limits.NEIGHBOURS),
-    Field(description="How many of the nearest codes may lend (k); at most image.neighbours."),
+    Field(description="Number of nearest codes that a token borrows from (k); at most image.neighbours."),
 ]
 
 
@@ -104,15 +105,16 @@ class RatioRule(Section):
 
 
 class Lantern(Section):
-    """LANTERN: accept with min(1, (P(x) + c(x)) / Q(x)), c borrowed from the codes nearest to x. With schedule none."""
+    """LANTERN: accept with min(1, (P(x) + c(x)) / Q(x)), c borrowed from the codes nearest to x. Requires schedule
+    none."""
 
     rule: Literal["lantern"] = Field(description="`lantern`: LANTERN's rule.")
-    bound: Probability = Field(description="Most probability that a token may borrow: c(x) <= bound.")
+    bound: Probability = Field(description="Maximum probability that a token borrows: c(x) <= bound.")
     neighbours: Neighbours
 
 
 class LanternPP(Section):
-    """LANTERN++: as LANTERN, but what a token may borrow is a multiple of its own probability. With schedule none."""
+    """LANTERN++: as LANTERN, but the bound is a multiple of the token's probability. Requires schedule none."""
 
     rule: Literal["lantern_pp"] = Field(description="`lantern_pp`: LANTERN++'s rule.")
     factor: Annotated[float, Within(limits.FACTOR)] = Field(description="c(x) <= (factor - 1) P(x). 1 is lossless.")
@@ -120,11 +122,11 @@ class LanternPP(Section):
 
 
 class Synthetic(Section):
-    """Accept at fixed rates whatever the models say: for timing without trained weights. With schedule none."""
+    """Accept at fixed rates, independent of the models: for timing without trained weights. Requires schedule none."""
 
     rule: Literal["synthetic"] = Field(description="`synthetic`: fixed rates.")
     rates: Annotated[tuple[Annotated[float, Strict(), Within(limits.PROBABILITY)], ...], Strict(False)] = Field(
-        min_length=1, description="Acceptance rate of each draft position, as many as draft.length."
+        min_length=1, description="Acceptance rate of each draft position, draft.length values."
     )
 
 
@@ -139,12 +141,14 @@ class SamplingSection(Section):
         description="Classifier-free guidance: uncond + scale * (cond - uncond). 1 is no guidance; LlamaGen guides "
         "only above 1, so smaller values are refused rather than ignored.",
     )
-    temperature: Annotated[float, Within(limits.TEMPERATURE)] = Field(default=1.0, description="Divides the logits.")
+    temperature: Annotated[float, Within(limits.TEMPERATURE)] = Field(
+        default=1.0, description="Sampling temperature; divides the logits."
+    )
     top_k: Annotated[int, Within(limits.TOP_K)] = Field(
         default=0, description="Keep the k most probable tokens, ties included; 0 keeps all."
     )
     top_p: Annotated[float, Within(limits.TOP_P)] = Field(
-        default=1.0, description="Keep the smallest set of tokens with this mass; 1 keeps all."
+        default=1.0, description="Keep the smallest set of tokens with this total probability; 1 keeps all."
     )
     cfg_interval: Annotated[int, Within(limits.CFG_INTERVAL)] = Field(
         default=-1,
@@ -154,15 +158,15 @@ class SamplingSection(Section):
 
 
 class Pacing(Section):
-    """When a round drafts at all. Changes the speed, never the law of the output."""
+    """Conditions under which a round drafts. Changes the speed, never the output distribution."""
 
     confidence: Probability = Field(
         default=0.0,
-        description="Draft only where the target gave its last token's likeliest code at least this probability: where "
-        "it is unsure the draft is mostly rejected. 0 always drafts.",
+        description="Skip drafting unless the target's top probability for the previous token is at least this: where "
+        "it is lower, drafts are mostly rejected. 0 always drafts.",
     )
     draft_confidence: Probability = Field(
         default=0.0,
-        description="End a round's drafts before the first one to whose likeliest code the draft gives less than this "
-        "probability: the target is then stepped over fewer positions. 0 never ends them.",
+        description="Stop drafting before the first token whose top draft probability is less than this "
+        "value: the target then steps fewer positions. 0 never stops.",
     )

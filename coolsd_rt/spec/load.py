@@ -93,7 +93,7 @@ def _find_files(spec: Spec, file: Path, source: YamlText, must: bool) -> tuple[d
         line = source.line(where)
         path = inside(root, name)
         if path is None:
-            found = f"{name}, a link to somewhere else"
+            found = f"{name}, a link to another location"
             problems.append(Problem(line, where, f"a file inside {folder}", found, LINK_FIX))
         elif absence := why_unusable(path):
             if must:

@@ -67,20 +67,30 @@ class Spec(Section):
         pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
         description="Name of the engine's folder: lower-case letters, digits, - and _, at most 64.",
     )
-    target: Target = Field(description="The model whose distribution is wanted. Build-time.")
-    draft: Draft = Field(description="What proposes tokens. Build-time.")
+    target: Target = Field(description="Target model, whose distribution is sampled. Build-time.")
+    draft: Draft = Field(description="Draft model, or Jacobi drafts: proposes tokens. Build-time.")
     image: Image = Field(description="The tokenizer that turns code ids into pixels. Build-time.")
-    condition: Condition = Field(description="How a prompt becomes the prefix that the target reads. Build-time.")
-    schedule: Schedule = Field(description="omega, the relaxation of each draft position. Run-time.")
-    resampler: Resampler = Field(default=Resampler(), description="What is drawn after a rejection. Run-time.")
-    acceptance: Acceptance = Field(
-        default=RatioRule(rule="ratio"), description="When a drafted token is kept. Run-time."
+    condition: Condition = Field(
+        description="Kind of prompt, and its conversion to the prefix of the target. Build-time."
     )
-    sampling: SamplingSection = Field(default=SamplingSection(), description="From logits to a distribution. Run-time.")
-    pacing: Pacing = Field(default=Pacing(), description="When a round drafts at all. Run-time.")
-    engine: EngineOptions = Field(default=EngineOptions(), description="What the models are compiled to. Build-time.")
+    schedule: Schedule = Field(description="omega, the relaxation of each draft position. Run-time.")
+    resampler: Resampler = Field(
+        default=Resampler(), description="Distribution that a token is drawn from after a rejection. Run-time."
+    )
+    acceptance: Acceptance = Field(
+        default=RatioRule(rule="ratio"), description="Acceptance rule of draft tokens. Run-time."
+    )
+    sampling: SamplingSection = Field(
+        default=SamplingSection(), description="Logit processing before sampling. Run-time."
+    )
+    pacing: Pacing = Field(default=Pacing(), description="Conditions under which a round drafts. Run-time.")
+    engine: EngineOptions = Field(
+        default=EngineOptions(),
+        description="Runtime, device and precision that the models are compiled for. Build-time.",
+    )
     sources: OriginsSection = Field(
-        default=OriginsSection(), description="What `coolsd-rt convert SPEC` makes its files of."
+        default=OriginsSection(),
+        description="Published checkpoints that `coolsd-rt convert SPEC` converts to the spec's files.",
     )
 
     @model_validator(mode="after")

@@ -17,13 +17,13 @@ FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", 
 
 
 class Target(Section):
-    """The model whose distribution is wanted."""
+    """The target model, whose distribution is sampled."""
 
-    model: FamilyName = Field(description="Family of the target, as its weights file says too.")
-    weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
+    model: FamilyName = Field(description="Model family of the target, as recorded in its weights file.")
+    weights: RelativePath = Field(description="Safetensors file of the weights, relative to the spec's folder.")
 
 
-_WEIGHTS = "Its safetensors file, relative to the spec's folder."
+_WEIGHTS = "Safetensors file of the weights, relative to the spec's folder."
 DraftLength = Annotated[
     int,
     Within(limits.DRAFT_LENGTH),
@@ -40,9 +40,9 @@ class EagleDraft(Section):
 
 
 class ModelDraft(Section):
-    """A small model of its own proposes tokens: another of the target's family, with the same words and image."""
+    """A separate small model of the target's family proposes tokens. It has the same condition and image."""
 
-    model: FamilyName = Field(description="Family of the draft: the target's own.")
+    model: FamilyName = Field(description="Model family of the draft; the same as the target's.")
     weights: RelativePath = Field(description=_WEIGHTS)
     length: DraftLength
 
@@ -53,7 +53,8 @@ class JacobiDraft(Section):
     model: Literal["jacobi"] = Field(description="`jacobi`: Jacobi drafts.")
     length: DraftLength
     coupled: bool = Field(
-        default=False, description="Pass drafts on by a maximal coupling instead of drawing them again. Run-time."
+        default=False,
+        description="Carry drafts to the next round by a maximal coupling instead of drawing them again. Run-time.",
     )
 
 
@@ -64,7 +65,7 @@ class Image(Section):
     """The tokenizer that turns code ids into pixels."""
 
     tokenizer: Literal["vq"] = Field(description="Kind of image tokenizer.")
-    weights: RelativePath = Field(description="Its safetensors file, relative to the spec's folder.")
+    weights: RelativePath = Field(description="Safetensors file of the weights, relative to the spec's folder.")
     neighbours: Annotated[int, Within(limits.NEIGHBOURS)] = Field(
-        default=64, description="Nearest codes of each code that may lend under the lantern rules. Build-time."
+        default=64, description="Number of nearest codes stored per code for the lantern rules. Build-time."
     )

@@ -52,48 +52,51 @@ def _digest(value: str | None) -> str | None:
 Place = Annotated[str, AfterValidator(_place)]
 Digest = Annotated[str | None, AfterValidator(_digest)]
 _AT = (
-    "Where it is: `org/name@COMMIT:FILE` on the Hugging Face hub, `org/name@COMMIT` for a folder of shards, or a file "
+    "Location: `org/name@COMMIT:FILE` on the Hugging Face hub, `org/name@COMMIT` for a folder of shards, or a file "
     "relative to the spec's folder."
 )
 
 
 class Origin(Section):
-    """A published checkpoint, and what it does not say of itself."""
+    """A published checkpoint, with the facts that the checkpoint does not contain."""
 
     at: Place = Field(description=_AT)
-    family: str | None = Field(default=None, description="What it is of. null: told by its tensors' names.")
+    family: str | None = Field(
+        default=None, description="Model family of the checkpoint. null: detected from the tensor names."
+    )
     size: Annotated[int, Within(limits.PIXELS)] | None = Field(
-        default=None, description="Pixels along one side of an image, where a family has several."
+        default=None, description="Image side in pixels, if the family has several sizes."
     )
     heads: Annotated[int, Within(limits.HEADS)] | None = Field(
-        default=None, description="Attention heads, where no published size tells."
+        default=None, description="Number of attention heads, if no published size gives it."
     )
     prefix: Annotated[int, Within(limits.PREFIX)] | None = Field(
-        default=None, description="Positions for a prompt, where the family has a choice."
+        default=None, description="Prompt positions, if the family has a choice."
     )
     cell: Literal[8, 16] | None = Field(
-        default=None, description="Pixels along one side of a code's cell: 8 for a target over VQ-8. null: 16."
+        default=None, description="Side of one code's cell in pixels: 8 for a target over VQ-8. null: 16."
     )
     dtype: Literal["keep", "float32", "float16", "bfloat16"] = Field(
-        default="keep", description="Type of the tensors written."
+        default="keep", description="Data type of the written tensors."
     )
-    sha256: Digest = Field(default=None, description="Of the file, checked before it is read.")
+    sha256: Digest = Field(default=None, description="SHA-256 of the file, verified before the file is read.")
 
 
 class CopiedOrigin(Section):
     """A published file that is taken as it is."""
 
     at: Place = Field(description=_AT)
-    sha256: Digest = Field(default=None, description="Of the file.")
+    sha256: Digest = Field(default=None, description="SHA-256 of the file.")
 
 
 class OriginsSection(Section):
-    """Published checkpoints that the spec's files are made of (`coolsd-rt convert SPEC`). No part of an engine."""
+    """Published checkpoints that the spec's files are converted from (`coolsd-rt convert SPEC`). Not part of an
+    engine."""
 
-    target: Origin | None = Field(default=None, description="What target.weights is made of.")
-    draft: Origin | None = Field(default=None, description="What draft.weights is made of.")
-    image: Origin | None = Field(default=None, description="What image.weights is made of.")
-    tokenizer: CopiedOrigin | None = Field(default=None, description="What condition.tokenizer is a copy of.")
+    target: Origin | None = Field(default=None, description="Checkpoint that target.weights is converted from.")
+    draft: Origin | None = Field(default=None, description="Checkpoint that draft.weights is converted from.")
+    image: Origin | None = Field(default=None, description="Checkpoint that image.weights is converted from.")
+    tokenizer: CopiedOrigin | None = Field(default=None, description="File that condition.tokenizer is copied from.")
 
 
 FILES: Mapping[str, str] = {

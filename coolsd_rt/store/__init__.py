@@ -1,4 +1,5 @@
-"""A file of a build: manifest, fingerprint, atomic writes, checks before load. Does not know what is inside a file."""
+"""The files of a build: manifest, fingerprint, atomic writes, checks before load. Does not know the contents of a
+file."""
 
 from coolsd_rt.store.cache import CachedStage, Stage, Store
 from coolsd_rt.store.engine import EngineFolder, VerifiedEngine, open_engine

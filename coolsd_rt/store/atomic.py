@@ -109,7 +109,7 @@ def check_folder(path: Path) -> None:
         found = f"the link {link}, which leads nowhere"
     if found:
         fix = "choose another with --out DIR"
-        raise UserError(str(path), expected="a folder, or a place for one", found=found, fix=fix)
+        raise UserError(str(path), expected="a folder, or a path for a new folder", found=found, fix=fix)
 
 
 def fsync_path(path: Path) -> None:

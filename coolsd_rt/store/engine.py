@@ -53,7 +53,7 @@ class EngineFolder:
         if missing := sorted(set(self.manifest.files) - there):
             raise CoolsdError(str(self.folder), expected=f"the file {missing[0]}", found="none", fix=fix)
         if extra := sorted(there - set(self.manifest.files)):
-            found = f"{extra[0]} as well"
+            found = f"the additional file {extra[0]}"
             raise CoolsdError(str(self.folder), expected="the manifest's files only", found=found, fix="remove it")
         paths = {name: self._plain(name, fix) for name in self.manifest.files}
         for name, record in self.manifest.files.items():
@@ -70,7 +70,7 @@ class EngineFolder:
         path = self.folder / name
         if path.is_symlink():
             if (blob := hub_blob(path)) is None:
-                raise CoolsdError(str(path), expected="a plain file", found="a link to elsewhere", fix=LINK_FIX)
+                raise CoolsdError(str(path), expected="a plain file", found="a link to another location", fix=LINK_FIX)
             return blob
         if found := why_unusable(path):
             raise CoolsdError(str(path), expected="a plain file", found=found, fix=fix)
@@ -138,11 +138,11 @@ def _no_engine(path: Path) -> UserError:
     demo = Path("pipelines/emoji.yaml")  # in a checkout
     fix = f"build one: coolsd-rt build {demo if demo.is_file() else 'SPEC.yaml'}"
     if path.suffix in (".yaml", ".yml"):
-        fix = f"that is a spec: build it with: coolsd-rt build {path}"
+        fix = f"this file is a spec; build it: coolsd-rt build {path}"
     folder = path if path.is_dir() else path.parent
     if folder.is_dir() and (names := sorted(str(p.parent) for p in folder.glob(f"*/{CURRENT}"))):
         fix = f"there is: {', '.join(names[:5])}"
-    found = {"": "a file", "a folder": "a folder without one"}.get(why := why_unusable(path), why)
+    found = {"": "a file", "a folder": "a folder without an engine"}.get(why := why_unusable(path), why)
     return UserError(str(path), expected="an engine (engines/NAME, or one fingerprint's folder)", found=found, fix=fix)
 
 

@@ -22,7 +22,7 @@ def sha256_file(path: Path, error: type[CoolsdError] = UserError) -> str:
         except OSError as e:
             raise error(str(path), expected="a file to read", found=e.strerror or str(e)) from e
     if (named := blob_digest(path)) and named != found:
-        expected, fix = "the file that its name is the SHA-256 of", "remove it, and download it again"
+        expected, fix = "content with the SHA-256 in the file's name", "remove it, and download it again"
         raise error(str(path), expected=expected, found=f"one of {found[:12]}…", fix=fix)
     return found
 

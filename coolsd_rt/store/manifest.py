@@ -58,7 +58,7 @@ class FileRecord(Strict):
 
     sha256: Sha256
     size: int = Field(ge=0, le=1 << 53)
-    role: StageName = Field(description="What it is for: the stage that made it.")
+    role: StageName = Field(description="Name of the stage that made the file.")
 
 
 class StageInputs(TypedDict):
@@ -79,7 +79,7 @@ class StageEntry(Strict):
 
     key: Key
     inputs: StageInputs
-    facts: dict[Word, Any] = Field(description="What the stage found out (sizes, node counts).")
+    facts: dict[Word, Any] = Field(description="Facts recorded by the stage (sizes, node counts).")
 
 
 class Manifest(Strict):
@@ -89,14 +89,16 @@ class Manifest(Strict):
     name: Name
     fingerprint: Key
     spec: dict[Word, Any] = Field(description="The resolved spec, defaults included.")
-    build_view: dict[Word, Any] = Field(description="The part of it that the fingerprint depends on.")
+    build_view: dict[Word, Any] = Field(description="Part of the spec that the fingerprint depends on.")
     files: dict[FileName, FileRecord] = Field(max_length=_MOST_FILES)
-    tools: dict[Word, Word] = Field(description="Versions of what built it.")
+    tools: dict[Word, Word] = Field(description="Versions of the build tools.")
     stages: dict[StageName, StageEntry] = Field(max_length=_MOST_FILES)
     contract: dict[Word, Any] = Field(description="Sizes and tensors: how the graphs are stepped.")
     parity: dict[Word, Any] | None = Field(default=None, description="Receipt of the last parity run.")
     created: Instant = Field(description="UTC, ISO 8601.")
-    spec_file: FilePath = Field(default="", description="The spec it was built from, relative to the output folder.")
+    spec_file: FilePath = Field(
+        default="", description="Spec that the engine was built from, relative to the output folder."
+    )
 
     def text(self) -> bytes:
         return (self.model_dump_json(indent=2) + "\n").encode()

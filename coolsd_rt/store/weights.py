@@ -124,6 +124,6 @@ def check_safetensors(path: str | Path) -> WeightsHeader:
             raise _bad(path, f"a gap or an overlap before {shorten(name)}")
         here = end
     if here != data_size:
-        what = "a truncated one" if here > data_size else "more than its tensors"
+        what = "a truncated one" if here > data_size else "additional bytes after its tensors"
         raise _bad(path, f"{what} ({data_size} bytes of data, its tensors need {here})")
     return WeightsHeader(tensors, metadata)

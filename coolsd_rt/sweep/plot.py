@@ -24,8 +24,8 @@ from coolsd_rt.sweep.results import PointResult, Results, kinds_of
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999933")
 _MARKERS = "o^Dv<P>X"
 _FORMATS = ("png", "svg")
-_LENGTH = "accept length, tokens a round"
-_STAR = "lossless: the target's own law"
+_LENGTH = "accept length, tokens per round"
+_STAR = "lossless: the target's distribution"
 
 
 def plots(results: Results) -> dict[str, bytes]:

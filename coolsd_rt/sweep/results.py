@@ -18,7 +18,7 @@ from coolsd_rt.store.strict import Strict, read_model
 from coolsd_rt.sweep.draw import DrawnPoint
 from coolsd_rt.sweep.spec import Point
 
-NOT_A_BENCHMARK = "drawn once, beside measuring and whatever else ran: for timing use coolsd-rt bench"
+NOT_A_BENCHMARK = "drawn once, while other work ran; use coolsd-rt bench for timing"
 
 
 class _Closed(Strict):

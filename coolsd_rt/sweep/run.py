@@ -62,7 +62,7 @@ class SweepConfig:
 
 @dataclass(frozen=True)
 class SweepCallbacks:
-    """Who wants to hear of the work while it goes on. Batches are those of all points and of the references."""
+    """Callbacks that report progress during the work. Batches are those of all points and of the references."""
 
     warning: Callable[[str], None] = lambda line: None
     start: Callable[[int, int], None] = lambda points, batches: None

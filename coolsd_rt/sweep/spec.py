@@ -79,8 +79,10 @@ class Series(Section):
     """Points that are one line of the plot: a base, and a point for each combination of the grid's values."""
 
     plain: bool = Field(default=False, description="Decode without a draft. Only sampling.* can be set then.")
-    set: dict[Key, Any] = Field(default_factory=dict, description="Run-time keys (schedule.kind) and their values.")
-    grid: dict[Key, Values] = Field(default_factory=dict, description="Run-time keys and a list of values each.")
+    set: dict[Key, Any] = Field(
+        default_factory=dict, description="Run-time keys (such as schedule.kind) and their values."
+    )
+    grid: dict[Key, Values] = Field(default_factory=dict, description="Run-time keys, each with a list of values.")
 
     @model_validator(mode="after")
     def _keys_that_fit(self) -> Series:
@@ -110,7 +112,7 @@ class Frechet(Section):
         "the target's own law; or a folder of PNG files.",
     )
     images: Annotated[int, Within(limits.FRECHET_IMAGES)] | None = Field(
-        default=None, description="Of `plain` references. Default: those of a point."
+        default=None, description="Number of `plain` references. Default: the number of images of a point."
     )
 
 
@@ -138,12 +140,18 @@ class SweepSpec(Section):
     """A sweep: series of points over run-time values, the same prompts and seeds at each."""
 
     version: Annotated[Literal[1], BeforeValidator(_version)] = Field(description="Version of this format.")
-    images: Annotated[int, Within(limits.IMAGES)] = Field(description="Images of each point.")
-    seed: Annotated[int, Within(limits.SEED)] = Field(default=0, description="Image i has seed + i, at every point.")
-    prompts: AnyPath | None = Field(default=None, description="Text file, a prompt a line. Default: the engine's own.")
+    images: Annotated[int, Within(limits.IMAGES)] = Field(description="Number of images of each point.")
+    seed: Annotated[int, Within(limits.SEED)] = Field(
+        default=0, description="Random seed. Image i uses seed + i at every point."
+    )
+    prompts: AnyPath | None = Field(
+        default=None, description="Text file with one prompt per line. Default: the sample prompts of the engine."
+    )
     set: dict[Key, Any] = Field(default_factory=dict, description="Run-time keys and values of all points.")
     points: dict[Name, Series] = Field(min_length=1, description="Series by name.")
-    quality: Quality = Field(default_factory=Quality, description="Measures. Without any: accept length alone.")
+    quality: Quality = Field(
+        default_factory=Quality, description="Quality metrics. Default: none, only the accept length."
+    )
 
     @model_validator(mode="after")
     def _enough(self) -> SweepSpec:

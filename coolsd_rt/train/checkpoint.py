@@ -81,7 +81,7 @@ MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexE
 
 def unfit(path: Path) -> CoolsdError:
     """The error of a checkpoint whose parts do not fit."""
-    found, fix = "one whose parts do not fit together", f"remove {path} to begin again"
+    found, fix = "a checkpoint whose parts do not match", f"remove {path} to begin again"
     return CoolsdError(str(path), expected="a checkpoint of train-draft", found=found, fix=fix)
 
 

@@ -61,7 +61,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.kind != "eagle3" and self.own_steps not in (None, 1):
-            fix = "take --kind eagle3"
+            fix = "use --kind eagle3"
             raise UserError(
                 "--own-steps", expected=f"none for the kind {self.kind}", found=str(self.own_steps), fix=fix
             )
@@ -97,7 +97,7 @@ class TrainProgress:
 
 @dataclass(frozen=True)
 class TrainCallbacks:
-    """Who wants to hear of the work while it goes on."""
+    """Callbacks that report progress during the work."""
 
     note: Callable[[str], None] = lambda line: None
     images: Callable[[str, int, int], None] = lambda what, done, of: None

@@ -44,7 +44,7 @@ class TargetSession:
         return self._target.step(ids, pos, self._prefix, self._caches, self._start)
 
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
-        raise CoolsdError("a draft step", expected="a draft", found="a target alone")
+        raise CoolsdError("a draft step", expected="a draft model", found="a target model alone")
 
 
 def draw_codes(target: Decoder, rows: Rows, sampling: Sampling, seeds: Sequence[int]) -> Tensor:

@@ -82,7 +82,7 @@ def _head_config(target: DecoderConfig, shape: DraftSizes) -> EagleConfig:
     for name in ("dim", "heads"):
         if name in shape.given:
             expected, found = f"the target's {getattr(target, name)}", str(shape.given[name])
-            raise UserError(f"--{name}", expected=expected, found=found, fix="leave it out, or take --kind model")
+            raise UserError(f"--{name}", expected=expected, found=found, fix="leave it out, or use --kind model")
     layer = target.layer
     config = EagleConfig(
         dim=layer.dim, heads=layer.heads, ffn=shape.ffn or layer.ffn, norm_eps=layer.norm_eps,

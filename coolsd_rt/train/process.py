@@ -28,7 +28,7 @@ class Process:
 
     def __init__(self, device: str | None = None) -> None:
         if device == "cuda" and not torch.cuda.is_available():
-            found = f"torch {torch.__version__} that sees none"
+            found = f"torch {torch.__version__} that finds no GPU"
             fix = "leave --device out"
             raise CoolsdError("--device cuda", expected="an NVIDIA GPU and torch with CUDA", found=found, fix=fix)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

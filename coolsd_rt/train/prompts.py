@@ -88,7 +88,7 @@ def split_prompts(
     if measured:
         return distinct, list(dict.fromkeys(measured))
     if len(distinct) < 2:
-        fix = "give more with --prompts FILE, one a line"
+        fix = "give more with --prompts FILE, one per line"
         raise UserError("prompts", expected="at least 2, one of them held out", found=str(len(distinct)), fix=fix)
     out = max(1, min(held, len(distinct) // 10))
     order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -1,8 +1,8 @@
-"""Whether an engine's files belong together: all that they bring into the law, checked before anything is drawn.
+"""Consistency of an engine's files: every file that affects the output distribution is checked before drawing.
 
 The manifest's sizes against its spec, the files that read prompts against those the graphs were made with, and the
-table of neighbours. A wrong one would not fail: it would draw other images than the model's. Knows manifests and
-tables. Does not know backends or how an image is drawn.
+table of neighbours. A wrong file would not cause a failure: the engine would draw images that differ from the model's.
+Knows manifests and tables. Does not know backends or how an image is drawn.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def description_of(folder: EngineFolder) -> Description:
     sides += [("forced", built["forced"], made.forced is not None)] if "forced" in built else []
     for name, expected, found in sides:
         if type(expected) is not type(found) or expected != found:
-            shown = f"{show(expected)}, as it was built with"
+            shown = f"{show(expected)}, as at build time"
             raise CoolsdError(f"{where}: contract.{name}", expected=shown, found=show(found), fix=fix)
     return made
 
@@ -70,7 +70,7 @@ def check_conditioner(verified: VerifiedEngine, conditioner: Conditioner) -> Non
             continue
         found = manifest.files[name].sha256
         if read.get(key, found) != found:
-            expected = f"SHA-256 {read[key][:12]}…, as its graphs were made with"
+            expected = f"SHA-256 {read[key][:12]}…, the file that its graphs were built with"
             raise CoolsdError(str(verified.path(name)), expected=expected, found=f"{found[:12]}…", fix=fix)
     check_fit(conditioner, description_of(folder).dims)
     ids = len(conditioner.words) if isinstance(conditioner, WordVocabulary) else None
@@ -78,7 +78,7 @@ def check_conditioner(verified: VerifiedEngine, conditioner: Conditioner) -> Non
     rows = next((stage.facts["ids"] for stage in manifest.stages.values() if "ids" in stage.facts), ids)
     if ids is not None and ids != rows:
         expected = f"{show(rows)} of them, the rows of the target's embedding"
-        raise CoolsdError("the words or classes that the engine reads", expected=expected, found=str(ids), fix=fix)
+        raise CoolsdError("the condition ids that the engine reads", expected=expected, found=str(ids), fix=fix)
 
 
 def neighbours_of(verified: VerifiedEngine) -> NDArray[np.int64] | None:

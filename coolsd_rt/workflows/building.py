@@ -1,4 +1,4 @@
-"""`coolsd_rt.build`: a spec's engine, built, verified where that is gated, and promoted, from a Python program.
+"""`coolsd_rt.build`: builds a spec's engine from Python, verifies it if required, and promotes it.
 
 Knows what a caller may ask for and hears of. Does not know stages (`build`), nor what decides promotion (`promote`).
 """

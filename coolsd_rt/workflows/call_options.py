@@ -1,4 +1,4 @@
-"""What a call of `coolsd_rt.Pipeline` may be told, by name: checked, and laid out as a request's run-time values.
+"""Keyword arguments of a call of `coolsd_rt.Pipeline`: checked, and converted to the run-time values of a request.
 
 Knows the names that Python callers use, and those that they bring along from other libraries. Does not know engines.
 """
@@ -93,11 +93,11 @@ _NAMES = {
 
 _SIZE = "the size of the images is built into the engine"
 _ELSEWHERE = {
-    "num_inference_steps": "there are no denoising steps: each image takes as many tokens as its grid has",
+    "num_inference_steps": "there are no denoising steps: each image takes one token per cell of its grid",
     "generator": "give seed=, or seeds= with one for each image",
-    "cfg_scale": "it is called guidance_scale here",
-    "cfg": "it is called guidance_scale here",
-    "n": "it is called images_per_prompt here",
+    "cfg_scale": "the option is named guidance_scale",
+    "cfg": "the option is named guidance_scale",
+    "n": "the option is named images_per_prompt",
     "delta": 'give it with the schedule: schedule={"delta": ...}',
     "rule": 'give it with the acceptance: acceptance={"rule": ...}',
     "confidence": 'give it with the pacing: pacing={"confidence": ...}',

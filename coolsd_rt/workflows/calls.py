@@ -1,4 +1,4 @@
-"""One call of `coolsd_rt.Pipeline` under way: its prompts read, its batches drawn, its output put together.
+"""One running call of `coolsd_rt.Pipeline`: reads the prompts, draws the batches, assembles the output.
 
 Knows the order of work. Does not know threads, callbacks or how events reach whoever asked.
 """

@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loop needs of a spec, and of an engine. A law of length 0 is plain decoding.
+    """The values of a spec and an engine that the loop needs. A law of length 0 is plain decoding.
 
     forced: the ids that image tokens must have (line ends, an end), one a token and -1 where free; None: all are free.
     """

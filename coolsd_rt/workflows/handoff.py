@@ -1,4 +1,4 @@
-"""Items from one thread to another, one at a time, until either side has had enough.
+"""Passes items from one thread to another, one at a time, until either side stops.
 
 Knows threads. Does not know what is handed over.
 """
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class Cancelled(Exception):
-    """Raised in the giving thread: nobody takes any more."""
+    """Raised in the producing thread: the consumer has stopped."""
 
 
 class Handoff(Generic[T]):
-    """A queue of one item. The giver waits while it is full; the taker waits while it is empty."""
+    """A queue of one item. The producer waits while it is full; the consumer waits while it is empty."""
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()

@@ -1,4 +1,4 @@
-"""An engine's folder, opened: the spec, the checked files, what reads prompts, and the engine that steps.
+"""An opened engine folder: the spec, the checked files, the prompt reader, and the loaded engine.
 
 Every command, every measurement and `coolsd_rt.Pipeline` opens an engine here, so that none of them leaves a part out.
 Each part is read when it is first asked for, and once: a value that the spec refuses is said before a file is hashed,
@@ -25,7 +25,7 @@ from coolsd_rt.workflows.drawing import Settings
 
 
 class OpenedEngine:
-    """An engine and all that belongs to it.
+    """An engine with its spec, files and prompt reader.
 
     reading: what prompts are read with in the place of the spec's files. threads: of the engine; None is the usable
     cores. spec_file: where the spec is now, if it has moved since the build. Not safe to use from several threads.

@@ -1,4 +1,4 @@
-"""A spec's weights files, made of the published checkpoints that its `sources` name.
+"""A spec's weights files, converted from the published checkpoints that its `sources` name.
 
     1. Find out which files are there already, made of the same sources.
     2. Locate each other source: the hub at its commit, a mirror of it in a folder, or a file beside the spec.
@@ -211,7 +211,7 @@ def _converted(
     except UserError as error:  # in the words of a spec
         if error.what.startswith("--"):
             raise loaded.error(f"sources.{name}.{error.what[2:]}", error.expected, error.found, error.fix) from error
-        fix = error.fix.replace("say --heads N", f"say heads: N in sources.{name}")
+        fix = error.fix.replace("give --heads N", f"say heads: N in sources.{name}")
         fix = fix.replace("write --dtype bfloat16 or float32", f"say dtype: bfloat16 or float32 in sources.{name}")
         raise UserError(error.what, expected=error.expected, found=error.found, fix=fix) from error
     return Made(FILES[name], place, origin.at, "converted", done.seconds, done.wrappers)

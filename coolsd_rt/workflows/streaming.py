@@ -105,7 +105,9 @@ class ImageStream(Iterator[StreamEvent]):
         except StopIteration:
             self._end("finished")
             if self._output is None:  # another thread has closed it, or its pipeline
-                raise UserError("the stream", expected="an open one", found="one closed while it was read") from None
+                raise UserError(
+                    "the stream", expected="an open stream", found="a stream that was closed while it was read"
+                ) from None
             raise
         except BaseException:  # also Ctrl-C
             self.close()
@@ -116,7 +118,7 @@ class ImageStream(Iterator[StreamEvent]):
         """All images and the figures, as a plain call returns them. Raises UserError before the last event is taken."""
         if self._output is None:
             found = "one that was closed early" if self._state == "closed" else "one with events to come"
-            raise UserError("the stream", expected="one that is exhausted", found=found)
+            raise UserError("the stream", expected="an exhausted stream", found=found)
         return self._output
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ def test_published_sizes_need_no_heads(tmp_path: Path) -> None:
     given = Given(Path("x"), {}, {})
     assert given.heads(CLASS, dim=768, layers=12) == 12
     assert given.heads(CLASS, dim=3200, layers=24) == 32
-    with pytest.raises(UserError, match="say --heads N"):
+    with pytest.raises(UserError, match="give --heads N"):
         given.heads(CLASS, dim=768, layers=13)
 
 
@@ -105,7 +105,7 @@ def test_sizes_and_families(published: Path, tmp_path: Path) -> None:
     (tmp_path / "place").rmdir()
     refused(published, "--size", "found nothing", options=ConvertOptions(None, HEADS))
     (tmp_path / "place").rmdir()
-    refused(published, "heads", "say --heads N", "dim 48", options=ConvertOptions(256))
+    refused(published, "heads", "give --heads N", "dim 48", options=ConvertOptions(256))
     (tmp_path / "place").rmdir()
     refused(published, "c2i.pt", "cls_embedding.uncond_embedding", "found one of llamagen-c2i", family="llamagen-t2i")
     (tmp_path / "place").rmdir()

@@ -19,16 +19,16 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
     done = cli("bench", engine, "-p", "red apple", "--threads", 1, "--delta", 1.3)
     assert done.code == 0
     lines = done.out.splitlines()
-    assert "medians of 6 interleaved turns" in lines[0]
+    assert "medians of 6 interleaved runs" in lines[0]
     assert lines[1:3] == ["", "speed"]
-    assert lines[3].split() == ["way", "tokens/s", "s/image", "vs", "plain"]
+    assert lines[3].split() == ["method", "tokens/s", "s/image", "vs", "plain"]
     assert [line.split("  ")[0] for line in lines[4:10]] == [
         "plain", "lossless", "COOL-SD, delta 1.3", "uniform, delta 1.3", "linear, delta 1.3", "jacobi",
     ]  # fmt: skip
     assert "the accept length counts the resampled or bonus token" in done.out
     verdicts = [line for line in lines if " plain decoding; a round brings " in line]
     assert len(verdicts) == 6
-    reason = "the engine has no neighbours of its codes; build it again with image.neighbours"
+    reason = "the engine has no code neighbours; build it again with image.neighbours"
     assert done.err.splitlines() == [
         f"warning: lantern++ is left out: {reason}",
         f"warning: lantern++-gstar is left out: {reason}",
@@ -55,7 +55,7 @@ def test_the_page_is_written(cli: Cli, engine: Path) -> None:
     done = cli("bench", engine, "--runs", 1, "--ways", "jacobi", "-p", "red <apple>", "--html", "bench.html")
     assert done.code == 0
     assert done.err.splitlines()[-1] == "bench.html: written"
-    assert "too few turns (1)" in done.out
+    assert "too few runs (1)" in done.out
     page = Path("bench.html").read_text()
     assert page.startswith("<!doctype html>")
     assert "red &lt;apple&gt;" in page

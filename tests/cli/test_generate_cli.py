@@ -161,7 +161,7 @@ def test_ctrl_c_exits_with_130_and_keeps_what_is_whole(cli: Cli, engine: Path, m
     done = cli("generate", engine, "-p", "red apple", "-n", 4)
     assert done.code == 130
     assert sorted(p.name for p in Path("out").iterdir()) == ["000-red-apple.png", "001-red-apple.png"]
-    assert "2 images are whole" in done.err
+    assert "2 images are complete" in done.err
     assert "interrupted" in done.err
 
 
@@ -175,7 +175,7 @@ def test_parity_says_passed_and_inspect_shows_it(cli: Cli, engine: Path) -> None
     done = cli("parity", engine, "-n", 2)
     assert done.code == 0
     assert "parity: passed" in done.out
-    assert done.err.splitlines() == ["parity: 2 images on both sides", "parity: 2 of 2 images on both sides"]
+    assert done.err.splitlines() == ["parity: 2 image pairs", "parity: 2 of 2 image pairs"]
     document = cli("parity", engine, "-n", 2, "--json").json
     assert document["passed"] is True
     assert "passed True" in cli("inspect", engine).out

@@ -40,13 +40,13 @@ def fail(error: BaseException) -> None:
 FAILURES: dict[str, tuple[BaseException, int, str]] = {
     "user": (UserError("prompt", expected="words", found="nothing", fix="type some"), 2, "error: prompt: expected words, found nothing; type some"),
     "ours": (CoolsdError("engine broken"), 1, "error: engine broken"),
-    "extra": (MissingExtra("torch", "build", "parity"), 2, f"error: parity needs the package torch: expected it installed, found nothing of that name; run: {install_line('build')}"),
-    "module": (ModuleNotFoundError("No module named 'onnxruntime.capi'", name="onnxruntime.capi"), 2, f"error: this command needs the package onnxruntime: expected it installed, found nothing of that name; run: {install_line('cpu')}"),
+    "extra": (MissingExtra("torch", "build", "parity"), 2, f"error: torch is not installed, but parity needs it; run: {install_line('build')}"),
+    "module": (ModuleNotFoundError("No module named 'onnxruntime.capi'", name="onnxruntime.capi"), 2, f"error: onnxruntime is not installed, but this command needs it; run: {install_line('cpu')}"),
     "unknown module": (ModuleNotFoundError("No module named 'x'", name="x"), 1, "error: unexpected ModuleNotFoundError: No module named 'x'; set COOLSD_TRACEBACK=1 for the traceback"),
     "memory": (MemoryError(), 1, "error: out of memory; draw fewer images at once, or use a smaller model"),
     "disk": (OSError(errno.ENOSPC, "No space left on device", "a.png"), 1, "error: no space left on the disk (a.png); free some space, or choose another disk"),
     "quota": (OSError(errno.EDQUOT, "quota"), 1, "error: no space left on the disk; free some space, or choose another disk"),
-    "file": (PermissionError(errno.EACCES, "Permission denied", "a.png"), 1, "error: a.png: expected a place that can be read and written, found Permission denied"),
+    "file": (PermissionError(errno.EACCES, "Permission denied", "a.png"), 1, "error: a.png: expected a readable and writable path, found Permission denied"),
     "bug": (ZeroDivisionError("division\nby zero"), 1, "error: unexpected ZeroDivisionError: division by zero; set COOLSD_TRACEBACK=1 for the traceback"),
     "ctrl-c": (KeyboardInterrupt(), 130, "interrupted"),
 }  # fmt: skip

@@ -68,7 +68,7 @@ def test_ctrl_c_is_one_line_and_finished_points_stay(
     with monkeypatch.context() as patch:
         patch.setattr(drawing, "draw", draw)
         result = cli(*words)
-    said = f"interrupted: 1 of 4 points are in {tmp_path / 'out'}; the same command goes on"
+    said = f"interrupted: 1 of 4 points are in {tmp_path / 'out'}; run the same command to resume"
     assert result.code == 130
     assert result.err.splitlines()[-1] == said
     assert len(result.err.splitlines()) == (1 if as_json else 3)  # how many there are, and the first point
@@ -131,6 +131,6 @@ def test_a_missing_package_names_its_extra(
     monkeypatch.setattr(builtins, "__import__", missing)
     result = cli("sweep", engine, file, "--out", tmp_path / "out")
     assert result.code == 2
-    assert f"needs the package {package}" in result.err
+    assert f"{package} is not installed" in result.err
     assert install_line(extra) in result.err
     assert not (tmp_path / "out").exists()

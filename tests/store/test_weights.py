@@ -64,7 +64,7 @@ BAD = {
     "huge header": ((1 << 40).to_bytes(8, "little") + b"{}", "something else"),
     "cut header": (container(GOOD, b"")[:40], "a truncated one"),
     "cut data": (container(GOOD, bytes(25)), r"a truncated one \(25 bytes of data, its tensors need 26\)"),
-    "trailing data": (container(GOOD, bytes(27)), "more than its tensors"),
+    "trailing data": (container(GOOD, bytes(27)), "additional bytes after its tensors"),
     "no json": (container(b"{nope}", b""), "a header with text that is not JSON"),
     "deep json": (container(b'{"a":' * 100_000, b""), "a header with more than 64 levels"),
     "a list": (container(b"{", b"") and container([1], b""), "a header that is not a mapping"),

@@ -123,7 +123,7 @@ def test_parts_come_in_their_order_and_keep_to_their_time(monkeypatch: pytest.Mo
 
 def test_a_backend_whose_demo_breaks_is_not_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str, *args: Any) -> Any:
-        raise CoolsdError(f"engine target of {name}", expected="one that TensorRT loads", found="no such GPU")
+        raise CoolsdError(f"engine target of {name}", expected="an engine that TensorRT loads", found="no such GPU")
 
     monkeypatch.setattr(check, "prove", broken)
     monkeypatch.setattr(check, "compile_size", lambda *args: pytest.fail("compiled all the same"))
@@ -352,5 +352,5 @@ def test_a_package_that_is_missing_is_one_line(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the package pydantic: expected it installed")
+    assert done.stderr.startswith("error: pydantic is not installed")
     assert done.stderr.count("\n") == 1

@@ -261,6 +261,6 @@ def test_a_full_disk_is_one_line(engine: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_a_file_where_the_folder_should_be_is_one_line(engine: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(UserError, match="a folder, or a place for one, found the file"):
+    with pytest.raises(UserError, match="a folder, or a path for a new folder, found the file"):
         generate(engine, ask(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "mine"

@@ -275,7 +275,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     ("x", {"callback_on_step_end": "f"}, "callback_on_step_end: expected a function, found 'f'"),
     ("x", {"num_inference_steps": 50}, "found an unknown name; there are no denoising steps: each"),
     ("x", {"generator": None}, "generator: expected an option of this call, found an unknown name; give"),
-    ("x", {"cfg_scale": 2.0}, "it is called guidance_scale here"),
+    ("x", {"cfg_scale": 2.0}, "the option is named guidance_scale"),
     ("x", {"temprature": 2.0}, "did you mean 'temperature'?"),
     ("x", {"zzz": 2.0}, "zzz: expected an option of this call, found an unknown name; there are: images_per_prompt, "),
 ]  # fmt: skip

@@ -130,14 +130,25 @@ def measure(
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
-    "--runs", type=number(limits.RUNS), default=5, show_default=True, help="Turns of each way; medians are shown."
+    "--runs",
+    type=number(limits.RUNS),
+    default=5,
+    show_default=True,
+    help="Runs of each method; the report shows medians.",
 )
-@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Images drawn at once.")
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Prompt; default: the demo's own.")
+@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Batch size in images.")
+@click.option(
+    "-p",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Prompt. Repeatable; default: sample prompts of the condition.",
+)
 @threads_option("every way")
-@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
-@click.option("--json", "json_file", type=WRITES, help="Write all figures here.")
-@click.option("--markdown", "md_file", type=WRITES, help="Write the tables here.")
+@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
+@click.option("--json", "json_file", type=WRITES, help="JSON file to write, with all figures.")
+@click.option("--markdown", "md_file", type=WRITES, help="Markdown file to write, with the tables.")
 @overwrite_option
 def command(
     engine: Path,

@@ -166,10 +166,10 @@ def answer(
     type=number(limits.IMAGES),
     default=48,
     show_default=True,
-    help="ImageSplit to record.",
+    help="Number of images to record.",
 )
 @click.option("--out", type=WRITES_IN, default=Path("out/questions"), show_default=True)
-@click.option("--spec", "spec_file", type=SPEC, help="The spec, if it has moved since the build.")
+@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
 @overwrite_option
 def command(engine: Path, images: int, out: Path, spec_file: Path | None, overwrite: bool) -> None:
     """Answer the paper's open questions on a built ENGINE: questions.json and three plots in the folder OUT.

@@ -131,7 +131,9 @@ class OrtSession:
 
     def draft(self, ids: Ints, features: Floats32 | None, pos: Ints) -> tuple[Floats32, Floats32]:
         if self._draft is None:
-            raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
+            raise CoolsdError(
+                "a draft step", expected="an engine with a draft model", found="an engine built without one"
+            )
         return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
 
     def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats32) -> tuple[Floats32, Floats32]:

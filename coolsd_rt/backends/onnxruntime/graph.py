@@ -109,10 +109,14 @@ class OrtGraph:
                 so.add_external_initializers_from_files_in_memory(list(linked), contents, [c.size for c in contents])
             self.session = ort.InferenceSession(data, so, providers=providers)
         except Exception as error:  # its exceptions share no base class
-            raise CoolsdError(f"graph {name}", expected="one that ONNX Runtime loads", found=_line(error)) from error
+            raise CoolsdError(
+                f"graph {name}", expected="a graph that ONNX Runtime loads", found=_line(error)
+            ) from error
         running = self.session.get_providers()
         if running[: len(asked)] != asked:
-            raise CoolsdError(f"graph {name}", expected=f"it on {', '.join(asked)}", found=f"{', '.join(running)}")
+            raise CoolsdError(
+                f"graph {name}", expected=f"execution on {', '.join(asked)}", found=f"{', '.join(running)}"
+            )
         self._check()
 
     def _check(self) -> None:
@@ -129,7 +133,7 @@ class OrtGraph:
         try:
             outputs = self.session.run(None, inputs)
         except Exception as error:  # its exceptions share no base class
-            raise CoolsdError(f"graph {self.name}", expected="it to run", found=_line(error)) from error
+            raise CoolsdError(f"graph {self.name}", expected="a successful run", found=_line(error)) from error
         return dict(zip((s.name for s in self.contract.outputs), outputs, strict=True))
 
 
@@ -202,7 +206,7 @@ class OrtStep:
         try:
             self._graph.session.run_with_iobinding(self._binding)
         except Exception as error:  # its exceptions share no base class
-            raise CoolsdError(f"graph {self._graph.name}", expected="it to run", found=_line(error)) from error
+            raise CoolsdError(f"graph {self._graph.name}", expected="a successful run", found=_line(error)) from error
         return {name: array.copy() for name, array in self._outputs.items()}
 
 

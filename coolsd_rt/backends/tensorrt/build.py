@@ -134,7 +134,7 @@ def _capabilities(trt: Any, flavour: Flavour, options: BuildOptions) -> tuple[st
             raise UserError("compute capabilities", expected=expected, found=", ".join(options.capabilities))
         if gpu is None:
             fix = f"build with engine.backend tensorrt-rtx, which needs none, or {ON_A_CPU}"
-            raise CoolsdError("building with TensorRT", expected="the NVIDIA GPU to build for", found="none", fix=fix)
+            raise CoolsdError("building with TensorRT", expected="an NVIDIA GPU to build for", found="none", fix=fix)
         return (gpu.capability,)
     if options.capabilities is not None:
         return options.capabilities
@@ -172,7 +172,7 @@ def _config(
         if not refused(error):
             raise
         found = f"{reason(log)} ({', '.join(profile.name for profile in profiles)})"
-        raise CoolsdError("profiles", expected="some that TensorRT takes", found=found) from error
+        raise CoolsdError("profiles", expected="profiles that TensorRT accepts", found=found) from error
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in a graph is float32: TensorRT-RTX would have it on
     return config
 
@@ -181,7 +181,7 @@ def _aims(trt: Any, capabilities: tuple[str, ...]) -> list[tuple[int, int]] | No
     """TensorRT-RTX's targets; None is all. Raises UserError: one that it does not know."""
     known = _targets(trt)
     if odd := [capability for capability in capabilities if capability not in known]:
-        raise UserError("compute capabilities", expected=f"some of {', '.join(known)}", found=odd[0])
+        raise UserError("compute capabilities", expected=f"only {', '.join(known)}", found=odd[0])
     pairs = [capability.split(".") for capability in capabilities]
     return [(int(major), int(minor)) for major, minor in pairs] or None
 

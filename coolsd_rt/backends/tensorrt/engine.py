@@ -73,7 +73,9 @@ def load_engines(
         }
     except torch.cuda.OutOfMemoryError as error:  # torch's own: TensorRT says it in its log
         found = str(error).strip().splitlines()[0]
-        raise CoolsdError("engines of TensorRT", expected="memory for their scratch", found=found, fix=LESS) from None
+        raise CoolsdError(
+            "engines of TensorRT", expected="GPU memory for their scratch buffers", found=found, fix=LESS
+        ) from None
     return TrtEngine(description, models, known["target"], rebuild)
 
 
@@ -147,7 +149,7 @@ class TrtSteps:
         known = models["target"].profiles
         span = known[0].ranges["R"]
         if rows > span.most:
-            fix = "build with more engine.max_batch"
+            fix = "build with a larger engine.max_batch"
             raise CoolsdError("a batch", expected=f"at most {span.most} rows", found=f"{rows} rows", fix=fix)
         self._padded = max(rows, span.least)
         self.device = models["target"].device
@@ -179,7 +181,9 @@ class TrtSteps:
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
         """The same of the draft; features None for a draft model of its own."""
         if "draft" not in self._memory:
-            raise CoolsdError("a draft step", expected="an engine with a draft model", found="one built without")
+            raise CoolsdError(
+                "a draft step", expected="an engine with a draft model", found="an engine built without one"
+            )
         return self._step("draft", pos, ids=ids, **({} if features is None else {"features_in": features}))
 
     def _step(self, name: str, pos: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:

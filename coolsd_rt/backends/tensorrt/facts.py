@@ -58,7 +58,7 @@ class Facts:
         except (KeyError, TypeError, ValueError) as error:
             found = f"{type(error).__name__}: {error}"
             raise CoolsdError(
-                f"what the build wrote of engine {name}", expected="its versions and sizes", found=found,
+                f"the build record of engine {name}", expected="its versions and sizes", found=found,
                 fix="build it again",
             ) from error  # fmt: skip
 
@@ -76,13 +76,11 @@ def check_facts(facts: Facts, name: str, *, flavour: str, version: str, gpu: Gpu
         sides.append(("compute capability", " or ".join(facts.capabilities), f"{gpu.capability} ({gpu.name})"))
     for what, built, here in sides:
         if built != here:
-            raise CoolsdError(
-                f"engine {name}: {what}", expected=f"{built}, as it was built for", found=here, fix=rebuild
-            )
+            raise CoolsdError(f"engine {name}: {what}", expected=f"{built}, as at build time", found=here, fix=rebuild)
 
 
 def check_capacity(facts: Facts, name: str, wanted: int, rebuild: str) -> None:
     """Raises CoolsdError: caches of the engine are too short for `wanted` positions."""
     if wanted > facts.capacity:
-        expected = f"at most {facts.capacity} positions, as it was built for"
+        expected = f"at most {facts.capacity} positions, the capacity at build time"
         raise CoolsdError(f"engine {name}: the KV caches", expected=expected, found=str(wanted), fix=rebuild)

@@ -46,7 +46,7 @@ def reason(log: Log) -> str:
     """The last error that means something, as one short line."""
     said = [line for line in (*log.words, *log.errors) if line.strip()]
     telling = [line for line in said if not _NOISE.match(line)] or said
-    return shorten(telling[-1]) if telling else "no word of why"
+    return shorten(telling[-1]) if telling else "no reason given"
 
 
 def shorten(text: str) -> str:

@@ -77,6 +77,6 @@ def check_memory(weights: int, contracts: Sequence[GraphContract], sizes: Profil
             break
     else:
         least = estimate(weights, contracts, replace(sizes, images=1, rows=LEAST_ROWS)).total
-        fix = f"a batch of 1 needs about {human(least)}: take a GPU with more, or int8 weights"
+        fix = f"a batch of 1 needs about {human(least)}: use a GPU with more memory, or int8 weights"
     found = f"{human(free)} free"
-    raise CoolsdError("memory of the GPU", expected=f"about {human(wanted.total)} (an estimate)", found=found, fix=fix)
+    raise CoolsdError("GPU memory", expected=f"about {human(wanted.total)} (an estimate)", found=found, fix=fix)

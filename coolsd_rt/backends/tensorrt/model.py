@@ -27,7 +27,7 @@ from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 
 _LEAST_SCRATCH = 256  # so that there is an address
-LESS = "close what else uses the GPU, or build with a smaller engine.max_batch"
+LESS = "close other programs that use the GPU, or build with a smaller engine.max_batch"
 _MEMORY = re.compile(r"out ?of ?memory|insufficient memory|cudaErrorMemoryAllocation", re.IGNORECASE)
 _DRIVER = ("driver version is insufficient", "no CUDA-capable device", "CUDA initialization")
 
@@ -71,7 +71,9 @@ class TrtModel:
         with native_words(log):
             self._engine = runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            raise CoolsdError(f"engine {name}", expected="one that TensorRT loads", found=reason(log), fix=_fix(log))
+            raise CoolsdError(
+                f"engine {name}", expected="an engine that TensorRT loads", found=reason(log), fix=_fix(log)
+            )
         self._check()
         self._config = self._runtime_config()
         scratch.want(int(self._engine.device_memory_size_v2))
@@ -81,7 +83,7 @@ class TrtModel:
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         specs = {s.name: s for s in (*self.contract.inputs, *self.contract.outputs)}
         if odd := sorted(set(names) ^ set(specs)):
-            there = "no such tensor" if odd[0] in specs else "that as well"
+            there = "no such tensor" if odd[0] in specs else "an additional tensor"
             raise CoolsdError(f"engine {self.name}", expected="the contract's tensors", found=f"{odd[0]}: {there}")
         inputs = {s.name for s in self.contract.inputs}
         for name, spec in specs.items():
@@ -98,7 +100,7 @@ class TrtModel:
         for spec in self.caches:
             aliased = engine.get_aliased_input_tensor(f"{spec.name}_out")
             if aliased != spec.name:
-                expected, there = f"memory of {spec.name}", aliased or "memory of its own"
+                expected, there = f"memory of {spec.name}", aliased or "separate memory"
                 raise CoolsdError(f"engine {self.name}: {spec.name}_out", expected=expected, found=there)
 
     def _runtime_config(self) -> Any:
@@ -179,7 +181,9 @@ class TrtStep:
                 raise ValueError(f"{name}: memory that is not contiguous")
             model.expect(context.set_tensor_address(name, tensor.data_ptr()), f"address of {name}")
         if missing := list(context.infer_shapes()):
-            raise CoolsdError(f"engine {model.name}", expected="all shapes known", found=f"none of {missing[0]}")
+            raise CoolsdError(
+                f"engine {model.name}", expected="known shapes of all tensors", found=f"no shape of {missing[0]}"
+            )
         self._kept = bound  # a context does not own what it points to
 
     def enqueue(self) -> None:
@@ -208,9 +212,7 @@ def make_runtime(trt: Any, log: Log) -> Any:
             return trt.Runtime(log)
     except (RuntimeError, TypeError) as error:  # pybind says a null pointer as a TypeError
         found = reason(log) if log.errors or log.words else str(error)
-        raise CoolsdError(
-            "TensorRT's runtime", expected="a driver that it can use", found=found, fix=_fix(log)
-        ) from error
+        raise CoolsdError("TensorRT's runtime", expected="a compatible driver", found=found, fix=_fix(log)) from error
 
 
 def _memory_is_out(log: Log) -> bool:
@@ -224,4 +226,4 @@ def _fix(log: Log) -> str:
     said = " ".join((*log.errors, *log.words))
     if any(word in said for word in _DRIVER):
         return f"install an NVIDIA driver for this TensorRT's CUDA, {ON_A_CPU}"
-    return "build it again here"
+    return "build it again on this machine"

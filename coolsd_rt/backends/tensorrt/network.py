@@ -47,7 +47,9 @@ def parse(trt: Any, log: Log, graph: bytes | Path, name: str, beside: Path | Non
         taken = parser.parse(graph, str(beside)) if beside is not None else parser.parse(graph)
     if not taken:
         raise CoolsdError(
-            f"graph {name}", expected="one that TensorRT's parser takes", found=_first_error(parser) or reason(log)
+            f"graph {name}",
+            expected="a graph that TensorRT's parser accepts",
+            found=_first_error(parser) or reason(log),
         )
     return Parsed(builder, network, parser)
 

@@ -18,7 +18,7 @@ from coolsd_rt.install import install_line
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 # What runs without a GPU, said wherever one is missing.
 ON_A_CPU = (
-    "take a machine with an NVIDIA GPU, or build with engine.backend onnxruntime, which runs on a CPU in fp32 and int8"
+    "use a machine with an NVIDIA GPU, or build with engine.backend onnxruntime, which runs on a CPU in fp32 and int8"
 )
 _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
@@ -57,7 +57,9 @@ class Package:
         except (ImportError, OSError, RuntimeError) as error:
             found = (str(error).strip().splitlines() or [type(error).__name__])[0]
             fix = f"install it again: {install_line(self.flavour)}"
-            raise CoolsdError(f"the package {self.module}", expected="it to load", found=found, fix=fix) from error
+            raise CoolsdError(
+                f"the package {self.module}", expected="a package that loads", found=found, fix=fix
+            ) from error
 
 
 def package(flavour: str) -> Package:
@@ -94,7 +96,7 @@ def require_gpu(torch: Any = None, what: str = "running a TensorRT engine") -> G
     if (gpu := local_gpu(torch)) is not None:
         return gpu
     if torch is None:
-        found = "no torch to reach one with"
+        found = "no torch to access one with"
     elif torch.version.cuda is None:
         found = f"torch {torch.__version__}, which was built without CUDA"
     else:

@@ -133,7 +133,7 @@ def parts(known: Sequence[Profile], sizes: Mapping[str, int]) -> list[int]:
             "a step",
             expected=f"at most {most} rows",
             found=f"{sizes['R']} rows",
-            fix="build with more engine.max_batch",
+            fix="build with a larger engine.max_batch",
         )
     found: list[int] = []
     rest = sizes["S"]

@@ -1,6 +1,6 @@
-"""The one place that prints: lines, tables, errors, and JSON.
+"""The only place that prints: lines, tables, errors, and JSON.
 
-A result goes to stdout, everything about the work to stderr, and every line through `visible`. rich is imported where
+Results go to stdout, progress and notes go to stderr, and every line passes through `visible`. rich is imported where
 a table is drawn: `--help` does without it.
 
 Knows streams, tables and errors. Does not know verbs.

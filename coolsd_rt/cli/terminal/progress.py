@@ -1,8 +1,8 @@
-"""How far a long verb is: a bar on a terminal, a line now and then elsewhere. All of it on stderr.
+"""Progress of a long verb on stderr: a progress bar on a terminal, periodic lines elsewhere.
 
-Both say how many of how many are done and about how long the rest takes. The bar fits a terminal of any width: it
-gives up its parts one after the other before a line would wrap. Elsewhere a stage begins with its size, says a line at
-most every `EVERY` seconds, and ends with its size again.
+Both show the completed and the total count and the estimated remaining time. The bar fits a terminal of any width:
+it drops its parts one by one before a line would wrap. Elsewhere a stage prints its size at the start, one line at
+most every `EVERY` seconds, and its size again at the end.
 
 Knows stages, streams and rich. Does not know what is counted.
 """
@@ -56,7 +56,7 @@ def _counts(task: Task) -> str:
 
 
 class _Bar(Progress):
-    """rich's progress, laid out for the width there is."""
+    """rich's progress display, fitted to the terminal width."""
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         grid = Table.grid(padding=(0, 1))
@@ -80,7 +80,7 @@ def _cells(task: Task, width: int) -> list[Any]:
 
 
 class Work:
-    """One stage after the other, each with its name, its size and how far it is."""
+    """Consecutive stages, each with a name, a size and a completed count."""
 
     def __init__(self, bar: _Bar, quiet: bool) -> None:
         self._bar, self._lines = bar, bar.disable and not quiet

@@ -21,16 +21,16 @@ FAULT_WINDOW = 4
 _MEANINGS = (
     (
         FAULT_WINDOW,
-        "a window of drafts cannot be judged",
+        "a window of drafts cannot be verified",
         "from 0 to L drafts that count",
         "a number outside that",
         "num_drafts and the drafts were not made for the same round",
     ),
     (
         FAULT_DRAFT,
-        "a drafted token cannot be judged",
+        "a drafted token cannot be verified",
         "P >= 0 and Q > 0 at each drafted token",
-        "NaN, Q = 0 or an id that is no code",
+        "NaN, Q = 0 or an id that is not a code",
         "the models' logits hold NaN, or the drafts were not drawn from this Q",
     ),
     (

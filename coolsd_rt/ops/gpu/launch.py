@@ -104,4 +104,4 @@ def launch_on(
 def _told(error: Exception) -> str:
     """The type and the last line of an error: triton quotes the source first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^\t")]
-    return f"{type(error).__name__}: {lines[-1][:300] if lines else 'no word of why'}"
+    return f"{type(error).__name__}: {lines[-1][:300] if lines else 'no reason given'}"

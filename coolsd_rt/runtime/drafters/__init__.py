@@ -1,4 +1,4 @@
-"""Where drafts come from. All behind one interface, so that the round and the law are the same for each.
+"""Drafters: the sources of draft tokens. All share one interface, so that the round and the law are the same for each.
 
 | drafter | draft | what it keeps between rounds |
 |---|---|---|

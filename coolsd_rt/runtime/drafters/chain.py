@@ -1,4 +1,4 @@
-"""A chain of drafts, a token at a time: what every draft that steps shares. Does not know what steps."""
+"""A chain of drafts, one token at a time: the code shared by drafters that step a model. Does not know the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drafts of an EAGLE head: a chain of guesses, from the target's own features at the decided tokens.
+"""Drafts of an EAGLE head: a chain of predictions from the target's features at the decided tokens.
 
 Knows the head's cache and what of the target it has not seen. Does not know how drafts are evaluated.
 Source: EAGLE (arXiv 2401.15077). Legend as in `coolsd_rt.runtime.round`.

@@ -1,4 +1,4 @@
-"""Drafts of an independent small model with a KV cache of its own.
+"""Drafts of an independent small model with a separate KV cache.
 
 Knows the model's cache: row t is the token at position t, and its logits are the law of position t + 1. `drafted`
 counts rows made from decided tokens; between rounds `drafted <= committed`, and the rows between enter in the next

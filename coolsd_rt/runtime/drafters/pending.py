@@ -1,4 +1,4 @@
-"""What the draft has not seen yet: features of the target's last steps, ragged over the images of a batch.
+"""Features of the target's last steps that the draft has not processed yet, ragged over the images of a batch.
 
 After a round with drafts it is that round's accepted positions; after rounds without any it grows by a position each.
 Knows counters and arrays of a session. Does not know probabilities.

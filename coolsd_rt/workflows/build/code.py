@@ -1,4 +1,4 @@
-"""Which code each stage of a build reads: the digest of it is a part of the stage's key.
+"""The source code that each stage of a build depends on: its digest is part of the stage's key.
 
 A stage is stale when the code that makes its result has changed, and only then: editing the exporter rebuilds graphs,
 editing a checkpoint converter rebuilds nothing. A test compares these lists with what the stages import.

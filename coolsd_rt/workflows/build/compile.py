@@ -1,4 +1,4 @@
-"""The stage that makes a TensorRT engine of a graph.
+"""The stage that compiles a graph to a TensorRT engine.
 
 Knows graphs of a build and the compiler. Does not know caching, nor what the engine will be asked.
 """
@@ -44,7 +44,7 @@ def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
     gpu = local_gpu()
     if gpu is None and engine.backend == "tensorrt":
         fix = f"build with engine.backend tensorrt-rtx, which needs none, or {ON_A_CPU}"
-        raise CoolsdError("building with TensorRT", expected="the NVIDIA GPU to build for", found="none", fix=fix)
+        raise CoolsdError("building with TensorRT", expected="an NVIDIA GPU to build for", found="none", fix=fix)
     if gpu is None:
         return None
     files = [path for key, path in loaded.files.items() if key.endswith(".weights")]

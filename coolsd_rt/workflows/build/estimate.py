@@ -1,4 +1,4 @@
-"""What a build will take, before it starts: bytes on the disk, memory, and time.
+"""Estimates of a build before it starts: bytes on the disk, memory, and time.
 
 Bytes follow from the headers of weights files and the precision: exact for weights, to a few hundred bytes a layer for
 the graphs around them. Memory and time are rough: rates measured on one machine (`MEASURED_ON`), at sizes from 0.06 to

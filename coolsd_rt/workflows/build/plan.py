@@ -1,4 +1,4 @@
-"""Which stages a spec has, and what each depends on.
+"""The stages of a spec, and the dependencies of each stage.
 
     backend onnxruntime
     condition   words -> prefix, vocabulary     target weights, vocabulary (and those of a draft model of its own)
@@ -48,8 +48,8 @@ def by_lengths(engine: EngineOptions, description: Description) -> bool:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage, and whether its result is there already. ships: its files are part of the engine. amount: what it will
-    take if it has to run."""
+    """A stage, and whether its result is cached. ships: its files are part of the engine. amount: the estimated
+    cost of running it."""
 
     stage: Stage
     cached: bool
@@ -74,7 +74,7 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Planner:
-    """All that the keys of stages are made of."""
+    """The inputs of the keys of all stages."""
 
     loaded: LoadedSpec
     description: Description

@@ -48,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """All that a build will do. Nothing has been written yet."""
+    """The stages that a build will run. Nothing has been written yet."""
 
     loaded: LoadedSpec
     out: Path

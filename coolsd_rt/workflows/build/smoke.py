@@ -1,7 +1,7 @@
-"""The short run that every graph of a build has to survive: ONNX Runtime beside the torch module it came from.
+"""Smoke test of every graph of a build: ONNX Runtime compared with the torch module that it was exported from.
 
-Knows contracts and tolerances. A sign of life on made-up inputs, not a proof: that is `parity`. Legend as in
-`coolsd_rt.contract`.
+Knows contracts and tolerances. It uses random inputs and proves nothing further; `parity` is the full verification.
+Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -82,6 +82,6 @@ def _error(graph: str, name: str, found: NDArray[Any], wanted: NDArray[Any], pre
         limit = TOLERANCE[precision]
     if not error <= limit:  # NaN is not
         raise CoolsdError(
-            f"graph {graph}: {name}", expected=f"torch's numbers within {limit:g}", found=f"{error:.3g} away"
+            f"graph {graph}: {name}", expected=f"torch's values within {limit:g}", found=f"{error:.3g} away"
         )
     return error

@@ -1,4 +1,4 @@
-"""Whether a file is a certain image: asked before anything is drawn or replaced.
+"""Identity of an image file: checked before anything is drawn or replaced.
 
 An image is decided by its engine, prompt, seed, decoding law, sampling and pacing, all of which its PNG carries. The
 images beside it, the version of the package and its place in a request do not count.

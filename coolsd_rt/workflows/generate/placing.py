@@ -1,4 +1,4 @@
-"""The files of a request, before anything is drawn: which are there already, which are free, and which are taken.
+"""The files of a request, before anything is drawn: existing images, free names, and names taken by other files.
 
 A name is free, or has the very image that would get it (that one is skipped; one of it that is damaged is drawn again),
 or something else: then the request is refused, since a number that depends on the folder would make neither the same
@@ -28,7 +28,7 @@ from coolsd_rt.workflows.png import CHUNK, SHEET, SOFTWARE
 
 SHOWN = "sheet"  # key in a sheet's text chunk: its columns, and each file it shows with the identity of its image
 _WIDEST_ROW = 12  # images of one prompt that the sheet still shows as one row
-_FIX = "give another --out, or --overwrite to replace what is there"
+_FIX = "give another --out, or --overwrite to replace the existing files"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What came of a request: its images, and the figures of drawing them. Pure data; knows no engine and no terminal."""
+"""The result of a request: its images and the figures of drawing them. Pure data; knows no engine and no terminal."""
 
 from __future__ import annotations
 

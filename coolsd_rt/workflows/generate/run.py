@@ -1,4 +1,4 @@
-"""The main job: a built engine and prompts in, PNG files and figures out.
+"""The main workflow: takes a built engine and prompts, writes PNG files, returns figures.
 
     1. Open: find the engine's manifest, lay the request's run-time values over its spec, check every file's hash.
     2. Name the files (`placing`): an image that is there already is skipped, a name with anything else is refused.
@@ -38,7 +38,8 @@ __all__ = ["DRAFTS", "SYNTHETIC", "GenerateCallbacks", "GenerateConfig", "genera
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """What a user asks for. Each field is checked as it is made; what depends on the engine, where that is known.
+    """A user's request. Each field is checked on construction; values that depend on the engine are checked when it is
+    known.
 
     variants: images per prompt. overrides: run-time spec keys (`schedule.delta`) and their values. draft_length:
     another draft length than the built one; None is the built one. plain: decode without a draft. draft: one of
@@ -66,7 +67,7 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class GenerateCallbacks:
-    """Who wants to hear of the work while it goes on."""
+    """Callbacks that report progress during the work."""
 
     warning: Callable[[str], None] = lambda line: None
     start: Callable[[int], None] = lambda tokens: None  # image tokens of all that is to be drawn

@@ -70,7 +70,7 @@ THRESHOLDS = {
 
 @dataclass(frozen=True)
 class ParityCallbacks:
-    """Who wants to hear of the work while it goes on."""
+    """Callbacks that report progress during the work."""
 
     images: Callable[[int], None] = lambda done: None  # whole images drawn on both sides so far
 

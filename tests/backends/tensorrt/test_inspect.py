@@ -125,7 +125,7 @@ def test_the_reason_is_the_last_error_that_means_something() -> None:
     noise = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cudaError 35)"
     assert reason(log("first", "IBuilder::build: Error Code 1: Myelin (it broke)", noise)) == "Myelin (it broke)"
     assert reason(log(noise)).startswith("[checkMacros")
-    assert reason(log()) == "no word of why"
+    assert reason(log()) == "no reason given"
 
 
 def test_a_reason_is_one_line_of_bounded_length() -> None:

@@ -28,7 +28,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def test_more_rows_or_positions_than_were_built_for_are_one_clear_line(bench: Bench) -> None:
     engine, ids = bench.engine(), torch.zeros(5, 1, dtype=torch.int64)
-    with pytest.raises(CoolsdError, match=r"expected at most 4 rows, found 5 rows; build with more engine.max_batch"):
+    with pytest.raises(
+        CoolsdError, match=r"expected at most 4 rows, found 5 rows; build with a larger engine.max_batch"
+    ):
         engine.open(torch.zeros(5, 10, 4), 20).target(ids, ids[:, 0])
     with pytest.raises(CoolsdError, match=r"KV caches: expected at most 64 positions.*found 65; build it again"):
         engine.open(torch.zeros(2, 10, 4), 65).target(ids[:2], ids[:2, 0])

@@ -210,7 +210,8 @@ def test_a_missing_polygraphy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     loaders.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        MissingExtra, match=r"compiling an engine needs the package polygraphy.*pip install .*\[tensorrt-rtx"
+        MissingExtra,
+        match=r"polygraphy is not installed, but compiling an engine needs it.*pip install .*\[tensorrt-rtx",
     ):
         loaders("tensorrt-rtx")
 

@@ -107,9 +107,9 @@ def test_faults_have_the_references_words() -> None:
     raise_fault(torch.zeros(3, dtype=torch.int32))
     raise_fault([])
     for bits, words in (
-        (FAULT_DRAFT | FAULT_TOTAL, "a drafted token cannot be judged"),
+        (FAULT_DRAFT | FAULT_TOTAL, "a drafted token cannot be verified"),
         (FAULT_TOTAL, "a distribution cannot be sampled"),
-        (FAULT_WINDOW | FAULT_DRAFT, "a window of drafts cannot be judged"),
+        (FAULT_WINDOW | FAULT_DRAFT, "a window of drafts cannot be verified"),
     ):
         with pytest.raises(CoolsdError, match=f"{words}.*row 1"):
             raise_fault(torch.tensor([0, bits, bits], dtype=torch.int32))
