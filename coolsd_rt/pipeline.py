@@ -190,7 +190,7 @@ class Pipeline:
     def close(self) -> None:
         """Release the engine and its memory. Waits for a running call; closes a running stream.
 
-        Every later call raises UserError, and so does a call that is still waiting. Closing twice has no further effect.
+        Every later call raises UserError, and so does a call that is still waiting. Closing twice has no effect.
         """
         if self._closed:
             return
