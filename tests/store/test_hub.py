@@ -60,7 +60,9 @@ def test_a_link_to_something_else_is_refused(snapshot: Path, tmp_path: Path, har
         (tmp_path / "copy").write_bytes(data)  # the right bytes in a wrong place
         link.unlink()
         link.symlink_to(target)
-        message = message if harm == "another blob" else "found a link to elsewhere; copy the files themselves: cp -rL"
+        message = (
+            message if harm == "another blob" else "found a link to another location; copy the files themselves: cp -rL"
+        )
     with pytest.raises(CoolsdError, match=message) as caught:
         engine.verified()
     assert caught.value.exit_code == 1
