@@ -189,7 +189,7 @@ def test_no_network_is_found_out_by_one_request(
     monkeypatch.setattr(library, "get_session", lambda: session)
     with pytest.raises(CoolsdError) as caught:
         locate(AT + inside, say=lambda line: said.append((line, session.asked)))
-    assert said == [(f"requesting {AT}{inside} from {library.constants.ENDPOINT}", 0)]
+    assert said == [(f"asking {library.constants.ENDPOINT} for {AT}{inside}", 0)]
     assert session.asked == 1
     assert all(local for _, _, local in library.asked)
     for word in ("Name or service not known", "--mirror DIR", "DIR/org/name", "\n"):

@@ -243,7 +243,9 @@ def test_a_vocabulary_of_another_build_is_refused(whole: Path, manifest: Documen
     """Even where it has as many words: others would be drawn, without a word."""
     words = [*VOCABULARY.words[:3], *reversed(VOCABULARY.words[3:])]
     with_file(whole, manifest, VOCABULARY_FILE, dump({"prefix": DIMS.prefix, "words": words}))
-    with pytest.raises(CoolsdError, match=r"vocab.json: expected SHA-256 .*, as its graphs were made with, found"):
+    with pytest.raises(
+        CoolsdError, match=r"vocab.json: expected SHA-256 .*, the file that its graphs were built with, found"
+    ):
         opened(whole)
 
 

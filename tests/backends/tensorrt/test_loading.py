@@ -48,7 +48,7 @@ def test_memory_that_is_out_is_one_line_with_what_to_do(bench: Bench, monkeypatc
     bench.engines["target"].device_memory_size_v2 = 1 << 20
     with monkeypatch.context() as patch:
         patch.setattr(Scratch, "want", NoMemory.__init__)
-        with pytest.raises(CoolsdError, match=r"scratch, found CUDA out of memory.*GiB.; close other programs"):
+        with pytest.raises(CoolsdError, match=r"scratch buffers, found CUDA out of memory.*GiB.; close other programs"):
             bench.open()
     bench.trt.unread = "Error Code 2: OutOfMemory (Requested size was 9 bytes.)"
     del bench.trt.engines[b"draft"]
