@@ -183,7 +183,7 @@ def test_a_link_of_the_hub_is_followed_to_its_blob(snapshot: Path) -> None:
 
 def test_a_blob_is_what_its_name_says(snapshot: Path) -> None:
     blob(snapshot).write_bytes(b"others")
-    with pytest.raises(UserError, match="expected the file that its name is the SHA-256 of"):
+    with pytest.raises(UserError, match="expected content with the SHA-256 in the file's name"):
         sha256_file(blob(snapshot))
     small = blob(snapshot).with_name("f" * 40)  # of git, of a small file
     small.write_bytes(b"{}")

@@ -66,7 +66,7 @@ def _download(source: str, repo: str, revision: str, inside: str | None, say: Ca
             if inside is not None and (there := _cached(repo, revision, inside)) is not None:
                 return there
             if not constants.HF_HUB_OFFLINE:
-                say(f"requesting {source} from {constants.ENDPOINT}")
+                say(f"asking {constants.ENDPOINT} for {source}")
             if why := no_answer():
                 if inside is None and (there := _cached(repo, revision, inside)) is not None:
                     return there

@@ -232,7 +232,7 @@ def test_int8_is_near(tiny_engine_int8: EngineFolder, tiny_reference: TorchEngin
 
 def test_what_cannot_run_is_said(tiny_engine: EngineFolder, engine: OrtEngine) -> None:
     data, contract = tiny_engine.verified().read("target.onnx"), engine._graphs["target"].contract
-    with pytest.raises(CoolsdError, match="one that ONNX Runtime loads"):
+    with pytest.raises(CoolsdError, match="a graph that ONNX Runtime loads"):
         OrtGraph("target", data[:1000], contract, OPTIONS)
     with pytest.raises(CoolsdError, match=r"expected .*features_in"):
         OrtGraph("target", data, engine._graphs["draft"].contract, OPTIONS)

@@ -49,7 +49,7 @@ def test_weights_that_do_not_fit_are_one_line(monkeypatch: pytest.MonkeyPatch, t
         backend.load(verified, LoadOptions())
     said = str(caught.value)
     assert "\n" not in said
-    assert said.startswith("memory of the GPU for the weights: expected 3.0 MB, found ")
+    assert said.startswith("GPU memory for the weights: expected 3.0 MB, found ")
 
 
 def test_a_kernel_that_does_not_compile_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,7 +240,7 @@ def test_what_does_not_pay_is_said(report: BenchReport) -> None:
 def test_too_few_turns_claim_nothing(report: BenchReport) -> None:
     few = with_ratios(report, lambda k: [0.9, 0.8, 0.7] if k == 0 else [1.5, 1.6, 1.7], runs=3)
     assert few.verdicts == [
-        "too few turns (3) for a 95% interval: give --runs 6 or more",
+        "too few runs (3) for a 95% interval: give --runs 6 or more",
         "slower than plain decoding in the median: lossless",
     ]
     assert few.tables[0].rows[1][3:] == ("0.80x", "too few runs")

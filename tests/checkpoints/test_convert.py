@@ -322,7 +322,7 @@ def test_a_config_with_something_else_than_a_number(published: Path, key: str, v
 def test_heads_that_contradict_the_published_model_are_asked_for(tmp_path: Path) -> None:
     sizes = {"dim": 1024, "layers": 24}
     given = Given(tmp_path, {}, {"num_attention_heads": 32})
-    with pytest.raises(UserError, match=r"num_attention_heads: expected 16, .*found 32; .*say --heads N"):
+    with pytest.raises(UserError, match=r"num_attention_heads: expected 16, .*found 32; .*give --heads N"):
         given.heads(CLASS, **sizes)
     assert Given(tmp_path, {}, {"num_attention_heads": 32}, ConvertOptions(heads=32)).heads(CLASS, **sizes) == 32
     assert Given(tmp_path, {}, {}).heads(CLASS, **sizes) == 16

@@ -134,7 +134,7 @@ def test_a_damaged_blob_is_seen(tmp_path: Path) -> None:
     data = bytearray(blob.read_bytes())
     data[-5] ^= 1
     blob.write_bytes(data)
-    with pytest.raises(UserError, match="expected the file that its name is the SHA-256 of"):
+    with pytest.raises(UserError, match="expected content with the SHA-256 in the file's name"):
         convert(folder, tmp_path / "x", options=OPTIONS)
 
 

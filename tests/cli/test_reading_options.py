@@ -26,4 +26,4 @@ def test_an_engine_of_words_refuses_them(
     given = tmp_path if option == "--text-encoder" else tmp_path / "sweep.yaml"
     done = cli(verb, tiny_engine.folder, *more.get(verb, []), option, given)
     assert done.code == 2, done.err
-    assert "one that reads words; leave them out" in done.err
+    assert "a target that reads words; leave them out" in done.err

@@ -150,7 +150,7 @@ def test_schema(cli: Cli, tmp_path: Path) -> None:
 def test_inspect(cli: Cli, engine: EngineFolder, tmp_path: Path) -> None:
     result = cli("inspect", tmp_path / "engines" / "toy", "--verify")
     assert result.code == 0
-    for word in ("toy", engine.manifest.fingerprint, "target.onnx", "fp32", "stale: no", "every hash holds"):
+    for word in ("toy", engine.manifest.fingerprint, "target.onnx", "fp32", "stale: no", "every hash matches"):
         assert word in result.out
     document = cli("inspect", engine.folder, "--json").json
     assert document["stale"] is False

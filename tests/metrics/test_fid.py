@@ -79,7 +79,7 @@ def test_order_changes_nothing_and_few_images_are_said() -> None:
     assert figure.high is not None
     assert figure.low < figure.value < figure.high
     assert fid(a[turn], b[turn]).value == pytest.approx(figure.value, rel=1e-9)
-    assert "30 images is mostly its bias" in few(30)
+    assert "30 images is dominated by its bias" in few(30)
     assert few(5000) == ""
 
 

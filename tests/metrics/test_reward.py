@@ -117,7 +117,7 @@ def test_absent_packages_say_what_to_install(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match=r"ImageReward is not installed; pip install image-reward") as e:
         ImageReward(files(tmp_path))
     assert e.value.exit_code == 2
-    with pytest.raises(UserError, match=r"hpsv2 is not installed; pip install git\+https"):
+    with pytest.raises(UserError, match=r"the package hpsv2: expected an import, found .*; pip install git\+https"):
         HpsV2(tmp_path / "hps.pt")
 
 

@@ -142,7 +142,7 @@ def test_anole_is_chameleon(chameleon: Any, tmp_path: Path) -> None:
 def test_chameleons_kin_have_to_be_named(chameleon: Any, tmp_path: Path) -> None:
     """Their tensors are alike: what was guessed would draw nonsense."""
     with pytest.raises(
-        UserError, match=r"--family: expected lumina-mgpt or anole: .* alike.* say --family lumina-mgpt"
+        UserError, match=r"--family: expected lumina-mgpt or anole: .* alike.* give --family lumina-mgpt"
     ):
         converted(chameleon, tmp_path, 512)
     assert not (tmp_path / "ours.safetensors").exists()

@@ -126,7 +126,7 @@ def test_nan_fails_loudly_and_only_where_it_counts(library: str, broken: str) ->
     given[broken][1, 2] = np.nan  # beyond the drafts of that row
     run(given, to)
     given[broken][0, 1] = np.nan
-    with pytest.raises(CoolsdError, match="cannot be judged"):
+    with pytest.raises(CoolsdError, match="cannot be verified"):
         run(given, to)
 
 

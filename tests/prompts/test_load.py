@@ -139,7 +139,9 @@ def test_features_of_another_encoder_than_the_specs_are_refused(folder: Path) ->
 
 @pytest.mark.parametrize("more", ["features", "encoder"])
 def test_features_mean_nothing_to_other_kinds(folder: Path, more: str) -> None:
-    with pytest.raises(UserError, match=r"a text encoder: expected a target that reads .*found one that reads class"):
+    with pytest.raises(
+        UserError, match=r"a text encoder: expected a target that reads .*found a target that reads class"
+    ):
         load_conditioner(condition(kind="class"), folder.joinpath, **{more: folder})
 
 

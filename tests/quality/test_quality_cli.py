@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_far_it_is(call: Call, monkeypatch: pytest.MonkeyPatch, 
     with monkeypatch.context() as patch:
         patch.setattr(drawing, "draw", draw)
         code, out, err = call(*(["--json"] if as_json else []))
-    said = "interrupted: drawing: 2 of 5 images are done; the same command goes on in out"
+    said = "interrupted: drawing: 2 of 5 images are done; run the same command to resume in out"
     assert (code, err.splitlines()[-1]) == (130, said)
     assert not as_json or json.loads(out)["error"] == said
     assert call()[0] == 0

@@ -63,7 +63,7 @@ def test_images_figures_and_rows_of_what_is_absent(engine: Path, tmp_path: Path)
     assert [(row.kind.name, row.figure, row.images) for row in absent] == [
         ("clip", None, 0), ("image_reward", None, 0), ("hpsv2", None, 0)]  # fmt: skip
     assert ["hf download" in row.how or "pip install" in row.how for row in absent] == [True] * 3
-    assert any("5 images is mostly its bias" in line for line in report.warnings)
+    assert any("5 images is dominated by its bias" in line for line in report.warnings)
     assert report.settings["schedule"]["delta"] == 2.0
 
 

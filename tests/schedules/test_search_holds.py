@@ -29,7 +29,7 @@ Rule = Callable[[RecordedRounds, Budget], Omegas]
 
 @pytest.fixture(autouse=True)
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two are enough for a choice, and every omega its own without a search."""
+    """Two are enough for a choice, and a free omega per position without a search."""
     monkeypatch.setattr(search, "families", lambda length: [s for s in families(length) if s.name == "uniform"])
     monkeypatch.setattr(search, "_free", lambda *_: ScheduleShape(FREE, lambda t: (1 + t, 1 + 0.6 * t)))
 

@@ -46,8 +46,8 @@ HARM = {
     "another of its files": (_swap, "draft.onnx was changed"),
     "cut": (lambda f: os.truncate(f / "draft.onnx", 3), "draft.onnx was changed"),
     "missing": (lambda f: (f / "draft.onnx").unlink(), "expected the file draft.onnx, found none; build it again"),
-    "extra": (lambda f: (f / "x.so").touch(), "expected the manifest's files only, found x.so"),
-    "extra folder": (lambda f: (f / "x").mkdir(), "found x as well"),
+    "extra": (lambda f: (f / "x.so").touch(), "expected the manifest's files only, found the additional file x.so"),
+    "extra folder": (lambda f: (f / "x").mkdir(), "found the additional file x"),
     "a link": (_link, "expected a plain file"),
 }
 
@@ -155,11 +155,11 @@ def test_no_engine(out: Path, tmp_path: Path) -> None:
     toy_build(out)
     with pytest.raises(UserError, match=r"found nothing; there is: .*engines/toy"):
         open_engine(out / "tay")
-    with pytest.raises(UserError, match=r"found a folder without one; there is: .*engines/toy"):
+    with pytest.raises(UserError, match=r"found a folder without an engine; there is: .*engines/toy"):
         open_engine(out)
     spec = tmp_path / "toy.yaml"
     spec.touch()
-    with pytest.raises(UserError, match=r"found a file; that is a spec: build it with: coolsd-rt build .*toy.yaml"):
+    with pytest.raises(UserError, match=r"found a file; this file is a spec; build it: coolsd-rt build .*toy.yaml"):
         open_engine(spec)
     with pytest.raises(UserError, match="found nothing; build one"):
         open_engine(tmp_path / "none" / "toy")

@@ -50,7 +50,7 @@ def test_a_link_to_something_else_is_refused(snapshot: Path, tmp_path: Path, har
     message = "target.onnx was changed"
     if harm in ("content", "size"):
         blob_of(link).write_bytes(bytes([data[0] ^ 1]) + data[1:] if harm == "content" else data + b"x")
-        message += "" if harm == "size" else "|the file that its name is the SHA-256 of"
+        message += "" if harm == "size" else "|content with the SHA-256 in the file's name"
     else:
         target = {
             "another blob": os.readlink(engine.folder / "draft.onnx"),
@@ -60,7 +60,9 @@ def test_a_link_to_something_else_is_refused(snapshot: Path, tmp_path: Path, har
         (tmp_path / "copy").write_bytes(data)  # the right bytes in a wrong place
         link.unlink()
         link.symlink_to(target)
-        message = message if harm == "another blob" else "found a link to elsewhere; copy the files themselves: cp -rL"
+        message = (
+            message if harm == "another blob" else "found a link to another location; copy the files themselves: cp -rL"
+        )
     with pytest.raises(CoolsdError, match=message) as caught:
         engine.verified()
     assert caught.value.exit_code == 1

@@ -135,7 +135,7 @@ class TestABuildThatFails:
                 return super().forward(codes) // (1 + int(torch.compiler.is_exporting()))
 
         monkeypatch.setattr(stages, "ImageGraph", Darker)
-        with pytest.raises(CoolsdError, match=r"graph image: pixels.*torch's numbers within 1"):
+        with pytest.raises(CoolsdError, match=r"graph image: pixels.*torch's values within 1"):
             build(plan(load_spec(copy), warm))
         assert left(warm) == []
 

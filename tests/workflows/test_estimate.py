@@ -99,7 +99,7 @@ def test_a_dry_run_says_it(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.
     for word in ("to write", "free", "at the peak", "roughly"):
         assert word in shown
     monkeypatch.setattr("coolsd_rt.workflows.build.run.free_bytes", lambda path: 1000)
-    assert "too little, a build will be refused" in CliRunner().invoke(command, words).output
+    assert "too little, the build will be refused" in CliRunner().invoke(command, words).output
     assert not json.loads(CliRunner().invoke(command, [*words, "--json"]).output)["fits"]
     assert not (tmp_path / "o").exists()
 

@@ -38,7 +38,7 @@ def test_a_spec_whose_blob_is_not_what_its_name_says(spec: Path, capfd: pytest.C
     blob.write_bytes(data)
     for verb in (["validate", str(spec)], ["build", str(spec), "--out", str(spec.parents[3] / "engines")]):
         assert run(verb) == 2
-        assert "expected the file that its name is the SHA-256 of" in capfd.readouterr().err
+        assert "expected content with the SHA-256 in the file's name" in capfd.readouterr().err
 
 
 def test_another_link_names_the_way_out(spec: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +49,7 @@ def test_another_link_names_the_way_out(spec: Path, tmp_path: Path, capfd: pytes
     assert run(["validate", str(spec)]) == 2
     err = capfd.readouterr().err
     assert "target.weights: expected a file inside" in err
-    assert "a link to somewhere else; copy the files themselves: cp -rL FOLDER COPY" in err
+    assert "a link to another location; copy the files themselves: cp -rL FOLDER COPY" in err
 
 
 def test_an_engine_draws_the_same_images(

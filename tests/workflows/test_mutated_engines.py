@@ -174,8 +174,8 @@ def test_a_manifests_text_with_one_change(folder: Path, manifest: Document, data
         ("spec_file", "/etc/passwd", "spec_file: expected a relative path"),
         ("stages.image.inputs.files", [], "stages.image.inputs.files: expected a mapping, found []"),
         ("stages.image.inputs.files.image.weights", "0" * 64, "stages.image.inputs.files.image.weights: expected"),
-        ("stages.image.inputs.spec.forced", True, "contract.forced: expected true, as it was built with, found false"),
-        ("stages.image.inputs.spec.side", 16, "contract.side: expected 16, as it was built with, found 8"),
+        ("stages.image.inputs.spec.forced", True, "contract.forced: expected true, as at build time, found false"),
+        ("stages.image.inputs.spec.side", 16, "contract.side: expected 16, as at build time, found 8"),
     ],
 )
 def test_what_is_refused_is_named_by_its_place(
@@ -243,7 +243,9 @@ def test_a_vocabulary_of_another_build_is_refused(whole: Path, manifest: Documen
     """Even where it has as many words: others would be drawn, without a word."""
     words = [*VOCABULARY.words[:3], *reversed(VOCABULARY.words[3:])]
     with_file(whole, manifest, VOCABULARY_FILE, dump({"prefix": DIMS.prefix, "words": words}))
-    with pytest.raises(CoolsdError, match=r"vocab.json: expected SHA-256 .*, as its graphs were made with, found"):
+    with pytest.raises(
+        CoolsdError, match=r"vocab.json: expected SHA-256 .*, the file that its graphs were built with, found"
+    ):
         opened(whole)
 
 

@@ -83,7 +83,7 @@ def test_each_part_is_read_once_and_no_sooner_than_asked_for(engine: Path, monke
     assert loads == [3]
     (opened.folder.folder / "surplus").touch()
     opened.load()  # nothing is looked at again
-    with pytest.raises(CoolsdError, match="surplus as well"):
+    with pytest.raises(CoolsdError, match="the additional file surplus"):
         OpenedEngine.at(engine).load()
     with pytest.raises(UserError, match="expected an engine"):
         OpenedEngine.at(engine.parent / "nothing")

@@ -198,7 +198,9 @@ def test_closed_is_closed(engine: Path) -> None:
     assert pipe.closed
     pipe.close()
     for use in (lambda: pipe("red apple"), lambda: pipe.stream("red apple")):
-        with pytest.raises(UserError, match=r"the pipeline: expected an open one, found one that was closed; load it"):
+        with pytest.raises(
+            UserError, match=r"the pipeline: expected an open pipeline, found a closed pipeline; load it"
+        ):
             use()
 
 

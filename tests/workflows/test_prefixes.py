@@ -236,7 +236,7 @@ def test_no_forced_tokens_are_none(engine: Path, facts: Any) -> None:
 @pytest.mark.parametrize("more", ["features", "text_encoder"])
 def test_features_are_refused_by_an_engine_of_words(engine: Path, tmp_path: Path, more: str) -> None:
     request = replace(GenerateConfig(["red apple"], tmp_path / "out"), **{more: tmp_path})  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="found one that reads words; leave them out"):
+    with pytest.raises(UserError, match="found a target that reads words; leave them out"):
         generate(engine, request)
 
 

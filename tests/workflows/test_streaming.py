@@ -146,7 +146,7 @@ def leave_by_close(pipe: Pipeline) -> None:
     stream.close()
     stream.close()
     assert list(stream) == []
-    with pytest.raises(UserError, match=r"the stream: expected one that is exhausted, found one that was closed early"):
+    with pytest.raises(UserError, match=r"the stream: expected an exhausted stream, found one that was closed early"):
         _ = stream.output
 
 

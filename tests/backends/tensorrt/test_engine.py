@@ -214,5 +214,5 @@ def test_memory_that_was_bound_in_inference_mode_is_used_outside_of_it(bench: Be
 def test_a_shape_that_tensorrt_does_not_know_is_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = bench.open().steps(2, 20)
     monkeypatch.setattr(FakeContext, "infer_shapes", lambda self: ["pos"])
-    with pytest.raises(CoolsdError, match="engine target: expected all shapes known, found none of pos"):
+    with pytest.raises(CoolsdError, match="engine target: expected known shapes of all tensors, found no shape of pos"):
         steps.target(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))

@@ -51,7 +51,7 @@ def test_weights_that_are_not_beside_it_are_one_line(target: Case, tmp_path: Pat
     path = write(target.model, tmp_path / "target.onnx", largest=1)
     light = onnx.load(str(path), load_external_data=False).SerializeToString()
     path.with_name("target.onnx.data").unlink()
-    with pytest.raises(CoolsdError, match=r"^graph target: expected one that TensorRT's parser takes") as caught:
+    with pytest.raises(CoolsdError, match=r"^graph target: expected a graph that TensorRT's parser accepts") as caught:
         parse(trt, make_log(trt), light, "target", path)
     assert "\n" not in str(caught.value)
 

@@ -48,7 +48,7 @@ def test_memory_that_is_out_is_one_line_with_what_to_do(bench: Bench, monkeypatc
     bench.engines["target"].device_memory_size_v2 = 1 << 20
     with monkeypatch.context() as patch:
         patch.setattr(Scratch, "want", NoMemory.__init__)
-        with pytest.raises(CoolsdError, match=r"scratch, found CUDA out of memory.*GiB.; close what else"):
+        with pytest.raises(CoolsdError, match=r"scratch buffers, found CUDA out of memory.*GiB.; close other programs"):
             bench.open()
     bench.trt.unread = "Error Code 2: OutOfMemory (Requested size was 9 bytes.)"
     del bench.trt.engines[b"draft"]
@@ -63,10 +63,10 @@ def test_memory_that_is_out_is_one_line_with_what_to_do(bench: Bench, monkeypatc
             lambda b: b.facts["draft"].update(version="1.6.0"),
             "engine draft: the version of tensorrt-rtx: expected 1.6.0",
         ),
-        (lambda b: b.facts["target"].update(flavour="tensorrt"), "the package: expected tensorrt, as it was built for"),
+        (lambda b: b.facts["target"].update(flavour="tensorrt"), "the package: expected tensorrt, as at build time"),
         (lambda b: b.facts["image"].update(capabilities=["9.0"]), r"expected 9.0.*found 8.9 \(Fake 4090\)"),
         (lambda b: b.facts.pop("draft"), "expected the graph draft, found none"),
-        (lambda b: b.facts["draft"].pop("profiles"), "what the build wrote of engine draft"),
+        (lambda b: b.facts["draft"].pop("profiles"), "the build record of engine draft"),
     ],
 )
 def test_no_byte_is_read_of_a_build_for_another_machine(
@@ -116,7 +116,7 @@ def _retype(made: FakeEngine) -> None:
     ("change", "words"),
     [
         (_alias, "engine target: v_0_out: expected memory of v_0, found k_0"),
-        (lambda made: made.aliased.clear(), "k_0_out: expected memory of k_0, found memory of its own"),
+        (lambda made: made.aliased.clear(), "k_0_out: expected memory of k_0, found separate memory"),
         (_retype, "engine target: logits: expected .*float32"),
         (lambda made: made.specs.pop("pos"), "pos: no such tensor"),
         (lambda made: setattr(made, "capacity", 32), "engine target: k_0"),
@@ -132,14 +132,14 @@ def test_an_engine_of_other_tensors_is_refused(bench: Bench, change: Callable[[F
 def test_a_broken_engine_is_tensorrts_reason_in_one_line(bench: Bench) -> None:
     del bench.trt.engines[b"draft"]
     with pytest.raises(
-        CoolsdError, match=r"^engine draft: expected one that TensorRT loads, found Serialization \(bad"
+        CoolsdError, match=r"^engine draft: expected an engine that TensorRT loads, found Serialization \(bad"
     ):
         bench.open()
 
 
 def test_a_driver_that_is_too_old_is_said_so(bench: Bench) -> None:
     bench.trt.refuses = "CUDA initialization failure with error: 35. driver version is insufficient for CUDA runtime"
-    with pytest.raises(CoolsdError, match=r"a driver that it can use, found CUDA init.*install an NVIDIA driver"):
+    with pytest.raises(CoolsdError, match=r"a compatible driver, found CUDA init.*install an NVIDIA driver"):
         bench.open()
 
 

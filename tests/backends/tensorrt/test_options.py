@@ -48,7 +48,7 @@ def test_an_engine_for_a_gpu_without_a_name_is_for_all(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("no_gpu")
 def test_tensorrt_wants_a_gpu_to_build_for_and_names_what_does_not() -> None:
     with pytest.raises(
-        CoolsdError, match=r"expected the NVIDIA GPU to build for, found none.*tensorrt-rtx.*onnxruntime"
+        CoolsdError, match=r"expected an NVIDIA GPU to build for, found none.*tensorrt-rtx.*onnxruntime"
     ):
         module._capabilities(TRT, "tensorrt", BuildOptions())
     assert module._capabilities(TRT, "tensorrt-rtx", BuildOptions()) == ()
@@ -69,7 +69,7 @@ TRT = SimpleNamespace(
 def test_targets_are_numbers_that_the_package_knows() -> None:
     assert module._aims(TRT, ("8.9", "12.0")) == [(8, 9), (12, 0)]
     assert module._aims(TRT, ()) is None
-    with pytest.raises(UserError, match=r"expected some of 8\.9, 12\.0, found 9\.0"):
+    with pytest.raises(UserError, match=r"expected only 8\.9, 12\.0, found 9\.0"):
         module._aims(TRT, ("8.9", "9.0"))
 
 

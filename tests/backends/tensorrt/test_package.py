@@ -43,7 +43,9 @@ def test_a_package_that_cannot_load_its_libraries_is_one_line(tmp_path: Any, mon
     (tmp_path / "tensorrt_broken.py").write_text("raise ImportError('libnvinfer.so.11: cannot open\\nand more')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(module._MODULES, "tensorrt", "tensorrt_broken")
-    with pytest.raises(CoolsdError, match=r"expected it to load, found libnvinfer.so.11: cannot open; install"):
+    with pytest.raises(
+        CoolsdError, match=r"expected a package that loads, found libnvinfer.so.11: cannot open; install"
+    ):
         Package("tensorrt").load()
 
 

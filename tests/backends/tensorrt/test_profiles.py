@@ -89,7 +89,7 @@ def test_the_first_profile_that_fits_is_chosen_and_none_for_what_does_not() -> N
 
 def test_too_many_rows_are_one_clear_line() -> None:
     known = profiles(target_contract(DIMS), ProfileSizes(320, 8, 5, 8, 4))
-    with pytest.raises(CoolsdError, match="a step: expected at most 8 rows, found 10 rows; build with more"):
+    with pytest.raises(CoolsdError, match="a step: expected at most 8 rows, found 10 rows; build with a larger"):
         parts(known, {"R": 10, "S": 1})
 
 
