@@ -88,10 +88,17 @@ def measure(
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    engine: Path, prompts: int, seed: int, cfg_scale: float | None, top_k: int | None, temperature: float | None,
+    engine: Path,
+    prompts: int,
+    seed: int,
+    cfg_scale: float | None,
+    top_k: int | None,
+    temperature: float | None,
     confidence: float | None,
-    draft_length: int | None, schedule: tuple[str, ...], as_json: bool,
-) -> None:  # fmt: skip
+    draft_length: int | None,
+    schedule: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Retrieval and accept length of a built emoji ENGINE on trained captions."""
     asked = {"sampling.cfg_scale": cfg_scale, "sampling.top_k": top_k, "sampling.temperature": temperature}
     asked["pacing.confidence"] = confidence

@@ -96,9 +96,16 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 
     obj.check_release("vocab.json", "target.safetensors")
     train_target.train(
-        obj.work, obj.chosen, steps=steps, batch=batch, lr=lr, pool=pool, seed=obj.seed,
-        device=obj.device, fuse=fuse,
-    )  # fmt: skip
+        obj.work,
+        obj.chosen,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        pool=pool,
+        seed=obj.seed,
+        device=obj.device,
+        fuse=fuse,
+    )
 
 
 @main.command("draft")
@@ -119,9 +126,16 @@ def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) 
 
     obj.check_release("draft.safetensors")
     train_draft.train(
-        obj.work, obj.chosen, steps=steps, batch=batch, lr=lr, pool=pool, seed=obj.seed,
-        device=obj.device, fuse=fuse,
-    )  # fmt: skip
+        obj.work,
+        obj.chosen,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        pool=pool,
+        seed=obj.seed,
+        device=obj.device,
+        fuse=fuse,
+    )
 
 
 @main.command("prompts")

@@ -90,9 +90,7 @@ def tokens_by_length(accepts: Sequence[int], attempts: Sequence[int]) -> list[fl
     return out
 
 
-def break_even(
-    tokens: Sequence[float], plain: float, whole: float, window: Mapping[int, float]
-) -> BreakEven | None:  # fmt: skip
+def break_even(tokens: Sequence[float], plain: float, whole: float, window: Mapping[int, float]) -> BreakEven | None:
     """tokens: `tokens_by_length` at the length L that was run, L entries. None if positions are missing.
 
     plain: seconds of a round of plain decoding. whole: of a round with L drafts. window: of the target's step over

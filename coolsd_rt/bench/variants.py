@@ -72,7 +72,7 @@ class VariantRow:
 
 def lines(
     spec: Spec, engine: Engine, group: str, choice: VariantChoice, near: NDArray[np.int64] | None
-) -> tuple[list[VariantRow], dict[str, str]]:  # fmt: skip
+) -> tuple[list[VariantRow], dict[str, str]]:
     """Plain decoding, then every way that was asked for; and the names that this engine cannot go, with the reason.
 
     near: the engine's neighbours, int64 [V, n], or None.

@@ -175,9 +175,7 @@ def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dty
     return first.dtype if dtype == "keep" else _TYPES[dtype]
 
 
-def named_options(
-    size: int | None, heads: int | None, prefix: int | None, cell: int | None = None
-) -> ConvertOptions:  # fmt: skip
+def named_options(size: int | None, heads: int | None, prefix: int | None, cell: int | None = None) -> ConvertOptions:
     """Options as a command line gives them. Raises UserError at one that is not positive, or a cell of no tokenizer."""
     options = ConvertOptions(size, heads, prefix, cell)
     if cell not in (None, 8, 16):

@@ -101,9 +101,7 @@ def _load_as(
     return _load(path, header, network, parse_config(path, config_type, config_of(path, header)), dtype, lazy)
 
 
-def _load(
-    path: Path, header: WeightsHeader, network: Callable[[C], M], config: C, dtype: torch.dtype, lazy: bool
-) -> M:  # fmt: skip
+def _load(path: Path, header: WeightsHeader, network: Callable[[C], M], config: C, dtype: torch.dtype, lazy: bool) -> M:
     with torch.device("meta"):  # shapes without memory: a config may ask for anything
         model = network(config)
     wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}

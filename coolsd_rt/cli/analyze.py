@@ -90,9 +90,17 @@ def _show(found: Analysis) -> None:
 @threads_option()
 @json_option
 def command(
-    engine: Path, images: int, prompts: tuple[str, ...], seed: int, folder: Path | None, spec_file: Path | None,
-    threads: int | None, features: Path | None, text_encoder: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    engine: Path,
+    images: int,
+    prompts: tuple[str, ...],
+    seed: int,
+    folder: Path | None,
+    spec_file: Path | None,
+    threads: int | None,
+    features: Path | None,
+    text_encoder: Path | None,
+    as_json: bool,
+) -> None:
     """Record P and Q of real rounds, and compute from them the ambiguity, the acceptance, and the effect of any
     schedule without drawing again.
 

@@ -150,11 +150,26 @@ def _show(report: BenchReport) -> None:
 @overwrite_option
 @json_option
 def command(
-    engine: Path, runs: int, batch: int, prompts: tuple[str, ...], seed: int, names: tuple[str, ...],
-    deltas: tuple[float, ...], lengths: tuple[int, ...], jacobi_length: int | None, confidence: float | None,
-    draft_confidence: float | None, spec_file: Path | None, threads: int | None, html: Path | None, out: Path | None,
-    overwrite: bool, features: Path | None, text_encoder: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    engine: Path,
+    runs: int,
+    batch: int,
+    prompts: tuple[str, ...],
+    seed: int,
+    names: tuple[str, ...],
+    deltas: tuple[float, ...],
+    lengths: tuple[int, ...],
+    jacobi_length: int | None,
+    confidence: float | None,
+    draft_confidence: float | None,
+    spec_file: Path | None,
+    threads: int | None,
+    html: Path | None,
+    out: Path | None,
+    overwrite: bool,
+    features: Path | None,
+    text_encoder: Path | None,
+    as_json: bool,
+) -> None:
     """Time plain, lossless, relaxed and other decoding methods side by side, and report whether speculation is faster
     than plain decoding.
 
@@ -170,8 +185,19 @@ def command(
 
     write = _writer(html, out, overwrite)
     choice = VariantChoice(names, deltas, lengths, jacobi_length)
-    request = BenchConfig(engine, runs, batch, prompts, seed, choice, confidence, draft_confidence, spec_file, threads,
-                      PromptInputs(features, text_encoder))  # fmt: skip
+    request = BenchConfig(
+        engine,
+        runs,
+        batch,
+        prompts,
+        seed,
+        choice,
+        confidence,
+        draft_confidence,
+        spec_file,
+        threads,
+        PromptInputs(features, text_encoder),
+    )
     with progress(quiet=as_json) as work:
         report = bench(request, _BenchScreen(work).listener())
     if as_json:

@@ -62,11 +62,15 @@ def _show_plan(planned: BuildPlan) -> None:
         (s.name, s.stage.key, "cached", "", "", "")
         if s.cached
         else (
-            s.name, s.stage.key, "to build", human(s.amount.disk), human(s.amount.memory),
+            s.name,
+            s.stage.key,
+            "to build",
+            human(s.amount.disk),
+            human(s.amount.memory),
             f"{s.amount.seconds:.0f} s" if s.amount.seconds else "?",
         )
         for s in planned.stages
-    ]  # fmt: skip
+    ]
     show_table(("stage", "key", "state", "disk", "memory", "time"), rows)
     whole, small = planned.estimate, "" if planned.fits else ": too little, the build will be refused"
     show_fields(

@@ -55,9 +55,18 @@ if TYPE_CHECKING:
 @overwrite_option
 @json_option
 def command(
-    source: str, to: Path | None, mirror: Path | None, family: str | None, size: int | None, heads: int | None,
-    prefix: int | None, cell: int | None, dtype: DType, overwrite: bool, as_json: bool,
-) -> None:  # fmt: skip
+    source: str,
+    to: Path | None,
+    mirror: Path | None,
+    family: str | None,
+    size: int | None,
+    heads: int | None,
+    prefix: int | None,
+    cell: int | None,
+    dtype: DType,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Convert published checkpoints to safetensors files that a spec can name.
 
     SOURCE is a spec, whose `sources` are all converted to the files that the spec names; or one checkpoint: a
@@ -122,9 +131,15 @@ def _convert_spec(path: Path, mirror: Path | None, overwrite: bool, as_json: boo
 
 
 def _convert_one(
-    source: str, to: Path, mirror: Path | None, family: str | None, sizes: tuple[int | None, ...],
-    dtype: DType, overwrite: bool, as_json: bool,
-) -> None:  # fmt: skip
+    source: str,
+    to: Path,
+    mirror: Path | None,
+    family: str | None,
+    sizes: tuple[int | None, ...],
+    dtype: DType,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     from coolsd_rt.checkpoints.convert import convert, named_options
     from coolsd_rt.checkpoints.formats.inception import convert_inception
     from coolsd_rt.checkpoints.formats.plain import PLAIN, convert_plain

@@ -38,10 +38,17 @@ def _show(outcome: Parity) -> None:
     if differences:
         columns = ("image", "prompt", "token", "decision", "margin", "probability error", "explained")
         cells = [
-            (d["image"], d["prompt"], d["token"], d["decision"], f"{d['margin']:.1e}", f"{d['error']:.1e}",
-             "yes" if d["explained"] else "no")
+            (
+                d["image"],
+                d["prompt"],
+                d["token"],
+                d["decision"],
+                f"{d['margin']:.1e}",
+                f"{d['error']:.1e}",
+                "yes" if d["explained"] else "no",
+            )
             for d in differences
-        ]  # fmt: skip
+        ]
         show_table(columns, cells, "first difference of each image")
     say(f"parity: {'passed' if outcome.passed else 'FAILED'}; the receipt is in the manifest")
 
@@ -108,9 +115,15 @@ def command(
     """
     with progress(quiet=as_json) as work:
         outcome = parity(
-            engine, images=images, prompts=prompts, seed=seed, spec_file=spec_file, threads=threads,
-            reading=PromptInputs(features, text_encoder), listener=listener_of(work, images),
-        )  # fmt: skip
+            engine,
+            images=images,
+            prompts=prompts,
+            seed=seed,
+            spec_file=spec_file,
+            threads=threads,
+            reading=PromptInputs(features, text_encoder),
+            listener=listener_of(work, images),
+        )
     if as_json:
         print_json(outcome.receipt())
     else:

@@ -103,10 +103,20 @@ def _show(report: QualityReport, out: Path) -> None:
               help="Folder that caches reference features for other runs; default: in --out.")  # fmt: skip
 @json_option
 def command(
-    engine: Path, prompts: Path, reference: Path | None, out: Path, inception: Path | None, clip: Path | None,
-    image_reward: Path | None, hpsv2: Path | None, crop: bool, limit: int | None, reference_cache: Path | None,
-    as_json: bool, **drawing: Any,
-) -> None:  # fmt: skip
+    engine: Path,
+    prompts: Path,
+    reference: Path | None,
+    out: Path,
+    inception: Path | None,
+    clip: Path | None,
+    image_reward: Path | None,
+    hpsv2: Path | None,
+    crop: bool,
+    limit: int | None,
+    reference_cache: Path | None,
+    as_json: bool,
+    **drawing: Any,
+) -> None:
     """Draw the images of many captions, and compute FID, CLIP score, ImageReward and HPSv2.
 
     Captions, images and references are paired by id, never by order; image ID uses the seed --seed + ID. After an

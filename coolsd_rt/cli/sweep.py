@@ -77,9 +77,15 @@ def _show(results: Results, out: Path) -> None:
 @threads_option()
 @json_option
 def command(
-    engine: Path, spec: Path, out: Path | None, engine_spec: Path | None, threads: int | None, features: Path | None,
-    text_encoder: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    engine: Path,
+    spec: Path,
+    out: Path | None,
+    engine_spec: Path | None,
+    threads: int | None,
+    features: Path | None,
+    text_encoder: Path | None,
+    as_json: bool,
+) -> None:
     """Draw and measure every point of a grid of run-time values: quality against accept length, with the Pareto front.
 
     SPEC is the YAML file of a sweep. After an interruption the same command resumes: finished points are kept, and of

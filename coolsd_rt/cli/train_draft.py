@@ -172,12 +172,35 @@ def _show(report: TrainReport) -> None:
 @overwrite_option
 @json_option
 def command(
-    spec: Path, data: str, out: Path, kind: Literal["eagle", "eagle3", "model"], file: Path | None,
-    measure_on: Path | None, start_from: Path | None, layers: int | None, dim: int | None, heads: int | None,
-    ffn: int | None, own_steps: int | None, noise: float | None, steps: int, batch: int, lr: float, every: int,
-    patience: int, held_out: int, seed: int, precision: Literal["fp32", "bf16"], device: Literal["cpu", "cuda"] | None,
-    threads: int | None, work: Path | None, tensorboard: Path | None, wandb: str | None, overwrite: bool, as_json: bool,
-) -> None:  # fmt: skip
+    spec: Path,
+    data: str,
+    out: Path,
+    kind: Literal["eagle", "eagle3", "model"],
+    file: Path | None,
+    measure_on: Path | None,
+    start_from: Path | None,
+    layers: int | None,
+    dim: int | None,
+    heads: int | None,
+    ffn: int | None,
+    own_steps: int | None,
+    noise: float | None,
+    steps: int,
+    batch: int,
+    lr: float,
+    every: int,
+    patience: int,
+    held_out: int,
+    seed: int,
+    precision: Literal["fp32", "bf16"],
+    device: Literal["cpu", "cuda"] | None,
+    threads: int | None,
+    work: Path | None,
+    tensorboard: Path | None,
+    wandb: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Train a draft model for a spec's target, and measure its accept length on held-out prompts during training.
 
     OUT holds the best weights so far; a file that this training did not write is refused. Training stops when the
@@ -196,11 +219,31 @@ def command(
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train", "training a draft") from error
     request = TrainConfig(
-        load_spec(spec, check_files=True), data, out, kind, tuple(read_lines(file)) if file else (),
-        tuple(read_lines(measure_on)) if measure_on else (), DraftSizes(layers, dim, heads, ffn), start_from, own_steps,
-        noise, steps, batch, lr, every, patience, held_out, seed, precision, device, work, tensorboard, wandb, threads,
+        load_spec(spec, check_files=True),
+        data,
+        out,
+        kind,
+        tuple(read_lines(file)) if file else (),
+        tuple(read_lines(measure_on)) if measure_on else (),
+        DraftSizes(layers, dim, heads, ffn),
+        start_from,
+        own_steps,
+        noise,
+        steps,
+        batch,
+        lr,
+        every,
+        patience,
+        held_out,
+        seed,
+        precision,
+        device,
+        work,
+        tensorboard,
+        wandb,
+        threads,
         overwrite,
-    )  # fmt: skip
+    )
     with progress(quiet=as_json) as shown:
         try:
             report = train_draft(request, _TrainDraftScreen(shown).listener())

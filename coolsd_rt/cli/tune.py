@@ -89,12 +89,25 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
 @overwrite_option
 @json_option
 def command(
-    engine: Path, accept_length: float | None, kl: float | None, tv: float | None, confidence: float, resampler: str,
+    engine: Path,
+    accept_length: float | None,
+    kl: float | None,
+    tv: float | None,
+    confidence: float,
+    resampler: str,
     images: int,
-    prompts: tuple[str, ...], seed: int, folder: Path | None, write: Path | None, plot: Path | None,
-    spec_file: Path | None, threads: int | None, features: Path | None, text_encoder: Path | None, overwrite: bool,
+    prompts: tuple[str, ...],
+    seed: int,
+    folder: Path | None,
+    write: Path | None,
+    plot: Path | None,
+    spec_file: Path | None,
+    threads: int | None,
+    features: Path | None,
+    text_encoder: Path | None,
+    overwrite: bool,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Find the best schedule under a budget on recorded rounds: a free omega per position, compared with the schedule
     families.
 
@@ -122,10 +135,15 @@ def command(
         print_json(tuned.as_dict())
         return
     rows: list[tuple[Any, ...]] = [
-        (j.name, f"{j.outlook.accept_length:.3f}", f"{j.outlook.kl_per_token:.4f}",
-         f"{j.outlook.tv_bound_per_token:.4f}", " ".join(f"{w:.3f}" for w in j.omegas))
+        (
+            j.name,
+            f"{j.outlook.accept_length:.3f}",
+            f"{j.outlook.kl_per_token:.4f}",
+            f"{j.outlook.tv_bound_per_token:.4f}",
+            " ".join(f"{w:.3f}" for w in j.omegas),
+        )
         for j in tuned.judged
-    ]  # fmt: skip
+    ]
     title = f"every schedule at the budget, on {tuned.images.held_out} held-out images"
     show_table(("schedule", "accept length", "KL per token", "TV bound per token", "omega"), rows, title=title)
     say(tuned.verdict)

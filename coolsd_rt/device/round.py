@@ -80,9 +80,7 @@ class DeviceRound:
         scale = state.scales[at] if self._paired else None
         p = process_logits(first, scale, forced=state.forced[at] if self._pinned else None, **self._rules)
         u = state.uniforms[:, :1, 0, RESAMPLE]
-        _, token, _, fault = verify(
-            p, p[:, :0], at[:, :0], none, state.omegas[:0], u[:, :0], u, None, None, "target"
-        )  # fmt: skip
+        _, token, _, fault = verify(p, p[:, :0], at[:, :0], none, state.omegas[:0], u[:, :0], u, None, None, "target")
         state.codes[:, 0] = token
         state.committed.fill_(width + 1)
         state.num_pending.fill_(1)
@@ -117,20 +115,53 @@ class DeviceRound:
             state.features.copy_(features)
         least = self._sampling.confidence
         commit(
-            accepted, token, degenerate, fault, w.num_drafts, w.drafts, p if least else None, least, self.dims.prefix,
-            state.codes, state.committed, state.num_pending, state.draft_allowed, state.rounds, state.histogram,
-            state.attempts, state.accepts, state.degenerate, state.proposed, state.fault,
-        )  # fmt: skip
+            accepted,
+            token,
+            degenerate,
+            fault,
+            w.num_drafts,
+            w.drafts,
+            p if least else None,
+            least,
+            self.dims.prefix,
+            state.codes,
+            state.committed,
+            state.num_pending,
+            state.draft_allowed,
+            state.rounds,
+            state.histogram,
+            state.attempts,
+            state.accepts,
+            state.degenerate,
+            state.proposed,
+            state.fault,
+        )
 
     def _open(self) -> None:
         """What the round may use, and where its steps stand."""
         state, w = self.state, self._window
         window(
-            state.codes, state.committed, state.num_pending, state.draft_allowed, state.uniforms,
-            state.scales if self._paired else None, state.forced if self._pinned else None, self.dims.prefix,
-            self._shift, w.num_drafts, w.u_draft, w.u_accept, w.u_resample, w.scale, w.forced, w.is_forced, w.first,
-            w.ids, w.pos, w.last,
-        )  # fmt: skip
+            state.codes,
+            state.committed,
+            state.num_pending,
+            state.draft_allowed,
+            state.uniforms,
+            state.scales if self._paired else None,
+            state.forced if self._pinned else None,
+            self.dims.prefix,
+            self._shift,
+            w.num_drafts,
+            w.u_draft,
+            w.u_accept,
+            w.u_resample,
+            w.scale,
+            w.forced,
+            w.is_forced,
+            w.first,
+            w.ids,
+            w.pos,
+            w.last,
+        )
 
     def _draft(self) -> None:
         """L drafts of each image, each a step and a token from the Q that it gives."""
@@ -141,7 +172,18 @@ class DeviceRound:
             if self._eagle:
                 features = guessed if i else guessed[self._rows, w.last][:, None]
             draft_token(
-                logits, None if i else w.last, w.u_draft, w.scale, w.forced, i, **self._rules,
-                least=self._sampling.draft_confidence, num_drafts=w.num_drafts, peaks=w.peaks, q=w.q, drafts=w.drafts,
-                ids=w.ids, token=w.token,
-            )  # fmt: skip
+                logits,
+                None if i else w.last,
+                w.u_draft,
+                w.scale,
+                w.forced,
+                i,
+                **self._rules,
+                least=self._sampling.draft_confidence,
+                num_drafts=w.num_drafts,
+                peaks=w.peaks,
+                q=w.q,
+                drafts=w.drafts,
+                ids=w.ids,
+                token=w.token,
+            )

@@ -31,8 +31,18 @@ def kernel_named(name: str) -> Any:
 
 
 _WINDOW_OUT = (
-    "num_drafts", "u_draft", "u_accept", "u_resample", "scale", "forced", "is_forced", "first", "ids", "pos", "last",
-)  # fmt: skip
+    "num_drafts",
+    "u_draft",
+    "u_accept",
+    "u_resample",
+    "scale",
+    "forced",
+    "is_forced",
+    "first",
+    "ids",
+    "pos",
+    "last",
+)
 _DRAFT_OUT = ("num_drafts", "peaks", "q", "drafts", "ids", "token")
 _COMMIT_OUT = (
     "codes", "committed", "num_pending", "draft_allowed", "rounds", "histogram", "attempts", "accepts", "degenerate",
@@ -42,11 +52,27 @@ _COMMIT_OUT = (
 
 @torch.library.custom_op("coolsd::window", mutates_args=_WINDOW_OUT, device_types=("cpu", "cuda"))
 def window(
-    codes: Tensor, committed: Tensor, num_pending: Tensor, draft_allowed: Tensor, uniforms: Tensor,
-    scales: Tensor | None, fixed: Tensor | None, prefix: int, shift: int, num_drafts: Tensor, u_draft: Tensor,
-    u_accept: Tensor, u_resample: Tensor, scale: Tensor | None, forced: Tensor | None, is_forced: Tensor | None,
-    first: Tensor, ids: Tensor, pos: Tensor, last: Tensor,
-) -> None:  # fmt: skip
+    codes: Tensor,
+    committed: Tensor,
+    num_pending: Tensor,
+    draft_allowed: Tensor,
+    uniforms: Tensor,
+    scales: Tensor | None,
+    fixed: Tensor | None,
+    prefix: int,
+    shift: int,
+    num_drafts: Tensor,
+    u_draft: Tensor,
+    u_accept: Tensor,
+    u_resample: Tensor,
+    scale: Tensor | None,
+    forced: Tensor | None,
+    is_forced: Tensor | None,
+    first: Tensor,
+    ids: Tensor,
+    pos: Tensor,
+    last: Tensor,
+) -> None:
     """What the coming round may use, and where its steps stand. Window index i counts from the first undecided token.
 
     codes: int64 [M, N]. committed, num_pending: int64 [M], positions decided, and of those the last that the draft has
@@ -91,10 +117,23 @@ def window(
 
 @torch.library.custom_op("coolsd::draft_token", mutates_args=_DRAFT_OUT, device_types=("cpu", "cuda"))
 def draft_token(
-    logits: Tensor, last: Tensor | None, u: Tensor, scale: Tensor | None, forced: Tensor | None, i: int,
-    temperature: float, top_k: int, top_p: float, least: float, num_drafts: Tensor, peaks: Tensor | None, q: Tensor,
-    drafts: Tensor, ids: Tensor, token: Tensor,
-) -> None:  # fmt: skip
+    logits: Tensor,
+    last: Tensor | None,
+    u: Tensor,
+    scale: Tensor | None,
+    forced: Tensor | None,
+    i: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    least: float,
+    num_drafts: Tensor,
+    peaks: Tensor | None,
+    q: Tensor,
+    drafts: Tensor,
+    ids: Tensor,
+    token: Tensor,
+) -> None:
     """Draft i of each image, and the Q it was drawn from, written to wherever they are read.
 
     logits: [R, S, V] as in `draft_sample`, of which position `last` int64 [R] counts, or 0. u, scale, forced: of the
@@ -134,11 +173,27 @@ def draft_token(
 
 @torch.library.custom_op("coolsd::commit", mutates_args=_COMMIT_OUT, device_types=("cpu", "cuda"))
 def commit(
-    accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, num_drafts: Tensor, drafts: Tensor,
-    p: Tensor | None, least: float, prefix: int, codes: Tensor, committed: Tensor, num_pending: Tensor,
-    draft_allowed: Tensor, rounds: Tensor, histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor,
-    proposed: Tensor, fault: Tensor,
-) -> None:  # fmt: skip
+    accepted: Tensor,
+    token: Tensor,
+    empty: Tensor,
+    broken: Tensor,
+    num_drafts: Tensor,
+    drafts: Tensor,
+    p: Tensor | None,
+    least: float,
+    prefix: int,
+    codes: Tensor,
+    committed: Tensor,
+    num_pending: Tensor,
+    draft_allowed: Tensor,
+    rounds: Tensor,
+    histogram: Tensor,
+    attempts: Tensor,
+    accepts: Tensor,
+    degenerate: Tensor,
+    proposed: Tensor,
+    fault: Tensor,
+) -> None:
     """Decide the first `accepted` drafts and the token of each image that is not finished, and count: a rollback is
     the sum that is not taken further.
 

@@ -13,11 +13,27 @@ from coolsd_rt.ops.gpu.ops import draft_sample
 
 
 def window(
-    codes: Tensor, committed: Tensor, num_pending: Tensor, draft_allowed: Tensor, uniforms: Tensor,
-    scales: Tensor | None, fixed: Tensor | None, prefix: int, shift: int, num_drafts: Tensor, u_draft: Tensor,
-    u_accept: Tensor, u_resample: Tensor, scale: Tensor | None, forced: Tensor | None, is_forced: Tensor | None,
-    first: Tensor, ids: Tensor, pos: Tensor, last: Tensor,
-) -> None:  # fmt: skip
+    codes: Tensor,
+    committed: Tensor,
+    num_pending: Tensor,
+    draft_allowed: Tensor,
+    uniforms: Tensor,
+    scales: Tensor | None,
+    fixed: Tensor | None,
+    prefix: int,
+    shift: int,
+    num_drafts: Tensor,
+    u_draft: Tensor,
+    u_accept: Tensor,
+    u_resample: Tensor,
+    scale: Tensor | None,
+    forced: Tensor | None,
+    is_forced: Tensor | None,
+    first: Tensor,
+    ids: Tensor,
+    pos: Tensor,
+    last: Tensor,
+) -> None:
     """What the coming round may use, and where its steps stand."""
     (images, tokens), length = codes.shape, u_draft.shape[1]
     offsets = torch.arange(length + 1, device=codes.device)
@@ -48,18 +64,36 @@ def window(
 
 
 def draft_token(
-    logits: Tensor, last: Tensor | None, u: Tensor, scale: Tensor | None, forced: Tensor | None, i: int,
-    temperature: float, top_k: int, top_p: float, least: float, num_drafts: Tensor, peaks: Tensor | None, q: Tensor,
-    drafts: Tensor, ids: Tensor, token: Tensor,
-) -> None:  # fmt: skip
+    logits: Tensor,
+    last: Tensor | None,
+    u: Tensor,
+    scale: Tensor | None,
+    forced: Tensor | None,
+    i: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    least: float,
+    num_drafts: Tensor,
+    peaks: Tensor | None,
+    q: Tensor,
+    drafts: Tensor,
+    ids: Tensor,
+    token: Tensor,
+) -> None:
     """Q of draft i and its token, wherever they are read; with the last one the window is cut."""
     rows = torch.arange(len(logits), device=logits.device)
     row = logits[:, :1] if last is None else logits[rows, last][:, None]
     one = slice(i, i + 1)
     drawn, probs = draft_sample(
-        row, None if scale is None else scale[:, one], u[:, one], temperature, top_k, top_p,
+        row,
+        None if scale is None else scale[:, one],
+        u[:, one],
+        temperature,
+        top_k,
+        top_p,
         None if forced is None else forced[:, one],
-    )  # fmt: skip
+    )
     q[:, one] = probs
     drafts[:, one] = drawn
     token.copy_(torch.cat([drawn, drawn]) if scale is not None else drawn)
@@ -75,11 +109,27 @@ def draft_token(
 
 
 def commit(
-    accepted: Tensor, token: Tensor, empty: Tensor, broken: Tensor, num_drafts: Tensor, drafts: Tensor,
-    p: Tensor | None, least: float, prefix: int, codes: Tensor, committed: Tensor, num_pending: Tensor,
-    draft_allowed: Tensor, rounds: Tensor, histogram: Tensor, attempts: Tensor, accepts: Tensor, degenerate: Tensor,
-    proposed: Tensor, fault: Tensor,
-) -> None:  # fmt: skip
+    accepted: Tensor,
+    token: Tensor,
+    empty: Tensor,
+    broken: Tensor,
+    num_drafts: Tensor,
+    drafts: Tensor,
+    p: Tensor | None,
+    least: float,
+    prefix: int,
+    codes: Tensor,
+    committed: Tensor,
+    num_pending: Tensor,
+    draft_allowed: Tensor,
+    rounds: Tensor,
+    histogram: Tensor,
+    attempts: Tensor,
+    accepts: Tensor,
+    degenerate: Tensor,
+    proposed: Tensor,
+    fault: Tensor,
+) -> None:
     """Tokens, counters and faults of each image that is not finished."""
     active = committed < prefix + codes.shape[1]
     one = active.to(torch.int64)

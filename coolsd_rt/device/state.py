@@ -49,11 +49,24 @@ class DeviceState:
 
         real = torch.float64
         return DeviceState(
-            zeros(m, n), zeros(m), zeros(m), zeros(m, dtype=torch.bool),
-            zeros(rows, width, like.shape[-1], dtype=like.dtype), zeros(m, n, width, 3, dtype=torch.float32),
-            zeros(n, dtype=torch.float32), zeros(n), zeros(length, dtype=real), zeros(length, dtype=real),
-            zeros(m), zeros(width), zeros(length), zeros(length), zeros(1), zeros(1), zeros(m, dtype=torch.int32),
-        )  # fmt: skip
+            zeros(m, n),
+            zeros(m),
+            zeros(m),
+            zeros(m, dtype=torch.bool),
+            zeros(rows, width, like.shape[-1], dtype=like.dtype),
+            zeros(m, n, width, 3, dtype=torch.float32),
+            zeros(n, dtype=torch.float32),
+            zeros(n),
+            zeros(length, dtype=real),
+            zeros(length, dtype=real),
+            zeros(m),
+            zeros(width),
+            zeros(length),
+            zeros(length),
+            zeros(1),
+            zeros(1),
+            zeros(m, dtype=torch.int32),
+        )
 
     def reset(self, request: DecodeRequest, tokens: int) -> None:
         """Before the prefill of `request`: nothing decided, its numbers in place. Addresses stay."""

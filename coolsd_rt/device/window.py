@@ -47,9 +47,19 @@ class DeviceWindow:
         real = torch.float32
         many, wide = (images, length), (images, width)
         return DeviceWindow(
-            zeros(images), zeros(*many, dtype=real), zeros(*many, dtype=real), zeros(*wide, dtype=real),
+            zeros(images),
+            zeros(*many, dtype=real),
+            zeros(*many, dtype=real),
+            zeros(*wide, dtype=real),
             zeros(*wide, dtype=real) if rows > images else None,
-            zeros(*wide) if forced else None, zeros(*many, dtype=torch.bool) if forced else None,
-            zeros(rows, width), zeros(rows), zeros(width, rows), zeros(rows, width), zeros(rows, 1),
-            zeros(*many), zeros(*many, vocab, dtype=real), zeros(*many, dtype=real) if paced else None,
-        )  # fmt: skip
+            zeros(*wide) if forced else None,
+            zeros(*many, dtype=torch.bool) if forced else None,
+            zeros(rows, width),
+            zeros(rows),
+            zeros(width, rows),
+            zeros(rows, width),
+            zeros(rows, 1),
+            zeros(*many),
+            zeros(*many, vocab, dtype=real),
+            zeros(*many, dtype=real) if paced else None,
+        )

@@ -131,7 +131,7 @@ class DraftGraph(nn.Module):
     def forward(
         self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, caches: Caches,
         start: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    ) -> tuple[Tensor, ...]:
         x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
         return self.core.head(x), x, *caches
 

@@ -98,7 +98,7 @@ class ProposeGraph(nn.Module):
     def forward(
         self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, count: Tensor, uniforms: Tensor,
         scale: Tensor, temperature: Tensor, top_k: Tensor, caches: Caches, start: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    ) -> tuple[Tensor, ...]:
         sampling = SamplingGraph.of(scale, temperature.clamp(min=MIN_TEMPERATURE), top_k)
         u = uniforms.double()[..., None].split(1, dim=1)
         x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)

@@ -80,8 +80,9 @@ class ImageReward:
                 f"run: hf download THUDM/ImageReward --local-dir {folder} && coolsd-rt convert {folder}/ImageReward.pt "
                 f"--family image-reward --to {folder / REWARD_FILES[0]}"
             )
-            raise UserError(str(folder), expected=f"a folder of {' and '.join(REWARD_FILES)}", found=f"no {absent[0]}",
-                            fix=fix)  # fmt: skip
+            raise UserError(
+                str(folder), expected=f"a folder of {' and '.join(REWARD_FILES)}", found=f"no {absent[0]}", fix=fix
+            )
         weights, config = (folder / name for name in REWARD_FILES)
         header_of(weights)
         read_json(config, "the config of ImageReward's text network", CONFIG_BYTES)

@@ -61,9 +61,15 @@ class Eagle(nn.Module):
         return torch.as_tensor(x)
 
     def step(
-        self, target: Decoder, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache],
+        self,
+        target: Decoder,
+        ids: Tensor,
+        features: Tensor,
+        pos: Tensor,
+        prefix: Tensor,
+        caches: Sequence[Cache],
         start: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """One step of the contract; ids [R, S]: tokens at `pos + 1 + s`. Gives logits [R, S, V], features [R, S, C]."""
         table = self.table(target)
         embedded = embed(table, ids, pos + 1, seen_prefix(self.cfg, prefix, table))

@@ -169,9 +169,14 @@ def new_caches(cfg: LayerConfig, layers: int, rows: int, capacity: int, like: Te
 
 
 def cached_step(
-    table: Tensor, pos: Tensor, size: int, capacity: int, shift: int = 0, start: Tensor | None = None,
+    table: Tensor,
+    pos: Tensor,
+    size: int,
+    capacity: int,
+    shift: int = 0,
+    start: Tensor | None = None,
     from_start: bool = False,
-) -> Step:  # fmt: skip
+) -> Step:
     """The `Step` of `size` positions from `pos` int64 [R] on, against caches of `capacity` rows.
 
     table float32 [positions, D/2, 2]; `shift` is added to a position before its angle is read (an EAGLE head turns by

@@ -27,9 +27,14 @@ class Lazy(Tensor):
     def __new__(cls, like: Tensor, source: Callable[[Memo], Tensor], requires_grad: bool = False) -> Lazy:
         """like: a tensor of its shape, strides and dtype, on the device meta."""
         made = Tensor._make_wrapper_subclass(
-            cls, like.shape, like.stride(), like.storage_offset(), dtype=like.dtype, device=torch.device("cpu"),
+            cls,
+            like.shape,
+            like.stride(),
+            like.storage_offset(),
+            dtype=like.dtype,
+            device=torch.device("cpu"),
             requires_grad=requires_grad,
-        )  # fmt: skip
+        )
         made.source = source
         return made
 

@@ -92,8 +92,9 @@ def _sharded(folder: Path, index: Path, fix: str) -> PretrainedWeights:
         for tensor, info in header_of(folder / name).items():
             if places.get(tensor) != name:
                 found = f"'{shorten(places[tensor])}'" if tensor in places else "none"
-                raise UserError(f"{index}: {shorten(tensor, 120)}", expected=f"'{name}', which holds it", found=found,
-                                fix=fix)  # fmt: skip
+                raise UserError(
+                    f"{index}: {shorten(tensor, 120)}", expected=f"'{name}', which holds it", found=found, fix=fix
+                )
             tensors[tensor] = info
     for tensor, name in places.items():
         if tensor not in tensors:

@@ -96,8 +96,10 @@ def _once(text: str) -> str:
 
 def _readable(text: str) -> str:
     """Composed letters; ligatures and full-width forms as plain ones; no control characters."""
-    plain = (unicodedata.normalize("NFKC", c) if "\ufb00" <= c <= "\ufb06" or "\uff01" <= c <= "\uff5e" else c
-             for c in unicodedata.normalize("NFC", text))  # fmt: skip
+    plain = (
+        unicodedata.normalize("NFKC", c) if "\ufb00" <= c <= "\ufb06" or "\uff01" <= c <= "\uff5e" else c
+        for c in unicodedata.normalize("NFC", text)
+    )
     return "".join(c for c in "".join(plain) if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 

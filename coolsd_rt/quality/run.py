@@ -232,8 +232,11 @@ class _QualityRun:
             if scorer.kind == CLIP and self.references is not None:
                 rows += self.pairing(scorer, self.references)
         made = {row.kind.name for row in rows}
-        rows += [QualityRow(kind, None, 0, _ABSENT[kind.name]) for kind in (FID, CLIP, IMAGE_REWARD, HPSV2)
-                 if kind.name not in made]  # fmt: skip
+        rows += [
+            QualityRow(kind, None, 0, _ABSENT[kind.name])
+            for kind in (FID, CLIP, IMAGE_REWARD, HPSV2)
+            if kind.name not in made
+        ]
         return rows
 
     def fid(self, network: InceptionFeatures, references: Gallery) -> QualityRow:

@@ -52,9 +52,16 @@ class ProposingSession(Session, Protocol):
         ...
 
     def propose(
-        self, ids: Array, features: Array, pos: Array, count: Array, uniforms: Array, scale: Array, temperature: float,
+        self,
+        ids: Array,
+        features: Array,
+        pos: Array,
+        count: Array,
+        uniforms: Array,
+        scale: Array,
+        temperature: float,
         top_k: int,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array]:
         """L draft steps and their sampling at once (`contract.propose_contract`): tokens [M, L], probs [M, L, V]."""
         ...
 

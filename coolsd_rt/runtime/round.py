@@ -226,10 +226,18 @@ class DecodingLoop:
 
         # 4. Verdict.
         verdict = verify(
-            p, q, drafts, batch.put(num_drafts), self._omegas[:count], batch.put(window.uniforms[:, :count, ACCEPT]),
-            batch.put(window.uniforms[..., RESAMPLE]), self._law.resampler, batch.forced_mask(window.at[:, :count]),
-            self._tolerance, None if self._rates is None else self._rates[:count],
-        )  # fmt: skip
+            p,
+            q,
+            drafts,
+            batch.put(num_drafts),
+            self._omegas[:count],
+            batch.put(window.uniforms[:, :count, ACCEPT]),
+            batch.put(window.uniforms[..., RESAMPLE]),
+            self._law.resampler,
+            batch.forced_mask(window.at[:, :count]),
+            self._tolerance,
+            None if self._rates is None else self._rates[:count],
+        )
         accepted, proposed = to_host(verdict.accepted), to_host(drafts)
         tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
         tokens[batch.rows, accepted] = to_host(verdict.token)

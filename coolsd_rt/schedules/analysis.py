@@ -91,9 +91,13 @@ def ambiguity(recording: Recording, grid: int) -> Ambiguity:
         for part in at.by_entropy(BINS)
     ]
     return Ambiguity(
-        float(at.entropy.mean()), float(at.top5.mean()), float(at.tv.mean()),
-        _means(at.tv, at.draft, recording.windows.length), _means(at.tv, at.token // grid, grid), tuple(bins),
-    )  # fmt: skip
+        float(at.entropy.mean()),
+        float(at.top5.mean()),
+        float(at.tv.mean()),
+        _means(at.tv, at.draft, recording.windows.length),
+        _means(at.tv, at.token // grid, grid),
+        tuple(bins),
+    )
 
 
 def _means(values: NDArray[np.float64], group: NDArray[np.int64], count: int) -> tuple[float, ...]:

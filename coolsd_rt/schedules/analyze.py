@@ -116,7 +116,7 @@ def recorded(
     on_batch(0, len(batches))
     whole = record(
         engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
-    )  # fmt: skip
+    )
     return whole, spec
 
 

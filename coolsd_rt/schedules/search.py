@@ -52,11 +52,15 @@ class HeldOutScore:
 
     def as_dict(self, confidence: float | None) -> dict[str, Any]:
         o, images = self.outlook, self.outlook.images
-        intervals = {} if images is None else {
-            "mean_acceptance_length": interval(images.accept_length, confidence),
-            "kl_per_token": interval(images.kl_per_token, confidence),
-            "tv_bound_per_token": interval(images.tv_bound_per_token, confidence),
-        }  # fmt: skip
+        intervals = (
+            {}
+            if images is None
+            else {
+                "mean_acceptance_length": interval(images.accept_length, confidence),
+                "kl_per_token": interval(images.kl_per_token, confidence),
+                "tv_bound_per_token": interval(images.tv_bound_per_token, confidence),
+            }
+        )
         return {
             "schedule": self.name,
             "omegas": list(self.omegas),
@@ -82,8 +86,11 @@ class ImageSplit:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "recorded": self.recorded, "fitted": self.fitted, "held_out": self.held_out, "needed": self.needed,
-        }  # fmt: skip
+            "recorded": self.recorded,
+            "fitted": self.fitted,
+            "held_out": self.held_out,
+            "needed": self.needed,
+        }
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,10 @@ def _rows(windows: RecordedRounds, rows: NDArray[np.bool_]) -> RecordedRounds:
         return None if array is None else array[rows]
 
     return RecordedRounds(
-        windows.target[rows], windows.draft[rows], windows.drafts[rows], windows.num_drafts[rows], of(windows.weight),
+        windows.target[rows],
+        windows.draft[rows],
+        windows.drafts[rows],
+        windows.num_drafts[rows],
+        of(windows.weight),
         of(windows.image),
-    )  # fmt: skip
+    )

@@ -161,6 +161,4 @@ class TokensCondition(Section):
         return value
 
 
-Condition = Annotated[
-    WordsCondition | ClassCondition | T5Condition | TokensCondition, Field(discriminator="kind")
-]  # fmt: skip
+Condition = Annotated[WordsCondition | ClassCondition | T5Condition | TokensCondition, Field(discriminator="kind")]

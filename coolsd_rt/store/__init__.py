@@ -1,7 +1,7 @@
 """The files of a build: manifest, fingerprint, atomic writes, checks before load. Does not know the contents of a
 file."""
 
-from coolsd_rt.store.cache import CachedStage, Stage, Store
+from coolsd_rt.store.cache import CachedStage, EngineRecord, Stage, Store
 from coolsd_rt.store.engine import EngineFolder, VerifiedEngine, open_engine
 from coolsd_rt.store.fingerprint import engine_fingerprint, hash_sources, stage_key, tool_versions
 from coolsd_rt.store.hashing import sha256_file
@@ -12,6 +12,7 @@ from coolsd_rt.store.weights import TensorInfo, WeightsHeader, check_safetensors
 __all__ = [
     "CachedStage",
     "EngineFolder",
+    "EngineRecord",
     "FileRecord",
     "Manifest",
     "Reason",

@@ -136,6 +136,22 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+@dataclass(frozen=True)
+class EngineRecord:
+    """What an engine's manifest says beside its files and stages. JSON data, but for the path.
+
+    spec: the whole spec. build_view: its build-time part. tools: versions. contract: of the graphs. spec_file: where
+    the spec is; None leaves it unknown.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    build_view: Mapping[str, Any]
+    tools: Mapping[str, str]
+    contract: Mapping[str, Any]
+    spec_file: Path | None = None
+
+
 class Store:
     """Builds under one output folder. Safe for any number of processes at once."""
 
@@ -204,18 +220,13 @@ class Store:
     def assemble(
         self,
         stages: Sequence[CachedStage],
+        record: EngineRecord,
         *,
-        name: str,
-        spec: Mapping[str, Any],
-        build_view: Mapping[str, Any],
-        tools: Mapping[str, str],
-        contract: Mapping[str, Any],
-        spec_file: Path | None = None,
         internal: Collection[str] = (),
         current: bool = True,
         on_wait: OnWait | None = None,
     ) -> EngineFolder:
-        """Put stages together as `<out>/<name>/<fingerprint>` and point `current` at it.
+        """Put stages together as `<out>/<record.name>/<fingerprint>` and point `current` at it.
 
         An engine that is there and whole is kept, with its parity receipt; only its spec's run-time values follow.
         internal: stages that only others read; they are on record, their files are not part of the engine. current:
@@ -225,27 +236,27 @@ class Store:
             CoolsdError: no space, a folder that cannot be written, two stages with a file of one name.
         """
         entries = {s.record.name: s.record.entry for s in stages}
-        fingerprint = engine_fingerprint({n: e.key for n, e in entries.items()}, build_view)
+        fingerprint = engine_fingerprint({n: e.key for n, e in entries.items()}, record.build_view)
         shipped = [stage for stage in stages if stage.record.name not in internal]
         files = _merge(shipped)
-        final = self.out / name / fingerprint
-        lock = f"{name}-{fingerprint}"
-        relative = _relative(spec_file, self.out) if spec_file else ""
+        final = self.out / record.name / fingerprint
+        lock = f"{record.name}-{fingerprint}"
+        relative = _relative(record.spec_file, self.out) if record.spec_file else ""
         manifest = Manifest(
-            name=name,
+            name=record.name,
             fingerprint=fingerprint,
-            spec=dict(spec),
-            build_view=dict(build_view),
+            spec=dict(record.spec),
+            build_view=dict(record.build_view),
             files=files,
-            tools=dict(tools),
+            tools=dict(record.tools),
             stages=entries,
-            contract=dict(contract),
+            contract=dict(record.contract),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             spec_file=relative,
         )
         with disk_errors(self.out), self._shop.lock(lock, on_wait):
-            if (done := self.find(name, fingerprint)) and done.manifest.files == files:
-                engine = done.with_manifest(spec=dict(spec), spec_file=relative)
+            if (done := self.find(record.name, fingerprint)) and done.manifest.files == files:
+                engine = done.with_manifest(spec=dict(record.spec), spec_file=relative)
             else:
                 with self._shop.folder(lock) as temp:
                     for stage in shipped:

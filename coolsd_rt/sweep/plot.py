@@ -65,9 +65,14 @@ def _pareto(place: Any, results: Results, kind: Kind) -> None:
     by_name = {p.name: p for p in results.points}
     front = [by_name[name] for name in results.pareto[kind.name]]
     place.plot(
-        [p.mean_acceptance_length.value for p in front], [p.quality[kind.name].value for p in front],
-        color="0.8", linewidth=7, solid_capstyle="round", zorder=1, label="no other point is better in both",
-    )  # fmt: skip
+        [p.mean_acceptance_length.value for p in front],
+        [p.quality[kind.name].value for p in front],
+        color="0.8",
+        linewidth=7,
+        solid_capstyle="round",
+        zorder=1,
+        label="no other point is better in both",
+    )
     for series, points, look in _series(results.points):
         x, y = [p.mean_acceptance_length for p in points], [p.quality[kind.name] for p in points]
         starred = all(p.lossless and not p.plain for p in points)
@@ -99,9 +104,18 @@ def _over_axis(place: Any, results: Results, key: str) -> None:
 
 def _line(place: Any, x: Sequence[Figure], y: Sequence[Figure], label: str, look: dict[str, Any]) -> None:
     _, caps, bars = place.errorbar(
-        [f.value for f in x], [f.value for f in y], yerr=_error(y), xerr=_error(x),
-        label=label, elinewidth=0.7, capsize=2, markersize=5, linewidth=1.3, zorder=3, **look,
-    )  # fmt: skip
+        [f.value for f in x],
+        [f.value for f in y],
+        yerr=_error(y),
+        xerr=_error(x),
+        label=label,
+        elinewidth=0.7,
+        capsize=2,
+        markersize=5,
+        linewidth=1.3,
+        zorder=3,
+        **look,
+    )
     for part in (*caps, *bars):
         part.set_alpha(0.4)
 

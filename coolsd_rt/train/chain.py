@@ -43,8 +43,14 @@ def own_predictions(
         x = head.fc(torch.cat([embedded, inputs], dim=-1))
         fresh = new_caches(head.cfg.layer, head.cfg.layers, rows, size, x)
         # Not in place: the blocks before are still needed as they are, for the gradient.
-        caches = [Cache(*(torch.cat(pair, dim=2) for pair in zip(c, f, strict=True))) for c, f in
-                  zip(caches, fresh, strict=True)] if caches else fresh  # fmt: skip
+        caches = (
+            [
+                Cache(*(torch.cat(pair, dim=2) for pair in zip(c, f, strict=True)))
+                for c, f in zip(caches, fresh, strict=True)
+            ]
+            if caches
+            else fresh
+        )
         step = base._replace(mask=chain_mask(base.mask, depth), slots=base.slots + depth * size)
         for layer, cache in zip(head.layers, caches, strict=True):
             x = layer(x, step, cache)

@@ -77,7 +77,7 @@ def count_of(data: str) -> int | None:
 
 def prepare(
     request: TrainConfig, target: Decoder, sampling: Sampling, process: Process, listener: TrainCallbacks
-) -> Data:  # fmt: skip
+) -> Data:
     """Encode or draw what is not there yet. Raises UserError, CoolsdError: whatever is wrong with data or prompts."""
     loaded, own = request.loaded, count_of(request.data)
     found: list[CaptionedImage] = []
@@ -99,8 +99,14 @@ def prepare(
             rows = prompts.rows([number[k] for k in shard])
             return draw_codes(target, rows, sampling, [seed + k for k in shard]).cpu()
 
-        store = CodeStore(request.folder, what, drawn_by | {"prompts": prompts.texts, "seed": seed}, count,
-                          target.cfg.tokens, target.cfg.vocab)  # fmt: skip
+        store = CodeStore(
+            request.folder,
+            what,
+            drawn_by | {"prompts": prompts.texts, "seed": seed},
+            count,
+            target.cfg.tokens,
+            target.cfg.vocab,
+        )
         codes = _filled(store, make, process, listener, f"drawing {what} images")
         return TrainingImages(prompts, codes, number, padded), store
 
@@ -122,8 +128,11 @@ def _drawn_by(request: TrainConfig) -> dict[str, Any]:
     """What the target's own images depend on, but for prompts and seeds."""
     spec, files = request.loaded.spec, request.loaded.files
     hashes = {key: sha256_file(path) for key, path in files.items() if key.startswith(("target", "condition"))}
-    return {"files": hashes, "sampling": spec.sampling.model_dump(mode="json"),
-            "condition": spec.condition.model_dump(mode="json")}  # fmt: skip
+    return {
+        "files": hashes,
+        "sampling": spec.sampling.model_dump(mode="json"),
+        "condition": spec.condition.model_dump(mode="json"),
+    }
 
 
 def _encoded(

@@ -68,9 +68,15 @@ class TrainSteps(Generic[M]):
     """
 
     def __init__(
-        self, model: M, opts: list[torch.optim.Optimizer], ema: Ema[M], *, lr: float, steps: int,
+        self,
+        model: M,
+        opts: list[torch.optim.Optimizer],
+        ema: Ema[M],
+        *,
+        lr: float,
+        steps: int,
         average: Callable[[Iterable[Tensor]], None] = _nothing,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model, self.opts, self.ema = model, opts, ema
         self.lr, self.steps, self.step, self._average = lr, steps, 0, average
 

@@ -85,9 +85,14 @@ def _head_config(target: DecoderConfig, shape: DraftSizes) -> EagleConfig:
             raise UserError(f"--{name}", expected=expected, found=found, fix="leave it out, or use --kind model")
     layer = target.layer
     config = EagleConfig(
-        dim=layer.dim, heads=layer.heads, ffn=shape.ffn or layer.ffn, norm_eps=layer.norm_eps,
-        layers=shape.layers or 1, kv_heads=layer.kv_heads, pairs=layer.pairs,
-    )  # fmt: skip
+        dim=layer.dim,
+        heads=layer.heads,
+        ffn=shape.ffn or layer.ffn,
+        norm_eps=layer.norm_eps,
+        layers=shape.layers or 1,
+        kv_heads=layer.kv_heads,
+        pairs=layer.pairs,
+    )
     return config
 
 

@@ -128,9 +128,13 @@ class Training:
         self._check_batch()
         matrices = [p for n, p in network.named_parameters() if p.ndim == 2 and "embed" not in n and "output" not in n]
         self._steps = TrainSteps(
-            network, optimizers(network, matrices, request.lr, WEIGHT_DECAY), Ema(network, EMA_DECAY), lr=request.lr,
-            steps=request.steps, average=process.average,
-        )  # fmt: skip
+            network,
+            optimizers(network, matrices, request.lr, WEIGHT_DECAY),
+            Ema(network, EMA_DECAY),
+            lr=request.lr,
+            steps=request.steps,
+            average=process.average,
+        )
         self._held_memory = FeatureCache()
         self._best: dict[str, Any] = {}
         self._start: dict[str, Any] = {}
@@ -312,9 +316,18 @@ class Training:
     def report(self, stopped: Literal["steps", "patience"], seconds: float) -> TrainReport:
         start, best = (_acceptance(entry["acceptance"]) for entry in (self._start, self._best))
         return TrainReport(
-            self._request.out, self._request.kind, self._steps.step, self._best["step"], start, best, stopped,
-            len(self._data.train), len(self._data.held.prompts), seconds, self._history,
-        )  # fmt: skip
+            self._request.out,
+            self._request.kind,
+            self._steps.step,
+            self._best["step"],
+            start,
+            best,
+            stopped,
+            len(self._data.train),
+            len(self._data.held.prompts),
+            seconds,
+            self._history,
+        )
 
 
 def _acceptance(data: Mapping[str, Any]) -> Acceptance:

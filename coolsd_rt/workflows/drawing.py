@@ -240,9 +240,16 @@ def draw(
     seconds = time.perf_counter() - began
     seeds = [job.seed for job in jobs]
     generation = generate(
-        session, settings.law, settings.sampling, seeds, settings.forced, drafter=settings.drafter, loop=loop,
-        on_progress=on_progress, on_round=on_round,
-    )  # fmt: skip
+        session,
+        settings.law,
+        settings.sampling,
+        seeds,
+        settings.forced,
+        drafter=settings.drafter,
+        loop=loop,
+        on_progress=on_progress,
+        on_round=on_round,
+    )
     generation.statistics.seconds_prefix = seconds
     return generation
 

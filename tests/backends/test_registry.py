@@ -16,8 +16,10 @@ from coolsd_rt.store import EngineFolder
 
 
 def test_importing_the_package_imports_no_backend() -> None:
-    code = "import sys, coolsd_rt.backends, coolsd_rt.export, coolsd_rt.models; " \
-        "assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)"  # fmt: skip
+    code = (
+        "import sys, coolsd_rt.backends, coolsd_rt.export, coolsd_rt.models; "
+        "assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 

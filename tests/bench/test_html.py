@@ -34,8 +34,9 @@ def test_the_page_is_whole_and_fetches_nothing(report: BenchReport) -> None:
     assert not re.search(r"<(script|link|img|iframe|object|image)\b", page)
     assert not re.search(r'(?:src|href)="(?!#)', page)
     assert set(re.findall(r'\w+="https?://[^"]+"', page)) == {
-        'xlink="http://www.w3.org/1999/xlink"', 'xmlns="http://www.w3.org/2000/svg"'
-    }  # fmt: skip
+        'xlink="http://www.w3.org/1999/xlink"',
+        'xmlns="http://www.w3.org/2000/svg"',
+    }
     text = " ".join(body.itertext())
     for part in (report.command, report.manifest.fingerprint, report.machine["cpu"], *report.verdicts, "red apple"):
         assert part in text

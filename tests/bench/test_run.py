@@ -224,8 +224,11 @@ def test_what_does_not_pay_is_said(report: BenchReport) -> None:
     mixed = with_ratios(report, lambda k: [x * (0.5, 1.0, 2.0)[k % 3] for x in spread])
     lines = mixed.verdicts
     assert [line.split(":")[0] for line in lines[:4]] == [
-        "speculation does not pay", "unclear", "pays", "speculation does not pay"
-    ]  # fmt: skip
+        "speculation does not pay",
+        "unclear",
+        "pays",
+        "speculation does not pay",
+    ]
     length = mixed.rows[1].total.mean_acceptance_length
     assert lines[0] == (
         "speculation does not pay: lossless is 0.50x (0.45-0.55) plain decoding; "

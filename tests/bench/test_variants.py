@@ -31,9 +31,18 @@ def laws(mine: Spec, **choice: Any) -> dict[str, Settings]:
 def test_every_name_is_its_law() -> None:
     found = laws(spec(sampling={"cfg_scale": 2.0}, pacing={"confidence": 0.5}))
     assert list(found) == [
-        "plain", "lossless", "COOL-SD, delta 1.1", "COOL-SD, delta 1.5", "COOL-SD, delta 2", "uniform, delta 1.1",
-        "linear, delta 1.1", "LANTERN++", "LANTERN++ with G*", "jacobi", "jacobi, coupled",
-    ]  # fmt: skip
+        "plain",
+        "lossless",
+        "COOL-SD, delta 1.1",
+        "COOL-SD, delta 1.5",
+        "COOL-SD, delta 2",
+        "uniform, delta 1.1",
+        "linear, delta 1.1",
+        "LANTERN++",
+        "LANTERN++ with G*",
+        "jacobi",
+        "jacobi, coupled",
+    ]
     assert found["plain"].plain
     for name, settings in found.items():
         assert settings.sampling.cfg_scale == 2.0
@@ -41,10 +50,12 @@ def test_every_name_is_its_law() -> None:
         assert (settings.drafter == "eagle") == (not name.startswith("jacobi"))
     assert found["lossless"].law.omegas == (1.0, 1.0, 1.0)
     for name, kind, delta, floor in (
-        ("COOL-SD, delta 1.1", "exponential", 1.1, 1.0), ("COOL-SD, delta 1.5", "exponential", 1.5, 1.0),
-        ("COOL-SD, delta 2", "exponential", 2.0, 1.0), ("uniform, delta 1.1", "uniform", 1.1, None),
+        ("COOL-SD, delta 1.1", "exponential", 1.1, 1.0),
+        ("COOL-SD, delta 1.5", "exponential", 1.5, 1.0),
+        ("COOL-SD, delta 2", "exponential", 2.0, 1.0),
+        ("uniform, delta 1.1", "uniform", 1.1, None),
         ("linear, delta 1.1", "linear", 1.1, 1.0),
-    ):  # fmt: skip
+    ):
         assert found[name].law.omegas == make_omegas(kind, 3, delta=delta, floor=floor)  # type: ignore[arg-type]
         assert found[name].law.resampler == "optimal"
     for name, resampler in (("LANTERN++", "lantern"), ("LANTERN++ with G*", "optimal")):
@@ -79,12 +90,17 @@ def test_the_specs_own_way_is_a_row_only_if_it_is_another() -> None:
 
 def test_names_deltas_and_lengths_are_chosen() -> None:
     assert list(laws(spec(), names=("cool",), deltas=(1.2, 1.2, 4.0))) == [
-        "plain", "COOL-SD, delta 1.2", "COOL-SD, delta 4",
-    ]  # fmt: skip
+        "plain",
+        "COOL-SD, delta 1.2",
+        "COOL-SD, delta 4",
+    ]
     found = laws(spec(), names=("lossless", "jacobi"), draft_lengths=(1, 5), jacobi_length=7)
     assert {name: s.law.length for name, s in found.items()} == {
-        "plain": 0, "lossless, length 1": 1, "lossless, length 5": 5, "jacobi": 7,
-    }  # fmt: skip
+        "plain": 0,
+        "lossless, length 1": 1,
+        "lossless, length 5": 5,
+        "jacobi": 7,
+    }
     found = laws(spec(), names=("cool",), deltas=(2.0,), draft_lengths=(2,))
     assert found["COOL-SD, delta 2, length 2"].law.omegas == make_omegas("exponential", 2, delta=2.0, floor=1.0)
 

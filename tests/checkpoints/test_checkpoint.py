@@ -68,8 +68,10 @@ def test_dims_are_the_configs() -> None:
 
 
 def test_a_config_is_read_without_torch(folder: Path) -> None:
-    code = "import sys, pathlib; from coolsd_rt.models.header import read_config; " \
-        "assert read_config(pathlib.Path(sys.argv[1]))['grid'] == 4; assert 'torch' not in sys.modules"  # fmt: skip
+    code = (
+        "import sys, pathlib; from coolsd_rt.models.header import read_config; "
+        "assert read_config(pathlib.Path(sys.argv[1]))['grid'] == 4; assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(folder / "target.safetensors")], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 

@@ -59,9 +59,19 @@ def test_what_is_written(published: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     done = convert(published, tmp_path / "ours.safetensors", options=OPTIONS, on_tensor=lambda *at: seen.append(at))
     assert read_config(done.path) == {
-        "family": "llamagen-c2i", "vocab": 40, "dim": 48, "layers": 2, "heads": 3, "ffn": 64, "prefix": 1,
-        "norm_eps": 1e-5, "rope_base": 1e4, "grid": 16, "prefix_rope": "zero", "classes": 10,
-    }  # fmt: skip
+        "family": "llamagen-c2i",
+        "vocab": 40,
+        "dim": 48,
+        "layers": 2,
+        "heads": 3,
+        "ffn": 64,
+        "prefix": 1,
+        "norm_eps": 1e-5,
+        "rope_base": 1e4,
+        "grid": 16,
+        "prefix_rope": "zero",
+        "classes": 10,
+    }
     written, theirs = load_file(str(done.path)), checkpoint("c2i")
     assert set(written) == set(theirs) - {"freqs_cis"}
     assert all(torch.equal(written[k], theirs[k]) for k in written)
@@ -207,8 +217,10 @@ def test_the_format_is_safetensors(tmp_path: Path) -> None:
         "c": torch.randn(1).bfloat16(),
         "d": torch.zeros(0, 4),
     }
-    infos = [(k, TensorInfo({2: "F16", 4: "F32"}[v.itemsize] if k != "c" else "BF16", tuple(v.shape)))
-             for k, v in values.items()]  # fmt: skip
+    infos = [
+        (k, TensorInfo({2: "F16", 4: "F32"}[v.itemsize] if k != "c" else "BF16", tuple(v.shape)))
+        for k, v in values.items()
+    ]
     size = write_safetensors(tmp_path / "x", infos, {"config": "é"}, values.__getitem__)
     assert size == (tmp_path / "x").stat().st_size
     read = load_file(str(tmp_path / "x"))

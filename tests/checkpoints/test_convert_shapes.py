@@ -67,8 +67,17 @@ CASES: Mapping[str, tuple[str, dict[str, Shape], ConvertOptions]] = {
     "vq": ("vq", shapes_of(VQTokenizer(VQConfig(16, 4, 32, (1, 2), 32, 1)).state_dict()), ConvertOptions()),
     "vqgan": ("vqgan", vqgan(), ConvertOptions()),
 }
-KEYS = ("num_attention_heads", "rms_norm_eps", "rope_theta", "rope_base", "rope_parameters", "block_size", "swin_norm",
-        "vocabulary_map", "text_config")  # fmt: skip
+KEYS = (
+    "num_attention_heads",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_base",
+    "rope_parameters",
+    "block_size",
+    "swin_norm",
+    "vocabulary_map",
+    "text_config",
+)
 VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1, 0.5, 3, 10**9, 10**400, 1e308, "3", "", [], [3], {}, {"rope_theta": 10**400},
     {"IMGIMG" + "A" * 5000 + "Z": 4}, {"IMGIMGAZ": "4"},

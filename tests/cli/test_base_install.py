@@ -8,8 +8,25 @@ import sys
 
 import pytest
 
-ROOMS = ["arrays", "contract", "errors", "install", "telemetry", "terminal", "spec", "store", "law", "ops", "runtime",
-         "cli.main", "cli.validate", "cli.inspect", "cli.doctor", "cli.schema", "cli.generate"]  # fmt: skip
+ROOMS = [
+    "arrays",
+    "contract",
+    "errors",
+    "install",
+    "telemetry",
+    "terminal",
+    "spec",
+    "store",
+    "law",
+    "ops",
+    "runtime",
+    "cli.main",
+    "cli.validate",
+    "cli.inspect",
+    "cli.doctor",
+    "cli.schema",
+    "cli.generate",
+]
 BLOCKED = ("torch", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "safetensors", "scipy", "fontTools")
 
 CODE = """

@@ -23,8 +23,13 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
     assert lines[1:3] == ["", "speed"]
     assert lines[3].split() == ["method", "tokens/s", "s/image", "vs", "plain"]
     assert [line.split("  ")[0] for line in lines[4:10]] == [
-        "plain", "lossless", "COOL-SD, delta 1.3", "uniform, delta 1.3", "linear, delta 1.3", "jacobi",
-    ]  # fmt: skip
+        "plain",
+        "lossless",
+        "COOL-SD, delta 1.3",
+        "uniform, delta 1.3",
+        "linear, delta 1.3",
+        "jacobi",
+    ]
     assert "the accept length counts the resampled or bonus token" in done.out
     verdicts = [line for line in lines if " plain decoding; a round brings " in line]
     assert len(verdicts) == 6

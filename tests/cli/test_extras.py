@@ -109,10 +109,14 @@ def run(extras: tuple[str, ...], commands: list[list[str]], folder: Path) -> lis
     task = {"allowed": sorted({*allowed, "coolsd-rt"}), "blocked": [b for b in blocked if b not in ("coolsd_rt",)]}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("extras_process.py"))],
-        input=json.dumps(task | {"commands": commands}), cwd=folder, capture_output=True, text=True, check=False,
+        input=json.dumps(task | {"commands": commands}),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=300,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     results: list[dict[str, Any]] = json.loads(done.stdout)
     return results

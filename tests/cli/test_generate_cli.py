@@ -42,9 +42,18 @@ def test_json_is_alone_on_stdout(cli: Cli, engine: Path) -> None:
         ("there/000-blue-apple.png", "blue apple", 7)
     ]
     assert {
-        "images", "seconds", "tokens_per_second", "mean_acceptance_length", "acceptance_by_position", "rounds",
-        "seconds_target", "seconds_draft", "seconds_verify", "seconds_other", "warnings",
-    } <= set(document)  # fmt: skip
+        "images",
+        "seconds",
+        "tokens_per_second",
+        "mean_acceptance_length",
+        "acceptance_by_position",
+        "rounds",
+        "seconds_target",
+        "seconds_draft",
+        "seconds_verify",
+        "seconds_other",
+        "warnings",
+    } <= set(document)
     assert "blue" in document["warnings"][0]
     assert "warning" in done.err
     assert "blue" in done.err

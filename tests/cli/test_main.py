@@ -68,8 +68,12 @@ def test_failures(cli: Cli, verb: Verb, case: str, monkeypatch: pytest.MonkeyPat
 def test_json_failure_has_its_sides(cli: Cli, verb: Verb) -> None:
     verb(lambda: fail(UserError("delta", expected=">= 0", found="-1", fix="raise it")))
     assert cli("build", "--json").json == {
-        "error": "delta", "expected": ">= 0", "found": "-1", "fix": "raise it", "exit_code": 2,
-    }  # fmt: skip
+        "error": "delta",
+        "expected": ">= 0",
+        "found": "-1",
+        "fix": "raise it",
+        "exit_code": 2,
+    }
 
 
 def test_traceback_when_asked(cli: Cli, verb: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +178,11 @@ def test_a_reader_that_left(flush: bool) -> None:
 def test_a_closed_stdout_is_no_failure_of_ours() -> None:
     """`coolsd-rt … >&-`: Python has no stdout then."""
     done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m coolsd_rt.cli schedule --delta 1.1 >&-"], capture_output=True, text=True,
+        ["sh", "-c", f"{sys.executable} -m coolsd_rt.cli schedule --delta 1.1 >&-"],
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert "Traceback" not in done.stderr
     assert "AttributeError" not in done.stderr
 

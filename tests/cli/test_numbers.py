@@ -77,8 +77,12 @@ def test_an_option_without_an_end_is_found() -> None:
 
 def test_options_have_the_ends_of_the_spec() -> None:
     defs = Spec.model_json_schema()["$defs"]
-    sections = {"schedule": ("Exponential", "Excess", "Custom"), "acceptance": ("Lantern", "LanternPP"),
-                "sampling": ("SamplingSection",), "pacing": ("Pacing",)}  # fmt: skip
+    sections = {
+        "schedule": ("Exponential", "Excess", "Custom"),
+        "acceptance": ("Lantern", "LanternPP"),
+        "sampling": ("SamplingSection",),
+        "pacing": ("Pacing",),
+    }
     options = {p.name: p.type for p in generate.command.params}
     compared = 0
     for name, key in generate.KEYS.items():

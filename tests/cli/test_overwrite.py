@@ -134,8 +134,26 @@ def test_convert(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_train_draft(cli: Cli, tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("p.txt").write_text("red apple\nblue star\ngreen leaf\n")
-    words = ["train-draft", tiny_spec, "--data", "self:4", "--prompts", "p.txt", "--out", "d.safetensors", "--steps", 1,
-             "--batch", 2, "--every", 1, "--held-out", 2, "--device", "cpu"]  # fmt: skip
+    words = [
+        "train-draft",
+        tiny_spec,
+        "--data",
+        "self:4",
+        "--prompts",
+        "p.txt",
+        "--out",
+        "d.safetensors",
+        "--steps",
+        1,
+        "--batch",
+        2,
+        "--every",
+        1,
+        "--held-out",
+        2,
+        "--device",
+        "cpu",
+    ]
     taken(cli, words, Path("d.safetensors"))
     assert cli(*words).code == 0  # its own
     Path("d.safetensors").write_bytes(b"mine")  # another file in the place of what this training wrote

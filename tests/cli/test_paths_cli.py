@@ -36,8 +36,14 @@ MODULES = {
 """Commands that are run as `python -m` or as a file."""
 
 READS, SPECS, STDIN, FOLDER, ENGINE, WRITES, WRITES_IN = (
-    "reads", "spec", "stdin", "folder", "engine", "writes", "writes in",
-)  # fmt: skip
+    "reads",
+    "spec",
+    "stdin",
+    "folder",
+    "engine",
+    "writes",
+    "writes in",
+)
 READING = {"features": READS, "text_encoder": FOLDER}
 TABLE: dict[str, dict[str, str]] = {
     "build": {"file": SPECS, "out": WRITES_IN},
@@ -173,9 +179,13 @@ def line_of(name: str, wrong: click.Parameter, value: str, good: dict[str, str])
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name, row in TABLE.items() for option in row])
 def test_a_wrong_path_is_one_line_and_exit_code_2(
-    name: str, option: str, places: dict[str, str], good: dict[str, str], capfd: pytest.CaptureFixture[str],
+    name: str,
+    option: str,
+    places: dict[str, str],
+    good: dict[str, str],
+    capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     parameter = paths_of(name)[option]
     for kind in WRONG[TABLE[name][option]]:
         with at_once(f"{name} {option}, {kind}"):
@@ -269,9 +279,10 @@ def test_a_file_that_is_no_list_of_prompts(
     data, said = BAD_PROMPTS[kind]
     (tmp_path / "prompts.txt").write_bytes(data)
     words = {
-        "generate": [good[ENGINE]], "precompute": [good[SPECS]],
+        "generate": [good[ENGINE]],
+        "precompute": [good[SPECS]],
         "train-draft": [str(tiny_spec), "--data", "self:2", "--out", good[WRITES]],
-    }[verb]  # fmt: skip
+    }[verb]
     assert call(verb, [*words, "--prompts", str(tmp_path / "prompts.txt")]) == 2
     err = capfd.readouterr().err
     assert said in err

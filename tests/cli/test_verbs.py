@@ -17,7 +17,7 @@ from coolsd_rt.install import install_line
 from coolsd_rt.prompts import WordVocabulary
 from coolsd_rt.spec import load_spec
 from coolsd_rt.spec.schema import schema_text
-from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file, tool_versions
+from coolsd_rt.store import EngineFolder, EngineRecord, Stage, Store, sha256_file, tool_versions
 from coolsd_rt.workflows.build.code import code_digest
 from tests.cli.conftest import Cli
 from tests.workflows.test_mutated_engines import hashed
@@ -80,12 +80,14 @@ def engine(spec: Path, tmp_path: Path) -> EngineFolder:
     stage = store.stage(Stage("target", files=files, code=code_digest("target")), produce)
     return store.assemble(
         [stage],
-        name="toy",
-        spec=loaded.spec.resolved(),
-        build_view=loaded.spec.build_view(),
-        tools=tool_versions(["numpy"]),
-        contract={"version": CONTRACT_VERSION},
-        spec_file=spec,
+        EngineRecord(
+            name="toy",
+            spec=loaded.spec.resolved(),
+            build_view=loaded.spec.build_view(),
+            tools=tool_versions(["numpy"]),
+            contract={"version": CONTRACT_VERSION},
+            spec_file=spec,
+        ),
     )
 
 

@@ -78,9 +78,17 @@ def launches(case: Case) -> int:
     """Of a round, in the middle of an image."""
     rows = IMAGES * (1 + case.sampling.guided)
     dims = ModelDims(
-        TARGET.vocab, TARGET.dim, TARGET.layers, TARGET.heads, TARGET.dim // TARGET.heads, TARGET.prefix,
-        TARGET.tokens, 1, TARGET.heads, TARGET.dim // TARGET.heads,
-    )  # fmt: skip
+        TARGET.vocab,
+        TARGET.dim,
+        TARGET.layers,
+        TARGET.heads,
+        TARGET.dim // TARGET.heads,
+        TARGET.prefix,
+        TARGET.tokens,
+        1,
+        TARGET.heads,
+        TARGET.dim // TARGET.heads,
+    )
     forced = None if case.forced is None else np.asarray(case.forced)
     table = uniform_table(range(IMAGES), TARGET.tokens, case.law.length)
     request = DecodeRequest(case.law, case.sampling, table, forced, case.drafter)

@@ -35,9 +35,7 @@ def test_a_draft_is_drawn_as_draft_sample_draws() -> None:
         i, given = step["i"], copied(step)
         draft_token(**given)
         one = slice(i, i + 1)
-        tokens, q = draft_sample(
-            logits, step["scale"][:, one], step["u"][:, one], 0.8, 15, 0.9, step["forced"][:, one]
-        )  # fmt: skip
+        tokens, q = draft_sample(logits, step["scale"][:, one], step["u"][:, one], 0.8, 15, 0.9, step["forced"][:, one])
         assert torch.equal(given["q"][:, one], q)
         for written in (given["drafts"][:, one], given["ids"][:3, i + 1 : i + 2], given["ids"][3:, i + 1 : i + 2]):
             assert torch.equal(written, tokens)

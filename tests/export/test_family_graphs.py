@@ -136,7 +136,7 @@ def test_propose_graphs(name: str, sees_padding: bool) -> None:
     tokens, probs, *_ = ProposeGraph(draft, target, length)(
         ids, features, pos, prefix, count, uniforms, scale, torch.tensor(0.9), torch.tensor([7]),
         module_caches(caches), start,
-    )  # fmt: skip
+    )
     logits, guessed = draft.step(target, ids, features, pos, prefix, caches, start)
     row = torch.arange(4)
     logits, feature = logits[row, count - 1][:, None], guessed[row, count - 1][:, None]

@@ -52,8 +52,12 @@ def test_more_rounds_of_the_same_images_say_nothing_more() -> None:
     for figure in ("accept_length", "kl_per_token", "tv_bound_per_token", "tv_of_a_round"):
         a, b = getattr(once.images, figure), getattr(again.images, figure)
         assert (a.value, a.error, a.images) == pytest.approx((b.value, b.error, b.images))
-    for mine, theirs in (("kl_per_token", "kl_per_token"), ("tv_bound_per_token", "tv_bound_per_token"),
-                         ("accept_length", "accept_length"), ("tv_of_a_round", "tv_round")):  # fmt: skip
+    for mine, theirs in (
+        ("kl_per_token", "kl_per_token"),
+        ("tv_bound_per_token", "tv_bound_per_token"),
+        ("accept_length", "accept_length"),
+        ("tv_of_a_round", "tv_round"),
+    ):
         assert getattr(once.images, mine).value == pytest.approx(getattr(once, theirs))
 
 

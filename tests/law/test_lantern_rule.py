@@ -194,10 +194,16 @@ def _verdict(case: Case, x: int, u: float, v: float, to: Convert) -> Verdict:
     tolerance = case.law.tolerance
     assert tolerance is not None
     return verify(
-        to(np.stack([case.p, case.p])[None]), to(case.q[None, None]), to(np.array([[x]])), to(np.array([1])),
-        to(np.ones(1)), to(np.array([[u]])), to(np.array([[v, v]])), "lantern",
+        to(np.stack([case.p, case.p])[None]),
+        to(case.q[None, None]),
+        to(np.array([[x]])),
+        to(np.array([1])),
+        to(np.ones(1)),
+        to(np.array([[u]])),
+        to(np.array([[v, v]])),
+        "lantern",
         tolerance=replace(tolerance, near=to(tolerance.near)),
-    )  # fmt: skip
+    )
 
 
 def test_every_other_residual_keeps_its_law_whatever_the_extra_column() -> None:

@@ -127,9 +127,15 @@ def test_the_largest_omega_keeps_whatever_has_probability() -> None:
     for resampler in ("optimal", "waterfill"):
         for x, kept in ((0, 1), (1, 0)):
             verdict = verify(
-                np.stack([p, p], 1), q[:, None], np.array([[x]]), np.array([1]), np.array([LAW_OMEGA.high]),
-                np.array([[0.999]]), np.array([[0.5, 0.5]]), resampler,
-            )  # fmt: skip
+                np.stack([p, p], 1),
+                q[:, None],
+                np.array([[x]]),
+                np.array([1]),
+                np.array([LAW_OMEGA.high]),
+                np.array([[0.999]]),
+                np.array([[0.5, 0.5]]),
+                resampler,
+            )
             assert verdict.accepted.tolist() == [kept]
 
 

@@ -70,8 +70,11 @@ def test_features_are_those_of_an_installed_torch_fidelity(tmp_path: Path) -> No
 
 def published(extra: State | None = None) -> State:
     """As the .pth has it: with the classifier, and counters of training."""
-    counters = {f"{name.removesuffix('.weight')}.num_batches_tracked": torch.tensor(0)
-                for name in shapes() if name.endswith("bn.weight")}  # fmt: skip
+    counters = {
+        f"{name.removesuffix('.weight')}.num_batches_tracked": torch.tensor(0)
+        for name in shapes()
+        if name.endswith("bn.weight")
+    }
     head = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
     return inception_state() | counters | head | (extra or {})
 

@@ -108,9 +108,13 @@ def stepped(cfg: DecoderConfig, tokens: Tensor, step: Stepper, length: int = 3) 
     ids = torch.cat([torch.zeros(ROWS, cfg.prefix, dtype=torch.int64), tokens], dim=1)
     pos = torch.zeros(ROWS, dtype=torch.int64)
     for size, wrong, kept in (
-        (cfg.prefix, False, (cfg.prefix,) * ROWS), (1, False, (1,) * ROWS), (length + 1, True, (1,) * ROWS),
-        (length + 1, False, (4, 1, 2)), (1, False, (1,) * ROWS), (length + 1, False, (2, 4, 1)),
-    ):  # fmt: skip
+        (cfg.prefix, False, (cfg.prefix,) * ROWS),
+        (1, False, (1,) * ROWS),
+        (length + 1, True, (1,) * ROWS),
+        (length + 1, False, (4, 1, 2)),
+        (1, False, (1,) * ROWS),
+        (length + 1, False, (2, 4, 1)),
+    ):
         rows = torch.stack([ids[r, pos[r] : pos[r] + size] for r in range(ROWS)])
         if wrong:
             rows[:, 1:] = (rows[:, 1:] + 1) % cfg.layout.codes

@@ -58,8 +58,14 @@ def test_a_plain_image() -> None:
 
 
 # Parameters of the published models, from models' cards, without the table of T5 features.
-COUNTS = {"llamagen-c2i B": 110.9, "llamagen-c2i L": 342.9, "llamagen-c2i XL": 774.7, "llamagen-c2i XXL": 1411.0,
-          "llamagen-c2i 3B": 3097.0, "llamagen-t2i XL": 777.9}  # fmt: skip
+COUNTS = {
+    "llamagen-c2i B": 110.9,
+    "llamagen-c2i L": 342.9,
+    "llamagen-c2i XL": 774.7,
+    "llamagen-c2i XXL": 1411.0,
+    "llamagen-c2i 3B": 3097.0,
+    "llamagen-t2i XL": 777.9,
+}
 
 
 @pytest.mark.parametrize("name", COUNTS)

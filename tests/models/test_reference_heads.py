@@ -37,7 +37,7 @@ from tests.models.test_reference_llamagen import (
     checkpoint,
     given_for,
     layer,
-)  # fmt: skip
+)
 
 ROWS, ACCEPTED, CHAIN = 3, 12, 4
 TEXT, WIDE, WIDTH = 8900, 64, 9  # rows of a language model's table, its width, positions of a prompt
@@ -98,8 +98,10 @@ def test_heads_for_llamagen(tmp_path: Path) -> None:
     )
     draft = load_draft(converted(w, tmp_path, rms_norm_eps=1e-6, num_attention_heads=HEADS), target)
     assert draft.cfg == EagleConfig(DIM, HEADS, FFN, 1e-6, vocab=VOCAB, sees_padding=True, blank_prefix=True)
-    ours: State = {f"layers.0.{name}.weight": w[f"layers.0.{LLAMAS[name.split('.')[-1]]}.weight"] for name in (
-        "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3", "ffn_norm")}  # fmt: skip
+    ours: State = {
+        f"layers.0.{name}.weight": w[f"layers.0.{LLAMAS[name.split('.')[-1]]}.weight"]
+        for name in ("attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3", "ffn_norm")
+    }
     ours["layers.0.attention.wqkv.weight"] = torch.cat([w[f"layers.0.self_attn.{p}_proj.weight"] for p in "qkv"])
     given, count = given_for("t2i", target.cfg.tokens), CAPTION + ACCEPTED
     assert given.start is not None

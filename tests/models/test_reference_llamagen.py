@@ -60,8 +60,10 @@ def _angles(position: int, prefix: int, size: int) -> Tensor:
     row, column = divmod(position - prefix, GRID)
     quarter = size // 4
     speeds = [10000.0 ** (-(2.0 * i) / (size // 2)) for i in range(quarter)]
-    return torch.tensor([complex(math.cos(a), math.sin(a)) for a in [row * s for s in speeds] + [
-        column * s for s in speeds]], dtype=torch.complex128)  # fmt: skip
+    return torch.tensor(
+        [complex(math.cos(a), math.sin(a)) for a in [row * s for s in speeds] + [column * s for s in speeds]],
+        dtype=torch.complex128,
+    )
 
 
 def _turned(x: Tensor, first: int, prefix: int) -> Tensor:

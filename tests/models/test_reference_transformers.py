@@ -47,25 +47,56 @@ def randomised(model: Any) -> Any:
 @pytest.fixture(scope="module")
 def chameleon() -> Any:
     config = transformers.ChameleonConfig(
-        vocab_size=8900, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048,
-        vq_config={"base_channels": 32, "num_embeddings": 8, "embed_dim": 4, "latent_channels": 4,
-                   "channel_multiplier": [1, 2], "num_res_blocks": 1},
+        vocab_size=8900,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        vq_config={
+            "base_channels": 32,
+            "num_embeddings": 8,
+            "embed_dim": 4,
+            "latent_channels": 4,
+            "channel_multiplier": [1, 2],
+            "num_res_blocks": 1,
+        },
         vocabulary_map={"<image>": 8711, **{f"IMGIMG{c}Z": 4 + i for i, c in enumerate("ABCDEFGH")}},
-    )  # fmt: skip
+    )
     return randomised(transformers.ChameleonForConditionalGeneration(config))
 
 
 @pytest.fixture(scope="module")
 def janus() -> Any:
     llama = transformers.LlamaConfig(
-        vocab_size=120, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, rms_norm_eps=1e-6,
-    )  # fmt: skip
-    vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8,
-              "projection_dim": 64, "depth": 2}  # fmt: skip
-    vq = {"embed_dim": 8, "num_embeddings": 48, "base_channels": 32, "channel_multiplier": [1, 2],
-          "num_res_blocks": 1, "latent_channels": 32, "image_token_embed_dim": 64, "projection_dim": 64}  # fmt: skip
+        vocab_size=120,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=1e-6,
+    )
+    vision = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+        "projection_dim": 64,
+        "depth": 2,
+    }
+    vq = {
+        "embed_dim": 8,
+        "num_embeddings": 48,
+        "base_channels": 32,
+        "channel_multiplier": [1, 2],
+        "num_res_blocks": 1,
+        "latent_channels": 32,
+        "image_token_embed_dim": 64,
+        "projection_dim": 64,
+    }
     config = transformers.JanusConfig(text_config=llama.to_dict(), vision_config=vision, vq_config=vq)
     return randomised(transformers.JanusForConditionalGeneration(config))
 
@@ -132,9 +163,10 @@ def test_anole_is_chameleon(chameleon: Any, tmp_path: Path) -> None:
     assert prompt[2].tolist() == [1] * (PREFIX - 2) + [0, BEGIN_OF_IMAGE]
     tokens = torch.randint(0, cfg.vocab, (ROWS, cfg.tokens))
     hidden = chameleon.model(
-        torch.cat([prompt, tokens[:, :40] + FIRST_CODE], dim=1), attention_mask=(where >= start[:, None]).long(),
+        torch.cat([prompt, tokens[:, :40] + FIRST_CODE], dim=1),
+        attention_mask=(where >= start[:, None]).long(),
         position_ids=(where - start[:, None]).clamp(min=0),
-    ).last_hidden_state  # fmt: skip
+    ).last_hidden_state
     logits = chameleon.lm_head(hidden)[..., FIRST_CODE : FIRST_CODE + cfg.vocab]
     compare(target, Image(prompt, tokens, start), lambda row: logits[row])
 

@@ -320,10 +320,16 @@ def test_what_a_tokenizer_file_says_of_cutting_and_padding_is_not_followed(t5: P
         t5 / "tokenizer.json",
         lambda data: data.update(
             truncation={"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
-            padding={"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
-                     "pad_type_id": 0, "pad_token": "<pad>"},
+            padding={
+                "strategy": {"Fixed": 9},
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "<pad>",
+            },
         ),
-    )  # fmt: skip
+    )
     after = T5Encoder(t5, 9, "fp32").features("a red apple on the table")
     assert (before == after).all()
 

@@ -61,7 +61,10 @@ def test_images_figures_and_rows_of_what_is_absent(engine: Path, tmp_path: Path)
     assert fid.figure is not None
     assert fid.figure.value == pytest.approx(frechet(torch.from_numpy(real), torch.from_numpy(drawn)), rel=1e-4)
     assert [(row.kind.name, row.figure, row.images) for row in absent] == [
-        ("clip", None, 0), ("image_reward", None, 0), ("hpsv2", None, 0)]  # fmt: skip
+        ("clip", None, 0),
+        ("image_reward", None, 0),
+        ("hpsv2", None, 0),
+    ]
     assert ["hf download" in row.how or "pip install" in row.how for row in absent] == [True] * 3
     assert any("5 images is dominated by its bias" in line for line in report.warnings)
     assert report.settings["schedule"]["delta"] == 2.0
@@ -72,8 +75,10 @@ def test_a_image_is_that_of_generate_and_accept_lengths_agree(engine: Path, tmp_
     rounds = tokens = 0.0
     for name, caption in WORDS.items():
         alone = generate(engine, GenerateConfig((caption,), tmp_path / name, seed=7 + int(name)))
-        assert (np.asarray(Image.open(alone.drawn[0].path)) ==
-                np.asarray(Image.open(tmp_path / "q" / "out" / "images" / f"{name}.png"))).all()  # fmt: skip
+        assert (
+            np.asarray(Image.open(alone.drawn[0].path))
+            == np.asarray(Image.open(tmp_path / "q" / "out" / "images" / f"{name}.png"))
+        ).all()
         rounds += float(alone.statistics.rounds.sum())
         tokens += alone.statistics.mean_acceptance_length * float(alone.statistics.rounds.sum())
     assert report.cost.accept_length.value == pytest.approx(tokens / rounds)

@@ -135,9 +135,16 @@ class FakeSession:
         return self._draft(ids, features, pos)
 
     def propose(
-        self, ids: Array, features: Array, pos: Array, count: Array, uniforms: Array, scale: Array, temperature: float,
+        self,
+        ids: Array,
+        features: Array,
+        pos: Array,
+        count: Array,
+        uniforms: Array,
+        scale: Array,
+        temperature: float,
         top_k: int,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array]:
         """The same in one call, written after the contract rather than after the loop."""
         self.calls.append("propose")
         assert self.guided

@@ -93,6 +93,4 @@ def jacobi_leaves(target: Model, method: Method, tokens: int, coupled: bool) -> 
                     yield (y, *rest), (((n + i, i, 1), rate, 1.0), *box, *more)
 
     first = target(())
-    return [
-        leaf for x, box in draw(first, (0, 0, 2)) for leaf in image((x,), box, Carried((), (), first), 0, 0)
-    ]  # fmt: skip
+    return [leaf for x, box in draw(first, (0, 0, 2)) for leaf in image((x,), box, Carried((), (), first), 0, 0)]

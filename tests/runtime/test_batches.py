@@ -182,9 +182,14 @@ def test_hooks_see_every_round() -> None:
         records.append(record)
 
     result = generate(
-        session(2), LAW, Sampling(cfg_scale=SCALES), [1, 2],
-        on_progress=heard, loop="host", on_round=on_round,
-    )  # fmt: skip
+        session(2),
+        LAW,
+        Sampling(cfg_scale=SCALES),
+        [1, 2],
+        on_progress=heard,
+        loop="host",
+        on_round=on_round,
+    )
     assert len(heard.progress) == len(records) == int(result.statistics.rounds.max())
     heard.check(result)
 

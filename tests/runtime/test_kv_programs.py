@@ -137,10 +137,15 @@ class Batch:
         if step.propose and (session := proposing(self.session, LENGTH)) is not None:
             u, scale = self.rng.random((IMAGES, LENGTH), np.float32), np.ones((IMAGES, LENGTH), np.float32)
             tokens, _ = session.propose(
-                self.put(np.tile(ids, (2, 1))), self.put(features, "float32"), self.put(np.tile(pos, 2)),
-                self.put(np.tile(num_pending, 2)), self.put(u, "float32"), self.put(scale, "float32"), 1.0,
+                self.put(np.tile(ids, (2, 1))),
+                self.put(features, "float32"),
+                self.put(np.tile(pos, 2)),
+                self.put(np.tile(num_pending, 2)),
+                self.put(u, "float32"),
+                self.put(scale, "float32"),
+                1.0,
                 self.dims.vocab,
-            )  # fmt: skip
+            )
             return np.asarray(tokens)[:, : step.drafts]
         drafts = self.ids(step.drafts)
         _, guessed = self.draft(ids, features, pos)

@@ -76,9 +76,15 @@ def test_rounds_are_counted_and_timed_by_their_longest_window(sampling: Sampling
         fake.now += 1000.0
 
     done = generate(
-        fake, LAW, sampling, [1, 2, 3, 4], loop="host", on_round=hook, on_progress=lambda progress: hook_too(fake),
+        fake,
+        LAW,
+        sampling,
+        [1, 2, 3, 4],
+        loop="host",
+        on_round=hook,
+        on_progress=lambda progress: hook_too(fake),
         clock=lambda: fake.now,
-    )  # fmt: skip
+    )
     stats, widths = done.statistics, defaultdict[int, int](int)
     for record in records:
         widths[int(record.num_drafts[record.active].max())] += 1

@@ -143,11 +143,7 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
                 rejected = (*box, *drawn, ((n, i, 1), rate, 1.0))
                 yield from (((*done, y), rejected + b, i, int(bad)) for y, b in draw(law, (n, i, 2)))
 
-    return [
-        leaf
-        for x, box in draw(point(target, ()), (0, 0, 2))
-        for leaf in image((x,), box, 0, 0, 0)
-    ]  # fmt: skip
+    return [leaf for x, box in draw(point(target, ()), (0, 0, 2)) for leaf in image((x,), box, 0, 0, 0)]
 
 
 def probes(found: list[Leaf], tokens: int, length: int, upper: bool) -> Floats:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coolsd_rt.store import CachedStage, EngineFolder, Stage, Store
+from coolsd_rt.store import CachedStage, EngineFolder, EngineRecord, Stage, Store
 
 VIEW = {"engine": {"precision": "fp32"}, "draft": {"length": 5}}
 SPEC = {"name": "toy", **VIEW, "sampling": {"top_k": 0}}
@@ -38,12 +38,14 @@ def toy_build(out: Path, **changes: Any) -> EngineFolder:
     spec, view = changes.get("spec", SPEC), changes.get("view", VIEW)
     return store.assemble(
         stages,
-        name="toy",
-        spec=spec,
-        build_view=view,
-        tools=TOOLS,
-        contract={"vocab": 8},
-        spec_file=changes.get("spec_file"),
+        EngineRecord(
+            name="toy",
+            spec=spec,
+            build_view=view,
+            tools=TOOLS,
+            contract={"vocab": 8},
+            spec_file=changes.get("spec_file"),
+        ),
     )
 
 

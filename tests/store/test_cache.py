@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.store import Stage, Store, open_engine
+from coolsd_rt.store import EngineRecord, Stage, Store, open_engine
 from coolsd_rt.store import atomic as atomic_module
 from coolsd_rt.store import cache as cache_module
 from tests.store.conftest import SPEC, VIEW, left_over, toy_build, toy_stage, toy_write
@@ -234,7 +234,7 @@ def test_one_file_name_twice(out: Path) -> None:
     store = Store(out)
     stages = [store.stage(toy_stage(name), same) for name in ("target", "draft")]
     with pytest.raises(CoolsdError, match=r"each file name once, found model.onnx of target and of draft"):
-        store.assemble(stages, name="toy", spec=SPEC, build_view=VIEW, tools={}, contract={})
+        store.assemble(stages, EngineRecord("toy", SPEC, VIEW, {}, {}))
 
 
 def test_sweep_takes_what_nobody_works_at(out: Path) -> None:

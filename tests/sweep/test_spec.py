@@ -36,9 +36,14 @@ points:
     loaded = load_sweep(write(tmp_path, text))
     points = points_of(loaded, base())
     assert [p.name for p in points] == [
-        "a, delta 1.5, cfg_scale 1", "a, delta 1.5, cfg_scale 2.5", "a, delta 2, cfg_scale 1",
-        "a, delta 2, cfg_scale 2.5", "LANTERN++ (theirs)", "plain, temperature 0.5", "plain, temperature 1",
-    ]  # fmt: skip
+        "a, delta 1.5, cfg_scale 1",
+        "a, delta 1.5, cfg_scale 2.5",
+        "a, delta 2, cfg_scale 1",
+        "a, delta 2, cfg_scale 2.5",
+        "LANTERN++ (theirs)",
+        "plain, temperature 0.5",
+        "plain, temperature 1",
+    ]
     assert points[1].spec.sampling.cfg_scale == 2.5
     assert points[4].spec.schedule.kind == "none"  # a rule with a relaxation of its own
     assert {p.spec.pacing.confidence for p in points if not p.plain} == {0.0}

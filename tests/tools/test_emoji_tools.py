@@ -94,9 +94,16 @@ def _run(folder: Path, name: str, steps: int) -> nn.Linear:
     torch.manual_seed(0)
     model = nn.Linear(4, 4)
     run = Training(
-        "little", model, optimizers(model, [model.weight], 0.05, 0.0), Ema(model, 0.9), lr=0.05, steps=steps,
-        save_every=10, file=folder / f"{name}.pt", log=Log(folder / f"{name}.log"),
-    )  # fmt: skip
+        "little",
+        model,
+        optimizers(model, [model.weight], 0.05, 0.0),
+        Ema(model, 0.9),
+        lr=0.05,
+        steps=steps,
+        save_every=10,
+        file=folder / f"{name}.pt",
+        log=Log(folder / f"{name}.log"),
+    )
     run.resume()
     for step in run.remaining():
         if step == 25 and name == "killed" and not (folder / "once").exists():

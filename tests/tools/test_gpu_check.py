@@ -73,8 +73,11 @@ def test_a_rehearsal_goes_the_whole_way(tmp_path: Path) -> None:
     assert document["rehearsal"] is True
     rows = document["benchmark"]["rows"]
     assert [(row["how"], row["way"]) for row in rows] == [
-        ("graph", "plain"), ("graph", "COOL-SD"), ("eager", "plain"), ("eager", "COOL-SD"),
-    ]  # fmt: skip
+        ("graph", "plain"),
+        ("graph", "COOL-SD"),
+        ("eager", "plain"),
+        ("eager", "COOL-SD"),
+    ]
     assert all(row["note"] == "" for row in rows)
     [decoded] = document["image_decoding"]
     assert (decoded["tokens"], decoded["batch"]) == (TINY.tokens, 1)
@@ -136,8 +139,9 @@ def test_a_backend_whose_demo_breaks_is_not_compiled_for(monkeypatch: pytest.Mon
     run = check.Check(check.Plan(460.0, ("engines", "tensorrt"), rehearse=False), lambda line: None)
     out = list(run.run())[-1]
     assert [row["error"].split(":")[0] for row in out["parity"]] == [
-        "engine target of tensorrt-rtx", "engine target of tensorrt",
-    ]  # fmt: skip
+        "engine target of tensorrt-rtx",
+        "engine target of tensorrt",
+    ]
     assert len([line for line in out["skipped"] if "the demo does not run on" in line]) == 6
 
 

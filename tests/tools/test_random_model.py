@@ -35,9 +35,14 @@ CONFIGS = {
 def tiny(family: str) -> Pipeline:
     config: DecoderConfig = FAMILIES[family].config(**SMALL, **CONFIGS[family])
     image = VQConfig(
-        codebook_size=config.layout.codes, codebook_dim=4, channels=8, multipliers=(1,) * 5, z_channels=8,
-        res_blocks=1, norm_groups=4,
-    )  # fmt: skip
+        codebook_size=config.layout.codes,
+        codebook_dim=4,
+        channels=8,
+        multipliers=(1,) * 5,
+        z_channels=8,
+        res_blocks=1,
+        norm_groups=4,
+    )
     return Pipeline(f"{family}-tiny", config, image, 3)
 
 

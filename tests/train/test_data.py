@@ -130,8 +130,13 @@ def test_an_index_and_its_mistakes(tmp_path: Path) -> None:
     index = tmp_path / "metadata.jsonl"
     index.write_text(json.dumps({"file_name": "b.jpg", "text": "a  bee"}) + "\n\n")
     assert [p.caption for p in read_folder(tmp_path)] == ["a bee"]
-    for line in ("{", '{"file_name": "b.jpg"}', '{"file_name": "no.png", "text": "x"}', '["b.jpg"]',
-                 '{"file_name": "../b.jpg", "text": "x"}'):  # fmt: skip
+    for line in (
+        "{",
+        '{"file_name": "b.jpg"}',
+        '{"file_name": "no.png", "text": "x"}',
+        '["b.jpg"]',
+        '{"file_name": "../b.jpg", "text": "x"}',
+    ):
         index.write_text(line)
         with pytest.raises(UserError, match=r"metadata.jsonl:1: expected"):
             read_folder(tmp_path)

@@ -99,9 +99,7 @@ def test_the_best_weights_stand_in_out(tiny_spec: Path, tmp_path: Path, monkeypa
     """Whatever comes after them is worse here, and not written."""
     values = iter([1.5, 2.0, 1.0])
     real = module.Training._acceptance
-    monkeypatch.setattr(
-        module.Training, "_acceptance", lambda self: replace(real(self), accept_length=next(values))
-    )  # fmt: skip
+    monkeypatch.setattr(module.Training, "_acceptance", lambda self: replace(real(self), accept_length=next(values)))
     kept: list[bytes] = []
     out = tmp_path / "d.safetensors"
     report = train_draft(

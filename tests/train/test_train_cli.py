@@ -16,8 +16,26 @@ from tests.train.training import PROMPTS
 def _args(spec: Path, out: Path, *more: str) -> list[str]:
     prompts = out.parent / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS))
-    return [str(spec), "--data", "self:4", "--out", str(out), "--prompts", str(prompts), "--steps", "2", "--batch", "2",
-            "--every", "1", "--held-out", "2", "--device", "cpu", *more]  # fmt: skip
+    return [
+        str(spec),
+        "--data",
+        "self:4",
+        "--out",
+        str(out),
+        "--prompts",
+        str(prompts),
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--every",
+        "1",
+        "--held-out",
+        "2",
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def test_json_is_one_document_and_progress_is_plain_lines(tiny_spec: Path, tmp_path: Path) -> None:

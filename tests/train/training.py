@@ -14,6 +14,12 @@ PROMPTS = ("red apple", "blue star", "green leaf", "red star", "blue leaf", "gre
 def request(spec: Path, out: Path, **more: Any) -> TrainConfig:
     """self:6, six steps of two images, measured on two; `more` replaces."""
     usual: dict[str, Any] = {
-        "data": "self:6", "prompts": PROMPTS, "steps": 6, "batch": 2, "every": 3, "held_out": 2, "device": "cpu",
-    }  # fmt: skip
+        "data": "self:6",
+        "prompts": PROMPTS,
+        "steps": 6,
+        "batch": 2,
+        "every": 3,
+        "held_out": 2,
+        "device": "cpu",
+    }
     return TrainConfig(load_spec(spec), out=out, **{**usual, **more})

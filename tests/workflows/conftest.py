@@ -11,7 +11,7 @@ from coolsd_rt.backends import Description
 from coolsd_rt.backends.description import NEIGHBOURS_FILE
 from coolsd_rt.prompts import VOCABULARY_FILE
 from coolsd_rt.spec import load_spec
-from coolsd_rt.store import EngineFolder, Stage, Store, sha256_file
+from coolsd_rt.store import EngineFolder, EngineRecord, Stage, Store, sha256_file
 from coolsd_rt.workflows import opening
 from tests.workflows.fakes import DIMS, SIDE, VOCABULARY, FakeEngine
 
@@ -53,12 +53,14 @@ def build_fake(folder: Path, neighbours: bytes | None = None, k: int = 64) -> En
         stages.append(store.stage(image, decoder))
     return store.assemble(
         stages,
-        name="fake",
-        spec=loaded.spec.resolved(),
-        build_view=loaded.spec.build_view(),
-        tools={},
-        contract=Description(DIMS, loaded.spec.draft.length, SIDE).as_dict(),
-        spec_file=path,
+        EngineRecord(
+            name="fake",
+            spec=loaded.spec.resolved(),
+            build_view=loaded.spec.build_view(),
+            tools={},
+            contract=Description(DIMS, loaded.spec.draft.length, SIDE).as_dict(),
+            spec_file=path,
+        ),
     )
 
 

@@ -64,9 +64,15 @@ def write_pipeline(folder: Path, name: str, engine: str = "{max_batch: 4}", draf
     head = random_draft(target, **HEADS[_HEADS.get(name, "plain")])
     tiny.write_weights(folder / "draft.safetensors", head, head.cfg)
     image = VQConfig(
-        codebook_size=case.config.layout.codes, codebook_dim=4, channels=8, multipliers=(1,) * 5, z_channels=8,
-        res_blocks=1, norm_groups=4, unit_codes=name not in ("lumina-mgpt", "anole"),
-    )  # fmt: skip
+        codebook_size=case.config.layout.codes,
+        codebook_dim=4,
+        channels=8,
+        multipliers=(1,) * 5,
+        z_channels=8,
+        res_blocks=1,
+        norm_groups=4,
+        unit_codes=name not in ("lumina-mgpt", "anole"),
+    )
     torch.manual_seed(4)
     tiny.write_weights(folder / "vq.safetensors", VQTokenizer(image), image)
     WORDS.save(folder / "vocab.json")

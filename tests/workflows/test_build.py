@@ -99,9 +99,13 @@ def _rename_target(spec: Path) -> None:
 
 @pytest.mark.parametrize(("change", "stages"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
 def test_what_a_change_costs(
-    tiny_engine: EngineFolder, tiny_out: Path, copy: Path, tmp_path: Path, change: Callable[[Path], None],
+    tiny_engine: EngineFolder,
+    tiny_out: Path,
+    copy: Path,
+    tmp_path: Path,
+    change: Callable[[Path], None],
     stages: list[str],
-) -> None:  # fmt: skip
+) -> None:
     """From the fp32 build alone: which stages would run, and whether it would be another engine."""
     out = tmp_path / "engines"
     (out / ".cache").mkdir(parents=True)

@@ -92,9 +92,13 @@ def test_what_is_there_is_not_made_again(spec: Path) -> None:
     again = make(spec, mirror=None)  # nothing is looked for
     assert [m.done for m in again] == ["there", "there"]
     assert again[0].as_dict() == {
-        "key": "target.weights", "path": str(spec.parent / "w/target.safetensors"),
-        "source": f"org/name@{COMMIT}:c2i.pt", "done": "there", "seconds": 0.0, "wrappers": [],
-    }  # fmt: skip
+        "key": "target.weights",
+        "path": str(spec.parent / "w/target.safetensors"),
+        "source": f"org/name@{COMMIT}:c2i.pt",
+        "done": "there",
+        "seconds": 0.0,
+        "wrappers": [],
+    }
 
 
 def test_a_kill_between_two_files_loses_the_second_alone(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:

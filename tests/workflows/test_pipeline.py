@@ -84,8 +84,11 @@ def test_a_real_engine_draws_what_the_command_draws(tiny_engine: EngineFolder, t
 def test_the_result_has_everything_beside_each_image(pipe: Pipeline) -> None:
     output = pipe(["red apple", "blue star"], num_images_per_prompt=2, seed=3)
     assert [(r.index, r.prompt, r.seed) for r in output.records] == [
-        (0, "red apple", 3), (1, "red apple", 4), (2, "blue star", 3), (3, "blue star", 4),
-    ]  # fmt: skip
+        (0, "red apple", 3),
+        (1, "red apple", 4),
+        (2, "blue star", 3),
+        (3, "blue star", 4),
+    ]
     assert [image.size for image in output.images] == [(SIDE, SIDE)] * 4
     assert all(r.tokens.shape == (DIMS.tokens,) and r.tokens.dtype == np.int64 for r in output.records)
     assert output.stats.images == 4

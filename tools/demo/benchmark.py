@@ -83,7 +83,7 @@ def laws(spec: Spec) -> dict[str, Spec]:
 
 def all_ways(
     loaded: LoadedSpec, engines: Mapping[str, EngineFolder], threads: int
-) -> tuple[list[Variant], Conditioner]:  # fmt: skip
+) -> tuple[list[Variant], Conditioner]:
     """Every row of the table, with its engine loaded, and what reads the prompts."""
     opened = {precision: OpenedEngine(folder, threads=threads) for precision, folder in engines.items()}
     first = next(iter(opened.values()))

@@ -26,9 +26,18 @@ class Training(TrainSteps[M]):
     """One model on its way: `resume`, then for each step of `remaining` an `update` with its loss."""
 
     def __init__(
-        self, name: str, model: M, opts: list[torch.optim.Optimizer], ema: Ema[M], *, lr: float, steps: int,
-        save_every: int, file: Path, log: Log,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        model: M,
+        opts: list[torch.optim.Optimizer],
+        ema: Ema[M],
+        *,
+        lr: float,
+        steps: int,
+        save_every: int,
+        file: Path,
+        log: Log,
+    ) -> None:
         super().__init__(model, opts, ema, lr=lr, steps=steps)
         self.name, self.log = name, log
         self._save_every, self._file = save_every, file

@@ -66,9 +66,16 @@ def train(
     order = GlyphOrder(len(words), rng)
     matrices = [p for p in head.parameters() if p.ndim == 2]
     run = Training(
-        "draft", head, optimizers(head, matrices, lr, 0.01), Ema(head, 0.99), lr=lr, steps=steps, save_every=100,
-        file=work.file("draft.safetensors"), log=Log(work.file("draft.log")),
-    )  # fmt: skip
+        "draft",
+        head,
+        optimizers(head, matrices, lr, 0.01),
+        Ema(head, 0.99),
+        lr=lr,
+        steps=steps,
+        save_every=100,
+        file=work.file("draft.safetensors"),
+        log=Log(work.file("draft.log")),
+    )
     if state := run.resume():
         rng.set_state(state["rng"])
     if fuse:

@@ -121,9 +121,16 @@ def train(
     order = GlyphOrder(len(words), rng)
     matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
     run = Training(
-        "target", model, optimizers(model, matrices, lr, 0.02), Ema(model, 0.998), lr=lr, steps=steps, save_every=100,
-        file=work.file("target.safetensors"), log=Log(work.file("target.log")),
-    )  # fmt: skip
+        "target",
+        model,
+        optimizers(model, matrices, lr, 0.02),
+        Ema(model, 0.998),
+        lr=lr,
+        steps=steps,
+        save_every=100,
+        file=work.file("target.safetensors"),
+        log=Log(work.file("target.log")),
+    )
     if state := run.resume():
         source.codes, source.filled = state["codes"], state["filled"]
         rng.set_state(state["rng"])

@@ -25,9 +25,15 @@ from .common import Log, Workspace, learning_rate
 from .data import Glyphs, jitter, may_flip, on_white
 
 CONFIG = VQConfig(
-    codebook_size=1024, codebook_dim=8, channels=16, multipliers=(1, 2, 4), z_channels=64, res_blocks=1, norm_groups=8,
+    codebook_size=1024,
+    codebook_dim=8,
+    channels=16,
+    multipliers=(1, 2, 4),
+    z_channels=64,
+    res_blocks=1,
+    norm_groups=8,
     attention=False,
-)  # fmt: skip
+)
 WARM = 150  # steps without quantisation
 COMMIT = 0.1
 DECAY = 0.98

@@ -97,9 +97,19 @@ def measure(subject: Subject, batch: int, plain: bool, how: How, bandwidth: floa
     floor = floor_of(size, rows, request.length, subject.weight, subject.like.element_size(), at)
     floor_ms = (floor.step if plain else floor.round) / bandwidth * 1e3
     return Row(
-        size.name, size.tokens, batch, subject.backend, how, "plain" if plain else "COOL-SD", round_ms, floor_ms,
-        law_ms / round_ms, image_s, taken, note,
-    )  # fmt: skip
+        size.name,
+        size.tokens,
+        batch,
+        subject.backend,
+        how,
+        "plain" if plain else "COOL-SD",
+        round_ms,
+        floor_ms,
+        law_ms / round_ms,
+        image_s,
+        taken,
+        note,
+    )
 
 
 def _time_rounds(

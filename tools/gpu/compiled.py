@@ -28,8 +28,13 @@ from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from tools.gpu.sizes import Size, networks_of
 
 _IMAGE: dict[str, Any] = {
-    "codebook_dim": 4, "channels": 8, "multipliers": (1,), "z_channels": 8, "res_blocks": 1, "norm_groups": 4
-}  # fmt: skip
+    "codebook_dim": 4,
+    "channels": 8,
+    "multipliers": (1,),
+    "z_channels": 8,
+    "res_blocks": 1,
+    "norm_groups": 4,
+}
 
 
 @dataclass

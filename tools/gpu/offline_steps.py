@@ -16,8 +16,12 @@ from coolsd_rt.backends.torch.triton.launch import Launcher, kernel_of
 from tools.gpu.offline_ops import Compiled, compiled_as
 
 _TYPES = {
-    torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64", torch.int32: "i32",
-}  # fmt: skip
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+}
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,19 @@ def _register_verify(trt: Any) -> None:
 
     @trtp.register("coolsd::verify")
     def describe(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
-        omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
-        resampler: str, vocab: int, longest: int, arch: int,
-    ) -> tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc]:  # fmt: skip
+        target: trtp.TensorDesc,
+        draft: trtp.TensorDesc,
+        tokens: trtp.TensorDesc,
+        num_drafts: trtp.TensorDesc,
+        omega_bits: trtp.TensorDesc,
+        u_accept: trtp.TensorDesc,
+        u_resample: trtp.TensorDesc,
+        forced: trtp.TensorDesc,
+        resampler: str,
+        vocab: int,
+        longest: int,
+        arch: int,
+    ) -> tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc]:
         images = (num_drafts.shape_expr[0],)
         types = (trt.int64, trt.int64, trt.bool, trt.int32)
         accepted, token, degenerate, fault = (trtp.from_shape_expr(images, dtype=kind) for kind in types)
@@ -64,19 +73,35 @@ def _register_verify(trt: Any) -> None:
 
     @trtp.autotune("coolsd::verify")
     def types(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
-        omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
+        target: trtp.TensorDesc,
+        draft: trtp.TensorDesc,
+        tokens: trtp.TensorDesc,
+        num_drafts: trtp.TensorDesc,
+        omega_bits: trtp.TensorDesc,
+        u_accept: trtp.TensorDesc,
+        u_resample: trtp.TensorDesc,
+        forced: trtp.TensorDesc,
         outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc],
-    ) -> list[trtp.AutoTuneCombination]:  # fmt: skip
+    ) -> list[trtp.AutoTuneCombination]:
         return [trtp.AutoTuneCombination(VERIFY_TYPES, "LINEAR")]
 
     @trtp.aot_impl("coolsd::verify")
     def build(
-        target: trtp.TensorDesc, draft: trtp.TensorDesc, tokens: trtp.TensorDesc, num_drafts: trtp.TensorDesc,
-        omega_bits: trtp.TensorDesc, u_accept: trtp.TensorDesc, u_resample: trtp.TensorDesc, forced: trtp.TensorDesc,
-        resampler: str, vocab: int, longest: int, arch: int,
-        outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc], tactic: int,
-    ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:  # fmt: skip
+        target: trtp.TensorDesc,
+        draft: trtp.TensorDesc,
+        tokens: trtp.TensorDesc,
+        num_drafts: trtp.TensorDesc,
+        omega_bits: trtp.TensorDesc,
+        u_accept: trtp.TensorDesc,
+        u_resample: trtp.TensorDesc,
+        forced: trtp.TensorDesc,
+        resampler: str,
+        vocab: int,
+        longest: int,
+        arch: int,
+        outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc],
+        tactic: int,
+    ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:
         kernel = verify_kernel(arch, vocab, longest, resampler)
         return _launch(trtp, kernel, num_drafts.shape_expr[0], tokens.shape_expr[1])
 
@@ -105,10 +130,16 @@ def _register_process(trt: Any) -> None:
 
     @trtp.aot_impl("coolsd::process_logits")
     def build(
-        logits: trtp.TensorDesc, scale: trtp.TensorDesc,
-        temperature: float, top_k: int, top_p: float, vocab: int, arch: int,
-        outputs: tuple[trtp.TensorDesc], tactic: int,
-    ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:  # fmt: skip
+        logits: trtp.TensorDesc,
+        scale: trtp.TensorDesc,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        vocab: int,
+        arch: int,
+        outputs: tuple[trtp.TensorDesc],
+        tactic: int,
+    ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:
         kernel = process_kernel(arch, vocab, temperature, top_k, top_p)
         return _launch(trtp, kernel, scale.shape_expr.numel())
 

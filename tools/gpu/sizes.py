@@ -61,9 +61,16 @@ def engine_of(size: Size, device: str, dtype: Floating) -> TorchEngine:
 def networks_of(size: Size, device: str) -> tuple[LlamaGen, Eagle]:
     """Target and EAGLE head with small random weights, made on the device in float32."""
     config = LlamaGenConfig(
-        vocab=size.vocab, dim=size.dim, layers=size.layers, heads=size.heads, ffn=size.ffn, grid=size.grid,
-        prefix=size.prefix, words=8, word_dim=64,
-    )  # fmt: skip
+        vocab=size.vocab,
+        dim=size.dim,
+        layers=size.layers,
+        heads=size.heads,
+        ffn=size.ffn,
+        grid=size.grid,
+        prefix=size.prefix,
+        words=8,
+        word_dim=64,
+    )
     torch.manual_seed(0)
     with torch.device(device):
         target, draft = LlamaGen(config), Eagle(EagleConfig(size.dim, size.heads, size.ffn))

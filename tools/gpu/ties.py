@@ -23,9 +23,14 @@ class HostLoop:
     """A batch drawn by the host's loop, with the margin of every decision."""
 
     def __init__(
-        self, session: Any, law: Law, sampling: Sampling, uniforms: Host, forced: Sequence[int] | None = None,
+        self,
+        session: Any,
+        law: Law,
+        sampling: Sampling,
+        uniforms: Host,
+        forced: Sequence[int] | None = None,
         drafter: DrafterName = "eagle",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._margins = Margins(law, sampling, uniforms)
         done = decode(session, law, sampling, uniforms, forced, drafter=drafter, loop="host", on_round=self._margins)
         self.codes, self.statistics = done.codes, done.statistics

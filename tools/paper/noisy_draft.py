@@ -27,9 +27,7 @@ class NoisyTarget:
     def __init__(self, engine: Engine, noise: float, seed: int = 0) -> None:
         self._engine = engine
         d = engine.dims
-        self._dims = replace(
-            d, draft_layers=d.layers, draft_heads=d.heads, draft_head_dim=d.head_dim, draft_dim=d.dim
-        )  # fmt: skip
+        self._dims = replace(d, draft_layers=d.layers, draft_heads=d.heads, draft_head_dim=d.head_dim, draft_dim=d.dim)
         table = np.random.default_rng(seed).standard_normal((d.vocab, d.vocab), np.float32)
         self._noise = np.float32(noise) * table
 

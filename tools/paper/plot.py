@@ -59,9 +59,13 @@ def _distance(axes: Any, found: dict[str, Any]) -> None:
         left.plot(tv, [row["laws"][key]["accept_length"] for row in rows], marker=".", label=label)
         if key != "lossless":
             right.errorbar(
-                tv, [row["laws"][key]["tv_round"] for row in rows],
-                [2 * row["laws"][key]["tv_round_error"] for row in rows], marker=".", capsize=2, label=label,
-            )  # fmt: skip
+                tv,
+                [row["laws"][key]["tv_round"] for row in rows],
+                [2 * row["laws"][key]["tv_round_error"] for row in rows],
+                marker=".",
+                capsize=2,
+                label=label,
+            )
     for place in axes:
         place.axvline(0.4, color="0.6", linestyle=":")
     left.set(xlabel="TV(P, Q)", ylabel="accept length, tokens a round", title="drafts of falling quality")

@@ -130,11 +130,14 @@ def by_ambiguity(recording: Recording, bins: int = ENTROPY_BINS) -> list[dict[st
     at = evaluated(recording)
     return [
         {
-            "entropy": float(at.entropy[part].mean()), "top5": float(at.top5[part].mean()),
-            "rejected": float(1 - at.accepted[part].mean()), "tv": float(at.tv[part].mean()), "positions": len(part),
+            "entropy": float(at.entropy[part].mean()),
+            "top5": float(at.top5[part].mean()),
+            "rejected": float(1 - at.accepted[part].mean()),
+            "tv": float(at.tv[part].mean()),
+            "positions": len(part),
         }
         for part in at.by_entropy(bins)
-    ]  # fmt: skip
+    ]
 
 
 def answer(

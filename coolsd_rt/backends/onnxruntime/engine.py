@@ -148,16 +148,29 @@ class OrtSession:
         return np.concatenate([x, x[-1:]]) if self._spare else x
 
     def propose(
-        self, ids: Ints, features: Floats32, pos: Ints, count: Ints, uniforms: Floats32, scale: Floats32,
-        temperature: float, top_k: int,
-    ) -> tuple[Ints, Floats32]:  # fmt: skip
+        self,
+        ids: Ints,
+        features: Floats32,
+        pos: Ints,
+        count: Ints,
+        uniforms: Floats32,
+        scale: Floats32,
+        temperature: float,
+        top_k: int,
+    ) -> tuple[Ints, Floats32]:
         if not self.propose_length or self._propose is None:
             expected = "an EAGLE head, and rows in pairs"
             raise CoolsdError("the graph propose", expected=expected, found=f"{self._rows} rows")
         size = ids.shape[1]
         step = self._propose.at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
         out = step(
-            ids=ids, features_in=features, pos=pos, count=count, uniforms=uniforms, scale=scale,
-            temperature=temperature, top_k=top_k,
-        )  # fmt: skip
+            ids=ids,
+            features_in=features,
+            pos=pos,
+            count=count,
+            uniforms=uniforms,
+            scale=scale,
+            temperature=temperature,
+            top_k=top_k,
+        )
         return out["tokens"], out["probs"]

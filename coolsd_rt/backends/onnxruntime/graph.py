@@ -85,9 +85,15 @@ class OrtGraph:
     """A session whose inputs and outputs are those of its contract."""
 
     def __init__(
-        self, name: str, data: bytes, contract: GraphContract, options: LoadOptions, beside: Path | None = None,
-        mapped: bool = False, linked: Mapping[str, Path] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        data: bytes,
+        contract: GraphContract,
+        options: LoadOptions,
+        beside: Path | None = None,
+        mapped: bool = False,
+        linked: Mapping[str, Path] | None = None,
+    ) -> None:
         """data: the graph; its weights too, or they are in the folder `beside`. mapped: as in `session_options`.
         linked: files of weights by the names that the graph has for them, where these are links out of the folder:
         ONNX Runtime follows none, and is given their contents.
@@ -141,9 +147,13 @@ class Caches:
     """KV tensors [R, H, T, D] in binding order, zeros where nothing was written: NaN there would poison attention."""
 
     def __init__(
-        self, names: Sequence[tuple[str, str]], sizes: tuple[int, int, int], limit: int, dtype: str = "float32",
+        self,
+        names: Sequence[tuple[str, str]],
+        sizes: tuple[int, int, int],
+        limit: int,
+        dtype: str = "float32",
         device: str = "cpu",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """sizes: R, H, D. limit: capacity that is never exceeded, but for rounding up to a bucket."""
         self.names, self._sizes, self._dtype, self._device = tuple(names), sizes, dtype, device
         self._limit = -(-limit // BUCKET) * BUCKET

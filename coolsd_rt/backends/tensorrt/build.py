@@ -148,9 +148,16 @@ def _targets(trt: Any) -> dict[str, Any]:
 
 
 def _config(
-    trt: Any, log: Log, flavour: Flavour, parsed: Parsed, contract: GraphContract, profiles: Sequence[Profile],
-    capabilities: tuple[str, ...], options: BuildOptions, monitor: Any,
-) -> Any:  # fmt: skip
+    trt: Any,
+    log: Log,
+    flavour: Flavour,
+    parsed: Parsed,
+    contract: GraphContract,
+    profiles: Sequence[Profile],
+    capabilities: tuple[str, ...],
+    options: BuildOptions,
+    monitor: Any,
+) -> Any:
     """The builder's config. Raises UserError: a compute capability that TensorRT-RTX does not know; CoolsdError: a
     profile that TensorRT does not take."""
     known = loaders(flavour)
@@ -161,10 +168,14 @@ def _config(
     pools = None if options.workspace is None else {trt.MemoryPoolType.WORKSPACE: options.workspace}
     own = {"compute_capabilities": _aims(trt, capabilities)} if flavour == "tensorrt-rtx" else {"tf32": False}
     create = known.config(
-        profiles=wanted, memory_pool_limits=pools, builder_optimization_level=options.level,
-        profiling_verbosity=trt.ProfilingVerbosity.DETAILED, progress_monitor=monitor,
-        load_timing_cache=_times(flavour, options), **own,
-    )  # fmt: skip
+        profiles=wanted,
+        memory_pool_limits=pools,
+        builder_optimization_level=options.level,
+        profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
+        progress_monitor=monitor,
+        load_timing_cache=_times(flavour, options),
+        **own,
+    )
     try:
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # TensorRT-RTX times nothing
             config = create(parsed.builder, parsed.network)

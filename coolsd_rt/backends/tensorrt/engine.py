@@ -50,9 +50,13 @@ def load(verified: VerifiedEngine, options: LoadOptions) -> TrtEngine:
 
 
 def load_engines(
-    description: Description, facts: Mapping[str, Any], read: Callable[[str], bytes], flavour: str, rebuild: str,
+    description: Description,
+    facts: Mapping[str, Any],
+    read: Callable[[str], bytes],
+    flavour: str,
+    rebuild: str,
     device: torch.device | None = None,
-) -> TrtEngine:  # fmt: skip
+) -> TrtEngine:
     """facts: those a build wrote, by graph. read: contents of a file whose hash was checked. device: None is torch's
     current GPU. Raises as `load`."""
     chosen, gpu = package(flavour), require_gpu()

@@ -58,9 +58,11 @@ class Facts:
         except (KeyError, TypeError, ValueError) as error:
             found = f"{type(error).__name__}: {error}"
             raise CoolsdError(
-                f"the build record of engine {name}", expected="its versions and sizes", found=found,
+                f"the build record of engine {name}",
+                expected="its versions and sizes",
+                found=found,
                 fix="build it again",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def check_facts(facts: Facts, name: str, *, flavour: str, version: str, gpu: Gpu, rebuild: str) -> None:

@@ -57,9 +57,16 @@ class TrtModel:
     """A deserialised engine of one graph."""
 
     def __init__(
-        self, trt: Any, log: Log, runtime: Any, data: bytes, contract: GraphContract, facts: Facts, name: str,
+        self,
+        trt: Any,
+        log: Log,
+        runtime: Any,
+        data: bytes,
+        contract: GraphContract,
+        facts: Facts,
+        name: str,
         scratch: Scratch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """data: bytes whose hash was checked, and `facts` compared; parsing an engine is running it.
 
         Raises CoolsdError: TensorRT refuses it (the line says why: a driver that is too old, too little memory), or its
@@ -140,9 +147,11 @@ class TrtModel:
         if index is None:
             found = ", ".join(f"{n} = {v}" for n, v in sizes.items())
             raise CoolsdError(
-                f"engine {self.name}", expected="sizes that it was built for", found=found,
+                f"engine {self.name}",
+                expected="sizes that it was built for",
+                found=found,
                 fix="build with another engine.max_batch or draft.length",
-            )  # fmt: skip
+            )
         with native_words(self._log):
             context = self._engine.create_execution_context(self._config)
         if context is None:

@@ -93,7 +93,10 @@ _3B = {"dim": 3200, "layers": 24, "heads": 32, "ffn": 8704}
 
 WORDS = Family("llamagen", LlamaGenConfig, cell=0, sizes=(), models={})
 CLASS = Family(
-    "llamagen-c2i", ClassConfig, cell=16, sizes=(256, 384, 512),
+    "llamagen-c2i",
+    ClassConfig,
+    cell=16,
+    sizes=(256, 384, 512),
     models={"B": _B, "L": _L, "XL": _XL, "XXL": _XXL, "3B": _3B},
-)  # fmt: skip
+)
 CAPTIONED = Family("llamagen-t2i", CaptionConfig, cell=16, sizes=(256, 512), models={"XL": _XL})

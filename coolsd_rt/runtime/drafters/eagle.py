@@ -84,9 +84,15 @@ class EagleDrafter:
         batch, s = self._batch, self._batch.sampling
         u = batch.put(window.uniforms[..., DRAFT])
         tokens, q = session.propose(
-            ids, features, pos, batch.rowwise(num_pending), u[:, :-1], window.scale[:, :-1],  # type: ignore[index]
-            max(s.temperature, MIN_TEMPERATURE), s.top_k or session.dims.vocab,
-        )  # fmt: skip
+            ids,
+            features,
+            pos,
+            batch.rowwise(num_pending),
+            u[:, :-1],
+            window.scale[:, :-1],  # type: ignore[index]
+            max(s.temperature, MIN_TEMPERATURE),
+            s.top_k or session.dims.vocab,
+        )
         batch.watch.lap("draft")
         return tokens[:, :count], q[:, :count]
 

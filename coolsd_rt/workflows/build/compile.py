@@ -55,9 +55,14 @@ def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
 
 
 def compile_graph(
-    name: str, source: Path, folder: Path, spec: Spec, description: Description,
-    on_progress: Callable[[str, int, int], None], times: Path,
-) -> dict[str, Any]:  # fmt: skip
+    name: str,
+    source: Path,
+    folder: Path,
+    spec: Spec,
+    description: Description,
+    on_progress: Callable[[str, int, int], None],
+    times: Path,
+) -> dict[str, Any]:
     """`<folder>/<name>.engine` from the ONNX file `source`; facts for the manifest. times: a folder that builds share.
 
     Raises CoolsdError: a graph that TensorRT does not take, no GPU where one is needed. MissingExtra: no package.
@@ -70,9 +75,15 @@ def compile_graph(
     gpu = local_gpu()  # times are of one kind of GPU
     options = BuildOptions(timing_cache=times / (gpu.capability if gpu else "any"))
     built = build_engine(
-        graph.SerializeToString(), contract, profiles(contract, sizes), name=name,
-        flavour=cast(Flavour, spec.engine.backend), precision=precision, options=options,
-        on_progress=on_progress, beside=source,
-    )  # fmt: skip
+        graph.SerializeToString(),
+        contract,
+        profiles(contract, sizes),
+        name=name,
+        flavour=cast(Flavour, spec.engine.backend),
+        precision=precision,
+        options=options,
+        on_progress=on_progress,
+        beside=source,
+    )
     (folder / FILE.format(name)).write_bytes(built.data)
     return {name: built.facts.as_dict()}

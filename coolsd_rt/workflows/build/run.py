@@ -21,7 +21,7 @@ from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.prompts import conditioner_files
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.spec.messages import problems_of
-from coolsd_rt.store import CachedStage, EngineFolder, Store, engine_fingerprint, sha256_file
+from coolsd_rt.store import CachedStage, EngineFolder, EngineRecord, Store, engine_fingerprint, sha256_file
 from coolsd_rt.store.atomic import check_folder, free_bytes
 from coolsd_rt.store.fingerprint import tool_versions
 from coolsd_rt.workflows.build.code import COMPILE
@@ -223,14 +223,17 @@ def build(plan: BuildPlan, listener: BuildCallbacks | None = None) -> Built:
         )
         done[planned.name] = result
         listener.finished(planned, time.perf_counter() - start, result.fresh)
-    engine = store.assemble(
-        list(done.values()),
+    record = EngineRecord(
         name=spec.name,
         spec=spec.resolved(),
         build_view=spec.build_view(),
         tools=plan.tools,
         contract=plan.description.as_dict(),
         spec_file=plan.loaded.path,
+    )
+    engine = store.assemble(
+        list(done.values()),
+        record,
         internal=[s.name for s in plan.stages if not s.ships],
         current=not plan.gated,
         on_wait=listener.waiting,
@@ -253,9 +256,15 @@ class _Runner:
             loaded, description = self._plan.loaded, self._plan.description
             engine = loaded.spec.engine
             self._sources = stages.BuildInputs(
-                loaded.files, self._plan.hashes, description, engine.precision, loaded.spec.image.neighbours,
-                conditioner_files(loaded.spec.condition), by_lengths(engine, description), engine.invariant,
-            )  # fmt: skip
+                loaded.files,
+                self._plan.hashes,
+                description,
+                engine.precision,
+                loaded.spec.image.neighbours,
+                conditioner_files(loaded.spec.condition),
+                by_lengths(engine, description),
+                engine.invariant,
+            )
         if name.startswith(COMPILE):
             from coolsd_rt.workflows.build.compile import compile_graph
 

@@ -49,7 +49,7 @@ def inputs(contract: GraphContract, seed: int = 0) -> dict[str, NDArray[Any]]:
 
 def smoke(
     name: str, path: Path, contract: GraphContract, module: nn.Module, precision: str, beside: bool = False
-) -> float:  # fmt: skip
+) -> float:
     """Run a graph's file and its module on the same inputs; returns the largest relative error of any output.
 
     beside: its weights are in a file of their own; they are then mapped, and so are not in memory twice with the

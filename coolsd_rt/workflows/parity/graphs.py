@@ -156,11 +156,15 @@ class _Walk:
     ) -> tuple[Host, Host]:
         s = self.settings.sampling
         tokens, probs = side.propose(
-            side.asarray(self._rowwise(ids), "int64"), side.asarray(features, "float32"),
-            side.asarray(self._rowwise(self.drafted), "int64"), side.asarray(self._rowwise(num_pending), "int64"),
-            side.asarray(uniforms, "float32"), side.asarray(self.scales[at], "float32"),
-            s.temperature, s.top_k or self.dims.vocab,
-        )  # fmt: skip
+            side.asarray(self._rowwise(ids), "int64"),
+            side.asarray(features, "float32"),
+            side.asarray(self._rowwise(self.drafted), "int64"),
+            side.asarray(self._rowwise(num_pending), "int64"),
+            side.asarray(uniforms, "float32"),
+            side.asarray(self.scales[at], "float32"),
+            s.temperature,
+            s.top_k or self.dims.vocab,
+        )
         return host(tokens), host(probs)
 
     def _target(self, ids: Host, pos: Host) -> tuple[tuple[Host, Host], Host]:

@@ -214,9 +214,7 @@ class _Pair:
                 self._add(m, start + i, "acceptance" if agrees else "none found", abs(gap[1]), abs(gap[0] - gap[1]))
                 return
             if accepted[1] == i:
-                left = [
-                    host(residual(pp[i], qq[i], omega, law.resampler)[0]) for pp, qq in zip(p, q, strict=True)
-                ]  # fmt: skip
+                left = [host(residual(pp[i], qq[i], omega, law.resampler)[0]) for pp, qq in zip(p, q, strict=True)]
                 self._add(m, start + i, "resampling", *_drawn_apart(left[0], left[1], u[RESAMPLE]))
                 return
 

@@ -34,15 +34,30 @@ from tests.tiny import DRAFT, LENGTH, SIDE, TARGET, networks
 BATCH = 2
 DTYPES: dict[str, Floating] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "bfloat16"}
 TINY = ModelDims(
-    vocab=TARGET.vocab, dim=TARGET.dim, layers=TARGET.layers, heads=TARGET.heads, head_dim=TARGET.dim // TARGET.heads,
-    prefix=TARGET.prefix, tokens=TARGET.grid**2, draft_layers=1, draft_heads=DRAFT.heads,
+    vocab=TARGET.vocab,
+    dim=TARGET.dim,
+    layers=TARGET.layers,
+    heads=TARGET.heads,
+    head_dim=TARGET.dim // TARGET.heads,
+    prefix=TARGET.prefix,
+    tokens=TARGET.grid**2,
+    draft_layers=1,
+    draft_heads=DRAFT.heads,
     draft_head_dim=DRAFT.dim // DRAFT.heads,
-)  # fmt: skip
+)
 # Two layers as wide as LlamaGen-XL's, at its positions for text; its other 34 are the same.
 XL = ModelDims(
-    vocab=512, dim=1280, layers=2, heads=20, head_dim=64, prefix=120, tokens=1024, draft_layers=1, draft_heads=20,
+    vocab=512,
+    dim=1280,
+    layers=2,
+    heads=20,
+    head_dim=64,
+    prefix=120,
+    tokens=1024,
+    draft_layers=1,
+    draft_heads=20,
     draft_head_dim=64,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -58,9 +73,15 @@ class Case:
     def build(self, options: BuildOptions | None = None, on_progress: OnProgress | None = None) -> BuiltEngine:
         """With TensorRT-RTX."""
         return build_engine(
-            self.model.SerializeToString(), self.contract, profiles(self.contract, self.sizes), name=self.name,
-            flavour="tensorrt-rtx", precision=self.precision, options=options, on_progress=on_progress,
-        )  # fmt: skip
+            self.model.SerializeToString(),
+            self.contract,
+            profiles(self.contract, self.sizes),
+            name=self.name,
+            flavour="tensorrt-rtx",
+            precision=self.precision,
+            options=options,
+            on_progress=on_progress,
+        )
 
 
 @cache
@@ -93,9 +114,15 @@ def _wide(dims: ModelDims) -> tuple[LlamaGen, Eagle, VQTokenizer]:
     torch.manual_seed(0)
     grid, ffn = int(dims.tokens**0.5), dims.dim * 14 // 5
     cfg = replace(
-        TARGET, vocab=dims.vocab, dim=dims.dim, layers=dims.layers, heads=dims.heads, ffn=ffn, grid=grid,
+        TARGET,
+        vocab=dims.vocab,
+        dim=dims.dim,
+        layers=dims.layers,
+        heads=dims.heads,
+        ffn=ffn,
+        grid=grid,
         prefix=dims.prefix,
-    )  # fmt: skip
+    )
     return LlamaGen(cfg).eval(), Eagle(EagleConfig(dims.dim, dims.heads, ffn)).eval(), networks()[2]
 
 

@@ -38,9 +38,14 @@ def test_weights_beside_a_graph_are_read_by_tensorrt_alone(target: Case, tmp_pat
     assert light.ByteSize() < path.with_name("target.onnx.data").stat().st_size / 4
     known = profiles(target.contract, target.sizes)
     found = build_engine(
-        light.SerializeToString(), target.contract, known, name="target", flavour="tensorrt-rtx", precision="bf16",
+        light.SerializeToString(),
+        target.contract,
+        known,
+        name="target",
+        flavour="tensorrt-rtx",
+        precision="bf16",
         beside=path,
-    )  # fmt: skip
+    )
     wanted = target.build()
     assert found.facts.details["layers"] == wanted.facts.details["layers"]
     assert found.facts.details["compiled"] == wanted.facts.details["compiled"]
@@ -60,8 +65,13 @@ def test_a_copy_is_made_tensor_by_tensor(monkeypatch: pytest.MonkeyPatch) -> Non
     """Protobuf copies a message through its bytes: never the whole graph's."""
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", 3])
     weights = numpy_helper.from_array(np.arange(3, dtype=np.float32), "w")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [value], [
-        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["T", 3])], [weights])  # fmt: skip
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [value],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["T", 3])],
+        [weights],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10, producer_name="us")
     assert for_tensorrt(model, {}) == model
     assert for_tensorrt(model, {"T": 4}) != model

@@ -84,9 +84,12 @@ def test_a_builds_manifest_is_all_that_a_load_needs(bench: Bench, monkeypatch: p
     monkeypatch.setattr(engine_module, "Scratch", lambda device: Scratch(CPU))
     stages = {f"compile_{n}": SimpleNamespace(facts={n: facts}) for n, facts in bench.facts.items()}
     manifest = SimpleNamespace(
-        contract=bench.description.as_dict(), stages=stages | {"condition": SimpleNamespace(facts={"target": 0})},
-        spec={"engine": {"backend": "tensorrt-rtx"}}, spec_file="", build_view={},
-    )  # fmt: skip
+        contract=bench.description.as_dict(),
+        stages=stages | {"condition": SimpleNamespace(facts={"target": 0})},
+        spec={"engine": {"backend": "tensorrt-rtx"}},
+        spec_file="",
+        build_view={},
+    )
     folder = SimpleNamespace(folder=Path("engines/tiny/0"))
     verified: Any = SimpleNamespace(manifest=manifest, engine=folder, read=bench.read)
     assert load(verified, LoadOptions()).dims == DIMS

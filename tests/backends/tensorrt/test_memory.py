@@ -15,9 +15,17 @@ from coolsd_rt.contract import ModelDims, draft_contract, target_contract
 from coolsd_rt.errors import CoolsdError
 
 XL = ModelDims(
-    vocab=16384, dim=1280, layers=36, heads=20, head_dim=64, prefix=120, tokens=1024, draft_layers=1, draft_heads=20,
+    vocab=16384,
+    dim=1280,
+    layers=36,
+    heads=20,
+    head_dim=64,
+    prefix=120,
+    tokens=1024,
+    draft_layers=1,
+    draft_heads=20,
     draft_head_dim=64,
-)  # fmt: skip
+)
 CONTRACTS = (target_contract(XL, "bfloat16"), draft_contract(XL, "bfloat16"))
 SIZES = ProfileSizes.of(XL, 5, 4)
 WEIGHTS = 1_600_000_000

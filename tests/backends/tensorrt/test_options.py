@@ -102,9 +102,13 @@ def stand_in() -> ModuleType:
     made = ModuleType("tensorrt")
     pools, flags = SimpleNamespace(WORKSPACE="workspace"), SimpleNamespace(TF32="TF32")
     vars(made).update(
-        __version__="11.0.0", MemoryPoolType=pools, BuilderFlag=flags, LayerType=SimpleNamespace(SHAPE="shape"),
-        ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"), Logger=SimpleNamespace(VERBOSE=0),
-    )  # fmt: skip
+        __version__="11.0.0",
+        MemoryPoolType=pools,
+        BuilderFlag=flags,
+        LayerType=SimpleNamespace(SHAPE="shape"),
+        ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"),
+        Logger=SimpleNamespace(VERBOSE=0),
+    )
     made.__spec__ = ModuleSpec("tensorrt", None)
     return made
 

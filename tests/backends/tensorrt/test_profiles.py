@@ -20,9 +20,17 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.runtime.state import capacity
 
 DIMS = ModelDims(
-    vocab=1024, dim=192, layers=2, heads=3, head_dim=64, prefix=8, tokens=256, draft_layers=1, draft_heads=3,
+    vocab=1024,
+    dim=192,
+    layers=2,
+    heads=3,
+    head_dim=64,
+    prefix=8,
+    tokens=256,
+    draft_layers=1,
+    draft_heads=3,
     draft_head_dim=64,
-)  # fmt: skip
+)
 
 
 def names(known: tuple[Profile, ...]) -> list[str]:

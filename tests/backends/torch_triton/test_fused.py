@@ -37,9 +37,12 @@ def test_every_kernel_is_launched(pdl: bool) -> None:
     names = Counter(one["name"] for one in launched[:half])
     layers, steps = 3 + 1, 2  # of the target and the head, plain and wide
     assert names == {
-        "embed": 2 * steps, "normalise": steps, "attend": layers * steps,
-        "gemv_rows2": 4 * layers + 3, "product": 4 * layers + 3,
-    }  # fmt: skip
+        "embed": 2 * steps,
+        "normalise": steps,
+        "attend": layers * steps,
+        "gemv_rows2": 4 * layers + 3,
+        "product": 4 * layers + 3,
+    }
     assert all(one["kinds"]["x"] == "*bf16" for one in launched if one["name"].startswith("product"))
     heads = [one for one in launched if one["kinds"].get("out") == "*fp32"]
     assert len(heads) == 2 * 2 * steps

@@ -27,9 +27,13 @@ def on_terminal() -> OnTerminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
         kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
         child = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, env=kept | {"TERM": "xterm"}, stdin=theirs, stdout=theirs,
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=kept | {"TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
             stderr=theirs,
-        )  # fmt: skip
+        )
         os.close(theirs)
         said = b""
         while True:

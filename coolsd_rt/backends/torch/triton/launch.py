@@ -90,9 +90,24 @@ class Launcher:
         (rows, size), (width, dim) = ids.shape, prefix.shape[1:]
         out = table.new_empty(rows * size, dim if features is None else 2 * dim)
         self._run(
-            "embed", (rows * size,), 4, ids.contiguous(), pos.contiguous(), prefix, table, features, out,
-            prefix.stride(0), prefix.stride(1), size, shift, W=width, C=dim, CB=power(dim), BLANK=blank,
-        )  # fmt: skip
+            "embed",
+            (rows * size,),
+            4,
+            ids.contiguous(),
+            pos.contiguous(),
+            prefix,
+            table,
+            features,
+            out,
+            prefix.stride(0),
+            prefix.stride(1),
+            size,
+            shift,
+            W=width,
+            C=dim,
+            CB=power(dim),
+            BLANK=blank,
+        )
         return out
 
     def normalise(self, x: Tensor, gain: Tensor, eps: float, more: Tensor | None = None) -> Tensor:
@@ -117,9 +132,18 @@ class Launcher:
             deep = min(power(width), blocks.longest)
             lines = max(1, blocks.numbers // deep)
             self._run(
-                "gemv_rows2", (-(-outputs // lines),), blocks.few_warps, *given, weights.eps,
-                ROWS=rows, N=outputs, K=width, XB=power(width), BN=lines, BK=deep,
-            )  # fmt: skip
+                "gemv_rows2",
+                (-(-outputs // lines),),
+                blocks.few_warps,
+                *given,
+                weights.eps,
+                ROWS=rows,
+                N=outputs,
+                K=width,
+                XB=power(width),
+                BN=lines,
+                BK=deep,
+            )
             return out
         deep = blocks.deep * 2 // w.element_size()  # by bytes: float32 would not fit
         tiles, deeps = -(-outputs // blocks.columns), -(-width // deep)
@@ -129,16 +153,35 @@ class Launcher:
         scratch = x.new_empty(parts * PRODUCT_MAX_ROWS * outputs if parts > 1 else 0, dtype=torch.float32)
         arrived = self._zeros(tiles if parts > 1 else 1)
         self._run(
-            "product", (tiles, parts), blocks.warps, *given, scratch, arrived, weights.eps, rows,
-            N=outputs, K=width, PART=part, PARTS=parts, BM=PRODUCT_MAX_ROWS, BN=blocks.columns, BK=deep,
+            "product",
+            (tiles, parts),
+            blocks.warps,
+            *given,
+            scratch,
+            arrived,
+            weights.eps,
+            rows,
+            N=outputs,
+            K=width,
+            PART=part,
+            PARTS=parts,
+            BM=PRODUCT_MAX_ROWS,
+            BN=blocks.columns,
+            BK=deep,
             num_stages=blocks.stages,
-        )  # fmt: skip
+        )
         return out
 
     def attend(
-        self, qkv: Tensor, heads: Heads, table: Tensor, pos: Tensor, start: Tensor | None, cache: tuple[Tensor, Tensor],
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        table: Tensor,
+        pos: Tensor,
+        start: Tensor | None,
+        cache: tuple[Tensor, Tensor],
         shift: int,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """[R * S, H * D] of qkv [R, S, (H + 2 KH) * D], int64 pos [R]; writes the cache's rows of the S positions.
 
         table: float32 [P, D/2, 2]; `shift` is added to a position before its angle is read. cache: k and v
@@ -156,11 +199,38 @@ class Launcher:
         tops = qkv.new_empty(programs * chunks * 2 * lines, dtype=torch.float32)
         first = None if start is None else start.contiguous()
         self._run(
-            "attend", (programs, chunks), 4, qkv, table, pos.contiguous(), first,
-            heads.q_weight, heads.q_bias, heads.k_weight, heads.k_bias, *cache, out, sums, tops, self._zeros(programs),
-            width**-0.5, heads.eps, capacity, table.shape[0], shift, S=size, KH=shared, G=groups, D=width, DB=block,
-            QB=lines, SB=max(16, power(size)), CHUNK=chunk, HALF=heads.half, FROM_START=heads.from_start,
-        )  # fmt: skip
+            "attend",
+            (programs, chunks),
+            4,
+            qkv,
+            table,
+            pos.contiguous(),
+            first,
+            heads.q_weight,
+            heads.q_bias,
+            heads.k_weight,
+            heads.k_bias,
+            *cache,
+            out,
+            sums,
+            tops,
+            self._zeros(programs),
+            width**-0.5,
+            heads.eps,
+            capacity,
+            table.shape[0],
+            shift,
+            S=size,
+            KH=shared,
+            G=groups,
+            D=width,
+            DB=block,
+            QB=lines,
+            SB=max(16, power(size)),
+            CHUNK=chunk,
+            HALF=heads.half,
+            FROM_START=heads.from_start,
+        )
         return out
 
     def _zeros(self, count: int) -> Tensor:

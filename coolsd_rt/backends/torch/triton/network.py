@@ -111,9 +111,14 @@ class FusedEagle:
         self._fc = WeightView(network.fc.weight, bias=network.fc.bias)
 
     def step(
-        self, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache],
+        self,
+        ids: Tensor,
+        features: Tensor,
+        pos: Tensor,
+        prefix: Tensor,
+        caches: Sequence[Cache],
         start: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """As `Eagle.step` with its target."""
         net, target = self.network, self._target.network
         if not narrow(ids, self.layers):
