@@ -59,13 +59,13 @@ def test_a_kernel_that_does_not_compile_is_one_line(monkeypatch: pytest.MonkeyPa
     def compile_it(*args: Any, **named: Any) -> None:
         raise RuntimeError("at 3:4:\n    x = tl.load(y)\n        ^\nFailed to find C compiler. Please specify via CC")
 
-    monkeypatch.setattr(kernels, "draw", {(1,): compile_it})
+    monkeypatch.setattr(kernels, "sample", {(1,): compile_it})
     monkeypatch.setattr(ops, "by_kernel", lambda tensor: True)
     with pytest.raises(CoolsdError) as caught:
         ops.sample(torch.ones(1, 1, 8), torch.zeros(1, 1))
     said = str(caught.value)
     assert "\n" not in said
     assert said.startswith(
-        "the kernel draw: expected triton to compile and launch it, found RuntimeError: Failed to find"
+        "the kernel sample: expected triton to compile and launch it, found RuntimeError: Failed to find"
     )
     assert "C compiler" in said
