@@ -3,7 +3,7 @@
 from coolsd_rt.runtime.interface import Engine, ProposingSession, Session
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import uniform_table
-from coolsd_rt.runtime.round import decode, generate
+from coolsd_rt.runtime.round import LoopHooks, decode, generate
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import RoundRecord, State, capacity
 from coolsd_rt.runtime.statistics import Generation, Statistics
@@ -11,6 +11,7 @@ from coolsd_rt.runtime.statistics import Generation, Statistics
 __all__ = [
     "Engine",
     "Generation",
+    "LoopHooks",
     "OnProgress",
     "Progress",
     "ProposingSession",

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -63,6 +63,22 @@ Loop = Literal["auto", "host", "device"]
 """auto: the session's own loop where it has one that serves the request, else the host's."""
 
 
+@dataclass(frozen=True)
+class LoopHooks:
+    """What a caller wants to see of a loop.
+
+    on_progress: called after rounds, as often as the loop learns of them. on_round: called after every round, with its
+    P and Q, which only the host's loop sees. clock: seconds, for the statistics.
+    """
+
+    on_progress: OnProgress | None = None
+    on_round: OnRound | None = None
+    clock: Callable[[], float] = time.perf_counter
+
+
+NO_HOOKS = LoopHooks()
+
+
 def generate(
     session: Session,
     law: Law,
@@ -72,19 +88,15 @@ def generate(
     *,
     drafter: DrafterName = "eagle",
     loop: Loop = "auto",
-    on_progress: OnProgress | None = None,
-    on_round: OnRound | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    hooks: LoopHooks = NO_HOOKS,
 ) -> Generation:
     """Draw one image per seed on a fresh session of as many images.
 
     The session needs 2 rows per image if `sampling.guided`, else 1, and `state.capacity` positions.
     forced: int [N], the token that position n must have (a line's end), or -1. drafter: where drafts come from; the
-    session's draft has to be of that kind. loop: which loop runs; the tokens are the same. on_progress: called after
-    rounds, as often as the loop hears of them. on_round: called after every round, with its P and Q, which the host's
-    loop alone sees.
+    session's draft has to be of that kind. loop: which loop runs; the tokens are the same.
     Raises UserError: a draft length above the image, a bad seed, a forced list or scale list that does not fit,
-    loop="device" where the session cannot run the request by itself. ValueError: on_round without loop="host".
+    loop="device" where the session cannot run the request by itself. ValueError: hooks.on_round without loop="host".
     """
     table = uniform_table(seeds, session.dims.tokens, law.length)
     return decode(
@@ -95,9 +107,7 @@ def generate(
         forced,
         drafter=drafter,
         loop=loop,
-        on_progress=on_progress,
-        on_round=on_round,
-        clock=clock,
+        hooks=hooks,
     )
 
 
@@ -110,16 +120,14 @@ def decode(
     *,
     drafter: DrafterName = "eagle",
     loop: Loop = "auto",
-    on_progress: OnProgress | None = None,
-    on_round: OnRound | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    hooks: LoopHooks = NO_HOOKS,
 ) -> Generation:
     """`generate` with the random numbers given: uniforms [M, N, L + 1, 3] as `uniform_table` lays them out."""
-    _check_hooks(loop, on_round)
+    _check_hooks(loop, hooks.on_round)
     check_length(law, session)
+    ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
+    request = DecodeRequest(law, sampling, uniforms, ids, drafter, hooks.on_progress, hooks.clock)
     if loop != "host":
-        ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
-        request = DecodeRequest(law, sampling, uniforms, ids, drafter, on_progress, clock)
         if isinstance(session, SelfDecodingSession) and not (reason := session.refusal_reason(request)):
             return session.decode(request)
         if loop == "device":
@@ -128,17 +136,19 @@ def decode(
             raise UserError(
                 'loop="device"', expected="an engine and a request with a loop of their own", found=found, fix=fix
             )
-    decoder = DecodingLoop(session, law, sampling, uniforms, forced, clock, drafter)
+    decoder = DecodingLoop(session, request)
     decoder.prefill()
     state, statistics = decoder.state, decoder.statistics
     while state.remaining.any():
-        began = clock()
+        began = hooks.clock()
         record = decoder.round()
-        statistics.time_round(int(record.num_drafts[record.active].max()), clock() - began)
-        if on_round is not None:
-            on_round(state, record)
-        if on_progress is not None:
-            on_progress(Progress(state.committed - state.prefix, statistics.mean_acceptance_length, state.codes.copy))
+        statistics.time_round(int(record.num_drafts[record.active].max()), hooks.clock() - began)
+        if hooks.on_round is not None:
+            hooks.on_round(state, record)
+        if hooks.on_progress is not None:
+            hooks.on_progress(
+                Progress(state.committed - state.prefix, statistics.mean_acceptance_length, state.codes.copy)
+            )
     decoder.batch.watch.lap("other")
     return Generation(state.codes, statistics, "host")
 
@@ -161,22 +171,15 @@ def check_length(law: Law, session: Session) -> None:
 class DecodingLoop:
     """One batch, and the round that moves it."""
 
-    def __init__(
-        self,
-        session: Session,
-        law: Law,
-        sampling: Sampling,
-        uniforms: Host,
-        forced: Sequence[int] | Ints | None,
-        clock: Callable[[], float],
-        drafter: DrafterName = "eagle",
-    ) -> None:
+    def __init__(self, session: Session, request: DecodeRequest) -> None:
+        """session: fresh. Raises UserError: a draft length above the image; forced ids that do not fit."""
+        check_length(request.law, session)
         dims = session.dims
-        check_length(law, session)
-        self.batch = Batch(session, sampling, uniforms, forced_ids(forced, dims.tokens, dims.vocab), clock)
+        ids = forced_ids(request.forced, dims.tokens, dims.vocab)
+        self.batch = Batch(session, request.sampling, request.uniforms, ids, request.clock)
         self.state, self.statistics = self.batch.state, self.batch.statistics
-        self._session, self._law = session, law
-        self._drafter = make_drafter(drafter, self.batch) if law.length else None
+        self._session, self._law = session, request.law
+        self._drafter = make_drafter(request.drafter, self.batch) if request.length else None
         self._tolerance: Tolerance | None = None  # the law's own, and its rates, as the session's arrays
         self._rates: Array | None = None
 

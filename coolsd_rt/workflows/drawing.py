@@ -24,7 +24,7 @@ from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
-from coolsd_rt.runtime.round import Loop, OnRound, generate
+from coolsd_rt.runtime.round import Loop, LoopHooks, OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation, LoopTaken, Statistics
@@ -247,8 +247,7 @@ def draw(
         settings.forced,
         drafter=settings.drafter,
         loop=loop,
-        on_progress=on_progress,
-        on_round=on_round,
+        hooks=LoopHooks(on_progress=on_progress, on_round=on_round),
     )
     generation.statistics.seconds_prefix = seconds
     return generation

@@ -70,7 +70,7 @@ def test_a_gpu_that_is_lost_with_the_attempt_is_an_error(cuda: list[str], monkey
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(torch.cuda, "synchronize", lost)
-    with pytest.raises(CoolsdError, match=r"^the GPU: .*illegal memory access.*start again"):
+    with pytest.raises(CoolsdError, match=r"^the GPU: .*illegal memory access.*run the command again"):
         capture(lost)
 
 

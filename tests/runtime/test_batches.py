@@ -9,7 +9,7 @@ import pytest
 
 from coolsd_rt.arrays import Array
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.runtime import Generation, Progress, RoundRecord, Sampling, State, capacity, generate
+from coolsd_rt.runtime import Generation, LoopHooks, Progress, RoundRecord, Sampling, State, capacity, generate
 from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.progresses import Heard
 
@@ -186,9 +186,8 @@ def test_hooks_see_every_round() -> None:
         LAW,
         Sampling(cfg_scale=SCALES),
         [1, 2],
-        on_progress=heard,
         loop="host",
-        on_round=on_round,
+        hooks=LoopHooks(on_progress=heard, on_round=on_round),
     )
     assert len(heard.progress) == len(records) == int(result.statistics.rounds.max())
     heard.check(result)
@@ -199,4 +198,4 @@ def test_an_interrupt_goes_through() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(session(1), LAW, Sampling(cfg_scale=SCALES), [1], on_progress=stop)
+        generate(session(1), LAW, Sampling(cfg_scale=SCALES), [1], hooks=LoopHooks(on_progress=stop))

@@ -9,7 +9,7 @@ import pytest
 
 from coolsd_rt.arrays import Array
 from coolsd_rt.law import Law, exact, make_omegas
-from coolsd_rt.runtime import Generation, RoundRecord, Sampling, State, capacity, decode, generate
+from coolsd_rt.runtime import Generation, LoopHooks, RoundRecord, Sampling, State, capacity, decode, generate
 from coolsd_rt.runtime import state as state_module
 from coolsd_rt.runtime.drafters import DrafterName, jacobi
 from coolsd_rt.runtime.drafters import model as model_module
@@ -167,7 +167,15 @@ def test_a_coupled_draft_stays_more_often() -> None:
             before.update(start=start, drafts=record.drafts.copy(), num_drafts=record.num_drafts.copy())
 
         session = FakeSession(weak, dims(3, 8), 200)
-        generate(session, Law((1.0,) * 5), Sampling(), range(200), drafter=drafter, loop="host", on_round=on_round)
+        generate(
+            session,
+            Law((1.0,) * 5),
+            Sampling(),
+            range(200),
+            drafter=drafter,
+            loop="host",
+            hooks=LoopHooks(on_round=on_round),
+        )
         return float(counts[0] / counts[1])
 
     assert changed("jacobi_coupled") < 0.5 * changed("jacobi")

@@ -20,7 +20,7 @@ import pytest
 from coolsd_rt.arrays import Floats64
 from coolsd_rt.law import Law, Resampler, Tolerance, exact, make_omegas
 from coolsd_rt.law.tolerance import Kind
-from coolsd_rt.runtime import RoundRecord, Sampling, State, decode, generate
+from coolsd_rt.runtime import LoopHooks, RoundRecord, Sampling, State, decode, generate
 from coolsd_rt.runtime.drafters import DrafterName
 from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
@@ -99,7 +99,7 @@ def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upp
     sizes = dims(vocab, tokens)
     session = FakeSession(tables(vocab, tokens, zeros), sizes, len(found))
     uniforms = probes(found, tokens, law.length, upper)
-    result = decode(session, sized(law, vocab), Sampling(), uniforms, loop="host", on_round=invariants)
+    result = decode(session, sized(law, vocab), Sampling(), uniforms, loop="host", hooks=LoopHooks(on_round=invariants))
 
     assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
     assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]

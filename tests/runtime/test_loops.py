@@ -10,7 +10,7 @@ import pytest
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
-from coolsd_rt.runtime import RoundRecord, Sampling, State, generate
+from coolsd_rt.runtime import LoopHooks, RoundRecord, Sampling, State, generate
 from coolsd_rt.runtime.round import Loop
 from tests.runtime.fakes import FakeSession, Tables, dims
 
@@ -55,7 +55,7 @@ def test_a_hook_never_chooses_the_loop(loop: Loop) -> None:
     """Also where the host's would have run: a program that wants each round has to say so."""
     fake = session()
     with pytest.raises(ValueError, match=f"on_round: expected loop='host'.*found loop='{loop}'"):
-        generate(fake, LAW, Sampling(), [1, 2], loop=loop, on_round=see)
+        generate(fake, LAW, Sampling(), [1, 2], loop=loop, hooks=LoopHooks(on_round=see))
     assert fake.now == 0
 
 
@@ -81,9 +81,7 @@ def test_rounds_are_counted_and_timed_by_their_longest_window(sampling: Sampling
         sampling,
         [1, 2, 3, 4],
         loop="host",
-        on_round=hook,
-        on_progress=lambda progress: hook_too(fake),
-        clock=lambda: fake.now,
+        hooks=LoopHooks(on_round=hook, on_progress=lambda progress: hook_too(fake), clock=lambda: fake.now),
     )
     stats, widths = done.statistics, defaultdict[int, int](int)
     for record in records:
@@ -106,6 +104,6 @@ def hook_too(fake: Timed) -> None:
 
 def test_plain_decoding_proposes_nothing() -> None:
     fake = session()
-    stats = generate(fake, Law(()), Sampling(), [1, 2], clock=lambda: fake.now).statistics
+    stats = generate(fake, Law(()), Sampling(), [1, 2], hooks=LoopHooks(clock=lambda: fake.now)).statistics
     assert (stats.rounds_with_drafts, stats.draft_tokens) == (0, 0)
     assert stats.round_seconds == {0: [1.0] * (TOKENS - 1)}

@@ -7,7 +7,7 @@ import pytest
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, exact, make_omegas
-from coolsd_rt.runtime import Generation, Sampling, State, capacity, decode, generate
+from coolsd_rt.runtime import Generation, LoopHooks, Sampling, State, capacity, decode, generate
 from coolsd_rt.runtime import state as state_module
 from coolsd_rt.runtime.drafters import eagle as module
 from coolsd_rt.runtime.state import RoundRecord
@@ -93,7 +93,9 @@ def test_rounds_without_a_draft_say_so_and_invariants_hold(catch_up: int) -> Non
         assert (behind < catch_up + LENGTH + 1).all()
 
     session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), guided=True, dtype="float32", paced=True)
-    generate(session, LAW, Sampling(cfg_scale=1.5, confidence=0.5), SEEDS, loop="host", on_round=on_round)
+    generate(
+        session, LAW, Sampling(cfg_scale=1.5, confidence=0.5), SEEDS, loop="host", hooks=LoopHooks(on_round=on_round)
+    )
     assert kinds == {True, False}
 
 
@@ -112,7 +114,9 @@ def test_unsure_drafts_are_not_judged() -> None:
             num_drafts.extend(record.num_drafts[record.active].tolist())
 
         session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), dtype="float32", paced=True)
-        result = generate(session, LAW, Sampling(draft_confidence=stop), SEEDS, loop="host", on_round=on_round)
+        result = generate(
+            session, LAW, Sampling(draft_confidence=stop), SEEDS, loop="host", hooks=LoopHooks(on_round=on_round)
+        )
         return sum(num_drafts), int(result.statistics.rounds.sum())
 
     proposed, rounds = zip(*(run(stop) for stop in (0.0, 0.5, 0.7, 1.0)), strict=True)

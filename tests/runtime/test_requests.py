@@ -13,7 +13,7 @@ import pytest
 
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.law import Law
-from coolsd_rt.runtime import Sampling, Statistics, generate
+from coolsd_rt.runtime import LoopHooks, Sampling, Statistics, generate
 from tests.runtime.fakes import FakeSession, Tables, dims
 
 TOKENS = 4
@@ -109,7 +109,9 @@ def test_statistics_of_known_rounds() -> None:
 
 def test_tokens_add_up_and_so_do_the_seconds() -> None:
     ticks = itertools.count()
-    result = generate(fake(3), Law((1.2, 0.8)), Sampling(), [1, 2, 3], clock=lambda: float(next(ticks)))
+    result = generate(
+        fake(3), Law((1.2, 0.8)), Sampling(), [1, 2, 3], hooks=LoopHooks(clock=lambda: float(next(ticks)))
+    )
     stats = result.statistics
     assert int(stats.rounds.sum()) + int(stats.accepts.sum()) == 3 * (TOKENS - 1)
     assert int(stats.accepted_histogram.sum()) == int(stats.rounds.sum())

@@ -12,7 +12,7 @@ from typing import Any
 from coolsd_rt.arrays import Host
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.drafters import DrafterName
-from coolsd_rt.runtime.round import decode
+from coolsd_rt.runtime.round import LoopHooks, decode
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.workflows.ties import NEAR, Margins, Parting
 
@@ -32,7 +32,16 @@ class HostLoop:
         drafter: DrafterName = "eagle",
     ) -> None:
         self._margins = Margins(law, sampling, uniforms)
-        done = decode(session, law, sampling, uniforms, forced, drafter=drafter, loop="host", on_round=self._margins)
+        done = decode(
+            session,
+            law,
+            sampling,
+            uniforms,
+            forced,
+            drafter=drafter,
+            loop="host",
+            hooks=LoopHooks(on_round=self._margins),
+        )
         self.codes, self.statistics = done.codes, done.statistics
 
     def partings(self, codes: Host) -> list[Parting]:

@@ -17,7 +17,6 @@ Legend as in `coolsd_rt.contract`. Window index i counts from the first undecide
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -31,6 +30,8 @@ from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.round import DecodingLoop
+from coolsd_rt.runtime.sampling import forced_ids
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.state import RoundRecord
 from coolsd_rt.runtime.statistics import LoopTaken
 from coolsd_rt.workflows import drawing
@@ -153,10 +154,9 @@ class _Pair:
         self.jobs, self.settings, self.dims, self._wanted = jobs, settings, sessions[0].dims, set(wanted)
         self._explained: set[int] = set()
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
-        clock, forced, drafter = time.perf_counter, settings.forced, settings.drafter
-        self.decoders = [
-            DecodingLoop(s, settings.law, settings.sampling, self.uniforms, forced, clock, drafter) for s in sessions
-        ]
+        forced = forced_ids(settings.forced, self.dims.tokens, self.dims.vocab)
+        request = DecodeRequest(settings.law, settings.sampling, self.uniforms, forced, settings.drafter)
+        self.decoders = [DecodingLoop(s, request) for s in sessions]
         self._margins = Margins(settings.law, settings.sampling, self.uniforms)
         self.differences: list[Difference] = []
         self.first: list[int] = []  # images whose first token already differs
