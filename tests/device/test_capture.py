@@ -145,7 +145,7 @@ def test_a_batch_that_does_not_fit_is_one_line_with_what_would(monkeypatch: pyte
         draw(DeviceEngine(engine_of(case)), case, (1, 2, 3))
     said = str(caught.value)
     assert "\n" not in said
-    assert "GPU memory for 3 images at once: expected about " in said
+    assert "GPU memory for a batch of 3 images: expected about " in said
     assert "found 1.0 MB free; draw at most 2 at once: engine.max_batch 2" in said
 
 

@@ -20,7 +20,7 @@ from coolsd_rt.law import Law, Tolerance, nearest_codes
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.randomness import uniform_table
-from coolsd_rt.runtime.round import Loop, decode
+from coolsd_rt.runtime.round import Loop, LoopHooks, decode
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
 from coolsd_rt.runtime.state import capacity
@@ -165,7 +165,7 @@ def test_progress_is_told_to_the_end() -> None:
     device = DeviceEngine(engine_of(case))
     for seeds in ((3, 4, 5), (6, 7, 8)):
         heard = Heard()
-        done = draw(device, case, seeds, on_progress=heard)
+        done = draw(device, case, seeds, hooks=LoopHooks(on_progress=heard))
         heard.check(done)
         assert len(heard.progress) > 2
 
@@ -219,7 +219,7 @@ def test_the_devices_time_is_its_own(name: str) -> None:
     case = CASES[name]
     assert case.law.length + 1 != TARGET.prefix  # a round's step is told from the prefill
     engine = Clocked(*networks())
-    found = draw(DeviceEngine(engine), case, (1, 2, 3), clock=lambda: engine.now).statistics
+    found = draw(DeviceEngine(engine), case, (1, 2, 3), hooks=LoopHooks(clock=lambda: engine.now)).statistics
     rounds = int(found.rounds.max())
     assert found.seconds == {"target": 0, "draft": 0, "verify": 0, "other": 0, "device": 100.0 + rounds}
     assert found.round_seconds == {case.law.length: [1.0]}
