@@ -191,13 +191,20 @@ class Pipeline:
         """Release the engine and its memory. Waits for a running call; closes a running stream.
 
         Every later call raises UserError, and so does a call that is still waiting. Closing twice has no effect.
+
+        Raises:
+            UserError: called from a callback of this pipeline, which stays open.
         """
-        if self._closed:
+        if self._opened is None:
             return
-        self._closed = True
-        if (found := self._stream) is not None and (stream := found()) is not None:
-            stream.close()
-        self._turns.take()
+        before, self._closed = self._closed, True  # a call that waits is refused from now on
+        try:
+            if (found := self._stream) is not None and (stream := found()) is not None:
+                stream.close()
+            self._turns.take()
+        except BaseException:  # refused, or interrupted while it waits: the engine is still there
+            self._closed = before
+            raise
         self._opened = None
         self._turns.give()
 

@@ -13,7 +13,7 @@ from coolsd_rt.contract import CONTRACT_VERSION
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder, Reason, open_engine, sha256_file, staleness, tool_versions
 from coolsd_rt.store.atomic import human
-from coolsd_rt.store.manifest import spec_path
+from coolsd_rt.store.manifest import rebuild_hint, spec_path
 from coolsd_rt.workflows.build.code import code_digest
 
 
@@ -61,6 +61,8 @@ def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -
     say("stale: " + ("yes, a build would differ" if work else "no" if spec_file else unknown))
     for reason in reasons:
         say(f"  {reason}")
+    if m.contract.get("version") != CONTRACT_VERSION:
+        say(f"this version cannot run the engine; {rebuild_hint(engine.folder, m)}")
 
 
 @click.command()

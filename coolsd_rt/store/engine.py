@@ -17,7 +17,8 @@ from typing import Any
 from filelock import FileLock
 
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import LINK_FIX, hub_blob, is_clutter, read_bytes, why_unusable
+from coolsd_rt.files import LINK_FIX, bad_name, hub_blob, is_clutter, read_bytes, why_unusable
+from coolsd_rt.shown import shorten
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.store.hashing import sha256_bytes, sha256_file
 from coolsd_rt.store.manifest import MANIFEST, Manifest, read_manifest, rebuild_hint
@@ -135,6 +136,9 @@ class VerifiedEngine:
 
 
 def _no_engine(path: Path) -> UserError:
+    expected = "an engine (engines/NAME, or one fingerprint's folder)"
+    if wrong := bad_name(path):  # nothing may be asked of such a path
+        return UserError(shorten(str(path)), expected=expected, found=wrong)
     demo = Path("pipelines/emoji.yaml")  # in a checkout
     fix = f"build one: coolsd-rt build {demo if demo.is_file() else 'SPEC.yaml'}"
     if path.suffix in (".yaml", ".yml"):
@@ -143,7 +147,7 @@ def _no_engine(path: Path) -> UserError:
     if folder.is_dir() and (names := sorted(str(p.parent) for p in folder.glob(f"*/{CURRENT}"))):
         fix = f"there is: {', '.join(names[:5])}"
     found = {"": "a file", "a folder": "a folder without an engine"}.get(why := why_unusable(path), why)
-    return UserError(str(path), expected="an engine (engines/NAME, or one fingerprint's folder)", found=found, fix=fix)
+    return UserError(str(path), expected=expected, found=found, fix=fix)
 
 
 def open_engine(path: str | Path) -> EngineFolder:
@@ -154,10 +158,12 @@ def open_engine(path: str | Path) -> EngineFolder:
         CoolsdError: there was one, and it is broken.
     """
     path = Path(path)
+    if why_unusable(path) != "a folder":  # also a name that can be no path
+        raise _no_engine(path)
     if (path / MANIFEST).is_file():
         return EngineFolder(path, read_manifest(path))
     current = path / CURRENT
-    if why_unusable(path) != "a folder" or why_unusable(current) == "nothing":
+    if why_unusable(current) == "nothing":
         raise _no_engine(path)
     data = read_bytes(current, "a file with a fingerprint", 64, fix=rebuild_hint())
     word = data.decode("ascii", "replace").strip()

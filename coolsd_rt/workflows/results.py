@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from coolsd_rt.errors import UserError
+from coolsd_rt.files import bad_name
 from coolsd_rt.runtime.statistics import Generation, LoopTaken
+from coolsd_rt.shown import shown
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.batches import DrawnBatch
@@ -128,6 +131,10 @@ class PipelineOutput:
             UserError: a file of another image, or of something else, has one of the names.
             CoolsdError: no space, or a folder that cannot be written.
         """
+        if not isinstance(folder, str | Path):
+            raise UserError("folder", expected="a path: str or pathlib.Path", found=shown(folder))
+        if found := bad_name(folder):
+            raise UserError("folder", expected="a folder, or a path for a new folder", found=found)
         out = Path(folder)
         check_folder(out)
         every = [Asked(record.index, record.prompt, record.seed) for record in self.records]

@@ -238,7 +238,7 @@ def test_what_cannot_run_is_said(tiny_engine: EngineFolder, engine: OrtEngine) -
         OrtGraph("target", data, engine._graphs["draft"].contract, OPTIONS)
     with pytest.raises(CoolsdError, match=r"expected TensorrtRtxProvider, found .*CPUExecutionProvider"):
         OrtGraph("target", data, contract, LoadOptions(providers=("TensorrtRtxProvider", "CPUExecutionProvider")))
-    with pytest.raises(CoolsdError, match=r"graph condition.*expected it to run") as caught:
+    with pytest.raises(CoolsdError, match=r"graph condition.*expected a successful run") as caught:
         engine.encode_condition(np.full((1, W), 1000))
     assert "\n" not in str(caught.value)
 
@@ -255,7 +255,7 @@ def test_a_fallback_to_other_providers_is_an_error(engine: OrtEngine, monkeypatc
         return engine._graphs["target"].session
 
     monkeypatch.setattr(ort, "InferenceSession", session)
-    with pytest.raises(CoolsdError, match="expected it on CUDAExecutionProvider, found CPUExecutionProvider"):
+    with pytest.raises(CoolsdError, match="expected execution on CUDAExecutionProvider, found CPUExecutionProvider"):
         OrtGraph("target", b"", engine._graphs["target"].contract, LoadOptions(providers=("CUDAExecutionProvider",)))
     assert given == [[("CUDAExecutionProvider", {"use_tf32": "0"})]]  # float32 means float32
 

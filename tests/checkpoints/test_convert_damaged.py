@@ -313,14 +313,14 @@ from pathlib import Path
 import torch
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.checkpoints.convert import convert
-from coolsd_rt.checkpoints.format import Options
+from coolsd_rt.checkpoints.format import ConvertOptions
 files = [Path(name) for name in sys.argv[1:]]
 to = files[0].with_name("ours")
-convert(files[0], to, options=Options(256, 3))
+convert(files[0], to, options=ConvertOptions(256, 3))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for file in files[1:]:
     try:
-        convert(file, to, options=Options(256, 3))
+        convert(file, to, options=ConvertOptions(256, 3))
         print("written", file)
     except CoolsdError as error:
         print(error.exit_code, file.name)

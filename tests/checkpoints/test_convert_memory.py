@@ -17,8 +17,8 @@ RUN = """
 import sys
 from pathlib import Path
 from coolsd_rt.checkpoints.convert import convert
-from coolsd_rt.checkpoints.format import Options
-convert(Path(sys.argv[1]), Path(sys.argv[2]), options=Options(256, 4))
+from coolsd_rt.checkpoints.format import ConvertOptions
+convert(Path(sys.argv[1]), Path(sys.argv[2]), options=ConvertOptions(256, 4))
 """
 
 

@@ -202,7 +202,7 @@ def test_one_extra_states_the_version_of_torch() -> None:
 
 def test_the_readme_says_the_same() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (paragraph,) = re.findall(r"What to install for which verb: (.*?)\.\s", text, re.DOTALL)
+    (paragraph,) = re.findall(r"Extras per verb: (.*?)\.\s", text, re.DOTALL)
     parts = [re.match(r"\s*(none|`\.\[([a-z,-]+)\]`) for (.*)", part, re.DOTALL) for part in paragraph.split(";")]
     said = {
         verb: tuple(part[2].split(",")) if part[2] else ()

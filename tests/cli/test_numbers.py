@@ -199,7 +199,7 @@ def test_threads_beyond_the_cores_are_said_once_and_brought_down(
 
 def test_a_hint_stays(cli: Cli, engine: Path) -> None:
     done = cli("generate", engine, "-p", "red apple", "--draft-length", "0")
-    assert done.err.endswith("found 0; for decoding without a draft use --plain\n")
+    assert done.err.endswith("found 0; use --plain to decode without a draft\n")
 
 
 @pytest.mark.parametrize("value", [str(10**21), "9" * 5000, "0x" + "f" * 5000, "1e400", "-1", "1.5"])

@@ -40,7 +40,7 @@ def test_a_table_and_a_line_a_point(cli: Cli, engine: Path, tmp_path: Path, monk
     assert "lossless" in rows[1]
     again = cli("sweep", engine, file)
     assert again.out == result.out
-    assert sum(line.endswith("(was there)") for line in again.err.splitlines()) == 4
+    assert sum(line.endswith("(already finished)") for line in again.err.splitlines()) == 4
 
 
 def test_json_is_the_results_and_nothing_else(cli: Cli, engine: Path, tmp_path: Path) -> None:

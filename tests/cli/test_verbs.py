@@ -224,7 +224,7 @@ def test_inspect_without_its_spec(cli: Cli, engine: EngineFolder, spec: Path) ->
     spec.unlink()
     text = cli("inspect", engine.folder).out
     assert "give --spec FILE" in text
-    assert "stale: not as far as is known: the spec was not found" in text
+    assert "stale: unknown: the spec was not found" in text
 
 
 def test_inspect_nothing(cli: Cli, tmp_path: Path) -> None:

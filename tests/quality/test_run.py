@@ -52,7 +52,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_images_figures_and_rows_of_what_is_absent(engine: Path, tmp_path: Path) -> None:
     report = run(engine, tmp_path / "q", overrides={"schedule.delta": 2.0})
     out = tmp_path / "q" / "out"
-    assert sorted(p.name for p in out.iterdir()) == ["kept", "images", "quality.json", "results.json", "scores.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["images", "kept", "quality.json", "results.json", "scores.json"]
     assert json.loads((out / "results.json").read_text()) == report.as_dict()
     assert set(files(out)) == {f"{name}.png" for name in WORDS}
     drawn = np.array([np.asarray(Image.open(out / "images" / f"{name}.png")).mean((0, 1)) for name in WORDS])

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "install.py",
     "__init__.py",
     "telemetry.py",
+    "renamed.py",
 }
 """Modules of types, of what is wrong and of how many threads run: they decide no byte of a result."""
 

@@ -237,7 +237,7 @@ def test_a_call_that_waits_while_it_is_closed_is_refused(engine: Path, monkeypat
     for thread in threads:
         thread.join()
     assert results["first"] == 1
-    assert "found one that was closed" in results["second"]
+    assert "found a closed pipeline" in results["second"]
 
 
 def test_the_loop_is_chosen_and_told(pipe: Pipeline) -> None:

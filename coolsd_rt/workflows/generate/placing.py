@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from coolsd_rt.arrays import Pixels
-from coolsd_rt.errors import UserError
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import why_unusable
 from coolsd_rt.store.atomic import NameTaken, disk_errors
 from coolsd_rt.store.outputs import check_writable, is_taken
@@ -111,7 +111,12 @@ def output_folder(out: Path) -> Iterator[None]:
     """The output folder, made before any work is done; removed again if it was made here and stayed empty."""
     new = not out.exists()
     with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # below /proc and its like
+            fix = "choose another folder"
+            found = str(error.strerror)
+            raise CoolsdError(str(out), expected="a folder that can be made", found=found, fix=fix) from error
     try:
         yield
     finally:

@@ -65,18 +65,18 @@ def test_onnxruntime_says_nothing_beside_its_error() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     code = f"""
 import numpy as np
-from coolsd_rt.backends.onnxruntime.graph import Graph
-from coolsd_rt.backends.registry import Options
+from coolsd_rt.backends.onnxruntime.graph import OrtGraph
+from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 contract = GraphContract((TensorSpec("x", "float32", ("n",)), TensorSpec("s", "int64", (1,))),
                          (TensorSpec("y", "float32", ("m",)),))
-graph = Graph("g", {model.SerializeToString()!r}, contract, Options())
+graph = OrtGraph("g", {model.SerializeToString()!r}, contract, LoadOptions())
 try:
     graph.call(x=np.zeros(3, np.float32), s=np.array([7]))
 except CoolsdError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "graph g: expected it to run, found" in done.stdout, done.stderr
+    assert "graph g: expected a successful run, found" in done.stdout, done.stderr
     assert done.stderr == ""
