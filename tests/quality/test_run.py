@@ -244,7 +244,8 @@ def test_the_tiny_engine_killed_and_gone_on(tiny_engine: EngineFolder, tmp_path:
         "def first(*a, **k):\n    there = list(Path(sys.argv[3]).glob('images/*.png'))\n"
         "    return time.sleep(600) if there else real(*a, **k)\n"
         "drawing.draw = first\nfrom coolsd_rt.quality.run import *\n"
-        "quality(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), GenerateConfig((), overrides={'schedule.delta': 1.5}))"
+        "config = GenerateConfig((), overrides={'schedule.delta': 1.5})\n"
+        "quality(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), config)"
     )
     words = [sys.executable, "-c", code, str(tiny_engine.folder), str(file), str(tmp_path / "cut")]
     process = subprocess.Popen(words)
