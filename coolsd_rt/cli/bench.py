@@ -173,8 +173,8 @@ def command(
     """Time plain, lossless, relaxed and other decoding methods side by side, and report whether speculation is faster
     than plain decoding.
 
-    All methods draw the same images, in interleaved runs. Figures are medians; intervals are 95% intervals of order
-    statistics, exact for few samples; ratios to plain decoding are paired by run.
+    All methods use the same prompts and seeds, in interleaved runs. Figures are medians; intervals are 95% intervals
+    of order statistics, exact for few samples; ratios to plain decoding are paired by run.
 
     \b
     Example:

@@ -49,9 +49,12 @@ if TYPE_CHECKING:
     help="Side of one code's cell in pixels: 8 for a target over VQ-8. Default: 16.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["keep", "float32", "float16", "bfloat16"]), default="keep", show_default=True,
+    "--dtype",
+    type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
+    default="keep",
+    show_default=True,
     help="Data type of the written tensors.",
-)  # fmt: skip
+)
 @overwrite_option
 @json_option
 def command(

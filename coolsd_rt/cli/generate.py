@@ -134,7 +134,7 @@ def _figures(report: GenerateReport) -> dict[str, object]:
 @click.option(
     "--delta",
     type=number(limits.OMEGA),
-    help="Relaxation budget of the schedule: the mean of omega. The paper uses 1.1.",
+    help="Relaxation budget of the schedule: the mean of omega before the floor. The paper uses 1.1.",
 )
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="Relaxation schedule; none is lossless.")
 @click.option("--nu", type=number(limits.DECAY), help="Decay per draft position (schedules exponential and excess).")
@@ -224,14 +224,14 @@ def command(
 
     ENGINE is engines/NAME (its current build), the folder of one fingerprint, or a spec, which is built into engines/
     first if necessary. An option that is not given keeps the value of the engine's spec. Each PNG stores its prompt,
-    seed, spec and sampling distribution in the text chunk "coolsd-rt".
+    seed, engine, spec and law in the text chunk "coolsd-rt".
 
-    No file is replaced without --overwrite. An image that OUT already contains (same engine, prompt, seed and settings)
-    is skipped, so that the same command resumes after an interruption; a damaged image is drawn again. If any other
-    file has the name of an image, nothing is drawn and the exit code is 2: give another --out, or --overwrite, which
-    draws and replaces all images. sheet.png shows the images of the last run that wrote a sheet; a sheet.png that
-    coolsd-rt did not write is refused as well. A run of one image keeps an older sheet, unless it replaced an image on
-    that sheet: then it removes the sheet.
+    Without --overwrite, only a damaged image of the same request and a sheet.png of coolsd-rt are replaced. An image
+    that OUT already contains (same engine, prompt, seed and settings) is skipped, so that the same command resumes
+    after an interruption. If any other file has the name of an image, nothing is drawn and the exit code is 2: give
+    another --out, or --overwrite, which draws and replaces all images. sheet.png shows the images of the last run that
+    wrote a sheet; a sheet.png that coolsd-rt did not write is refused as well. A run of one image writes no sheet, and
+    removes an older one if it replaced an image on it.
 
     \b
     Example:

@@ -30,7 +30,9 @@ _NEEDED = ("delta", "beta", "values")
     type=number(limits.DRAFT_LENGTH),
     help="Number of draft positions. [default: 5, or the number of --values]",
 )
-@click.option("--delta", type=number(limits.OMEGA), help="Mean of omega (exponential, linear, uniform).")
+@click.option(
+    "--delta", type=number(limits.OMEGA), help="Mean of omega before the floor (exponential, linear, uniform)."
+)
 @click.option("--nu", type=number(limits.DECAY), help="Decay per position (exponential, excess).  [default: 0.7]")
 @click.option("--beta", type=number(limits.OMEGA), help="First omega minus 1 (excess).")
 @click.option(

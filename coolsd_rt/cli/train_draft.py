@@ -84,18 +84,23 @@ def _show(report: TrainReport) -> None:
 )
 @click.option("--out", type=WRITES, required=True, help="Safetensors file to write.")
 @click.option(
-    "--kind", type=click.Choice(["eagle", "eagle3", "model"]), default="eagle3", show_default=True,
+    "--kind",
+    type=click.Choice(["eagle", "eagle3", "model"]),
+    default="eagle3",
+    show_default=True,
     help="Kind of draft: eagle, an EAGLE head; eagle3, an EAGLE head trained on its predictions; model, a separate "
     "small model.",
-)  # fmt: skip
+)
 @click.option(
     "--prompts", "file", type=READS_OR_STDIN, help="File of prompts for self:N, one per line; - reads standard input."
 )
 @click.option(
-    "--measure-on", type=READS_OR_STDIN, metavar="FILE",
+    "--measure-on",
+    type=READS_OR_STDIN,
+    metavar="FILE",
     help="File of prompts for the held-out images, one per line. Default: a tenth of the prompts, excluded from "
     "training.",
-)  # fmt: skip
+)
 @click.option("--from", "start_from", type=READS, help="Weights of a draft to start from.")
 @click.option(
     "--layers",
@@ -108,7 +113,7 @@ def _show(report: TrainReport) -> None:
     type=number(limits.HEADS),
     help="Number of attention heads (kind model). Default: heads as wide as the target's.",
 )
-@click.option("--ffn", type=number(limits.FFN), help="Feed-forward width. Default: the target's width.")
+@click.option("--ffn", type=number(limits.FFN), help="Feed-forward width. Default: the target's, scaled with --dim.")
 @click.option(
     "--own-steps",
     type=number(limits.OWN_STEPS),
@@ -118,7 +123,8 @@ def _show(report: TrainReport) -> None:
 @click.option(
     "--noise",
     type=number(limits.NOISE),
-    help="Noise added to the features, in standard deviations. Default: 0.1 for eagle, otherwise 0.",
+    help="Range of the uniform noise added to the features, in standard deviations (EAGLE kinds). Default: 0.1 for "
+    "eagle, otherwise 0.",
 )
 @click.option("--steps", type=number(limits.STEPS), default=4000, show_default=True, help="Maximum training steps.")
 @click.option(

@@ -35,7 +35,7 @@ def make_omegas(
 ) -> tuple[float, ...]:
     """omega_1..omega_length of one family.
 
-    delta: mean of omega (exponential, linear, uniform). nu: decay per position (exponential, excess).
+    delta: mean of omega before the floor (exponential, linear, uniform). nu: decay per position (exponential, excess).
     beta: what omega_1 has above 1 (excess).
     values: the list itself (custom). floor: `max(floor, omega_i)` on top of any family.
     Raises UserError: an unknown kind, a negative length, a number outside `limits.OMEGA` (nu: `limits.DECAY`), a list
