@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.round import Loop
-from coolsd_rt.runtime.statistics import Generation, Statistics
+from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
@@ -35,10 +35,6 @@ class DrawnBatch:
     generation: Generation
     pixels: NDArray[np.uint8]
     seconds_image: float
-
-    @property
-    def statistics(self) -> Statistics:
-        return self.generation.statistics
 
 
 def draw_batches(

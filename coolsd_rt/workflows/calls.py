@@ -12,7 +12,6 @@ from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.batches import OnBatchProgress, draw_batches
 from coolsd_rt.workflows.call_options import Call
-from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.prepared import Prepared
 from coolsd_rt.workflows.results import GenerationStats, ImageRecord, PipelineOutput, records_of
@@ -41,8 +40,7 @@ class Drawing:
         """Draw; yields the images of each batch as it is finished. Raises UserError: a prompt that cannot be read."""
         began = time.perf_counter()
         opened, settings = self.prepared.opened, self.prepared.settings
-        read = drawing.encode([one.prompt for one in self.asked], opened.conditioner)
-        jobs = [Job(a.index, a.prompt, a.seed, encoded) for a, encoded in zip(self.asked, read, strict=True)]
+        jobs = drawing.jobs_of(self.asked, opened.conditioner)
         self._warnings = self.prepared.warnings(jobs)
         for batch in draw_batches(opened, jobs, settings, on_progress, self._loop):
             records = records_of(self.prepared, batch)

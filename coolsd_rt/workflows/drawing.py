@@ -88,7 +88,7 @@ def settings_of(
     """The run-time values of a spec as the loop takes them.
 
     near: int64 [V, n], the engine's neighbours, which the lantern rules need. forced: the engine's forced tokens
-    (`opening.load_forced`). Raises UserError if neighbours are needed and missing.
+    (`OpenedEngine.forced`). Raises UserError if neighbours are needed and missing.
     """
     sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump())
     drafter = drafter_of(spec.draft)
@@ -174,7 +174,11 @@ def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
 
 def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditioner) -> list[Job]:
     """One job an image, in the order of `asked`. Raises UserError: as `asked`, or a prompt that is refused."""
-    every = asked(prompts, variants, seed)
+    return jobs_of(asked(prompts, variants, seed), conditioner)
+
+
+def jobs_of(every: Sequence[Asked], conditioner: Conditioner) -> list[Job]:
+    """The images with their prompts read, in order. Raises UserError: a prompt that is refused."""
     encoded = encode([one.prompt for one in every], conditioner)
     return [Job(one.index, one.prompt, one.seed, read) for one, read in zip(every, encoded, strict=True)]
 
@@ -187,8 +191,7 @@ def spread_jobs(texts: Sequence[str], images: int, seed: int, conditioner: Condi
     images, seed = IMAGES.check("images", images), SEED.check("seed", seed)
     step = max(1, len(texts) // images)
     spread = [texts[k * step % len(texts)] for k in range(images)]
-    read = encode(spread, conditioner)
-    return [Job(k, text, image_seed(seed, k), e) for k, (text, e) in enumerate(zip(spread, read, strict=True))]
+    return jobs_of([Asked(k, text, image_seed(seed, k)) for k, text in enumerate(spread)], conditioner)
 
 
 def encode(prompts: Sequence[str], conditioner: Conditioner) -> list[Encoded]:

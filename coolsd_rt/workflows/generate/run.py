@@ -21,7 +21,7 @@ from typing import Any
 from coolsd_rt.arrays import Pixels
 from coolsd_rt.prompts import Conditioner, Encoded
 from coolsd_rt.runtime.progress import Progress
-from coolsd_rt.runtime.statistics import LoopTaken, Statistics
+from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, Threads, check_fields
 from coolsd_rt.store.atomic import check_folder
 from coolsd_rt.workflows import drawing, opening, png
@@ -126,8 +126,7 @@ class _GenerateRun:
         self.done = 0  # images drawn
         self.written: set[int] = set()  # indices of those that this run has put there
         self.pixels: dict[int, Pixels] = {}  # of those that the sheet shows, as far as they were drawn
-        self.parts: list[Statistics] = []
-        self.loops: list[LoopTaken] = []
+        self.generations: list[Generation] = []
         self.seconds_image = 0.0
 
     def report(self, jobs: Sequence[Job], load: float, warnings: tuple[str, ...]) -> GenerateReport:
@@ -148,9 +147,9 @@ class _GenerateRun:
         drawn = tuple(
             GeneratedImage(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
         )
-        statistics = drawing.total(self.parts, settings.law.length)
+        statistics = drawing.total([part.statistics for part in self.generations], settings.law.length)
         count = self.done * self.tokens
-        loop = drawing.one_loop(self.loops)
+        loop = drawing.one_loop(part.loop for part in self.generations)
         return GenerateReport(drawn, sheet, count, seconds, self.seconds_image, load, statistics, loop, warnings)
 
     def on_progress(self, jobs: Sequence[Job], progress: Progress) -> None:
@@ -158,8 +157,7 @@ class _GenerateRun:
 
     def write(self, batch: DrawnBatch) -> None:
         """A batch's images to their files, each whole or not at all."""
-        self.parts.append(batch.statistics)
-        self.loops.append(batch.generation.loop)
+        self.generations.append(batch.generation)
         self.seconds_image += batch.seconds_image
         self.done += len(batch.jobs)
         for job, pixels in zip(batch.jobs, batch.pixels, strict=True):
