@@ -50,7 +50,7 @@ SLOWEST = (
     "runtime/test_monte_carlo.py",
     "runtime/test_pacing.py",
     "runtime/test_exact_random.py",
-    "measure/test_sweep.py",
+    "sweep/test_run.py",
     "workflows/test_draft_kinds.py",
     "runtime/test_exact_round.py",
     "workflows/test_tensorrt_build.py",

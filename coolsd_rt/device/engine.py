@@ -47,7 +47,7 @@ class DeviceBackend(Protocol):
 
 
 class DeviceEngine:
-    """`runtime.interface.Engine` and `runtime.whole.WholeEngine`; its sessions are `runtime.whole.WholeSession`s."""
+    """`runtime.interface.Engine` and `runtime.self_decoding.WholeEngine`; its sessions are `SelfDecodingSession`s."""
 
     def __init__(self, models: DeviceBackend) -> None:
         self._models = models
@@ -104,11 +104,11 @@ class DeviceSession:
         return self._models.dims
 
     def refusal_reason(self, request: DecodeRequest) -> str:
-        """As `WholeSession`: which law or drafter the device's round does not have; empty if it has them."""
+        """As `SelfDecodingSession`: which law or drafter the device's round does not have; empty if it has them."""
         return refusal_reason(request)
 
     def decode(self, request: DecodeRequest) -> Generation:
-        """As `WholeSession`; for laws and drafters that the device's round has.
+        """As `SelfDecodingSession`; for laws and drafters that the device's round has.
 
         Raises CoolsdError: another request; the GPU's memory does not hold the batch; NaN in the models' output.
         """

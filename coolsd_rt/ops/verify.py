@@ -49,7 +49,7 @@ def verify(
     and Q are (`synthetic`).
 
     Raises CoolsdError on NaN, or when a drafted token has Q = 0: it was not drawn from this Q.
-    Source: arXiv 2601.09212, the relaxed round; steps 3 to 5 of method.md.
+    Source: arXiv 2601.09212, the relaxed round.
     """
     xp = namespace(target)
     images, length = tokens.shape

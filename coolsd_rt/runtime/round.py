@@ -99,16 +99,7 @@ def generate(
     loop="device" where the session cannot run the request by itself. ValueError: hooks.on_round without loop="host".
     """
     table = uniform_table(seeds, session.dims.tokens, law.length)
-    return decode(
-        session,
-        law,
-        sampling,
-        table,
-        forced,
-        drafter=drafter,
-        loop=loop,
-        hooks=hooks,
-    )
+    return decode(session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks)
 
 
 def decode(
@@ -172,11 +163,9 @@ class DecodingLoop:
     """One batch, and the round that moves it."""
 
     def __init__(self, session: Session, request: DecodeRequest) -> None:
-        """session: fresh. Raises UserError: a draft length above the image; forced ids that do not fit."""
+        """session: fresh. Raises UserError: a draft length above the image."""
         check_length(request.law, session)
-        dims = session.dims
-        ids = forced_ids(request.forced, dims.tokens, dims.vocab)
-        self.batch = Batch(session, request.sampling, request.uniforms, ids, request.clock)
+        self.batch = Batch(session, request.sampling, request.uniforms, request.forced, request.clock)
         self.state, self.statistics = self.batch.state, self.batch.statistics
         self._session, self._law = session, request.law
         self._drafter = make_drafter(request.drafter, self.batch) if request.length else None

@@ -32,7 +32,7 @@ from coolsd_rt.spec.condition import T5Condition
 def conditioner_of(loaded: LoadedSpec, target: Decoder) -> Conditioner:
     """How a spec's prompts are read, before anything is built.
 
-    Raises UserError, MissingExtra: as the kinds of `models.conditions` do. CoolsdError: prefixes that are not what the
+    Raises UserError, MissingExtra: as the kinds of `prompts` do. CoolsdError: prefixes that are not what the
     target reads.
     """
     condition, files = loaded.spec.condition, loaded.files

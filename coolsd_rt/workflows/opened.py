@@ -85,7 +85,7 @@ class OpenedEngine:
     @property
     def forced(self) -> tuple[int, ...] | None:
         """The id that each image token must have, -1 where free; None if all are free. Raises as `description`."""
-        return opening.load_forced(self.folder)
+        return self.description.forced
 
     @cached_property
     def engine(self) -> Engine:

@@ -35,7 +35,6 @@ __all__ = [
     "find_spec",
     "load_conditioner",
     "load_engine",
-    "load_forced",
     "load_neighbours",
     "open_reference",
     "spec_of",
@@ -58,7 +57,7 @@ class PromptInputs:
 def load_conditioner(verified: VerifiedEngine, reading: PromptInputs | None = None) -> Conditioner:
     """How an engine reads prompts.
 
-    Raises UserError, CoolsdError, MissingExtra: as `models.conditions.load_conditioner`. CoolsdError: its files are not
+    Raises UserError, CoolsdError, MissingExtra: as `prompts.load_conditioner`. CoolsdError: its files are not
     those that the graphs were made with.
     """
     reading = reading or PromptInputs()
@@ -81,14 +80,6 @@ def load_conditioner(verified: VerifiedEngine, reading: PromptInputs | None = No
         raise
     check_conditioner(verified, conditioner)
     return conditioner
-
-
-def load_forced(folder: EngineFolder) -> tuple[int, ...] | None:
-    """The ids that an engine's image tokens must have, -1 where free; None if all are free.
-
-    Raises CoolsdError: as `description_of`.
-    """
-    return description_of(folder).forced
 
 
 def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:

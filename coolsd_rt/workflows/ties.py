@@ -10,7 +10,6 @@ Legend: M images, N image tokens, V codes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from coolsd_rt.law.residual import residual
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import RoundRecord, State
+from coolsd_rt.workflows.parity.distance import host
 
 NEAR = 1e-4  # probability mass: what float32 networks are apart by, and guidance makes more of
 
@@ -51,7 +51,7 @@ class Margins:
 
     def __call__(self, state: State, record: RoundRecord) -> None:
         """After a commit."""
-        p, q = _host(record.target), _host(record.draft)
+        p, q = host(record.target), host(record.draft)
         starts = state.committed - state.prefix - record.accepted - 1
         for m in np.flatnonzero(record.active).tolist():
             for i, margin in enumerate(self._margins(m, int(starts[m]), record, p[m], q[m])):
@@ -78,7 +78,7 @@ class Margins:
                 near.append(abs(float(q[i].max()) - self._sampling.draft_confidence))
             if i == accepted:
                 omega = self._law.omegas[i] if i < num_drafts else 1.0
-                left = p[i] if i == num_drafts else _host(residual(p[i], q[i], omega, self._law.resampler)[0])
+                left = p[i] if i == num_drafts else host(residual(p[i], q[i], omega, self._law.resampler)[0])
                 near += [_edge(left, u[RESAMPLE]), abs(float(p[i].max()) - self._sampling.confidence)]
             found.append(0.0 if np.isnan(near).any() else float(min(near)))
         return found
@@ -97,7 +97,3 @@ def _edge(weights: Host, u: float) -> float:
     ends = np.concatenate([[0.0], cdf])
     inner = ends[(ends > 0) & (ends < cdf[-1])]  # a point mass has no other token
     return float(np.abs(inner - reached).min(initial=np.inf) / max(float(cdf[-1]), 1e-30))
-
-
-def _host(array: Any) -> Host:
-    return array if isinstance(array, np.ndarray) else np.asarray(array.detach().cpu())

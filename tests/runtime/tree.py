@@ -4,7 +4,7 @@ A leaf is one path through all draws: for each number the round would use, the i
 the image at its end. The leaves' volumes sum to 1. So if the real round, fed the lower ends of a leaf's intervals and
 again the upper ends, draws that leaf's image both times, for every leaf, then its law is the leaves' law.
 
-Plain NumPy and Python after method.md: distributions as lists, intervals as running sums. V and N must be tiny.
+Plain NumPy and Python after the method itself: distributions as lists, intervals as running sums. V and N must be tiny.
 """
 
 from __future__ import annotations

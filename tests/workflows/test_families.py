@@ -55,7 +55,7 @@ def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
 def codes_under(engine: EngineFolder, **values: object) -> NDArray[np.int64]:
     """One batch of images under run-time values; the forced tokens stand where they must."""
     verified = engine.verified()
-    conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine)
+    conditioner, forced = opening.load_conditioner(verified), opening.description_of(engine).forced
     spec = with_overrides(opening.spec_of(engine), {"schedule.kind": "none", **values})
     settings = drawing.settings_of(spec, opening.load_neighbours(verified), forced=forced)
     jobs = drawing.plan(CASES[name_of(engine)].prompts, 2, 3, conditioner)
@@ -77,7 +77,7 @@ def test_rules_that_read_neighbours_draw_with_every_layout(engine: EngineFolder)
 
 def test_forced_tokens_stand_where_they_must(engine: EngineFolder) -> None:
     verified = engine.verified()
-    conditioner, forced = opening.load_conditioner(verified), opening.load_forced(engine)
+    conditioner, forced = opening.load_conditioner(verified), opening.description_of(engine).forced
     settings = drawing.settings_of(opening.spec_of(engine), forced=forced)
     jobs = drawing.plan(CASES[name_of(engine)].prompts, 1, 3, conditioner)
     codes = drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes
@@ -94,7 +94,7 @@ def test_networks_draw_what_graphs_draw(engine: EngineFolder, tmp_path: Path) ->
     drawn = []
     for folder in (engine, build(plan(loaded, tmp_path)).engine):
         verified = folder.verified()
-        conditioner, forced = opening.load_conditioner(verified), opening.load_forced(folder)
+        conditioner, forced = opening.load_conditioner(verified), opening.description_of(folder).forced
         settings = drawing.settings_of(opening.spec_of(folder), forced=forced)
         jobs = drawing.plan(CASES[name_of(engine)].prompts, 2, 5, conditioner)
         drawn.append(drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes)

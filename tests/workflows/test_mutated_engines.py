@@ -89,7 +89,7 @@ def opened(folder: Path) -> dict[str, Any]:
         "manifest": json.loads(engine.manifest.text()),
         "spec": opening.spec_of(engine),
         "description": opening.description_of(engine),
-        "forced": opening.load_forced(engine),
+        "forced": opening.description_of(engine).forced,
         "conditioner": conditioner,
         "ids": [conditioner.encode(word).ids for word in ("red apple", "star")],
         "near": None if near is None else near.tolist(),

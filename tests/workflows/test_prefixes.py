@@ -217,7 +217,7 @@ def test_generate_takes_forced_tokens_from_the_manifest(
 def test_a_manifests_forced_tokens_are_those_of_a_layout(engine: Path, forced: Any, message: str) -> None:
     with_contract(engine, forced=forced)
     with pytest.raises(CoolsdError, match=rf"{message}.*; build it again"):
-        opening.load_forced(open_engine(engine))
+        opening.description_of(open_engine(engine))
 
 
 @pytest.mark.parametrize(("line_end", "end"), [(9, None), (None, 9), (9, 10), (None, None)])
@@ -230,7 +230,7 @@ def test_every_layouts_table_is_a_layout(line_end: int | None, end: int | None) 
 @pytest.mark.parametrize("facts", [{}, {"forced": None}])
 def test_no_forced_tokens_are_none(engine: Path, facts: Any) -> None:
     with_contract(engine, **facts)
-    assert opening.load_forced(open_engine(engine)) is None
+    assert opening.description_of(open_engine(engine)).forced is None
 
 
 @pytest.mark.parametrize("more", ["features", "text_encoder"])
