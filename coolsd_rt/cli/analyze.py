@@ -9,9 +9,9 @@ import click
 
 from coolsd_rt import limits
 from coolsd_rt.cli.numbers import number, threads_option
-from coolsd_rt.cli.options import reading_options
+from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, print_json, show_fields, show_table
-from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES_IN
+from coolsd_rt.cli.paths import ENGINE, WRITES_IN
 from coolsd_rt.cli.terminal.progress import batches
 from coolsd_rt.law.clusters import RatioEstimate
 from coolsd_rt.schedules.analyze import Analysis, RecordingConfig, analyze
@@ -68,24 +68,15 @@ def _show(found: Analysis) -> None:
     show_default=True,
     help="Number of images to record.",
 )
-@click.option(
-    "-p",
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="Prompt. Repeatable; default: sample prompts of the condition.",
-)
-@click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Image i uses seed + i."
-)
+@sample_prompts_option
+@image_seed_option
 @click.option(
     "--recording",
     "folder",
     type=WRITES_IN,
     help="Folder that stores the recording; an interrupted recording is resumed.",
 )
-@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
+@moved_spec_option
 @reading_options
 @threads_option()
 @json_option

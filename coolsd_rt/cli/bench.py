@@ -13,9 +13,9 @@ from coolsd_rt import limits
 from coolsd_rt.bench.variants import NAMES, VariantChoice
 from coolsd_rt.cli.entry import overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
-from coolsd_rt.cli.options import reading_options
+from coolsd_rt.cli.options import moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
-from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES
+from coolsd_rt.cli.paths import ENGINE, WRITES
 from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.errors import UserError
 from coolsd_rt.store.outputs import check_output, write_output
@@ -88,14 +88,7 @@ def _show(report: BenchReport) -> None:
     help="Runs of each method; a 95% interval requires at least 6.",
 )
 @click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Batch size in images.")
-@click.option(
-    "-p",
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="Prompt. Repeatable; default: sample prompts of the condition.",
-)
+@sample_prompts_option
 @click.option(
     "--seed",
     type=number(limits.SEED),
@@ -142,7 +135,7 @@ def _show(report: BenchReport) -> None:
     help="Draft confidence of all methods with a draft model: stop drafting before a token whose top draft "
     "probability is below this; 0 never stops.",
 )
-@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
+@moved_spec_option
 @reading_options
 @threads_option()
 @click.option("--html", type=WRITES, help="HTML report to write, a single file with plots.")

@@ -144,18 +144,13 @@ def command(
         else:
             _show_plan(planned)
         return
-    made = make(planned, as_json)
+    made = promote(planned, _listener(as_json))
     if as_json:
         print_json(made.built.as_dict() | ({"proven": made.passed} if planned.gated else {}))
     else:
         _show(made.built)
     if made.passed is False:
         ctx.exit(1)
-
-
-def make(planned: BuildPlan, quiet: bool) -> Promoted:
-    """Build what is planned, verify it if it has to be, and say how that went. quiet: no progress."""
-    return promote(planned, _listener(quiet))
 
 
 def engine_of(path: Path, quiet: bool) -> Path:

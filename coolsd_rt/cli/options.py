@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from coolsd_rt.cli.paths import FOLDER, READS
+from coolsd_rt import limits
+from coolsd_rt.cli.numbers import number
+from coolsd_rt.cli.paths import FOLDER, READS, SPEC
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,3 +26,22 @@ def reading_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+sample_prompts_option = click.option(
+    "-p",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Prompt. Repeatable; default: sample prompts of the condition.",
+)
+"""Passed as `prompts`; of verbs that need some prompts, whichever they are."""
+
+image_seed_option = click.option(
+    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Image i uses seed + i."
+)
+"""Passed as `seed`."""
+
+moved_spec_option = click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
+"""Passed as `spec_file`."""

@@ -9,9 +9,9 @@ import click
 
 from coolsd_rt import limits
 from coolsd_rt.cli.numbers import number, threads_option
-from coolsd_rt.cli.options import reading_options
+from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
-from coolsd_rt.cli.paths import ENGINE, SPEC
+from coolsd_rt.cli.paths import ENGINE
 from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.workflows.opening import PromptInputs
 from coolsd_rt.workflows.parity.run import IMAGES, Parity, ParityCallbacks, parity
@@ -76,18 +76,9 @@ def listener_of(work: Work, images: int) -> ParityCallbacks:
     show_default=True,
     help="Number of whole images to compare.",
 )
-@click.option(
-    "-p",
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="Prompt. Repeatable; default: sample prompts of the condition.",
-)
-@click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Image i uses seed + i."
-)
-@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
+@sample_prompts_option
+@image_seed_option
+@moved_spec_option
 @reading_options
 @threads_option("both sides")
 @json_option

@@ -10,9 +10,9 @@ import click
 from coolsd_rt import limits
 from coolsd_rt.cli.entry import overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
-from coolsd_rt.cli.options import reading_options
+from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
-from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES, WRITES_IN
+from coolsd_rt.cli.paths import ENGINE, WRITES, WRITES_IN
 from coolsd_rt.cli.terminal.progress import batches
 from coolsd_rt.errors import UserError
 from coolsd_rt.schedules.analyze import RecordingConfig
@@ -62,17 +62,8 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
     show_default=True,
     help="Number of images to record.",
 )
-@click.option(
-    "-p",
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="Prompt. Repeatable; default: sample prompts of the condition.",
-)
-@click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Image i uses seed + i."
-)
+@sample_prompts_option
+@image_seed_option
 @click.option(
     "--recording",
     "folder",
@@ -83,7 +74,7 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
     "--write", type=WRITES, help="Spec file to write with the best schedule, in the folder of the engine's spec."
 )
 @click.option("--plot", type=WRITES, help="Plot to write: accept length against KL (.png or .svg).")
-@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
+@moved_spec_option
 @reading_options
 @threads_option()
 @overwrite_option

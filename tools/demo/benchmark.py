@@ -23,7 +23,8 @@ from coolsd_rt.bench.machine import machine
 from coolsd_rt.bench.timing import Variant, take_turns
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
-from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES
+from coolsd_rt.cli.options import moved_spec_option, sample_prompts_option
+from coolsd_rt.cli.paths import ENGINE, WRITES
 from coolsd_rt.cli.terminal import say, show_table
 from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.errors import UserError
@@ -137,16 +138,9 @@ def measure(
     help="Runs of each method; the report shows medians.",
 )
 @click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Batch size in images.")
-@click.option(
-    "-p",
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="Prompt. Repeatable; default: sample prompts of the condition.",
-)
+@sample_prompts_option
 @threads_option("every way")
-@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
+@moved_spec_option
 @click.option("--json", "json_file", type=WRITES, help="JSON file to write, with all figures.")
 @click.option("--markdown", "md_file", type=WRITES, help="Markdown file to write, with the tables.")
 @overwrite_option

@@ -21,7 +21,8 @@ import numpy as np
 from coolsd_rt import limits
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number
-from coolsd_rt.cli.paths import ENGINE, SPEC, WRITES_IN
+from coolsd_rt.cli.options import moved_spec_option
+from coolsd_rt.cli.paths import ENGINE, WRITES_IN
 from coolsd_rt.cli.terminal import note, say
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
@@ -172,7 +173,7 @@ def answer(
     help="Number of images to record.",
 )
 @click.option("--out", type=WRITES_IN, default=Path("out/questions"), show_default=True)
-@click.option("--spec", "spec_file", type=SPEC, help="Spec file, if it was moved after the build.")
+@moved_spec_option
 @overwrite_option
 def command(engine: Path, images: int, out: Path, spec_file: Path | None, overwrite: bool) -> None:
     """Answer the paper's open questions on a built ENGINE: questions.json and three plots in the folder OUT.
