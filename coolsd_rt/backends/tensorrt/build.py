@@ -56,22 +56,42 @@ class BuiltEngine:
     facts: Facts
 
 
+@dataclass(frozen=True)
+class SourceGraph:
+    """An ONNX graph of the contract to compile.
+
+    data: the graph's bytes, or the path of its file, whose weights lie beside it. beside: the path of a graph file in
+    whose folder the weights are that `data`, given as bytes, names; TensorRT alone reads them, so that no message
+    holds them. precision: of the graph's tensors, as in a spec.
+    """
+
+    name: str
+    data: bytes | Path
+    contract: GraphContract
+    precision: str
+    beside: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Build:
+    """Parts of TensorRT that the steps of one build share."""
+
+    trt: Any
+    log: Log
+    flavour: Flavour
+    options: BuildOptions
+    monitor: Any
+
+
 def build_engine(
-    graph: bytes | Path,
-    contract: GraphContract,
+    graph: SourceGraph,
     profiles: Sequence[Profile],
     *,
-    name: str,
     flavour: Flavour,
-    precision: str,
     options: BuildOptions | None = None,
     on_progress: OnProgress | None = None,
-    beside: Path | None = None,
 ) -> BuiltEngine:
-    """Parse, check the layers, build. A path is for a graph whose weights lie beside it.
-
-    beside: a graph's file in whose folder the weights are that `graph`, its bytes, names: they are read by TensorRT
-    alone, and no message holds them.
+    """Parse a graph, check its layers, and build its engine for the shapes of `profiles`.
 
     on_progress is called in another thread; what it raises ends the build and is raised here.
 
@@ -83,19 +103,20 @@ def build_engine(
         KeyboardInterrupt: after the builder has stopped.
     """
     options, trt = options or BuildOptions(), Package(flavour).load()
-    check_heads(flavour, contract, precision, name)
+    contract, precision = graph.contract, graph.precision
+    check_heads(flavour, contract, precision, graph.name)
     log = make_log(trt)
     begun = time.perf_counter()
     with native_words(log):
         capabilities = _capabilities(trt, flavour, options)
-        parsed = parse(trt, log, graph, name, beside)
+        parsed = parse(trt, log, graph.data, graph.name, graph.beside)
         products = tune_attention(trt, parsed.network)
         layers = read_layers(trt, parsed.network)
         capacity = profiles[0].fixed.get("T", 0)
-        check_layers(layers, contract, capacity, precision, name=f"graph {name}")
-        monitor = _monitor(trt, on_progress)
-        config = _config(trt, log, flavour, parsed, contract, profiles, capabilities, options, monitor)
-        data = _serialise(flavour, log, parsed, config, name, options, monitor)
+        check_layers(layers, contract, capacity, precision, name=f"graph {graph.name}")
+        build = _Build(trt, log, flavour, options, _monitor(trt, on_progress))
+        config = _config(build, parsed, contract, profiles, capabilities)
+        data = _serialise(build, parsed, config, graph.name)
     details = _details(layers, contract, data, products, time.perf_counter() - begun)
     facts = Facts(flavour, str(trt.__version__), capabilities, precision, capacity, tuple(profiles), details)
     return BuiltEngine(data, facts)
@@ -148,32 +169,28 @@ def _targets(trt: Any) -> dict[str, Any]:
 
 
 def _config(
-    trt: Any,
-    log: Log,
-    flavour: Flavour,
+    build: _Build,
     parsed: Parsed,
     contract: GraphContract,
     profiles: Sequence[Profile],
     capabilities: tuple[str, ...],
-    options: BuildOptions,
-    monitor: Any,
 ) -> Any:
     """The builder's config. Raises UserError: a compute capability that TensorRT-RTX does not know; CoolsdError: a
     profile that TensorRT does not take."""
-    known = loaders(flavour)
+    trt, options, known = build.trt, build.options, loaders(build.flavour)
     wanted = [known.profile() for _ in profiles]
     for made, profile in zip(wanted, profiles, strict=True):
         for spec in contract.inputs:
             made.add(spec.name, *profile.shapes(spec))
     pools = None if options.workspace is None else {trt.MemoryPoolType.WORKSPACE: options.workspace}
-    own = {"compute_capabilities": _aims(trt, capabilities)} if flavour == "tensorrt-rtx" else {"tf32": False}
+    own = {"compute_capabilities": _aims(trt, capabilities)} if build.flavour == "tensorrt-rtx" else {"tf32": False}
     create = known.config(
         profiles=wanted,
         memory_pool_limits=pools,
         builder_optimization_level=options.level,
         profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
-        progress_monitor=monitor,
-        load_timing_cache=_times(flavour, options),
+        progress_monitor=build.monitor,
+        load_timing_cache=_times(build.flavour, options),
         **own,
     )
     try:
@@ -182,7 +199,7 @@ def _config(
     except Exception as error:
         if not refused(error):
             raise
-        found = f"{reason(log)} ({', '.join(profile.name for profile in profiles)})"
+        found = f"{reason(build.log)} ({', '.join(profile.name for profile in profiles)})"
         raise CoolsdError("profiles", expected="profiles that TensorRT accepts", found=found) from error
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in a graph is float32: TensorRT-RTX would have it on
     return config
@@ -208,13 +225,11 @@ def _times(flavour: Flavour, options: BuildOptions) -> str | None:
     return str(options.timing_cache)
 
 
-def _serialise(
-    flavour: Flavour, log: Log, parsed: Parsed, config: Any, name: str, options: BuildOptions, monitor: Any
-) -> memoryview:
+def _serialise(build: _Build, parsed: Parsed, config: Any, name: str) -> memoryview:
     """Run the builder; its memory, unread."""
-    known = loaders(flavour)
+    known, monitor = loaders(build.flavour), build.monitor
     network = (parsed.builder, parsed.network)
-    run = known.engine(network, config=config, save_timing_cache=_times(flavour, options))
+    run = known.engine(network, config=config, save_timing_cache=_times(build.flavour, build.options))
     try:
         memory = _interruptible(run, monitor)
     except Exception as error:
@@ -222,7 +237,7 @@ def _serialise(
             raise monitor.error from None
         if not refused(error):
             raise
-        raise CoolsdError(f"graph {name}", expected="an engine from TensorRT", found=reason(log)) from error
+        raise CoolsdError(f"graph {name}", expected="an engine from TensorRT", found=reason(build.log)) from error
     if monitor.error is not None:
         raise monitor.error
     return memoryview(memory)

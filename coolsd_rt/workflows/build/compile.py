@@ -13,7 +13,7 @@ from typing import Any, cast
 import onnx
 
 from coolsd_rt.backends import Description
-from coolsd_rt.backends.tensorrt.build import BuildOptions, build_engine, check_heads
+from coolsd_rt.backends.tensorrt.build import BuildOptions, SourceGraph, build_engine, check_heads
 from coolsd_rt.backends.tensorrt.engine import FILE
 from coolsd_rt.backends.tensorrt.loaders import loaders
 from coolsd_rt.backends.tensorrt.memory import Estimate, check_memory
@@ -75,15 +75,11 @@ def compile_graph(
     gpu = local_gpu()  # times are of one kind of GPU
     options = BuildOptions(timing_cache=times / (gpu.capability if gpu else "any"))
     built = build_engine(
-        graph.SerializeToString(),
-        contract,
+        SourceGraph(name, graph.SerializeToString(), contract, precision, beside=source),
         profiles(contract, sizes),
-        name=name,
         flavour=cast(Flavour, spec.engine.backend),
-        precision=precision,
         options=options,
         on_progress=on_progress,
-        beside=source,
     )
     (folder / FILE.format(name)).write_bytes(built.data)
     return {name: built.facts.as_dict()}
