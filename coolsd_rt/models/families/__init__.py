@@ -39,7 +39,7 @@ _SHARED = (
     "classes",
     "text_dim",
     "text",
-)  # of a target and a model that drafts for it
+)  # fields that a target and its small draft model share
 
 
 def _registry(*families: Family) -> Mapping[str, Family]:
