@@ -159,8 +159,8 @@ class EagleConfig:
     padding mask (LANTERN's for LlamaGen).
     blank_prefix: prefix positions are embedded as code 0, for heads that were trained to see the condition only through
     features (the same heads).
-    input_norm: its layers have a norm before attention. qk_norm: as in `LayerConfig`. Both are true for LANTERN's heads
-    for the models derived from Chameleon.
+    input_norm: its layers have a norm before attention. qk_norm: as in `LayerConfig`. LANTERN's heads for the models
+    derived from Chameleon use these.
     """
 
     dim: int

@@ -28,7 +28,8 @@ class Blocks:
     numbers: weights per program of `gemv_rows2`, all loaded at once, at most `longest` of one output.
     few_warps, warps: warps of `gemv_rows2` and of `product`.
     columns, deep: the block of weights in `product`, of which `stages` are in flight.
-    programs: least number of programs of a launch of `product`, if K can be split; twice the processors of a large GPU.
+    programs: number of programs that a launch of `product` approaches by splitting K; twice the processors of a large
+    GPU.
     """
 
     numbers: int = 16384
