@@ -2,9 +2,9 @@
 
     1. Open the engine; create the variants of its spec (`variants`).
     2. Draw the same images with every variant, in turns (`timing`); after each turn, time the target's step alone over
-    windows of every length.
+       windows of every length.
     3. Compute medians, intervals and ratios to plain decoding (`stats`), and the draft length up to which a round is
-    worth its time (`break_even`).
+       worth its time (`break_even`).
 
 Knows engines and prompts. Does not know how figures are shown (`report`, `html`). Needs scipy.
 """

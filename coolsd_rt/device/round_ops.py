@@ -194,11 +194,12 @@ def commit(
     proposed: Tensor,
     fault: Tensor,
 ) -> None:
-    """Commit the first `accepted` drafts and the token of each unfinished image, and count. A rollback needs no work.
+    """Commit the first `accepted` drafts and the token of each unfinished image, and count.
 
-    accepted, token, empty (its degenerate), broken (its fault): the results of `verify`. num_drafts int64 [M], drafts
-    int64 [M, L]. p: float32 [M, L + 1, V], P; the next round may draft only if its row `accepted` has a probability of
-    at least `least`. None: it always may. prefix: W.
+    Rejected drafts need no rollback: no counter advances past them. accepted, token, empty (its degenerate), broken
+    (its fault): the results of `verify`. num_drafts int64 [M], drafts int64 [M, L]. p: float32 [M, L + 1, V], P; the
+    next round may draft only if its row `accepted` has a probability of at least `least`. None: it always may. prefix:
+    W.
 
     in, out: codes int64 [M, N]; committed, num_pending, rounds int64 [M]; draft_allowed bool [M], of finished images
     too; histogram int64 [L + 1]; attempts, accepts int64 [L]; degenerate int64 [1]; proposed int64 [1], the drafts that
