@@ -99,8 +99,9 @@ def build(
     device: Device | None = None,
     on_event: OnEvent | None = None,
 ) -> BuildOutput:
-    """Build a spec's engine as the command `coolsd-rt build` does. Stages whose inputs did not change are not run
-    again.
+    """Build a spec's engine as the command `coolsd-rt build` does.
+
+    Stages whose inputs did not change are not run again.
 
     Args:
         spec: path of the spec.

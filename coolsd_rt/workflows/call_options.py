@@ -162,8 +162,9 @@ class Call:
 
     @property
     def asked(self) -> list[Asked]:
-        """Every image, in the order of the prompts. Raises UserError for an empty or overlong prompt or a wrong number
-        of seeds.
+        """Every image, in the order of the prompts.
+
+        Raises UserError for an empty or overlong prompt or a wrong number of seeds.
         """
         every = drawing.asked(self.prompts, self.images_per_prompt, self.seed)
         if self.seeds is None:

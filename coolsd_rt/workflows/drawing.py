@@ -235,8 +235,9 @@ def draw(
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
 ) -> Generation:
-    """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and statistics. All drawing goes through this
-    function.
+    """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and statistics.
+
+    All drawing goes through this function.
 
     loop, on_progress, on_round: see `runtime.round.generate`. The session's memory is free when this returns.
     """

@@ -39,8 +39,9 @@ class Handoff(Generic[T]):
             self._changed.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Signal that no more items follow. The consumer receives the remaining item first, then `error` if there is
-        one.
+        """Signal that no more items follow.
+
+        The consumer receives the remaining item first, then `error` if there is one.
         """
         with self._changed:
             self._ended, self._error = True, error

@@ -60,8 +60,9 @@ class OpenedEngine:
 
     @cached_property
     def spec(self) -> Spec:
-        """The spec that the engine was built from, from its manifest. Raises CoolsdError if this version does not
-        accept it.
+        """The spec that the engine was built from, from its manifest.
+
+        Raises CoolsdError if this version does not accept it.
         """
         return opening.spec_of(self.folder)
 
@@ -72,8 +73,9 @@ class OpenedEngine:
 
     @cached_property
     def verified(self) -> VerifiedEngine:
-        """The engine's files, after all hashes were checked. Raises CoolsdError if a file is missing, changed or
-        unknown.
+        """The engine's files, after all hashes were checked.
+
+        Raises CoolsdError if a file is missing, changed or unknown.
         """
         return self.folder.verified()
 
@@ -103,10 +105,10 @@ class OpenedEngine:
             pass
 
     def settings(self, spec: Spec | None = None, *, plain: bool = False) -> Settings:
-        """Return the loop's settings for this engine and a spec with a request's run-time values (None: the engine's
-        spec).
+        """Return the loop's settings for this engine and a spec with a request's run-time values.
 
-        plain: decode without a draft. Raises UserError if the rule needs neighbours that the engine does not have.
+        spec: None is the engine's spec. plain: decode without a draft. Raises UserError if the rule needs neighbours
+        that the engine does not have.
         """
         return drawing.settings_of(spec or self.spec, self.neighbours, forced=self.forced, plain=plain)
 

@@ -91,8 +91,9 @@ def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
 
 
 def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:
-    """Load the engine on its backend. threads: None is the usable cores. Raises MissingExtra without the backend's
-    package.
+    """Load the engine on its backend.
+
+    threads: None is the usable cores. Raises MissingExtra without the backend's package.
     """
     return backends.load(verified, backends.LoadOptions(threads=threads))
 

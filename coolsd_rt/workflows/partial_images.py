@@ -48,8 +48,9 @@ class CodeGrid:
         return np.searchsorted(self._free[:, -1], np.asarray(decided, np.int64), side="left").astype(np.int64)
 
     def filled(self, codes: Ints, decided: Ints) -> Ints:
-        """Return int64 [M, N] with valid codes everywhere. codes: [M, N], of which the first `decided` [M] tokens are
-        valid.
+        """Return int64 [M, N] with valid codes everywhere.
+
+        codes: [M, N], of which the first `decided` [M] tokens are valid.
 
         Each image must have at least one finished row.
         """

@@ -1,9 +1,8 @@
-"""Measures how close each decision of the host's loop was to the opposite outcome, to explain differences between
-loops.
+"""Measures how close each decision of the host's loop was to the opposite outcome.
 
-Two loops on one engine take the same decisions from the same uniforms. But kernels for another number of positions
-round differently, and a decision whose uniform is at its boundary may change. Knows the decisions of the law. Does not
-know backends or which loop drew the other image.
+This explains differences between two loops on one engine. They take the same decisions from the same uniforms, but
+kernels for another number of positions round differently, and a decision whose uniform is at its boundary may change.
+Knows the decisions of the law. Does not know backends or which loop drew the other image.
 
 Legend: M images, N image tokens, V codes.
 """
@@ -40,8 +39,9 @@ class Parting:
 
 
 class Margins:
-    """An `on_round` hook of the host's loop that records the margin of every decision. `first_token` adds the
-    prefill's.
+    """An `on_round` hook of the host's loop that records the margin of every decision.
+
+    `first_token` adds the prefill's.
     """
 
     def __init__(self, law: Law, sampling: Sampling, uniforms: Host) -> None:

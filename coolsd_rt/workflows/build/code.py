@@ -38,10 +38,9 @@ READ_BY = {
 
 
 def read_by(stage: str) -> tuple[Path, ...]:
-    """Return the files and folders whose code stage `stage` depends on; empty for a stage that this version does not
-    have.
+    """Return the files and folders whose code stage `stage` depends on.
 
-    All stages `compile_*` share one list.
+    Empty for a stage that this version does not have. All stages `compile_*` share one list.
     """
     name = COMPILE if stage.startswith(COMPILE) else stage
     return tuple(PACKAGE / part for part in READ_BY.get(name, ()))

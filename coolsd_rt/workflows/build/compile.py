@@ -29,8 +29,9 @@ ALWAYS_FP32 = ("image",)  # runs once per image, so its speed matters little
 
 
 def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
-    """Estimate the GPU memory that the engine will need, before anything is built. Returns None if this machine has no
-    GPU.
+    """Estimate the GPU memory that the engine will need, before anything is built.
+
+    Returns None if this machine has no GPU.
 
     Raises:
         CoolsdError: the engine would not fit (the message names a batch size or precision that would), or TensorRT has

@@ -56,8 +56,9 @@ def describe(loaded: LoadedSpec) -> Description:
 
 
 def _check_sizes(loaded: LoadedSpec, made: Description) -> None:
-    """Raise UserError for sizes that a manifest may not have; the engine would be built and then refused when it is
-    opened.
+    """Raise UserError for sizes that a manifest may not have.
+
+    Otherwise the engine would be built and then refused when it is opened.
     """
     try:
         Description.from_dict(made.as_dict(), str(loaded.path))

@@ -1,21 +1,21 @@
 """The stages of a spec, and the inputs that each stage depends on.
 
-    stage       result                          depends on
+    stage       result                                      depends on
 
     backend onnxruntime
-    condition   prompt ids -> prefix, prompt files  target weights, condition files (and a draft model's weights)
-    target      one step of the target          target weights, precision
-    draft       one step, and all L steps of an EAGLE head    draft and target weights, draft length, precision
-    image       codes -> pixels, neighbours     tokenizer weights, number of neighbours
+    condition   prompt ids -> prefix; prompt files          target weights, condition files, a draft model's weights
+    target      one step of the target                      target weights, precision
+    draft       one step; for EAGLE also all L steps        draft and target weights, draft length, precision
+    image       codes -> pixels; neighbours of codes        tokenizer weights, number of neighbours
 
     backends tensorrt and tensorrt-rtx: the stages above, and
-    compile_*   a graph to an engine            its stage, profiles, package and GPU
+    compile_*   a graph to an engine                        its stage, profiles, package and GPU
     The graphs stay in the cache; the engine holds the compiled files, the prompt files and the neighbours of codes.
 
     backend torch
-    weights     the networks' files             their hashes
-    prompts     the files that read prompts     the condition's files, the target's unconditional embedding
-    codes       neighbours of codes             tokenizer weights, number of neighbours
+    weights     the networks' files                         their hashes
+    prompts     the files that read prompts                 condition files, the target's unconditional embedding
+    codes       neighbours of codes                         tokenizer weights, number of neighbours
 
 Knows specs, hashes and the store. Does not know how a stage works.
 """

@@ -164,8 +164,9 @@ def with_engine(
     precision: str | None = None,
     option: str = "--{key} {value}",
 ) -> LoadedSpec:
-    """Return the spec with another backend, device or precision. None keeps the spec's value; a new backend without a
-    device selects that backend's default device.
+    """Return the spec with another backend, device or precision.
+
+    None keeps the spec's value; a new backend without a device selects that backend's default device.
 
     option: how the user typed a value, for error messages.
     Raises UserError if the backend does not support the precision or device.
@@ -209,8 +210,7 @@ def require_packages(plan: BuildPlan) -> None:
 
 
 def build(plan: BuildPlan, listener: BuildCallbacks | None = None) -> Built:
-    """Run the stages that are not cached, assemble the engine, and point `current` at it unless parity has to pass
-    first.
+    """Run the stages that are not cached, assemble the engine, and promote it unless parity has to pass first.
 
     A build that is killed or fails leaves its finished stages in the cache and no incomplete engine.
 

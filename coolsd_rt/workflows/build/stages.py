@@ -72,8 +72,10 @@ class BuildInputs:
 
     @cached_property
     def target(self) -> Decoder:
-        """The target network in the graphs' dtype, including its RoPE table, since the operator requires one dtype for
-        all inputs. Each weight is read when it is written.
+        """The target network in the graphs' dtype.
+
+        Its RoPE table has that dtype too, since the operator requires one dtype for all inputs. Each weight is read
+        when it is written.
         """
         return load_target(self.path("target.weights"), self.dtype, lazy=True)
 
@@ -125,8 +127,9 @@ def draft(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 
 def image(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """Write image.onnx, always in float32 since it runs once per image, and the neighbours of each code in the
-    codebook.
+    """Write image.onnx and the neighbours of each code in the codebook.
+
+    The graph is float32 at any precision, since it runs once per image.
     """
     codes(sources, folder)
     return _write(sources, folder, "image", ImageGraph(sources.tokenizer, sources.layout), "fp32")
@@ -144,9 +147,7 @@ def codes(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 
 def prompts(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """Write the files that an engine reads prompts with: the condition's files and the target's unconditional
-    embedding.
-    """
+    """Write the files that read prompts: the condition's, and the target's unconditional embedding."""
     for file, key in sources.prompts.items():
         shutil.copyfile(sources.path(key), folder / file)
     embedder = sources.target.cls_embedding if sources.description.dims.condition_dim else None
@@ -156,8 +157,9 @@ def prompts(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 
 def weights(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """Copy the weights files for a backend that runs the networks directly. Reads every number once to check it is
-    finite.
+    """Copy the weights files for a backend that runs the networks directly.
+
+    Reads every number once to check it is finite.
     """
     for network in (sources.target, sources.tokenizer, *([sources.draft] if "draft.weights" in sources.files else [])):
         for tensor in network.state_dict().values():

@@ -30,8 +30,9 @@ class GeneratedImage:
 
 
 def seconds_by_phase(statistics: Statistics, loop: LoopTaken | None, seconds: float) -> dict[str, float | None]:
-    """Return wall time by phase; `other` is the rest of the total `seconds`. A phase that the loop does not measure is
-    None.
+    """Return wall time by phase; `other` is the rest of the total `seconds`.
+
+    A phase that the loop does not measure is None.
     """
     parts = statistics.seconds_by_phase(loop)
     return {**parts, "other": seconds - sum(parts[phase] or 0.0 for phase in parts if phase != "other")}

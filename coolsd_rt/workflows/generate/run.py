@@ -40,8 +40,9 @@ __all__ = ["DRAFTS", "SYNTHETIC", "GenerateCallbacks", "GenerateConfig", "genera
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """A request of the user. Fields are checked on construction; values that depend on the engine are checked once it
-    is open.
+    """A request of the user.
+
+    Fields are checked on construction; values that depend on the engine are checked once it is open.
 
     Attributes:
         variants: images per prompt.

@@ -104,9 +104,7 @@ class _Walk:
         self.rounds += 1
 
     def _drafts(self, num_pending: Host) -> None:
-        """Draft steps of an EAGLE head: first the newly cached positions with true features, then steps on its own
-        features.
-        """
+        """Draft steps of an EAGLE head: first with the target's features, then on its own features."""
         width = int(num_pending.max())
         index = self._at(self.drafted + 1 - self.dims.prefix, width)
         ids = self.codes[np.arange(self.images)[:, None], index]
@@ -200,8 +198,9 @@ class _Walk:
         return (a.copy(), b.copy()), guessed.copy()
 
     def _real(self, pos: Host, width: int, shift: int = 0) -> Host:
-        """Return bool [R, S, 1]: the outputs that count. Before a row's start and after the image there is only
-        padding.
+        """Return bool [R, S, 1]: the outputs that count.
+
+        Before a row's start and after the image there is only padding.
 
         shift: 1 for rows of an EAGLE head, which stand for the token after their feature.
         """
@@ -210,8 +209,9 @@ class _Walk:
         return real
 
     def _probs(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
-        """Compare both sides' distributions at image tokens `at` [M, S] where `keep` is set. Returns the reference's
-        [M, S, V].
+        """Compare both sides' distributions at image tokens `at` [M, S] where `keep` is set.
+
+        Returns the reference's [M, S, V].
 
         A forced token is a point mass on both sides whatever the logits are, so it is not compared.
         """

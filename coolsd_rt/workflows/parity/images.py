@@ -244,9 +244,7 @@ class _Pair:
             self._add(m, 0, "first token", *_drawn_apart(probs[0][m], probs[1][m], self.uniforms[m, 0, 0, RESAMPLE]))
 
     def explain_loops(self, drawn: Host) -> None:
-        """Explain images int64 [M, N] that the tested engine's loop drew differently from the host's loop on that
-        engine.
-        """
+        """Explain images int64 [M, N] that the tested engine's loop and the host's loop drew differently."""
         for parting in self._margins.partings(self.codes[0], drawn):
             self._add(parting.image, parting.token, "between loops", parting.margin, NEAR)
 
