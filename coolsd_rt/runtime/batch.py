@@ -19,9 +19,7 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import State
 from coolsd_rt.runtime.statistics import Statistics, Stopwatch
 
-_NAMES = {
-    np.dtype(name): name for name in ("int64", "float32", "float64", "bool")
-}  # a table, because str(dtype) takes microseconds
+_NAMES = {np.dtype(name): name for name in ("int64", "float32", "float64", "bool")}  # str(dtype) takes microseconds
 
 
 class Window(NamedTuple):
@@ -85,9 +83,7 @@ class Batch:
         return self.pinned(probs, at[:, window])
 
     def pinned(self, probs: Array, at: Ints) -> Array:
-        """Set distributions [M, S, V] of image tokens `at` [M, S] to point masses, in place, where a token is
-        forced.
-        """
+        """Set distributions [M, S, V] of image tokens `at` [M, S] to point masses, in place, at forced tokens."""
         if self.forced is not None:
             ids = self.forced[at]
             for row, i in np.argwhere(ids >= 0).tolist():
@@ -104,7 +100,8 @@ class Batch:
 
 
 def to_host(array: Array) -> Host:
-    """Copy a session's array to the host. For small results, once per round; large arrays stay where they
-    are computed.
+    """Copy a session's array to the host.
+
+    For small results, once per round; large arrays stay where they are computed.
     """
     return array if isinstance(array, np.ndarray) else np.asarray(array.tolist())

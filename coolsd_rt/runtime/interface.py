@@ -1,5 +1,6 @@
-"""The protocols between the decoding loop and an engine. ONNX Runtime, eager PyTorch and a ten-line fake implement
-them.
+"""The protocols between the decoding loop and an engine.
+
+ONNX Runtime, eager PyTorch and a ten-line fake implement them.
 
 Each session uses one array-API namespace for its arguments and results: NumPy for ONNX Runtime, torch for the eager
 reference. Knows shapes and dtypes. Does not know backends. Legend as in `coolsd_rt.contract`.
@@ -91,8 +92,9 @@ class Engine(Protocol):
         ...
 
     def encode_condition(self, condition: Array) -> Array:
-        """Return prefix embeddings [R, W, C]. condition: ids int64 [R, W], or text encoder features float32
-        [R, W, E].
+        """Return prefix embeddings [R, W, C].
+
+        condition: ids int64 [R, W], or text encoder features float32 [R, W, E].
         """
         ...
 

@@ -255,9 +255,7 @@ class DecodingLoop:
         return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
 
     def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
-        """Return the number of drafts that count, [M], and the drafts of the longest image: tokens [M, L'], Q [M, L',
-        V].
-        """
+        """Return the number of drafts that count [M], and all drafts: tokens [M, L'], Q [M, L', V]."""
         count = int(num_drafts.max())
         if not count or self._drafter is None:
             return num_drafts, *self._no_drafts

@@ -64,8 +64,9 @@ class Sampling:
         return bool((np.asarray(self.cfg_scale) != 1).any())
 
     def scales(self, tokens: int) -> NDArray[np.float32]:
-        """Return the CFG scale of each image token, float32 [tokens]. Raises UserError if the list has another
-        length.
+        """Return the CFG scale of each image token, float32 [tokens].
+
+        Raises UserError if the list has another length.
         """
         scales = np.asarray(self.cfg_scale, np.float32)
         if scales.ndim and scales.shape != (tokens,):

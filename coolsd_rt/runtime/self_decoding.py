@@ -42,14 +42,10 @@ class DecodeRequest:
 
 @runtime_checkable
 class WholeEngine(Protocol):
-    """An `Engine` whose sessions run requests by themselves, and which keeps compiled programs for
-    repeated requests.
-    """
+    """An `Engine` whose sessions run requests by themselves, and that keeps compiled programs."""
 
     def expect(self, kinds: int) -> None:
-        """Announce `kinds` alternating kinds of request, so that the engine keeps a compiled program for each
-        of them.
-        """
+        """Announce `kinds` alternating kinds of request, so that a program is kept for each of them."""
         ...
 
 

@@ -20,18 +20,19 @@ CATCH_UP = 16  # number of rounds without a draft after which the draft's cache 
 
 
 def capacity(dims: ModelDims, length: int, paced: bool = False) -> int:
-    """Return the number of cache positions for draft length `length`: the image, and the padding of ragged rows after
-    it.
+    """Return the number of cache positions that a session needs at draft length `length`.
 
-    paced: rounds may skip drafting, in which case ragged rows grow by up to `CATCH_UP`.
+    They hold the image and the padding of ragged rows after it. paced: rounds may skip drafting, in which case ragged
+    rows grow by up to `CATCH_UP`.
     """
     return dims.positions + length + (CATCH_UP + length if paced else 0)
 
 
 @dataclass
 class State:
-    """The counters, one entry per image. Both CFG rows of an image share its entry, since every decision
-    is for both.
+    """The counters, one entry per image.
+
+    Both CFG rows of an image share its entry, since every decision is for both.
     """
 
     prefix: int
@@ -53,8 +54,9 @@ class State:
         return self.prefix + self.tokens - self.committed
 
     def image_index(self, position: Ints, width: int) -> Ints:
-        """Return [M, width] indices of image tokens from `position` [M] on. Past the end: the last token, as
-        padding.
+        """Return [M, width] indices of image tokens from `position` [M] on.
+
+        Past the end: the last token, as padding.
         """
         index: Ints = np.minimum((position - self.prefix)[:, None] + np.arange(width), self.tokens - 1)
         return index

@@ -56,10 +56,10 @@ class Statistics:
         self.round_seconds.setdefault(drafts, []).append(seconds)
 
     def seconds_by_phase(self, loop: LoopTaken | None) -> dict[str, float | None]:
-        """Return `seconds`, with None for phases that the loop does not measure: the host cannot time phases inside a
-        device.
+        """Return `seconds`, with None for phases that the loop does not measure.
 
-        loop: None if nothing was drawn; the phases are then those of the host's loop.
+        The host cannot time phases inside a device. loop: None if nothing was drawn; the phases are then those of the
+        host's loop.
         """
         told = ("device",) if loop == "device" else ("target", "draft", "verify", "other")
         return {phase: spent if phase in told else None for phase, spent in self.seconds.items()}

@@ -1,5 +1,6 @@
-"""Drafters: the sources of draft tokens. All implement one protocol, so that the round and the law are the same for
-each.
+"""Drafters: the sources of draft tokens.
+
+All implement one protocol, so that the round and the law are the same for each.
 
 | drafter | source of drafts | state between rounds |
 |---|---|---|
@@ -33,8 +34,9 @@ class Drafter(Protocol):
     """
 
     def prefill(self, features: Array) -> None:
-        """Receive the features [R, W, C] of the prefix after the target's prefill. The counters of the state are still
-        zero.
+        """Receive the features [R, W, C] of the prefix after the target's prefill.
+
+        The counters of the state are still zero.
         """
         ...
 
@@ -47,8 +49,9 @@ class Drafter(Protocol):
         ...
 
     def seen(self, features: Array) -> None:
-        """Receive the features [R, 1 + drafts, C] of the target's step over [pending, drafts]. Nothing is committed
-        yet.
+        """Receive the features [R, 1 + drafts, C] of the target's step over [pending, drafts].
+
+        Nothing is committed yet.
         """
         ...
 
@@ -61,8 +64,9 @@ class Drafter(Protocol):
         ...
 
     def committed(self, active: Host) -> None:
-        """Called after the commit, when the counters of the state have advanced. active: bool [M], the images of the
-        round.
+        """Called after the commit, when the counters of the state have advanced.
+
+        active: bool [M], the images of the round.
         """
         ...
 

@@ -33,8 +33,9 @@ class EagleDrafter:
         self._proposing = proposing(self._session, batch.length) if fits else None
 
     def prefill(self, features: Array) -> None:
-        """Step the head over the prefix, except for its last position, whose features enter with the first decided
-        token.
+        """Step the head over the prefix, except for its last position.
+
+        The features of that position enter with the first decided token.
         """
         batch, state = self._batch, self._batch.state
         width = state.prefix
@@ -69,8 +70,9 @@ class EagleDrafter:
         return tokens, q
 
     def _needs_single_steps(self, window: Window) -> Host:
-        """Return bool [M]: images with a forced token in the window, which `propose` does not support; all without that
-        graph.
+        """Return bool [M]: images that `propose` cannot draft, because a token in the window is forced.
+
+        All images, if there is no such graph.
         """
         batch = self._batch
         if self._proposing is None:
@@ -125,8 +127,9 @@ class EagleDrafter:
         return chain(batch, window, count, logits, step)
 
     def seen(self, features: Array) -> None:
-        """Store the features of the target's step; the positions that are committed enter the head with the
-        next draft.
+        """Store the features of the target's step.
+
+        The positions that are committed enter the head with the next draft.
         """
         self._unseen.add(features)
 

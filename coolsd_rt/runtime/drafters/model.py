@@ -16,8 +16,9 @@ from coolsd_rt.runtime.state import CATCH_UP
 
 
 class ModelDrafter:
-    """Drafts with a small model. Cache rows made from drafts are at or after `drafted`; the next round
-    overwrites them.
+    """Drafts with a small model.
+
+    Cache rows made from drafts are at or after `drafted`; the next round overwrites them.
     """
 
     def __init__(self, batch: Batch) -> None:

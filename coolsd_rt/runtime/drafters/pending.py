@@ -21,8 +21,9 @@ class PendingFeatures:
     """Features [R, >= longest, C] of each row's positions `drafted..cached-1`, starting at column 0."""
 
     def __init__(self, state: State, rowwise: Callable[[Host], Array], row_ids: Array, features: Array) -> None:
-        """rowwise: converts a value per image to a value per row, as the session's array. row_ids: int64 [R],
-        0, 1, ...
+        """rowwise: converts a value per image to a value per row, as the session's array.
+
+        row_ids: int64 [R], 0, 1, ...
         """
         self._state, self._rowwise, self._row_ids, self._features = state, rowwise, row_ids, features
         self._rows = np.arange(len(state.cached))
@@ -59,8 +60,9 @@ class PendingFeatures:
         return ids, self._features[:, :width], pos, num_pending
 
     def leave_one(self, num_pending: Ints) -> None:
-        """Keep only the last pending position. Call after `take` with `spared=1`, with the `num_pending` [M] that it
-        returned.
+        """Keep only the last pending position.
+
+        Call after `take` with `spared=1`, with the `num_pending` [M] that it returned.
         """
         last = np.minimum(np.maximum(num_pending, 0), self._features.shape[1] - 1)
         self._features = self._features[self._row_ids, self._rowwise(last)][:, None]
