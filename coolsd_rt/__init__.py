@@ -6,7 +6,7 @@
     pipe = cool.Pipeline.load("engines/emoji")
     pipe("red apple").images[0].save("apple.png")
 
-Names are imported when they are first used: to import the package takes no other one.
+Names are imported on first use, so that importing the package imports no dependency.
 """
 
 from coolsd_rt.telemetry import switch_off

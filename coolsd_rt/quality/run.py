@@ -273,7 +273,7 @@ class _QualityRun:
         return values_of(gallery, folder, identity, scores, self.listener.step)
 
     def pairing(self, scorer: PairScore, references: Gallery) -> list[QualityRow]:
-        """Return CLIP's score of the references, and of a check that they belong to the captions."""
+        """Return the CLIP score of the references. Warns if the references do not fit the captions."""
         some = references.first(_PAIRS)
         if len(some) < 2:
             return []

@@ -124,7 +124,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def _check_text(node: yaml.Node) -> None:
-    """Raise SourceError at an escape such as \\ud800, which is no character: nothing could be named by it."""
+    """Raise SourceError at an escape such as \\ud800, which is not a character and cannot be encoded."""
     if isinstance(node, yaml.ScalarNode) and _HALF.search(str(node.value)):
         raise SourceError(node.start_mark.line + 1, "text", "half of a surrogate pair", "write the character itself")
 

@@ -46,7 +46,8 @@ class TrainConfig:
         patience: measurements without improvement before training stops.
         held_out: number of held-out images.
         work: folder of checkpoint, log and codes; None is beside `out`.
-        tensorboard, wandb: folder and project to write figures to, in addition to the log.
+        tensorboard: folder of TensorBoard files; None writes none.
+        wandb: W&B project to send figures to; None sends none.
         threads: CPU threads; None is the usable cores.
         overwrite: whether `out` may replace another file.
     """

@@ -49,8 +49,8 @@ class EagleDrafter:
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
         """Draft with the graph `propose` where possible, else in single steps.
 
-        The first step is ragged: it has as many rows as the last round decided tokens, padded to the longest. Cache
-        rows written by padding are overwritten before a mask exposes them.
+        The first step is ragged: in each row it has as many positions as the last round decided tokens, padded to the
+        longest row. Cache rows written by padding are overwritten before a mask exposes them.
 
         The choice between `propose` and single steps depends on each image alone, never on the other images of the
         batch, because the two round differently.
