@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
+from coolsd_rt.runtime.costs import RoundCosts
 
 _RANGES = {
     "top_k": limits.TOP_K,
@@ -35,6 +36,8 @@ class Sampling:
     Whether a draft counts depends on those before it, never on itself: the law stays again.
     cfg_interval: the last decode step that is guided, counted from 0 after the first token; -1 = all are. So image
     tokens up to cfg_interval + 1 are, and later ones have a scale of 1. Source: LlamaGen's cfg_interval.
+    costs: of a round by its number of drafts; given, each round drafts what pays by `pacing.AutoPacer`, and the two
+    thresholds are not read. None: thresholds.
     Raises UserError on anything else.
     """
 
@@ -45,6 +48,7 @@ class Sampling:
     confidence: float = 0.0
     draft_confidence: float = 0.0
     cfg_interval: int = -1
+    costs: RoundCosts | None = None
 
     def __post_init__(self) -> None:
         one = np.ndim(self.cfg_scale) == 0

@@ -49,6 +49,10 @@ def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str,
                 data[section][kept] = old[kept]
     if data["acceptance"]["rule"] != "ratio" and not any(key.startswith("schedule.") for key in overrides):
         data["schedule"] = {"kind": "none"}
+    if "pacing.kind" not in overrides and any(key.startswith("pacing.") for key in overrides):
+        data["pacing"]["kind"] = "manual"  # a threshold was given
+    if overrides.get("pacing.kind") == "auto":
+        data["pacing"] = {"kind": "auto"}
     for key, value in overrides.items():
         section, field = key.split(".")
         data[section][field] = value
@@ -58,11 +62,12 @@ def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str,
 def with_jacobi(spec: Spec, length: int, coupled: bool = False, names: Mapping[str, str] | None = None) -> Spec:
     """The spec with drafts of the target's own last round (Jacobi decoding) in the place of its draft model.
 
-    length: drafts in the window. Pacing is made for the draft model, and dropped. Raises SpecError as `with_overrides`.
+    length: drafts in the window. Thresholds of the pacing are made for the draft model, and dropped. Raises SpecError
+    as `with_overrides`.
     """
     data = spec.resolved()
     data["draft"] = {"model": "jacobi", "length": length, "coupled": coupled}
-    data["pacing"] = {}
+    data["pacing"] = {"kind": spec.pacing.kind}
     return _checked(data, {"draft.length": "--draft-length", **(names or {})})
 
 

@@ -74,7 +74,7 @@ class Prepared:
     def of(opened: OpenedEngine, values: Values, names: Mapping[str, str] | None = None) -> Prepared:
         """Raises UserError: a value that the spec refuses, a draft longer than the image. CoolsdError: broken files."""
         spec = resolve(opened, values, names)
-        settings = opened.settings(spec, plain=values.plain)
+        settings = opened.paced(opened.settings(spec, plain=values.plain), spec)
         tokens = opened.description.dims.tokens
         if settings.law.length > tokens:
             found = str(settings.law.length)
