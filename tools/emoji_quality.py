@@ -27,7 +27,7 @@ from coolsd_rt.cli.paths import ENGINE  # noqa: E402
 from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
 from coolsd_rt.errors import UserError  # noqa: E402
 from coolsd_rt.spec import with_overrides  # noqa: E402
-from coolsd_rt.workflows import drawing  # noqa: E402
+from coolsd_rt.workflows import drawing, totals  # noqa: E402
 from coolsd_rt.workflows.opened import OpenedEngine  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
@@ -57,7 +57,7 @@ def measure(
         drawn = drawing.draw(engine, batch, conditioner, settings)
         pixels.append(engine.decode_images(drawn.codes))
         parts.append(drawn.statistics)
-    whole = drawing.total(parts, settings.law.length)
+    whole = totals.total(parts, settings.law.length)
     return {
         "retrieval": retrieve(np.concatenate(pixels), captions, glyphs).accuracy,
         "mean_acceptance_length": whole.mean_acceptance_length,

@@ -24,14 +24,14 @@ import numpy as np
 
 from coolsd_rt import cores, limits
 from coolsd_rt.bench.break_even import BreakEven, break_even, tokens_by_length
-from coolsd_rt.bench.machine import machine
 from coolsd_rt.bench.report import BenchReport, BenchRow
 from coolsd_rt.bench.stats import Median, paired_ratio
 from coolsd_rt.bench.timing import Timed, Variant, take_turns
 from coolsd_rt.bench.variants import VariantChoice, VariantRow, lines
 from coolsd_rt.errors import UserError
+from coolsd_rt.machine import machine
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.spec import with_overrides
+from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import Probability, Seed, Threads, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing, opening
@@ -165,7 +165,7 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
     engine, near = opened.engine, opened.neighbours
     chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)
-    chosen = [_with_forced(line, opened.forced) for line in chosen]
+    chosen = [_of_engine(line, opened, spec) for line in chosen]
     warnings = list(unknown_words([job for jobs in turns for job in jobs]))
     warnings += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []
@@ -194,8 +194,9 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     )
 
 
-def _with_forced(line: VariantRow, forced: tuple[int, ...] | None) -> VariantRow:
-    settings = replace(line.way.settings, forced=forced)
+def _of_engine(line: VariantRow, opened: OpenedEngine, spec: Spec) -> VariantRow:
+    """The row with the engine's forced tokens and, if the spec's pacing is `auto`, its round costs."""
+    settings = opened.paced(replace(line.way.settings, forced=opened.forced), spec)
     return replace(line, way=replace(line.way, settings=settings))
 
 

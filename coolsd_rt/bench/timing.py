@@ -20,7 +20,7 @@ from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.round import Loop
 from coolsd_rt.runtime.self_decoding import WholeEngine
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
-from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows import drawing, totals
 from coolsd_rt.workflows.drawing import Job, Settings
 
 
@@ -55,7 +55,7 @@ class Timed:
     @property
     def loop(self) -> LoopTaken | None:
         """The loop that all turns ran on."""
-        return drawing.one_loop(self.loops)
+        return totals.one_loop(self.loops)
 
     @property
     def outside_engine(self) -> float | None:
@@ -71,7 +71,7 @@ class Timed:
     @property
     def statistics(self) -> Statistics:
         """Statistics over all turns."""
-        return drawing.total(self.parts, self.way.settings.law.length)
+        return totals.total(self.parts, self.way.settings.law.length)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON data."""

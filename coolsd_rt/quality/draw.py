@@ -29,7 +29,7 @@ from coolsd_rt.spec import Spec
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.results import claim
 from coolsd_rt.sweep.draw import DrawnPoint
-from coolsd_rt.workflows import drawing, opening, png
+from coolsd_rt.workflows import drawing, opening, png, totals
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.generate.run import GenerateConfig, resolve, unknown_words
 from coolsd_rt.workflows.opened import OpenedEngine
@@ -237,6 +237,6 @@ def cost(plan: QualityPlan, gallery: Gallery) -> Cost:
     counts = Statistics.empty(0, 1)
     counts.rounds = rounds.astype(np.int64)
     counts.accepts[:] = int(tokens.sum() - rounds.sum())  # a round's tokens are its accepted drafts and one more
-    taken = drawing.one_loop(loops)
+    taken = totals.one_loop(loops)
     as_drawn = DrawnPoint(np.zeros((0, 1, 1, 3), np.uint8), counts, float(seconds.sum()), int(tokens.sum()), taken)
     return Cost(as_drawn.accept_length, float(seconds.mean()), taken)

@@ -5,12 +5,13 @@ Knows keys, ranges and defaults. Does not know their effect on probabilities: `c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict
+from pydantic import Field, Strict, model_validator
 
 from coolsd_rt import limits
-from coolsd_rt.spec.section import Section, Within
+from coolsd_rt.spec.section import Section, Within, complaint
 
 Delta = Annotated[
     float,
@@ -158,8 +159,14 @@ class SamplingSection(Section):
 
 
 class Pacing(Section):
-    """Conditions under which a round drafts. Changes the speed, never the output distribution."""
+    """How many tokens a round drafts. Changes the speed, never the output distribution of an exact rule."""
 
+    kind: Literal["auto", "manual"] = Field(
+        default="auto",
+        description="`auto`: each round drafts what pays, by the measured cost of a round and by how many drafts were "
+        "accepted so far. `manual`: draft.length tokens in each round, unless a threshold below stops it. Default: "
+        "auto, or manual if a threshold is given.",
+    )
     confidence: Probability = Field(
         default=0.0,
         description="Skip drafting unless the target's top probability for the previous token is at least this: where "
@@ -170,3 +177,16 @@ class Pacing(Section):
         description="Stop drafting before the first token whose top draft probability is less than this "
         "value: the target then steps fewer positions. 0 never stops.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _thresholds_are_manual(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "kind" not in data and {"confidence", "draft_confidence"} & set(data):
+            return {**data, "kind": "manual"}
+        return data
+
+    @model_validator(mode="after")
+    def _auto_has_no_threshold(self) -> Pacing:
+        if self.kind == "auto" and (self.confidence or self.draft_confidence):
+            raise complaint("kind manual with a threshold", "auto")
+        return self

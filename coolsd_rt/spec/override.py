@@ -49,6 +49,10 @@ def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str,
                 data[section][kept] = old[kept]
     if data["acceptance"]["rule"] != "ratio" and not any(key.startswith("schedule.") for key in overrides):
         data["schedule"] = {"kind": "none"}
+    if "pacing.kind" not in overrides and any(key.startswith("pacing.") for key in overrides):
+        data["pacing"]["kind"] = "manual"  # a threshold was given
+    if overrides.get("pacing.kind") == "auto":
+        data["pacing"] = {"kind": "auto"}
     for key, value in overrides.items():
         section, field = key.split(".")
         data[section][field] = value
@@ -58,12 +62,12 @@ def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str,
 def with_jacobi(spec: Spec, length: int, coupled: bool = False, names: Mapping[str, str] | None = None) -> Spec:
     """Return the spec with Jacobi drafts (from the target's last round) instead of its draft model.
 
-    length: drafts in the window. Pacing is removed, since its values are for the draft model. Raises SpecError as
-    `with_overrides` does.
+    length: drafts in the window. Thresholds of the pacing are removed, since they are for the draft model. Raises
+    SpecError as `with_overrides` does.
     """
     data = spec.resolved()
     data["draft"] = {"model": "jacobi", "length": length, "coupled": coupled}
-    data["pacing"] = {}
+    data["pacing"] = {"kind": spec.pacing.kind}
     return _checked(data, {"draft.length": "--draft-length", **(names or {})})
 
 

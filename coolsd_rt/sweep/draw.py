@@ -20,7 +20,7 @@ from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.store.results import Arrays, Batches
-from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows import drawing, totals
 from coolsd_rt.workflows.drawing import Job, Settings
 
 _COUNTS = ("rounds", "accepted_histogram", "attempts", "accepts")
@@ -85,10 +85,10 @@ def draw(
     for number, batch in enumerate(drawing.batches(jobs, desk.batch)):
         parts.append(kept.get(number, partial(_batch, desk, batch, settings)))
         on_batch()
-    statistics = drawing.total([_statistics(part) for part in parts], settings.law.length)
+    statistics = totals.total([_statistics(part) for part in parts], settings.law.length)
     seconds = sum(float(part["seconds"]) for part in parts)
     pixels: NDArray[np.uint8] = np.concatenate([part["pixels"] for part in parts])
-    loop = drawing.one_loop("device" if part["by_device"] else "host" for part in parts)
+    loop = totals.one_loop("device" if part["by_device"] else "host" for part in parts)
     return DrawnPoint(pixels, statistics, seconds, len(jobs) * desk.engine.dims.tokens, loop)
 
 

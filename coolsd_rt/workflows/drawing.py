@@ -1,4 +1,4 @@
-"""Draws code ids for prompts on any engine: jobs, seeds, batches, and the sum of their statistics.
+"""Draws code ids for prompts on any engine: jobs, seeds and batches.
 
 Knows prompts, seeds and the order of rows. Does not know the backend, files or image formats.
 
@@ -8,29 +8,32 @@ Legend: M images of a batch, R rows (2M under CFG: all conditional rows first, t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
 from coolsd_rt.limits import IMAGES, SEED
 from coolsd_rt.prompts import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.prompts.base import some_text
-from coolsd_rt.runtime.drafters import DrafterName
+from coolsd_rt.runtime.calibration import measure_costs
+from coolsd_rt.runtime.costs import DrafterName, RoundCosts
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.progress import OnProgress
-from coolsd_rt.runtime.randomness import SEED_LIMIT
+from coolsd_rt.runtime.randomness import SEED_LIMIT, uniform_table
 from coolsd_rt.runtime.round import Loop, LoopHooks, OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
 from coolsd_rt.runtime.state import capacity
-from coolsd_rt.runtime.statistics import Generation, LoopTaken, Statistics
+from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
 from coolsd_rt.spec.networks import Draft, JacobiDraft
+from coolsd_rt.workflows.costs import CostBook
 
 JACOBI_WINDOW = 15  # default number of drafts of Jacobi decoding; the window of 16 tokens in the SJD paper
 
@@ -55,12 +58,23 @@ class Settings:
     """The values of a spec and an engine that the loop needs. A law of length 0 is plain decoding.
 
     forced: the id that each image token must have (line end, image end), or -1 if free; None if all tokens are free.
+    costs: source of the round costs by which rounds choose their drafts; None: the thresholds of `sampling` decide.
     """
 
     law: Law
     sampling: Sampling
     drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
+    costs: CostBook | None = None
+
+    @property
+    def drafters(self) -> tuple[DrafterName, ...]:
+        """Where drafts may come from: Jacobi drafts need no model, so that every engine has them.
+
+        Acceptance at fixed rates would be the same for drafts without a cost: it is that of the spec's own draft.
+        """
+        own = self.drafter.startswith("jacobi") or self.law.rates is not None
+        return (self.drafter,) if own else (self.drafter, "jacobi")
 
     @property
     def plain(self) -> bool:
@@ -91,7 +105,7 @@ def settings_of(
     near: int64 [V, n], the engine's neighbours, which the lantern rules need. forced: the engine's forced tokens
     (`OpenedEngine.forced`). Raises UserError if the rule needs neighbours and there are none.
     """
-    sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump())
+    sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump(exclude={"kind"}))
     drafter = drafter_of(spec.draft)
     if plain:
         return Settings(Law(()), sampling, forced=forced)
@@ -219,9 +233,12 @@ def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, 
     """Open a session for the images of `jobs`. Raises CoolsdError if the engine reads another kind of prefix."""
     check_fit(conditioner, engine.dims)
     rows = prefix_rows(jobs, conditioner, settings.sampling.guided)
-    paced = max(settings.sampling.confidence, settings.sampling.draft_confidence) > 0 and not settings.plain
+    sampling = settings.sampling
+    paced = max(sampling.confidence, sampling.draft_confidence) > 0 or settings.costs is not None
     return engine.open(
-        engine.encode_condition(rows.text), capacity(engine.dims, settings.law.length, paced), rows.start
+        engine.encode_condition(rows.text),
+        capacity(engine.dims, settings.law.length, paced and not settings.plain),
+        rows.start,
     )
 
 
@@ -245,10 +262,13 @@ def draw(
     session = open_session(engine, jobs, conditioner, settings)
     seconds = time.perf_counter() - began
     seeds = [job.seed for job in jobs]
+    sampling = settings.sampling
+    if settings.costs is not None and not settings.plain and steps_on_host(session, loop):
+        sampling = replace(sampling, costs=costs_of(engine, jobs, conditioner, settings))
     generation = generate(
         session,
         settings.law,
-        settings.sampling,
+        sampling,
         seeds,
         settings.forced,
         drafter=settings.drafter,
@@ -259,30 +279,22 @@ def draw(
     return generation
 
 
-def one_loop(loops: Iterable[LoopTaken]) -> LoopTaken | None:
-    """Return the loop that all batches of a request ran; None without batches.
-
-    Raises CoolsdError if the batches ran different loops, because their figures cannot be added.
-    """
-    found = sorted(set(loops))
-    if len(found) > 1:
-        raise CoolsdError("the loop of a request", expected="the same in every batch", found=" and ".join(found))
-    return found[0] if found else None
+def steps_on_host(session: Session, loop: Loop) -> bool:
+    """Return whether the host's loop runs the rounds: only it can choose the drafts of each round."""
+    return loop == "host" or not isinstance(session, SelfDecodingSession)
 
 
-def total(parts: Sequence[Statistics], length: int) -> Statistics:
-    """Sum the statistics of batches with one draft length. Rounds keep one entry per image."""
-    whole = Statistics.empty(0, length)
-    for part in parts:
-        whole.rounds = np.concatenate([whole.rounds, part.rounds])
-        whole.accepted_histogram += part.accepted_histogram
-        whole.attempts += part.attempts
-        whole.accepts += part.accepts
-        whole.degenerate += part.degenerate
-        whole.draft_tokens += part.draft_tokens
-        whole.seconds_prefix += part.seconds_prefix
-        for drafts, times in part.round_seconds.items():
-            whole.round_seconds.setdefault(drafts, []).extend(times)
-        for phase, seconds in part.seconds.items():
-            whole.seconds[phase] += seconds
-    return whole
+def costs_of(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> RoundCosts:
+    """Return the round costs of a batch of that size: from the record, or measured now on sessions of these jobs."""
+    assert settings.costs is not None
+    law, sampling, images = settings.law, settings.sampling, len(jobs)
+
+    def measure() -> RoundCosts:
+        uniforms = uniform_table(range(images), engine.dims.tokens, law.length)
+        request = DecodeRequest(law, sampling, uniforms, drafter=settings.drafter)
+        return measure_costs(lambda: open_session(engine, jobs, conditioner, settings), request, settings.drafters)
+
+    filters = f"top_k {'on' if sampling.top_k else 'off'}, top_p {'on' if sampling.top_p < 1 else 'off'}"
+    guided = "guided" if sampling.guided else "unguided"
+    kind = f"{' or '.join(settings.drafters)} up to {law.length} drafts, {guided}, {filters}"
+    return settings.costs.get(kind, images, measure)

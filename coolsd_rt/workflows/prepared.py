@@ -85,7 +85,7 @@ class Prepared:
         broken.
         """
         spec = resolve(opened, values, names)
-        settings = opened.settings(spec, plain=values.plain)
+        settings = opened.paced(opened.settings(spec, plain=values.plain), spec)
         tokens = opened.description.dims.tokens
         if settings.law.length > tokens:
             found = str(settings.law.length)

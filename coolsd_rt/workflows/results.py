@@ -19,7 +19,7 @@ from coolsd_rt.files import bad_name
 from coolsd_rt.runtime.statistics import Generation, LoopTaken
 from coolsd_rt.shown import shown
 from coolsd_rt.store.atomic import check_folder
-from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows import totals
 from coolsd_rt.workflows.batches import DrawnBatch
 from coolsd_rt.workflows.drawing import Asked, Job
 from coolsd_rt.workflows.generate import placing
@@ -84,8 +84,8 @@ class GenerationStats:
     @staticmethod
     def of(parts: Sequence[Generation], length: int, tokens: int, seconds: float) -> GenerationStats:
         """Sum the statistics of batches. length: draft length. tokens: image tokens per image."""
-        whole = drawing.total([part.statistics for part in parts], length)
-        loop = drawing.one_loop(part.loop for part in parts)
+        whole = totals.total([part.statistics for part in parts], length)
+        loop = totals.one_loop(part.loop for part in parts)
         images = len(whole.rounds)
         return GenerationStats(
             images=images,

@@ -18,7 +18,7 @@ from coolsd_rt.schedules.analysis import ambiguity
 from coolsd_rt.schedules.analyze import RecordingConfig, analyze, recorded
 from coolsd_rt.schedules.recording import HEAD, Recording
 from coolsd_rt.store import EngineFolder
-from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows import drawing, opening, totals
 from tests.tiny import LENGTH, TARGET
 
 PROMPTS = ("red apple", "blue star", "green leaf")
@@ -72,7 +72,7 @@ def test_expectations_agree_with_what_happened(recording: Recording, tiny_engine
         drawing.draw(engine, batch, vocabulary, settings).statistics
         for batch in drawing.batches(drawing.plan(list(PROMPTS), 40, 7, vocabulary), 4)
     ]
-    found = drawing.total(parts, LENGTH).mean_acceptance_length
+    found = totals.total(parts, LENGTH).mean_acceptance_length
     assert expected > lossless.accept_length + 0.1
     # The recorded windows include the image's end, where the loop's last round without drafts is not recorded.
     assert found == pytest.approx(expected, abs=0.25)

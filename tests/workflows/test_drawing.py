@@ -11,7 +11,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.spec import Spec
-from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows import drawing, totals
 from coolsd_rt.workflows.drawing import Job, Settings
 from tests.workflows.fakes import VOCABULARY, FakeEngine
 
@@ -144,7 +144,7 @@ def test_statistics_of_batches_add_up() -> None:
     jobs = drawing.plan(PROMPTS, 2, 0, VOCABULARY)
     whole = drawing.draw(FakeEngine(), jobs, VOCABULARY, RELAXED).statistics
     parts = [drawing.draw(FakeEngine(), b, VOCABULARY, RELAXED).statistics for b in drawing.batches(jobs, 4)]
-    summed = drawing.total(parts, RELAXED.law.length)
+    summed = totals.total(parts, RELAXED.law.length)
     assert summed.rounds.tolist() == whole.rounds.tolist()
     assert summed.acceptance_by_position == whole.acceptance_by_position
     assert summed.accepted_histogram.tolist() == whole.accepted_histogram.tolist()

@@ -20,7 +20,6 @@ from pathlib import Path
 import click
 
 from coolsd_rt import cores, limits
-from coolsd_rt.bench.machine import machine
 from coolsd_rt.bench.timing import Variant, take_turns
 from coolsd_rt.cli.entry import enter, gathered, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
@@ -29,6 +28,7 @@ from coolsd_rt.cli.paths import ENGINE, WRITES
 from coolsd_rt.cli.terminal import say, show_table
 from coolsd_rt.cli.terminal.progress import Work, progress
 from coolsd_rt.errors import UserError
+from coolsd_rt.machine import machine
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.spec import LoadedSpec, Spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder

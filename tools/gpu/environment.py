@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from coolsd_rt.bench.machine import machine
+from coolsd_rt.machine import machine
 from coolsd_rt.store import tool_versions
 
 PACKAGES = (

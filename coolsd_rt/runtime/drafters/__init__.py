@@ -12,16 +12,14 @@ All implement one protocol, so that the round and the law are the same for each.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.runtime.batch import Batch, Window
+from coolsd_rt.runtime.costs import DRAFTERS, DrafterName
 from coolsd_rt.runtime.drafters.eagle import EagleDrafter
 from coolsd_rt.runtime.drafters.jacobi import JacobiDrafter
 from coolsd_rt.runtime.drafters.model import ModelDrafter
-
-DrafterName = Literal["eagle", "model", "jacobi", "jacobi_coupled"]
-DRAFTERS: tuple[DrafterName, ...] = get_args(DrafterName)
 
 __all__ = ["DRAFTERS", "Drafter", "DrafterName", "make_drafter"]
 

@@ -73,7 +73,7 @@ def _speculation(law: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, A
         **{key: law[key] for key in ("plain", "draft", "draft_length", "rule", "resampler")},
         "omegas": [float(f"{omega:.{_DIGITS}g}") for omega in law["omegas"]],
         "acceptance": dict(spec["acceptance"]),
-        "pacing": dict(spec["pacing"]),
+        "pacing": {"kind": "manual", **spec["pacing"]},  # the only kind, before it had a name
     }
 
 

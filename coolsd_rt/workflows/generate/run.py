@@ -26,7 +26,7 @@ from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, Threads, check_fields
 from coolsd_rt.store.atomic import check_folder
-from coolsd_rt.workflows import drawing, opening, png
+from coolsd_rt.workflows import drawing, opening, png, totals
 from coolsd_rt.workflows.batches import DrawnBatch, draw_batches
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.generate import placing
@@ -163,9 +163,9 @@ class _GenerateRun:
         drawn = tuple(
             GeneratedImage(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
         )
-        statistics = drawing.total([part.statistics for part in self.generations], settings.law.length)
+        statistics = totals.total([part.statistics for part in self.generations], settings.law.length)
         count = self.done * self.tokens
-        loop = drawing.one_loop(part.loop for part in self.generations)
+        loop = totals.one_loop(part.loop for part in self.generations)
         return GenerateReport(drawn, sheet, count, seconds, self.seconds_image, load, statistics, loop, warnings)
 
     def on_progress(self, jobs: Sequence[Job], progress: Progress) -> None:

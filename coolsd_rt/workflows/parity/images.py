@@ -35,7 +35,7 @@ from coolsd_rt.runtime.sampling import forced_ids
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.state import RoundRecord
 from coolsd_rt.runtime.statistics import LoopTaken
-from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows import drawing, totals
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.parity.distance import host
 from coolsd_rt.workflows.ties import NEAR, Margins
@@ -94,7 +94,7 @@ class ImageParity:
     @property
     def loop(self) -> LoopTaken | None:
         """The loop of the tested engine; None before the first batch."""
-        return drawing.one_loop(self.loops)
+        return totals.one_loop(self.loops)
 
     @property
     def unexplained(self) -> int:
