@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from coolsd_rt.arrays import Bools, Floats64, Ints
-from coolsd_rt.runtime.costs import RoundCosts
+from coolsd_rt.runtime.costs import PLACES, RoundCosts
 from coolsd_rt.runtime.sampling import Sampling
 
 EDGES = (0.5, 0.8, 0.95)
@@ -30,8 +30,12 @@ PRIOR_RATES = (0.3, 0.5, 0.7, 0.9)
 """Acceptance rate of each class before anything was seen."""
 
 PRIOR_WEIGHT = 3.0  # drafts that the prior counts as
-TRIALS = 6  # first drafts of a class and a drafter that are tried whatever the prior says
+COMPARED_ROUNDS = 16  # rounds after which a draft model has to have shown that it is worth its upkeep
+UPKEEP = 0.1  # tokens a round that a draft model has to add: its cache is kept up to date in rounds without it too
+TRIALS = 6  # first drafts of a class that a draft model makes whatever the prior says
+WINDOW_RATE, WINDOW_WEIGHT = 0.6, 12.0  # acceptance rate of Jacobi drafts before anything was seen, and its weight
 RETRY_ROUNDS = 24  # rounds without a draft before one is tried again; doubles each time it did not pay
+WORTH_TRYING = 1.02  # tokens a plain round that a drafter would give if all its drafts were accepted
 LOSS_LIMIT = 0.015  # share of the plain image's time that may be lost to trials
 
 
@@ -61,6 +65,11 @@ class Pacer(Protocol):
         """Whether a round can draft at all. If not, the batch is plain decoding."""
         ...
 
+    @property
+    def retired(self) -> frozenset[int]:
+        """Numbers of drafters that are not going to be chosen again: the loop no longer has to keep them up to date."""
+        ...
+
     def before(self, confidence: Floats64, most: Ints, active: Bools) -> Choice:
         """Choose the drafts to make.
 
@@ -84,6 +93,7 @@ class ManualPacer:
 
     def __init__(self, confidence: float, draft_confidence: float) -> None:
         self._confidence, self._draft_confidence = confidence, draft_confidence
+        self.retired: frozenset[int] = frozenset()
         self.reads_p, self.reads_q, self.hopeful = confidence > 0, draft_confidence > 0, True
 
     def before(self, confidence: Floats64, most: Ints, active: Bools) -> Choice:
@@ -101,8 +111,28 @@ class ManualPacer:
         """Nothing: thresholds do not change."""
 
 
-class _Rates:
-    """Acceptance rates of one drafter: by class of the target's last token and draft position, and by class of Q."""
+class _Rates(Protocol):
+    """Acceptance rates of one drafter, as far as they were seen."""
+
+    refines: bool
+
+    def accepted(self, kinds: Ints, most: Ints) -> Floats64:
+        """Expected number of accepted drafts, [M, L + 1], by class of the last token and number of drafts made."""
+        ...
+
+    def is_new(self, kinds: Ints) -> bool:
+        """Return whether too little was seen after tokens of these classes."""
+        ...
+
+    def add(self, kind: int, kinds_q: Ints, accepted: int, num_drafts: int) -> None:
+        """Take note of one image's round: drafts up to the first rejection were judged."""
+        ...
+
+
+class _ModelRates:
+    """Rates of a draft model: by class of the target's last token and draft position, and by class of Q."""
+
+    refines = False
 
     def __init__(self, length: int) -> None:
         prior = np.array(PRIOR_RATES)
@@ -110,12 +140,14 @@ class _Rates:
         deep = prior[:, None] * 0.9 ** np.arange(length)
         self._kept, self._tried = PRIOR_WEIGHT * deep, np.full_like(deep, PRIOR_WEIGHT)
         self._kept_q, self._tried_q = PRIOR_WEIGHT * prior, np.full(len(prior), PRIOR_WEIGHT)
+        self._reach: Floats64 | None = None
 
     @property
-    def by_position(self) -> Floats64:
-        """[classes, L]"""
-        rates: Floats64 = self._kept / self._tried
-        return rates
+    def reach(self) -> Floats64:
+        """[classes, L] probability that a draft and all before it are accepted."""
+        if self._reach is None:
+            self._reach = np.cumprod(self._kept / self._tried, axis=1)
+        return self._reach
 
     @property
     def by_q(self) -> Floats64:
@@ -123,18 +155,60 @@ class _Rates:
         rates: Floats64 = self._kept_q / self._tried_q
         return rates
 
-    def trials(self, kind: int) -> float:
-        """First drafts that were judged after a token of this class."""
-        return float(self._tried[kind, 0]) - PRIOR_WEIGHT
+    def accepted(self, kinds: Ints, most: Ints) -> Floats64:
+        """As `_Rates`."""
+        reach = self.reach[kinds] * (np.arange(self._kept.shape[1]) < most[:, None])
+        return np.concatenate([np.zeros((len(kinds), 1)), reach.cumsum(axis=1)], axis=1)
+
+    def is_new(self, kinds: Ints) -> bool:
+        """As `_Rates`."""
+        return bool((self._tried[kinds, 0] - PRIOR_WEIGHT < TRIALS).any())
 
     def add(self, kind: int, kinds_q: Ints, accepted: int, num_drafts: int) -> None:
-        """One image's round: drafts up to the first rejection were judged."""
+        """As `_Rates`."""
+        self._reach = None
         for i in range(min(accepted + 1, num_drafts)):
             kept = float(i < accepted)
             self._tried[kind, i] += 1
             self._kept[kind, i] += kept
             self._tried_q[kinds_q[i]] += 1
             self._kept_q[kinds_q[i]] += kept
+
+
+class _WindowRates:
+    """Rates of Jacobi drafts: one for each length of the window.
+
+    A Jacobi draft improves in every round that it stays in the window, also in one that rejects it. So longer windows
+    have better drafts at every position, a window is not cut short, and what is known of one length says little of
+    another. A length that was not tried has the rate of all lengths together.
+    """
+
+    refines = True
+
+    def __init__(self, length: int) -> None:
+        self._kept, self._tried = np.zeros(length + 1), np.zeros(length + 1)
+        self._expected: Floats64 | None = None
+
+    def accepted(self, kinds: Ints, most: Ints) -> Floats64:
+        """As `_Rates`."""
+        if self._expected is None:
+            every = (self._kept.sum() + WINDOW_RATE * WINDOW_WEIGHT) / (self._tried.sum() + WINDOW_WEIGHT)
+            rate = (self._kept + every * WINDOW_WEIGHT) / (self._tried + WINDOW_WEIGHT)
+            length = len(rate) - 1
+            self._expected = np.where(
+                rate < 1, rate * (1 - rate ** np.arange(length + 1)) / np.maximum(1 - rate, 1e-9), np.arange(length + 1)
+            )
+        return self._expected[np.minimum(np.arange(len(self._expected)), most[:, None])]
+
+    def is_new(self, kinds: Ints) -> bool:
+        """As `_Rates`: the rate of all lengths together does for a start."""
+        return False
+
+    def add(self, kind: int, kinds_q: Ints, accepted: int, num_drafts: int) -> None:
+        """As `_Rates`."""
+        self._expected = None
+        self._kept[num_drafts] += accepted
+        self._tried[num_drafts] += min(accepted + 1, num_drafts)
 
 
 class AutoPacer:
@@ -151,16 +225,20 @@ class AutoPacer:
 
     def __init__(self, costs: RoundCosts, tokens: int) -> None:
         """costs: of this batch's number of images. tokens: of an image."""
-        self._verify = np.array(costs.verify)
-        self._draft = [np.array(seconds) for _, seconds in costs.drafts]
-        self._length = len(costs.verify) - 1
-        self._rates = [_Rates(self._length) for _ in costs.drafts]
-        plain = float(self._verify[0])
-        self._plain, self._budget = plain, LOSS_LIMIT * tokens * plain
-        best = [((1 + np.arange(self._length + 1)) * plain / (d + self._verify)).max() for d in self._draft]
-        self._hopeful = [bool(gain > 1.02) for gain in best]  # with every draft accepted it would pay
+        self._length = costs.length
+        self._seconds_plain = np.array(costs.plain)
+        self._seconds_verify = np.array(costs.verify)  # [places, L + 1]
+        self._seconds_draft = np.array([seconds for _, seconds in costs.drafts])  # [drafters, places, L + 1]
+        self._verify, self._draft = self._costs_at(0.5)  # [L + 1], [drafters, L + 1], in plain rounds
+        self._rates: list[_ModelRates | _WindowRates] = [
+            (_WindowRates if name.startswith("jacobi") else _ModelRates)(self._length) for name, _ in costs.drafts
+        ]
+        all_kept = (1 + np.arange(self._length + 1)) / (self._draft + self._verify)
+        self._hopeful = (all_kept.max(axis=1) > WORTH_TRYING).tolist()
+        self._added: list[list[float]] = []  # of the last rounds, what each draft model adds
+        self.retired: frozenset[int] = frozenset()
         self._total, self._tokens = tokens, np.ones(costs.images)  # decided tokens of each image
-        self._rounds, self._seconds = 0, 0.0
+        self._rounds, self._spent = 0, 0.0  # rounds, and what they cost in plain rounds
         self._idle, self._patience = 0, RETRY_ROUNDS
         self._drafter = 0
         self._critical = np.zeros(0, np.bool_)
@@ -175,28 +253,55 @@ class AutoPacer:
         """The drafter and the length of the largest gain, or a trial."""
         self._kinds = np.searchsorted(EDGES, confidence, side="right")
         longest = int(most[active].max())
-        if not longest or not self.hopeful or self._behind(active) > self._budget:
+        if self._behind(active) > LOSS_LIMIT * self._total:
+            self.retired = frozenset(range(len(self._rates)))
+        usable = [d for d, hopeful in enumerate(self._hopeful) if hopeful and d not in self.retired]
+        if not longest or not usable:
             return self._chosen(0, np.zeros_like(most))
         self._critical = self._last_to_end(active)
-        gains = {
-            (d, n): self._gain(d, n, most)
-            for d, hopeful in enumerate(self._hopeful)
-            if hopeful
-            for n in range(longest + 1)
-        }
-        drafter, length = max(gains, key=lambda choice: gains[choice])
-        trial = self._trial(used=length > 0)
+        self._verify, self._draft = self._costs_at(float(self._tokens[active].mean()) / self._total)
+        gains = [self._gains(d, most)[: longest + 1] for d in usable]
+        best = [float(of.max()) for of in gains]
+        first = best.index(max(best))
+        drafter, length = usable[first], int(gains[first].argmax())
+        trial = self._trial(usable, used=length > 0)
         if trial is not None:
             drafter, length = trial, max(1, length)
+        else:
+            self._compare(dict(zip(usable, best, strict=True)), float(gains[0][0]))
         return self._chosen(drafter, np.where(active, np.minimum(most, length), 0))
 
     def _chosen(self, drafter: int, num_drafts: Ints) -> Choice:
         self._drafter = drafter
         return Choice(drafter, num_drafts)
 
+    def _compare(self, best: dict[int, float], without: float) -> None:
+        """Retire a draft model that adds too little: keeping its cache up to date costs time in every round.
+
+        best: this round's largest gain of each drafter. without: that of a round without a draft.
+        """
+        models = [d for d in best if not self._rates[d].refines]
+        if not models:
+            return
+        free = max([without, *(gain for d, gain in best.items() if self._rates[d].refines)])
+        self._added.append([max(best[d] - free, 0.0) for d in models])
+        if len(self._added) == COMPARED_ROUNDS:
+            added = np.mean(self._added, axis=0)
+            self._added = []
+            self.retired = self.retired | {d for d, gain in zip(models, added, strict=True) if gain < UPKEEP}
+
+    def _costs_at(self, place: float) -> tuple[Floats64, Floats64]:
+        """Costs of judging and of making drafts at a place in the image, in rounds of plain decoding there."""
+        low, high = PLACES
+        far = (place - low) / (high - low)
+        verify = (1 - far) * self._seconds_verify[0] + far * self._seconds_verify[1]
+        draft = (1 - far) * self._seconds_draft[:, 0] + far * self._seconds_draft[:, 1]
+        plain = max((1 - far) * self._seconds_plain[0] + far * self._seconds_plain[1], 0.1 * self._seconds_plain[0])
+        return np.maximum(verify / plain, 1.0), np.maximum(draft / plain, 0.0)
+
     def _behind(self, active: Bools) -> float:
-        """Seconds that plain decoding would have been faster, to where the slowest image is now."""
-        return self._seconds - float(self._tokens[active].min() - 1) * self._plain
+        """Plain rounds by which plain decoding would have been sooner where the slowest image is now."""
+        return self._spent - float(self._tokens[active].min() - 1)
 
     def _last_to_end(self, active: Bools) -> Bools:
         """bool [M]: images whose expected number of rounds to come is within a tenth of the largest."""
@@ -205,29 +310,28 @@ class AutoPacer:
         last: Bools = active & (rounds >= 0.9 * rounds[active].max())
         return last
 
-    def _gain(self, drafter: int, length: int, most: Ints) -> float:
-        """Expected drafts accepted of a critical image, less the cost of the round in tokens."""
-        reach = np.cumprod(self._rates[drafter].by_position, axis=1)[self._kinds]  # [M, L]
-        counts = np.arange(self._length) < np.minimum(most, length)[:, None]
-        tokens = float((reach * counts)[self._critical].sum(axis=1).mean())
-        return tokens - self._price() * float(self._draft[drafter][length] + self._verify[length])
+    def _gains(self, drafter: int, most: Ints) -> Floats64:
+        """[L + 1] expected drafts accepted of a critical image by number of drafts, less the round's cost in tokens."""
+        mine = self._critical
+        tokens = self._rates[drafter].accepted(self._kinds[mine], most[mine]).mean(axis=0)
+        gains: Floats64 = tokens - self._price() * (self._draft[drafter] + self._verify)
+        return gains
 
     def _price(self) -> float:
-        """Tokens of an image that a second is worth: the slowest rate so far, at least that of plain decoding."""
+        """Tokens that a plain round is worth: those of the slowest image so far, at least 1."""
         prior = 8.0
         tokens = float(self._tokens[self._critical].min()) - 1
-        return max((tokens + prior) / (self._seconds + prior * self._plain), 1 / self._plain)
+        return max((tokens + prior) / (self._spent + prior), 1.0)
 
-    def _trial(self, used: bool) -> int | None:
+    def _trial(self, usable: list[int], used: bool) -> int | None:
         """A drafter of which too little is known, or None. used: whether the best choice drafts anyway."""
-        kinds = np.unique(self._kinds[self._critical]).tolist()
-        for drafter, rates in enumerate(self._rates):
-            if self._hopeful[drafter] and any(rates.trials(kind) < TRIALS for kind in kinds):
+        for drafter in usable:
+            if self._rates[drafter].is_new(self._kinds[self._critical]):
                 return drafter
         if used or self._idle < self._patience:
             return None
         self._patience *= 2
-        return next(d for d, hopeful in enumerate(self._hopeful) if hopeful)
+        return usable[-1]  # Jacobi drafts, which cost least
 
     def after(self, q_top: Floats64, num_drafts: Ints) -> Ints:
         """Stop before the first draft from which on no number of drafts repays the wider step.
@@ -236,26 +340,24 @@ class AutoPacer:
         """
         rates, count = self._rates[self._drafter], q_top.shape[1]
         self._kinds_q = np.searchsorted(EDGES, q_top, side="right")
-        rate = rates.by_q[self._kinds_q]
-        later = rates.by_position[self._kinds][:, :count]
-        price, images = self._price(), int(self._critical.sum())
-        reach = self._critical / images
+        if isinstance(rates, _WindowRates):
+            return num_drafts
+        mine = self._critical
+        rate = rates.by_q[self._kinds_q[mine]] * (np.arange(count) < num_drafts[mine, None])
+        beyond = rates.reach[self._kinds[mine], :count]  # for drafts whose Q is not to be looked at yet
+        price, cost = self._price(), self._verify[: count + 1]
+        reach = np.full(len(rate), 1 / len(rate))
         for i in range(count):
-            now = reach * rate[:, i] * (num_drafts > i)
-            run, gain, best = now, 0.0, 0.0
-            for k in range(i, count):
-                run = run * later[:, k] * (num_drafts > k) if k > i else run
-                gain += float(run.sum())
-                best = max(best, gain - price * float(self._verify[k + 1] - self._verify[i]))
-            if best <= 0:
+            reach = reach * rate[:, i]
+            tokens = (reach[:, None] * beyond[:, i:] / beyond[:, i : i + 1]).sum(axis=0).cumsum()
+            if (tokens - price * (cost[i + 1 :] - cost[i])).max() <= 0:
                 return np.minimum(num_drafts, i)
-            reach = now
         return num_drafts
 
     def learn(self, accepted: Ints, num_drafts: Ints, active: Bools) -> None:
         """Counts of every active image, and the seconds that the costs give the round."""
         made, longest = self._kinds_q.shape[1], int(num_drafts[active].max())
-        self._seconds += float(self._draft[self._drafter][made] + self._verify[longest])
+        self._spent += float(self._draft[self._drafter][made] + self._verify[longest])
         self._rounds += 1
         self._tokens += np.where(active, accepted + 1, 0)
         self._idle = 0 if made else self._idle + 1

@@ -49,7 +49,7 @@ from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
 from coolsd_rt.runtime.batch import Batch, Window, to_host
-from coolsd_rt.runtime.drafters import DrafterName, make_drafter
+from coolsd_rt.runtime.drafters import Drafter, DrafterName, make_drafter
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.pacing import Pacer, make_pacer
 from coolsd_rt.runtime.progress import OnProgress, Progress
@@ -179,7 +179,7 @@ class DecodingLoop:
         self._session, self._law = session, request.law
         self._pacer = pacer or make_pacer(request.sampling, session.dims.tokens)
         names = request.drafters if request.length and self._pacer.hopeful else ()
-        self._drafters = [make_drafter(name, self.batch) for name in names]
+        self.drafters = [make_drafter(name, self.batch) for name in names]
         self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
         self._rates: Array | None = None
 
@@ -191,7 +191,7 @@ class DecodingLoop:
         logits, features = self._target(batch.rowwise(blank))
         self._xp = namespace(logits)
         self._prepare_law(logits.device)
-        for drafter in self._drafters:
+        for drafter in self.drafters:
             drafter.prefill(features)
         at = np.zeros((images, 1), np.int64)
         p = batch.distribution(logits[:, -1:], batch.scale(at), at)
@@ -202,7 +202,7 @@ class DecodingLoop:
         none = np.zeros(images, np.int64)
         self._confidence = self._confidence_at(p, none)
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
-        for drafter in self._drafters:
+        for drafter in self.drafters:
             drafter.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
         batch.watch.lap("verify")
 
@@ -223,7 +223,7 @@ class DecodingLoop:
         # 3. Target.
         pending = batch.put(state.codes[batch.rows, state.committed - state.prefix - 1][:, None])
         logits, features = self._target(batch.both(self._xp.concat([pending, drafts], axis=1)))
-        for drafter in self._drafters:
+        for drafter in self._in_use():
             drafter.seen(features)
         p = batch.distribution(logits, window.scale, window.at)
 
@@ -245,7 +245,7 @@ class DecodingLoop:
         tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
         tokens[batch.rows, accepted] = to_host(verdict.token)
         self._confidence = self._confidence_at(p, accepted)
-        for drafter in self._drafters:
+        for drafter in self._in_use():
             drafter.evaluated(p, q, drafts, accepted, num_drafts, window)
         batch.watch.lap("verify")
 
@@ -253,20 +253,23 @@ class DecodingLoop:
         state.commit(tokens, accepted, active)
         self.statistics.record(accepted, num_drafts, to_host(verdict.degenerate), active)
         self._pacer.learn(accepted, num_drafts, active)
-        for drafter in self._drafters:
+        for drafter in self._in_use():
             drafter.committed(active)
         return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
 
+    def _in_use(self) -> list[Drafter]:
+        return [d for i, d in enumerate(self.drafters) if i not in self._pacer.retired]
+
     def _draft(self, window: Window, most: Ints) -> tuple[Ints, Array, Array]:
-        """Return how many drafts count [M], and all of them: tokens [M, L'], Q [M, L', V]. most: [M], those that fit."""
-        if not self._drafters:
+        """Return how many drafts count [M], and all: tokens [M, L'], Q [M, L', V]. most: [M], those that fit."""
+        if not self._in_use():
             return np.zeros_like(most), *self._no_drafts
         choice = self._pacer.before(self._confidence, most, window.active)
         num_drafts = choice.num_drafts
         count = int(num_drafts.max())
         if not count:
             return num_drafts, *self._no_drafts
-        drafts, q = self._drafters[choice.drafter].draft(window, count)
+        drafts, q = self.drafters[choice.drafter].draft(window, count)
         if self._pacer.reads_q:
             top = np.asarray(to_host(self._xp.max(q, axis=-1)), np.float64)
             num_drafts = self._pacer.after(top, num_drafts)
@@ -285,7 +288,7 @@ class DecodingLoop:
 
     def _confidence_at(self, p: Array, at: Ints) -> Floats64:
         """Return float64 [M]: the top probability of P at window index `at`; ones if the pacer does not read it."""
-        if not self._pacer.reads_p or not self._drafters:
+        if not self._pacer.reads_p or not self._in_use():
             return np.ones(len(at))
         return np.asarray(to_host(self._xp.max(p[self.batch.rows, at], axis=-1)), np.float64)
 

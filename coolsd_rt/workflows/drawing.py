@@ -292,7 +292,7 @@ def costs_of(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, sett
     def measure() -> RoundCosts:
         uniforms = uniform_table(range(images), engine.dims.tokens, law.length)
         request = DecodeRequest(law, sampling, uniforms, drafter=settings.drafter)
-        return measure_costs(lambda: open_session(engine, jobs, conditioner, settings), request, settings.drafters)
+        return measure_costs(open_session(engine, jobs, conditioner, settings), request, settings.drafters)
 
     filters = f"top_k {'on' if sampling.top_k else 'off'}, top_p {'on' if sampling.top_p < 1 else 'off'}"
     guided = "guided" if sampling.guided else "unguided"
