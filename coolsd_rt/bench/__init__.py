@@ -1,1 +1,1 @@
-"""Benchmarks: every way of decoding that an engine has, timed side by side in one run."""
+"""Benchmarks: every variant of decoding that an engine supports, timed side by side in one run."""

@@ -89,7 +89,7 @@ def _definitions() -> str:
 
 
 def _speed(report: BenchReport) -> str:
-    """Tokens a second of each way: turns as dots, the median as a line, its interval as a bar."""
+    """Tokens a second of each variant: turns as dots, the median as a line, its interval as a bar."""
     figure, axes = _canvas(report.rows)
     for at, row in enumerate(report.rows):
         colour = _COLOURS.get(str(row.verdict), "#1f2328")
@@ -135,7 +135,7 @@ def _acceptance(report: BenchReport) -> str:
 
 
 def _canvas(rows: Sequence[BenchRow]) -> tuple[Figure, Axes]:
-    """A line for each way, the first on top."""
+    """A line for each variant, the first on top."""
     figure = Figure(figsize=(9.5, 1.0 + 0.32 * len(rows)))
     axes = figure.subplots()
     axes.set_yticks(range(len(rows)), [row.name for row in rows])

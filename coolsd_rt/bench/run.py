@@ -1,8 +1,8 @@
-"""`coolsd-rt bench`: every way of decoding that an engine can go, side by side in one run.
+"""`coolsd-rt bench`: every variant of decoding that an engine supports, side by side in one run.
 
-    1. Open the engine; make the ways of its spec (`bench_ways`).
-    2. Draw the same images in every way, taking turns (`timing`); after each turn, time the target's step alone over
-       windows of every length.
+    1. Open the engine; make the variants of its spec (`variants`).
+    2. Draw the same images in every variant, taking turns (`timing`); after each turn, time the target's step alone
+       over windows of every length.
     3. Medians, intervals and ratios to plain decoding (`bench_stats`), and the draft length at which a round stops
        being worth its time (`bench_even`).
 
@@ -46,7 +46,7 @@ _PROBES = 8  # timed steps of each window after each turn
 class BenchConfig:
     """What to time. prompts: none = those beside the spec's vocabulary, taken evenly.
 
-    runs: turns of each way. batch: images at once. seed: image k of all has seed + k, in every way. confidence,
+    runs: turns of each variant. batch: images at once. seed: image k of all has seed + k, in every variant. confidence,
     draft_confidence: of the pacing; None is the spec's. threads: of the engine; None is the usable cores.
     """
 
@@ -79,7 +79,7 @@ class BenchConfig:
             ("--batch", [self.batch]),
             ("--seed", [self.seed]),
             ("--prompt", self.prompts),
-            ("--ways", choice.names),
+            ("--variant", choice.names),
             ("--delta", [f"{delta:g}" for delta in choice.deltas]),
             ("--draft-length", choice.draft_lengths),
             ("--jacobi-length", [] if choice.jacobi_length is None else [choice.jacobi_length]),
@@ -135,7 +135,7 @@ class StepSeconds:
 
 
 def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> BenchReport:
-    """Time every way that was asked for.
+    """Time every variant that was asked for.
 
     Raises:
         UserError: no engine, a value out of range, no prompts, nothing to compare; before anything is drawn.

@@ -1,8 +1,8 @@
-"""Several ways to draw the same images, timed side by side in one run.
+"""Several variants of decoding the same images, timed side by side in one run.
 
 Knows engines, settings and a clock. Does not know which backend an engine is, files, or how a table looks.
 
-The ways take turns (A B C A B C ...), so that a machine that gets slower or warmer does so for all of them; every way
+The variants take turns (A B C A B C ...), so that a machine that gets slower or warmer does so for all of them; each
 draws the same prompts with the same seeds; figures are medians over the turns. An image's time runs from its words to
 its tokens: condition, prefill and rounds, without image decoding and files, which are the same for all.
 """
@@ -36,7 +36,7 @@ class Variant:
 
 @dataclass
 class Timed:
-    """A way and its turns; one entry a turn in every list."""
+    """A variant and its turns; one entry a turn in every list."""
 
     way: Variant
     seconds: list[float] = field(default_factory=list)
@@ -96,10 +96,10 @@ def take_turns(
     between: Callable[[], None] = lambda: None,
     loop: Loop = "auto",
 ) -> list[Timed]:
-    """Draw every batch of `turns` in every way, in turns, after one warm-up of each way that does not count.
+    """Draw every batch of `turns` in every variant, in turns, after one warm-up of each that does not count.
 
-    between: called after each turn of all ways, for what else has to be measured at the same times. loop: which loop is
-    timed; auto is the one that `generate` takes.
+    between: called after each turn of all variants, for what else has to be measured at the same times. loop: which
+    loop is timed; auto is the one that `generate` takes.
     """
     timed = [Timed(way) for way in ways]
     for engine in {id(way.engine): way.engine for way in ways}.values():

@@ -1,4 +1,4 @@
-"""The ways of decoding that `bench` times: by name, from the run-time values of the engine's own spec.
+"""The variants of decoding that `bench` times: by name, from the run-time values of the engine's own spec.
 
 Knows specs and laws. Does not know a clock, or how figures are shown.
 
@@ -73,7 +73,7 @@ class VariantRow:
 def lines(
     spec: Spec, engine: Engine, group: str, choice: VariantChoice, near: NDArray[np.int64] | None
 ) -> tuple[list[VariantRow], dict[str, str]]:
-    """Plain decoding, then every way that was asked for; and the names that this engine cannot go, with the reason.
+    """Plain decoding, then every variant that was asked for; and the names that this engine lacks, with the reason.
 
     near: the engine's neighbours, int64 [V, n], or None.
 
@@ -107,14 +107,14 @@ def lines(
                 out.append(VariantRow(name, Variant(group, title + mark, engine, settings)))
     if len(out) == 1:
         found = "; ".join(f"{name} is left out: {reason}" for name, reason in left.items())
-        raise UserError("methods to time", expected="at least one beside plain decoding", found=found or "none")
+        raise UserError("variants to time", expected="at least one beside plain decoding", found=found or "none")
     return out, left
 
 
 def _asked(choice: VariantChoice) -> tuple[str, ...]:
     for name in choice.names:
         if name not in NAMES:
-            raise UserError("--ways", expected=f"one of {', '.join(NAMES)}", found=name)
+            raise UserError("--variant", expected=f"one of {', '.join(NAMES)}", found=name)
     if not choice.deltas:
         raise UserError("--delta", expected="at least one", found="none")
     return tuple(name for name in NAMES if not choice.names or name in choice.names)

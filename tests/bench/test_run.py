@@ -182,7 +182,7 @@ def test_the_command_draws_the_same_again(engine: Path, report: BenchReport) -> 
     choice = VariantChoice(("jacobi",), (1.3,), (2, 3), 7)
     other = BenchConfig(Path("e"), choice=choice, confidence=0.5, draft_confidence=0.25, spec_file=Path("my spec.yaml"))
     assert other.command(2) == (
-        "coolsd-rt bench e --runs 6 --batch 1 --seed 0 --ways jacobi --delta 1.3 --draft-length 2 --draft-length 3 "
+        "coolsd-rt bench e --runs 6 --batch 1 --seed 0 --variant jacobi --delta 1.3 --draft-length 2 --draft-length 3 "
         "--jacobi-length 7 --confidence 0.5 --draft-confidence 0.25 --spec 'my spec.yaml' --threads 2"
     )
 
@@ -236,8 +236,8 @@ def test_what_does_not_pay_is_said(report: BenchReport) -> None:
     )
     assert len(lines) == 11
     assert [row[-1] for row in mixed.tables[0].rows][:4] == ["the baseline", "does not pay", "unclear", "pays"]
-    assert "no way of speculating" in with_ratios(report, lambda k: spread).verdicts[-1]
-    assert not any("no way of speculating" in line for line in lines)
+    assert "no variant with drafts is shown to pay" in with_ratios(report, lambda k: spread).verdicts[-1]
+    assert not any("no variant with drafts is shown to pay" in line for line in lines)
 
 
 def test_too_few_turns_claim_nothing(report: BenchReport) -> None:

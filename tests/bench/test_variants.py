@@ -149,7 +149,7 @@ def test_a_draft_that_gets_better_in_the_window_is_known_by_its_source() -> None
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"names": ("fast",)}, "--ways: expected one of lossless, cool"),
+        ({"names": ("fast",)}, "--variant: expected one of lossless, cool"),
         ({"deltas": ()}, "--delta: expected at least one"),
         ({"deltas": (float("nan"),)}, "deltas[0]: expected a number from 0 to 1e6, found NaN"),
         ({"deltas": (-1.0,)}, "deltas[0]: expected a number from 0 to 1e6, found -1.0"),
