@@ -35,12 +35,13 @@ class DrawOptions(TypedDict, total=False):
     """Keyword arguments of `Pipeline.__call__` and `Pipeline.stream`. None, as a value, is as if it was not given.
 
     images_per_prompt, num_images_per_prompt: images of each prompt, 1 to 100000; two names of one option. Default 1.
-    seed: image i of every prompt (i from 0) has seed + i. Default 0.
+    seed: image i of every prompt (i from 0) has seed + i, modulo 2^64. Default 0.
     seeds: a seed for each image in their place, as many as prompts x images per prompt.
     guidance_scale: classifier-free guidance, at least 1; 1 is none.
     cfg_interval: last decode step with guidance; -1 guides all.
     temperature, top_k, top_p: processing of logits, the same for target and draft.
-    schedule: relaxation: a kind ("none" is lossless), or keys of the spec's `schedule`, such as {"delta": 1.1}.
+    schedule: relaxation: a kind, or keys of the spec's `schedule`, such as {"delta": 1.1}. "none" is lossless with the
+        acceptance "ratio" and the resampler "optimal", "waterfill" or "residual".
     acceptance: a rule, or keys of the spec's `acceptance`.
     resampler: a kind, or {"kind": ...}.
     pacing: keys of the spec's `pacing`.
