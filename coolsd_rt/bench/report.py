@@ -67,7 +67,7 @@ class BenchRow:
 
     @property
     def name(self) -> str:
-        return self.timed.way.name
+        return self.timed.variant.name
 
     @property
     def batch(self) -> int:
@@ -108,15 +108,15 @@ class BenchRow:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        total, way = self.total, self.timed.way
+        total, variant = self.total, self.timed.variant
         drafts, proposed = total.rounds_with_drafts, total.draft_tokens
-        accepted, law = total.accepts.tolist(), way.settings.law
+        accepted, law = total.accepts.tolist(), variant.settings.law
         even = {"break_even_draft_length": None, "best_draft_length": None, "by_draft_length": None}
         return {
             "way": self.kind,
             "name": self.name,
             "loop": self.timed.loop,
-            "draft": None if way.settings.plain else way.settings.drafter,
+            "draft": None if variant.settings.plain else variant.settings.drafter,
             "draft_length": law.length,
             "law": {"omegas": list(law.omegas), "rule": law.rule, "resampler": law.resampler},
             "tokens_per_second": self.rate.as_dict(),

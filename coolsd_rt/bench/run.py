@@ -98,15 +98,15 @@ class BenchCallbacks:
     """Callbacks that report progress during the work."""
 
     warning: Callable[[str], None] = lambda line: None
-    start: Callable[[int, int], None] = lambda ways, turns: None  # the warm-up is a turn too
-    way: Callable[[str], None] = lambda name: None  # drawn once
+    start: Callable[[int, int], None] = lambda variants, turns: None  # the warm-up is a turn too
+    variant: Callable[[str], None] = lambda name: None  # drawn once
 
 
 @dataclass
 class StepSeconds:
     """Seconds of the target's step over 1..most tokens in the middle of an image, by window."""
 
-    way: Variant  # the one with the longest draft: its session has room
+    variant: Variant  # the one with the longest draft: its session has room
     jobs: Sequence[Job]
     conditioner: Conditioner
     clock: Callable[[], float] = time.perf_counter
@@ -114,8 +114,8 @@ class StepSeconds:
 
     def __call__(self) -> None:
         """Time each window `_PROBES` times, in turns, after one step of each that does not count."""
-        settings, dims = self.way.settings, self.way.engine.dims
-        session = drawing.open_session(self.way.engine, self.jobs, self.conditioner, settings)
+        settings, dims = self.variant.settings, self.variant.engine.dims
+        session = drawing.open_session(self.variant.engine, self.jobs, self.conditioner, settings)
         rows = len(self.jobs) * (2 if settings.sampling.guided else 1)
         most = settings.law.length + 1
         at = max(0, min(dims.prefix + dims.tokens // 2, dims.positions - most))
@@ -161,10 +161,10 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     for line in warnings:
         listener.warning(line)
     listener.start(len(chosen), request.runs + 1)
-    ways = [line.way for line in chosen]
-    windows = StepSeconds(max(ways, key=lambda way: way.settings.law.length), turns[0], conditioner)
-    tell = listener.way
-    timed = take_turns(ways, turns, conditioner, lambda way: tell(way.name), between=windows)
+    variants = [line.variant for line in chosen]
+    windows = StepSeconds(max(variants, key=lambda variant: variant.settings.law.length), turns[0], conditioner)
+    tell = listener.variant
+    timed = take_turns(variants, turns, conditioner, lambda variant: tell(variant.name), between=windows)
     reasons = [entry.graph_fallback_reason for entry in timed] if spec.engine.device == "cuda" else []
     for reason in dict.fromkeys(filter(None, reasons)):
         warnings.append(f"rounds ran without a CUDA graph: {reason}")
@@ -184,8 +184,8 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
 
 
 def _with_forced(line: VariantRow, forced: tuple[int, ...] | None) -> VariantRow:
-    settings = replace(line.way.settings, forced=forced)
-    return replace(line, way=replace(line.way, settings=settings))
+    settings = replace(line.variant.settings, forced=forced)
+    return replace(line, variant=replace(line.variant, settings=settings))
 
 
 def _turns(request: BenchConfig, opened: OpenedEngine) -> list[Sequence[Job]]:
@@ -214,11 +214,11 @@ def _rows(
 
 
 def _even(entry: Timed, step: float | None, windows: dict[int, float]) -> BreakEven | None:
-    length = entry.way.settings.law.length
+    length = entry.variant.settings.law.length
     whole = entry.round_seconds(length)
     if not length or step is None or whole is None:
         return None
-    if entry.way.settings.sampling.draft_confidence:
+    if entry.variant.settings.sampling.draft_confidence:
         return None  # what is judged is what the draft was sure of: no account of the drafts that were cut
     total = entry.statistics
     tokens = tokens_by_length(total.accepts.tolist(), total.attempts.tolist())

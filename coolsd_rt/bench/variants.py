@@ -62,12 +62,12 @@ class VariantRow:
     """One row: what was asked for (`cool`), and how it decodes."""
 
     kind: str
-    way: Variant
+    variant: Variant
 
     @property
     def refines(self) -> bool:
         """Whether a draft gets better the longer it stays in the window, so that its length changes its acceptance."""
-        return self.way.settings.drafter in ("jacobi", "jacobi_coupled")
+        return self.variant.settings.drafter in ("jacobi", "jacobi_coupled")
 
 
 def lines(

@@ -37,12 +37,12 @@ class _BenchScreen:
     def listener(self) -> BenchCallbacks:
         from coolsd_rt.bench.run import BenchCallbacks
 
-        return BenchCallbacks(lambda line: note(f"warning: {line}"), self._start, self._way)
+        return BenchCallbacks(lambda line: note(f"warning: {line}"), self._start, self._variant)
 
-    def _start(self, ways: int, turns: int) -> None:
-        self._work.start("bench", ways * turns, f"runs of {ways} variants")
+    def _start(self, variants: int, turns: int) -> None:
+        self._work.start("bench", variants * turns, f"runs of {variants} variants")
 
-    def _way(self, name: str) -> None:
+    def _variant(self, name: str) -> None:
         self._work.advance(name)
 
 
