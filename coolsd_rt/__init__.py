@@ -6,12 +6,12 @@
     pipe = cool.Pipeline.load("engines/emoji")
     pipe("red apple").images[0].save("apple.png")
 
-Names are imported when they are first used: to import the package takes no other one.
+Names are imported on first use, so that importing the package imports no dependency.
 """
 
 from coolsd_rt.telemetry import switch_off
 
-switch_off()  # before any module of ours can import a library that reports
+switch_off()  # before any module of this package imports a library with telemetry
 
 import importlib  # noqa: E402  (see above)
 from typing import TYPE_CHECKING, Any  # noqa: E402
@@ -61,7 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """PEP 562: a name of `__all__`, imported now."""
+    """Import a name of `__all__` on first use (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""The types of arrays that signatures name. Knows NumPy. Does not know what an array means."""
+"""The array types used in signatures. Knows NumPy. Does not know what an array means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = Any
-"""An array of any array-API namespace (a session's own, NumPy or torch): the standard has no static type for it yet."""
+"""An array of any array-API namespace, such as NumPy or torch. The standard has no static type for it yet."""
 
 Host = NDArray[Any]
 """A NumPy array of any dtype."""
@@ -18,4 +18,4 @@ Ints = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
-"""RGB [F, F, 3], or [M, F, F, 3] of a batch."""
+"""RGB uint8 [F, F, 3], or [M, F, F, 3] for a batch."""

@@ -1,8 +1,8 @@
-"""What libraries say, kept away from what we say: their warnings, their log records, and what their native code prints.
+"""Captures output of libraries: Python warnings, log records, and output of native code.
 
-An error of ours is one line, and a library's warnings before it hide it. So they are kept while a command runs, told
-when it has succeeded, and dropped when it has failed: then the error says what there is to know. With COOLSD_TRACEBACK
-set nothing is kept.
+An error of this package is one line, which library warnings would hide. Captured lines are shown after a command has
+succeeded, and dropped if it fails, because the error then contains what matters. With COOLSD_TRACEBACK set nothing is
+captured.
 
 Knows Python's warnings and logging, and file descriptor 2. Does not know which libraries there are.
 """
@@ -19,28 +19,32 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 TRACEBACK = "COOLSD_TRACEBACK"
-_MOST = 50  # lines kept: a library that warns at each step says the same again and again
+_MOST = 50  # limit of stored lines: a library may warn at every step
 
 
 class Kept:
-    """Lines of libraries, each once, in their order."""
+    """Captured lines, without repetitions, in order."""
 
     def __init__(self) -> None:
         self.lines: dict[str, None] = {}
 
     def add(self, line: str) -> None:
+        """Add a line; ignored if it is known or `_MOST` lines are stored."""
         if len(self.lines) < _MOST:
             self.lines[" ".join(line.split())] = None
 
     def tell(self, say: Callable[[str], None]) -> None:
-        """Give each line to `say`, in order."""
+        """Call `say` with each line, in order."""
         for line in self.lines:
             say(line)
 
 
 @contextlib.contextmanager
 def kept_words() -> Iterator[Kept]:
-    """Keep Python warnings, and log records that would go to the terminal. Ours go through `note` and are not kept."""
+    """Capture Python warnings, and log records that would go to the terminal.
+
+    `note` of this package is not captured.
+    """
     kept = Kept()
     if os.environ.get(TRACEBACK):
         yield kept
@@ -51,7 +55,7 @@ def kept_words() -> Iterator[Kept]:
         kept.add(f"warning: {category.__name__}: {message}")
 
     def emit(handler: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
-        if not _is_terminal_side(handler.stream):  # a file of its own, a test's list
+        if not _is_terminal_side(handler.stream):  # not the terminal, such as a log file
             emitted(handler, record)
         else:
             kept.add(f"{record.levelname.lower()}: {record.name}: {record.getMessage()}")
@@ -77,9 +81,9 @@ def _is_terminal_side(stream: object) -> bool:
 
 @contextlib.contextmanager
 def native_words(into: list[str], most: int = _MOST) -> Iterator[None]:
-    """Add the last lines that native code writes to the standard error to a list, at the end.
+    """Capture what native code writes to the standard error; at the end append the last `most` lines to `into`.
 
-    Python's own `sys.stderr` is not touched. Nothing is caught where there is no such stream.
+    Python's `sys.stderr` is not captured. Has no effect if there is no standard error.
     """
     try:
         terminal = os.dup(2)
@@ -99,11 +103,11 @@ def native_words(into: list[str], most: int = _MOST) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _python_stderr(terminal: int) -> Iterator[None]:
-    """`sys.stderr` on another descriptor for a while, if it is the stream that is caught."""
+    """Redirect `sys.stderr` to another descriptor, if it is the stream that is captured."""
     before: TextIO | None = sys.stderr
     try:
         caught = before is not None and before.fileno() == 2
-    except (OSError, ValueError):  # not a stream of the system
+    except (OSError, ValueError):  # not a stream with a descriptor
         caught = False
     if not caught or before is None:
         yield

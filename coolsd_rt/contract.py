@@ -1,25 +1,25 @@
-"""The tensor contract: how every graph of an engine is stepped. The hinge between export, backends and the loop.
+"""The tensor contract: inputs and outputs of every graph of an engine. Shared by export, backends and the loop.
 
-Pure data and arithmetic on it: knows names, shapes and dtypes, and no library that computes.
+Pure data: knows names, shapes and dtypes. Does not know any library that computes.
 
 Legend: R rows (2 per image under CFG: all conditional rows first, then all unconditional), S new positions, T cache
-capacity, N = T at run time (any bucket), H KV heads, D head dim, C model dim, V codes, W prefix length, M images,
-L draft length.
+capacity, N = T at run time (any bucket), H KV heads, D head dim, C model dim, V codes, W prefix length, M images, L
+draft length.
 
-One graph serves prefill, decoding and verification: they differ in S alone. A position p < W is a prefix position
-and takes its embedding from `prefix[:, p]` (its id is ignored); a position p >= W is image token p - W and takes its
-embedding from `ids`. The logits at position W - 1 predict image token 0. Where prompts differ in length (`padded`),
-prefixes stand at the right, and `start` is each row's first position: what lies before it is never seen, and a model
-with one-dimensional RoPE counts from there.
+One graph serves prefill, decoding and verification, which differ only in S. A position p < W is a prefix position and
+takes its embedding from `prefix[:, p]` (its id is ignored); a position p >= W is image token p - W and takes its
+embedding from `ids`. The logits at position W - 1 predict image token 0. If prompts differ in length (`padded`),
+prefixes are right-aligned, and `start` is each row's first position: positions before it are masked, and a model with
+one-dimensional RoPE counts from there.
 
-Logits are float32 whatever the graph computes in; features, prefix and caches are of the graph's own type.
+Logits are float32 whatever dtype the graph computes in; features, prefix and caches have the graph's dtype.
 
-The draft is an EAGLE head. Its row t pairs the target's feature at position t with the token at position t + 1 and
-its logits predict the token at position t + 2. So `ids[:, s]` of a draft step is the token at position
-`pos + s + 1`, and the draft's cache row index is the position of the feature.
+The draft has three forms. An EAGLE head: its row t pairs the target's feature at position t with the token at position
+t + 1, and its logits predict the token at position t + 2. So `ids[:, s]` of a draft step is the token at position `pos
++ s + 1`, and the draft's cache row index is the position of the feature.
 
-Or it is a small model of its own (`draft_dim` > 0): then it is stepped as the target is, with its own part of the
-prefix, which stands behind the target's. Or there is none (`draft_layers` = 0): Jacobi decoding needs no graph.
+An independent small model (`draft_dim` > 0): it is stepped like the target, with its own part of the prefix, which
+follows the target's part. Or no draft (`draft_layers` = 0): Jacobi decoding needs no graph.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DraftKind = Literal["eagle", "model", "none"]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A graph's input or output. Dimensions are sizes, or names of the sizes that vary from call to call."""
+    """An input or output of a graph. A dimension is a size, or the name of a size that varies from call to call."""
 
     name: str
     dtype: DType
@@ -44,7 +44,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelDims:
-    """All sizes that the loop, the backends and the exporter share."""
+    """The sizes that the loop, the backends and the exporter share."""
 
     vocab: int  # V
     dim: int  # C
@@ -56,12 +56,13 @@ class ModelDims:
     draft_layers: int
     draft_heads: int
     draft_head_dim: int
-    draft_dim: int = 0  # width of a draft model of its own; 0 is a head on the target's features, or none
+    draft_dim: int = 0  # width of an independent draft model; 0: an EAGLE head, or no draft
     padded: int = 0  # 1: prefixes of different lengths, padded on the left
-    condition_dim: int = 0  # width of a text encoder's features, which the condition graph reads; 0: it reads ids
+    condition_dim: int = 0  # width of text encoder features that the condition graph reads; 0: it reads ids
 
     @property
     def draft_kind(self) -> DraftKind:
+        """The form of the draft: "none", "model" or "eagle"."""
         return "none" if not self.draft_layers else "model" if self.draft_dim else "eagle"
 
     @property
@@ -70,11 +71,15 @@ class ModelDims:
         return self.prefix + self.tokens
 
     def as_dict(self) -> dict[str, int]:
+        """Return JSON data."""
         return asdict(self)
 
 
 def cache_names(layers: int) -> list[tuple[str, str]]:
-    """(input, output) names of the KV tensors in binding order: k_0, v_0, k_1, ... Output = input + `_out`."""
+    """Return the (input, output) names of the KV tensors in binding order.
+
+    Inputs are k_0, v_0, k_1, ...; an output is its input's name and `_out`.
+    """
     return [(f"{kind}_{i}", f"{kind}_{i}_out") for i in range(layers) for kind in ("k", "v")]
 
 
@@ -91,12 +96,15 @@ class GraphContract:
 
 
 def target_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
-    """target.onnx: one step of the target over S positions of every row, KV updated in place."""
+    """Contract of target.onnx: one step of the target over S positions of every row; KV caches are updated in place."""
     return _decoder(d, d.dim, (d.layers, d.heads, d.head_dim), dtype)
 
 
 def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int], dtype: Floating) -> GraphContract:
-    """A model of width `dim` with (layers, heads, head dim), stepped over S positions of every row."""
+    """Contract of a step over S positions of every row, for a model of width `dim`.
+
+    cache: (layers, heads, head dim).
+    """
     return GraphContract(
         (
             TensorSpec("ids", "int64", ("R", "S")),
@@ -114,9 +122,9 @@ def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int], dtype: Floatin
 
 
 def draft_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
-    """draft.onnx: one step of the EAGLE head; features in are the target's (or its own), features out its guess.
+    """Contract of draft.onnx: one step of the EAGLE head. Input features are the target's or the head's own.
 
-    Or one step of a draft model of its own, by the target's contract with its own sizes.
+    For an independent draft model: one step as in the target's contract, with the draft model's sizes.
     """
     cache = (d.draft_layers, d.draft_heads, d.draft_head_dim)
     if d.draft_kind == "model":
@@ -127,12 +135,12 @@ def draft_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
 
 
 def propose_contract(d: ModelDims, length: int) -> GraphContract:
-    """propose.onnx: L draft steps with their sampling in one graph, uniforms fed in.
+    """Contract of propose.onnx: L draft steps with their sampling in one graph; uniforms are inputs.
 
-    Takes what `draft` takes for the newly accepted positions (S ragged: row r has `count[r]` valid ones, the rest is
-    padding) and `uniforms`, `scale` (CFG, per image and draft position), `temperature`, `top_k` (V means no filter).
-    Returns the sampled tokens and the distributions they were sampled from, which are the Q of the ratio. Rows are
-    2M under CFG: row m conditional, row M + m unconditional. Without CFG the scale is 1 and rows are still paired.
+    Takes the inputs of `draft` for the newly accepted positions (S is ragged: row r has `count[r]` valid ones, the rest
+    is padding), and `uniforms`, `scale` (CFG, per image and draft position), `temperature`, `top_k` (V disables the
+    filter). Returns the sampled tokens and the distributions they were sampled from, which are the Q of the ratio. Rows
+    are 2M under CFG: row m conditional, row M + m unconditional. Without CFG the scale is 1 and rows are still paired.
     """
     base = draft_contract(d)
     return GraphContract(
@@ -154,8 +162,11 @@ def propose_contract(d: ModelDims, length: int) -> GraphContract:
 
 
 def condition_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
-    """condition.onnx: ids of words, a class or tokens, or a text encoder's features, to the prefix embeddings that the
-    target reads, and behind them a draft model's own."""
+    """Contract of condition.onnx: maps ids, or a text encoder's features, to prefix embeddings.
+
+    Ids are of words, a class or tokens. The target's embeddings come first, followed by those of an independent draft
+    model.
+    """
     ids = TensorSpec("condition", "int64", ("R", d.prefix))
     features = TensorSpec("condition", "float32", ("R", d.prefix, d.condition_dim))
     prefix = TensorSpec("prefix", dtype, ("R", d.prefix, d.dim + d.draft_dim))
@@ -163,7 +174,7 @@ def condition_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContra
 
 
 def image_contract(d: ModelDims, side: int) -> GraphContract:
-    """image.onnx: code ids in raster order to RGB bytes."""
+    """Contract of image.onnx: maps code ids in raster order to RGB bytes. side: pixels along one side of the image."""
     return GraphContract(
         (TensorSpec("codes", "int64", ("M", d.tokens)),), (TensorSpec("pixels", "uint8", ("M", side, side, 3)),)
     )

@@ -1,11 +1,11 @@
-"""How many threads pay on this machine: cores that the process may run on, and no more than its cgroup pays for.
+"""Determines the number of threads for this machine: the cores that the process may use, limited by its cgroup quota.
 
-More threads than cores wait for each other at every product: 64 on two cores do not finish an image in a minute. So
-every session and every pool of threads takes its number from here; a larger one that was asked for is brought down to
-the usable cores, and that is said.
+More threads than cores wait for each other at every product: with 64 threads on two cores an image takes more than a
+minute. So every session and thread pool takes its number from here. A larger requested number is reduced to the usable
+cores, with a warning.
 
-Reads Linux's own files under a root that a test can put elsewhere; another system has only its count of cores. Does not
-know what the threads work on.
+Reads Linux system files under a root that a test can replace; other systems provide only the count of cores. Knows
+cores and quotas. Does not know what the threads compute.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from pathlib import Path, PurePosixPath
 
 from coolsd_rt.limits import THREADS
 
-_MOST = 1 << 16  # bytes of one of the kernel's files
+_MOST = 1 << 16  # most bytes read of a kernel file
 
 
 @dataclass(frozen=True)
 class Cores:
-    """allowed: logical cores that the process may be put on. quota: cores' worth of time, of its cgroup; None: all.
+    """The cores of a process.
 
-    physical: cores behind the allowed ones, two of which may be one core's hyperthreads; None: not known.
+    Attributes:
+        allowed: logical cores that the process may run on.
+        quota: CPU quota of its cgroup, in cores; None: unlimited.
+        physical: physical cores of the allowed ones (two logical cores may be hyperthreads of one); None: unknown.
     """
 
     allowed: int
@@ -36,17 +39,17 @@ class Cores:
 
     @property
     def usable(self) -> int:
-        """Most threads that can run at once."""
+        """The most threads that can run at once."""
         return self._paid(self.allowed)
 
     @property
     def threads(self) -> int:
-        """Threads where nothing else is asked for: hyperthreads share the units that products need."""
+        """Default number of threads: one per physical core, since hyperthreads share the units that products need."""
         return self._paid(self.physical or self.allowed)
 
     @property
     def why(self) -> str:
-        """The reasons, in a few words."""
+        """The reasons for the number, in a few words."""
         parts = [f"{self.allowed} {'core' if self.allowed == 1 else 'cores'} allowed"]
         if self.physical is not None and self.physical < self.allowed:
             parts.append(f"{self.physical} physical")
@@ -55,18 +58,21 @@ class Cores:
         return ", ".join(parts)
 
     def _paid(self, cores: int) -> int:
-        """A part of a core runs a thread too, if not all the time."""
+        """Limit a number of cores by the quota, rounded up: a fraction of a core also runs a thread."""
         return cores if self.quota is None else max(1, min(cores, math.ceil(self.quota)))
 
 
 @cache
 def here() -> Cores:
-    """This process's, as it was when first asked."""
+    """Return the cores of this process at the first call."""
     return find()
 
 
 def find(root: Path = Path("/"), allowed: Sequence[int] | None = None) -> Cores:
-    """Read what the system says. root: where `proc` and `sys` are. allowed: numbers of cores; None asks the system."""
+    """Read the cores from the system.
+
+    root: folder with `proc` and `sys`. allowed: core numbers; None asks the system.
+    """
     if allowed is None:
         known = hasattr(os, "sched_getaffinity")
         allowed = sorted(os.sched_getaffinity(0)) if known else range(os.cpu_count() or 1)
@@ -75,9 +81,9 @@ def find(root: Path = Path("/"), allowed: Sequence[int] | None = None) -> Cores:
 
 
 def threads_for(asked: int | None) -> int:
-    """Threads of an operation. asked: None is the default of this machine.
+    """Return the number of threads of an operation. asked: None is the default of this machine.
 
-    More than the usable cores are brought down to them, with a warning. Raises UserError: a number out of range.
+    A number above the usable cores is reduced to them, with a warning. Raises UserError if it is out of range.
     """
     if asked is None:
         return here().threads
@@ -88,7 +94,7 @@ def threads_for(asked: int | None) -> int:
 
 
 def too_many(asked: int) -> str:
-    """What to tell who asked for more threads than there are cores; empty if there are enough."""
+    """Return a warning if `asked` exceeds the usable cores; else empty."""
     found = here()
     if asked <= found.usable:
         return ""
@@ -97,10 +103,10 @@ def too_many(asked: int) -> str:
 
 
 def limit_torch(asked: int | None = None) -> int:
-    """Set torch's pool of threads, for the whole process; returns how many there are.
+    """Set the size of torch's thread pool for the whole process. Returns the size.
 
-    asked: None leaves what torch has (OMP_NUM_THREADS, or its own number, which knows no quota), up to the default of
-    this machine. The pool between operations is never started by eager code. Raises UserError: a number out of range.
+    asked: None keeps torch's number (OMP_NUM_THREADS, or its default, which ignores quotas), up to the default of this
+    machine. Eager code never starts the inter-op pool. Raises UserError if the number is out of range.
     """
     import torch
 
@@ -111,7 +117,7 @@ def limit_torch(asked: int | None = None) -> int:
 
 
 def _text(path: Path) -> str:
-    """A file of the kernel; empty where there is none."""
+    """Return the text of a kernel file; empty if it does not exist."""
     try:
         with path.open("rb") as file:
             return file.read(_MOST).decode("ascii", "replace")
@@ -120,7 +126,7 @@ def _text(path: Path) -> str:
 
 
 def _groups(root: Path) -> Iterator[tuple[str, str]]:
-    """Controllers (none: version 2) and path of each cgroup of this process."""
+    """Yield controllers (empty for version 2) and path of each cgroup of this process."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
@@ -129,14 +135,17 @@ def _groups(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """A cgroup's folder and those above it: each has a quota that counts. In a container the mount is the cgroup."""
+    """Yield a cgroup's folder and all its parents, each of which can have a quota.
+
+    In a container the mount is the cgroup.
+    """
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
     for count in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:count])
 
 
 def _share(quota: str, period: str) -> Iterator[float]:
-    """Microseconds a period as cores; nothing if there is no limit ("max", -1) or no such number."""
+    """Yield a quota in cores (quota / period); nothing if it is unlimited ("max", -1) or not a number."""
     if quota.isdecimal() and period.isdecimal() and len(quota + period) < 40 and int(quota) > 0 < int(period):
         yield int(quota) / int(period)
 
@@ -160,7 +169,7 @@ def _quotas_v1(root: Path) -> Iterator[float]:
 
 
 def _physical(root: Path, allowed: Sequence[int]) -> int | None:
-    """Different sets of siblings among the allowed cores; None if any of them is not told."""
+    """Return the number of different sets of siblings among the allowed cores; None if any is unknown."""
     cpus = root / "sys/devices/system/cpu"
     siblings = {_text(cpus / f"cpu{number}/topology/thread_siblings_list").strip() for number in allowed}
     return None if "" in siblings else len(siblings)

@@ -1,4 +1,4 @@
-"""The exceptions that reach a user: what was expected, what was found, and the command or change that fixes it.
+"""The exceptions that users see: expected value, found value, and the command or change that fixes the error.
 
 Knows exit codes. Does not know where errors come from or how a terminal shows them.
 """
@@ -9,7 +9,7 @@ from coolsd_rt.install import install_line
 
 
 class CoolsdError(Exception):
-    """A failure with a known cause (a broken engine, a full disk). Exit code 1: not the user's mistake."""
+    """A failure with a known cause (a broken engine, a full disk) that is not the user's mistake. Exit code 1."""
 
     exit_code = 1
 
@@ -23,18 +23,18 @@ class CoolsdError(Exception):
         return f"{text}; {self.fix}" if self.fix else text
 
     def as_dict(self) -> dict[str, str]:
-        """The same, for `--json`."""
+        """Return the parts of the message, for `--json`."""
         return {"error": self.what, "expected": self.expected, "found": self.found, "fix": self.fix}
 
 
 class UserError(CoolsdError):
-    """The user's mistake (a wrong value, a missing file). Exit code 2."""
+    """A mistake of the user (a wrong value, a missing file). Exit code 2."""
 
     exit_code = 2
 
 
 class MissingExtra(UserError):
-    """An optional package is needed and not installed."""
+    """A required optional package is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.package, self.extra = package, extra

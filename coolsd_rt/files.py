@@ -1,14 +1,13 @@
-"""Files that a user or an engine names: opened in one place, so that none of them can hang, flood or confuse.
+"""Opens and reads files that a user or an engine names, such that none can block, flood memory or confuse a parser.
 
-A name is a plain file or an error: a FIFO, a device and a socket are refused before a byte is read, since opening one
-can wait for ever and reading one can go on for ever. A read has an upper end. JSON is read strictly: each key once, no
-NaN, no infinity, no number that a float cannot hold, no half of a character, and no more levels than a document of ours
-needs.
+Only plain files are opened: FIFOs, devices and sockets are refused before a byte is read, since opening or reading them
+can block forever. Every read has a size limit. JSON is read strictly: no repeated keys, no NaN or infinity, no number
+that overflows a float, no lone surrogate, limited depth.
 
-A file that a spec or an engine names stays in its folder. A link out of it is followed in one layout only, that of a
-Hugging Face cache: REPO/snapshots/REVISION/.../NAME is a relative link to REPO/blobs/HASH (`hub_blob`).
+A file that a spec or an engine names must be in its folder. A link out of the folder is followed only in the layout of
+the Hugging Face cache: REPO/snapshots/REVISION/.../NAME is a relative link to REPO/blobs/HASH (`hub_blob`).
 
-Knows the operating system's files, the hub's cache and JSON. Does not know what is in them: `what` comes in as words.
+Knows the operating system's files, the hub's cache and JSON. Does not know the contents: `what` describes them.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from coolsd_rt.limits import LINE_CHARACTERS, PROMPTS_BYTES
 MIB = 1 << 20
 MAX_JSON_DEPTH = 64
 STDIN = Path("-")
-LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on the usual file systems
-_TEMPORARY = 16  # bytes that a file's name is longer by while it is written
+LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, limits of common file systems
+_TEMPORARY = 16  # bytes that are added to a file's name while it is written
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -43,16 +42,16 @@ _KINDS = (
 
 
 class JsonError(ValueError):
-    """Text that is not JSON as we read it; the message says what is wrong, in words."""
+    """The text is not valid strict JSON; the message says why."""
 
 
 def kind_of(mode: int) -> str:
-    """What `st_mode` says a path is: "a plain file", "a named pipe", ..."""
+    """Describe the kind of a path by its `st_mode`: "a plain file", "a named pipe", ..."""
     return next((words for test, words in _KINDS if test(mode)), "a plain file")
 
 
 def bad_name(name: str | Path) -> str:
-    """Why a name can be no path, in words; empty if it can be one."""
+    """Return the reason why a name cannot be a path; empty if it can."""
     text = str(name)
     if not text:
         return "an empty name"
@@ -66,7 +65,7 @@ def bad_name(name: str | Path) -> str:
 
 
 def why_unusable(path: Path) -> str:
-    """Why a path is no plain file that can be opened, in words; empty if it is one. Never waits."""
+    """Return the reason why a path is not a plain file that can be opened; empty if it is. Never blocks."""
     if wrong := bad_name(path):
         return wrong
     try:
@@ -79,15 +78,15 @@ def why_unusable(path: Path) -> str:
 
 
 def special(path: Path) -> str:
-    """The kind of what stands at a path, if that is neither a plain file nor a folder; else empty."""
+    """Return the kind of a path that is neither a plain file nor a folder; else empty."""
     found = "" if not os.path.exists(path) else why_unusable(path)
     return "" if found == "a folder" else found
 
 
 def check_target(path: Path, what: str = "a file to write", error: type[CoolsdError] = UserError) -> None:
-    """Raise `error` where a file cannot be written without harm: over a folder, a device, a pipe or a socket.
+    """Raise `error` if writing `path` would do harm: to a folder, a device, a pipe or a socket.
 
-    Files are written beside their place and renamed over it, so a device of that name would be lost.
+    Files are written under a temporary name and renamed, which would replace a device.
     """
     found = bad_name(path)
     if not found and len(path.name.encode()) > LONGEST_NAME - _TEMPORARY:
@@ -103,14 +102,14 @@ def check_target(path: Path, what: str = "a file to write", error: type[CoolsdEr
 
 
 def open_plain(path: Path, what: str, *, fix: str = "", error: type[CoolsdError] = UserError) -> BufferedReader:
-    """Open a plain file for reading. what: what it should be, "a spec file".
+    """Open a plain file for reading. what: the expected content, such as "a spec file".
 
-    Raises `error`: nothing there, not a plain file, not to be opened. Never waits for a writer.
+    Raises `error` if the file does not exist, is not plain, or cannot be opened. Never waits for a writer.
     """
     found = why_unusable(path)
     descriptor = -1
     if not found:
-        # Opened without waiting, and looked at again: what stood there may have been replaced a moment ago.
+        # Open without blocking, then check the kind again: the file may have been replaced since the first check.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         try:
             descriptor = os.open(path, flags)
@@ -131,9 +130,9 @@ def open_plain(path: Path, what: str, *, fix: str = "", error: type[CoolsdError]
 def read_bytes(
     path: Path, what: str, limit: int, *, fix: str = "", error: type[CoolsdError] = UserError, stdin: bool = False
 ) -> bytes:
-    """All bytes of a plain file, at most `limit` of them. stdin: `-` is standard input, and /dev/fd/N may be a pipe.
+    """Read all bytes of a plain file, at most `limit`. stdin: `-` is standard input, and /dev/fd/N may be a pipe.
 
-    Raises `error`: as `open_plain`, or more than `limit` bytes.
+    Raises `error` as `open_plain` does, or for more than `limit` bytes.
     """
     try:
         if stdin and is_stream(path):
@@ -150,7 +149,7 @@ def read_bytes(
 
 
 def _at_most(f: BinaryIO, limit: int) -> bytes:
-    """What is left of a file, and one byte more than `limit` at most. Memory grows with what is there."""
+    """Read the rest of a file, at most `limit` + 1 bytes. Memory grows with the bytes that exist."""
     data = bytearray()
     while len(data) <= limit and (piece := f.read(min(MIB, limit + 1 - len(data)))):
         data += piece
@@ -158,12 +157,12 @@ def _at_most(f: BinaryIO, limit: int) -> bytes:
 
 
 def is_stream(path: Path) -> bool:
-    """Standard input, or a pipe that the shell made: `<(...)` is /dev/fd/63."""
+    """Whether a path is standard input, or a pipe of the shell: `<(...)` is /dev/fd/63."""
     return path == STDIN or str(path) == "/dev/stdin" or path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
 
 
 def pipe_fix(path: Path) -> str:
-    """What to type in the place of a named pipe, where standard input can be read; empty if the path is none."""
+    """Return what to type instead of a named pipe, if standard input is supported; empty for other paths."""
     return f"to read from a pipe give -, as in: ... - < {path}" if special(path) == "a named pipe" else ""
 
 
@@ -177,9 +176,9 @@ def _read_stream(path: Path, what: str, limit: int, fix: str, error: type[Coolsd
 
 
 def read_lines(path: Path, what: str = "a text file in UTF-8, one prompt a line", *, stdin: bool = True) -> list[str]:
-    """The lines of a text file that are not empty, without the spaces around them. `-` is standard input.
+    """Return the non-empty lines of a text file, stripped. `-` is standard input.
 
-    Raises UserError: as `read_text`, a NUL character, a line of more than `LINE_CHARACTERS`, no lines.
+    Raises UserError as `read_text` does, or for a NUL character, a line above `LINE_CHARACTERS`, or no lines.
     """
     lines = []
     for number, line in enumerate(read_text(path, what, PROMPTS_BYTES, stdin=stdin).splitlines(), start=1):
@@ -196,14 +195,14 @@ def read_lines(path: Path, what: str = "a text file in UTF-8, one prompt a line"
 
 
 LINK_FIX = "copy the files themselves: cp -rL FOLDER COPY (from the hub: hf download REPO --local-dir FOLDER)"
-"""What to type where a link is not followed."""
+"""The fix shown for a link that is not followed."""
 
 
 def hub_blob(link: Path) -> Path | None:
-    """The file that a link in a Hugging Face snapshot stands for; None if the link may not be followed.
+    """Return the file that a link in a Hugging Face snapshot points to; None if the link must not be followed.
 
-    It may if it is relative and leads in one step from REPO/snapshots/REVISION/.../NAME to a plain file in REPO/blobs.
-    Its content has to be checked by whoever reads it (`blob_digest`, a manifest). Open what is returned, not the link.
+    It is followed if it is relative and leads in one step from REPO/snapshots/REVISION/.../NAME to a plain file in
+    REPO/blobs. The reader has to check the content (`blob_digest`, a manifest). Open the returned path, not the link.
     """
     try:
         text, folder = os.readlink(link), link.parent.resolve(strict=True)
@@ -211,27 +210,27 @@ def hub_blob(link: Path) -> Path | None:
         blob = Path(os.path.normpath(folder / text))
         inside = blob.parent == repository / "blobs" and not blob.parent.is_symlink() and not os.path.isabs(text)
         return blob if inside and stat.S_ISREG(os.lstat(blob).st_mode) else None
-    except (OSError, ValueError, RuntimeError, StopIteration):  # RuntimeError: a loop of links
+    except (OSError, ValueError, RuntimeError, StopIteration):  # RuntimeError: circular links
         return None
 
 
 def blob_digest(path: Path) -> str | None:
-    """The SHA-256 that a file in a hub's cache is named by; None of any other file. Large files are named so."""
+    """Return the SHA-256 in the name of a file in a hub's cache, which large files have; None for any other file."""
     if re.fullmatch(r"[0-9a-f]{64}", path.name) and path.parent.name == "blobs":
         return path.name if (path.parent.parent / "snapshots").is_dir() else None
     return None
 
 
 def inside(root: Path, name: str) -> Path | None:
-    """The real path of `name` in the folder `root` (a resolved path), whether or not something is there.
+    """Return the real path of `name` in the folder `root` (a resolved path), whether or not it exists.
 
-    None: a link leads out of the folder, to something else than a hub's blob, or round in a circle.
+    None: a link leads out of the folder to something other than a hub blob, or in a circle.
     """
     path = root / name
     try:
         real = path.resolve()
         if real.is_relative_to(root):
-            return None if os.path.islink(real) else real  # a link that is left after all were followed: a circle
+            return None if os.path.islink(real) else real  # still a link after resolving: circular
         return hub_blob(path) if path.parent.resolve().is_relative_to(root) else None
     except (OSError, RuntimeError):
         return None
@@ -241,14 +240,14 @@ _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini", ".gitattributes", ".cache",
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a name in a folder of ours is what file managers and the hub leave behind: nobody opens these."""
+    """Whether a file name is one that file managers or the hub leave behind, which is ignored."""
     return name in _CLUTTER or name.startswith("._")
 
 
 def read_text(
     path: Path, what: str, limit: int, *, fix: str = "", error: type[CoolsdError] = UserError, stdin: bool = False
 ) -> str:
-    """The text of a UTF-8 file (a byte order mark is dropped). Raises `error`: as `read_bytes`, or not UTF-8."""
+    """Return the text of a UTF-8 file without its byte order mark. Raises `error` as `read_bytes`, or if not UTF-8."""
     data = read_bytes(path, what, limit, fix=fix, error=error, stdin=stdin)
     try:
         return data.decode("utf-8-sig")
@@ -261,7 +260,7 @@ def read_text(
 def read_json(
     path: Path, what: str, limit: int, *, fix: str = "", error: type[CoolsdError] = UserError, stdin: bool = False
 ) -> Any:
-    """The data of a JSON file. Raises `error`: as `read_text`, or not JSON as `parse_json` reads it."""
+    """Return the data of a JSON file. Raises `error` as `read_text` does, or if `parse_json` refuses it."""
     try:
         return parse_json(read_text(path, what, limit, fix=fix, error=error, stdin=stdin))
     except JsonError as e:
@@ -269,10 +268,10 @@ def read_json(
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON text as plain data, read strictly.
+    """Parse JSON text strictly.
 
-    Raises JsonError: not JSON, a key twice, NaN or an infinity (1e400 too), an integer of more than 4300 digits, deeper
-    than `MAX_JSON_DEPTH`.
+    Raises JsonError: not JSON, a repeated key, NaN or infinity (1e400 too), an integer of more than 4300 digits, or
+    more nesting than `MAX_JSON_DEPTH`.
     """
     if isinstance(text, bytes):
         try:
@@ -300,7 +299,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 
 def _check_depth(text: str) -> None:
-    """Count brackets outside strings: the parser itself recurses, and ends in a RecursionError."""
+    """Count brackets outside strings, because the parser is recursive and would end in a RecursionError."""
     depth = 0
     for token in _TOKEN.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token.group()[0], 0)

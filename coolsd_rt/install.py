@@ -1,7 +1,7 @@
-"""The line that installs an extra, as it works for this installation: the package is on no index.
+"""Returns the pip command that installs an extra for this installation, since the package is on no index.
 
-Knows where the code lies and what pip wrote down when it installed it (`direct_url.json`). Does not know what an extra
-brings.
+Knows the location of the code and pip's record of the installation (`direct_url.json`). Does not know what an extra
+contains.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _PLACE = "PATH"
 
 
 def install_line(extra: str = "") -> str:
-    """`pip install ...` with what coolsd-rt came from: its checkout, its wheel, or its address.
+    """Return `pip install ...` with the origin of this installation: its checkout, its wheel, or its URL.
 
-    Where neither the code nor pip knows, the line has PATH in it and says what to put there.
+    If the origin is unknown, the command contains PATH and says what to replace it with.
     """
     source, editable = origin()
     extras = f"[{extra}]" if extra else ""
@@ -39,15 +39,15 @@ def _plain(path: str) -> bool:
 def _same(path: str, other: str) -> bool:
     try:
         return os.path.samefile(path, other)
-    except OSError:  # the working folder may be gone
+    except OSError:  # the working folder may not exist
         return False
 
 
 @cache
 def origin() -> tuple[str | None, bool]:
-    """Path or address that coolsd-rt was installed from, None if nobody knows; and whether it is editable.
+    """Return the path or URL that coolsd-rt was installed from, None if unknown, and whether it is editable.
 
-    The folder of the code that runs comes first, if it is a checkout: another one may be what pip knows.
+    If the running code is in a checkout, that folder takes precedence: pip may know another one.
     """
     checkout = Path(__file__).resolve().parents[1]
     if _is_checkout(checkout):
@@ -57,7 +57,7 @@ def origin() -> tuple[str | None, bool]:
 
         data = json.loads(metadata.distribution(NAME).read_text("direct_url.json") or "")
         return _from_pip(data)
-    except (ImportError, ValueError, KeyError, TypeError, AttributeError, OSError):  # by another tool, or not at all
+    except (ImportError, ValueError, KeyError, TypeError, AttributeError, OSError):  # no record, or another tool's
         return None, False
 
 
@@ -69,7 +69,7 @@ def _is_checkout(folder: Path) -> bool:
 
 
 def _from_pip(data: dict[str, object]) -> tuple[str | None, bool]:
-    """What PEP 610 says: an address, and of what kind it is."""
+    """Return what PEP 610's record says: a URL and its kind."""
     from urllib.parse import urlsplit
     from urllib.request import url2pathname  # slow to import
 

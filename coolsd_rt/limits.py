@@ -1,10 +1,11 @@
-"""Both ends of every number that a user or a file can give, stated once and used at every entrance.
+"""The range of every number that a user or a file can give, stated once and used at every entry point.
 
-An end is where a larger (or smaller) number means nothing more, or where the arithmetic behind it would stop being
-finite; the reason stands beside it. What depends on an engine (its image's tokens, its batch) is checked where the
-engine is known, and lies inside these ends.
+An end of a range is where larger (or smaller) numbers have no further effect, or where the arithmetic would overflow;
+the reason is given beside it. Limits that depend on an engine (image tokens, batch size) are checked where the engine
+is known, and lie within these ranges.
 
-Pure data. Does not know who asks: the spec's models, the command line, manifests and Python callers all read it here.
+Pure data. Knows numbers. Does not know who uses them: the spec's models, the command line, manifests and Python callers
+do.
 """
 
 from __future__ import annotations
@@ -13,115 +14,115 @@ from collections.abc import Mapping
 
 from coolsd_rt.ranges import Range, whole
 
-# What a draft is and how long.
+# The draft.
 
 DRAFT_LENGTH = whole(1, 65_536)
-"""Drafted tokens of a round, omegas of a schedule: more than any image has tokens."""
+"""Drafted tokens per round, which is also the number of a schedule's omegas: more than any image has tokens."""
 
 # The law.
 
 OMEGA = Range(0.0, 1e6)
-"""What a schedule is given: delta, beta, floor, an omega of a custom list. At the upper end a token is kept that the
-target gives a millionth of what the draft gives it: more is no budget."""
+"""Values of a schedule: delta, beta, floor, an omega of a custom list. At the upper end a token is accepted although
+the target gives it a millionth of the draft's probability; more is not a meaningful budget."""
 
 LAW_OMEGA = Range(0.0, 1e12)
-"""An omega of a law. A schedule with the mean delta has a first omega of up to L * delta; float32 holds far more."""
+"""An omega of a law. A schedule with mean delta has a first omega of up to L * delta, far below float32's maximum."""
 
 CONFIDENCE = Range(0.5, 0.999)
-"""Of a one-sided bound: at a half there is no margin, beyond the other end the tails are not known well enough."""
+"""Confidence of a one-sided bound. At 0.5 the margin is 0; above the upper end the tails are not known well enough."""
 
 DECAY = Range(0.0, 1e6)
-"""nu of a schedule; above 800 or so every position after the first has an omega of 0, or 1 under `excess`."""
+"""nu of a schedule. Above about 800 every omega after the first is 0, or 1 for `excess`."""
 
 PROBABILITY = Range(0.0, 1.0)
-"""A bound of lantern, a rate of synthetic, a confidence of pacing."""
+"""The bound of lantern, a rate of synthetic, a confidence of pacing."""
 
 FACTOR = Range(1.0, OMEGA.high)
-"""Of lantern_pp: below 1 a token would lend instead of borrow."""
+"""The factor of lantern_pp. Below 1 a token would lend instead of borrow."""
 
 NEIGHBOURS = whole(1, 4096)
-"""Nearest codes kept of each code. The table is codes x neighbours of 8 bytes: 512 MiB at 16,384 codes and this end."""
+"""Nearest codes stored per code. The table has 8 bytes per entry: 512 MiB at 16,384 codes and the upper end."""
 
 # From logits to a distribution.
 
 CFG_SCALE = Range(1.0, 1e3)
-"""LlamaGen guides only above 1. Logits are within 1e5 or so: at this end and the coldest temperature 1e11, finite."""
+"""LlamaGen guides only above 1. Logits are below about 1e5, so this end with the lowest temperature gives 1e11."""
 
 LOOP_CFG_SCALE = Range(-CFG_SCALE.high, CFG_SCALE.high)
-"""What the loop itself takes: below 1 the formula has a meaning (0 leaves the prompt out), but a spec refuses it."""
+"""The loop's range. Below 1 the formula is still defined (0 ignores the prompt), but a spec refuses it."""
 
 TEMPERATURE = Range(1e-3, 1e3)
-"""Colder, the likeliest token alone is left at any gap of logits that float32 shows; hotter, all tokens are equal."""
+"""Below, only the most probable token is left for any difference of float32 logits; above, all tokens are equal."""
 
 TOP_K = whole(0, 1 << 20)
-"""Beyond any vocabulary; more than the vocabulary keeps all, as 0 does."""
+"""More than any vocabulary; values above the vocabulary size keep all tokens, as 0 does."""
 
 TOP_P = Range(1e-6, 1.0)
-"""At the lower end the likeliest token alone is left in any vocabulary of 2^20 tokens; 0 would leave none."""
+"""At the lower end only the most probable of 2^20 tokens is left; 0 would leave none."""
 
 CFG_INTERVAL = whole(-1, DRAFT_LENGTH.high)
-"""A decode step of an image; -1 is all of them."""
+"""A decode step of an image; -1 means all steps."""
 
 # Images and batches.
 
 SEED = whole(0, 2**64 - 1)
-"""The key of the counter generator has 64 bits."""
+"""The key of the counter-based generator has 64 bits."""
 
 IMAGES = whole(1, 100_000)
-"""Of one request: each is a job in memory before the first is drawn."""
+"""Images per request; each is a job in memory before the first is drawn."""
 
 PARTIAL_IMAGES = whole(0, 1000)
-"""Of one image of a stream, each decoded as a whole: no more than it has rows are ever shown."""
+"""Partial images per image of a stream. At most one is shown per row of codes, and each decodes the whole image."""
 
 FRECHET_IMAGES = whole(3, IMAGES.high)
-"""A covariance needs three."""
+"""Images of a Fréchet distance, at least three for a covariance."""
 
 MAX_BATCH = whole(1, 4096)
-"""Images drawn at once: their caches are reserved together."""
+"""Images per batch; their caches are allocated together."""
 
 RUNS = whole(1, 10_000)
-"""Turns of a measurement: a day's work at ten seconds each."""
+"""Repetitions of a measurement: a day at ten seconds each."""
 
-# Models and what they read.
+# Models and their inputs.
 
 PREFIX = whole(1, 65_536)
 """Positions of a prompt."""
 
 TOKENS_PREFIX = whole(4, PREFIX.high)
-"""Of a template around a prompt: it needs a few itself."""
+"""Positions of a prompt in a template, which needs a few itself."""
 
 T5_PREFIX = whole(1, 4096)
-"""Tokens of a caption. Attention in the encoder grows with its square."""
+"""Tokens of a caption. The encoder's attention grows with the square."""
 
 CLASSES = whole(1, 1 << 20)
-"""Rows of a table of classes."""
+"""Rows of the class embedding."""
 
 PIXELS = whole(1, 16_384)
-"""Along one side of an image: memory of its decoder grows with the square."""
+"""Pixels along one side of an image. The decoder's memory grows with the square."""
 
 LUMINA_PIXELS = whole(32, PIXELS.high)
-"""Its images are told in steps of 32 pixels."""
+"""Pixels along one side of Lumina-mGPT's images, in steps of 32."""
 
 CELL = whole(8, 16)
-"""Pixels along one side of a code's cell, one of the two."""
+"""Pixels along one side of a code's cell: 8 or 16."""
 
 LAYERS = whole(1, 1024)
-"""Of a network."""
+"""Layers of a network."""
 
 HEADS = whole(1, 4096)
-"""Attention heads of a layer."""
+"""Attention heads per layer."""
 
 WIDTH = whole(1, 65_536)
-"""Of a network's vectors."""
+"""Width of a network's hidden vectors."""
 
 FFN = whole(1, 1 << 20)
-"""Of a network's feed-forward layers."""
+"""Width of a network's feed-forward layers."""
 
 CODES = whole(1, 1 << 20)
 """Rows of an embedding or of a codebook."""
 
 TOKENS = whole(1, 65_536)
-"""Of an image."""
+"""Image tokens of an image."""
 
 GRID = whole(1, 256)
 """Codes along one side of an image; DRAFT_LENGTH is its square."""
@@ -129,78 +130,78 @@ GRID = whole(1, 256)
 # Training.
 
 STEPS = whole(1, 100_000_000)
-"""Of a training: years."""
+"""Training steps; the upper end takes years."""
 
 TRAIN_BATCH = whole(1, 65_536)
-"""Images of a step."""
+"""Images per training step."""
 
 LEARNING_RATE = Range(1e-9, 1.0)
-"""Peak. A weight near 1 is not moved by less in float32, and does not survive more."""
+"""Peak learning rate. Less does not change a float32 weight near 1, and more diverges."""
 
 PATIENCE = whole(1, 1_000_000)
-"""Measurements without a rise."""
+"""Measurements without improvement before training stops."""
 
 OWN_STEPS = whole(1, 256)
-"""A head's own predictions in training: each is another pass over the batch, all kept for the gradient."""
+"""Steps of a head's own predictions in training. Each is another pass over the batch, kept for the gradient."""
 
 NOISE = Range(0.0, 10.0)
-"""In standard deviations: beyond, nothing of a feature is left."""
+"""Feature noise in standard deviations. More would hide the features completely."""
 
 TRAIN_IMAGES = whole(1, 100_000_000)
-"""Drawn by the target itself."""
+"""Training images drawn by the target."""
 
 TRAIN_SEED = whole(0, 2**32 - 1)
-"""Steps, batches and images add their own numbers to it, and the sum has to stay a seed."""
+"""Seed of a training. Numbers of steps, batches and images are added to it, and the sum must be a valid seed."""
 
 POOL = whole(1, 65_536)
-"""Tokenisations of a glyph."""
+"""Tokenisations per glyph."""
 
-# Budgets of a tuning.
+# Budgets for tuning.
 
 ACCEPT_LENGTH = Range(1.0, DRAFT_LENGTH.high + 1.0)
-"""Tokens of a round: one is there without a draft."""
+"""Tokens per round; 1 without drafts."""
 
 KL = Range(0.0, 1e3)
-"""Nats a token; 14 is all that a vocabulary of 2^20 can have."""
+"""Nats per token; a vocabulary of 2^20 has at most 14."""
 
 TV = Range(0.0, float(DRAFT_LENGTH.high))
-"""Total variation a token, a bound that adds up over positions: at most 1 each."""
+"""Total variation per token, a bound summed over positions with at most 1 each."""
 
 # The machine.
 
 THREADS = whole(1, 4096)
-"""Of an operation; more than the usable cores are brought down to them (`coolsd_rt.cores`)."""
+"""Threads per operation; reduced to the usable cores (`coolsd_rt.cores`)."""
 
 PROCESSES = whole(1, 65_536)
-"""That train together."""
+"""Processes of one training."""
 
 SECONDS = Range(10.0, 1e6)
-"""A budget of time: nothing is done in less, and the other end is eleven days."""
+"""A time budget. Less is too short for any work; the upper end is eleven days."""
 
-# Files: bytes that are read at most, and characters of what stands in them.
+# Files: the most bytes that are read, and the most characters of their entries.
 
 MIB = 1 << 20
 
 SPEC_BYTES = 4 * MIB
-"""A spec or a sweep's file."""
+"""Size of a spec or a sweep's file."""
 
 PROMPTS_BYTES = 64 * MIB
-"""A file of prompts."""
+"""Size of a prompt file."""
 
 LINE_CHARACTERS = 100_000
-"""One prompt in a file."""
+"""Characters of one line in a prompt file."""
 
 PATH_CHARACTERS = 1024
-"""Of the name of a file in a spec."""
+"""Characters of a file name in a spec."""
 
 PROMPT_CHARACTERS = Range(1, 10_000)
-"""Longer text is no prompt, and the cleaning of captions takes quadratic time."""
+"""Characters of a prompt. The cleaning of captions takes quadratic time."""
 
 RESULT_BYTES = 256 * MIB
-"""A file of results that is read as a whole."""
+"""Size of a result file that is read as a whole."""
 
 BATCH_BYTES = 8 << 30
-"""One array of a measurement that is read back."""
+"""Size of one array of a measurement that is read back."""
 
 MANIFEST_BYTES = 16 * MIB
 VOCABULARY_BYTES = 64 * MIB
@@ -211,28 +212,28 @@ CONFIG_BYTES = MIB
 INDEX_BYTES = 16 * MIB
 
 VOCABULARY_WORDS = whole(3, MIB)
-"""Of the closed vocabulary of a `words` condition."""
+"""Words in the vocabulary of a `words` condition."""
 
 WORD_CHARACTERS = whole(1, 256)
 
 SHARDS = whole(1, 1024)
-"""Files that one set of weights is parted into."""
+"""Shards of one set of weights."""
 
 FEATURE_TOKENS = T5_PREFIX
-"""Of the file of caption features, and so of `condition.length`."""
+"""Tokens of a caption in a feature file, and so `condition.length`."""
 
-# Networks of others: text encoders, CLIP, reward models.
+# Third-party networks: text encoders, CLIP, reward models.
 
 FOREIGN_WIDTH = whole(1, 1 << 18)
-"""Of vectors and feed-forward layers."""
+"""Width of hidden vectors and feed-forward layers."""
 
 FOREIGN_VOCABULARY = whole(1, 1 << 22)
 
 CONFIG_LIST = 16
-"""Entries of a list in a config of ours: halvings of an image, which nobody has more than six of."""
+"""Entries of a list in a config: halvings of the image's resolution, of which published networks have at most six."""
 
-# Our own networks, as the header of a weights file and the manifest of an engine state them. The largest published
-# network is a tenth of any of these, no product of two overflows, and nothing is made of a number before it is refused.
+# Networks of this package, as in the header of a weights file and the manifest of an engine. The largest published
+# network is a tenth of each limit, no product of two overflows, and a number is checked before anything is allocated.
 
 CONFIG: Mapping[str, Range] = {
     "vocab": CODES,
@@ -259,7 +260,7 @@ CONFIG: Mapping[str, Range] = {
     "res_blocks": whole(1, 64),
     "norm_groups": WIDTH,
 }
-"""Fields of the config in a weights file's header."""
+"""Ranges of the config fields in a weights file's header."""
 
 DIMS: Mapping[str, Range] = {
     "vocab": CODES,
@@ -276,10 +277,10 @@ DIMS: Mapping[str, Range] = {
     "padded": whole(0, 1),
     "condition_dim": whole(0, WIDTH.high),
 }
-"""Fields of `ModelDims`."""
+"""Ranges of the fields of `ModelDims`."""
 
 BUILT_LENGTH = whole(1, 1024)
-"""The draft length that an engine was built for."""
+"""Draft length that an engine was built for."""
 
 SIDE = PIXELS
 """Pixels along one side of an engine's images."""
@@ -288,4 +289,4 @@ CACHE_NUMBERS = whole(0, 1 << 34)
 """Numbers in the KV caches of one row, target or draft."""
 
 TABLE_NUMBERS = whole(1, 1 << 33)
-"""Numbers in one table: an embedding, a head, the prefix of a row, all distributions of a draft."""
+"""Numbers in one table: an embedding, an output head, the prefix of a row, all distributions of a draft."""

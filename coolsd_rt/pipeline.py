@@ -1,4 +1,4 @@
-"""The front door: `coolsd_rt.Pipeline`, images from prompts in a Python program.
+"""`coolsd_rt.Pipeline`: draws images from prompts in a Python program.
 
     pipe = coolsd_rt.Pipeline.load("engines/emoji")
     pipe("red apple").images[0].save("apple.png")
@@ -44,14 +44,14 @@ class CallOptions(DrawOptions, total=False):
 
 
 class StreamOptions(DrawOptions, total=False):
-    """Keyword arguments of a stream: those of `DrawOptions`, and how many partial images an image has."""
+    """Keyword arguments of a stream: those of `DrawOptions`, and the number of partial images per image."""
 
     partial_images: int
 
 
 @dataclass(frozen=True)
 class _LoadArguments:
-    """Arguments of `Pipeline.load`, checked."""
+    """The checked arguments of `Pipeline.load`."""
 
     engine: Path
     threads: Threads | None = None
@@ -73,7 +73,7 @@ class Pipeline:
         self._opened: OpenedEngine | None = opened
         self._turns = Turns()
         self._closed = False
-        self._stream: weakref.ref[ImageStream] | None = None  # one that nobody else holds is dropped, and so ended
+        self._stream: weakref.ref[ImageStream] | None = None  # weak: dropping the last reference ends a stream
         self._name, self._folder = opened.manifest.name, opened.folder.folder
 
     @classmethod
@@ -103,11 +103,11 @@ class Pipeline:
         asked = _LoadArguments(engine, threads, features, text_encoder)  # type: ignore[arg-type]  # a str becomes a Path
         path = asked.engine
         if is_spec(path):
-            from coolsd_rt.workflows.promote import engine_of  # not needed where engines only run
+            from coolsd_rt.workflows.promote import engine_of  # only needed to build
 
             path = engine_of(path)
         opened = OpenedEngine.at(path, PromptInputs(asked.features, asked.text_encoder), asked.threads)
-        opened.settings()  # the files and the spec first: what is wrong with them is said before anything is loaded
+        opened.settings()  # report errors of the files and the spec before loading anything
         opened.load()
         return cls(opened)
 
@@ -118,7 +118,7 @@ class Pipeline:
 
     @property
     def folder(self) -> Path:
-        """The engine's own folder, `engines/NAME/FINGERPRINT`."""
+        """The engine's folder, `engines/NAME/FINGERPRINT`."""
         return self._folder
 
     @property
@@ -171,16 +171,16 @@ class Pipeline:
 
         Args:
             prompts: one text, or several.
-            options: as `__call__` takes them (see `coolsd_rt.StreamOptions`), without callbacks. Besides:
-            partial_images: how many partial images an image has at most before it is final, 0 to 1000; default 3. They
-                are spread evenly over the image's rows of codes. Each is decoded as a whole, beside the loop's caches.
+            options: as in `__call__` (see `coolsd_rt.StreamOptions`), without callbacks. Also:
+            partial_images: the most partial images per image, 0 to 1000; default 3. They are spread evenly over the
+                image's rows of codes. Each decodes the whole image, in addition to the loop's memory.
 
         Returns:
             An iterator of `PartialImage` and `FinalImage`. Closing it, or leaving a loop over it, stops the drawing.
-            After the last event its `output` is what a call returns.
+                After the last event its `output` is the result that a call returns.
 
         Raises:
-            UserError: as `__call__`; for a prompt that cannot be read, at the first `next`.
+            UserError: as `__call__`; if a prompt cannot be read, at the first `next`.
         """
         given = dict(options)
         count = call_options.check_count("partial_images", given.pop("partial_images", 3))
@@ -197,12 +197,12 @@ class Pipeline:
         """
         if self._opened is None:
             return
-        before, self._closed = self._closed, True  # a call that waits is refused from now on
+        before, self._closed = self._closed, True  # from now on waiting calls are refused
         try:
             if (found := self._stream) is not None and (stream := found()) is not None:
                 stream.close()
             self._turns.take()
-        except BaseException:  # refused, or interrupted while it waits: the engine is still there
+        except BaseException:  # refused, or interrupted while waiting: the engine is still open
             self._closed = before
             raise
         self._opened = None
@@ -224,7 +224,7 @@ class Pipeline:
         return self._opened
 
     def _take(self) -> None:
-        """Wait for this call's turn. Raises UserError: the pipeline was closed meanwhile."""
+        """Wait for this call's turn. Raises UserError if the pipeline was closed meanwhile."""
         self._turns.take()
         try:
             self._engine()
@@ -243,7 +243,7 @@ class Pipeline:
 
 @dataclass
 class _Callbacks:
-    """A call's callbacks."""
+    """The callbacks of a call."""
 
     pipeline: Pipeline
     drawing: Drawing

@@ -1,6 +1,6 @@
-"""A number's two ends: what is inside, and the sentence for what is not.
+"""Numeric ranges: membership, and the error message for a value outside.
 
-Knows Python's and NumPy's numbers. Does not know which numbers there are: `limits` does.
+Knows Python's and NumPy's numbers. Does not know which ranges there are: `limits` does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from coolsd_rt.shown import shown
 
 
 def _text(number: float) -> str:
-    """As a person would type it: 65536, 1e6, 0.001, 2^64-1."""
+    """Format a number as people type it: 65536, 1e6, 0.001, 2^64-1."""
     if isinstance(number, int):
         return str(number) if abs(number) < 1 << 32 else f"2^{number.bit_length()}{'-1' if number & 1 else ''}"
     return f"{number:g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
@@ -23,7 +23,7 @@ def _text(number: float) -> str:
 
 @dataclass(frozen=True)
 class Range:
-    """A finite number from `low` to `high`, both included. `whole`: without a fraction."""
+    """Finite numbers from `low` to `high`, both included. `whole`: integers only."""
 
     low: float
     high: float
@@ -34,13 +34,15 @@ class Range:
 
     @property
     def said(self) -> str:
-        """What an error says was expected."""
+        """The expected value in an error message."""
         return f"a {'whole ' if self.whole else ''}number from {_text(self.low)} to {_text(self.high)}"
 
     def check(self, name: str, value: Any, fix: str = "") -> Any:
-        """The value as Python's own int or float; NumPy's are taken too. Raises UserError unless it is in the range.
+        """Return the value as a Python int or float; NumPy numbers are accepted.
 
-        name: what the user knows it by. True and False are no numbers, and 1.0 is no whole number.
+        Raises UserError unless it is in the range.
+
+        name: the user's name for the value. True and False are not numbers, and 1.0 is not an integer.
         """
         try:
             if isinstance(value, bool):
@@ -54,12 +56,13 @@ class Range:
 
     @staticmethod
     def _real(value: object) -> float:
-        if isinstance(value, int):  # of any size: float(10**400) is an OverflowError, and a comparison is none
+        if isinstance(value, int):  # of any size: float(10**400) raises OverflowError, a comparison does not
             return value
         if not isinstance(value, numbers.Real):
             raise TypeError
-        return float(value)  # NaN and infinities are in no range
+        return float(value)  # NaN and infinity are in no range
 
 
 def whole(low: float, high: float) -> Range:
+    """Return the range of integers from `low` to `high`, both included."""
     return Range(int(low), int(high), whole=True)

@@ -1,6 +1,6 @@
-"""Text and values as an error shows them: short, on one line, and of characters that print.
+"""Formats text and values for error messages: short, on one line, with printable characters only.
 
-Knows Python's and JSON's own notation. Does not know which error it is for.
+Knows the notation of Python and JSON. Does not know which error it is for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import numbers
 from typing import Any
 
-_SHOWN = 60  # characters
+_SHOWN = 60  # most characters
 
 
 def shorten(text: str, limit: int = _SHOWN) -> str:
@@ -31,8 +31,8 @@ def shorten(text: str, limit: int = _SHOWN) -> str:
 
 
 def shown(value: Any) -> str:
-    """A wrong value as Python writes it. Python refuses to print integers of more than 4300 digits."""
-    if isinstance(value, numbers.Number) and hasattr(value, "item"):  # NumPy's as Python's: 1.5, not np.float64(1.5)
+    """Format a wrong value in Python's notation. Python refuses to print integers of more than 4300 digits."""
+    if isinstance(value, numbers.Number) and hasattr(value, "item"):  # print 1.5 instead of np.float64(1.5)
         value = value.item()
     try:
         return shorten(" ".join(repr(value).split()))
@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A wrong value as it stands in YAML or JSON."""
+    """Format a wrong value in YAML or JSON notation."""
     try:
         return shorten(json.dumps(value, ensure_ascii=False, default=shown))
     except ValueError:  # an integer of more than 4300 digits

@@ -45,9 +45,6 @@ LONG_FUNCTIONS = {
     "coolsd_rt/device/round_ops.py: window": 62,
     "coolsd_rt/ops/gpu/kernels.py: verify": 70,
     # Verbs: most of a command is its help and its options.
-    "coolsd_rt/cli/generate.py: command": 66,
-    "coolsd_rt/cli/train_draft.py: command": 83,
-    "coolsd_rt/cli/tune.py: command": 65,
     "tests/runtime/jacobi_tree.py: jacobi_leaves": 62,
     "tools/emoji/train_vq.py: train": 74,
 }

@@ -10,6 +10,7 @@ Needs the `cpu` and `train` extras and the font.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable)
-from coolsd_rt.cli.entry import enter  # noqa: E402
+from coolsd_rt.cli.entry import enter, gathered  # noqa: E402
 from coolsd_rt.cli.numbers import number  # noqa: E402
 from coolsd_rt.cli.paths import ENGINE  # noqa: E402
 from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
@@ -64,6 +65,22 @@ def measure(
     }
 
 
+@dataclass(frozen=True)
+class _EmojiQualityOptions:
+    """Value of each option, by its name in click."""
+
+    engine: Path
+    prompts: int
+    seed: int
+    cfg_scale: float | None
+    top_k: int | None
+    temperature: float | None
+    confidence: float | None
+    draft_length: int | None
+    schedule: tuple[str, ...]
+    as_json: bool
+
+
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
@@ -87,30 +104,24 @@ def measure(
 @click.option("--draft-length", type=number(limits.DRAFT_LENGTH), help="Draft length; default: the spec's.")
 @click.option("--schedule", type=click.Choice(["plain", "none", "spec"]), multiple=True, default=["plain"])
 @click.option("--json", "as_json", is_flag=True)
-def main(
-    engine: Path,
-    prompts: int,
-    seed: int,
-    cfg_scale: float | None,
-    top_k: int | None,
-    temperature: float | None,
-    confidence: float | None,
-    draft_length: int | None,
-    schedule: tuple[str, ...],
-    as_json: bool,
-) -> None:
+@gathered(_EmojiQualityOptions)
+def main(given: _EmojiQualityOptions) -> None:
     """Retrieval and accept length of a built emoji ENGINE on trained captions."""
-    asked = {"sampling.cfg_scale": cfg_scale, "sampling.top_k": top_k, "sampling.temperature": temperature}
-    asked["pacing.confidence"] = confidence
+    asked = {
+        "sampling.cfg_scale": given.cfg_scale,
+        "sampling.top_k": given.top_k,
+        "sampling.temperature": given.temperature,
+    }
+    asked["pacing.confidence"] = given.confidence
     sampling = {k: v for k, v in asked.items() if v is not None}
     report = {}
     try:
-        for way in schedule:
+        for way in given.schedule:
             mode = sampling | ({"schedule.kind": "none"} if way == "none" else {})
-            report[way] = measure(engine, prompts, seed, mode, way == "plain", draft_length)
+            report[way] = measure(given.engine, given.prompts, given.seed, mode, way == "plain", given.draft_length)
     except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
+    if given.as_json:
         print_json(report)
         return
     for way, figures in report.items():

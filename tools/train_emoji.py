@@ -76,11 +76,12 @@ def main(
 def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
     """The image tokenizer."""
     from tools.emoji import train_vq
+    from tools.emoji.loop import TrainSettings
 
     obj.check_release("vq.safetensors")
     position = {c: i for i, c in enumerate(obj.all.captions)}
     chosen = np.array([position[c] for c in obj.chosen.captions])
-    train_vq.train(obj.work, obj.all, chosen, steps=steps, batch=batch, lr=lr, seed=obj.seed, device=obj.device)
+    train_vq.train(obj.work, obj.all, chosen, TrainSettings(steps, batch, lr, obj.seed, obj.device))
 
 
 @main.command("target")
@@ -93,19 +94,10 @@ def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
 def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
     """The target network."""
     from tools.emoji import train_target
+    from tools.emoji.loop import TrainSettings
 
     obj.check_release("vocab.json", "target.safetensors")
-    train_target.train(
-        obj.work,
-        obj.chosen,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        pool=pool,
-        seed=obj.seed,
-        device=obj.device,
-        fuse=fuse,
-    )
+    train_target.train(obj.work, obj.chosen, TrainSettings(steps, batch, lr, obj.seed, obj.device, pool, fuse))
 
 
 @main.command("draft")
@@ -123,19 +115,10 @@ def target(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool)
 def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
     """The EAGLE head, distilled from the target."""
     from tools.emoji import train_draft
+    from tools.emoji.loop import TrainSettings
 
     obj.check_release("draft.safetensors")
-    train_draft.train(
-        obj.work,
-        obj.chosen,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        pool=pool,
-        seed=obj.seed,
-        device=obj.device,
-        fuse=fuse,
-    )
+    train_draft.train(obj.work, obj.chosen, TrainSettings(steps, batch, lr, obj.seed, obj.device, pool, fuse))
 
 
 @main.command("prompts")

@@ -1,6 +1,6 @@
-"""An engine that steps, from checked files: ONNX Runtime, and eager PyTorch as the reference.
+"""Load an engine from verified files on one of the backends: ONNX Runtime, PyTorch, TensorRT or TensorRT-RTX.
 
-Knows which backend runs what. Does not know the loop's maths. Importing this package imports no backend.
+Knows the backends by name. Does not know the mathematics of the loop. Importing this package imports no backend.
 """
 
 from coolsd_rt.backends.description import Description, GraphRecord

@@ -1,7 +1,7 @@
-"""What a manifest says of an engine's graphs: sizes, draft length, and every input and output.
+"""The description of an engine's graphs in its manifest: sizes, draft length, and every input and output.
 
-The same text is written by a build and read by a backend. Reading it back is strict: each size is in its range, and
-the graphs are those that the sizes give. Knows the contract; does not know files or ONNX.
+A build writes it and a backend reads it. Reading is strict: each size has to be in its range, and the graphs have to be
+those that follow from the sizes. Knows the contract. Does not know files or ONNX.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from coolsd_rt.shown import show
 from coolsd_rt.store.strict import Strict, difference, validate
 
 NEIGHBOURS_FILE = "neighbours.npy"  # int32 [V, n]: the nearest codes of each code
-DATA = ".data"  # behind a graph's file name: its weights, where they are too many to be in it
-WEIGHTS = {name: f"{name}.safetensors" for name in ("target", "draft", "image")}  # of an engine that runs networks
+DATA = ".data"  # suffix of a graph's file name: the file of its weights, if they are too large for the graph's file
+WEIGHTS = {name: f"{name}.safetensors" for name in ("target", "draft", "image")}  # backend torch
 
 
 def dtype_of(precision: str, device: str) -> Floating:
-    """The type of prefix, features and caches at a spec's precision. int8 is of weights alone."""
+    """Return the dtype of prefix, features and caches for a spec's precision. int8 concerns weights alone."""
     plain: dict[str, Floating] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
     return plain.get(precision, "float16" if device == "cuda" else "float32")
 
 
 @dataclass(frozen=True)
 class GraphRecord:
-    """One graph's file and how it is called."""
+    """The file name of a graph and its contract."""
 
     file: str
     contract: GraphContract
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data."""
+        """Return JSON data for the manifest."""
         sides = {"inputs": self.contract.inputs, "outputs": self.contract.outputs}
         specs = {side: [{**asdict(spec), "shape": list(spec.shape)} for spec in of] for side, of in sides.items()}
         return {"file": self.file, **specs}
@@ -56,10 +56,14 @@ class GraphRecord:
 
 @dataclass(frozen=True)
 class Description:
-    """All that a backend has to know before it opens a file. `side` is pixels along one side of an image.
+    """Everything a backend has to know before it opens a file.
 
-    dtype: of prefix, features and caches. propose: there is a graph of the whole draft, sampling included. forced: the
-    id that each image token must have, -1 where free; None if all are.
+    dims: sizes of the contract.
+    draft_length: draft length of the spec, for which `propose` is compiled.
+    side: pixels along one side of an image.
+    dtype: type of prefix, features and caches.
+    propose: whether there is a graph of all draft steps with their sampling.
+    forced: the id that each image token must have, -1 where it is free; None if all are free.
     """
 
     dims: ModelDims
@@ -71,7 +75,7 @@ class Description:
 
     @property
     def graphs(self) -> dict[str, GraphRecord]:
-        """Graph name to its file and contract, in the order of an image's way."""
+        """File and contract of each graph by name, in the order in which an image passes them."""
         d, dtype = self.dims, self.dtype
         contracts = {
             "condition": condition_contract(d, dtype),
@@ -83,7 +87,7 @@ class Description:
         return {name: GraphRecord(f"{name}.onnx", contract) for name, contract in contracts.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data for the manifest's `contract`."""
+        """Return JSON data for the manifest's `contract`."""
         return {
             "version": CONTRACT_VERSION,
             "dims": self.dims.as_dict(),
@@ -97,9 +101,13 @@ class Description:
 
     @staticmethod
     def from_dict(data: Any, where: str = "the engine's manifest", fix: str = "build the engine again") -> Description:
-        """Read it back. where, fix: where it stands and what to type, for the message.
+        """Read a description from JSON data.
 
-        Raises CoolsdError: of another contract version, a size out of its range, or graphs other than the sizes give.
+        where: place of the data, for errors.
+        fix: what to type, for errors.
+
+        Raises CoolsdError: another contract version, a size out of its range, or graphs that do not follow from the
+        sizes.
         """
         version = data.get("version", "none") if isinstance(data, Mapping) else "none"
         if version != CONTRACT_VERSION:
@@ -109,7 +117,7 @@ class Description:
         made = whole.contract.description()
         for place, expected, found in _faults(made):
             raise CoolsdError(f"{where}: contract.{place}", expected=expected, found=found, fix=fix)
-        # What anybody reads of the graphs is made of the sizes: what stands there has to be the same.
+        # Readers compute the graphs from the sizes, so the stored graphs have to be equal to these.
         if odd := difference(made.as_dict()["graphs"], whole.contract.graphs, ("contract", "graphs")):
             place, expected, found = odd
             raise CoolsdError(f"{where}: {place}", expected=f"{expected}, as the sizes give", found=found, fix=fix)
@@ -124,7 +132,7 @@ _Dims = create_model(
 
 
 class _Contract(Strict):
-    """A manifest's `contract` as it stands in the file."""
+    """The manifest's `contract` as stored in the file."""
 
     version: int
     dims: _Dims
@@ -146,7 +154,7 @@ class _Whole(Strict):
 
 
 def _faults(made: Description) -> Iterator[tuple[str, str, str]]:
-    """What no engine has, though each number is in its own range: place, expected, found."""
+    """Yield combinations of sizes that no engine has, though each number is in its range: place, expected, found."""
     d = made.dims
     if made.draft_length > d.tokens:
         yield "draft_length", f"at most the image's {d.tokens} tokens", str(made.draft_length)

@@ -1,6 +1,6 @@
-"""Backends by the name a spec gives them, imported when an engine is loaded.
+"""Backends by the name that a spec gives them; a backend is imported when an engine is loaded.
 
-Knows names, modules and the extra each needs. Does not know what is inside an engine.
+Knows names, modules and the extra that each needs. Does not know the contents of an engine.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from coolsd_rt.store import VerifiedEngine
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How an engine runs, apart from what it computes.
+    """Settings of how an engine runs; they do not change what it computes.
 
-    threads: of each operation; None is the usable cores (`coolsd_rt.cores`), more are brought down to them.
-    providers: ONNX Runtime's that have to run the graphs, best first; anything else is an error, not a fallback; none
-    is the spec's device. spinning: waiting threads burn their core during a call (faster alone, slower on a shared
-    machine). verbose: the backend's own warnings go to stderr.
+    threads: threads of each operation; None: the usable cores (`coolsd_rt.cores`). Larger numbers are reduced to these.
+    providers: ONNX Runtime providers that must run the graphs, best first; any other provider is an error, not a
+    fallback. Empty: the provider of the spec's device.
+    spinning: waiting threads keep their core busy during a call (faster on an idle machine, slower on a shared one).
+    verbose: the backend's warnings go to stderr.
     """
 
     threads: int | None = None
@@ -35,7 +36,12 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Backend:
-    """Where a backend lives. Its module has `load(verified, options) -> Engine`."""
+    """Name and location of a backend. Its module has a function `load(verified, options) -> Engine`.
+
+    module: import path of that module.
+    package: import name of the library that the backend needs.
+    extra: extra of coolsd-rt that installs this library.
+    """
 
     name: str
     module: str
@@ -44,6 +50,7 @@ class Backend:
 
     @property
     def installed(self) -> bool:
+        """Whether the library that the backend needs is installed."""
         return importlib.util.find_spec(self.package) is not None
 
 
@@ -51,7 +58,7 @@ _BACKENDS: dict[str, Backend] = {}
 
 
 def register(backend: Backend) -> None:
-    """Add a backend. Raises CoolsdError if there is one of that name."""
+    """Add a backend. Raises CoolsdError if the name is taken."""
     if backend.name in _BACKENDS:
         found = f"two: {_BACKENDS[backend.name].module} and {backend.module}"
         raise CoolsdError(f"backend {backend.name}", expected="one of that name", found=found)
@@ -59,17 +66,17 @@ def register(backend: Backend) -> None:
 
 
 def backends() -> MappingProxyType[str, Backend]:
-    """All backends, installed or not."""
+    """Return all backends by name, installed or not."""
     return MappingProxyType(_BACKENDS)
 
 
 def load(verified: VerifiedEngine, options: LoadOptions | None = None, *, backend: str | None = None) -> Engine:
-    """An engine whose files were checked, ready to step on the backend its spec names (or on `backend`).
+    """Load an engine whose files were verified, on the backend its spec names (or on `backend`).
 
     Raises:
         UserError: no backend of that name; a number of threads out of range.
-        MissingExtra: its package is not installed.
-        CoolsdError: the backend cannot run this engine, or not on the providers asked for.
+        MissingExtra: the package of the backend is not installed.
+        CoolsdError: the backend cannot run this engine, or not on the requested providers.
     """
     options = options or LoadOptions()
     name = backend or str(verified.manifest.spec.get("engine", {}).get("backend", ""))

@@ -1,1 +1,1 @@
-"""Benchmarks: every variant of decoding that an engine supports, timed side by side in one run."""
+"""Benchmarks: time every variant of decoding that an engine supports, side by side in one run."""

@@ -1,21 +1,21 @@
-"""At which draft length a round stops being worth its time.
+"""Compute the draft length up to which a round is worth its time.
 
-Knows shares of accepted drafts and seconds. Does not know who measured them.
+Knows acceptance rates and seconds. Does not know who measured them.
 
-What is measured: the acceptance of each position and the time of a round, both at the length L that was run; the time
-of a round of plain decoding; the target's step over every window from 1 to L + 1 tokens. What follows for a shorter
-length l, by arithmetic and not by measurement:
+Measured are: the acceptance at each position and the time of a round, both at the length L that was run; the time of a
+round of plain decoding; the target's step over every window from 1 to L + 1 tokens. For a shorter length l, these
+follow by arithmetic, not by measurement:
 
 - tokens of a round: 1 + sum over i <= l of the product of the acceptances up to i. The omegas are those of length L,
   cut after l; a schedule that is normalised over l positions would differ.
-- seconds of a round: those of a plain round, what the target's wider window adds (measured), and l / L of what is left
-  of the measured round: draft, verify, Python. A part of that does not shrink with l, so short lengths come out a
-  little too fast.
+- seconds of a round: those of a plain round, plus the measured extra time of the target's wider window, plus l / L of
+  the rest of the measured round: draft, verify, Python. Part of this rest does not shrink with l, so short lengths come
+  out slightly too fast.
 
-At l = L both are what was measured. Under pacing all of it is of rounds that draft, and of windows that
-`draft_confidence` did not cut: how often that is, is not in these figures. In a batch the slowest image decides;
-here each stands alone. To measure other lengths instead: `coolsd-rt bench --draft-length`; those drafts go step by
-step, where an engine built at that length would have them in one call.
+At l = L both equal the measurement. Under pacing all figures concern rounds that draft, and windows that
+`draft_confidence` did not cut; how often these occur is not included. In a batch the slowest image decides; here each
+image stands alone. To measure other lengths instead: `coolsd-rt bench --draft-length`. Those drafts run step by step,
+while an engine built at that length would run them in one call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Length:
-    """A draft length: expected tokens of a round that drafts, its seconds, its tokens a second over plain's."""
+    """Expected figures of one draft length.
+
+    length: draft length.
+    tokens: tokens of a round that drafts.
+    seconds: seconds of such a round.
+    speedup: its tokens per second over those of plain decoding.
+    """
 
     length: int
     tokens: float
@@ -35,6 +41,7 @@ class Length:
     speedup: float
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "draft_length": self.length,
             "tokens_per_round": self.tokens,
@@ -45,7 +52,7 @@ class Length:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """All lengths from 1 to the one that was run."""
+    """Figures of all draft lengths from 1 to the one that was run."""
 
     lengths: tuple[Length, ...]
 
@@ -60,13 +67,14 @@ class BreakEven:
         return max(self.lengths, key=lambda at: at.speedup).length if self.longest else 0
 
     def text(self) -> str:
-        """`up to 4, best 2`; `5 or more` where the longest that was run still pays."""
+        """Return `up to 4, best 2`, or `5 or more, best 3` if the longest length that was run still pays."""
         if not self.longest:
             return "none"
         reach = f"{self.longest} or more" if self.longest == len(self.lengths) else f"up to {self.longest}"
         return f"{reach}, best {self.best}"
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "break_even_draft_length": self.longest,
             "best_draft_length": self.best,
@@ -75,10 +83,11 @@ class BreakEven:
 
 
 def tokens_by_length(accepts: Sequence[int], attempts: Sequence[int]) -> list[float]:
-    """Expected tokens of a round with 1..L drafts, the resampled or bonus token included.
+    """Return the expected tokens of a round with 1..L drafts, including the resampled or bonus token.
 
-    accepts, attempts: rounds in which draft i was accepted, and evaluated. The list ends before a position that rounds
-    reach but never evaluated.
+    accepts, attempts: numbers of rounds in which draft i was accepted, and evaluated.
+
+    The list ends before a position that rounds reach but that was never evaluated.
     """
     tokens, reach, out = 1.0, 1.0, []
     for accepted, evaluated in zip(accepts, attempts, strict=True):
@@ -91,10 +100,12 @@ def tokens_by_length(accepts: Sequence[int], attempts: Sequence[int]) -> list[fl
 
 
 def break_even(tokens: Sequence[float], plain: float, whole: float, window: Mapping[int, float]) -> BreakEven | None:
-    """tokens: `tokens_by_length` at the length L that was run, L entries. None if positions are missing.
+    """Compute the figures of all draft lengths up to the L that was run; None if positions are missing.
 
-    plain: seconds of a round of plain decoding. whole: of a round with L drafts. window: of the target's step over
-    1..L + 1 tokens.
+    tokens: `tokens_by_length` at length L, L entries.
+    plain: seconds of a round of plain decoding.
+    whole: seconds of a round with L drafts.
+    window: seconds of the target's step over 1..L + 1 tokens.
     """
     length = max(window) - 1
     if not length or len(tokens) < length:

@@ -1,7 +1,7 @@
-"""A `bench` report as one HTML file: tables, verdicts and plots, with nothing in it that runs or is fetched.
+"""Render a `bench` report as one HTML file: tables, verdicts and plots, without scripts or external resources.
 
-Knows HTML and matplotlib. Does not know how anything was measured. All text goes through `escape`: prompts are a
-user's, and names come from a manifest. The plots are SVG in the page, their letters drawn as paths.
+Knows HTML and matplotlib. Does not know how anything was measured. All text is escaped: prompts come from users, and
+names from a manifest. The plots are SVG in the page, with letters drawn as paths.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from coolsd_rt.bench.report import DEFINITIONS, PHASES, BenchReport, BenchRow
 
 _SPEED = "Tokens a second: a dot a turn, the median, its 95% interval. Green: pays, red: does not, grey: unclear."
-_FEWEST = 10  # judged drafts that a point of the acceptance plot needs
+_FEWEST = 10  # least number of evaluated drafts for a point of the acceptance plot
 _COLOURS = {"pays": "#1a7f37", "does not pay": "#b42318", "unclear": "#6b7280", "too few runs": "#6b7280"}
 _PHASE_COLOURS = dict(zip(PHASES, ("#2f6f9f", "#e08a1e", "#7a5195", "#2a9d8f", "#b8bec6"), strict=True))
 _RC: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "coolsd-rt", "text.parse_math": False, "font.size": 9.0}
@@ -34,7 +34,7 @@ th { background: #f6f8fa } code, pre { background: #f6f8fa; padding: .1rem .3rem
 
 
 def page(report: BenchReport) -> str:
-    """The whole file."""
+    """Return the whole HTML file."""
     title = f"coolsd-rt bench: {report.manifest.name}"
     warnings = "".join(f'<p class="warning">{escape(line)}</p>' for line in report.warnings)
     verdicts = "".join(f"<li>{escape(line)}</li>" for line in report.verdicts)
@@ -50,7 +50,7 @@ def page(report: BenchReport) -> str:
         f"<h2>How it was measured</h2><pre>{escape(report.command)}</pre>{_facts(report)}"
         f"<h2>What the names say</h2>{_definitions()}"
     )
-    # The policy is for the reader's browser: even a hole in the escaping could not run or fetch anything.
+    # With this policy a browser runs and fetches nothing, even if the escaping had a hole.
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -61,7 +61,7 @@ def page(report: BenchReport) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """columns: none = no head."""
+    """Return a table. columns: empty: no header."""
     head = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in columns) + "</tr>" if columns else ""
     lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table>{head}{lines}</table></div>'
@@ -89,7 +89,7 @@ def _definitions() -> str:
 
 
 def _speed(report: BenchReport) -> str:
-    """Tokens a second of each variant: turns as dots, the median as a line, its interval as a bar."""
+    """Plot the tokens per second of each variant: turns as dots, the median as a line, its interval as a bar."""
     figure, axes = _canvas(report.rows)
     for at, row in enumerate(report.rows):
         colour = _COLOURS.get(str(row.verdict), "#1f2328")
@@ -116,7 +116,7 @@ def _phases(report: BenchReport) -> str:
 
 
 def _acceptance(report: BenchReport) -> str:
-    """Acceptance by position, where enough drafts were judged; a panel for each draft length."""
+    """Plot the acceptance by position, where enough drafts were evaluated; one panel per draft length."""
     lengths = sorted({row.timed.variant.settings.law.length for row in report.rows} - {0})
     figure = Figure(figsize=(9.5, 3.6 * len(lengths)))
     for axes, length in zip(figure.subplots(len(lengths), squeeze=False)[:, 0], lengths, strict=True):
@@ -135,7 +135,7 @@ def _acceptance(report: BenchReport) -> str:
 
 
 def _canvas(rows: Sequence[BenchRow]) -> tuple[Figure, Axes]:
-    """A line for each variant, the first on top."""
+    """Return a figure with one line per variant, the first on top."""
     figure = Figure(figsize=(9.5, 1.0 + 0.32 * len(rows)))
     axes = figure.subplots()
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
@@ -145,7 +145,7 @@ def _canvas(rows: Sequence[BenchRow]) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, name: str, caption: str) -> str:
-    """The figure as an element of the page. Its ids get the plot's name, so that plots do not share any."""
+    """Return the figure as an element of the page. Its ids are prefixed by `name`, so that plots share none."""
     data = io.StringIO()
     none: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(data, format="svg", bbox_inches="tight", metadata=none)

@@ -1,4 +1,4 @@
-"""What figures were measured on: the processor, how many of its cores, what else was running, and versions.
+"""The machine that figures are measured on: processor, usable cores, load, and versions.
 
 Knows this machine. Does not know what is measured.
 """
@@ -15,8 +15,11 @@ from coolsd_rt.store import tool_versions
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """As JSON data. threads: of the engine. load_average: processes that wanted a core over the last minute, 0 where
-    the system does not say."""
+    """Return facts about the machine as JSON data.
+
+    threads: threads of the engine. load_average in the result: mean number of runnable processes over the last minute,
+    0 where the system does not report it.
+    """
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
     model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.processor())

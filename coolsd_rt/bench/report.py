@@ -1,10 +1,10 @@
-"""What `bench` found: rows of a table, lines that say what pays, and one JSON document with the raw samples.
+"""The report of `bench`: rows of tables, sentences on what pays, and one JSON document with the raw samples.
 
-Knows figures. Runs nothing, and does not know a terminal or HTML.
+Knows figures. Runs nothing. Does not know a terminal or HTML.
 
-Names are vLLM's where it has them (`SpecDecodingStats`). One differs where rounds go without a draft (`pacing`):
-`mean_acceptance_length` is over all rounds here, as everywhere in this project, since that is what the time is spent
-on; vLLM counts rounds with a draft alone, which is `mean_acceptance_length_drafted`.
+Names are vLLM's where it has them (`SpecDecodingStats`). One differs if rounds run without a draft (`pacing`): here
+`mean_acceptance_length` is over all rounds, as everywhere in this project, since these take the time; vLLM counts only
+rounds with a draft, which is `mean_acceptance_length_drafted`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from coolsd_rt.store import Manifest
 from coolsd_rt.workflows.drawing import Job
 
 PHASES = ("target", "draft", "verify", "device", "rest")
-_SHOWN = 5  # draft positions in a cell; the document has all
+_SHOWN = 5  # draft positions shown in a cell; the document has all
 SPEED = ("variant", "tokens/s", "s/image", "vs plain", "")
 ROUNDS = ("variant", "accept length", "pays from", "accepted", "accepted by position")
 TIMES = ("variant", "loop", *PHASES, "draft lengths that pay")
@@ -56,7 +56,12 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class BenchRow:
-    """A variant and its figures. ratio: to plain decoding, None for plain itself. even: None where it is not known."""
+    """A variant and its figures.
+
+    kind: name that was requested, such as `cool`.
+    ratio: speed relative to plain decoding; None for plain decoding.
+    even: break-even draft lengths; None if they are unknown.
+    """
 
     kind: str
     timed: Timed
@@ -67,19 +72,22 @@ class BenchRow:
 
     @property
     def name(self) -> str:
+        """Name of the variant."""
         return self.timed.variant.name
 
     @property
     def batch(self) -> int:
+        """Images per batch."""
         return len(self.timed.parts[0].rounds)
 
     @cached_property
     def total(self) -> Statistics:
-        """Over all turns."""
+        """Statistics over all turns."""
         return self.timed.statistics
 
     @property
     def verdict(self) -> Verdict | None:
+        """Whether the variant pays; None for plain decoding."""
         return None if self.ratio is None else verdict(self.ratio)
 
     @property
@@ -89,7 +97,7 @@ class BenchRow:
 
     @property
     def turns(self) -> list[dict[str, float | None]]:
-        """Seconds per image by phase, a dict a turn; those that are known add up to the turn's."""
+        """Seconds per image by phase, one dict per turn; the known ones add up to the turn's seconds."""
         out = []
         for part, seconds in zip(self.timed.parts, self.timed.seconds, strict=True):
             spent = part.seconds_by_phase(self.timed.loop)
@@ -99,7 +107,10 @@ class BenchRow:
 
     @property
     def phases(self) -> dict[str, float | None]:
-        """The median seconds per image, split as the time of all turns was. None: the loop does not tell."""
+        """Median seconds per image, split in proportion to the time of all turns.
+
+        None: the loop does not measure the phase.
+        """
         share = self.seconds.median / sum(self.seconds.samples)
         columns = {phase: [turn[phase] for turn in self.turns] for phase in PHASES}
         return {
@@ -108,6 +119,7 @@ class BenchRow:
         }
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         total, variant = self.total, self.timed.variant
         drafts, proposed = total.rounds_with_drafts, total.draft_tokens
         accepted, law = total.accepts.tolist(), variant.settings.law
@@ -141,10 +153,12 @@ class BenchRow:
         }
 
     def speed_cells(self) -> tuple[str, ...]:
+        """Return the cells of the table `SPEED`."""
         ratio = "1" if self.ratio is None else self.ratio.text(2, "x")
         return self.name, self.rate.text(0), self.seconds.text(3), ratio, self.verdict or "the baseline"
 
     def round_cells(self) -> tuple[str, ...]:
+        """Return the cells of the table `ROUNDS`."""
         total, proposed = self.total, self.total.draft_tokens
         shares = [f"{share:.2f}".removeprefix("0") for share in total.acceptance_by_position if math.isfinite(share)]
         return (
@@ -156,13 +170,14 @@ class BenchRow:
         )
 
     def time_cells(self) -> tuple[str, ...]:
+        """Return the cells of the table `TIMES`."""
         shares = ["-" if s is None else f"{s / self.seconds.median:.0%}" for s in self.phases.values()]
         return self.name, self.timed.loop or "-", *shares, "-" if self.even is None else self.even.text()
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Cells under their columns."""
+    """A table of text cells with its title and columns."""
 
     title: str
     columns: tuple[str, ...]
@@ -171,7 +186,11 @@ class TextTable:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """One run. rows: plain decoding first. windows: seconds of the target's step by tokens in it."""
+    """The results of one run.
+
+    rows: plain decoding comes first.
+    windows: seconds of the target's step by number of tokens.
+    """
 
     machine: Mapping[str, Any]
     command: str
@@ -186,12 +205,12 @@ class BenchReport:
 
     @property
     def synthetic(self) -> bool:
-        """Whether drafts were kept at fixed rates: timings that say nothing about the models."""
+        """Whether drafts were accepted at fixed rates; the timings then say nothing about the models."""
         return self.spec.acceptance.rule == "synthetic"
 
     @property
     def note(self) -> str:
-        """Where and how, in a line."""
+        """The engine, the machine and the sample sizes, in one line."""
         here = self.machine
         batch = len(self.turns[0])
         return (
@@ -202,7 +221,7 @@ class BenchReport:
 
     @property
     def tables(self) -> tuple[TextTable, TextTable, TextTable]:
-        """Speed; what rounds bring; where the time goes."""
+        """The tables of speed, of rounds, and of time per phase."""
         rounds = "rounds; the accept length counts the resampled or bonus token; accepted is a share of the drafts"
         return (
             TextTable("speed", SPEED, tuple(row.speed_cells() for row in self.rows)),
@@ -212,7 +231,7 @@ class BenchReport:
 
     @property
     def verdicts(self) -> list[str]:
-        """What pays and what does not, a line each."""
+        """Sentences on which variants pay and which do not."""
         rows = [(row, row.ratio) for row in self.rows if row.ratio is not None]
         if len(self.turns) < LEAST_RUNS:
             slower = [row.name for row, ratio in rows if ratio.median < 1]
@@ -225,7 +244,7 @@ class BenchReport:
         return out
 
     def as_dict(self) -> dict[str, Any]:
-        """The document of `--json` and `--out`: JSON data, no NaN in it."""
+        """Return the document of `--json` and `--out`: JSON data without NaN."""
         return {
             "created": self.created,
             "command": self.command,
@@ -262,5 +281,5 @@ def _scaled(value: float | None, by: float) -> float | None:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Return the value, or None if it is not finite: JSON has no NaN."""
     return value if math.isfinite(value) else None

@@ -1,12 +1,12 @@
-"""`coolsd-rt bench`: every variant of decoding that an engine supports, side by side in one run.
+"""`coolsd-rt bench`: time every variant of decoding that an engine supports, side by side in one run.
 
-    1. Open the engine; make the variants of its spec (`variants`).
-    2. Draw the same images in every variant, taking turns (`timing`); after each turn, time the target's step alone
-       over windows of every length.
-    3. Medians, intervals and ratios to plain decoding (`bench_stats`), and the draft length at which a round stops
-       being worth its time (`bench_even`).
+    1. Open the engine; create the variants of its spec (`variants`).
+    2. Draw the same images with every variant, in turns (`timing`); after each turn, time the target's step alone over
+       windows of every length.
+    3. Compute medians, intervals and ratios to plain decoding (`stats`), and the draft length up to which a round is
+       worth its time (`break_even`).
 
-Knows engines and prompts. Does not know how figures are shown (`bench_report`, `bench_html`). Needs scipy.
+Knows engines and prompts. Does not know how figures are shown (`report`, `html`). Needs scipy.
 """
 
 from __future__ import annotations
@@ -44,10 +44,15 @@ _PROBES = 8  # timed steps of each window after each turn
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What to time. prompts: none = those beside the spec's vocabulary, taken evenly.
+    """What to time.
 
-    runs: turns of each variant. batch: images at once. seed: image k of all has seed + k, in every variant. confidence,
-    draft_confidence: of the pacing; None is the spec's. threads: of the engine; None is the usable cores.
+    runs: turns of each variant.
+    batch: images drawn at once.
+    prompts: empty: those beside the spec's vocabulary, taken evenly.
+    seed: image k of all has seed + k, with every variant.
+    choice: the variants to time.
+    confidence, draft_confidence: of pacing; None: the spec's.
+    threads: threads of the engine; None: the usable cores.
     """
 
     engine: Path
@@ -67,12 +72,12 @@ class BenchConfig:
 
     @property
     def pacing(self) -> dict[str, float]:
-        """Values in the place of the spec's."""
+        """Pacing values that replace those of the spec."""
         both = {"confidence": self.confidence, "draft_confidence": self.draft_confidence}
         return {key: value for key, value in both.items() if value is not None}
 
     def command(self, threads: int) -> str:
-        """What to type for the same run on the same machine."""
+        """Return the command that repeats the run on the same machine."""
         choice = self.choice
         options: list[tuple[str, Sequence[object]]] = [
             ("--runs", [self.runs]),
@@ -95,25 +100,30 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class BenchCallbacks:
-    """Callbacks that report progress during the work."""
+    """Callbacks that report progress.
+
+    warning: called with each warning.
+    start: called with the numbers of variants and turns; the warm-up counts as a turn.
+    variant: called with the name of a variant after it has drawn a batch.
+    """
 
     warning: Callable[[str], None] = lambda line: None
-    start: Callable[[int, int], None] = lambda variants, turns: None  # the warm-up is a turn too
+    start: Callable[[int, int], None] = lambda variants, turns: None  # the warm-up counts as a turn
     variant: Callable[[str], None] = lambda name: None  # drawn once
 
 
 @dataclass
 class StepSeconds:
-    """Seconds of the target's step over 1..most tokens in the middle of an image, by window."""
+    """Times the target's step over 1..most tokens in the middle of an image, by number of tokens."""
 
-    variant: Variant  # the one with the longest draft: its session has room
+    variant: Variant  # the variant with the longest draft, whose session has caches for all windows
     jobs: Sequence[Job]
     conditioner: Conditioner
     clock: Callable[[], float] = time.perf_counter
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def __call__(self) -> None:
-        """Time each window `_PROBES` times, in turns, after one step of each that does not count."""
+        """Time each window `_PROBES` times, in turns, after one untimed step of each."""
         settings, dims = self.variant.settings, self.variant.engine.dims
         session = drawing.open_session(self.variant.engine, self.jobs, self.conditioner, settings)
         rows = len(self.jobs) * (2 if settings.sampling.guided else 1)
@@ -125,17 +135,18 @@ class StepSeconds:
             for n, ids in windows:
                 began = self.clock()
                 logits, _ = session.target(ids, pos)
-                float(logits[0, 0, 0])  # a device that works ahead has to be done
+                float(logits[0, 0, 0])  # wait for a device that works asynchronously
                 if turn:
                     self.seconds.setdefault(n, []).append(self.clock() - began)
 
     @property
     def medians(self) -> dict[int, float]:
+        """Median seconds of a step by number of tokens."""
         return {n: statistics.median(seconds) for n, seconds in self.seconds.items()}
 
 
 def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> BenchReport:
-    """Time every variant that was asked for.
+    """Time every requested variant.
 
     Raises:
         UserError: no engine, a value out of range, no prompts, nothing to compare; before anything is drawn.
@@ -197,7 +208,7 @@ def _turns(request: BenchConfig, opened: OpenedEngine) -> list[Sequence[Job]]:
 def _rows(
     chosen: Sequence[VariantRow], timed: Sequence[Timed], windows: dict[int, float], batch: int
 ) -> tuple[BenchRow, ...]:
-    """The first line is plain decoding."""
+    """Return the rows of the report; the first is plain decoding."""
     plain = timed[0]
     step = plain.round_seconds(0)
     return tuple(
@@ -219,7 +230,7 @@ def _even(entry: Timed, step: float | None, windows: dict[int, float]) -> BreakE
     if not length or step is None or whole is None:
         return None
     if entry.variant.settings.sampling.draft_confidence:
-        return None  # what is judged is what the draft was sure of: no account of the drafts that were cut
+        return None  # only confident drafts were evaluated: the acceptance of drafts that were cut is unknown
     total = entry.statistics
     tokens = tokens_by_length(total.accepts.tolist(), total.attempts.tolist())
     return break_even(tokens, step, whole, {n: windows[n] for n in range(1, length + 2)})

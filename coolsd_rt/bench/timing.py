@@ -1,10 +1,10 @@
-"""Several variants of decoding the same images, timed side by side in one run.
+"""Time several variants that draw the same images, side by side in one run.
 
-Knows engines, settings and a clock. Does not know which backend an engine is, files, or how a table looks.
+Knows engines, settings and a clock. Does not know which backend an engine runs on, files, or how tables look.
 
-The variants take turns (A B C A B C ...), so that a machine that gets slower or warmer does so for all of them; each
-draws the same prompts with the same seeds; figures are medians over the turns. An image's time runs from its words to
-its tokens: condition, prefill and rounds, without image decoding and files, which are the same for all.
+The variants take turns (A B C A B C ...), so that a machine that gets slower or warmer affects all of them; every
+variant draws the same prompts with the same seeds; figures are medians over the turns. The time of an image runs from
+its words to its tokens: condition, prefill and rounds, without image decoding and files, which are the same for all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from coolsd_rt.workflows.drawing import Job, Settings
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table. `group` is what steps ("eager", "fp32", "int8"), `name` how it decodes."""
+    """One variant of decoding. `group` names the engine that steps ("eager", "fp32", "int8"), `name` how it decodes."""
 
     group: str
     name: str
@@ -36,12 +36,12 @@ class Variant:
 
 @dataclass
 class Timed:
-    """A variant and its turns; one entry a turn in every list."""
+    """A variant and its turns; every list has one entry per turn."""
 
     variant: Variant
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)  # tokens a second
-    # Share of a turn spent outside the engine: law and Python. None: a device's loop does not tell.
+    # Share of a turn spent outside the engine: law and Python. None: the device loop does not measure it.
     outside: list[float | None] = field(default_factory=list)
     parts: list[Statistics] = field(default_factory=list)
     loops: list[LoopTaken] = field(default_factory=list)
@@ -49,30 +49,32 @@ class Timed:
 
     @property
     def rate(self) -> float:
-        """Median tokens a second."""
+        """Median tokens per second."""
         return statistics.median(self.rates)
 
     @property
     def loop(self) -> LoopTaken | None:
-        """Which loop all turns took."""
+        """The loop that all turns ran on."""
         return drawing.one_loop(self.loops)
 
     @property
     def outside_engine(self) -> float | None:
-        """Median share of a turn spent outside the engine; None where that is not known."""
+        """Median share of a turn spent outside the engine; None if it is unknown."""
         known = [share for share in self.outside if share is not None]
         return statistics.median(known) if known else None
 
     def round_seconds(self, drafts: int) -> float | None:
-        """Median seconds of rounds whose longest window had that many drafts; None if there were none."""
+        """Return the median seconds of rounds whose longest window had `drafts` drafts; None if there were none."""
         found = self.statistics.round_seconds.get(drafts)
         return statistics.median(found) if found else None
 
     @property
     def statistics(self) -> Statistics:
+        """Statistics over all turns."""
         return drawing.total(self.parts, self.variant.settings.law.length)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         total = self.statistics
         return {
             "group": self.variant.group,
@@ -96,14 +98,15 @@ def take_turns(
     between: Callable[[], None] = lambda: None,
     loop: Loop = "auto",
 ) -> list[Timed]:
-    """Draw every batch of `turns` in every variant, in turns, after one warm-up of each that does not count.
+    """Draw every batch of `turns` with every variant, in turns, after one untimed warm-up of each variant.
 
-    between: called after each turn of all variants, for what else has to be measured at the same times. loop: which
-    loop is timed; auto is the one that `generate` takes.
+    on_turn: called after each batch, the warm-up included.
+    between: called after each turn of all variants, for other measurements at the same time.
+    loop: which loop is timed; auto is the one that `generate` takes.
     """
     timed = [Timed(variant) for variant in variants]
     for engine in {id(variant.engine): variant.engine for variant in variants}.values():
-        if isinstance(engine, WholeEngine):  # a turn makes nothing that `generate` makes once
+        if isinstance(engine, WholeEngine):  # so that no turn repeats work that `generate` does once
             engine.expect(sum(variant.engine is engine for variant in variants))
     for variant in variants:
         drawing.draw(variant.engine, turns[0], conditioner, variant.settings, loop=loop)

@@ -1,17 +1,18 @@
-"""The variants of decoding that `bench` times: by name, from the run-time values of the engine's own spec.
+"""The variants that `bench` times: by name, from the run-time values of the engine's spec.
 
 Knows specs and laws. Does not know a clock, or how figures are shown.
 
-- `lossless`: every omega 1.
+- `lossless`: every omega is 1.
 - `cool`: the paper's exponential schedule at each delta; nu and floor are the spec's, if its schedule is exponential.
 - `uniform`, `linear`: these schedules at the first delta.
 - `lantern++`, `lantern++-gstar`: LANTERN++ with its authors' residual, and with G*; factor and neighbours are the
   spec's, if its rule is lantern_pp.
-- `jacobi`, `jacobi-coupled`: no draft model; guesses of the target's own, judged again each round.
-- `spec`: what the spec says, if that is none of the above.
-- `synthetic`: in place of all others, where the spec's acceptance is synthetic.
+- `jacobi`, `jacobi-coupled`: no draft model; drafts come from the target's distributions and are verified again each
+  round.
+- `spec`: the values of the spec, if none of the above has the same.
+- `synthetic`: replaces all others if the spec's acceptance is synthetic.
 
-The resampler is G* where nothing else is said; sampling and pacing are the spec's, but Jacobi's drafts have no pacing.
+The resampler is G* unless stated otherwise; sampling and pacing are the spec's, but Jacobi's drafts have no pacing.
 """
 
 from __future__ import annotations
@@ -36,17 +37,23 @@ PLAIN, SYNTHETIC = "plain", "synthetic"
 LANTERN = ("lantern++", "lantern++-gstar")
 JACOBI = ("jacobi", "jacobi-coupled")
 NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, "spec")
-"""What can be asked for. Plain decoding is the baseline, and always timed."""
+"""Names that can be requested. Plain decoding is the baseline and is always timed."""
 
-FACTOR, LENDERS = 2.0, 10  # of LANTERN++, where the spec's rule is another
+FACTOR, LENDERS = 2.0, 10  # LANTERN++'s values if the spec has another rule
 NO_NEIGHBOURS = "the engine has no code neighbours; build it again with image.neighbours"
 _GSTAR = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
-_OF_A_LENGTH = {key: key for key in ("schedule.values", "acceptance.rates")}  # as many as draft.length: said so
+_OF_A_LENGTH = {key: key for key in ("schedule.values", "acceptance.rates")}  # draft.length entries; errors name them
 
 
 @dataclass(frozen=True)
 class VariantChoice:
-    """What to time. names: none = all. draft_lengths: none = the built one. jacobi_length: None = as in `generate`."""
+    """What to time.
+
+    names: empty: all.
+    deltas: deltas of the variant `cool`; `uniform` and `linear` use the first.
+    draft_lengths: empty: the built one.
+    jacobi_length: draft length of Jacobi decoding; None: as in `generate`.
+    """
 
     names: tuple[str, ...] = ()
     deltas: tuple[Annotated[float, Within(limits.OMEGA)], ...] = (1.1, 1.5, 2.0)
@@ -59,21 +66,21 @@ class VariantChoice:
 
 @dataclass(frozen=True)
 class VariantRow:
-    """One row: what was asked for (`cool`), and how it decodes."""
+    """One row: the requested name (`cool`), and the variant."""
 
     kind: str
     variant: Variant
 
     @property
     def refines(self) -> bool:
-        """Whether a draft gets better the longer it stays in the window, so that its length changes its acceptance."""
+        """Whether a draft improves the longer it stays in the window: acceptance then depends on the draft length."""
         return self.variant.settings.drafter in ("jacobi", "jacobi_coupled")
 
 
 def lines(
     spec: Spec, engine: Engine, group: str, choice: VariantChoice, near: NDArray[np.int64] | None
 ) -> tuple[list[VariantRow], dict[str, str]]:
-    """Plain decoding, then every variant that was asked for; and the names that this engine lacks, with the reason.
+    """Return the variants, plain decoding first; and the names that this engine does not support, with the reason.
 
     near: the engine's neighbours, int64 [V, n], or None.
 
@@ -102,7 +109,7 @@ def lines(
                 except UserError as error:
                     if name not in LANTERN:
                         raise
-                    left[name] = str(error)  # the spec's own number of neighbours, and a table that has too few
+                    left[name] = str(error)  # the table has fewer neighbours than the spec asks for
                     continue
                 out.append(VariantRow(name, Variant(group, title + mark, engine, settings)))
     if len(out) == 1:
@@ -139,7 +146,7 @@ def _jacobi(spec: Spec, engine: Engine, group: str, name: str, length: int | Non
 def _laws(
     spec: Spec, name: str, asked: Sequence[str], deltas: Sequence[float], near: NDArray[np.int64] | None
 ) -> Mapping[str, Spec]:
-    """Titles and specs of one name; none for `spec` where it says what another row says."""
+    """Return titles and specs of one name; none for `spec` if another row has the same values."""
     if name == SYNTHETIC:
         return {"synthetic acceptance": with_overrides(spec, {}, _OF_A_LENGTH)}
     if name == "spec":
@@ -162,7 +169,9 @@ def _lantern(spec: Spec, name: str, near: NDArray[np.int64] | None) -> Mapping[s
     changes: dict[str, Any] = {"acceptance.rule": "lantern_pp"}
     if spec.acceptance.rule != "lantern_pp" and near is not None:
         codes, columns = near.shape
-        both = columns if columns == codes - 1 else columns - 1  # as many for either residual; LANTERN's reads one more
+        both = (
+            columns if columns == codes - 1 else columns - 1
+        )  # the same number for both residuals; LANTERN's reads one more
         lenders = max(1, min(LENDERS, spec.image.neighbours, both))
         changes |= {"acceptance.factor": FACTOR, "acceptance.neighbours": lenders}
     title, kind = ("LANTERN++", "lantern") if name == LANTERN[0] else ("LANTERN++ with G*", "optimal")

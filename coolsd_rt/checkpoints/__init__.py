@@ -1,1 +1,1 @@
-"""Weight files: published checkpoints converted to ours, and ours loaded into networks."""
+"""Weights files: converts published checkpoints to the format of this package, and loads them into networks."""

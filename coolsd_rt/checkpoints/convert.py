@@ -1,8 +1,8 @@
-"""A published checkpoint to one safetensors file of ours, with the config in its header.
+"""Converts a published checkpoint to one safetensors file with the network's config in its header.
 
-Strict: every tensor is used or known to be no part of the network, none is missing, all shapes are checked before the
-first number is read. Streaming: one tensor of the result is in memory at a time. Atomic: the file appears whole.
-Knows formats by their `Format`s. Does not know where a checkpoint was downloaded from (`convert_hub`).
+Strict: every tensor is either used or known not to be part of the network, none is missing, and all shapes are checked
+before any number is read. Streaming: only one tensor of the result is in memory at a time. Atomic: the file is complete
+when it appears. Knows formats through `Format`. Does not know where a checkpoint was downloaded from (`hub`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 @dataclass(frozen=True)
 class Converted:
-    """What came of it. `config` is the header's. wrappers: names of `convert_source.WRAPPERS` that were taken off."""
+    """The result of a conversion.
+
+    Attributes:
+        config: the config in the header.
+        tensors: number of tensors written.
+        bytes: size of the file.
+        dropped: number of tensors of the checkpoint that were not used.
+        wrappers: the names of `reader.WRAPPERS` that were removed from tensor names.
+    """
 
     path: Path
     family: str
@@ -48,7 +56,7 @@ class Converted:
     wrappers: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data for `convert --json`."""
+        """Return JSON data for `convert --json`."""
         return asdict(self) | {"path": str(self.path), "seconds": round(self.seconds, 3)}
 
 
@@ -63,14 +71,16 @@ def convert(
     *,
     overwrite: bool = False,
 ) -> Converted:
-    """Write the checkpoint `source` (a file, or a folder of shards) as `to`.
+    """Convert the checkpoint `source` (a file, or a folder of shards) to the file `to`.
 
-    family: a name of `FORMATS`; None looks at the tensors' names. dtype: `keep` writes each as it is stored.
-    on_tensor: called with how many of how many are written. notes: more for the header's metadata. overwrite: replace
-    a file that has the name `to`.
-    Raises UserError: no checkpoint, a file in the place of `to`, another family, a tensor that is missing, surplus or
-    of another shape, numbers that are NaN or infinite, a size or a family that is needed and not given. CoolsdError: no
-    space.
+    family: a name in `FORMATS`; None detects it from the tensor names. dtype: `keep` writes each tensor as it is
+    stored. on_tensor: called with the number of written tensors and the total. notes: additional metadata for the
+    header. overwrite: whether an existing file `to` may be replaced.
+
+    Raises:
+        UserError: `source` is not a checkpoint or is of another family; `to` exists; a tensor is missing, surplus, of
+            another shape, or has NaN or infinite values; or a size or family is required and not given.
+        CoolsdError: the disk is full.
     """
     begun = time.perf_counter()
     check_place(source, to, overwrite)
@@ -99,7 +109,7 @@ def convert(
 
 
 def check_place(source: Path, to: Path, overwrite: bool = False) -> None:
-    """Raises UserError unless `to` is a file to write that is not the source, and free unless `overwrite` is on."""
+    """Raise UserError unless `to` can be written, is not the source, and does not exist (unless `overwrite` is on)."""
     why = why_unusable(to)
     if why != "nothing" and (why or (source.exists() and to.samefile(source))):
         found = why or "the checkpoint itself"
@@ -132,12 +142,12 @@ def _format(given: Given, family: str | None) -> Format:
 
 
 def _readable(mark: str) -> str:
-    """The first name that a mark stands for."""
+    """Return the first name that a pattern matches, for messages."""
     return mark.split("|")[0].removeprefix(".*").replace("\\", "")
 
 
 def _plan(form: Format, given: Given, config: Config, dtype: DType) -> tuple[dict[str, tuple[Part, TensorInfo]], int]:
-    """Every tensor of ours with its way and its type, and how many of theirs are dropped. Raises UserError."""
+    """Return the source and dtype of every tensor to write, and the number of unused ones. Raises UserError."""
     plan: dict[str, tuple[Part, TensorInfo]] = {}
     for name, shape in shapes_of(config).items():
         part = form.part(name, given, config)
@@ -154,7 +164,7 @@ def _plan(form: Format, given: Given, config: Config, dtype: DType) -> tuple[dic
 
 
 def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dtype: DType) -> str:
-    """The type that a tensor of ours is written in. Raises UserError: a source is missing, or of another shape."""
+    """Return the dtype to write a tensor in. Raises UserError if a source tensor is missing or has another shape."""
     for key in part.sources:
         info = given.tensors.get(key)
         if info is None:
@@ -167,7 +177,7 @@ def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dty
     try:
         meta = [torch.empty(given.tensors[key].shape, dtype=DTYPES[first.dtype], device="meta") for key in part.sources]
         made = tuple(part.make(*meta).shape)
-    except Exception:  # a way of making it can fail at other shapes in any manner
+    except Exception:  # with unexpected shapes the conversion can raise anything
         made = ()
     if made != shape:
         what = f"{given.path}: {', '.join(part.sources)}"
@@ -176,7 +186,10 @@ def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dty
 
 
 def named_options(size: int | None, heads: int | None, prefix: int | None, cell: int | None = None) -> ConvertOptions:
-    """Options as a command line gives them. Raises UserError at one that is not positive, or a cell of no tokenizer."""
+    """Return options as given on a command line.
+
+    Raises UserError if one is not positive, or `cell` fits no tokenizer.
+    """
     options = ConvertOptions(size, heads, prefix, cell)
     if cell not in (None, 8, 16):
         raise UserError("--cell", expected="8 or 16", found=str(cell))

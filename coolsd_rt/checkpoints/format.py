@@ -1,6 +1,6 @@
-"""What a published format is to the converter: how to know it, the config in its shapes, and its tensors' ways to ours.
+"""Describes published formats to the converter: how to detect them, their config, and the source of each tensor.
 
-The formats themselves are in `coolsd_rt.checkpoints.formats`. Knows names and shapes only.
+The formats are in `coolsd_rt.checkpoints.formats`. Knows names and shapes. Reads no tensors.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from coolsd_rt.store.weights import TensorInfo
 
 Config = DecoderConfig | EagleConfig | VQConfig
 
-_DIGITS = 18  # of a number in a name, at most
+_DIGITS = 18  # most digits of a number in a tensor name
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What no checkpoint says of itself. None: not given.
+    """Facts that a checkpoint does not contain. None: not given.
 
-    size: pixels along one side of an image. heads: of attention. prefix: positions of a prompt. cell: pixels along one
-    side of a code's cell, where it is not the family's 16.
+    Attributes:
+        size: pixels along one side of an image.
+        heads: attention heads.
+        prefix: positions of a prompt.
+        cell: pixels along one side of a code's cell, if not the family's 16.
     """
 
     size: int | None = None
@@ -44,7 +47,7 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class Given:
-    """A checkpoint's names and shapes, its config.json, and what the user said."""
+    """A checkpoint's tensor names and shapes, its config.json, and the user's options."""
 
     path: Path
     tensors: Mapping[str, TensorInfo]
@@ -52,17 +55,20 @@ class Given:
     options: ConvertOptions = ConvertOptions()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Raises UserError if the tensor is missing."""
+        """Return the shape of a tensor. Raises UserError if it is missing."""
         if name not in self.tensors:
             raise UserError(f"{self.path}: {name}", expected="a tensor", found="none")
         return self.tensors[name].shape
 
     def last(self, name: str) -> int:
-        """The last axis of a tensor. Raises UserError as `size` does."""
+        """Return the last dimension of a tensor. Raises UserError as `size` does."""
         return self.size(name, max(0, len(self.shape(name)) - 1))
 
     def size(self, name: str, axis: int) -> int:
-        """One axis of a tensor. Raises UserError: no such tensor, no such axis, or no numbers in it."""
+        """Return one dimension of a tensor.
+
+        Raises UserError if the tensor or the axis does not exist, or the size is 0.
+        """
         shape = self.shape(name)
         if axis >= len(shape):
             raise UserError(f"{self.path}: {name}", expected=f"{axis + 1} axes or more", found=str(list(shape)))
@@ -71,9 +77,11 @@ class Given:
         return shape[axis]
 
     def count(self, pattern: str) -> int:
-        """How many numbers stand where `pattern` has a group: 0, 1, 2, ... Raises UserError if one of them is missing.
+        """Count the numbers 0, 1, 2, ... at the group of `pattern` in the tensor names.
 
-        A name can have any number in it, and a network of so many layers would not end being made.
+        Raises UserError if one is missing.
+
+        Names are untrusted: without this check a large number in a name would create a network with as many layers.
         """
         found = {int(m[1][:_DIGITS]): name for name in self.tensors if (m := re.match(pattern, name))}
         for at, (number, name) in enumerate(sorted(found.items())):
@@ -83,22 +91,25 @@ class Given:
         return len(found)
 
     def said(self, key: str, default: Any = None) -> Any:
-        """A value of config.json, of its text model's part where there is one."""
+        """Return a value of config.json, or of its text model's section if it has one."""
         part: Mapping[str, Any] = next(
             (self.json[k] for k in ("text_config", "language_config") if isinstance(self.json.get(k), dict)), {}
         )
         return part.get(key, self.json.get(key, default))
 
     def number(self, key: str, default: float) -> float:
-        """A number of config.json. Raises UserError if something else stands there."""
+        """Return a number of config.json. Raises UserError if the value is not a number."""
         value = self.said(key, default)
         plain = isinstance(value, int | float) and not isinstance(value, bool)
-        if not plain or not 0 < value <= sys.float_info.max:  # an integer of JSON has no end
+        if not plain or not 0 < value <= sys.float_info.max:  # JSON integers have no upper limit
             raise UserError(f"{self.path}: config.json: {key}", expected="a number above 0", found=str(value)[:60])
         return float(value)
 
     def heads(self, family: Family | None, **sizes: int) -> int:
-        """Attention heads: given, in config.json, or those of the published model of these sizes. Raises UserError."""
+        """Return the number of attention heads: given, from config.json, or of the published model of these sizes.
+
+        Raises UserError if none of these gives it.
+        """
         known = ((family.of_sizes(**sizes) if family else None) or {}).get("heads")
         said = self.said("num_attention_heads")
         if self.options.heads is None and None not in (known, said) and known != said:
@@ -114,27 +125,33 @@ class Given:
 
 
 class Part(NamedTuple):
-    """One tensor of ours: the tensors of theirs that it is made of, and how."""
+    """The source tensors of one tensor to write, and the function that makes it from them."""
 
     sources: tuple[str, ...]
     make: Callable[..., Tensor]
 
 
 def same(value: Tensor) -> Tensor:
+    """Return the source tensor unchanged."""
     return value
 
 
 def stacked(*values: Tensor) -> Tensor:
-    """Rows one under the other, as fused projections have them."""
+    """Concatenate tensors along the first axis, as fused projections require."""
     return torch.cat(values)
 
 
 @dataclass(frozen=True)
 class Format:
-    """A published form of weights. `part(name, given, config)`: where our tensor `name` comes from.
+    """A published format of weights.
 
-    marks: patterns that all match some tensor if a checkpoint is of this format. dropped: patterns of tensors that are
-    not part of the network, or can be computed. Patterns match whole names.
+    Attributes:
+        marks: patterns; a checkpoint has this format if each of them matches some tensor name.
+        dropped: patterns of tensors that are not part of the network, or that can be computed.
+        config: returns the network's config.
+        part: `part(name, given, config)` returns the source of the tensor `name`.
+
+    Patterns match whole names.
     """
 
     name: str
@@ -145,18 +162,20 @@ class Format:
     part: Callable[[str, Given, Any], Part]
 
     def fits(self, names: Mapping[str, object]) -> bool:
+        """Whether a checkpoint with these tensor names has this format."""
         return self.lacking(names) is None
 
     def lacking(self, names: Mapping[str, object]) -> str | None:
-        """The first mark that nothing matches."""
+        """Return the first mark that matches no name; None if all match."""
         return next((m for m in self.marks if not any(re.fullmatch(m, n) for n in names)), None)
 
     def drops(self, name: str) -> bool:
+        """Whether a tensor is known not to be part of the network."""
         return any(re.fullmatch(pattern, name) for pattern in self.dropped)
 
 
 def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a config's network, without its memory."""
+    """Return the tensor names and shapes of a config's network, without allocating it."""
     with torch.device("meta"):
         return {k: tuple(v.shape) for k, v in _network(config).state_dict().items()}
 
@@ -168,5 +187,5 @@ def _network(config: Config) -> nn.Module:
 
 
 def target_config(given: Given, family: Family, **sizes: Any) -> DecoderConfig:
-    """A checked config of a family. Raises UserError as `families.parse_target` does."""
+    """Return a checked config of a family. Raises UserError as `families.parse_target` does."""
     return parse_target(given.path, {"family": family.name, **{k: v for k, v in sizes.items() if v is not None}})

@@ -1,7 +1,7 @@
-"""Where a checkpoint is: a path, or a repository of the Hugging Face hub at a pinned revision, downloaded once.
+"""Locates a checkpoint: a path, or a repository of the Hugging Face hub at a pinned revision, downloaded once.
 
-Knows names of repositories, the layout of the hub's cache, and what the hub says when it cannot be reached. Does not
-know what is in a checkpoint.
+Knows repository names, the layout of the hub's cache, and the hub's connection errors. Does not know what is in a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ _SAFE, _PICKLES = ("*.json", "*.safetensors"), ("*.json", "*.bin", "*.pt", "*.pt
 
 
 def locate(source: str, mirror: Path | None = None, say: Callable[[str], None] = lambda line: None) -> Path:
-    """The file or folder of a SOURCE: a path that is there, or `org/name@commit`, or `org/name@commit:file`.
+    """Return the file or folder of a SOURCE: an existing path, `org/name@commit`, or `org/name@commit:file`.
 
-    mirror: a folder to look in instead of the hub, for `org/name/file`, `name/file` or `file`, where commits are not
-    looked at, or for the hub's own cache layout. say: called with a line before the hub is asked. Raises UserError:
-    neither, a revision that can move, nothing in the mirror. MissingExtra: no huggingface_hub. CoolsdError: the hub
-    cannot be reached, or has no such repository, revision or file.
+    mirror: folder to use instead of the hub, with `org/name/file`, `name/file` or `file` (commits are not checked), or
+    in the layout of the hub's cache. say: called with a line of text before the hub is contacted.
+
+    Raises:
+        UserError: the source is neither form, its revision is a branch or tag, or it is not in the mirror.
+        MissingExtra: huggingface_hub is not installed.
+        CoolsdError: the hub cannot be reached, or has no such repository, revision or file.
     """
     if why_unusable(Path(source)) != "nothing":
         return Path(source)
@@ -61,8 +64,8 @@ def _download(source: str, repo: str, revision: str, inside: str | None, say: Ca
     fix = f"without a network: put {inside or 'its files'} into DIR/{repo} and add --mirror DIR"
     try:
         with quiet_hub():
-            # A commit does not change, so the hub need not be asked for a file that was downloaded; a folder may lack
-            # some, and is taken as it is only where the hub cannot be asked.
+            # A commit never changes, so a cached file is valid without asking the hub. A cached folder may lack files,
+            # so it is used only if the hub cannot be reached.
             if inside is not None and (there := _cached(repo, revision, inside)) is not None:
                 return there
             if not constants.HF_HUB_OFFLINE:
@@ -79,12 +82,12 @@ def _download(source: str, repo: str, revision: str, inside: str | None, say: Ca
         raise CoolsdError(source, expected=expected, found=_first(error), fix=fix) from error
     except CoolsdError:
         raise
-    except Exception as error:  # of the hub's HTTP library, which is its own choice
+    except Exception as error:  # the hub's HTTP library varies
         raise CoolsdError(source, expected="the hub's answer", found=_first(error), fix=fix) from error
 
 
 def _cached(repo: str, revision: str, inside: str | None) -> Path | None:
-    """A file or a folder in the hub's cache."""
+    """Return a file or folder of the hub's cache; None if it is not there."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -94,7 +97,7 @@ def _cached(repo: str, revision: str, inside: str | None) -> Path | None:
 
 
 def _fetched(repo: str, revision: str, inside: str | None, **more: Any) -> Path:
-    """A file, or the repository's folder with its safetensors; where it has none, with its pickles."""
+    """Download a file, or a repository's safetensors files; its pickles if it has no safetensors."""
     import huggingface_hub
 
     if inside is not None:

@@ -1,9 +1,9 @@
-"""Weights files to networks: safetensors whose header carries the config, loaded strictly.
+"""Loads weights files into networks: safetensors with the config in the header, checked strictly.
 
-Knows the networks and what their files must hold. Does not know specs, engines or training. Nothing is unpickled, and
-no tensor is read before the header has been compared with the network, name by name and shape by shape. A network can
-be loaded `lazy`: its weights then stay in their file, are read one at a time when their values are wanted
-(`models.lazy`), and a number that is not finite is found then.
+Knows the networks and the required contents of their files. Does not know specs, engines or training. Nothing is
+unpickled, and no tensor is read before the header was compared with the network, name by name and shape by shape. With
+`lazy` the weights stay in their file and are read one at a time when their values are needed (`models.lazy`);
+non-finite values are detected then.
 """
 
 from __future__ import annotations
@@ -44,23 +44,25 @@ _FLOATS = ("F16", "BF16", "F32")
 
 
 def load_target(path: Path, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Decoder:
-    """The target, of the family that its header names (none: LlamaGen with words), in evaluation mode.
+    """Load the target, of the family that its header names (default: LlamaGen with words), in evaluation mode.
 
-    dtype: of its weights and RoPE table. Tensors are converted one at a time, so that no second copy is made.
-    lazy: its weights stay in the file, and the network cannot be run before they are read.
+    dtype: of its weights and RoPE table. Tensors are converted one at a time, so that no second copy is in memory.
+    lazy: the weights stay in the file, and the network cannot run before they are read.
 
     Raises:
-        UserError: not whole safetensors; an unknown family; a config key that is unknown, missing or wrong; a tensor
-            that is missing, surplus, of another shape or type, or not finite.
+        UserError: the file is not complete safetensors; the family is unknown; a config key is unknown, missing or
+            wrong; or a tensor is missing, surplus, of another shape or dtype, or not finite.
     """
     header = check_safetensors(path)
     return _load(path, header, Decoder, parse_target(path, config_of(path, header)), dtype, lazy)
 
 
 def load_draft(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Eagle:
-    """The EAGLE head of `target`. Its file holds its own tensors: the head, and mostly the embedding, are the target's.
+    """Load the EAGLE head of `target`.
 
-    dtype and lazy as in `load_target`. Raises UserError as it does, and if the head was not made for a target of these
+    Its file lacks the output head, and usually the embedding, which are the target's.
+
+    dtype and lazy as in `load_target`. Raises UserError as it does, and if the head was made for a target of other
     sizes.
     """
     draft = _load_as(path, Eagle, EagleConfig, dtype, lazy)
@@ -79,10 +81,10 @@ def load_draft(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, 
 
 
 def load_draft_model(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Decoder:
-    """A small model of its own that drafts for `target`: another target with the same condition and image.
+    """Load an independent small model that drafts for `target`: another target with the same condition and image.
 
-    dtype and lazy as in `load_target`. Raises UserError as it does, and if the two do not speak of the same codes,
-    cells and conditions.
+    dtype and lazy as in `load_target`. Raises UserError as it does, and if the two differ in codes, layout or
+    condition.
     """
     draft = load_target(path, dtype, lazy=lazy)
     check_draft_model(path, draft.cfg, target.cfg)
@@ -90,7 +92,7 @@ def load_draft_model(path: Path, target: Decoder, dtype: torch.dtype = torch.flo
 
 
 def load_tokenizer(path: Path) -> VQTokenizer:
-    """The image tokenizer, float32. Raises UserError as `load_target` does."""
+    """Load the image tokenizer, float32. Raises UserError as `load_target` does."""
     return _load_as(path, VQTokenizer, VQConfig)
 
 
@@ -102,7 +104,7 @@ def _load_as(
 
 
 def _load(path: Path, header: WeightsHeader, network: Callable[[C], M], config: C, dtype: torch.dtype, lazy: bool) -> M:
-    with torch.device("meta"):  # shapes without memory: a config may ask for anything
+    with torch.device("meta"):  # no memory: the config may request any size
         model = network(config)
     wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     _compare(path, wanted, header.tensors)
@@ -120,7 +122,7 @@ def _load(path: Path, header: WeightsHeader, network: Callable[[C], M], config: 
 
 
 def _read_one(path: Path, key: str, dtype: torch.dtype) -> Tensor:
-    """One tensor of a file whose header was compared; the file is mapped no longer than that takes."""
+    """Read one tensor of a file whose header was compared. The file is mapped only during the read."""
     with safe_open(str(path), framework="pt") as file:
         return _read(path, key, file.get_tensor(key), dtype)
 
@@ -129,7 +131,7 @@ def _read(path: Path, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     if bad := non_finite(value):
         found = f"{bad} of {value.numel()} NaN or infinite"
         raise UserError(f"{path}: {key}", expected="finite numbers", found=found, fix=RETRAIN)
-    made = value.to(dtype, copy=True)  # what is read is mapped: the file may change
+    made = value.to(dtype, copy=True)  # copy: the value is memory-mapped, and the file may change
     if made.dtype != value.dtype and (bad := non_finite(made)):
         name = str(dtype).removeprefix("torch.")
         found = f"{bad} of {value.numel()} above its largest, {torch.finfo(dtype).max:g}"
@@ -139,7 +141,7 @@ def _read(path: Path, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _compare(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, TensorInfo]) -> None:
-    """Raise UserError at the first name, shape or type that is not as the network wants it."""
+    """Raise UserError for the first name, shape or dtype that differs from the network's."""
     if missing := sorted(set(wanted) - set(found)):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         expected = f"a tensor {list(wanted[missing[0]])}{more}"

@@ -1,7 +1,7 @@
-"""The tensors of a published checkpoint: one file or the shards of a folder, safetensors or torch pickles.
+"""Reads the tensors of a published checkpoint: one file or the shards of a folder, safetensors or torch pickles.
 
-A tensor is in memory while it is used. Names are given without what wrappers of training put before them. Knows
-containers; does not know what the tensors are of.
+Each tensor is in memory only while it is used. Names are returned without the parts that training wrappers add. Knows
+containers; does not know the meaning of tensors.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from coolsd_rt.files import LINK_FIX, blob_digest, hub_blob, open_plain, read_js
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 
-MAX_JSON = 64 << 20  # bytes of a config.json or of an index
+MAX_JSON = 64 << 20  # largest size of a config.json or an index
 WRAPPERS: Mapping[str, str] = {
     "module": "DataParallel or DistributedDataParallel",
     "_orig_mod": "torch.compile",
     "_fsdp_wrapped_module": "FSDP",
     "_checkpoint_wrapped_module": "activation checkpointing",
 }
-"""Modules of torch that wrap another and put a part of their own into its tensors' names. No format has such a part."""
+"""Name parts that torch's wrapper modules add to tensor names. No format has such a part in its own names."""
 
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
@@ -38,13 +38,14 @@ _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 class SafetensorsShard:
-    """One safetensors file, opened anew for each tensor: what was mapped is given back."""
+    """One safetensors file. It is reopened for each tensor, so that mapped pages are released."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tensors: Mapping[str, TensorInfo] = check_safetensors(path).tensors
 
     def read(self, name: str) -> Tensor:
+        """Return a tensor by its name in the file. Raises UserError if the file is damaged."""
         with reading(self.path), safe_open(str(self.path), framework="pt") as file:
             value: Tensor = file.get_tensor(name)
         return value
@@ -54,19 +55,25 @@ Shard = SafetensorsShard | PickleShard
 
 
 class CheckpointReader:
-    """All tensors of a checkpoint. `config`: its config.json, {} if there is none.
+    """All tensors of a checkpoint.
 
-    wrappers: the parts of `WRAPPERS` that its names have, and `tensors` has not.
+    Attributes:
+        tensors: tensor name, without wrappers, to dtype and shape.
+        config: the checkpoint's config.json; {} without one.
+        wrappers: the names of `WRAPPERS` that were removed from tensor names.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError: nothing there, not a checkpoint, a shard that is missing, damaged or not as indexed, two
-        tensors whose names differ in wrappers alone."""
+        """Open the checkpoint at `path`.
+
+        Raises UserError if there is no checkpoint; if a shard is missing, damaged or disagrees with the index; or if
+        two tensor names differ only in wrappers.
+        """
         limit_torch()
         self.path = path
         self.config: dict[str, Any] = {}
         folder = path if path.is_dir() else path.parent
-        # Beside a file of another name than transformers gives, it may be of anything that lies in the same folder.
+        # Beside a file that transformers did not name, config.json may belong to another file in the same folder.
         own = path.is_dir() or _OF_A_MODEL.fullmatch(path.name)
         if own and why_unusable(folder / "config.json") != "nothing":
             self.config = _json(folder / "config.json", "a config.json")
@@ -83,12 +90,12 @@ class CheckpointReader:
         self.wrappers = tuple(wrapper for wrapper in WRAPPERS if wrapper in parts)
 
     def read(self, name: str) -> Tensor:
-        """A tensor as it is stored."""
+        """Return a tensor as it is stored."""
         shard, theirs = self._home[name]
         return shard.read(theirs)
 
     def order(self, name: str) -> int:
-        """Where a tensor stands: sorted by it, shards are read one after another."""
+        """Return a sort key under which tensors of one shard are adjacent."""
         return self._order[name]
 
 
@@ -103,7 +110,7 @@ def _homes(path: Path, shards: Sequence[Shard]) -> dict[str, Shard]:
 
 
 def _unwrapped(path: Path, theirs: Sequence[str]) -> dict[str, str]:
-    """Names without wrappers to the names in the file. Raises UserError if two become one."""
+    """Map names without wrappers to the names in the file. Raises UserError if two names become equal."""
     names: dict[str, str] = {}
     for name in theirs:
         short = ".".join(part for part in name.split(".") if part not in WRAPPERS) or name
@@ -115,7 +122,7 @@ def _unwrapped(path: Path, theirs: Sequence[str]) -> dict[str, str]:
 
 
 def _index(path: Path) -> Path | None:
-    """The index of a folder of shards."""
+    """Return the index of a folder of shards; None without one."""
     if not path.is_dir():
         return None
     return next((path / name for name in _INDEX if why_unusable(path / name) != "nothing"), None)
@@ -148,10 +155,10 @@ def _shard(path: Path) -> Shard:
 
 
 def check_link(path: Path) -> None:
-    """Compare a file of a Hugging Face snapshot, which is a link to a blob, with the digest that the blob is named by.
+    """Compare a file of a Hugging Face snapshot, which is a link to a blob, with the digest in the blob's name.
 
-    Raises UserError: a link to something else than a blob of the same repository, or a blob of another digest. Links
-    that are not in a snapshot are whoever's who made them, and are followed.
+    Raises UserError if the link leads to anything but a blob of the same repository, or if the digest differs. Links
+    outside a snapshot are the user's and are followed.
     """
     parents = Path(os.path.abspath(path)).parents
     if not path.is_symlink() or not any(p.name == "snapshots" and (p.parent / "blobs").exists() for p in parents):
@@ -183,7 +190,7 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 def _check_index(folder: Path, index: Path, homes: Mapping[str, str]) -> None:
-    """Every indexed tensor is in the shard the index says."""
+    """Check that every indexed tensor is in the shard that the index names."""
     wanted = _weight_map(index)
     for name, shard in wanted.items():
         if homes.get(name) != shard:

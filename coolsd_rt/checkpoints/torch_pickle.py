@@ -1,9 +1,9 @@
-"""Tensors of one file of torch.save, read so that a damaged file is an error in one line and nothing in it can run.
+"""Reads the tensors of a torch.save file. A damaged file gives a one-line error, and nothing in the file can execute.
 
-torch unpickles plain tensors only (`weights_only`). Before that an archive is compared with its own checksums, which
-torch itself does not do: a changed byte would become a changed weight. The format of before torch 1.6 has no checksums.
+torch unpickles plain tensors only (`weights_only`). Before that, an archive is compared with its checksums, which torch
+does not do: otherwise a changed byte would become a changed weight. The format before torch 1.6 has no checksums.
 
-Knows the containers of torch.save. Does not know what the tensors belong to.
+Knows the containers of torch.save. Does not know the meaning of tensors.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from coolsd_rt.store.weights import TensorInfo
 
 CHECKPOINT = "a checkpoint of torch.save"
 ARCHIVE = b"PK\x03\x04"
-MAX_PICKLE = 64 << 20  # bytes of names, shapes and settings in an archive; its tensors are beside them
-_STATES = ("model", "module", "state_dict")  # where a training checkpoint keeps its weights
-_REOPEN = 256 << 20  # bytes read of a mapped archive before its pages are given back
+MAX_PICKLE = 64 << 20  # largest size of the pickle in an archive (names, shapes, settings); tensors are separate
+_STATES = ("model", "module", "state_dict")  # keys under which training checkpoints store weights
+_REOPEN = 256 << 20  # bytes read before a mapped archive is reopened, to release its pages
 _CHUNK = 1 << 20
-_END = 22  # bytes of the record that ends an archive without a comment
+_END = 22  # size of the end record of an archive without a comment
 _GLOBAL = re.compile(r"Unsupported global: GLOBAL (\S{1,80}) was")
 _MORE = "Unsupported global|unrecognized function|whose module|Can only create new object|Can only build"
 _ASKED = re.compile(r"tried to allocate (\d+) bytes")
 
 
 def damaged(path: Path, why: str = "") -> UserError:
-    """The error of a file that is no whole checkpoint."""
+    """Return the error for a file that is not a complete checkpoint."""
     found = f"a truncated, damaged or other file{f' ({why})' if why else ''}"
     return UserError(str(path), expected=CHECKPOINT, found=found, fix="get the file again")
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What a library raises while it reads a checkpoint, as an error of ours.
+    """Convert exceptions of a library that reads a checkpoint to a UserError.
 
-    Readers of damaged files raise almost anything (IndexError, KeyError, struct.error, zlib.error, ...), so everything
-    means a damaged file, but for what names another cause.
+    Readers raise almost anything for damaged files (IndexError, KeyError, struct.error, zlib.error, ...), so every
+    exception is treated as a damaged file unless it names another cause.
     """
     try:
         yield
@@ -73,13 +73,13 @@ def reading(path: Path) -> Iterator[None]:
 
 
 class PickleShard:
-    """One file of torch.save: weights under `model`, `module`, `state_dict`, or at top level.
+    """One torch.save file with weights under `model`, `module`, `state_dict`, or at the top level.
 
-    An archive is mapped. The format of before torch 1.6 cannot be, and is read whole.
+    An archive is memory-mapped. A file in the format before torch 1.6 is read as a whole.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError: not such a file, damaged, or with more than tensors in it."""
+        """Raises UserError if the file is not such a file, is damaged, or contains anything but tensors."""
         self.path = path
         with open_plain(path, CHECKPOINT) as file, reading(path):
             self._archive = file.read(len(ARCHIVE)) == ARCHIVE
@@ -89,6 +89,7 @@ class PickleShard:
         self.tensors: Mapping[str, TensorInfo] = {k: _info(v) for k, v in self._state.items()}
 
     def read(self, name: str) -> Tensor:
+        """Return a tensor by its name in the file."""
         if self._archive and self._read > _REOPEN:
             self._state, self._read = {}, 0
         self._state = self._state or self._load()
@@ -97,10 +98,10 @@ class PickleShard:
         return value
 
     def _load(self) -> dict[str, Tensor]:
-        # What LlamaGen's training keeps beside the weights; a Namespace holds data, it does nothing.
+        # LlamaGen's training checkpoints also contain an argparse.Namespace, which holds only data.
         names = torch.serialization.safe_globals([argparse.Namespace])
         with reading(self.path), names, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats; what matters is in the error
+            warnings.simplefilter("ignore")  # about formats; errors say what matters
             loaded = _mapped(self.path) if self._archive else _legacy(self.path)
             state = _weights(loaded)
         if state is None:
@@ -114,7 +115,10 @@ def _mapped(path: Path) -> Any:
 
 
 def _legacy(path: Path) -> Any:
-    """A file from before torch 1.6. It is read through a map, whose end no length in a damaged file can pass."""
+    """Load a file from before torch 1.6.
+
+    It is memory-mapped, so that a wrong length in a damaged file cannot exceed it.
+    """
     with open_plain(path, CHECKPOINT) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         loaded = torch.load(data, map_location="cpu", weights_only=True)  # type: ignore[arg-type]  # it is a file
         if data.tell() != len(data):
@@ -123,7 +127,7 @@ def _legacy(path: Path) -> Any:
 
 
 def _weights(loaded: Any) -> dict[str, Tensor] | None:
-    """Tensors by name; None if there are none."""
+    """Return tensors by name; None if there are none."""
     nested = [loaded[k] for k in _STATES if isinstance(loaded, dict) and isinstance(loaded.get(k), dict)]
     state = nested[0] if nested else loaded
     if not isinstance(state, dict):
@@ -132,19 +136,19 @@ def _weights(loaded: Any) -> dict[str, Tensor] | None:
 
 
 def _info(value: Tensor) -> TensorInfo:
-    """A tensor's shape, and its type as safetensors names it; a type in words where its bytes are not its numbers."""
+    """Return shape and dtype of a tensor; if its bytes are not plain numbers, the dtype is a description in words."""
     shape, dtype = tuple(value.shape), NAMES.get(value.dtype, str(value.dtype).removeprefix("torch."))
     plain = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
     if not plain or type(value) not in (Tensor, torch.nn.Parameter):
         return TensorInfo("a sparse or quantized tensor, or one without values", shape)
-    # Strides of 0 let a few bytes stand for any size, also for one that overflows torch's own count.
+    # With strides of 0 a few bytes can stand for a tensor of any size, even one that overflows torch's count.
     if prod(shape) * value.itemsize > value.untyped_storage().nbytes():
         return TensorInfo(f"an expanded tensor of {dtype}", shape)
     return TensorInfo(dtype, shape)
 
 
 def _check_archive(path: Path, file: BinaryIO) -> None:
-    """Compare an archive with its own lists and checksums, all of it. Raises UserError, or what zipfile raises."""
+    """Compare an archive with its directory and checksums. Raises UserError, or an error of zipfile."""
     size = path.stat().st_size
     file.seek(max(0, size - _END))
     if not (end := file.read()).startswith(b"PK\x05\x06") or end[-2:] != b"\0\0":
@@ -162,7 +166,7 @@ def _check_archive(path: Path, file: BinaryIO) -> None:
             raise damaged(path, "its parts are larger than they can be")
         if all(entry.CRC == 0 for entry in entries):  # torch.serialization.set_crc32_options(False)
             for entry in entries:
-                entry.CRC = None  # type: ignore[assignment]  # zipfile's own word for: do not compare
+                entry.CRC = None  # type: ignore[assignment]  # zipfile then skips the check
         for entry in entries:
             _check_part(path, archive, entry)
 

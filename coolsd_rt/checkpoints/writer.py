@@ -1,7 +1,7 @@
-"""A safetensors file written tensor after tensor, so that one of them is in memory at a time.
+"""Writes a safetensors file one tensor at a time, so that only one of them is in memory.
 
-The format: the header's length as 8 bytes, the header as JSON, the tensors' bytes one after another. Knows that, and
-atomic files. Does not know models.
+Format: the header's length in 8 bytes, the header as JSON, then the bytes of all tensors. Knows this format and atomic
+files. Does not know models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def header_bytes(tensors: Sequence[tuple[str, TensorInfo]], metadata: Mapping[str, str]) -> bytes:
-    """What stands before the data, its length included. Data follows in the order of `tensors`."""
+    """Return the bytes before the data, including the header's length. Data follows in the order of `tensors`."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     here = 0
     for name, info in tensors:
@@ -36,7 +36,7 @@ def header_bytes(tensors: Sequence[tuple[str, TensorInfo]], metadata: Mapping[st
 
 
 def size_of(info: TensorInfo) -> int:
-    """Bytes of a tensor of floats."""
+    """Return the size of a tensor in bytes."""
     return prod(info.shape) * DTYPES[info.dtype].itemsize
 
 
@@ -50,12 +50,14 @@ def write_safetensors(
     *,
     overwrite: bool = False,
 ) -> int:
-    """Write `tensors` in this order, each read when its turn comes. The file appears whole or not at all.
+    """Write `tensors` in this order, reading each when it is due.
 
-    check: called when all are written, before the file appears.
+    The file is written atomically. Returns its size in bytes.
 
-    Returns its bytes. Raises NameTaken: a file has the name and `overwrite` is off; CoolsdError: no space, a folder
-    that cannot be written, a tensor that is not as announced; and whatever `read` and `check` raise.
+    check: called after all tensors are written, before the file appears.
+
+    Raises NameTaken if the file exists and `overwrite` is off, CoolsdError if the disk is full, the folder is not
+    writable or a tensor differs from its declaration, and any error of `read` and `check`.
     """
     head = header_bytes(tensors, metadata)
     need = len(head) + sum(size_of(info) for _, info in tensors)
@@ -63,7 +65,7 @@ def write_safetensors(
     with disk_errors(path.parent, need), atomic_file(path, replace=overwrite) as file:
         file.write(head)
         for done, (name, info) in enumerate(tensors):
-            file.write(_bytes(name, info, read(name)))  # nothing holds it while the next is read
+            file.write(_bytes(name, info, read(name)))  # no reference remains while the next tensor is read
             on_tensor(done + 1)
         check()
     return need

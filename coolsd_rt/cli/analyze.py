@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.cli.entry import gathered
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, print_json, show_fields, show_table
@@ -57,6 +59,22 @@ def _show(found: Analysis) -> None:
     show_table(columns, laws, title="predicted effect of each schedule, with the standard error over images")
 
 
+@dataclass(frozen=True)
+class _AnalyzeOptions:
+    """Value of each option, by its name in click."""
+
+    engine: Path
+    images: int
+    prompts: tuple[str, ...]
+    seed: int
+    folder: Path | None
+    spec_file: Path | None
+    threads: int | None
+    features: Path | None
+    text_encoder: Path | None
+    as_json: bool
+
+
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
@@ -80,18 +98,8 @@ def _show(found: Analysis) -> None:
 @reading_options
 @threads_option()
 @json_option
-def command(
-    engine: Path,
-    images: int,
-    prompts: tuple[str, ...],
-    seed: int,
-    folder: Path | None,
-    spec_file: Path | None,
-    threads: int | None,
-    features: Path | None,
-    text_encoder: Path | None,
-    as_json: bool,
-) -> None:
+@gathered(_AnalyzeOptions)
+def command(given: _AnalyzeOptions) -> None:
     """Record P and Q of real rounds, and compute from them the ambiguity, the acceptance, and the effect of any
     schedule without drawing again.
 
@@ -105,11 +113,18 @@ def command(
       coolsd-rt analyze engines/emoji -n 32 --recording out/recording
     """
     request = RecordingConfig(
-        engine, images, prompts, seed, folder, spec_file, threads, PromptInputs(features, text_encoder)
+        given.engine,
+        given.images,
+        given.prompts,
+        given.seed,
+        given.folder,
+        given.spec_file,
+        given.threads,
+        PromptInputs(given.features, given.text_encoder),
     )
-    with batches("recording", quiet=as_json) as on_batch:
+    with batches("recording", quiet=given.as_json) as on_batch:
         found = analyze(request, on_batch)
-    if as_json:
+    if given.as_json:
         print_json(found.as_dict())
     else:
         _show(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 
 from coolsd_rt import limits
 from coolsd_rt.bench.variants import NAMES, VariantChoice
-from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.entry import gathered, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
@@ -76,6 +77,31 @@ def _show(report: BenchReport) -> None:
     say("")
     for line in report.verdicts:
         say(line)
+
+
+@dataclass(frozen=True)
+class _BenchOptions:
+    """Value of each option, by its name in click."""
+
+    engine: Path
+    runs: int
+    batch: int
+    prompts: tuple[str, ...]
+    seed: int
+    names: tuple[str, ...]
+    deltas: tuple[float, ...]
+    lengths: tuple[int, ...]
+    jacobi_length: int | None
+    confidence: float | None
+    draft_confidence: float | None
+    spec_file: Path | None
+    threads: int | None
+    html: Path | None
+    out: Path | None
+    overwrite: bool
+    features: Path | None
+    text_encoder: Path | None
+    as_json: bool
 
 
 @click.command()
@@ -149,27 +175,8 @@ def _show(report: BenchReport) -> None:
 @click.option("--out", type=WRITES, help="JSON file to write, with the figures and the raw samples.")
 @overwrite_option
 @json_option
-def command(
-    engine: Path,
-    runs: int,
-    batch: int,
-    prompts: tuple[str, ...],
-    seed: int,
-    names: tuple[str, ...],
-    deltas: tuple[float, ...],
-    lengths: tuple[int, ...],
-    jacobi_length: int | None,
-    confidence: float | None,
-    draft_confidence: float | None,
-    spec_file: Path | None,
-    threads: int | None,
-    html: Path | None,
-    out: Path | None,
-    overwrite: bool,
-    features: Path | None,
-    text_encoder: Path | None,
-    as_json: bool,
-) -> None:
+@gathered(_BenchOptions)
+def command(given: _BenchOptions) -> None:
     """Time plain, lossless, relaxed and other variants of decoding side by side, and report whether speculation is
     faster than plain decoding.
 
@@ -183,24 +190,24 @@ def command(
     """
     from coolsd_rt.bench.run import BenchConfig, bench  # needs scipy
 
-    write = _writer(html, out, overwrite)
-    choice = VariantChoice(names, deltas, lengths, jacobi_length)
+    write = _writer(given.html, given.out, given.overwrite)
+    choice = VariantChoice(given.names, given.deltas, given.lengths, given.jacobi_length)
     request = BenchConfig(
-        engine,
-        runs,
-        batch,
-        prompts,
-        seed,
+        given.engine,
+        given.runs,
+        given.batch,
+        given.prompts,
+        given.seed,
         choice,
-        confidence,
-        draft_confidence,
-        spec_file,
-        threads,
-        PromptInputs(features, text_encoder),
+        given.confidence,
+        given.draft_confidence,
+        given.spec_file,
+        given.threads,
+        PromptInputs(given.features, given.text_encoder),
     )
-    with progress(quiet=as_json) as work:
+    with progress(quiet=given.as_json) as work:
         report = bench(request, _BenchScreen(work).listener())
-    if as_json:
+    if given.as_json:
         print_json(report.as_dict())
     else:
         _show(report)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from coolsd_rt import limits
-from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.entry import gathered, overwrite_option
 from coolsd_rt.cli.numbers import number
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields, show_table
 from coolsd_rt.cli.paths import FOLDER, WRITES
@@ -22,6 +23,23 @@ from coolsd_rt.store.outputs import check_output
 
 if TYPE_CHECKING:
     from coolsd_rt.checkpoints.convert import DType
+
+
+@dataclass(frozen=True)
+class _ConvertOptions:
+    """Value of each option, by its name in click."""
+
+    source: str
+    to: Path | None
+    mirror: Path | None
+    family: str | None
+    size: int | None
+    heads: int | None
+    prefix: int | None
+    cell: int | None
+    dtype: DType
+    overwrite: bool
+    as_json: bool
 
 
 @click.command()
@@ -57,19 +75,8 @@ if TYPE_CHECKING:
 )
 @overwrite_option
 @json_option
-def command(
-    source: str,
-    to: Path | None,
-    mirror: Path | None,
-    family: str | None,
-    size: int | None,
-    heads: int | None,
-    prefix: int | None,
-    cell: int | None,
-    dtype: DType,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+@gathered(_ConvertOptions)
+def command(given: _ConvertOptions) -> None:
     """Convert published checkpoints to safetensors files that a spec can name.
 
     SOURCE is a spec, whose `sources` are all converted to the files that the spec names; or one checkpoint: a
@@ -88,19 +95,35 @@ def command(
       coolsd-rt convert c2i_XL_384.pt --size 384 --to target.safetensors
       coolsd-rt convert ./Lumina-mGPT-7B-768 --family lumina-mgpt --size 768 --to target.safetensors --dtype bfloat16
     """
-    if found := bad_name(source) or special(Path(source)):
-        raise UserError(source, expected="a checkpoint's file or folder, a spec, or org/name@COMMIT", found=found)
-    if mirror is not None and (why := why_unusable(mirror)) != "a folder":
-        raise UserError(f"--mirror {mirror}", expected="a folder", found=why or "a file")
+    if found := bad_name(given.source) or special(Path(given.source)):
+        raise UserError(given.source, expected="a checkpoint's file or folder, a spec, or org/name@COMMIT", found=found)
+    if given.mirror is not None and (why := why_unusable(given.mirror)) != "a folder":
+        raise UserError(f"--mirror {given.mirror}", expected="a folder", found=why or "a file")
     try:
-        if is_spec(Path(source)):
-            given = {"to": to, "family": family, "size": size, "heads": heads, "prefix": prefix, "cell": cell}
-            _refuse_beside_spec(given | {"dtype": None if dtype == "keep" else dtype})
-            _convert_spec(Path(source), mirror, overwrite, as_json)
-        elif to is None:
+        if is_spec(Path(given.source)):
+            sizes = {
+                "to": given.to,
+                "family": given.family,
+                "size": given.size,
+                "heads": given.heads,
+                "prefix": given.prefix,
+                "cell": given.cell,
+            }
+            _refuse_beside_spec(sizes | {"dtype": None if given.dtype == "keep" else given.dtype})
+            _convert_spec(Path(given.source), given.mirror, given.overwrite, given.as_json)
+        elif given.to is None:
             raise UserError("--to", expected="a file to write", found="nothing", fix="add --to FILE.safetensors")
         else:
-            _convert_one(source, to, mirror, family, (size, heads, prefix, cell), dtype, overwrite, as_json)
+            _convert_one(
+                given.source,
+                given.to,
+                given.mirror,
+                given.family,
+                (given.size, given.heads, given.prefix, given.cell),
+                given.dtype,
+                given.overwrite,
+                given.as_json,
+            )
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "build", "reading a checkpoint") from error
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from coolsd_rt import limits
-from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.entry import gathered, overwrite_option
 from coolsd_rt.cli.numbers import Numbers, number, threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields
@@ -108,6 +109,26 @@ def _figures(report: GenerateReport) -> dict[str, object]:
             continue
         rows[f"seconds in {phase}"] = f"{seconds:.2f} ({seconds / total:.0%})"
     return rows
+
+
+@dataclass(frozen=True)
+class _GenerateOptions:
+    """Value of each option, by its name in click."""
+
+    engine: Path
+    prompts: tuple[str, ...]
+    file: Path | None
+    variants: int
+    seed: int
+    out: Path
+    draft_length: int | None
+    plain: bool
+    draft: str | None
+    features: Path | None
+    text_encoder: Path | None
+    threads: int | None
+    overwrite: bool
+    as_json: bool
 
 
 @click.command()
@@ -222,23 +243,8 @@ def _figures(report: GenerateReport) -> dict[str, object]:
 @threads_option()
 @overwrite_option
 @json_option
-def command(
-    engine: Path,
-    prompts: tuple[str, ...],
-    file: Path | None,
-    variants: int,
-    seed: int,
-    out: Path,
-    draft_length: int | None,
-    plain: bool,
-    draft: str | None,
-    features: Path | None,
-    text_encoder: Path | None,
-    threads: int | None,
-    overwrite: bool,
-    as_json: bool,
-    **values: Any,
-) -> None:
+@gathered(_GenerateOptions)
+def command(given: _GenerateOptions, **values: Any) -> None:
     """Draw images from prompts with a built engine: one PNG per image, and a contact sheet, sheet.png, for several.
 
     ENGINE is engines/NAME (its current build), the folder of one fingerprint, or a spec, which is built into engines/
@@ -257,34 +263,35 @@ def command(
       coolsd-rt generate engines/emoji -p "red apple" -p "yellow star" -n 4
       coolsd-rt generate pipelines/emoji.yaml -p "red apple"
     """
-    everything = [*prompts, *(read_lines(file) if file else [])]
+    everything = [*given.prompts, *(read_lines(given.file) if given.file else [])]
     overrides = {KEYS[name]: value for name, value in values.items() if value is not None}
     request = GenerateConfig(
         everything,
-        out,
-        variants,
-        seed,
+        given.out,
+        given.variants,
+        given.seed,
         overrides,
-        draft_length,
-        plain,
-        threads,
-        draft,
-        features,
-        text_encoder,
-        overwrite,
+        given.draft_length,
+        given.plain,
+        given.threads,
+        given.draft,
+        given.features,
+        given.text_encoder,
+        given.overwrite,
     )
+    engine = given.engine
     if is_spec(engine):
         from coolsd_rt.cli.build import engine_of  # not needed where engines only run
 
-        engine = engine_of(engine, as_json)
+        engine = engine_of(engine, given.as_json)
     with progress() as work:
         screen = _GenerateScreen(work)
         try:
             report = generate(engine, request, screen.listener())
         except KeyboardInterrupt:
-            note(f"{screen.whole} images are complete in {out}")
+            note(f"{screen.whole} images are complete in {given.out}")
             raise
-    if as_json:
+    if given.as_json:
         print_json(report.as_dict())
     else:
-        _show(report, out)
+        _show(report, given.out)

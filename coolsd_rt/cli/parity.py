@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from coolsd_rt import limits
+from coolsd_rt.cli.entry import gathered
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
@@ -65,6 +67,21 @@ def listener_of(work: Work, images: int) -> ParityCallbacks:
     return ParityCallbacks(images=lambda done: work.update(done, images))
 
 
+@dataclass(frozen=True)
+class _ParityOptions:
+    """Value of each option, by its name in click."""
+
+    engine: Path
+    images: int
+    prompts: tuple[str, ...]
+    seed: int
+    spec_file: Path | None
+    threads: int | None
+    features: Path | None
+    text_encoder: Path | None
+    as_json: bool
+
+
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
@@ -82,19 +99,8 @@ def listener_of(work: Work, images: int) -> ParityCallbacks:
 @reading_options
 @threads_option("both sides")
 @json_option
-@click.pass_context
-def command(
-    ctx: click.Context,
-    engine: Path,
-    images: int,
-    prompts: tuple[str, ...],
-    seed: int,
-    spec_file: Path | None,
-    threads: int | None,
-    features: Path | None,
-    text_encoder: Path | None,
-    as_json: bool,
-) -> None:
+@gathered(_ParityOptions)
+def command(given: _ParityOptions) -> None:
     """Verify an engine against the eager PyTorch reference: the logits of each graph, and whole images.
 
     Requires the weights that the engine was built from, and the extra "build" (torch). Writes a receipt to the engine's
@@ -104,22 +110,22 @@ def command(
     Example:
       coolsd-rt parity engines/emoji
     """
-    with progress(quiet=as_json) as work:
+    with progress(quiet=given.as_json) as work:
         outcome = parity(
-            engine,
-            images=images,
-            prompts=prompts,
-            seed=seed,
-            spec_file=spec_file,
-            threads=threads,
-            reading=PromptInputs(features, text_encoder),
-            listener=listener_of(work, images),
+            given.engine,
+            images=given.images,
+            prompts=given.prompts,
+            seed=given.seed,
+            spec_file=given.spec_file,
+            threads=given.threads,
+            reading=PromptInputs(given.features, given.text_encoder),
+            listener=listener_of(work, given.images),
         )
-    if as_json:
+    if given.as_json:
         print_json(outcome.receipt())
     else:
         _show(outcome)
     for line in outcome.failures:
         note(f"error: {line}")
     if not outcome.passed:
-        ctx.exit(1)
+        click.get_current_context().exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 
 from coolsd_rt import limits
 from coolsd_rt.cli import generate
+from coolsd_rt.cli.entry import gathered
 from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.numbers import number
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
@@ -81,6 +83,24 @@ def _show(report: QualityReport, out: Path) -> None:
     )
 
 
+@dataclass(frozen=True)
+class _QualityOptions:
+    """Value of each option, by its name in click."""
+
+    engine: Path
+    prompts: Path
+    reference: Path | None
+    out: Path
+    inception: Path | None
+    clip: Path | None
+    image_reward: Path | None
+    hpsv2: Path | None
+    crop: bool
+    limit: int | None
+    reference_cache: Path | None
+    as_json: bool
+
+
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
@@ -106,21 +126,8 @@ def _show(report: QualityReport, out: Path) -> None:
 @click.option("--reference-cache", type=WRITES_IN,
               help="Folder that caches reference features for other runs; default: in --out.")  # fmt: skip
 @json_option
-def command(
-    engine: Path,
-    prompts: Path,
-    reference: Path | None,
-    out: Path,
-    inception: Path | None,
-    clip: Path | None,
-    image_reward: Path | None,
-    hpsv2: Path | None,
-    crop: bool,
-    limit: int | None,
-    reference_cache: Path | None,
-    as_json: bool,
-    **drawing: Any,
-) -> None:
+@gathered(_QualityOptions)
+def command(given: _QualityOptions, **drawing: Any) -> None:
     """Draw the images of many captions, and compute FID, CLIP score, ImageReward and HPSv2.
 
     Captions, images and references are paired by id, never by order; image ID uses the seed --seed + ID. After an
@@ -136,18 +143,20 @@ def command(
     from coolsd_rt.quality.run import QualityMeasures, quality  # needs torch
 
     request = _request(drawing)
-    wanted = QualityMeasures(reference, inception, clip, image_reward, hpsv2, crop, reference_cache)
-    with progress(quiet=as_json) as work:
+    wanted = QualityMeasures(
+        given.reference, given.inception, given.clip, given.image_reward, given.hpsv2, given.crop, given.reference_cache
+    )
+    with progress(quiet=given.as_json) as work:
         screen = _QualityScreen(work)
         try:
-            report = quality(engine, prompts, out, request, wanted, limit, screen.listener())
+            report = quality(given.engine, given.prompts, given.out, request, wanted, given.limit, screen.listener())
         except KeyboardInterrupt as e:
-            after = f"; run the same command to resume in {out}" if screen.stage else ""
+            after = f"; run the same command to resume in {given.out}" if screen.stage else ""
             raise Interrupted(screen.interrupted + after) from e
-    if as_json:
+    if given.as_json:
         print_json(report.as_dict())
     else:
-        _show(report, out)
+        _show(report, given.out)
 
 
 command.params += _SHARED

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from coolsd_rt import limits
-from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.entry import gathered, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.output import json_option, note, print_json, show_fields
 from coolsd_rt.cli.paths import READS, READS_OR_STDIN, SPEC, WRITES, WRITES_IN
@@ -72,6 +73,40 @@ def _show(report: TrainReport) -> None:
             "seconds": f"{report.seconds:.0f}",
         }
     )
+
+
+@dataclass(frozen=True)
+class _TrainDraftOptions:
+    """Value of each option, by its name in click."""
+
+    spec: Path
+    data: str
+    out: Path
+    kind: Literal["eagle", "eagle3", "model"]
+    file: Path | None
+    measure_on: Path | None
+    start_from: Path | None
+    layers: int | None
+    dim: int | None
+    heads: int | None
+    ffn: int | None
+    own_steps: int | None
+    noise: float | None
+    steps: int
+    batch: int
+    lr: float
+    every: int
+    patience: int
+    held_out: int
+    seed: int
+    precision: Literal["fp32", "bf16"]
+    device: Literal["cpu", "cuda"] | None
+    threads: int | None
+    work: Path | None
+    tensorboard: Path | None
+    wandb: str | None
+    overwrite: bool
+    as_json: bool
 
 
 @click.command()
@@ -187,36 +222,8 @@ def _show(report: TrainReport) -> None:
 @click.option("--wandb", metavar="PROJECT", help="Weights & Biases project to send figures to. Off by default.")
 @overwrite_option
 @json_option
-def command(
-    spec: Path,
-    data: str,
-    out: Path,
-    kind: Literal["eagle", "eagle3", "model"],
-    file: Path | None,
-    measure_on: Path | None,
-    start_from: Path | None,
-    layers: int | None,
-    dim: int | None,
-    heads: int | None,
-    ffn: int | None,
-    own_steps: int | None,
-    noise: float | None,
-    steps: int,
-    batch: int,
-    lr: float,
-    every: int,
-    patience: int,
-    held_out: int,
-    seed: int,
-    precision: Literal["fp32", "bf16"],
-    device: Literal["cpu", "cuda"] | None,
-    threads: int | None,
-    work: Path | None,
-    tensorboard: Path | None,
-    wandb: str | None,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+@gathered(_TrainDraftOptions)
+def command(given: _TrainDraftOptions) -> None:
     """Train a draft model for a spec's target, and measure its accept length on held-out prompts during training.
 
     OUT holds the best weights so far; a file that this training did not write is refused. Training stops when the
@@ -235,38 +242,38 @@ def command(
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train", "training a draft") from error
     request = TrainConfig(
-        load_spec(spec, check_files=True),
-        data,
-        out,
-        kind,
-        tuple(read_lines(file)) if file else (),
-        tuple(read_lines(measure_on)) if measure_on else (),
-        DraftSizes(layers, dim, heads, ffn),
-        start_from,
-        own_steps,
-        noise,
-        steps,
-        batch,
-        lr,
-        every,
-        patience,
-        held_out,
-        seed,
-        precision,
-        device,
-        work,
-        tensorboard,
-        wandb,
-        threads,
-        overwrite,
+        load_spec(given.spec, check_files=True),
+        given.data,
+        given.out,
+        given.kind,
+        tuple(read_lines(given.file)) if given.file else (),
+        tuple(read_lines(given.measure_on)) if given.measure_on else (),
+        DraftSizes(given.layers, given.dim, given.heads, given.ffn),
+        given.start_from,
+        given.own_steps,
+        given.noise,
+        given.steps,
+        given.batch,
+        given.lr,
+        given.every,
+        given.patience,
+        given.held_out,
+        given.seed,
+        given.precision,
+        given.device,
+        given.work,
+        given.tensorboard,
+        given.wandb,
+        given.threads,
+        given.overwrite,
     )
-    with progress(quiet=as_json) as shown:
+    with progress(quiet=given.as_json) as shown:
         try:
             report = train_draft(request, _TrainDraftScreen(shown).listener())
         except KeyboardInterrupt:
             note(f"progress is saved in {request.folder}; run the same command to resume")
             raise
-    if as_json:
+    if given.as_json:
         print_json(report.as_dict())
     else:
         _show(report)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from coolsd_rt import limits
-from coolsd_rt.cli.entry import overwrite_option
+from coolsd_rt.cli.entry import gathered, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
@@ -28,6 +29,30 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
         found = " and ".join(_BUDGETS[name] for name, _ in given) or "none"
         raise UserError("tune", expected=f"one of {', '.join(_BUDGETS.values())}", found=found)
     return given[0]
+
+
+@dataclass(frozen=True)
+class _TuneOptions:
+    """Value of each option, by its name in click."""
+
+    engine: Path
+    accept_length: float | None
+    kl: float | None
+    tv: float | None
+    confidence: float
+    resampler: str
+    images: int
+    prompts: tuple[str, ...]
+    seed: int
+    folder: Path | None
+    write: Path | None
+    plot: Path | None
+    spec_file: Path | None
+    threads: int | None
+    features: Path | None
+    text_encoder: Path | None
+    overwrite: bool
+    as_json: bool
 
 
 @click.command()
@@ -85,26 +110,8 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
 @threads_option()
 @overwrite_option
 @json_option
-def command(
-    engine: Path,
-    accept_length: float | None,
-    kl: float | None,
-    tv: float | None,
-    confidence: float,
-    resampler: str,
-    images: int,
-    prompts: tuple[str, ...],
-    seed: int,
-    folder: Path | None,
-    write: Path | None,
-    plot: Path | None,
-    spec_file: Path | None,
-    threads: int | None,
-    features: Path | None,
-    text_encoder: Path | None,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+@gathered(_TuneOptions)
+def command(given: _TuneOptions) -> None:
     """Find the best schedule under one budget (--accept-length, --kl or --tv) on recorded rounds: a free omega per
     position, compared with the schedule families.
 
@@ -121,14 +128,23 @@ def command(
     from coolsd_rt.schedules import tune
     from coolsd_rt.schedules.budget import Budget
 
-    figure, value = _budget({"accept_length": accept_length, "kl": kl, "tv": tv})
-    budget = Budget(figure, value, confidence)
+    figure, value = _budget({"accept_length": given.accept_length, "kl": given.kl, "tv": given.tv})
+    budget = Budget(figure, value, given.confidence)
     request = RecordingConfig(
-        engine, images, prompts, seed, folder, spec_file, threads, PromptInputs(features, text_encoder)
+        given.engine,
+        given.images,
+        given.prompts,
+        given.seed,
+        given.folder,
+        given.spec_file,
+        given.threads,
+        PromptInputs(given.features, given.text_encoder),
     )
-    with batches("recording", quiet=as_json) as on_batch:
-        tuned = tune.tune_engine(request, budget, resampler, write, plot, on_batch, overwrite=overwrite)
-    if as_json:
+    with batches("recording", quiet=given.as_json) as on_batch:
+        tuned = tune.tune_engine(
+            request, budget, given.resampler, given.write, given.plot, on_batch, overwrite=given.overwrite
+        )
+    if given.as_json:
         print_json(tuned.as_dict())
         return
     rows: list[tuple[Any, ...]] = [
@@ -147,6 +163,6 @@ def command(
     say(tuned.promise)
     if tuned.advice:
         note(tuned.advice)
-    for path in (write, plot):
+    for path in (given.write, given.plot):
         if path:
             note(f"{path}: written")

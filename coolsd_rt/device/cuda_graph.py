@@ -1,6 +1,6 @@
-"""Work that is only enqueued, as one CUDA graph; enqueued piece by piece where it cannot be captured.
+"""Capture enqueued work as one CUDA graph; run it without a graph if it cannot be captured.
 
-Knows streams and graphs of CUDA. Does not know what is enqueued. CUDA has not been run where this was written.
+Knows CUDA streams and graphs. Does not know what is enqueued. CUDA has not been run where this was written.
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ _LONGEST = 300
 
 @dataclass(frozen=True)
 class Captured:
-    """`run()` enqueues it once more. graph_fallback_reason: what kept it from being one graph; empty if it is one."""
+    """Captured work. `run()` enqueues it again.
+
+    graph_fallback_reason: why the work is not one CUDA graph; empty if it is.
+    """
 
     run: Callable[[], None]
     graph_fallback_reason: str = ""
 
 
 def capture(function: Callable[[], None]) -> Captured:
-    """`function`, which has run before, as a CUDA graph. Capturing runs nothing.
+    """Capture `function`, which has run before, as a CUDA graph. Capturing does not run it.
 
-    Where that fails, the function as it is: slower, with the same result. That is said once, with the reason.
-    Raises CoolsdError: the GPU is of no use after the attempt.
+    If the capture fails, the result calls `function` itself: slower, with the same result. The reason is logged once.
+    Raises CoolsdError: the GPU does not work after the attempt.
     """
     graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         _record(graph, function)
         return Captured(graph.replay)
-    except Exception as error:  # of CUDA, torch, triton or TensorRT; the function itself has run
+    except Exception as error:  # of CUDA, torch, triton or TensorRT; the function has run before
         why = first_line(error)
-    torch.cuda.set_stream(before)  # torch leaves the stream of a capture that broke current
-    with contextlib.suppress(Exception):  # and may go on taking memory from the graph's own pool
+    torch.cuda.set_stream(before)  # after a failed capture torch leaves its stream current
+    with contextlib.suppress(Exception):  # and may go on allocating from the graph's memory pool
         torch._C._cuda_endAllocateToPool(before.device_index, graph.pool())
     try:
         torch.cuda.synchronize()
@@ -56,17 +59,17 @@ def capture(function: Callable[[], None]) -> Captured:
 def _record(graph: torch.cuda.CUDAGraph, function: Callable[[], None]) -> None:
     stream = torch.cuda.current_stream()
     own = None if stream == torch.cuda.default_stream() else stream
-    # Of other threads' work nothing is forbidden meanwhile.
+    # thread_local: other threads may use CUDA during the capture.
     with torch.cuda.graph(graph, stream=own, capture_error_mode="thread_local"):
         function()
 
 
 @contextlib.contextmanager
 def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Work inside goes to `stream`, after what the current one was given; that waits for it in turn. None: nothing.
+    """Run the work inside on `stream`, after the work queued on the current stream, which then waits for it.
 
-    TensorRT synchronises when it is given the default stream. After an error the stream is waited for, so that memory
-    which the error sets free is not in use.
+    None: do nothing. TensorRT synchronises when it is given the default stream. After an error this waits for the
+    stream, so that memory that the error frees is not in use.
     """
     if stream is None:
         yield
@@ -85,6 +88,6 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line; CUDA's are pages."""
+    """Return the first line of an error, shortened; CUDA's errors can be pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:_LONGEST]

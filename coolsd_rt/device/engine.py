@@ -1,7 +1,7 @@
-"""An engine whose sessions decode where their arrays live, over anything that steps.
+"""An engine whose sessions decode whole batches on the device, over any models that can step.
 
-Knows programs, the per-step session for what they cannot serve, and what to do where memory is out. Does not know
-which models step.
+Knows programs, single steps for requests that programs cannot serve, and how to react when memory runs out. Does not
+know which models step.
 """
 
 from __future__ import annotations
@@ -24,25 +24,31 @@ from coolsd_rt.runtime.statistics import Generation
 
 
 class DeviceBackend(Protocol):
-    """Engine-wide: the condition, the tokenizer, and sessions that step."""
+    """The models of an engine: condition, image decoder, and sessions that step."""
 
     @property
-    def dims(self) -> ModelDims: ...
+    def dims(self) -> ModelDims:
+        """Sizes of the engine."""
+        ...
 
-    def encode_condition(self, condition: Any) -> Tensor: ...
+    def encode_condition(self, condition: Any) -> Tensor:
+        """Return the prefix [R, W, C] of a condition."""
+        ...
 
-    def decode_images(self, codes: Any) -> NDArray[Any]: ...
+    def decode_images(self, codes: Any) -> NDArray[Any]:
+        """Decode codes int64 [M, tokens] to pixels uint8 [M, side, side, 3], on the host."""
+        ...
 
     def array(self, data: Any, dtype: str) -> Tensor:
-        """Host data on the device. dtype as `runtime.interface.Session.asarray`."""
+        """Copy host data to the device. dtype: as in `runtime.interface.Session.asarray`."""
         ...
 
     def steps(self, rows: int, capacity: int) -> DeviceModels:
-        """Models with caches of zeros, and a prefix of zeros."""
+        """Return models with caches of zeros and a prefix of zeros."""
         ...
 
     def like(self) -> Tensor:
-        """[0, C], of the features' type, on the device."""
+        """Return an empty tensor [0, C] of the features' dtype and device."""
         ...
 
 
@@ -55,6 +61,7 @@ class DeviceEngine:
 
     @property
     def dims(self) -> ModelDims:
+        """Sizes of the engine."""
         return self._models.dims
 
     @property
@@ -63,18 +70,29 @@ class DeviceEngine:
         return self._programs.graph_fallback_reason
 
     def expect(self, kinds: int) -> None:
-        """As `WholeEngine`. Where memory does not hold so many, the oldest go all the same."""
+        """Keep up to `kinds` programs, as `WholeEngine.expect` says.
+
+        If memory runs out, the oldest are dropped all the same.
+        """
         self._programs.expect(kinds)
 
     def encode_condition(self, condition: Any) -> Tensor:
+        """Return the prefix [R, W, C] of a condition."""
         return self._models.encode_condition(condition)
 
     def open(self, prefix: Any, capacity: int, start: Any = None) -> DeviceSession:
+        """Open a session for the rows of `prefix` [R, W, C], with caches of `capacity` positions.
+
+        start: int64 [R], the first position of each row that is not padding; None: 0.
+        """
         starts = None if start is None else self._models.array(start, "int64")
         return DeviceSession(self._models, self._programs, torch.as_tensor(prefix), capacity, starts)
 
     def decode_images(self, codes: Any) -> NDArray[Any]:
-        """All at once; in halves where memory is out."""
+        """Decode codes int64 [M, tokens] to pixels uint8 [M, side, side, 3]: all at once, in halves if memory runs out.
+
+        Raises CoolsdError: too little memory for a single image.
+        """
         try:
             return self._models.decode_images(codes)
         except torch.cuda.OutOfMemoryError:
@@ -90,7 +108,7 @@ class DeviceEngine:
 
 
 class DeviceSession:
-    """A batch. Its caches are made by what uses them first: a program's own, or those of single steps."""
+    """A batch on the device. Caches are allocated by their first user: a program, or a single step."""
 
     def __init__(
         self, models: DeviceBackend, programs: Programs, prefix: Tensor, capacity: int, start: Tensor | None
@@ -101,16 +119,21 @@ class DeviceSession:
 
     @property
     def dims(self) -> ModelDims:
+        """Sizes of the engine."""
         return self._models.dims
 
     def refusal_reason(self, request: DecodeRequest) -> str:
-        """As `SelfDecodingSession`: which law or drafter the device's round does not have; empty if it has them."""
+        """Return which part of the request the device loop does not support; empty if it supports all.
+
+        As `SelfDecodingSession.refusal_reason`.
+        """
         return refusal_reason(request)
 
     def decode(self, request: DecodeRequest) -> Generation:
-        """As `SelfDecodingSession`; for laws and drafters that the device's round has.
+        """Decode a whole batch, as `SelfDecodingSession.decode`.
 
-        Raises CoolsdError: another request; the GPU's memory does not hold the batch; NaN in the models' output.
+        Raises CoolsdError: a request that the device loop does not support; too little GPU memory for the batch; NaN in
+        the models' output.
         """
         if reason := refusal_reason(request):
             raise CoolsdError("a device's round", expected="a request that it can run", found=reason)
@@ -122,12 +145,18 @@ class DeviceSession:
         return self._retry_on_oom(work, len(request.uniforms), request.length)
 
     def asarray(self, data: Any, dtype: str) -> Tensor:
+        """Copy host data to the device, as this dtype."""
         return self._models.array(data, dtype)
 
     def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Step the target over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C]."""
         return self._step(lambda: self._own.target(ids, pos), ids)
 
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Step the draft over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C].
+
+        features: [R, S, C] for an EAGLE head, None for a small model.
+        """
         return self._step(lambda: self._own.draft(ids, features, pos), ids)
 
     @property
@@ -139,13 +168,13 @@ class DeviceSession:
         return self._steps
 
     def _step(self, step: Callable[[], tuple[Tensor, Tensor]], ids: Tensor) -> tuple[Tensor, Tensor]:
-        """A step may answer in memory that its next one overwrites; the host's loop keeps what it is given."""
+        """Run a step and copy its results: the next step may overwrite them, and the host loop keeps them."""
         rows = len(self._prefix)
-        images = rows // 2 if rows % 2 == 0 else rows  # guided, most likely
+        images = rows // 2 if rows % 2 == 0 else rows  # an even number of rows is most likely guided
         return self._retry_on_oom(lambda: _own_copy(step()), images, ids.shape[1] - 1)
 
     def _retry_on_oom(self, work: Callable[[], Done], images: int, length: int) -> Done:
-        """`work()`; where memory is out, once more without what earlier batches left there."""
+        """Return `work()`; if memory runs out, free what earlier batches left and try once more."""
 
         def why() -> CoolsdError:
             item = self._models.like().element_size()

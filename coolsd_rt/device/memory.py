@@ -1,7 +1,7 @@
-"""What a batch needs of a GPU's memory, and the error where it is not there: one line that says what would fit.
+"""Estimate the GPU memory of a batch, and report in one line which batch would fit if there is too little.
 
-Knows sizes and bytes, and how torch says that memory is out. Does not know which models step. An estimate: what a
-library takes for itself between two tensors is its own.
+Knows sizes and bytes, and how torch reports that memory is exhausted. Does not know which models step. It is an
+estimate: it does not include temporary memory of libraries.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.store.atomic import human
 
 Done = TypeVar("Done")
-_LOGITS = 10  # bytes of a logit, in its own type and in float32, and as part of a distribution
+_LOGITS = 10  # bytes per logit: in its own dtype, in float32, and in a distribution
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """Sizes of one. item: bytes of a number in caches and features."""
+    """Sizes of a batch.
+
+    images: M. rows: R. capacity: positions of the caches. length: L.
+    item: bytes of a number in caches and features.
+    """
 
     dims: ModelDims
     images: int
@@ -33,7 +37,7 @@ class BatchShape:
 
     @property
     def bytes(self) -> int:
-        """Caches, prefix, the logits of the widest step, and the random numbers."""
+        """Bytes of caches, prefix, the logits of the widest step, and the random numbers."""
         d = self.dims
         cached = d.layers * d.heads * d.head_dim + d.draft_layers * d.draft_heads * d.draft_head_dim
         caches = 2 * self.rows * self.capacity * cached * self.item
@@ -43,12 +47,12 @@ class BatchShape:
         return caches + prefix + step + numbers
 
     def of(self, images: int) -> BatchShape:
-        """The same with another number of images."""
+        """Return the sizes of a batch of another number of images."""
         return replace(self, images=images, rows=self.rows // self.images * images)
 
 
 def refused(batch: BatchShape, free: int) -> CoolsdError:
-    """The error for a batch that did not fit; `free`: bytes, once all that it had is given back."""
+    """Return the error for a batch that did not fit. free: free bytes after the batch was released."""
     fits = next((m for m in range(batch.images - 1, 0, -1) if batch.of(m).bytes <= free), 0)
     if fits:
         fix = f"draw at most {fits} at once: engine.max_batch {fits}"
@@ -61,30 +65,30 @@ def refused(batch: BatchShape, free: int) -> CoolsdError:
 
 
 def weights_refused(size: int) -> CoolsdError:
-    """The error for models that did not fit; `size`: bytes of their weights."""
+    """Return the error for models that did not fit. size: bytes of their weights."""
     fix = "close other programs that use the GPU, use one with more memory, or build in a smaller precision"
     found = f"{human(free_bytes())} free"
     return CoolsdError("GPU memory for the weights", expected=f"{human(size)}", found=found, fix=fix)
 
 
 def retry_on_oom(work: Callable[[], Done], again: Callable[[], None], why: Callable[[], CoolsdError]) -> Done:
-    """`work()`, once more after `again()` if memory was out. Raises `why()` if it is out again."""
+    """Return `work()`; if memory runs out, call `again()` and retry once. Raises `why()` if it runs out again."""
     for _ in range(2):
         try:
             return work()
         except torch.cuda.OutOfMemoryError:
-            pass  # what the frames of the error hold goes with it
+            pass  # leaving the handler frees the tensors that the error's frames hold
         again()
         empty_cache()
     raise why()
 
 
 def empty_cache() -> None:
-    """What torch keeps of the GPU's memory and does not use, to the GPU."""
+    """Return GPU memory that torch has cached and does not use to the GPU."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def free_bytes() -> int:
-    """Of the current GPU; 0 without one."""
+    """Return the free bytes of the current GPU; 0 without a GPU."""
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0

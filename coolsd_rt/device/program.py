@@ -1,8 +1,9 @@
-"""A batch from its prefill to its last token: rounds one after another, on a GPU as replays of one CUDA graph.
+"""Decode a batch from its prefill to its last token: rounds one after another, on a GPU as replays of one CUDA graph.
 
-Knows when a batch is done, and CUDA graphs. Does not know what a round does. The host launches rounds ahead and looks
-at an asynchronous copy of the counters every few of them; it never launches more than there must still be. One after
-the end moves nothing. CUDA has not been run where this was written; on a CPU the same rounds run one by one.
+Knows when a batch is done, and CUDA graphs. Does not know what a round does. The host launches rounds ahead of the
+device and polls an asynchronous copy of the counters every few rounds; it never launches more rounds than are certainly
+needed. A round after the end changes nothing. CUDA has not been run where this was written; on a CPU the same rounds
+run one by one.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.statistics import Generation
 
 POLL_EVERY_ROUNDS = 4  # rounds between two polls of the counters
-MAX_PENDING_POLLS = 2  # polls that may be under way before the host waits for the oldest
-WARMUP_ROUNDS = 2  # rounds that run before the graph is captured: kernels are compiled and libraries loaded in them
-PROGRAMS = 2  # kept with their memory: a server's batches mostly ask for the same
+MAX_PENDING_POLLS = 2  # polls that may be pending before the host waits for the oldest
+WARMUP_ROUNDS = 2  # rounds before the graph is captured: they compile kernels and load libraries
+PROGRAMS = 2  # programs kept with their memory: most batches of a server need the same ones
 
 
 class Program:
-    """Models, state and the captured round of one kind of request. Serves one batch at a time."""
+    """Models, state and the captured round for one kind of request. Serves one batch at a time."""
 
     def __init__(self, steps: DeviceModels, state: DeviceState, request: DecodeRequest) -> None:
         self.steps, self.state = steps, state
@@ -43,7 +44,11 @@ class Program:
 
     @torch.inference_mode()
     def decode(self, request: DecodeRequest, prefix: Tensor, start: Tensor | None) -> Generation:
-        """All rounds. Raises CoolsdError: NaN in the models' output."""
+        """Run all rounds of a batch. Raises CoolsdError: NaN in the models' output.
+
+        prefix: [R, W, C].
+        start: int64 [R], the first position of each row that is not padding; None: 0.
+        """
         with on_stream(self._stream):
             return self._decode(request, prefix, start)
 
@@ -54,7 +59,7 @@ class Program:
         state.reset(request, dims.tokens)
         self._round.prefill()
         watch = _Watch(self, request)
-        for _ in range(dims.tokens):  # a round decides a token at least
+        for _ in range(dims.tokens):  # a round decides at least one token
             if watch.done():
                 break
             self.step(watch.rounds)
@@ -68,7 +73,7 @@ class Program:
         return Generation(codes, statistics, "device", self.graph_fallback_reason)
 
     def step(self, done: int) -> None:
-        """Enqueue a round; `done` were before it in this batch."""
+        """Enqueue a round. done: number of earlier rounds of this batch."""
         if self._stream is not None and self._captured is None and done == WARMUP_ROUNDS:
             self._captured = capture(self._round)
         (self._round if self._captured is None else self._captured.run)()
@@ -81,18 +86,18 @@ class Program:
         return "" if self._captured is None else self._captured.graph_fallback_reason
 
     def codes(self) -> Ints:
-        """int64 [M, N], a copy on the host of the tokens after all rounds that were enqueued."""
+        """Return a host copy of the tokens, int64 [M, N], after all rounds that were enqueued."""
         codes: Ints = self.state.codes.cpu().numpy().copy()
         return codes
 
     def counters(self) -> Tensor:
-        """int64 [3, M]: decided tokens of each image, its rounds, and fault bits."""
+        """Return int64 [3, M]: decided tokens of each image, its rounds, and its fault bits."""
         decided = self.state.committed - self.steps.dims.prefix
         return torch.stack([decided, self.state.rounds, self.state.fault.to(torch.int64)])
 
 
 class _Watch:
-    """How far the batch is, as far as the host has heard."""
+    """The progress of a batch, as far as the host knows it."""
 
     def __init__(self, program: Program, request: DecodeRequest) -> None:
         self._program, self._request = program, request
@@ -101,15 +106,16 @@ class _Watch:
         self._every = POLL_EVERY_ROUNDS if self._cuda else 1
         self._under_way: deque[tuple[Tensor, torch.cuda.Event, int]] = deque()
         self.rounds = 0
-        self._needed = -(-(self._tokens - 1) // self._most)  # rounds that there will be at least
+        self._needed = -(-(self._tokens - 1) // self._most)  # lower bound of the number of rounds
         self._finished = False
-        self._times: list[tuple[int, float]] = []  # rounds done, and when the host heard of it: the first, the last
+        self._times: list[tuple[int, float]] = []  # first and last notification: rounds done, time
 
     @property
     def round_seconds(self) -> float | None:
-        """Mean wall seconds of the rounds between the first that the host heard of and the last; None if one is all.
+        """Mean wall seconds of a round, between the first and the last notification of the host.
 
-        So neither the prefill is in it, nor what only a program's first rounds do: compile kernels, capture a graph.
+        None if there was only one. Thus it excludes the prefill and the work of a program's first rounds: compiling
+        kernels, capturing a graph.
         """
         if len(self._times) < 2:
             return None
@@ -117,7 +123,7 @@ class _Watch:
         return (ended - began) / (last - first)
 
     def launched(self) -> None:
-        """A round was enqueued."""
+        """Count a round that was enqueued, and start a poll of the counters if one is due."""
         self.rounds += 1
         if self.rounds % self._every and self.rounds < self._needed:
             return
@@ -128,9 +134,9 @@ class _Watch:
         self._under_way.append((*_on_its_way(counters), self.rounds))
 
     def done(self) -> bool:
-        """Whether all images are known to be full.
+        """Return whether all images are known to be full.
 
-        Waits when `MAX_PENDING_POLLS` polls are still under way, and when the next round may be one too many.
+        Waits if more than `MAX_PENDING_POLLS` polls are pending, or if the next round may be unnecessary.
         """
         while self._under_way:
             host, event, rounds = self._under_way[0]
@@ -142,7 +148,7 @@ class _Watch:
         return self._finished
 
     def finish(self) -> None:
-        """Wait for the end. Raises CoolsdError on a fault, or if images are not full after all."""
+        """Wait for the end. Raises CoolsdError on a fault, or if images are not full."""
         self._under_way.clear()
         self._heard(self._program.counters().cpu(), self.rounds)
         if not self._finished:
@@ -150,7 +156,7 @@ class _Watch:
             raise CoolsdError("a batch on the device", expected="all tokens decided", found=found)
 
     def _heard(self, counters: Tensor, rounds: int) -> None:
-        """The counters after so many rounds."""
+        """Process the counters after `rounds` rounds."""
         values = counters.numpy()
         raise_fault(values[2])
         if not self._times or rounds > self._times[-1][0]:
@@ -160,12 +166,14 @@ class _Watch:
         self._needed = rounds + -(-left // self._most)
         if self._request.on_progress is not None:
             decided, done = values[0].copy(), int(values[1].sum())
-            length = (int(decided.sum()) - len(decided)) / done if done else float("nan")  # the first is the prefill's
+            length = (
+                (int(decided.sum()) - len(decided)) / done if done else float("nan")
+            )  # the prefill drew each first token
             self._request.on_progress(Progress(decided, length, self._program.codes))
 
 
 def _on_its_way(counters: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-    """A copy on the host, whole once the event has happened."""
+    """Start a copy to the host; it is complete once the returned event has happened."""
     host = torch.empty(counters.shape, dtype=counters.dtype, pin_memory=True)
     host.copy_(counters, non_blocking=True)
     event = torch.cuda.Event()
@@ -174,24 +182,28 @@ def _on_its_way(counters: Tensor) -> tuple[Tensor, torch.cuda.Event]:
 
 
 class Programs:
-    """The last few programs, by what is compiled into them."""
+    """The most recently used programs, by the settings compiled into them."""
 
     def __init__(self, make: Callable[[int, int], DeviceModels], like: Callable[[DeviceModels], Tensor]) -> None:
-        """make: rows and capacity to models with caches. like: a tensor [..., C] of the features' type and device."""
+        """Create an empty collection.
+
+        make: returns models with caches for a number of rows and a capacity.
+        like: returns a tensor [..., C] of the features' dtype and device.
+        """
         self._make, self._like = make, like
         self._kept: OrderedDict[Hashable, Program] = OrderedDict()
         self._most = PROGRAMS
 
     def expect(self, kinds: int) -> None:
-        """As `WholeEngine.expect`: keep as many programs, and never fewer than `PROGRAMS`."""
+        """Keep as many programs as `kinds`, and at least `PROGRAMS`; as `WholeEngine.expect`."""
         self._most = max(PROGRAMS, kinds)
 
     def get(self, request: DecodeRequest, rows: int, capacity: int) -> Program:
-        """The program for `request`; made at its first use."""
+        """Return the program for `request`; it is created at its first use."""
         key = _key(request, rows, capacity)
         program = self._kept.pop(key, None)
         if program is None:
-            while len(self._kept) >= self._most:  # its memory first
+            while len(self._kept) >= self._most:  # free its memory first
                 self._kept.popitem(last=False)
             steps = self._make(rows, capacity)
             images = rows // 2 if request.sampling.guided else rows
@@ -201,17 +213,20 @@ class Programs:
         return program
 
     def forget(self) -> None:
-        """Give their memory back."""
+        """Drop all programs and free their memory."""
         self._kept.clear()
 
     @property
     def graph_fallback_reason(self) -> str:
-        """Of the last one, as `Program.graph_fallback_reason`; empty before the first."""
+        """`Program.graph_fallback_reason` of the last program used; empty before the first."""
         return next(reversed(self._kept.values())).graph_fallback_reason if self._kept else ""
 
 
 def refusal_reason(request: DecodeRequest) -> str:
-    """Which part of the request a device's round does not know; empty if it knows all. The host steps the others."""
+    """Return which part of the request the device loop does not support; empty if it supports all.
+
+    The host loop steps requests that are not supported.
+    """
     law = request.law
     if law.tolerance is not None:
         return f"the rule {law.rule}"

@@ -1,14 +1,16 @@
-"""One round on the device: no shape depends on a number, and nothing comes to the host. So it can be one CUDA graph.
+"""One round on the device, in a form that a CUDA graph can hold.
 
-Knows the contract's steps, the law's ops and the state. Does not know graphs of CUDA, nor when a batch is done. The
-steps are those of `coolsd_rt.runtime.round`, with these differences, none of which changes a token:
+No shape depends on a value, and nothing is copied to the host. Knows the contract's steps, the law's ops and the state.
+Does not know CUDA graphs, nor when a batch is done. The steps are those of `coolsd_rt.runtime.round`, with these
+differences, none of which changes a token:
 
-- every image is given L drafts, also where fewer count (`num_drafts`): near its end, or where pacing wants none;
-- the draft's first step is L + 1 wide, whatever the last round decided: what the padding writes is overwritten;
-- a NaN sets a bit that is read later instead of raising at once.
+- every image gets L drafts, even if fewer count (`num_drafts`): near its end, or when pacing allows none;
+- the draft's first step is L + 1 positions wide, whatever the last round decided: cache rows written for padding are
+  overwritten later;
+- a NaN sets a fault bit that is read later, instead of raising at once.
 
-Legend: M images, R rows (2M under CFG, all conditional first), W prefix length, N image tokens, L draft length,
-V codes, S positions of a step.
+Legend: M images, R rows (2M under CFG, all conditional first), W prefix length, N image tokens, L draft length, V
+codes, S positions of a step.
 """
 
 from __future__ import annotations
@@ -28,17 +30,30 @@ from coolsd_rt.runtime.self_decoding import DecodeRequest
 
 
 class DeviceModels(Protocol):
-    """The models with caches at fixed addresses. A step enqueues work; it neither waits nor copies to the host."""
+    """Models with caches at fixed addresses. A step enqueues work; it neither waits nor copies to the host."""
 
     @property
-    def dims(self) -> ModelDims: ...
+    def dims(self) -> ModelDims:
+        """Sizes of the engine."""
+        ...
 
-    def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]: ...
+    def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Enqueue a step of the target over ids int64 [R, S] from pos int64 [R] on.
 
-    def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]: ...
+        Returns logits float32 [R, S, V] and features [R, S, C].
+        """
+        ...
+
+    def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Enqueue a step of the draft, as `target`. features: [R, S, C] for an EAGLE head, None for a small model."""
+        ...
 
     def reset(self, prefix: Tensor, start: Tensor | None) -> None:
-        """Another batch of as many rows: caches are zeros again."""
+        """Start another batch of the same number of rows, and zero the caches in place.
+
+        prefix: [R, W, C].
+        start: int64 [R], the first position of each row that is not padding; None: 0.
+        """
         ...
 
 
@@ -46,12 +61,15 @@ class DeviceRound:
     """The prefill and the round of one kind of request, over one set of models and one state."""
 
     def __init__(self, steps: DeviceModels, state: DeviceState, request: DecodeRequest) -> None:
-        """request: only what is compiled in is read of it: L, the law's kind, sampling settings, the drafter."""
+        """Allocate the window.
+
+        request: supplies only the settings that are compiled in: L, the law's kind, sampling settings, the drafter.
+        """
         self.steps, self.state, self.dims = steps, state, steps.dims
         self._law, self._sampling = request.law, request.sampling
         self._paired, self._pinned = request.sampling.guided, request.forced is not None
         self._eagle = request.drafter == "eagle"
-        # A head's row is a feature's position, one before the token that it is paired with.
+        # A row of an EAGLE head is the position of its feature, one before the token that it is paired with.
         self._shift = 1 if self._eagle else 0
         self._length = request.length
         self._rows = torch.arange(len(state.features), device=state.codes.device)
@@ -64,12 +82,12 @@ class DeviceRound:
         }
 
     def prefill(self) -> None:
-        """The prefix through target and draft, and image token 0 from P at position W - 1."""
+        """Run the prefix through target and draft, and draw image token 0 from P at position W - 1."""
         state, width = self.state, self.dims.prefix
         blank = self._rows.new_zeros(len(self._rows), width)
         pos = blank[:, 0]
         logits, features = self.steps.target(blank, pos)
-        last = features[:, -1].clone()  # a step's outputs are the next step's
+        last = features[:, -1].clone()  # the next step overwrites this step's outputs
         first = logits[:, -1:].clone()
         if self._length and self._eagle and width > 1:
             self.steps.draft(blank[:, 1:], features[:, :-1], pos)
@@ -92,7 +110,7 @@ class DeviceRound:
             state.draft_allowed.fill_(True)
 
     def __call__(self) -> None:
-        """One round of every unfinished image; finished ones ride along."""
+        """Run one round of every unfinished image; finished images are computed too, without effect."""
         state, w, length = self.state, self._window, self._length
         self._open()
         self._draft()
@@ -138,7 +156,7 @@ class DeviceRound:
         )
 
     def _open(self) -> None:
-        """What the round may use, and where its steps stand."""
+        """Prepare the round: uniforms, limits and positions of its steps."""
         state, w = self.state, self._window
         window(
             state.codes,
@@ -164,7 +182,7 @@ class DeviceRound:
         )
 
     def _draft(self) -> None:
-        """L drafts of each image, each a step and a token from the Q that it gives."""
+        """Draft L tokens for each image: a step of the draft, then a token drawn from its Q."""
         w = self._window
         features = self.state.features if self._eagle else None
         for i in range(self._length):

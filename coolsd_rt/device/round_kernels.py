@@ -1,16 +1,16 @@
-"""The three Triton kernels around the law's in a round on the device: its window, a draft of it, and what it decided.
+"""Triton kernels of a device round beside those of the law: its window, one draft, and the commit of its tokens.
 
-One program an image. Between two steps of the models everything small is one launch, whatever it is: a launch costs
-more than all of these numbers. Knows pointers to contiguous tensors, as `kernels`; no devices, no allocation, no grids.
+One program per image. All small work between two steps of the models is a single launch, since a launch costs more than
+this arithmetic. Knows pointers to contiguous tensors, as `kernels`. Does not know devices, allocation or grids.
 
 Imported only where a kernel is launched or compiled: it needs triton. Parameters are inputs, then scalars, then
-outputs, then constants; what is both is an output.
+outputs, then constants; tensors that are both read and written are listed as outputs.
 
-Legend: M images, R rows (2M under CFG: image m is rows m and M + m), W prefix length, N image tokens, L draft
-length, V codes, S positions of a step. LB is a power of two, at least L + 1; C and B as in `kernels`.
+Legend: M images, R rows (2M under CFG: image m is rows m and M + m), W prefix length, N image tokens, L draft length, V
+codes, S positions of a step. LB is a power of two, at least L + 1; C and B as in `kernels`.
 """
 
-# triton ships no types: what it decorates and what flows through a kernel have none either.
+# triton ships no types, so decorated functions and the values in a kernel are untyped.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coolsd_rt.ops.gpu.kernels import distribution, inverse_cdf
 
 @triton.jit
 def _rowwise(out, at, other, value, mask, PAIRED: tl.constexpr):
-    """`value` for an image's row, and for its unconditional one, which shares tokens and positions."""
+    """Store `value` for an image's row and its unconditional row, which has the same tokens and positions."""
     tl.store(out + at, value, mask=mask)
     if PAIRED:
         tl.store(out + other, value, mask=mask)
@@ -55,7 +55,7 @@ def window(
     last,  # out: int64 [R]
     LB: tl.constexpr,
 ):
-    """Image m = program: what the coming round may use, and where its steps stand."""
+    """Prepare image m = program: uniforms, limits and positions of the coming round."""
     PAIRED: tl.constexpr = scales is not None
     m = tl.program_id(0).to(tl.int64)
     M = tl.num_programs(0)
@@ -70,7 +70,7 @@ def window(
     most = tl.minimum(tl.maximum(left - 1, 0), L)
     tl.store(num_drafts + m, tl.where(tl.load(draft_allowed + m) != 0, most, 0))
 
-    at = tl.minimum(known - W + i, N - 1)  # a finished image rides along
+    at = tl.minimum(known - W + i, N - 1)  # a finished image is computed too
     number = ((m * N + at) * (L + 1) + i) * 3
     tl.store(u_draft + m * L + i, tl.load(uniforms + number, mask=many, other=0.0), mask=many)
     tl.store(u_accept + m * L + i, tl.load(uniforms + number + 1, mask=many, other=0.0), mask=many)
@@ -82,7 +82,7 @@ def window(
         tl.store(forced + m * (L + 1) + i, only, mask=wide)
         tl.store(is_forced + m * L + i, only >= 0, mask=many)
 
-    # The draft's first step takes in the pending tokens; what follows them in it is overwritten by its next steps.
+    # The draft's first step processes the pending tokens; its next steps overwrite the cache rows after these.
     behind = known - new
     told = tl.load(codes + m * N + tl.minimum(behind - W + i, N - 1), mask=wide, other=0)
     _rowwise(first, m * (L + 1) + i, (M + m) * (L + 1) + i, told, wide, PAIRED)
@@ -118,7 +118,7 @@ def draft_token(
     B: tl.constexpr,
     LB: tl.constexpr,
 ):
-    """Image m = program: Q of draft i and its token, wherever they are read; with the last one the window is cut."""
+    """Draw draft i of image m = program from its Q and store both; after the last draft, cut the window."""
     PAIRED: tl.constexpr = scale is not None
     m = tl.program_id(0).to(tl.int64)
     M = tl.num_programs(0)
@@ -140,14 +140,14 @@ def draft_token(
     _rowwise(token, m, M + m, drawn, True, PAIRED)
 
     if peaks is not None:
-        # By column first, and no branch for the last draft: so it needs the fewest registers.
+        # By column first, and without a branch for the last draft: this needs the fewest registers.
         peak = tl.where(total == total, tl.max(tl.max(weights, axis=0)), float("nan"))
         tl.store(peaks + m * L + i, peak)
         j = tl.arange(0, LB)
         until = tl.where(j < i, tl.load(peaks + m * L + j, mask=j < i, other=0.0), peak)
         most = tl.load(num_drafts + m)
         run = tl.min(tl.where((until >= least) | (j >= L), L, j))
-        # The verdict has to find a NaN: with one among those that could count none is cut.
+        # `verify` has to find a NaN: with one among the drafts that could count, none is cut.
         broken = tl.max(((until != until) & (j < most)).to(tl.int32)) > 0
         tl.debug_barrier()  # `num_drafts` is read by all warps and written by one
         tl.store(num_drafts + m, tl.where(broken, most, tl.minimum(most, run)), mask=i == L - 1)
@@ -161,7 +161,7 @@ def commit(
     broken,  # int32 [M]
     num_drafts,  # int64 [M]
     drafts,  # int64 [M, L]
-    p,  # float32 [M, L + 1, V], or None: the target is always sure enough
+    p,  # float32 [M, L + 1, V], or None: the next round may always draft
     least,  # float32, with p
     N,  # int32
     L,  # int32
@@ -182,9 +182,9 @@ def commit(
     B: tl.constexpr,
     LB: tl.constexpr,
 ):
-    """Image m = program: its tokens, counters and faults; of a finished one only `draft_allowed` moves.
+    """Commit the tokens, counters and faults of image m = program; for a finished one only `draft_allowed` changes.
 
-    Counts of all images are whole numbers: in any order their sum is the same.
+    Counts over all images are integers: their sum does not depend on the order.
     """
     m = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, LB)
@@ -195,7 +195,7 @@ def commit(
 
     ended = tl.load(token + m)
     decided = tl.where(i < n, tl.load(drafts + m * L + i, mask=i < n, other=0), ended)
-    end = tl.where(active, n, -1)  # of a finished image nothing is decided
+    end = tl.where(active, n, -1)  # no token of a finished image is decided
     tl.store(codes + m * N + known - W + i, decided, mask=i <= end)
     tl.store(committed + m, known + n + 1, mask=active)
     tl.store(num_pending + m, n + 1, mask=active)

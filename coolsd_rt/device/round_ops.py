@@ -1,12 +1,12 @@
 """The torch operators coolsd::window, draft_token and commit: a round's bookkeeping, one launch each.
 
-As `ops`: CUDA tensors go to the Triton kernels, CPU tensors to `round_reference`, or through the kernels in Triton's
-interpreter. All results are written into tensors that are given, so addresses stay; an operator that returns nothing
-has its fake implementation from torch. None of them waits for the device. Knows the order in which a position's
-uniforms lie: draft, accept, resample. Does not know models.
+As in `ops.gpu.ops`, CUDA tensors go to the Triton kernels, CPU tensors to `round_reference`, or through the kernels in
+Triton's interpreter. All results are written into given tensors, so addresses stay the same; for an operator that
+returns nothing, torch supplies the fake implementation. No operator waits for the device. Knows the order of a
+position's uniforms: draft, accept, resample. Does not know models.
 
-Legend: M images, R rows (2M under CFG: image m is rows m and M + m), W prefix length, N image tokens, L draft
-length, V codes. Positions count the prefix. "out" is written to, "in, out" read too.
+Legend: M images, R rows (2M under CFG: image m is rows m and M + m), W prefix length, N image tokens, L draft length, V
+codes. Positions count the prefix. "out" is written, "in, out" is read too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from coolsd_rt.ops.logits import MIN_TEMPERATURE
 
 
 def kernel_named(name: str) -> Any:
-    """A kernel of the round, by name. Raises ModuleNotFoundError without triton."""
+    """Return a kernel of the round by name. Raises ModuleNotFoundError without triton."""
     from coolsd_rt.device import round_kernels
 
     return getattr(round_kernels, name)
@@ -73,19 +73,18 @@ def window(
     pos: Tensor,
     last: Tensor,
 ) -> None:
-    """What the coming round may use, and where its steps stand. Window index i counts from the first undecided token.
+    """Prepare the coming round: uniforms, limits and positions. Window index i counts from the first undecided token.
 
-    codes: int64 [M, N]. committed, num_pending: int64 [M], positions decided, and of those the last that the draft has
-    not had, 1..L + 1. draft_allowed: bool [M], whether drafts are wanted. uniforms: float32 [M, N, L + 1, 3]. scales:
-    float32 [N], R = 2M; None = no CFG, R = M. fixed: int64 [N], -1 = free; None = all are. prefix: W. shift: how far a
-    row of the draft stands before the token that it takes in.
+    codes: int64 [M, N]. committed, num_pending: int64 [M], positions decided, and how many of these the draft has yet
+    to process, 1..L + 1. draft_allowed: bool [M], whether the round may draft. uniforms: float32 [M, N, L + 1, 3].
+    scales: float32 [N], R = 2M; None: no CFG, R = M. fixed: int64 [N], -1: free; None: all are. prefix: W. shift: how
+    far a row of the draft lies before the token that it processes.
 
     out: num_drafts int64 [M], drafts that count. u_draft, u_accept: float32 [M, L]. u_resample: float32 [M, L + 1].
     scale: float32 [M, L + 1], with scales. forced: int64 [M, L + 1] and is_forced: bool [M, L], with fixed. first:
-    int64 [R, L + 1], ids of the draft's first step, of which `last` int64 [R] is the last pending one. ids: int64
-    [R, L + 1] of the target's step, column 0. pos: int64 [L + 1, R], where the draft's L steps stand, and the target's.
-
-    Raises CoolsdError on shapes or dtypes that do not fit.
+    int64 [R, L + 1], ids of the draft's first step; `last` int64 [R] is the index of the last pending one. ids: int64
+    [R, L + 1] of the target's step, column 0. pos: int64 [L + 1, R], positions of the draft's L steps, then the
+    target's. Raises CoolsdError on shapes or dtypes that do not fit.
     """
     (images, tokens), width = codes.shape, uniforms.shape[2]
     length, rows = width - 1, images * (1 if scales is None else 2)
@@ -134,17 +133,18 @@ def draft_token(
     ids: Tensor,
     token: Tensor,
 ) -> None:
-    """Draft i of each image, and the Q it was drawn from, written to wherever they are read.
+    """Draw draft i of each image from its Q, and write both to the tensors that later steps read.
 
-    logits: [R, S, V] as in `draft_sample`, of which position `last` int64 [R] counts, or 0. u, scale, forced: of the
-    window, as `window` writes them; temperature, top_k, top_p: as in `draft_sample`.
+    logits: [R, S, V] as in `draft_sample`; position `last` int64 [R] is used, or position 0. u, scale, forced: as
+    `window` writes them. temperature, top_k, top_p: as in `draft_sample`.
 
-    out: q float32 [M, L, V] and drafts int64 [M, L], number i. ids: int64 [R, L + 1], column i + 1. token: int64
-    [R, 1], the next step's ids. With peaks, out, float32 [M, L], the most that each Q has: num_drafts, in, out, int64
-    [M], ends with the last draft before the first Q that has nothing of `least`, unless a Q that could count is NaN.
+    out: q float32 [M, L, V] and drafts int64 [M, L], entry i. ids: int64 [R, L + 1], column i + 1. token: int64 [R, 1],
+    the ids of the next step. peaks: float32 [M, L] or None, the largest probability of each Q. With peaks, the last
+    draft also updates num_drafts (in, out, int64 [M]): it ends before the first Q whose peak is below `least`, unless a
+    Q that could count is NaN.
 
-    On a GPU the token of a NaN row is 0; the reference, on a CPU, raises. Raises CoolsdError on shapes or dtypes that
-    do not fit.
+    On a GPU the token of a NaN row is 0; on a CPU the reference raises. Raises CoolsdError on shapes or dtypes that do
+    not fit.
     """
     (images, length), width = u.shape, u.shape[1] + 1
     rows, positions, vocab = images * (1 if scale is None else 2), logits.shape[1], logits.shape[2]
@@ -194,16 +194,16 @@ def commit(
     proposed: Tensor,
     fault: Tensor,
 ) -> None:
-    """Decide the first `accepted` drafts and the token of each image that is not finished, and count: a rollback is
-    the sum that is not taken further.
+    """Commit the first `accepted` drafts and the token of each unfinished image, and count.
 
-    accepted, token, empty (its degenerate), broken (its fault): what `verify` says. num_drafts int64 [M], drafts int64
-    [M, L]. p: float32 [M, L + 1, V], P, whose row `accepted` has to have something of `least` for a next round with
-    drafts; None = always. prefix: W.
+    Rejected drafts need no rollback: no counter advances past them. accepted, token, empty (its degenerate), broken
+    (its fault): the results of `verify`. num_drafts int64 [M], drafts int64 [M, L]. p: float32 [M, L + 1, V], P; the
+    next round may draft only if its row `accepted` has a probability of at least `least`. None: it always may. prefix:
+    W.
 
     in, out: codes int64 [M, N]; committed, num_pending, rounds int64 [M]; draft_allowed bool [M], of finished images
-    too; histogram int64 [L + 1]; attempts, accepts int64 [L]; degenerate, proposed int64 [1], the second of drafts
-    that counted; fault int32 [M].
+    too; histogram int64 [L + 1]; attempts, accepts int64 [L]; degenerate int64 [1]; proposed int64 [1], the drafts that
+    counted; fault int32 [M].
 
     Raises CoolsdError on shapes or dtypes that do not fit.
     """

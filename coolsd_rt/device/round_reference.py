@@ -1,6 +1,6 @@
-"""What the kernels around a round mean, in eager torch: the same tensors, written in place.
+"""The eager reference of a round's operators in torch: the same tensors, written in place.
 
-Knows counters, tokens and random numbers of a round. Does not know kernels, nor who calls. Arguments, shapes and types
+Knows counters, tokens and random numbers of a round. Does not know kernels, nor who calls. Arguments, shapes and dtypes
 are those of `round_ops`, which checks them.
 """
 
@@ -34,11 +34,11 @@ def window(
     pos: Tensor,
     last: Tensor,
 ) -> None:
-    """What the coming round may use, and where its steps stand."""
+    """Prepare the coming round: uniforms, limits and positions of its steps."""
     (images, tokens), length = codes.shape, u_draft.shape[1]
     offsets = torch.arange(length + 1, device=codes.device)
     num_drafts.copy_(torch.where(draft_allowed, (prefix + tokens - committed - 1).clamp(0, length), 0))
-    at = ((committed - prefix)[:, None] + offsets).clamp(max=tokens - 1)  # a finished image rides along
+    at = ((committed - prefix)[:, None] + offsets).clamp(max=tokens - 1)  # a finished image is computed too
     drawn = uniforms[torch.arange(images, device=codes.device)[:, None], at, offsets]
     u_draft.copy_(drawn[:, :length, 0])
     u_accept.copy_(drawn[:, :length, 1])
@@ -52,7 +52,7 @@ def window(
     def both(x: Tensor) -> Tensor:
         return torch.cat([x, x]) if scales is not None else x
 
-    # The draft's first step takes in the pending tokens; what follows them in it is overwritten by its next steps.
+    # The draft's first step processes the pending tokens; its next steps overwrite the cache rows after these.
     behind = committed - num_pending
     first.copy_(both(codes.gather(1, ((behind - prefix)[:, None] + offsets).clamp(max=tokens - 1))))
     last.copy_(both(num_pending - 1))
@@ -81,7 +81,7 @@ def draft_token(
     ids: Tensor,
     token: Tensor,
 ) -> None:
-    """Q of draft i and its token, wherever they are read; with the last one the window is cut."""
+    """Draw draft i from its Q and write both; after the last draft, cut the window."""
     rows = torch.arange(len(logits), device=logits.device)
     row = logits[:, :1] if last is None else logits[rows, last][:, None]
     one = slice(i, i + 1)
@@ -103,7 +103,7 @@ def draft_token(
     peaks[:, i] = probs[:, 0].amax(-1)
     if i == q.shape[1] - 1:
         confident = (peaks >= least).to(torch.int64)
-        # The verdict has to find a NaN: with one among those that could count none is cut.
+        # `verify` has to find a NaN: with one among the drafts that could count, none is cut.
         broken = peaks.isnan() & (torch.arange(len(peaks[0]), device=q.device) < num_drafts[:, None])
         num_drafts.copy_(torch.where(broken.any(1), num_drafts, torch.minimum(num_drafts, confident.cumprod(1).sum(1))))
 
@@ -130,7 +130,7 @@ def commit(
     proposed: Tensor,
     fault: Tensor,
 ) -> None:
-    """Tokens, counters and faults of each image that is not finished."""
+    """Commit tokens, counters and faults of each unfinished image."""
     active = committed < prefix + codes.shape[1]
     one = active.to(torch.int64)
     rounds.add_(one)

@@ -1,4 +1,4 @@
-"""What a batch's rounds move, as tensors of one device with shapes and addresses that never change.
+"""The state that a batch's rounds update, as tensors of one device with fixed shapes and addresses.
 
 Knows counters, tokens and random numbers. Does not know models or probabilities. Legend: M images, R rows (2M under
 CFG), W prefix length, N image tokens, L draft length, C model dim. Positions count the prefix.
@@ -19,13 +19,16 @@ from coolsd_rt.runtime.statistics import Statistics
 
 @dataclass
 class DeviceState:
-    """Between rounds: `cached == committed - 1`, and the last `num_pending` positions have not been in the draft."""
+    """State of a batch.
+
+    Between rounds `cached == committed - 1`, and the draft has not processed the last `num_pending` positions.
+    """
 
     codes: Tensor  # int64 [M, N]
     committed: Tensor  # int64 [M] positions whose token is decided
     num_pending: Tensor  # int64 [M] positions that enter the draft with the next round, 1..L + 1
-    draft_allowed: Tensor  # bool [M] the target was sure enough of its last token for a round with drafts
-    features: Tensor  # [R, L + 1, C] the target's, of those pending positions, from column 0 on
+    draft_allowed: Tensor  # bool [M] whether pacing lets the next round draft
+    features: Tensor  # [R, L + 1, C] the target's features of the pending positions, from column 0 on
     uniforms: Tensor  # float32 [M, N, L + 1, 3]
     scales: Tensor  # float32 [N] CFG scale of each image token
     forced: Tensor  # int64 [N], -1 = free
@@ -41,7 +44,7 @@ class DeviceState:
 
     @staticmethod
     def empty(dims: ModelDims, images: int, rows: int, length: int, like: Tensor) -> DeviceState:
-        """Zeros on the device of `like` [..., C], whose type the features have."""
+        """Return a state of zeros on the device of `like` [..., C], whose dtype the features get."""
         m, n, width = images, dims.tokens, length + 1
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -69,7 +72,10 @@ class DeviceState:
         )
 
     def reset(self, request: DecodeRequest, tokens: int) -> None:
-        """Before the prefill of `request`: nothing decided, its numbers in place. Addresses stay."""
+        """Prepare for the prefill of `request`: nothing is decided, its random numbers are in place.
+
+        Addresses stay the same.
+        """
         for field in fields(self):
             getattr(self, field.name).zero_()
         self.uniforms.copy_(torch.from_numpy(np.ascontiguousarray(request.uniforms)))
@@ -80,7 +86,7 @@ class DeviceState:
             self.rates.copy_(torch.tensor(request.law.rates, dtype=torch.float64))
 
     def statistics(self) -> Statistics:
-        """The counts, on the host."""
+        """Return the counts, on the host."""
         counts = (self.rounds, self.histogram, self.attempts, self.accepts)
         rounds, histogram, attempts, accepts = (part.cpu().numpy().copy() for part in counts)
         return Statistics(rounds, histogram, attempts, accepts, int(self.degenerate), draft_tokens=int(self.proposed))

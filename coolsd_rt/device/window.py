@@ -1,7 +1,7 @@
-"""What one round works on, as tensors of one device with shapes and addresses that never change.
+"""The working memory of one round, as tensors of one device with fixed shapes and addresses.
 
-Knows shapes. Does not know what fills them (`coolsd_rt.ops.gpu`) nor what outlives a round (`state`). Legend: M
-images, R rows (2M under CFG: image m is rows m and M + m), N image tokens, L draft length, V codes. Positions count
+Knows shapes. Does not know what fills them (`coolsd_rt.ops.gpu`) nor the state that outlives a round (`state`). Legend:
+M images, R rows (2M under CFG: image m is rows m and M + m), N image tokens, L draft length, V codes. Positions count
 the prefix; window index i counts from the first undecided token.
 """
 
@@ -17,7 +17,7 @@ from coolsd_rt.device.state import DeviceState
 
 @dataclass
 class DeviceWindow:
-    """The head of a round fills all but the drafts; each draft is written wherever it is read."""
+    """Tensors of a round. Its first operator, `window`, fills all but the drafts, which `draft_token` writes."""
 
     num_drafts: Tensor  # int64 [M] drafts that count
     u_draft: Tensor  # float32 [M, L]
@@ -27,17 +27,21 @@ class DeviceWindow:
     forced: Tensor | None  # int64 [M, L + 1], -1 = free, where tokens are forced
     is_forced: Tensor | None  # bool [M, L]
     first: Tensor  # int64 [R, L + 1] ids of the draft's first step
-    last: Tensor  # int64 [R] which of them is the last pending one
-    pos: Tensor  # int64 [L + 1, R] where the draft's L steps stand, and the target's
-    ids: Tensor  # int64 [R, L + 1] of the target's step: the pending token, the drafts
+    last: Tensor  # int64 [R] index of the last pending one of these
+    pos: Tensor  # int64 [L + 1, R] positions of the draft's L steps, then of the target's
+    ids: Tensor  # int64 [R, L + 1] ids of the target's step: the last decided token, the drafts
     token: Tensor  # int64 [R, 1] ids of the draft's next step
     drafts: Tensor  # int64 [M, L]
-    q: Tensor  # float32 [M, L, V] the Q each was drawn from
-    peaks: Tensor | None  # float32 [M, L] the most that each Q has, where drafts end before an unsure one
+    q: Tensor  # float32 [M, L, V] the Q that each draft was drawn from
+    peaks: Tensor | None  # float32 [M, L] largest probability of each Q, with pacing of drafts
 
     @staticmethod
     def empty(state: DeviceState, vocab: int, forced: bool, paced: bool) -> DeviceWindow:
-        """Zeros on the device of `state`. forced: tokens are. paced: drafts end before an unsure one."""
+        """Return a window of zeros on the device of `state`.
+
+        forced: whether the request has forced tokens.
+        paced: whether drafts end before a Q of low confidence.
+        """
         images, rows, width = len(state.codes), len(state.features), state.features.shape[1]
         length = width - 1
 

@@ -1,5 +1,5 @@
-"""torch to ONNX: graphs of the tensor contract, their precision, and checks of what came out.
+"""Export torch modules to ONNX: the graphs of the tensor contract, their precision, and checks of the result.
 
-Knows torch and ONNX. Does not know what runs a graph, where files of a build go, or the command line. Importing this
-package imports neither torch nor onnx; its modules do.
+Knows torch and ONNX. Does not know backends, the files of a build, or the command line. Importing this package imports
+neither torch nor onnx; its modules do.
 """

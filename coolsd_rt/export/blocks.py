@@ -1,8 +1,9 @@
-"""A transformer layer in the words that ONNX has an operator for, with the weights of `models.layers`.
+"""A transformer layer whose operations each have an ONNX operator, with the weights of `models.layers`.
 
-The eager networks say the same with indexed writes and paired rotations; here a step is RotaryEmbedding,
-TensorScatter into the caches and Attention with a bool mask. Weights are kept as [in, out] and equal inputs share one
-matrix, which is one node instead of three. Knows no embeddings, heads or sampling. Legend as in `coolsd_rt.contract`.
+The eager networks use indexed writes and paired rotations. Here a step uses RotaryEmbedding, TensorScatter into the
+caches, and Attention with a bool mask. Weights are kept as [in, out], and layers with the same input share one matrix,
+which gives one node instead of three. Knows one layer. Does not know embeddings, heads or sampling. Legend as in
+`coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ Caches = tuple[Tensor, ...]  # k_0, v_0, k_1, v_1, ...
 
 
 class At(NamedTuple):
-    """Where a step's S positions stand, shared by all layers: first slot int64 [R], RoPE rows int64 [R, S] and, for
-    cached attention, what each position sees, bool [R, 1, S, T]."""
+    """The positions of a step, shared by all layers.
+
+    pos: int64 [R], the first cache slot of each row.
+    turn: int64 [R, S], rows of the RoPE table.
+    mask: bool [R, 1, S, T], the cache slots that each position attends to.
+    """
 
     pos: Tensor
     turn: Tensor
@@ -31,7 +36,7 @@ class At(NamedTuple):
 
 
 class Angles(nn.Module):
-    """The RoPE table as two initializers. from_start: its rows count from each row's first position."""
+    """The RoPE table as two ONNX initializers. from_start: rows of the table count from each row's first position."""
 
     cos: Tensor
     sin: Tensor
@@ -43,29 +48,38 @@ class Angles(nn.Module):
         self.register_buffer("sin", table[..., 1].clone())
 
     def turn(self, x: Tensor, rows: Tensor) -> Tensor:
-        """x [R, H, S, D] turned by the table's rows int64 [R, S]."""
+        """Rotate x [R, H, S, D] by the rows int64 [R, S] of the table."""
         return torch.onnx.ops.rotary_embedding(x, self.cos, self.sin, rows, interleaved=self.interleaved)
 
     def rows(self, slots: Tensor, start: Tensor | None) -> Tensor:
-        """The table's rows of positions int64 [R, S]. Past its end the last is read: only padding stands there."""
+        """Return the rows of the table for positions int64 [R, S].
+
+        Positions past the end of the table read its last row: they hold only padding.
+        """
         if start is not None and self.from_start:
             slots = (slots - start[:, None]).clamp(min=0)
         return slots.clamp(max=self.cos.shape[0] - 1)
 
     def at(self, pos: Tensor, size: int, capacity: int, shift: int = 0, start: Tensor | None = None) -> At:
+        """Return the `At` of `size` positions from `pos` int64 [R] on, against caches of `capacity` slots.
+
+        shift: added to a position before its angle is read.
+        start: int64 [R], the first position of each row that is not padding; None: 0.
+        """
         slots = pos[:, None] + torch.arange(size)
         return At(pos, self.rows(slots + shift, start), visible(slots, capacity, start))
 
 
 class Matrix(nn.Module):
-    """x @ [in, out]: one MatMul, in the layout that weight-only precision wants."""
+    """x @ weight with the weight as [in, out]: one MatMul, in the layout that weight-only quantisation needs."""
 
     def __init__(self, *weights: Tensor) -> None:
-        """Weights [out, in] of linear layers with one input."""
+        """Join weights [out, in] of linear layers that share one input."""
         super().__init__()
         self.weight = nn.Parameter(torch.cat(weights).detach().T.contiguous(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x [..., in] @ weight, [..., out]."""
         return x @ self.weight
 
 
@@ -77,11 +91,12 @@ class RmsNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(norm.weight.detach(), requires_grad=False), norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x over its last dimension and multiply it by the scale."""
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
 class HeadNormBlock(nn.Module):
-    """qk-norm of queries and keys at once; the query's share takes the scale of its scores."""
+    """qk-norm of queries and keys in one operation. The attention scale is folded into the weights of the queries."""
 
     def __init__(self, q: HeadNorm, k: HeadNorm, scale: float) -> None:
         super().__init__()
@@ -91,15 +106,15 @@ class HeadNormBlock(nn.Module):
         self.eps = q.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[R, H, S, D] -> the same."""
+        """Normalise each head of x [R, H, S, D]; the shape stays."""
         return F.layer_norm(x, (x.shape[-1],), eps=self.eps) * self.weight + self.bias
 
 
 class AttentionBlock(nn.Module):
-    """Attention of new positions to a cache that they were just written into.
+    """Attention of new positions over a cache that already contains them.
 
-    The scale D^-0.5 is in the query's weights, or in its norm's: ONNX Runtime has a fast product of one query with all
-    keys for a scale of 1 alone.
+    The scale D^-0.5 is folded into the weights of the query, or of its norm: ONNX Runtime has a fast product of one
+    query with all keys only for a scale of 1.
     """
 
     def __init__(self, source: Attention, angles: Angles) -> None:
@@ -115,12 +130,12 @@ class AttentionBlock(nn.Module):
         self.angles = angles
 
     def qkv(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[R, S, C] -> q [R, Hq, S, D] (turned, scaled), k (turned), v, each [R, H, S, D]."""
+        """Project x [R, S, C] to q [R, Hq, S, D] (rotated, scaled), k [R, H, S, D] (rotated) and v [R, H, S, D]."""
         heads = self.wqkv(x).unflatten(-1, (self.heads + 2 * self.shared, -1)).transpose(1, 2)
         return self._turned(heads, turn)
 
     def qkv_one(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same for S = 1, where no axes have to change places: [R, 1, C], turn [R, 1]."""
+        """Project x [R, 1, C] as `qkv` does, for S = 1: a view replaces the transpose. turn: [R, 1]."""
         return self._turned(self.wqkv(x).view(-1, self.heads + 2 * self.shared, 1, self.size), turn)
 
     def _turned(self, heads: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,14 +144,21 @@ class AttentionBlock(nn.Module):
         return q, k, v
 
     def join_one(self, y: Tensor) -> Tensor:
-        """[R, Hq, 1, D], or with queries that share keys together [R, H, Hq / H, D] -> [R, 1, C]."""
+        """Project the attention output of one position to [R, 1, C].
+
+        y: [R, Hq, 1, D], or [R, H, Hq / H, D] if queries share keys.
+        """
         return cast(Tensor, self.wo(y.reshape(-1, 1, self.wo.weight.shape[0])))
 
     def join(self, y: Tensor) -> Tensor:
-        """[R, Hq, S, D] -> [R, S, C]."""
+        """Project the attention output [R, Hq, S, D] to [R, S, C]."""
         return cast(Tensor, self.wo(y.transpose(1, 2).flatten(2)))
 
     def forward(self, x: Tensor, at: At, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Write k and v of x [R, S, C] into the caches [R, H, T, D] and attend.
+
+        Returns the output [R, S, C] and both caches.
+        """
         q, k_new, v_new = self.qkv(x, at.turn)
         k, v = tensor_scatter(k, k_new, at.pos), tensor_scatter(v, v_new, at.pos)
         shared = self.shared != self.heads
@@ -145,7 +167,7 @@ class AttentionBlock(nn.Module):
 
 
 class FeedForwardBlock(nn.Module):
-    """SwiGLU with w1 and w3 in one matrix."""
+    """SwiGLU with w1 and w3 joined in one matrix."""
 
     def __init__(self, source: FeedForward) -> None:
         super().__init__()
@@ -153,12 +175,13 @@ class FeedForwardBlock(nn.Module):
         self.width = source.w1.out_features
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return w2(silu(w1 x) * w3 x) of x [R, S, C]."""
         gate, up = self.w13(x).split((self.width, self.width), dim=-1)
         return cast(Tensor, self.w2(F.silu(gate) * up))
 
 
 class LayerBlock(nn.Module):
-    """One layer; an EAGLE layer has no norm before its attention."""
+    """One transformer layer. A layer of an EAGLE head has no norm before its attention."""
 
     def __init__(self, source: Layer, angles: Angles) -> None:
         super().__init__()
@@ -168,22 +191,24 @@ class LayerBlock(nn.Module):
         self.ffn_norm, self.feed_forward = RmsNorm(source.ffn_norm), FeedForwardBlock(source.feed_forward)
 
     def forward(self, x: Tensor, at: At, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Apply the layer to x [R, S, C]; return the output [R, S, C] and the updated caches k, v [R, H, T, D]."""
         y, k, v = self.attention(self.attention_norm(x), at, k, v)
         return self.after(x + y), k, v
 
     def after(self, x: Tensor) -> Tensor:
-        """The residual branch behind attention."""
+        """Apply the part of the layer after attention: the feed-forward network, with its residual connection."""
         return x + cast(Tensor, self.feed_forward(self.ffn_norm(x)))
 
 
 class Stack(nn.Module):
-    """All layers of a model over their caches."""
+    """All layers of a model with their caches."""
 
     def __init__(self, layers: Sequence[nn.Module], angles: Angles) -> None:
         super().__init__()
         self.layers = nn.ModuleList([LayerBlock(cast(Layer, layer), angles) for layer in layers])
 
     def forward(self, x: Tensor, at: At, caches: Caches) -> tuple[Tensor, Caches]:
+        """Apply all layers to x [R, S, C]; return the output and the updated caches."""
         out: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             x, k, v = layer(x, at, caches[2 * i], caches[2 * i + 1])

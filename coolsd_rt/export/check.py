@@ -1,4 +1,4 @@
-"""Checks of an exported graph: the contract's inputs and outputs, and operators that keep it fast.
+"""Checks of an exported graph: the contract's inputs and outputs, and the operators that keep it fast.
 
 Knows ONNX protobufs. Does not run anything.
 """
@@ -17,15 +17,15 @@ _TYPES = {
     onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.BFLOAT16: "bfloat16", onnx.TensorProto.UINT8: "uint8",
 }  # fmt: skip
-# Each would write a cache by making another.
+# Each would copy the cache instead of writing in place.
 _COPYING = ("ScatterND", "ScatterElements", "Scatter")
 
 
 def check_graph(model: onnx.ModelProto, contract: GraphContract, *, name: str = "graph") -> None:
-    """Compare a graph with its contract.
+    """Check that a graph fulfils its contract.
 
-    Raises CoolsdError: other names, types or dimensions; another opset, or operators outside the standard; a cache
-    that is not written by exactly one TensorScatter straight from its input to its output.
+    Raises CoolsdError: other names, types or dimensions; another opset, or operators outside the standard; a cache that
+    is not written by exactly one TensorScatter straight from its input to its output.
     """
     opsets = {o.domain: o.version for o in model.opset_import}
     if opsets != {"": OPSET}:

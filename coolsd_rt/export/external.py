@@ -1,7 +1,8 @@
-"""A graph whose weights are not in it yet, and its file: weights in it, or beside it where they are many.
+"""A graph whose weights are produced on demand, and its ONNX file: large weights go into a second file.
 
-An ONNX file is one message, and a message ends at 2 GiB; ONNX Runtime maps what stands beside it instead of copying
-it. Weights are made and written one at a time. Knows ONNX protobufs and bytes. Does not know what makes a weight.
+An ONNX file is one protobuf message, which is limited to 2 GiB; ONNX Runtime maps an external weights file into memory
+instead of copying it. Weights are produced and written one at a time. Knows ONNX protobufs and bytes. Does not know how
+a weight is computed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 LARGEST = 256 << 20
-"""Bytes of weights above which they stand in a file of their own: far under the 2 GiB, since a graph's one message is
-held several times over while it is parsed."""
-_ALIGNED = 4096  # where a page begins: mapped weights are read in place
-_SMALL = 1024  # bytes of a constant that stays in the graph: shapes and scalars, which checks want to read
+"""Bytes of weights above which they go into a separate file: far below 2 GiB, since parsing a graph holds several
+copies of its message."""
+_ALIGNED = 4096  # page size: mapped weights are read in place
+_SMALL = 1024  # largest constant, in bytes, that stays in the graph: checks read shapes and scalars
 _PLACE = "to be written"
 
 Bytes = NDArray[Any]
@@ -30,7 +31,7 @@ Make = Callable[[], tuple[Bytes, ...]]
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of those that `make` makes together (a matrix; or its codes and its scales)."""
+    """One of the tensors that a call of `make` produces (a matrix; or its codes and its scales). part: its index."""
 
     make: Make
     part: int = 0
@@ -38,26 +39,26 @@ class Weight:
 
 @dataclass
 class Outline:
-    """A graph, and how to make those of its initializers that have a type and a shape alone."""
+    """A graph, and the functions that produce its placeholder initializers, which have only a type and a shape."""
 
     model: onnx.ModelProto
     weights: dict[str, Weight] = field(default_factory=dict)
 
 
 def placeholder(name: str, dtype: int, shape: tuple[int, ...]) -> onnx.TensorProto:
-    """An initializer whose content comes later. dtype: of `onnx.TensorProto`."""
+    """Return an initializer without content. dtype: an enum value of `onnx.TensorProto`."""
     tensor = onnx.TensorProto(name=name, data_type=dtype, dims=shape, data_location=onnx.TensorProto.EXTERNAL)
     _point(tensor, _PLACE, 0, size_of(tensor))
     return tensor
 
 
 def size_of(tensor: onnx.TensorProto) -> int:
-    """Bytes of an initializer's content, wherever it is."""
+    """Return the size of an initializer's content in bytes, wherever the content is stored."""
     return int(prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def read(outline: Outline, tensor: onnx.TensorProto) -> NDArray[Any]:
-    """The content of an initializer, in its type and shape."""
+    """Return the content of an initializer, in its type and shape."""
     weight = outline.weights.get(tensor.name)
     if weight is None:
         return numpy_helper.to_array(tensor)
@@ -67,10 +68,12 @@ def read(outline: Outline, tensor: onnx.TensorProto) -> NDArray[Any]:
 
 
 def write(outline: Outline, path: Path, data: Path, largest: int | None = None) -> bool:
-    """Write a graph with all of its weights to `path`; more than `largest` bytes of them go into `data` beside it.
+    """Write a graph with all of its weights to `path`; weights of more than `largest` bytes go into the file `data`.
 
     largest: None is `LARGEST`.
-    The outline's graph is then as the file has it: filled, or pointing beside it. Returns whether there is `data`.
+
+    Afterwards the outline's graph is as in the file: it contains the weights, or refers to `data`. Returns whether
+    `data` was written.
     """
     model = outline.model
     beside = sum(size_of(t) for t in model.graph.initializer) > (LARGEST if largest is None else largest)
@@ -92,7 +95,7 @@ def fill(outline: Outline) -> None:
 
 
 def _made(outline: Outline) -> Iterator[tuple[onnx.TensorProto, Bytes, tuple[int, int]]]:
-    """Every initializer that was a placeholder, its content, and which content that is; one is held at a time."""
+    """Yield every placeholder initializer, its content, and an identity of that content. Holds one weight at a time."""
     last: Make | None = None
     parts: tuple[Bytes, ...] = ()
     for tensor in outline.model.graph.initializer:
@@ -100,13 +103,13 @@ def _made(outline: Outline) -> Iterator[tuple[onnx.TensorProto, Bytes, tuple[int
         if weight is None:
             continue
         if weight.make is not last:
-            parts = ()  # before the next is made
+            parts = ()  # free the last weight before the next is made
             last, parts = weight.make, weight.make()
         yield tensor, parts[weight.part], (id(weight.make), weight.part)
 
 
 def _stream(outline: Outline, file: BinaryIO, location: str) -> None:
-    """Content once, however many initializers have it."""
+    """Write the weights to `file` and let the initializers refer to it; shared content is written once."""
     places: dict[tuple[int, int], int] = {}
     for tensor, data, which in _made(outline):
         if which not in places:
@@ -120,7 +123,7 @@ def _stream(outline: Outline, file: BinaryIO, location: str) -> None:
 
 
 def _append(file: BinaryIO, data: memoryview) -> int:
-    """Write at the next page; returns where."""
+    """Write `data` at the next page boundary and return its offset."""
     file.write(bytes(-file.tell() % _ALIGNED))
     at = file.tell()
     file.write(data)

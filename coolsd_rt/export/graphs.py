@@ -1,7 +1,7 @@
 """The graphs of an engine as torch modules: condition, target, draft and image, built from the eager networks.
 
-Inputs and outputs follow `coolsd_rt.contract`. Does not know how a module becomes a file (see `torch_onnx`), nor the
-graph of all draft steps (see `propose`).
+Knows the networks; inputs and outputs follow `coolsd_rt.contract`. Does not know how a module becomes a file (see
+`torch_onnx`), nor the graph of all draft steps (see `propose`).
 """
 
 from __future__ import annotations
@@ -21,43 +21,49 @@ from coolsd_rt.models.vq import VQTokenizer
 
 
 class Embedding(nn.Module):
-    """Prefix rows below W, the codes' table from W on."""
+    """Embeddings of positions: rows of the prefix below W, the table of codes from W on."""
 
     def __init__(self, prefix: int, table: nn.Embedding) -> None:
         super().__init__()
         self.prefix, self.table = prefix, table
 
     def codes(self, ids: Tensor) -> Tensor:
-        """Embeddings of image tokens int64 [...]."""
+        """Return the embeddings of image tokens int64 [...]."""
         return cast(Tensor, self.table(ids))
 
     def forward(self, ids: Tensor, where: Tensor, prefix: Tensor) -> Tensor:
-        """ids, positions int64 [R, S], prefix [R, W, C] -> [R, S, C]."""
+        """Embed ids and their positions `where`, both int64 [R, S], with the prefix [R, W, C]; returns [R, S, C]."""
         row = torch.arange(ids.shape[0])[:, None] * self.prefix
         before = F.embedding(row + where.clamp(max=self.prefix - 1), prefix.flatten(0, 1))
         return torch.where((where < self.prefix).unsqueeze(-1), before, self.codes(ids))
 
 
 def positions(pos: Tensor, size: int) -> Tensor:
-    """int64 [R, S]: pos, pos + 1, ..."""
+    """Return the positions pos, pos + 1, ..., int64 [R, S]."""
     return pos[:, None] + torch.arange(size)
 
 
 class ConditionGraph(nn.Module):
-    """condition (ids of words, a class or tokens, or text features) -> prefix: the target's, and behind it that of a draft
-    model of its own."""
+    """Condition (word ids, a class, text tokens or text features) -> prefix.
+
+    With a draft model that has its own embedder, its prefix follows the target's in the last dimension.
+    """
 
     def __init__(self, *sources: Embedder) -> None:
         super().__init__()
         self.sources = nn.ModuleList(sources)
 
     def forward(self, condition: Tensor) -> Tensor:
+        """Embed the condition with each embedder and join the results in the last dimension."""
         rows = [cast(Tensor, source(condition)) for source in self.sources]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
 
 
 class Head(nn.Module):
-    """Features to logits of all ids. `linear`: it maps a sum of features to the same sum of logits."""
+    """Features to logits of all ids.
+
+    linear: whether the head is a linear map, so that it may be applied to a weighted sum of features.
+    """
 
     def __init__(self, target: Decoder) -> None:
         super().__init__()
@@ -69,14 +75,14 @@ class Head(nn.Module):
             self.biases = nn.ParameterList([nn.Parameter(m.bias.detach(), False) for m in (head.fc1, head.fc2)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[R, S, C] -> float32 [R, S, V]."""
+        """Return the logits of features x [R, S, C], float32 [R, S, V]."""
         if not self.linear:
             return closed((self.last(F.gelu(self.first(x) + self.biases[0])) + self.biases[1]).float(), self.vocab)
         return closed(self.last(x).float(), self.vocab)
 
 
 class TargetGraph(nn.Module):
-    """ids, pos, prefix, caches (, start) -> logits, features, caches."""
+    """One step of the target: ids, pos, prefix, caches (, start) -> logits, features, caches."""
 
     def __init__(self, target: Decoder) -> None:
         super().__init__()
@@ -89,6 +95,10 @@ class TargetGraph(nn.Module):
     def forward(
         self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None = None
     ) -> tuple[Tensor, ...]:
+        """Step over ids int64 [R, S] from pos int64 [R] on.
+
+        Returns logits [R, S, V], features [R, S, C] and the caches.
+        """
         size = ids.shape[1]
         x = self.embed(ids, positions(pos, size), prefix)
         x, caches = self.stack(x, self.angles.at(pos, size, caches[0].shape[2], start=start), caches)
@@ -97,7 +107,10 @@ class TargetGraph(nn.Module):
 
 
 class EagleCore(nn.Module):
-    """What the single draft step and the graph `propose` share: fc, layers, embedding, and the target's angles and head."""
+    """The parts that the single draft step and the graph `propose` share.
+
+    These are fc, layers, the embedding, and the target's RoPE angles and head.
+    """
 
     def __init__(self, draft: Eagle, target: Decoder) -> None:
         super().__init__()
@@ -108,13 +121,13 @@ class EagleCore(nn.Module):
         self.stack, self.head = Stack(list(draft.layers), self.angles), Head(target)
 
     def pair(self, embedded: Tensor, features: Tensor) -> Tensor:
-        """fc on cat(embedding of token t + 1, feature t)."""
+        """Apply fc to cat(embedding of token t + 1, feature t)."""
         return cast(Tensor, self.fc(torch.cat([embedded, features], dim=-1))) + self.bias
 
     def step(
         self, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None
     ) -> tuple[Tensor, Caches]:
-        """Guessed features [R, S, C] of positions pos + 1 + s."""
+        """Return the predicted features [R, S, C] of positions pos + 1 + s, and the updated caches."""
         size, prefix = ids.shape[1], seen_prefix(self.cfg, prefix, self.embed.table)
         x = self.pair(self.embed(ids, positions(pos, size) + 1, prefix), features)
         at: At = self.angles.at(pos, size, caches[0].shape[2], shift=1, start=first_seen(self.cfg, start))
@@ -122,7 +135,7 @@ class EagleCore(nn.Module):
 
 
 class DraftGraph(nn.Module):
-    """ids, features_in, pos, prefix, caches (, start) -> logits, features, caches."""
+    """One step of the EAGLE head: ids, features_in, pos, prefix, caches (, start) -> logits, features, caches."""
 
     def __init__(self, draft: Eagle, target: Decoder) -> None:
         super().__init__()
@@ -132,12 +145,19 @@ class DraftGraph(nn.Module):
         self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, caches: Caches,
         start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
+        """Step over ids int64 [R, S] and features_in [R, S, C].
+
+        Returns logits [R, S, V], features [R, S, C] and the caches.
+        """
         x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
         return self.core.head(x), x, *caches
 
 
 class ImageGraph(nn.Module):
-    """codes -> RGB bytes, rounded to the nearest level. layout: where image codes stand among an image's tokens."""
+    """Codes -> RGB bytes, rounded to the nearest level.
+
+    layout: the order of an image's tokens, which says where its codes are; None: all tokens are codes.
+    """
 
     code_positions: Tensor
 
@@ -150,6 +170,7 @@ class ImageGraph(nn.Module):
             self.register_buffer("code_positions", torch.from_numpy(layout.code_positions))
 
     def forward(self, codes: Tensor) -> Tensor:
+        """Decode codes int64 [M, tokens] to pixels uint8 [M, side, side, 3]."""
         codes = codes if self.plain else codes[:, self.code_positions]
         side = int(codes.shape[1] ** 0.5)
         z = F.embedding(codes, self.table).unflatten(1, (side, side)).permute(0, 3, 1, 2)

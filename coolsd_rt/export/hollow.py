@@ -1,8 +1,8 @@
-"""A graph module whose weights are lazy: traced without them, and run with one of them in memory at a time.
+"""A graph module with lazy weights: traced without them, or run with one of them in memory at a time.
 
 Knows modules and lazy tensors. Does not know ONNX, nor which model it is given. Small tensors are always read: an
-exporter may look at their values. Only modules without children keep large ones, since a module's weights are read
-when it is called.
+exporter may look at their values. Only modules without children keep large lazy tensors, since a module's weights are
+read when the module is called.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from coolsd_rt.models.lazy import Lazy, value
 
-# Numbers of a tensor up to which exporters fold, join and compare constants.
+# Largest number of elements of a tensor that exporters fold, join and compare as a constant.
 SMALL = 8192
 
 
 def _kept(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Lazy, bool]]:
-    """Every lazy tensor: its name, the dictionary and key it stands at, itself, and whether it is large.
+    """Yield every lazy tensor: its name, the dictionary and key that hold it, the tensor, and whether it is large.
 
-    A tensor that two modules have comes up under both names.
+    A tensor that two modules share comes up under both names.
     """
     for prefix, owner in module.named_modules(remove_duplicate=False):
         for place in (owner._parameters, owner._buffers):
@@ -39,7 +39,11 @@ def _parameter(x: Tensor) -> nn.Parameter:
 
 @contextlib.contextmanager
 def _replaced() -> Iterator[list[tuple[dict[str, Any], str, Lazy]]]:
-    """Places to put back as they were: blocks of a graph share modules with the network they were made from."""
+    """Yield a list of replaced entries, and restore them at exit.
+
+    The blocks of a graph share modules with the network they were made from, so replacements must not outlive the
+    export.
+    """
     places: list[tuple[dict[str, Any], str, Lazy]] = []
     try:
         yield places
@@ -49,14 +53,16 @@ def _replaced() -> Iterator[list[tuple[dict[str, Any], str, Lazy]]]:
 
 
 def is_hollow(x: object) -> bool:
-    """Whether a tensor has a shape and one number."""
+    """Return whether x is a placeholder of `hollow`: a tensor that expands a single number to its shape."""
     return isinstance(x, Tensor) and x.ndim > 1 and x.numel() > 1 and not any(x.stride())
 
 
 @contextlib.contextmanager
 def hollow(module: nn.Module) -> Iterator[dict[str, Lazy]]:
-    """While it is open, `module` has tensors without content in the place of its large lazy ones; yields those by
-    name. Small ones are read."""
+    """Replace large lazy tensors of `module` by placeholders without content inside the context; read the small ones.
+
+    Yields the replaced lazy tensors by name.
+    """
     with _replaced() as places:
         large: dict[str, Lazy] = {}
         made: dict[int, nn.Parameter] = {}
@@ -73,7 +79,10 @@ def hollow(module: nn.Module) -> Iterator[dict[str, Lazy]]:
 
 @contextlib.contextmanager
 def streamed(module: nn.Module) -> Iterator[nn.Module]:
-    """While it is open, `module` can be called: a large lazy weight is read for each call of its owner, and dropped."""
+    """Make `module` callable inside the context, with one large lazy weight in memory at a time.
+
+    Each is read before a call of its owner, and dropped afterwards.
+    """
     handles: list[Any] = []
     with _replaced() as places:
         waiting: list[tuple[dict[str, Any], str, Lazy, nn.Module]] = []

@@ -1,8 +1,8 @@
-"""Attention by lengths instead of a mask: the form that ONNX Runtime's CUDA provider has its fast kernels for.
+"""Replace attention masks by sequence lengths, the form for which ONNX Runtime's CUDA provider has fast kernels.
 
 `t <= pos + s` is the causal mask of a window that ends at `pos + S`, so `nonpad_kv_seqlen = pos + S` with `is_causal`
-says the same, without a mask in memory. Knows graphs of the contract. Not for TensorRT, whose parser drops the lengths
-silently, nor for models whose prompts are padded: their mask says more.
+means the same, without a mask in memory. Knows graphs of the contract. Does not serve TensorRT, whose parser drops the
+lengths silently, nor models with padded prompts, whose masks also hide the padding.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from onnx import helper, numpy_helper
 
 from coolsd_rt.errors import CoolsdError
 
-_MASK, _LENGTHS = 3, 6  # inputs of Attention, opset 24
+_MASK, _LENGTHS = 3, 6  # indices of inputs of Attention, opset 24
 
 
 def mask_to_lengths(model: onnx.ModelProto) -> int:
-    """Rewrite every masked Attention in place; returns how many.
+    """Rewrite every masked Attention node in place; return the number of nodes.
 
-    model: a step of the contract with inputs `ids` [R, S] and `pos` [R]. A graph without Attention stays as it is.
+    model: a step of the contract with inputs `ids` [R, S] and `pos` [R]. A graph without Attention stays unchanged.
     Raises CoolsdError: a padded model.
     """
     graph = model.graph
@@ -47,7 +47,7 @@ def _masked(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def _lengths(graph: onnx.GraphProto) -> str:
-    """Nodes for pos + S, int64 [R], before all others."""
+    """Add nodes that compute pos + S, int64 [R], before all others; return the name of their output."""
     names = ["coolsd_sizes", "coolsd_second", "coolsd_size", "coolsd_lengths"]
     graph.initializer.append(numpy_helper.from_array(np.array([1]), names[1]))
     made = [
@@ -62,7 +62,7 @@ def _lengths(graph: onnx.GraphProto) -> str:
 
 
 def _prune(graph: onnx.GraphProto) -> None:
-    """Drop nodes and initializers that nobody reads any more: what made the mask."""
+    """Remove nodes and initializers that are no longer read: those that computed the mask."""
     wanted = {o.name for o in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):

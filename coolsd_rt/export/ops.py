@@ -1,9 +1,10 @@
-"""Two torch operators that stand for one ONNX operator each, where torch itself would export something else.
+"""Two torch operators, each exported as one ONNX operator that torch itself would not use.
 
-`tensor_scatter`: torch's own indexed writes become ScatterND, which is right, but not in place. `kth_largest`: torch
-wants k as a Python number, the graph takes it as an input.
+`tensor_scatter`: torch exports indexed writes as ScatterND, which is correct but does not write in place.
+`kth_largest`: torch needs k as a Python number, while the graph takes it as an input.
 
-Each has an eager body, so that a graph module runs and can be compared before it is exported.
+Each has an eager implementation, so that a graph module can run and be compared before it is exported. Knows these
+operators. Does not know graphs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Translation = Mapping[Any, Callable[..., Any]]
 
 @torch.library.custom_op("coolsd::tensor_scatter", mutates_args=())
 def tensor_scatter(past: Tensor, update: Tensor, start: Tensor) -> Tensor:
-    """past [R, H, T, D] with update [R, H, S, D] written at rows start[r] .. start[r] + S - 1."""
+    """Return past [R, H, T, D] with update [R, H, S, D] written at rows start[r] .. start[r] + S - 1."""
     out = past.clone()
     rows = torch.arange(past.shape[0])[:, None]
     slots = start[:, None] + torch.arange(update.shape[2])
@@ -36,7 +37,7 @@ def _(past: Tensor, update: Tensor, start: Tensor) -> Tensor:
 
 @torch.library.custom_op("coolsd::kth_largest", mutates_args=())
 def kth_largest(x: Tensor, k: Tensor) -> Tensor:
-    """x [..., V], k int64 [1] in 1..V -> the k-th largest of each row [..., 1]."""
+    """Return the k-th largest number of each row of x [..., V], [..., 1]. k: int64 [1] in 1..V."""
     return x.topk(int(k), dim=-1).values[..., -1:].clone()
 
 
@@ -56,7 +57,7 @@ def _kth_largest_onnx(x: Any, k: Any) -> Any:
 
 
 def translations() -> Translation:
-    """For `torch.onnx.export(custom_translation_table=...)`."""
+    """Return the table for `torch.onnx.export(custom_translation_table=...)`."""
     return {
         torch.ops.coolsd.tensor_scatter.default: _tensor_scatter_onnx,
         torch.ops.coolsd.kth_largest.default: _kth_largest_onnx,

@@ -1,6 +1,6 @@
-"""A graph of the contract as TensorRT wants it: the cache's capacity a number, and bytes made last of all.
+"""Adapt a graph of the contract to TensorRT: a fixed cache capacity, and casts to bytes moved to the end.
 
-Knows ONNX protobufs. Does not know TensorRT. The graph that ONNX Runtime runs is left as it is.
+Knows ONNX protobufs. Does not know TensorRT. The graph that ONNX Runtime runs stays unchanged.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import onnx
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.external import size_of
 
-# Protobuf's limit is 2 GiB a message; the rest is for the nodes.
+# Protobuf limits a message to 2 GiB; 64 MiB of it are left for the nodes.
 LARGEST = (2 << 30) - (64 << 20)
-_MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")  # they change places, and no value
+_MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")  # they move values without changing them
 _DOUBLE = onnx.TensorProto.DOUBLE
 
 
 def for_tensorrt(model: onnx.ModelProto, sizes: Mapping[str, int], *, name: str = "graph") -> onnx.ModelProto:
-    """A copy with the dimensions named in `sizes` pinned, and casts to bytes moved behind what only moves them.
+    """Return a copy with the dimensions in `sizes` fixed, and casts to bytes moved behind nodes that only move values.
 
-    The KV update layer wants a static capacity. TensorRT has bytes as an input's or output's type alone. Weights that
-    stand beside the graph's file and were not loaded stay there: the copy names them too.
+    TensorRT's KV update layer needs a static capacity, and it supports bytes only as the type of an input or output.
+    External weights that were not loaded stay in their file, and the copy refers to it too.
 
-    Raises CoolsdError: float64 in the graph, which TensorRT does not have (the graph `propose` sums in it).
+    Raises CoolsdError: float64 in the graph, which TensorRT does not support (the graph `propose` sums in float64).
     """
     if any(_double(node) for node in model.graph.node) or any(t.data_type == _DOUBLE for t in model.graph.initializer):
         fix = "draft in single steps"
@@ -38,7 +38,7 @@ def for_tensorrt(model: onnx.ModelProto, sizes: Mapping[str, int], *, name: str 
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Tensor by tensor: protobuf copies a message through its bytes, and those end at 2 GiB."""
+    """Copy a model tensor by tensor: protobuf copies a message through its bytes, which are limited to 2 GiB."""
     copy = onnx.ModelProto()
     for field, value in model.ListFields():
         if field.name != "graph":
@@ -63,15 +63,15 @@ def _double(node: onnx.NodeProto) -> bool:
 
 
 def pin(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
-    """Give named dimensions of inputs and outputs their sizes, in place."""
+    """Set named dimensions of inputs and outputs to their sizes, in place."""
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_param") and dim.dim_param in sizes:
-                dim.dim_value = sizes[dim.dim_param]  # they are one field: this clears the name
+                dim.dim_value = sizes[dim.dim_param]  # a protobuf oneof: this clears the name
 
 
 def bytes_last(model: onnx.ModelProto) -> int:
-    """Move casts to uint8 behind Transpose and its like, up to an output, in place. Returns how many were moved."""
+    """Move casts to uint8 behind Transpose and similar nodes, up to an output, in place. Return the number of moves."""
     graph = model.graph
     outputs = {o.name for o in graph.output}
     moved = 0
@@ -91,7 +91,7 @@ def bytes_last(model: onnx.ModelProto) -> int:
 
 
 def _swappable(graph: onnx.GraphProto, outputs: set[str]) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """A cast to uint8 and the one node that reads it, if that only moves values."""
+    """Return a cast to uint8 and its only reader, if that node only moves values; None if there is no such pair."""
     for cast in graph.node:
         if cast.op_type != "Cast" or not any(a.name == "to" and a.i == onnx.TensorProto.UINT8 for a in cast.attribute):
             continue
@@ -102,10 +102,10 @@ def _swappable(graph: onnx.GraphProto, outputs: set[str]) -> tuple[onnx.NodeProt
 
 
 def write(model: onnx.ModelProto, path: Path, largest: int = LARGEST) -> Path:
-    """Write a graph for TensorRT's parser to read by its path; weights of a large one go into `<path>.data`."""
+    """Write a graph for TensorRT's parser to read by path; weights of `largest` bytes or more go into `<path>.data`."""
     if sum(size_of(t) for t in model.graph.initializer) < largest:
         path.write_bytes(model.SerializeToString(deterministic=True))
     else:
         onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
-        onnx.load_external_data_for_model(model, str(path.parent))  # saving took them out of the model
+        onnx.load_external_data_for_model(model, str(path.parent))  # saving removed them from the model
     return path

@@ -1,7 +1,7 @@
-"""A torch module of the contract to an ONNX model of the contract.
+"""Export a torch module of the contract to an ONNX model of the contract.
 
-Knows torch.onnx. Does not know which model it is given, nor what precision it will have. Large weights that are lazy
-are not read: the graph names them (`external.Outline`).
+Knows torch.onnx. Does not know which model it is given, nor its later precision. Large lazy weights are not read: the
+graph only names them (`external.Outline`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from coolsd_rt.export.ops import OPSET, translations
 from coolsd_rt.models.lazy import Lazy
 from coolsd_rt.models.lazy import value as numbers_of
 
-# Sizes of the example that is traced. All differ, and none is 0 or 1, which a tracer takes for constants.
+# Sizes of the example that is traced. All differ, and none is 0 or 1, which the tracer would treat as constants.
 EXAMPLE = {"M": 2, "R": 4, "S": 3, "T": 24}
 _DTYPES = {name: getattr(torch, name) for name in get_args(DType)}
 
 
 def example(spec: TensorSpec) -> Tensor:
-    """Ones of the spec's shape: valid as ids, positions, counts and k alike."""
+    """Return a tensor of ones of the spec's shape: valid as ids, positions, counts and k alike."""
     return torch.ones([EXAMPLE[n] if isinstance(n, str) else n for n in spec.shape], dtype=_DTYPES[spec.dtype])
 
 
@@ -42,7 +42,7 @@ def _dynamic(spec: TensorSpec, dims: Mapping[str, Any]) -> dict[int, Any]:
 
 
 def _dims(contract: GraphContract) -> dict[str, Any]:
-    """One torch dimension a name; where images and rows meet, rows are twice the images."""
+    """Return one torch dimension per name; where images and rows both occur, there are twice as many rows."""
     names = {n for spec in contract.inputs for n in spec.shape if isinstance(n, str)}
     dims: dict[str, Any] = {n: torch.export.Dim(n, min=1) for n in sorted(names)}
     if {"M", "R"} <= names:
@@ -55,7 +55,10 @@ def _is_cache(spec: TensorSpec) -> bool:
 
 
 def nest(contract: GraphContract, values: Sequence[Any]) -> tuple[Any, ...]:
-    """Values in the order of the inputs, the caches as one tuple where they stand: how a graph module is called."""
+    """Group values, given in the order of the inputs, into the arguments of a graph module.
+
+    All caches form one tuple, at the place of the first.
+    """
     parts: list[Any] = []
     for caches, pairs in itertools.groupby(zip(contract.inputs, values, strict=True), lambda pair: _is_cache(pair[0])):
         group = [value for _, value in pairs]
@@ -65,7 +68,7 @@ def nest(contract: GraphContract, values: Sequence[Any]) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter talks on stdout, in warnings and in logs; none of it is for the user of a build."""
+    """Suppress the exporter's output on stdout, in warnings and in logs; it does not concern the user of a build."""
     loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [x.level for x in loggers]
     for x in loggers:
@@ -82,8 +85,7 @@ def _quiet() -> Iterator[None]:
 def to_onnx(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
     """Export `module`: forward takes the contract's inputs in order (caches as one tuple) and returns its outputs.
 
-    Raises:
-        CoolsdError: torch could not export it.
+    Raises CoolsdError if torch cannot export the module.
     """
     outline = to_outline(module, contract)
     fill(outline)
@@ -91,7 +93,10 @@ def to_onnx(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
 
 
 def to_outline(module: nn.Module, contract: GraphContract) -> Outline:
-    """The same without the numbers of large lazy weights, which stay in their files. Raises as `to_onnx` does."""
+    """Export as `to_onnx` does, but leave large lazy weights in their files.
+
+    Raises CoolsdError if torch cannot export the module.
+    """
     used: dict[str, Weight] = {}
     with hollow(module) as large, _told(module), _quiet(), torch.no_grad():
         program = _traced(module, contract)
@@ -101,7 +106,7 @@ def to_outline(module: nn.Module, contract: GraphContract) -> Outline:
             if name not in large:
                 raise ValueError(f"the weight {name} under another name")
             used[name] = Weight(_maker(large[name]))
-            # The optimizer takes it for a file that is not there, and does not look inside.
+            # The optimizer treats this as an external file and does not read it.
             proto = placeholder(name, int(initializer.const_value.dtype), tuple(large[name].shape))
             initializer.const_value = onnx_ir.serde.deserialize_tensor(proto)
         program.optimize()
@@ -117,7 +122,7 @@ def _maker(x: Lazy) -> Make:
 
 @contextlib.contextmanager
 def _told(module: nn.Module) -> Iterator[None]:
-    """What the exporter raises, in one line."""
+    """Turn errors of the exporter into a CoolsdError of one line."""
     try:
         yield
     except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
@@ -146,7 +151,7 @@ def _traced(module: nn.Module, contract: GraphContract) -> Any:
 
 
 def _name_dims(model: onnx.ModelProto, contract: GraphContract) -> None:
-    """Varying dimensions get the contract's names: the tracer's own are formulas (2*M), or u0."""
+    """Give varying dimensions the contract's names; the tracer's names are formulas (2*M) or symbols (u0)."""
     values = [*model.graph.input, *model.graph.output]
     for value, spec in zip(values, (*contract.inputs, *contract.outputs), strict=True):
         for dim, name in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
@@ -155,7 +160,7 @@ def _name_dims(model: onnx.ModelProto, contract: GraphContract) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop the tracer's notes: they hold paths and line numbers of the machine that exported, and no numbers."""
+    """Remove the tracer's metadata: it holds paths and line numbers of the exporting machine."""
     del model.graph.value_info[:]
     del model.graph.metadata_props[:]
     model.graph.doc_string = ""

@@ -1,11 +1,11 @@
-"""Attention whose numbers do not depend on how many positions a step has.
+"""Make the results of attention independent of the number of positions in a step.
 
-ONNX Runtime's CPU provider multiplies one query by a matrix-vector kernel and several by a matrix kernel, and the two
-round differently (2e-7). int8 activations amplify that to 0.2 in a logit, so a token's probability would depend on how
-many drafts were judged beside it, and on other images of the batch. Here a step of one position asks for it twice and
-drops the second answer: then all widths go through one kernel, and equal inputs give equal bits.
+ONNX Runtime's CPU provider multiplies one query by a matrix-vector kernel and several queries by a matrix kernel, and
+the two round differently (2e-7). int8 activations amplify that to 0.2 in a logit, so a token's probability would depend
+on the number of drafts verified beside it, and on other images of the batch. This pass duplicates the query of a step
+of one position and drops the second result: then all widths use one kernel, and equal inputs give equal bits.
 
-Knows graphs of the contract. For ONNX Runtime on a CPU alone; other backends have kernels of their own.
+Knows graphs of the contract. Serves ONNX Runtime on a CPU alone; other backends have other kernels.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-_QUERY, _MASK = 0, 3  # inputs of Attention, opset 24
+_QUERY, _MASK = 0, 3  # indices of inputs of Attention, opset 24
 _PREFIX = "coolsd_width"
 _CONSTANTS = {"zero": ([], 0), "step": ([], 1), "start": ([1], 0), "one": ([1], 1), "two": ([1], 2)}
 
 
 def pad_single_queries(model: onnx.ModelProto) -> int:
-    """Rewrite every masked Attention in place; returns how many.
+    """Rewrite every masked Attention node in place; return the number of nodes.
 
-    model: a step of the contract with the input `ids` int64 [R, S]; queries are [R, H, S, D], masks [R, 1, S, T]. For
-    S > 1 the graph computes what it did before.
+    model: a step of the contract with the input `ids` int64 [R, S]; queries are [R, H, S, D], masks [R, 1, S, T]. For S
+    > 1 the graph computes the same results as before.
     """
     graph = model.graph
     nodes = [n for n in graph.node if n.op_type == "Attention" and len(n.input) > _MASK and n.input[_MASK]]
@@ -49,7 +49,7 @@ def pad_single_queries(model: onnx.ModelProto) -> int:
 
 
 def _indices() -> list[onnx.NodeProto]:
-    """`index` = 0, 1, ..., S - 1, or 0, 0 for S = 1; and `size` = [S]."""
+    """Return nodes that compute `index` = 0, 1, ..., S - 1 (0, 0 for S = 1) and `size` = [S]."""
     p = _PREFIX
     return [
         helper.make_node("Shape", ["ids"], [f"{p}_size"], start=1, end=2),
@@ -62,7 +62,7 @@ def _indices() -> list[onnx.NodeProto]:
 
 
 def _padded(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Nodes that take `index` of a node's queries and mask; the node then reads those."""
+    """Return nodes that gather the query and the mask of a node at `index`, and let the node read the results."""
     made = []
     for at in (_QUERY, _MASK):
         taken = f"{_PREFIX}_{node.input[at]}"
@@ -72,7 +72,10 @@ def _padded(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 def _cut(node: onnx.NodeProto) -> onnx.NodeProto:
-    """The first S answers under the node's old name; the node itself gets another."""
+    """Return a node that keeps the first S results under the old name of the node's output.
+
+    The output of the node itself gets a new name.
+    """
     whole, name = f"{_PREFIX}_{node.output[0]}", node.output[0]
     node.output[0] = whole
     two = f"{_PREFIX}_two"  # the axis of positions

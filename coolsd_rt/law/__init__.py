@@ -1,6 +1,6 @@
-"""A probability: schedules, acceptance, residuals, exact enumeration.
+"""The mathematics of relaxed speculative decoding: schedules, acceptance, residuals and exact enumeration.
 
-Pure functions of arrays. Knows no models, no engines, no files, no specs.
+Knows arrays and probabilities; all functions are pure. Does not know models, engines, files or specs.
 """
 
 from coolsd_rt.law.acceptance import acceptance, accepts, overlap

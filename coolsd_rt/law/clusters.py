@@ -1,10 +1,10 @@
-"""A ratio of sums over images, and how far from the truth it may be.
+"""Ratios of sums over images, with standard errors.
 
-The rounds of one image are alike: how far the draft is from the target is largely a property of the image. So an image
-is one observation, whatever its number of rounds; rounds taken as independent give an error that is too small.
+The rounds of one image are correlated: how far the draft is from the target is largely a property of the image. So an
+image counts as one observation, whatever its number of rounds; treating rounds as independent underestimates the error.
 
-Knows arrays of NumPy. Does not know what is summed, nor quantiles: `coolsd_rt.schedules.bounds` turns an error into a
-bound.
+Knows NumPy arrays. Does not know the quantity that is summed, nor quantiles: `coolsd_rt.schedules.bounds` turns an
+error into a bound.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from coolsd_rt.arrays import Floats64
 
 @dataclass(frozen=True)
 class RatioEstimate:
-    """value: the ratio. error: its standard error, NaN for fewer than two images. skewness: of the images' deviations.
+    """A ratio of sums over images and its standard error.
 
-    images: how many there are.
+    value: the ratio.
+    error: its standard error; NaN for fewer than two images.
+    skewness: sample skewness of the images' deviations.
+    images: number of images.
     """
 
     value: float
@@ -31,7 +34,7 @@ class RatioEstimate:
 
     @staticmethod
     def of(numerator: Floats64, denominator: Floats64) -> RatioEstimate:
-        """Of sum(numerator) / sum(denominator); both [images], the denominator positive.
+        """Estimate sum(numerator) / sum(denominator); both arrays are float64 [images], the denominator positive.
 
         The error is the linearised one: an image deviates by numerator - value * denominator.
         """
@@ -44,7 +47,7 @@ class RatioEstimate:
         error = float(np.sqrt(count / (count - 1) * squares)) / total if count > 1 else float("nan")
         skewness = float((apart**3).mean() / (squares / count) ** 1.5) if squares > 0 else 0.0
         if count > 2:
-            skewness *= float(np.sqrt(count * (count - 1))) / (count - 2)  # a sample's own is too small
+            skewness *= float(np.sqrt(count * (count - 1))) / (count - 2)  # corrects the bias of the sample skewness
         return RatioEstimate(value, error, skewness, count)
 
 
@@ -52,8 +55,11 @@ class RatioEstimate:
 class ImageSums:
     """Sums over the rounds of each image, float64 [images].
 
-    rounds: how many. tokens: expected tokens of them. kl: of their joint laws from the target's, nats. tv: of each
-    position's own law, over the positions that are evaluated. tv_round: of the rounds' joint laws.
+    rounds: number of rounds.
+    tokens: expected tokens of these rounds.
+    kl: divergence of the rounds' joint distributions from the target's, nats.
+    tv: total variation of the distribution at each position, summed over the evaluated positions.
+    tv_round: total variation of the rounds' joint distributions.
     """
 
     rounds: Floats64
@@ -64,27 +70,27 @@ class ImageSums:
 
     @property
     def accept_length(self) -> RatioEstimate:
-        """Tokens a round."""
+        """Tokens per round."""
         return RatioEstimate.of(self.tokens, self.rounds)
 
     @property
     def kl_per_token(self) -> RatioEstimate:
-        """Nats per generated token."""
+        """KL divergence per generated token, nats."""
         return RatioEstimate.of(self.kl, self.tokens)
 
     @property
     def tv_bound_per_token(self) -> RatioEstimate:
-        """Total variation, added up over positions, per generated token."""
+        """Total variation summed over positions, per generated token."""
         return RatioEstimate.of(self.tv, self.tokens)
 
     @property
     def tv_of_a_round(self) -> RatioEstimate:
-        """Total variation of a round's joint law."""
+        """Total variation of the joint distribution of one round."""
         return RatioEstimate.of(self.tv_round, self.rounds)
 
 
 def sums(image: NDArray[np.int64], tokens: Floats64, kl: Floats64, tv: Floats64, tv_round: Floats64) -> ImageSums:
-    """Of values by round, [n], and the image of each round."""
+    """Add up values given per round, float64 [n], by the image of each round, int64 [n]."""
     _, which = np.unique(image, return_inverse=True)
 
     def by_image(values: Floats64) -> Floats64:

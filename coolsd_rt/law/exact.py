@@ -1,6 +1,6 @@
-"""The exact law of what a round puts out, by enumeration, for small V.
+"""The exact distribution of the tokens that rounds produce, by enumeration, for small V.
 
-Knows P and Q as functions of the tokens so far. Does not know models, sampling, or the loop whose law this is.
+Knows P and Q as functions of the tokens so far. Does not know models, sampling, or the loop that it describes.
 
 Legend: V codes, L draft length. A context is the tuple of tokens decided so far.
 """
@@ -27,18 +27,20 @@ Joint = dict[Context, float]  # tokens -> probability
 def step_law(
     p: Any, q: Any, omega: float, resampler: Resampler, tolerance: Tolerance | None = None
 ) -> tuple[NDArray[np.float64], float]:
-    """One draft position: the law of its token, float64 [V], and the acceptance rate, the sum of the overlap.
+    """Return the distribution of the token at one draft position, float64 [V], and the acceptance rate.
 
-    law = overlap + (1 - rate) * G.
+    distribution = overlap + (1 - rate) * G, where G is the residual; the rate is the sum of the overlap.
     """
     accepted, after = position_law(p, q, Law((omega,), resampler, tolerance), 0)
     return accepted + after, float(accepted.sum())
 
 
 def round_law(target: Model, draft: Model, law: Law, context: Context = (), limit: int | None = None) -> Joint:
-    """Tokens that one round commits after `context` -> probability. Keys have 1 to L + 1 tokens; values sum to 1.
+    """Return the probability of each token sequence that one round can commit after `context`.
 
-    limit: tokens left in the image. Drafts are clipped to limit - 1 and omega keeps its index.
+    Keys have 1 to L + 1 tokens; values sum to 1.
+
+    limit: tokens left in the image. The draft length is clipped to limit - 1, and each omega keeps its position.
     """
     length = law.length if limit is None else min(law.length, limit - 1)
     out: Joint = {}
@@ -48,7 +50,10 @@ def round_law(target: Model, draft: Model, law: Law, context: Context = (), limi
 
 
 def image_law(target: Model, draft: Model, law: Law, tokens: int) -> Joint:
-    """The joint law of a whole image of `tokens` tokens: the first from P, then rounds until it is full."""
+    """Return the joint distribution of a whole image of `tokens` tokens.
+
+    The first token is drawn from P, then rounds follow until the image is full.
+    """
     out: Joint = {}
     open_: Joint = {(x,): w for x, w in _support(target(()))}
     while open_:
@@ -65,9 +70,10 @@ def image_law(target: Model, draft: Model, law: Law, tokens: int) -> Joint:
 
 
 def window_law(target: Model, draft: Model, law: Law, context: Context = ()) -> Joint:
-    """The joint law of the L tokens after `context`: one round, and the target's own law for what it leaves open.
+    """Return the joint distribution of the L tokens after `context`: one round, then the target for the rest.
 
-    So the distance to `target_law` is the round's own, not that of the rounds after it.
+    The positions that the round leaves undecided follow the target's distribution. So the distance to `target_law` is
+    that of this round alone, without the rounds after it.
     """
     out: Joint = {}
     for emitted, weight in round_law(target, draft, law, context).items():
@@ -78,7 +84,7 @@ def window_law(target: Model, draft: Model, law: Law, context: Context = ()) -> 
 
 
 def target_law(target: Model, tokens: int, context: Context = ()) -> Joint:
-    """The joint law of the next `tokens` tokens under the target alone."""
+    """Return the joint distribution of the next `tokens` tokens under the target alone."""
     joint: Joint = {(): 1.0}
     for _ in range(tokens):
         joint = {(*c, x): w * p for c, w in joint.items() for x, p in _support(target(context + c))}
@@ -86,17 +92,17 @@ def target_law(target: Model, tokens: int, context: Context = ()) -> Joint:
 
 
 def accept_length(target: Model, draft: Model, law: Law, context: Context = ()) -> float:
-    """Expected tokens of one round after `context`, the resampled or bonus token included."""
+    """Return the expected number of tokens of one round after `context`, including the resampled or bonus token."""
     return math.fsum(len(tokens) * weight for tokens, weight in round_law(target, draft, law, context).items())
 
 
 def total_variation(a: Joint, b: Joint) -> float:
-    """Half the L1 distance of two joint laws."""
+    """Return half the L1 distance between two joint distributions."""
     return 0.5 * math.fsum(abs(a.get(k, 0.0) - b.get(k, 0.0)) for k in a.keys() | b.keys())
 
 
 def kl(a: Joint, b: Joint) -> float:
-    """KL(a || b) in nats; infinite where b lacks support."""
+    """Return KL(a || b) in nats; infinite where a has support and b has none."""
     if any(w > 0 and b.get(k, 0.0) == 0 for k, w in a.items()):
         return math.inf
     return math.fsum(w * math.log(w / b[k]) for k, w in a.items() if w > 0)
@@ -105,7 +111,7 @@ def kl(a: Joint, b: Joint) -> float:
 def _round(
     target: Model, draft: Model, law: Law, length: int, context: Context, done: Context
 ) -> Iterator[tuple[Context, float]]:
-    """Every way a round can end from here, `done` drafts being accepted already."""
+    """Yield every way a round can end once the drafts `done` are accepted, with its probability."""
     p = target(context + done)
     if len(done) == length:
         yield from (((*done, x), w) for x, w in _support(p))

@@ -1,8 +1,7 @@
-"""One draft position: what is drafted and accepted, and what a rejection puts in its place.
+"""The distribution of the token at one draft position: accepted drafts, and the residual after a rejection.
 
-For proofs and expectations.
-
-The loop never forms these laws; it draws. Knows arrays of NumPy. Does not know contexts or rounds.
+For proofs and expectations: the loop draws tokens and never forms these distributions. Knows NumPy arrays. Does not
+know contexts or rounds.
 """
 
 from __future__ import annotations
@@ -18,12 +17,15 @@ from coolsd_rt.law.rules import Law
 
 
 def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats64, Floats64]:
-    """Draft position i (from 0): probabilities to draft and keep a code, and to get it after a rejection.
+    """Return the probabilities that each code at draft position i is drafted and accepted, or drawn after a rejection.
 
-    p, q: [..., V]. Both results are float64 [..., V]; together they are the law of the position's token, sum 1.
+    i: position, from 0.
+    p, q: P and Q, [..., V].
+
+    Both results are float64 [..., V]. Their sum is the distribution of the token at this position.
     """
     omega, tolerance = law.omegas[i], law.tolerance
-    given = np.asarray(p)  # LANTERN compares in P's own precision
+    given = np.asarray(p)  # LANTERN compares in the precision of P
     borrowed = 0.0 if tolerance is None else tolerance.everywhere(given)
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     accepted = np.asarray(overlap(p, q, omega, borrowed) if law.rates is None else law.rates[i] * q, np.float64)
@@ -33,7 +35,7 @@ def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats64, Floats64]:
     after = np.zeros_like(p)
     for x in np.flatnonzero(
         (q > accepted).reshape(-1, q.shape[-1]).any(0)
-    ):  # it depends on the token that was rejected
+    ):  # this residual depends on the rejected token
         zeroed = tolerance.zeroed(given, np.full(p.shape[:-1], x))
         after += (q[..., [x]] - accepted[..., [x]]) * _normal(residual(p, q, omega, "lantern", zeroed=zeroed)[0])
     return accepted, after

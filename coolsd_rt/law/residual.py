@@ -1,17 +1,19 @@
-"""What is drawn after a rejection: the resampling laws, and their degenerate case.
+"""The distributions from which a token is drawn after a rejection, and the degenerate case.
 
-Works on arrays of any array-API namespace. Does not know how a rejection came about, and draws nothing itself.
+Works on arrays of any array-API namespace. Does not know why a token was rejected, and draws nothing itself.
 
 - optimal: G* = Norm([P - min(Q, omega * P)]_+). Source: arXiv 2601.09212. Lossless wherever omega <= 1.
 - residual: Norm([P - Q]_+), classic speculative sampling. Equal to G* where omega >= 1 (the paper's Proposition 1),
-  biased where omega < 1; kept for comparison.
-- waterfill: Norm([kappa * P - min(Q, omega * P)]_+), kappa <= 1 such that the weights have the rejection's mass. Ours:
-  the same acceptance and the same distance to P as G*, and the least divergence from P of all such laws, KL and
-  chi-square included; the law of the step stays at or above kappa * P. G* itself where omega <= 1 (kappa is 1 there).
-- lantern: Norm([P - Q']_+), Q' = Q with zeros at the k + 1 codes nearest to the rejected one, if any of its k nearest
-  lent: LANTERN's published code (its EAGLE-1 verification), biased even more than its acceptance is. Only beside its
-  rules, and for comparison: the other laws go with them too.
-- target: P itself. Biased wherever P and Q differ; kept for comparison.
+  biased where omega < 1; for comparison.
+- waterfill: Norm([kappa * P - min(Q, omega * P)]_+), with kappa <= 1 such that the weights sum to the probability of a
+  rejection. This project's own: it has the acceptance and the total variation of G*, and the least divergence from P of
+  all such distributions, KL and chi-square included; the distribution of the token stays at or above kappa * P. Equal
+  to G* where omega <= 1 (kappa is 1 there).
+- lantern: Norm([P - Q']_+), where Q' is Q set to zero at the k + 1 codes nearest to the rejected one, if any of its k
+  nearest codes lent probability. It follows LANTERN's published code (its EAGLE-1 verification) and is biased even more
+  than LANTERN's acceptance. Only for LANTERN's rules, and for comparison: the other residuals work with these rules
+  too.
+- target: P itself. Biased wherever P and Q differ; for comparison.
 """
 
 from __future__ import annotations
@@ -25,21 +27,25 @@ from coolsd_rt.law.arrays import namespace
 Resampler = Literal["optimal", "waterfill", "residual", "lantern", "target"]
 RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
 DEVICE_RESAMPLERS: tuple[Resampler, ...] = ("optimal", "residual", "target")
-"""Those that the kernels have: one pass over the codes, and no neighbours."""
+"""Resamplers that the GPU kernels implement: one pass over the codes, without neighbours."""
 
-# When P = Q the residual's mass is 0, and about 1e-7 of float32 noise when they nearly agree: what is left is not a
-# distribution any more. P is the only fallback that never leaves P's support.
+# When P = Q the mass of the residual is 0; when they nearly agree, it is about 1e-7 of float32 rounding noise and no
+# longer a distribution. P is the only fallback that never leaves P's support.
 DEGENERATE_MASS = 1e-6
 
 
 def residual(
     p: Array, q: Array, omega: Array, kind: Resampler, borrowed: Array = 0.0, zeroed: Array | None = None
 ) -> tuple[Array, Array]:
-    """Weights [..., V] of the law after a rejection, not normalised, and which rows were degenerate, bool [...].
+    """Return the unnormalised weights [..., V] of the residual, and a mask of degenerate rows, bool [...].
 
-    p, q: target and draft distributions [..., V]. omega: a number, or an array that broadcasts against p.
-    borrowed: c [..., V] of LANTERN. zeroed: bool [..., V], where Q counts as 0 (for the resampler lantern).
-    A degenerate row (mass under 1e-6) has the weights of P. A NaN survives into the weights, where sampling finds it.
+    p, q: target and draft distributions [..., V].
+    omega: a number, or an array that broadcasts against p.
+    borrowed: c [..., V] of LANTERN.
+    zeroed: bool [..., V], true where Q counts as 0 (for the resampler lantern).
+
+    A degenerate row, whose weights sum to less than 1e-6, gets the weights of P. A NaN stays in the weights, where
+    sampling detects it.
     """
     xp = namespace(p, q)
     if kind == "target":
@@ -57,12 +63,13 @@ def residual(
 
 
 def water_level(p: Array, accepted: Array) -> Array:
-    """kappa [..., 1]: sum([kappa * P - accepted]_+) = sum(P) - sum(accepted), at most 1. p, accepted: [..., V],
-    accepted >= 0.
+    """Return kappa [..., 1], at most 1, such that sum([kappa * P - accepted]_+) = sum(P) - sum(accepted).
 
-    The mass that a rejection has to place is poured where accepted / P is lowest. With the j lowest ratios under water,
-    kappa_j = (mass + their accepted) / (their P); the level is the first that does not reach the next ratio. In
-    float64.
+    p, accepted: [..., V], accepted >= 0.
+
+    The probability of a rejection is poured like water where accepted / P is lowest. With the j lowest ratios under
+    water, kappa_j = (mass + sum of their accepted) / (sum of their P); the level is the first kappa_j that does not
+    reach the next ratio. Computed in float64.
     """
     xp, dtype = namespace(p, accepted), p.dtype
     p, accepted = xp.astype(p, xp.float64), xp.astype(accepted, xp.float64)

@@ -1,6 +1,6 @@
-"""The law of a round: everything that decides a draft token's fate.
+"""The settings that decide whether a draft token is accepted and which token replaces it.
 
-Knows the parts and which go together. Does not know P, Q, or where its numbers were written down.
+Knows these settings and which of them can be combined. Does not know P, Q, or where the numbers were written down.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 @dataclass(frozen=True)
 class Law:
-    """Everything that decides a draft token's fate. The draft length is the number of omegas; none is plain decoding.
+    """Acceptance rule, omegas and resampler of a round. The draft length is the number of omegas; 0 is plain decoding.
 
     omegas: relaxation of draft positions 1..L, each in `limits.LAW_OMEGA` (1 = lossless, 0 = never accept).
-    resampler: the law after a rejection, `coolsd_rt.law.residual`.
-    tolerance: LANTERN's relaxation instead of omega's: every omega is 1 then.
-    rates: `synthetic`, a fixed acceptance rate for each position whatever P and Q are: for timing, never for images.
+    resampler: distribution used after a rejection, `coolsd_rt.law.residual`.
+    tolerance: LANTERN's relaxation; it takes the place of omega, so every omega has to be 1.
+    rates: of the rule `synthetic`: a fixed acceptance rate for each position, independent of P and Q. For timing, never
+    for images.
 
-    Raises UserError on any other value.
+    Raises UserError if a value is out of range or the settings cannot be combined.
     """
 
     omegas: tuple[float, ...]
@@ -51,7 +52,10 @@ class Law:
             self._check_rates(self.rates)
 
     def _check_columns(self, tolerance: Tolerance) -> None:
-        """LANTERN's own residual reads one column more than lends."""
+        """Raise UserError if the neighbour table is too narrow for LANTERN's residual.
+
+        It reads one column more than may lend.
+        """
         if tolerance.near.shape[1] < tolerance.columns:
             expected = f"{tolerance.columns} nearest codes of each code, for {tolerance.lending} that may lend"
             raise UserError("the resampler lantern", expected=expected, found=str(tolerance.near.shape[1]))
@@ -68,12 +72,12 @@ class Law:
 
     @property
     def rule(self) -> Rule:
-        """How a draft token is accepted; "ratio" is `f = min(1, omega * P / Q)`."""
+        """The acceptance rule; "ratio" is `f = min(1, omega * P / Q)`."""
         if self.rates is not None:
             return "synthetic"
         return "ratio" if self.tolerance is None else self.tolerance.kind
 
     @property
     def length(self) -> int:
-        """L, the draft length."""
+        """The draft length L."""
         return len(self.omegas)

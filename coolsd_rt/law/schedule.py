@@ -1,11 +1,12 @@
-"""How much each draft position is relaxed: the values omega_1..omega_L.
+"""Relaxation schedules: the values omega_1 .. omega_L of the draft positions.
 
-Knows numbers only. Does not know where delta and nu were written down, nor what the law is applied to.
+Knows numbers only. Does not know where delta and nu were written down, nor the rule that uses the omegas.
 
-Every family with a delta is mean-normalised, `mean(omega) = delta`, so that one delta means one budget whatever the
-shape; all of it is float64. Source: arXiv 2601.09212, the annealed schedule and its UniformRSD baseline; floor and
-excess: ours. A floor is applied after the normalisation, so the mean grows: under the optimal residual a position with
-omega < 1 is already lossless, raised to 1 it stays so and accepts more. `excess` needs none: it falls towards 1.
+Every family with a delta is mean-normalised, `mean(omega) = delta`, so that one delta means the same relaxation budget
+whatever the shape. All values are float64. Source: arXiv 2601.09212 for the annealed schedule and its UniformRSD
+baseline; the floor and `excess` are this project's own. A floor is applied after the normalisation, so the mean grows:
+under the optimal residual a position with omega < 1 is already lossless, so raising omega to 1 keeps it lossless and
+accepts more drafts. `excess` needs no floor: it falls towards 1.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ def make_omegas(
     values: Sequence[float] | None = None,
     floor: float | None = None,
 ) -> tuple[float, ...]:
-    """omega_1..omega_length of one family.
+    """Compute omega_1 .. omega_length of one schedule family.
 
-    delta: mean of omega before the floor (exponential, linear, uniform). nu: decay per position (exponential, excess).
-    beta: what omega_1 has above 1 (excess).
-    values: the list itself (custom). floor: `max(floor, omega_i)` on top of any family.
+    delta: mean of omega before the floor (exponential, linear, uniform).
+    nu: decay per position (exponential, excess).
+    beta: excess of omega_1 over 1 (excess).
+    values: the omegas themselves (custom).
+    floor: applies `max(floor, omega_i)` to any family.
+
     Raises UserError: an unknown kind, a negative length, a number outside `limits.OMEGA` (nu: `limits.DECAY`), a list
     of the wrong length.
     """
@@ -60,9 +64,9 @@ def make_omegas(
 
 
 def exponential(length: int, delta: float, nu: float = DEFAULT_NU) -> tuple[float, ...]:
-    """omega_i = delta * exp(-nu * i - mu), with mu such that the mean is delta. The paper's schedule.
+    """Compute the paper's schedule, omega_i = delta * exp(-nu * i - mu), with mu such that the mean is delta.
 
-    The first weight is exp(0) = 1, so nothing overflows; far positions may underflow to 0, "never accept".
+    The first weight is exp(0) = 1, so nothing overflows; far positions may underflow to 0, which means "never accept".
     """
     in_range("delta", delta, OMEGA)
     in_range("nu", nu, DECAY)
@@ -70,26 +74,32 @@ def exponential(length: int, delta: float, nu: float = DEFAULT_NU) -> tuple[floa
 
 
 def linear(length: int, delta: float) -> tuple[float, ...]:
-    """Decreasing in equal steps: omega_i = delta * 2 * (L + 1 - i) / (L + 1), so omega_{L+1} would be 0."""
+    """Compute omegas that fall in equal steps: omega_i = delta * 2 * (L + 1 - i) / (L + 1).
+
+    omega_{L+1} would be 0.
+    """
     in_range("delta", delta, OMEGA)
     return _normalised([float(length - i) for i in range(length)], delta)
 
 
 def uniform(length: int, delta: float) -> tuple[float, ...]:
-    """omega_i = delta. The paper's UniformRSD."""
+    """Compute omega_i = delta, the paper's UniformRSD."""
     in_range("delta", delta, OMEGA)
     return (float(delta),) * length
 
 
 def excess(length: int, beta: float, nu: float = DEFAULT_NU) -> tuple[float, ...]:
-    """omega_i = 1 + beta * exp(-nu * (i - 1)): relaxed most at first, never under lossless. nu = 0 is uniform."""
+    """Compute omega_i = 1 + beta * exp(-nu * (i - 1)): most relaxed at first, never below 1. nu = 0 is uniform."""
     in_range("beta", beta, OMEGA)
     in_range("nu", nu, DECAY)
     return tuple(1.0 + beta * math.exp(-nu * i) for i in range(length))
 
 
 def custom(length: int, values: Sequence[float] | None) -> tuple[float, ...]:
-    """The caller's own list, one value per draft position, not normalised."""
+    """Return the caller's list of omegas, one value per draft position, not normalised.
+
+    Raises UserError: a list of the wrong length, or a value outside `limits.OMEGA`.
+    """
     if values is None or len(values) != length:
         found = "no values" if values is None else f"{len(values)} values"
         raise UserError("a custom schedule", expected=f"{length} values, one per draft position", found=found)
@@ -99,7 +109,7 @@ def custom(length: int, values: Sequence[float] | None) -> tuple[float, ...]:
 
 
 def raised(omegas: Sequence[float], floor: float) -> tuple[float, ...]:
-    """max(floor, omega_i)."""
+    """Return max(floor, omega_i) for each omega."""
     in_range("floor", floor, OMEGA)
     return tuple(max(float(floor), omega) for omega in omegas)
 
@@ -110,12 +120,12 @@ def _normalised(weights: list[float], delta: float) -> tuple[float, ...]:
 
 
 def in_range(name: str, value: float, allowed: Range) -> None:
-    """Raise UserError unless the number lies in the range; NaN lies in none."""
+    """Raise UserError unless the number lies in the range; NaN lies in no range."""
     if not allowed.low <= value <= allowed.high:
         raise UserError(name, expected=f"a number from {allowed.low:g} to {allowed.high:g}", found=str(value))
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise UserError unless the word is among those allowed."""
+    """Raise UserError unless the value is among those allowed."""
     if value not in allowed:
         raise UserError(f"the {name}", expected=f"one of {', '.join(allowed)}", found=repr(value))

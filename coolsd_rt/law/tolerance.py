@@ -1,12 +1,13 @@
 """LANTERN's relaxation: a token may borrow the probability of codes that look alike.
 
 f = min(1, (P(x) + c(x)) / Q(x)), where c(x) is the sum of P over the longest run of x's nearest codes, nearest first,
-that stays within a bound. Two rules: `lantern` bounds c by a number, `lantern_pp` by a multiple of P(x), so that a
-token of no probability borrows none. Source: LANTERN (arXiv 2410.03355), LANTERN++ (arXiv 2502.06352).
+that stays within a bound. The rule `lantern` bounds c by a number, `lantern_pp` by a multiple of P(x), so that a token
+of probability 0 borrows nothing. Source: LANTERN (arXiv 2410.03355), LANTERN++ (arXiv 2502.06352).
 
-Knows lists of neighbours. Does not know where they come from: a build takes them from the image tokenizer's codebook.
+Knows tables of neighbours. Does not know where they come from: a build computes them from the image tokenizer's
+codebook.
 
-Legend: V codes, n neighbours of each in the table, k of which may lend.
+Legend: V codes, n neighbours of each code in the table, of which the k nearest may lend.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ Kind = Literal["lantern", "lantern_pp"]
 
 @dataclass(frozen=True, eq=False)
 class Tolerance:
-    """Who may lend how much.
+    """The bound on borrowed probability, and the codes that may lend it.
 
     kind: `lantern`, c <= bound; `lantern_pp`, c <= (bound - 1) * P(x).
-    bound: a probability in [0, 1], or a factor of 1 or more.
-    near: int64 [V, n], the n nearest codes of each code without itself, nearest first; NumPy, or the array type of the
+    bound: a probability in [0, 1] (`lantern`), or a factor of 1 or more (`lantern_pp`).
+    near: int64 [V, n], the n nearest other codes of each code, nearest first; a NumPy array, or the array type of the
     distributions.
-    k: how many of them may lend; None: all n. LANTERN's own residual reads one more, so it needs n > k, or all others.
+    k: number of neighbours that may lend; None: all n. LANTERN's residual reads one more, so it needs n > k, or all
+    other codes.
 
-    Raises UserError on any other bound, no neighbours, or another k than 1 to n.
+    Raises UserError: a bound out of range, no neighbours, or k outside 1..n.
     """
 
     kind: Kind
@@ -56,29 +58,30 @@ class Tolerance:
 
     @property
     def lending(self) -> int:
-        """k: how many neighbours may lend."""
+        """Number of neighbours that may lend, k."""
         return int(self.near.shape[1]) if self.k is None else self.k
 
     @property
     def columns(self) -> int:
-        """How many columns of the table LANTERN's own residual reads: k + 1, or all other codes."""
+        """Number of columns of the table that LANTERN's residual reads: k + 1, or all other codes."""
         return columns_read(self.lending, int(self.near.shape[0]))
 
     def borrowed(self, p: Array, tokens: Array) -> Array:
-        """c float64 [...] of `tokens` int64 [...] under P [..., V]."""
+        """Return c, float64 [...], of `tokens`, int64 [...], under P [..., V]."""
         xp = namespace(p)
         own = xp.take_along_axis(p, tokens[..., None], axis=-1)
         return self._sum(xp, xp.take_along_axis(p, self.near[tokens][..., : self.lending], axis=-1), own)
 
     def everywhere(self, p: Array) -> Array:
-        """c float64 [..., V] of every code under P [..., V]; takes V * k numbers a row."""
+        """Return c, float64 [..., V], of every code under P [..., V]. Allocates V * k numbers per row."""
         xp = namespace(p)
         return self._sum(xp, p[..., self.near[:, : self.lending]], p[..., None])
 
     def zeroed(self, p: Array, tokens: Array) -> Array:
-        """bool [..., V]: where LANTERN's own residual sets Q to 0 after it rejected `tokens` int64 [...].
+        """Return where LANTERN's residual sets Q to 0 after it rejected `tokens`, int64 [...]: bool [..., V].
 
-        The k + 1 nearest codes of the rejected one, which is not among them, if the nearest of all lent; else none.
+        These are the k + 1 codes nearest to the rejected one, without that code itself, if its nearest code lent
+        probability; otherwise none.
         """
         xp = namespace(p)
         near = self.near[tokens][..., : self.columns]
@@ -88,7 +91,7 @@ class Tolerance:
         return among & (first <= self._limit(xp, xp.take_along_axis(p, tokens[..., None], axis=-1)))
 
     def _sum(self, xp: Any, lent: Array, own: Array) -> Array:
-        """lent [..., k], own [..., 1] -> the largest partial sum within the bound, 0 if there is none.
+        """Return the largest partial sum of lent [..., k] within the bound of own [..., 1], 0 if there is none.
 
         Sums and bound are compared in P's own precision, as LANTERN does: with P in float32, a bound of .1 admits the
         sum that rounds to float32's .1. The sums are accumulated in float64, so that their order does not matter.
@@ -98,19 +101,22 @@ class Tolerance:
         return xp.astype(xp.max(xp.where(within, partial, xp.zeros_like(partial)), axis=-1), xp.float64)
 
     def _limit(self, xp: Any, own: Array) -> Any:
-        """The bound of a token with the probability `own`, in the precision of `own`."""
+        """Return the bound on c of a token of probability `own`, in the precision of `own`."""
         if self.kind == "lantern":
             return xp.full_like(own, self.bound)
         return xp.full_like(own, self.bound - 1) * own
 
 
 def columns_read(k: int, codes: int) -> int:
-    """How many of each code's neighbours k lending ones take: one more for LANTERN's own residual, if there is one."""
+    """Return the number of table columns that k lending neighbours need.
+
+    LANTERN's residual reads one more than may lend, if the codebook has one.
+    """
     return min(k + 1, codes - 1)
 
 
 def nearest_codes(codebook: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """int64 [V, k]: each code's k nearest others by Euclidean distance, nearest first, ties by index.
+    """Return the k nearest other codes of each code, int64 [V, k], by Euclidean distance, nearest first, ties by index.
 
     codebook: the raw vectors [V, D]. Raises UserError unless 1 <= k < V.
     """
@@ -120,7 +126,7 @@ def nearest_codes(codebook: NDArray[Any], k: int) -> NDArray[np.int64]:
         raise UserError("neighbours", expected=f"1 to {count - 1}, the codebook's other codes", found=str(k))
     near = np.empty((count, k), np.int64)
     squares = (x**2).sum(1)
-    for start in range(0, count, 1024):  # rows at a time: V^2 distances of a large codebook do not fit
+    for start in range(0, count, 1024):  # in blocks of rows: V^2 distances of a large codebook do not fit in memory
         rows = np.arange(start, min(start + 1024, count))
         distance = squares[rows, None] - 2 * x[rows] @ x.T + squares
         distance[np.arange(len(rows)), rows] = np.inf

@@ -1,1 +1,1 @@
-"""Measures of images: FID, CLIP score, retrieval, reward models. Knows images and references; draws nothing."""
+"""Measures of images: FID, CLIP score, retrieval, reward models. Knows images and references; does not draw images."""

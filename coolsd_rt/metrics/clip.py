@@ -1,9 +1,10 @@
-"""The CLIP score: how near an image is to its prompt. Cosine of CLIP's embeddings times 100, as in torchmetrics.
+"""The CLIP score, the similarity of an image to its prompt.
 
-A mean below 0, which trained weights do not give, is shown as it is.
+It is the cosine of CLIP's embeddings times 100, as in torchmetrics. A mean below 0, which trained weights do not give,
+is not clipped.
 
-Knows cosines. Does not know how a CLIP model is loaded or where images come from. Nothing is downloaded and nothing
-is unpickled. Needs the extra clip.
+Knows cosines. Does not know how a CLIP model is loaded or where images come from. Downloads nothing and unpickles
+nothing. Needs the extra clip.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _BATCH = 16
 
 
 class ClipScore:
-    """The measure. Raises UserError: the folder is not that of a whole CLIP model."""
+    """The CLIP score with the model in `folder`. Raises UserError if the folder is not a complete CLIP model."""
 
     plain_images = False
 
@@ -34,30 +35,36 @@ class ClipScore:
 
     @property
     def kind(self) -> Kind:
+        """Name and direction of the measure."""
         return CLIP
 
     def identity(self) -> Any:
+        """Return the digest of the model's files, JSON data."""
         return {"weights": self.digest}
 
     def check(self, side: int, prompts: Sequence[str]) -> None:
-        """Nothing: images are resized, long prompts cut, as CLIP's own processor does."""
+        """Do nothing: CLIP's processor resizes images and truncates prompts, so any input is valid."""
 
     def refer(self, images: Images) -> None:
-        """Nothing: the references are the prompts."""
+        """Do nothing: the references are the prompts."""
 
     @torch.no_grad()
     def scores(self, images: Images | Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> NDArray[np.float64]:
-        """100 times the cosine of each pair, [N]. images: RGB, as one array or one each, of any sizes."""
+        """Return float64 [N]: 100 times the cosine of each pair.
+
+        images: RGB uint8, one array or a list of any sizes.
+        """
         out = []
         for start in range(0, len(prompts), _BATCH):
             batch = slice(start, start + _BATCH)
             inputs = self.clip.inputs(list(images[batch]), prompts[batch])
-            found = self.clip.network(**inputs)  # both embeddings have unit length
+            found = self.clip.network(**inputs)  # both embeddings are normalised
             out.append(100 * (found.image_embeds * found.text_embeds).sum(-1))
         found_scores: NDArray[np.float64] = torch.cat(out).double().numpy()
         return found_scores
 
     def measure(self, images: Images, prompts: Sequence[str]) -> Figure:
+        """Return the mean score, with a 95% interval over the images."""
         scores = self.scores(images, prompts)
         error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
         return Figure.around(float(scores.mean()), error, "95%, over the images")

@@ -1,9 +1,9 @@
-"""The Fréchet distance of two sets of images: of Gaussians fitted to a network's features.
+"""The Fréchet distance between two sets of images: between Gaussians fitted to a network's features.
 
-Knows networks and features; the distance is torchmetrics'. Does not know where images come from. Needs torch.
+Knows networks and features; torchmetrics computes the distance. Does not know where images come from. Needs torch.
 
-With N images the distance is too large by about a constant over N, the same at every point of a sweep: compare
-points of one sweep, and read nothing into the distance of two sweeps.
+With N images the distance is too large by about a constant over N, the same at every point of a sweep: compare the
+points of one sweep, not the distances of two sweeps.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from coolsd_rt.metrics.references import References
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.store.hashing import sha256_file
 
-_BATCH = 16  # images in the network at once
-_GROUPS = 10  # of the jackknife
-_GRID = 4  # cells a side that features are averaged over
+_BATCH = 16  # images per batch
+_GROUPS = 10  # groups of the jackknife
+_GRID = 4  # features are averaged over a grid of 4 x 4 cells
 
 
 class VqFeatures(nn.Module):
-    """An image tokenizer's encoder as a feature network: its unit latents, averaged over 4 x 4 parts of the image.
+    """An image tokenizer's encoder as a feature network: its unit latents, averaged over a 4 x 4 grid of the image.
 
     uint8 [B, 3, F, F] -> float64 [B, 16 * codebook_dim].
     """
@@ -43,22 +43,23 @@ class VqFeatures(nn.Module):
 
     @staticmethod
     def load(path: Path) -> VqFeatures:
-        """Raises UserError: no safetensors file of an image tokenizer."""
+        """Load the network. Raises UserError if the file is not the safetensors file of an image tokenizer."""
         return VqFeatures(load_tokenizer(path), sha256_file(path))
 
     @property
     def multiple(self) -> int:
-        """An image's side is a multiple of this."""
+        """The side of an image must be a multiple of this, in pixels."""
         return self.tokenizer.cfg.downsampling
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        """Return features float64 [B, 16 * codebook_dim] of images uint8 [B, 3, F, F]."""
         z = self.tokenizer.latents(images.float() / 127.5 - 1).permute(0, 3, 1, 2)
         return functional.adaptive_avg_pool2d(z, _GRID).flatten(1).double()
 
 
 class _AsTheyAre(nn.Module):
-    """A feature network for torchmetrics that is given features: those of an image are wanted many times."""
+    """A feature network for torchmetrics that passes features through, so that each image is encoded only once."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -69,13 +70,16 @@ class _AsTheyAre(nn.Module):
 
 
 def features(network: VqFeatures, images: Images) -> Tensor:
-    """Float64 [N, D]."""
+    """Return the features of images, float64 [N, D]."""
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return torch.cat([network(part) for part in x.split(_BATCH)])
 
 
 def distance(real: Tensor, drawn: Tensor) -> float:
-    """Between features [N, D] and [M, D], N and M at least 2, in float64: in float32 the root is not stable."""
+    """Return the distance between features [N, D] and [M, D], N and M at least 2.
+
+    In float64: float32 is not stable here.
+    """
     metric = FrechetInceptionDistance(_AsTheyAre(real.shape[1]))
     metric.update(real.double(), real=True)
     metric.update(drawn.double(), real=False)
@@ -85,11 +89,11 @@ def distance(real: Tensor, drawn: Tensor) -> float:
 def with_jackknife(
     real: Tensor, drawn: Tensor, paired: bool, between: Callable[[Tensor, Tensor], float] = distance
 ) -> Figure:
-    """The distance, with the error that leaving out a tenth of the images at a time gives.
+    """Return the distance, with an error from leaving out a tenth of the images at a time.
 
-    between: computes it of features [N, D] and [M, D].
-    paired: real image k is of the prompt of drawn image k modulo their number, and left out with it. What prompts
-    differ in is then no error: both sets have it.
+    between: computes the distance between features [N, D] and [M, D]. paired: real image k has the prompt of drawn
+    image k modulo their number, and is left out together with it. Differences between prompts then do not count as
+    error, since both sets have them.
     """
     value, groups = between(real, drawn), min(_GROUPS, len(drawn))
     group = torch.arange(len(drawn)) % groups
@@ -101,7 +105,7 @@ def with_jackknife(
 
 
 class FrechetDistance:
-    """The measure. references None: images of plain decoding, which `refer` brings."""
+    """The Fréchet distance as a measure. references: None means images of plain decoding, which `refer` receives."""
 
     def __init__(self, network: VqFeatures, references: References | None) -> None:
         self.network, self.references = network, references
@@ -109,17 +113,21 @@ class FrechetDistance:
 
     @property
     def kind(self) -> Kind:
+        """Name and direction of the measure."""
         return FRECHET
 
     @property
     def plain_images(self) -> bool:
+        """Whether `refer` must be called with images of plain decoding."""
         return self.references is None
 
     def identity(self) -> Any:
+        """Return network, grid and references, JSON data."""
         references = "plain" if self.references is None else self.references.digest
         return {"network": self.network.digest, "grid": _GRID, "references": references}
 
     def check(self, side: int, prompts: Sequence[str]) -> None:
+        """Raise UserError unless `side` fits the network and there are at least 3 references of that size."""
         if side % self.network.multiple:
             expected, found = f"images of a multiple of {self.network.multiple} pixels", str(side)
             raise UserError("the feature network", expected=expected, found=found, fix="name another network")
@@ -131,9 +139,11 @@ class FrechetDistance:
             raise UserError("the references of the Fréchet distance", expected="at least 3 images", found=found)
 
     def refer(self, images: Images) -> None:
+        """Use the features of `images` as the references."""
         self.real = features(self.network, images)
 
     def measure(self, images: Images, prompts: Sequence[str]) -> Figure:
+        """Return the distance of `images` from the references. Raises ValueError if there are no references yet."""
         if self.real is None:
             raise ValueError("measure before refer")
         return with_jackknife(self.real, features(self.network, images), paired=self.references is None)

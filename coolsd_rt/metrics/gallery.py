@@ -1,7 +1,7 @@
-"""Images by id on a disk, and what was computed of each: kept in batches, so that a killed run goes on.
+"""Images on disk by id, and values computed of each, stored in batches so that an interrupted run continues.
 
-A kept batch names its ids and carries a SHA-256 of its values; a cache's folder is named by all that the values depend
-on. Knows files, ids and arrays. Does not know what is computed.
+A stored batch has its ids and a SHA-256 of its values; the name of a cache folder is a hash of everything that the
+values depend on. Knows files, ids and arrays. Does not know what is computed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from coolsd_rt.files import open_plain
 from coolsd_rt.store.hashing import sha256_file, sha256_json
 from coolsd_rt.store.results import Arrays, Batches
 
-BATCH = 16  # images in memory and in a network at once
+BATCH = 16  # images per batch
 _FIELDS = ("ids", "values", "sha256")
 _FORMATS = ("PNG", "JPEG")
 RgbImage = NDArray[np.uint8]  # RGB [H, W, 3]
@@ -38,6 +38,7 @@ class Gallery:
 
     @property
     def ids(self) -> tuple[str, ...]:
+        """The ids, in order."""
         return tuple(self.paths)
 
     def __len__(self) -> int:
@@ -45,19 +46,20 @@ class Gallery:
 
     @cached_property
     def digest(self) -> str:
-        """Changes with any byte of any file, with any id, and with `crop`."""
+        """Digest of the contents of all files, the ids, and `crop`."""
         return sha256_json([self.crop, [(name, sha256_file(path)) for name, path in self.paths.items()]])
 
     def first(self, count: int) -> Gallery:
-        """The images of its first ids."""
+        """Return a gallery of the first `count` ids."""
         return Gallery(dict(list(self.paths.items())[:count]), self.crop)
 
     def batches(self) -> Iterator[tuple[str, ...]]:
+        """Yield the ids in batches of `BATCH`."""
         for start in range(0, len(self), BATCH):
             yield self.ids[start : start + BATCH]
 
     def read(self, name: str) -> RgbImage:
-        """One image. Raises UserError: no PNG or JPEG, or a broken one."""
+        """Read one image, uint8 [H, W, 3]. Raises UserError if it is not PNG or JPEG, or is broken."""
         path = self.paths[name]
         try:
             with open_plain(path, "an image in PNG or JPEG") as file, Image.open(file, formats=_FORMATS) as opened:
@@ -78,11 +80,11 @@ def values_of(
     compute: Callable[[list[RgbImage], tuple[str, ...]], Values],
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> Values:
-    """`compute` of all images, its rows in the order of ids. What `folder` holds of it already is read.
+    """Return `compute` of all images, its rows in the order of ids. Batches that `folder` holds are read instead.
 
-    identity: JSON data, all that the values depend on beside the images. compute: images and their ids to an array
-    with a row each. on_batch: called with how many are done now. Raises CoolsdError: a kept batch is not what was
-    written.
+    identity: JSON data, everything that the values depend on besides the images. compute: takes images and their ids,
+    returns an array with one row per image. on_batch: called with the number of images done so far. Raises CoolsdError
+    if a stored batch is damaged.
     """
     kept = Batches(folder / sha256_json([identity, gallery.digest])[:16], _FIELDS, "values of a batch of images")
     parts = []

@@ -1,6 +1,6 @@
-"""What a measure of images is, and which points no other beats.
+"""The protocol of a measure of images, and the Pareto front of points.
 
-Knows the measures by name. Does not know how any of them is computed, nor how images were drawn.
+Knows measures by name. Does not know how any of them is computed or how images were drawn.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from coolsd_rt.store.strict import Strict
 
 Images = NDArray[np.uint8]  # RGB [N, F, F, 3]
-Z95 = 1.959963984540054  # of a two-sided interval of 95%
+Z95 = 1.959963984540054  # standard errors on each side of a 95% interval
 
 
 class Figure(Strict):
-    """A value and its 95% interval, which is None where too little was seen. `interval` says of what kind it is."""
+    """A value and its 95% interval, None if there is too little data. `interval` describes the kind of interval."""
 
     value: float
     low: float | None
@@ -29,7 +29,7 @@ class Figure(Strict):
 
     @staticmethod
     def around(value: float, error: float, interval: str) -> Figure:
-        """With a symmetric interval of so many standard errors; NaN if the error is not known."""
+        """Return a figure with a symmetric 95% interval. error: standard error; NaN if unknown."""
         known = math.isfinite(error)
         low, high = (value - Z95 * error, value + Z95 * error) if known else (None, None)
         return Figure(value=value, low=low, high=high, interval=interval)
@@ -41,7 +41,7 @@ class Figure(Strict):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a measure is called and which way is better."""
+    """The name of a measure, and which direction is better."""
 
     name: str
     label: str
@@ -55,37 +55,42 @@ KINDS = {kind.name: kind for kind in (FRECHET, RETRIEVAL, CLIP)}
 
 
 class Measure(Protocol):
-    """One measure, ready to use: its files are read, its network is loaded."""
+    """A measure whose files are read and whose network is loaded."""
 
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> Kind:
+        """Name and direction of the measure."""
+        ...
 
     @property
     def plain_images(self) -> bool:
-        """Whether it still needs images of plain decoding: `refer` is called with them before `measure`."""
+        """Whether the measure needs images of plain decoding; if so, `refer` is called before `measure`."""
         ...
 
     def identity(self) -> Any:
-        """What its figures depend on beside the images, as JSON data."""
+        """Return what its figures depend on besides the images, as JSON data."""
         ...
 
     def check(self, side: int, prompts: Sequence[str]) -> None:
-        """Raise UserError if it cannot measure images of `side` pixels of these prompts. Before any is drawn."""
+        """Raise UserError if it cannot measure images of `side` pixels of these prompts.
+
+        Called before any image is drawn.
+        """
         ...
 
     def refer(self, images: Images) -> None:
-        """Take images of plain decoding as the references."""
+        """Use images of plain decoding as the references."""
         ...
 
     def measure(self, images: Images, prompts: Sequence[str]) -> Figure:
-        """The figure of images, one a prompt."""
+        """Return the figure of images uint8 [N, F, F, 3] with one prompt each."""
         ...
 
 
 def front(lengths: Sequence[float], values: Sequence[float], lower_is_better: bool) -> list[int]:
-    """Indices of the points that no other beats, by rising accept length.
+    """Return the indices of the points on the Pareto front, by rising accept length.
 
-    A point is beaten by one that is at least as long and at least as good, and better in one of the two.
+    A point is dominated by one that is at least as long and at least as good, and better in one of the two.
     """
     good = [-v if lower_is_better else v for v in values]
     order = sorted(range(len(good)), key=lambda i: (-lengths[i], -good[i]))

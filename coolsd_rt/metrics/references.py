@@ -1,9 +1,10 @@
-"""Reference images from a folder of PNG files, with their captions.
+"""Reads reference images with their captions from a folder of PNG files.
 
     references.json       optional: {"version": 1, "shift": 1, "images": [{"file", "caption", "flip"}, ...]}
-    red-apple.png, ...    without it: named by their captions, as `generate` names its own (000-red-apple.png)
+    red-apple.png, ...    without it: captions from file names, as `generate` names files (000-red-apple.png)
 
-Knows PNG files and names. Does not know what they are compared with. Images of synthetic acceptance are refused.
+Knows PNG files and names. Does not know what the images are compared with. Refuses images drawn with synthetic
+acceptance.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _FileName = Annotated[str, Field(pattern=pattern(r"^[^/\\\x00]{1,255}$", "a file
 
 
 class Entry(Strict):
-    """One image. flip: whether its mirror image is the same thing."""
+    """One image of references.json. flip: whether the mirrored image also matches."""
 
     file: _FileName
     caption: str
@@ -38,7 +39,10 @@ class Entry(Strict):
 
 
 class Index(Strict):
-    """The contents of references.json. shift: pixels, each way, that an image may be moved by and still match."""
+    """The contents of references.json.
+
+    shift: pixels, in each direction, by which an image may be shifted and still match.
+    """
 
     version: Literal[1] = 1
     shift: int = Field(default=0, ge=0, le=16)
@@ -47,7 +51,7 @@ class Index(Strict):
 
 @dataclass(frozen=True)
 class References:
-    """Images uint8 [R, F, F, 3], a caption and a flip each; `digest` changes with any byte of the files."""
+    """Images uint8 [R, F, F, 3] with a caption and a flip flag each; `digest` changes with any byte of the files."""
 
     images: NDArray[np.uint8]
     captions: tuple[str, ...]
@@ -57,11 +61,15 @@ class References:
 
     @property
     def side(self) -> int:
+        """Side of the images in pixels."""
         return int(self.images.shape[1])
 
 
 def read_folder(folder: Path) -> References:
-    """All images of a folder. Raises UserError: none, not PNG, of several sizes, of synthetic acceptance."""
+    """Read all images of a folder.
+
+    Raises UserError: none, not PNG, of several sizes, or drawn with synthetic acceptance.
+    """
     index = _index(folder)
     images = [_image(folder / entry.file) for entry in index.images]
     sides = {image.shape for image in images}
@@ -110,7 +118,7 @@ def _image(path: Path) -> NDArray[np.uint8]:
 
 
 def by_caption(references: References) -> dict[str, int]:
-    """Captions, as file names write them, to indices. Raises UserError: a caption twice."""
+    """Return captions, in the form of file names, to indices. Raises UserError if a caption occurs twice."""
     out: dict[str, int] = {}
     for i, caption in enumerate(references.captions):
         if slug(caption) in out:

@@ -1,4 +1,4 @@
-"""How often an image's nearest reference, of all, is its prompt's own: squared distance of pixels.
+"""Retrieval accuracy: how often the nearest reference of an image, by squared pixel distance, belongs to its prompt.
 
 Knows images and references. Does not know where either comes from.
 """
@@ -18,13 +18,13 @@ from coolsd_rt.metrics.metric import RETRIEVAL, Figure, Images, Kind
 from coolsd_rt.metrics.references import References, by_caption
 from coolsd_rt.workflows.png import slug
 
-_CHUNK_BYTES = 64 << 20  # of references in float32 at once
+_CHUNK_BYTES = 64 << 20  # bytes of references in float32 per chunk
 
 
 def nearest(images: Images, references: References) -> NDArray[np.int64]:
-    """Index [N] of each image's nearest reference, under the references' shifts and flips.
+    """Return the index [N] of each image's nearest reference, allowing the references' shifts and flips.
 
-    Shifts wrap around, so the image is moved instead of all references: the distances are the same.
+    Shifts wrap around, so shifting the image instead of all references gives the same distances.
     """
     best = np.full(len(images), np.inf, np.float32)
     owner = np.zeros(len(images), np.int64)
@@ -52,14 +52,14 @@ def _flat(images: Images) -> NDArray[np.float32]:
 
 
 def share(correct: NDArray[np.bool_]) -> Figure:
-    """A share of yes with its Wilson interval."""
+    """Return a share of true values with its Wilson interval."""
     count, of = int(correct.sum()), len(correct)
     low, high = binomtest(count, of).proportion_ci(0.95, "wilson")
     return Figure(value=count / of, low=float(low), high=float(high), interval="95%, Wilson")
 
 
 class RetrievalAccuracy:
-    """The measure. Every prompt needs a reference of its own."""
+    """Retrieval accuracy as a measure. Every prompt needs a reference image."""
 
     plain_images = False
 
@@ -69,12 +69,15 @@ class RetrievalAccuracy:
 
     @property
     def kind(self) -> Kind:
+        """Name and direction of the measure."""
         return RETRIEVAL
 
     def identity(self) -> Any:
+        """Return the digest of the references, JSON data."""
         return {"references": self.references.digest}
 
     def check(self, side: int, prompts: Sequence[str]) -> None:
+        """Raise UserError unless the references have `side` pixels and every prompt has one."""
         if self.references.side != side:
             expected, found = f"images of {side} x {side}, as the engine draws", str(self.references.side)
             raise UserError(str(self.folder), expected=expected, found=found)
@@ -84,8 +87,9 @@ class RetrievalAccuracy:
             raise UserError(str(self.folder), expected=expected, found=found, fix=fix)
 
     def refer(self, images: Images) -> None:
-        """Nothing: the references are a folder's."""
+        """Do nothing: the references come from a folder."""
 
     def measure(self, images: Images, prompts: Sequence[str]) -> Figure:
+        """Return the share of images whose nearest reference is that of their prompt."""
         own = np.array([self.own[slug(prompt)] for prompt in prompts])
         return share(nearest(images, self.references) == own)

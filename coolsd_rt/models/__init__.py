@@ -1,4 +1,4 @@
-"""PyTorch reference networks: targets, EAGLE heads, image tokenizers, conditioners and their checkpoints.
+"""PyTorch reference networks: targets, EAGLE heads, image tokenizers, embedders, and their configs.
 
-This room knows torch and weights. It does not know ONNX, engines, files other than weights, or the loop.
+Knows torch and networks. Does not know ONNX, engines, files other than weights, or the loop.
 """

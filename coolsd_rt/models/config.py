@@ -1,7 +1,7 @@
-"""What a weights file's header holds: the configs of decoders, EAGLE heads and image tokenizers, and their reading.
+"""The configs in a weights file's header: decoders, EAGLE heads and image tokenizers, and how they are read.
 
-Needs no torch, so that a build can be planned without it. Knows sizes and which of a few forms a network has. Does
-not know families (see `families`), tensors or files. Legend as in `coolsd_rt.contract`.
+Needs no torch, so that a build can be planned without it. Knows sizes, and which of a few forms a network has. Does not
+know families (see `families`), tensors or files. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from coolsd_rt.models.layout import Layout
 
 C = TypeVar("C")
 Pairs = Literal["interleaved", "half"]
-"""Which two numbers of a head RoPE turns together: (0, 1), (2, 3), ... or (0, D/2), (1, D/2 + 1), ..."""
+"""The pairs of numbers of a head that RoPE rotates: (0, 1), (2, 3), ... or (0, D/2), (1, D/2 + 1), ..."""
 Condition = Literal["words", "class", "text", "ids"]
-"""What the prefix is made of: ids of a closed vocabulary's words, a class id, a text encoder's features, or ids of the
-model's own text tokens."""
+"""The input of the prefix: word ids of a closed vocabulary, a class id, a text encoder's features, or ids of the
+model's text tokens."""
 RETRAIN = "name the file that belongs to this model, or train it again"
 
 
 class Fault(NamedTuple):
-    """What is wrong with a config: the key, what it should be, what it is."""
+    """An error in a config: the key, the expected value, the value found."""
 
     key: str
     expected: str
@@ -39,9 +39,14 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One transformer layer. kv_heads: fewer than heads where several queries share keys; None: as many.
+    """Config of one transformer layer.
 
-    qk_norm: a LayerNorm over every query's and key's head, with a weight and a bias of each head, before RoPE.
+    dim: C.
+    heads: heads of queries.
+    ffn: width of the feed-forward network.
+    kv_heads: heads of keys and values, fewer than heads if several queries share keys; None: as many.
+    qk_norm: whether a LayerNorm with a weight and a bias for each head is applied to queries and keys before RoPE.
+    pairs: the two numbers of a head that RoPE rotates together.
     """
 
     dim: int
@@ -54,6 +59,7 @@ class LayerConfig:
 
     @property
     def head_dim(self) -> int:
+        """Width D of a head."""
         return self.dim // self.heads
 
     @property
@@ -64,9 +70,11 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class Rope:
-    """The table of angles. `grid`: LlamaGen's two axes over grid x grid cells, its prefix rows as `prefix_rope` says.
+    """The table of RoPE angles.
 
-    `line`: one axis over all positions, counted from each row's first position that is not padding.
+    kind: `grid`: LlamaGen's two axes over grid x grid cells, with prefix rows according to `prefix_rope`. `line`: one
+    axis over all positions, counted from each row's first position that is not padding.
+    base: base of the frequencies.
     """
 
     kind: Literal["grid", "line"]
@@ -76,12 +84,13 @@ class Rope:
 
     @property
     def from_start(self) -> bool:
+        """Whether angles count from each row's first position that is not padding."""
         return self.kind == "line"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig(ABC):
-    """Sizes of a target, and of any model that is stepped as one. A family's config derives from it and says the rest.
+    """Sizes of a target, or of a small draft model. The config of a family derives from it and adds the rest.
 
     Its fields are the JSON of a weights file's header, beside the key `family`.
     """
@@ -97,6 +106,7 @@ class DecoderConfig(ABC):
 
     @property
     def layer(self) -> LayerConfig:
+        """Config of each layer."""
         return LayerConfig(self.dim, self.heads, self.ffn, self.norm_eps)
 
     @property
@@ -107,17 +117,17 @@ class DecoderConfig(ABC):
     @property
     @abstractmethod
     def rope(self) -> Rope:
-        """The angles of its positions."""
+        """The RoPE angles of its positions."""
 
     @property
     @abstractmethod
     def condition(self) -> Condition:
-        """What its prefix is made of."""
+        """The kind of input that its prefix is made from."""
 
     @property
     @abstractmethod
     def condition_size(self) -> tuple[int, int]:
-        """Rows of the condition's table (0: it has none), and numbers that an entry has before it is `dim` wide."""
+        """Rows of the condition's table (0: no table), and the width of an entry before it is mapped to `dim`."""
 
     @property
     def padded(self) -> bool:
@@ -126,15 +136,16 @@ class DecoderConfig(ABC):
 
     @property
     def head_width(self) -> int:
-        """Width between the two matrices of a head that is not linear; 0: it is one matrix."""
+        """Width between the two matrices of an MLP head; 0: the head is one matrix."""
         return 0
 
     @property
     def tokens(self) -> int:
+        """Tokens of an image, forced ones included."""
         return self.layout.tokens
 
     def faults(self) -> Iterator[Fault]:
-        """What no network can be made of."""
+        """Yield the values for which no network can be built."""
         axes = 2 if self.rope.kind == "grid" else 1
         yield from _head_faults(self.layer, 2 * axes, "two axes of RoPE pairs" if axes == 2 else "RoPE pairs")
 
@@ -143,11 +154,13 @@ class DecoderConfig(ABC):
 class EagleConfig:
     """Sizes and forms of an EAGLE head; dim is the target's.
 
-    vocab: rows of an embedding table of its own; None: it reads the target's. sees_padding: prefix slots before
-    `start` are seen and counted, as heads were trained that knew no padding mask (LANTERN's for LlamaGen).
-    blank_prefix: prefix slots are embedded as code 0, as heads were trained that knew no condition but by its features
-    (the same). input_norm: its layers have a norm before attention, and qk_norm as a target's may (LANTERN's for
-    Chameleon's kin).
+    vocab: rows of the head's embedding table; None: it uses the target's table.
+    sees_padding: prefix positions before `start` are attended to and counted, for heads that were trained without a
+    padding mask (LANTERN's for LlamaGen).
+    blank_prefix: prefix positions are embedded as code 0, for heads that were trained to see the condition only through
+    features (the same heads).
+    input_norm: its layers have a norm before attention. qk_norm: as in `LayerConfig`. LANTERN's heads for the models
+    derived from Chameleon use these.
     """
 
     dim: int
@@ -165,9 +178,11 @@ class EagleConfig:
 
     @property
     def layer(self) -> LayerConfig:
+        """Config of each layer."""
         return LayerConfig(self.dim, self.heads, self.ffn, self.norm_eps, self.kv_heads, self.qk_norm, self.pairs)
 
     def faults(self) -> Iterator[Fault]:
+        """Yield the values for which no network can be built."""
         axes = 2 if self.pairs == "interleaved" else 1
         yield from _head_faults(self.layer, 2 * axes, "two axes of RoPE pairs" if axes == 2 else "RoPE pairs")
 
@@ -176,8 +191,9 @@ class EagleConfig:
 class VQConfig:
     """Sizes of the image tokenizer. The defaults are LlamaGen's VQ-16.
 
-    Without `attention` a code depends on its surroundings alone, which makes codes easier to predict; without
-    `low_attention` it is in the middle only. `unit_codes`: latents and codes are L2-normalised at lookup.
+    attention: without attention a code depends on its surroundings alone, which makes codes easier to predict.
+    low_attention: attention at the lowest resolution too; without, only in the middle.
+    unit_codes: latents and codes are L2-normalised at lookup.
     """
 
     codebook_size: int = 16384
@@ -197,6 +213,7 @@ class VQConfig:
         return int(2 ** (len(self.multipliers) - 1))
 
     def faults(self) -> Iterator[Fault]:
+        """Yield the values for which no network can be built."""
         for width in {self.channels * m for m in (1, *self.multipliers)}:
             if width % self.norm_groups:
                 yield Fault("norm_groups", f"a number that divides every width (here {width})", str(self.norm_groups))
@@ -211,7 +228,7 @@ def _head_faults(layer: LayerConfig, multiple: int, why: str) -> Iterator[Fault]
 
 
 def parse_config(path: Path, cls: type[C], data: Mapping[str, Any]) -> C:
-    """A config dataclass from its JSON. Raises UserError at an unknown, missing or wrong key."""
+    """Return a config dataclass from its JSON. Raises UserError: an unknown, missing or wrong key."""
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
@@ -235,7 +252,7 @@ def parse_config(path: Path, cls: type[C], data: Mapping[str, Any]) -> C:
 
 
 def _outside(config: Any) -> list[Fault]:
-    """The first size beyond its ends: what is derived from it may not be computable."""
+    """Return the first size that is out of range: values derived from it may not be computable."""
     for field in fields(config):
         value = getattr(config, field.name)
         sizes = value if isinstance(value, tuple) else (value,)

@@ -1,8 +1,8 @@
 """The network of every target: a Llama over a condition prefix and an image's tokens.
 
-A family's config says which forms it takes (`coolsd_rt.models.config`); nothing here asks for a family's name. Knows
-embeddings, layers and the head. Does not know text (see `embedders`, `conditions`), sampling or files. Parameter names
-are those of the published LlamaGen checkpoints. Legend as in `coolsd_rt.contract`.
+A family's config selects its forms (`coolsd_rt.models.config`); no code here depends on a family's name. Knows
+embeddings, layers and the head. Does not know text (see `embedders`, `coolsd_rt.prompts`), sampling or files. Parameter
+names are those of the published LlamaGen checkpoints. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from coolsd_rt.models.layers import (
 )
 
 CLOSED = 200.0
-"""How far under the largest logit an id lies that can only be forced: exp(-200) is 0 in float32.
+"""Distance below the largest logit of ids that can only be forced: exp(-200) is 0 in float32.
 
-Infinity would be NaN after CFG. Relative to the largest, the distance holds through CFG of any scale from 1 on.
+Minus infinity would give NaN after CFG. A distance relative to the largest logit survives CFG of any scale from 1 on.
 """
 
 
@@ -43,15 +43,17 @@ class MlpHead(nn.Module):
 
     @property
     def weight(self) -> Tensor:
+        """Weight of the last matrix, [codes, width]."""
         return self.fc2.weight
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of features x [..., C], [..., codes]."""
         y: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return y
 
 
 def closed(logits: Tensor, vocab: int) -> Tensor:
-    """Logits [..., codes] -> [..., V]: ids behind the image codes are never drawn, they are forced (`layout`)."""
+    """Extend logits [..., codes] to [..., V]. Ids behind the image codes are never drawn, only forced (`layout`)."""
     more = vocab - logits.shape[-1]
     if not more:
         return logits
@@ -60,7 +62,7 @@ def closed(logits: Tensor, vocab: int) -> Tensor:
 
 
 def table_of(cfg: DecoderConfig) -> Tensor:
-    """The RoPE table of a config, float32 [positions, D/2, 2]."""
+    """Return the RoPE table of a config, float32 [positions, D/2, 2]."""
     rope, head_dim = cfg.rope, cfg.layer.head_dim
     if rope.kind == "line":
         return line_table(cfg.prefix + cfg.tokens, head_dim, rope.base)
@@ -68,7 +70,7 @@ def table_of(cfg: DecoderConfig) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """Target network. Training calls `forward`; everything else steps with caches."""
+    """The target network. Training calls `forward`; everything else steps with caches."""
 
     rope: Tensor
 
@@ -86,23 +88,26 @@ class Decoder(nn.Module):
         self.make_table()
 
     def make_table(self) -> None:
-        """The RoPE table, anew: a network made without memory has none."""
+        """Compute the RoPE table again: a network that was built without memory has none."""
         self.register_buffer("rope", table_of(self.cfg), persistent=False)
 
     def condition(self, given: Tensor) -> Tensor:
-        """What the condition is made of, int64 [R, W] or features float [R, W, I] -> prefix embeddings [R, W, C]."""
+        """Return the prefix embeddings [R, W, C] of a condition: int64 [R, W], or float features [R, W, I]."""
         return cast(Tensor, self.cls_embedding(given))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features [R, S, C] -> float32 [R, S, V]."""
+        """Return the logits of features [R, S, C], float32 [R, S, V]."""
         return closed(self.output(features).float(), self.cfg.vocab)
 
     def forward(self, condition: Tensor, codes: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Teacher forcing over a whole image.
+        """Run teacher forcing over a whole image.
 
-        condition: as `condition` takes it, codes int64 [R, tokens], start int64 [R] where prefixes are padded ->
-        logits [R, tokens, V] (entry i predicts codes[:, i]) and features [R, W - 1 + tokens, C] of positions
-        0 .. W + tokens - 2.
+        condition: as in `condition`.
+        codes: int64 [R, tokens].
+        start: int64 [R], the first position that is not padding, if prefixes are padded.
+
+        Returns logits [R, tokens, V] (entry i predicts codes[:, i]) and features [R, W - 1 + tokens, C] of positions 0
+        .. W + tokens - 2.
         """
         x = torch.cat([self.condition(condition), self.tok_embeddings(codes[:, :-1])], dim=1)
         step = causal_step(self.rope, x.shape[1], start=start, from_start=self.cfg.rope.from_start)
@@ -112,7 +117,7 @@ class Decoder(nn.Module):
         return closed(self.output(features[:, self.cfg.prefix - 1 :]), self.cfg.vocab), features
 
     def embed(self, ids: Tensor, pos: Tensor, prefix: Tensor) -> Tensor:
-        """Embeddings of S tokens at positions `pos + s`: from `prefix` below W, from the codes' table from W on.
+        """Embed S tokens at positions `pos + s`: from `prefix` below W, from the table of codes from W on.
 
         ids int64 [R, S], pos int64 [R], prefix float [R, W, C] -> float [R, S, C].
         """
@@ -121,7 +126,10 @@ class Decoder(nn.Module):
     def step(
         self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache], start: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One step of the contract: ids [R, S], pos [R], prefix [R, W, C] -> logits [R, S, V], features [R, S, C]."""
+        """Run one step of the contract over ids int64 [R, S] from pos int64 [R] on, with prefix [R, W, C].
+
+        Returns logits [R, S, V] and features [R, S, C].
+        """
         x = self.embed(ids, pos, prefix)
         capacity, from_start = caches[0].k.shape[2], self.cfg.rope.from_start
         step = cached_step(self.rope, pos, ids.shape[1], capacity, start=start, from_start=from_start)
@@ -131,12 +139,12 @@ class Decoder(nn.Module):
         return self.logits(features), features
 
     def caches(self, rows: int, capacity: int) -> list[Cache]:
-        """Zeroed caches for `rows` rows of `capacity` positions."""
+        """Return zeroed caches for `rows` rows of `capacity` positions."""
         return new_caches(self.cfg.layer, self.cfg.layers, rows, capacity, self.output.weight)
 
 
 def embed(table: nn.Embedding, ids: Tensor, pos: Tensor, prefix: Tensor) -> Tensor:
-    """`Decoder.embed` with the codes' table given."""
+    """Embed tokens as `Decoder.embed` does, with the table of codes as an argument."""
     width = prefix.shape[1]
     where = pos[:, None] + torch.arange(ids.shape[1], device=ids.device)
     row = torch.arange(ids.shape[0], device=ids.device)[:, None]

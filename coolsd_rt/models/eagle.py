@@ -1,8 +1,8 @@
-"""The EAGLE draft: one Llama layer that guesses the target's next feature from its last feature and next token.
+"""The EAGLE head: one Llama layer that predicts the target's next feature from its last feature and the next token.
 
-Knows its layer and borrows the target's head, RoPE table and, unless it has one of its own, embeddings (frozen, not
-stored twice). Does not know sampling. Source: EAGLE (Li et al., 2024), as LANTERN uses it on LlamaGen. Legend as in
-`coolsd_rt.contract`.
+Knows its layer, and uses the target's head, RoPE table and, unless it has a table of embeddings, the target's
+embeddings (frozen, not stored twice). Does not know sampling. Source: EAGLE (Li et al., 2024), as LANTERN uses it on
+LlamaGen. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ __all__ = ["Eagle", "EagleConfig", "first_seen", "seen_prefix"]
 
 
 def first_seen(cfg: EagleConfig, start: Tensor | None) -> Tensor | None:
-    """The first position int64 [R] that the head sees: `start`, or 0 where it sees padding.
+    """Return the first position that the head attends to, int64 [R]: `start`, or 0 if it attends to padding.
 
-    The graph's input is read either way, so that the contract is one.
+    `start` is read in both cases, so that all graphs have the same inputs.
     """
     return start.clamp(max=0) if start is not None and cfg.sees_padding else start
 
 
 def seen_prefix(cfg: EagleConfig, prefix: Tensor, table: nn.Embedding) -> Tensor:
-    """What stands in the prefix's slots for the head, [R, W, C]: `prefix`, or code 0 of its table in each of them.
+    """Return the prefix embeddings that the head uses, [R, W, C]: `prefix`, or code 0 of its table at each position.
 
-    The graph's input is read either way, so that the contract is one.
+    `prefix` is read in both cases, so that all graphs have the same inputs.
     """
     return torch.add(prefix * 0, table.weight[0]) if cfg.blank_prefix else prefix
 
 
 class Eagle(nn.Module):
-    """fc 2C -> C on cat(embedding of token t+1, feature t), then layers, mostly without input norm; no final norm.
+    """fc 2C -> C on cat(embedding of token t+1, feature t), then layers, usually without input norm; no final norm.
 
-    Row t of its cache belongs to feature t and token t+1, turned by the RoPE row of t+1; its output is the guess of
-    feature t+1, and the target's head on it the distribution of token t+2.
+    Row t of its cache belongs to feature t and token t+1, rotated by the RoPE row of t+1. Its output predicts feature
+    t+1, to which the target's head is applied for the distribution of token t+2.
     """
 
     def __init__(self, cfg: EagleConfig) -> None:
@@ -50,9 +50,13 @@ class Eagle(nn.Module):
         self.layers = nn.ModuleList([Layer(cfg.layer, cfg.input_norm) for _ in range(cfg.layers)])
 
     def forward(self, embedded: Tensor, features: Tensor, rope: Tensor) -> Tensor:
-        """Teacher forcing from row 0 on: embedded [R, S, C] of tokens 1..S, features [R, S, C] of positions 0..S-1.
+        """Run teacher forcing from row 0 on, without padding.
 
-        rope: the target's table. Returns the guessed features of positions 1..S, [R, S, C]. Without padding.
+        embedded: [R, S, C] of tokens 1..S.
+        features: [R, S, C] of positions 0..S-1.
+        rope: the target's table.
+
+        Returns the predicted features of positions 1..S, [R, S, C].
         """
         x = self.fc(torch.cat([embedded, features], dim=-1))
         step = causal_step(rope, x.shape[1], shift=1)
@@ -70,7 +74,10 @@ class Eagle(nn.Module):
         caches: Sequence[Cache],
         start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One step of the contract; ids [R, S]: tokens at `pos + 1 + s`. Gives logits [R, S, V], features [R, S, C]."""
+        """Run one step of the contract. ids [R, S]: tokens at positions `pos + 1 + s`.
+
+        Returns logits [R, S, V] and features [R, S, C].
+        """
         table = self.table(target)
         embedded = embed(table, ids, pos + 1, seen_prefix(self.cfg, prefix, table))
         x = self.fc(torch.cat([embedded, features], dim=-1))
@@ -81,9 +88,9 @@ class Eagle(nn.Module):
         return target.logits(x), x
 
     def table(self, target: Decoder) -> nn.Embedding:
-        """The codes' embeddings: its own, or the target's."""
+        """Return the embedding table of codes: the head's, or the target's if it has none."""
         return target.tok_embeddings if self.tok_embeddings is None else self.tok_embeddings
 
     def caches(self, rows: int, capacity: int) -> list[Cache]:
-        """Zeroed caches for `rows` rows of `capacity` positions."""
+        """Return zeroed caches for `rows` rows of `capacity` positions."""
         return new_caches(self.cfg.layer, self.cfg.layers, rows, capacity, self.fc.weight)

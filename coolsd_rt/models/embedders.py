@@ -1,7 +1,7 @@
-"""From a condition to the prefix that a decoder reads: words, a class, a text encoder's features, or text tokens.
+"""Map a condition to the prefix that a decoder reads: words, a class, a text encoder's features, or text tokens.
 
-Knows tables and one MLP. Does not know text: who turns a prompt into ids or features (see `conditions`). Parameter
-names are those of the published LlamaGen checkpoints. Legend as in `coolsd_rt.contract`.
+Knows tables and one MLP. Does not know text: `coolsd_rt.prompts` turns a prompt into ids or features. Parameter names
+are those of the published LlamaGen checkpoints. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class Mlp(nn.ModuleDict):
         super().__init__({"fc1": nn.Linear(width, dim, bias=False), "fc2": nn.Linear(dim, dim, bias=False)})
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [..., I] to [..., C]."""
         y: Tensor = self["fc2"](F.gelu(self["fc1"](x), approximate="tanh"))
         return y
 
@@ -34,7 +35,7 @@ class WordEmbedder(nn.Module):
         self.cap_proj = Mlp(width, cfg.dim)
 
     def forward(self, words: Tensor) -> Tensor:
-        """int64 [R, W] -> float [R, W, C]."""
+        """Map word ids int64 [R, W] to float [R, W, C]."""
         y: Tensor = self.cap_proj(self.embedding(words))
         return y
 
@@ -47,15 +48,15 @@ class ClassEmbedder(nn.Module):
         self.embedding_table = nn.Embedding(*cfg.condition_size)
 
     def forward(self, classes: Tensor) -> Tensor:
-        """int64 [R, 1] -> float [R, 1, C]."""
+        """Map class ids int64 [R, 1] to float [R, 1, C]."""
         y: Tensor = self.embedding_table(classes)
         return y
 
 
 class TextEmbedder(nn.Module):
-    """A text encoder's features to prefix embeddings.
+    """Features of a text encoder to prefix embeddings.
 
-    `uncond_embedding` [W, I] stands for the features of the unconditional row, and takes the same way.
+    `uncond_embedding` [W, I] takes the place of the features in the unconditional row.
     """
 
     def __init__(self, cfg: DecoderConfig) -> None:
@@ -65,20 +66,20 @@ class TextEmbedder(nn.Module):
         self.uncond_embedding = nn.Parameter(torch.randn(cfg.prefix, width) / width**0.5)
 
     def forward(self, text: Tensor) -> Tensor:
-        """float [R, W, I] -> float [R, W, C], of the weights' type."""
+        """Map features float [R, W, I] to [R, W, C], of the weights' dtype."""
         y: Tensor = self.cap_proj(text.to(self.uncond_embedding.dtype))
         return y
 
 
 class TokenEmbedder(nn.Module):
-    """Ids of the model's own text tokens to prefix embeddings: its full table."""
+    """Ids of the model's text tokens to prefix embeddings, by its full table."""
 
     def __init__(self, cfg: DecoderConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(*cfg.condition_size)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """int64 [R, W] -> float [R, W, C]."""
+        """Map token ids int64 [R, W] to float [R, W, C]."""
         y: Tensor = self.embedding(ids)
         return y
 
@@ -93,5 +94,5 @@ _KINDS: dict[Condition, type[Embedder]] = {
 
 
 def make_embedder(cfg: DecoderConfig) -> Embedder:
-    """The condition's network of a config."""
+    """Return the embedder for a config's kind of condition."""
     return _KINDS[cfg.condition](cfg)

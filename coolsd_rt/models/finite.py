@@ -1,4 +1,4 @@
-"""Whether all numbers of a tensor are numbers: NaN and infinities in weights end as images of noise, without an error.
+"""Detect NaN and infinite numbers in weights: they would give images of noise, without an error.
 
 Knows torch. Does not know networks, or how files are read.
 """
@@ -13,19 +13,19 @@ from torch import Tensor
 
 from coolsd_rt.errors import UserError
 
-_NAMED = 4  # tensors that an error names
-_CHUNK = 1 << 22  # numbers that are counted at once
+_NAMED = 4  # most tensors that an error names
+_CHUNK = 1 << 22  # numbers counted at once
 
 
 def non_finite(value: Tensor) -> int:
-    """How many numbers of a tensor of floats are NaN or infinite. Takes next to no memory."""
+    """Return how many numbers of a floating tensor are NaN or infinite. Uses little extra memory."""
     if value.numel() == 0 or all(bool(torch.isfinite(end)) for end in torch.aminmax(value)):
         return 0
     return sum(int((~torch.isfinite(part)).sum()) for part in value.reshape(-1).split(_CHUNK))
 
 
 class NumbersCheck:
-    """Counts what is no number in the tensors that pass, to name all of them in one error."""
+    """Counts non-finite numbers in tensors, to report all of them in one error."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,7 +34,11 @@ class NumbersCheck:
         self._type = torch.float32
 
     def passed(self, names: Sequence[str], stored: Tensor, written: Tensor) -> Tensor:
-        """`written`, counted. names: of the checkpoint's tensors it is made of. stored: before its type was changed."""
+        """Count the non-finite numbers of `written` and return it.
+
+        names: the tensors of the checkpoint that it is made from.
+        stored: the tensor before its dtype was changed.
+        """
         if bad := non_finite(written):
             before = non_finite(stored) if stored.dtype != written.dtype else bad
             self._bad |= {", ".join(names): before} if before else {}
@@ -43,7 +47,7 @@ class NumbersCheck:
         return written
 
     def check(self) -> None:
-        """Raises UserError at numbers that are NaN or infinite, or that the type written cannot hold."""
+        """Raise UserError if numbers were NaN or infinite, or too large for the dtype that was written."""
         if self._bad:
             found = f"NaN or infinite ones: {_counted(self._bad)}"
             fix = "get the file again; if the published file has them, its training diverged"
@@ -57,7 +61,7 @@ class NumbersCheck:
 
 
 def _counted(found: Mapping[str, int]) -> str:
-    """`3 in a.weight, 1 in b.weight and more in 4 other tensors`."""
+    """Return `3 in a.weight, 1 in b.weight and more in 4 other tensors`."""
     shown = ", ".join(f"{count} in {name}" for name, count in list(found.items())[:_NAMED])
     more = len(found) - _NAMED
     return f"{shown} and more in {more} other tensor{'s' if more > 1 else ''}" if more > 0 else shown

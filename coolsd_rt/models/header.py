@@ -1,6 +1,6 @@
-"""What a weights file says of itself: the model's config, read from the safetensors header without torch.
+"""Read a model's config from the safetensors header of its weights file, without torch.
 
-Knows the metadata key `config` (the JSON of a config dataclass). Does not know tensors' values.
+Knows the metadata key `config` (the JSON of a config dataclass). Does not know the values of tensors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FIX = "name a file written by the training tools, or add the config to its meta
 
 
 def config_of(path: Path, header: WeightsHeader) -> dict[str, Any]:
-    """The config in a header that was already read. Raises UserError if there is none."""
+    """Return the config in a header that was already read. Raises UserError if there is none."""
     text = header.metadata.get("config")
     if text is None:
         found = f"metadata with {', '.join(sorted(header.metadata))[:120] or 'no keys'}"
@@ -33,12 +33,15 @@ def config_of(path: Path, header: WeightsHeader) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config of a weights file, unchecked. Raises UserError if the file is not whole safetensors with a config."""
+    """Return the config of a weights file, unchecked.
+
+    Raises UserError if the file is not a complete safetensors file with a config.
+    """
     return config_of(path, check_safetensors(path))
 
 
 def size_of(path: Path, config: dict[str, Any], key: str) -> int:
-    """A positive size of a config. Raises UserError if it is missing or not one."""
+    """Return a positive size of a config. Raises UserError if it is missing or not a positive integer."""
     value = config.get(key)
     if type(value) is not int or value < 1:
         found = "nothing" if value is None else repr(value)

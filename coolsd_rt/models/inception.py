@@ -1,10 +1,11 @@
-"""The Inception-v3 that FID is defined by, up to its 2,048 pooled features: the network of `inception-2015-12-05`.
+"""The Inception-v3 that defines FID, up to its 2,048 pooled features: the network of `inception-2015-12-05`.
 
-It is not torchvision's ImageNet network. Three things differ from the paper's Inception-v3, as the TensorFlow graph has
-them: means over 3 x 3 leave the padding out of the count, the last block has a maximum where the others have a mean,
-and the weights are others (1,008 classes). Tensor names are those of `pt_inception-2015-12-05-6726825d.pth`.
+It is not torchvision's ImageNet network. It differs from the paper's Inception-v3 in three ways, as the TensorFlow
+graph does: average pooling over 3 x 3 does not count the padding, the last block uses max pooling where the others use
+average pooling, and the weights are different (1,008 classes). Tensor names are those of
+`pt_inception-2015-12-05-6726825d.pth`.
 
-Knows the network and its safetensors file. Does not know how an image is resized, nor what features are for.
+Knows the network and its safetensors file. Does not know how an image is resized, nor how features are used.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.store.weights import check_safetensors
 
 FAMILY = "fid-inception"
-SIDE = 299  # pixels along a side of what the network reads
+SIDE = 299  # pixels along a side of the network's input
 WIDTH = 2048  # features
 HOW = (
     "convert the published weights once: coolsd-rt convert pt_inception-2015-12-05-6726825d.pth "
@@ -42,12 +43,13 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [B, C, H, W] with the fixed statistics."""
         mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
         return functional.batch_norm(x, mean, var, self.weight, self.bias, eps=_EPS)
 
 
 class Conv(nn.Module):
-    """A convolution without bias, its batch norm, and the positive part. [B, I, H, W] -> [B, O, H', W'].
+    """A convolution without bias, batch norm and ReLU. [B, I, H, W] -> [B, O, H', W'].
 
     Padding keeps the size at stride 1 unless `pad` is False, and is 0 at stride 2.
     """
@@ -59,12 +61,15 @@ class Conv(nn.Module):
         self.bn = FrozenBatchNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply convolution, batch norm and ReLU to x [B, I, H, W]."""
         return functional.relu(self.bn(self.conv(x)))
 
 
-Pool = Literal["mean", "max", "halve"]  # 3 x 3: at stride 1 with padding, the last at stride 2 without
+Pool = Literal[
+    "mean", "max", "halve"
+]  # all 3 x 3; mean and max at stride 1 with padding, halve is a maximum at stride 2 without
 Layer = tuple[str, int, tuple[int, int], int]  # name, channels out, kernel, stride
-Step = Pool | Layer | tuple[Layer, Layer]  # two layers: side by side on one input, their outputs stacked
+Step = Pool | Layer | tuple[Layer, Layer]  # two layers share one input; their outputs are concatenated
 
 
 def _pool(x: Tensor, kind: Pool) -> Tensor:
@@ -74,7 +79,7 @@ def _pool(x: Tensor, kind: Pool) -> Tensor:
 
 
 class Mixed(nn.Module):
-    """Branches on one input, their channels stacked in order. `outputs`: how many there are."""
+    """Branches over one input, whose outputs are concatenated over channels. outputs: number of channels."""
 
     def __init__(self, inputs: int, branches: Sequence[Sequence[Step]]) -> None:
         super().__init__()
@@ -91,6 +96,7 @@ class Mixed(nn.Module):
             self.outputs += width
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply all branches to x [B, C, H, W] and concatenate their channels in order."""
         return torch.cat([self._branch(x, branch) for branch in self.branches], 1)
 
     def _branch(self, x: Tensor, branch: Sequence[Step]) -> Tensor:
@@ -103,7 +109,7 @@ class Mixed(nn.Module):
 
 
 def _layers(step: Layer | tuple[Layer, Layer]) -> tuple[Layer, ...]:
-    """A step's layers: a layer begins with its name, a pair with a layer."""
+    """Return a step's layers: a layer is a tuple that begins with its name, a pair is a tuple of two layers."""
     return (step,) if isinstance(step[0], str) else step
 
 
@@ -112,7 +118,7 @@ def _conv(name: str, outputs: int, height: int = 1, width: int = 0, stride: int 
 
 
 def _fine(pooled: int) -> list[list[Step]]:
-    """Of 35 x 35 cells."""
+    """Return the branches of a block of 35 x 35 cells."""
     return [
         [_conv("branch1x1", 64)],
         [_conv("branch5x5_1", 48), _conv("branch5x5_2", 64, 5)],
@@ -122,13 +128,13 @@ def _fine(pooled: int) -> list[list[Step]]:
 
 
 def _to_middle() -> list[list[Step]]:
-    """From 35 x 35 to 17 x 17 cells."""
+    """Return the branches of the block from 35 x 35 to 17 x 17 cells."""
     double = [_conv("branch3x3dbl_1", 64), _conv("branch3x3dbl_2", 96, 3), _conv("branch3x3dbl_3", 96, 3, stride=2)]
     return [[_conv("branch3x3", 384, 3, stride=2)], [*double], ["halve"]]
 
 
 def _middle(inner: int) -> list[list[Step]]:
-    """Of 17 x 17 cells; 7 x 7 kernels as rows and columns."""
+    """Return the branches of a block of 17 x 17 cells; 7 x 7 kernels are split into rows and columns."""
     name = "branch7x7dbl"
     double: list[Step] = [_conv(f"{name}_1", inner), _conv(f"{name}_2", inner, 7, 1), _conv(f"{name}_3", inner, 1, 7)]
     return [
@@ -140,7 +146,7 @@ def _middle(inner: int) -> list[list[Step]]:
 
 
 def _to_coarse() -> list[list[Step]]:
-    """From 17 x 17 to 8 x 8 cells."""
+    """Return the branches of the block from 17 x 17 to 8 x 8 cells."""
     name = "branch7x7x3"
     long: list[Step] = [_conv(f"{name}_1", 192), _conv(f"{name}_2", 192, 1, 7), _conv(f"{name}_3", 192, 7, 1)]
     return [
@@ -151,7 +157,7 @@ def _to_coarse() -> list[list[Step]]:
 
 
 def _coarse(pool: Pool) -> list[list[Step]]:
-    """Of 8 x 8 cells."""
+    """Return the branches of a block of 8 x 8 cells."""
 
     def split(name: str) -> tuple[Layer, Layer]:
         return _conv(f"{name}a", 384, 1, 3), _conv(f"{name}b", 384, 3, 1)
@@ -172,7 +178,7 @@ _BLOCKS: dict[str, list[list[Step]]] = {
 
 
 class Inception(nn.Module):
-    """float32 [B, 3, 299, 299] of RGB from 0 to 255 -> float32 [B, 2048]."""
+    """RGB images float32 [B, 3, 299, 299] from 0 to 255 -> features float32 [B, 2048]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +194,8 @@ class Inception(nn.Module):
             width = block.outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (x - 128) / 128  # the TensorFlow graph's own; others have (x - 127.5) / 127.5
+        """Return the features of RGB images x float32 [B, 3, 299, 299], from 0 to 255: float32 [B, 2048]."""
+        x = (x - 128) / 128  # as in the TensorFlow graph; others use (x - 127.5) / 127.5
         x = _pool(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), "halve")
         x = _pool(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), "halve")
         for name in _BLOCKS:
@@ -197,15 +204,16 @@ class Inception(nn.Module):
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the file's tensors, without their memory."""
+    """Return names and shapes of the file's tensors, without allocating them."""
     with torch.device("meta"):
         return {name: tuple(value.shape) for name, value in Inception().state_dict().items()}
 
 
 def load_inception(path: Path) -> Inception:
-    """The network, float32, in evaluation mode.
+    """Load the network in float32 and evaluation mode.
 
-    Raises UserError: no whole safetensors file; a tensor missing, surplus, not finite, of another shape or type.
+    Raises UserError: not a complete safetensors file; a tensor that is missing, unknown or not finite, or has another
+    shape or dtype.
     """
     wanted, found = shapes(), check_safetensors(path).tensors
     for name in (*wanted, *found):
@@ -217,7 +225,9 @@ def load_inception(path: Path) -> Inception:
     state = {}
     with safe_open(str(path), framework="pt") as file:
         for name in wanted:
-            value = file.get_tensor(name).to(torch.float32, copy=True)  # what is read is mapped: the file may change
+            value = file.get_tensor(name).to(
+                torch.float32, copy=True
+            )  # copy: the tensor read is mapped, and the file may change
             if not bool(torch.isfinite(value).all()):
                 raise UserError(f"{path}: {name}", expected="finite numbers", found="NaN or infinite ones", fix=HOW)
             state[name] = value

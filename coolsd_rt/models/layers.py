@@ -1,4 +1,4 @@
-"""What decoders and EAGLE heads share: norms, RoPE on a grid or a line, attention over a static cache, SwiGLU.
+"""Layers that decoders and EAGLE heads share: norms, RoPE on a grid or a line, attention with a static cache, SwiGLU.
 
 Knows one transformer layer. Does not know conditions, vocabularies or files. Legend as in `coolsd_rt.contract`.
 """
@@ -15,10 +15,11 @@ from coolsd_rt.models.config import LayerConfig, Pairs
 
 
 class Step(NamedTuple):
-    """Where the S new positions of each row stand, shared by all layers of one step.
+    """Positions of the S new tokens of each row, shared by all layers of one step.
 
-    rope: cos and sin, float32 [R or 1, 1, S, D/2] each. mask: bool [R, 1, S, T], or None for plain causal training
-    without a cache. slots: int64 [R, S], the cache rows to write, or None likewise.
+    cos, sin: float32 [R or 1, 1, S, D/2].
+    mask: bool [R, 1, S, T]; None for plain causal training without a cache.
+    slots: int64 [R, S], the cache rows to write; None likewise.
     """
 
     cos: Tensor
@@ -28,7 +29,7 @@ class Step(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """One layer's keys and values, float [R, H, T, D], written in place."""
+    """Keys and values of one layer, float [R, H, T, D], written in place."""
 
     k: Tensor
     v: Tensor
@@ -37,11 +38,11 @@ class Cache(NamedTuple):
 def rope_table(
     grid: int, prefix: int, head_dim: int, base: float = 1e4, prefix_rope: Literal["zero", "identity"] = "zero"
 ) -> Tensor:
-    """LlamaGen's 2-D table, float32 [prefix + grid*grid, D/2, 2] (cos, sin).
+    """Return LlamaGen's 2-D RoPE table, float32 [prefix + grid*grid, D/2, 2] (cos, sin).
 
-    D/4 frequencies an axis; the first half of the pairs turns with the row, the second with the column; image token 0
-    is cell (0, 0). `zero` prefix rows (LlamaGen's own) make every prefix query and key vanish, so that all visible
-    prefix keys score 0; `identity` rows leave them unturned.
+    Each axis has D/4 frequencies; the first half of the pairs is rotated by the row, the second by the column; image
+    token 0 is cell (0, 0). Prefix rows `zero` (LlamaGen's) turn every prefix query and key into zeros, so that all
+    visible prefix keys score 0; `identity` leaves them unrotated.
     """
     freqs = base ** (-torch.arange(0, head_dim // 2, 2)[: head_dim // 4].double() / (head_dim // 2))
     cell = torch.arange(grid * grid)
@@ -54,14 +55,14 @@ def rope_table(
 
 
 def line_table(positions: int, head_dim: int, base: float = 1e4) -> Tensor:
-    """Llama's table of one axis, float32 [positions, D/2, 2] (cos, sin)."""
+    """Return Llama's RoPE table of one axis, float32 [positions, D/2, 2] (cos, sin)."""
     freqs = base ** (-torch.arange(0, head_dim, 2).double() / head_dim)
     angles = torch.arange(positions)[:, None] * freqs
     return torch.stack([angles.cos(), angles.sin()], dim=-1).float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairs: Pairs = "interleaved") -> Tensor:
-    """Turn the pairs of x [R, H, S, D] by cos, sin [R or 1, 1, S, D/2]."""
+    """Rotate the pairs of x [R, H, S, D] by cos, sin [R or 1, 1, S, D/2]."""
     if pairs == "half":
         a, b = x.chunk(2, dim=-1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
@@ -70,7 +71,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairs: Pairs = "interleaved") ->
 
 
 class RMSNorm(nn.Module):
-    """Normalised in float32, cast back, then times the weight, as LlamaGen does."""
+    """RMSNorm computed in float32, cast back, then multiplied by the weight, as in LlamaGen."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -78,11 +79,12 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x over its last dimension."""
         return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).type_as(x) * self.weight
 
 
 class HeadNorm(nn.Module):
-    """qk-norm: a LayerNorm over each head, with a weight and a bias [H, D] of each head. Source: Chameleon."""
+    """qk-norm: a LayerNorm over each head, with a weight and a bias [H, D]. Source: Chameleon."""
 
     eps = 1e-5
 
@@ -92,20 +94,23 @@ class HeadNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(heads, head_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[R, H, S, D] -> the same."""
+        """Normalise each head of x [R, H, S, D]; the shape stays."""
         y = F.layer_norm(x, (x.shape[-1],), eps=self.eps)
         return torch.add(y * self.weight[:, None], self.bias[:, None])
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of a training sequence, written out: a CPU trains a quarter faster than with SDPA."""
+    """Compute causal attention of a training sequence explicitly.
+
+    On a CPU, training is a quarter faster than with SDPA.
+    """
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     future = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).triu(1)
     return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1).type_as(v) @ v
 
 
 class Attention(nn.Module):
-    """Attention with fused qkv, order q|k|v, no biases; several heads may share keys and values."""
+    """Attention with fused qkv, order q|k|v, no biases; several query heads may share keys and values."""
 
     def __init__(self, cfg: LayerConfig) -> None:
         super().__init__()
@@ -117,6 +122,10 @@ class Attention(nn.Module):
         self.k_norm: nn.Module = HeadNorm(shared, size) if cfg.qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, step: Step, cache: Cache | None) -> Tensor:
+        """Attend from x [R, S, C] to the cache, after writing the new keys and values into it; return [R, S, C].
+
+        cache: None for training, then attention covers x itself.
+        """
         heads, shared = self.cfg.heads, self.cfg.cache_heads
         qkv = self.wqkv(x).unflatten(-1, (heads + 2 * shared, -1)).transpose(1, 2)
         q, k, v = qkv.split((heads, shared, shared), dim=1)
@@ -144,6 +153,7 @@ class FeedForward(nn.Module):
         self.w2 = nn.Linear(cfg.ffn, cfg.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return w2(silu(w1 x) * w3 x) of x [..., C]."""
         y: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
         return y
 
@@ -158,12 +168,16 @@ class Layer(nn.Module):
         self.ffn_norm = RMSNorm(cfg.dim, cfg.norm_eps)
 
     def forward(self, x: Tensor, step: Step, cache: Cache | None = None) -> Tensor:
+        """Apply attention and the feed-forward network to x [R, S, C], each with a residual connection."""
         x = x + self.attention(self.attention_norm(x), step, cache)
         return torch.add(x, self.feed_forward(self.ffn_norm(x)))
 
 
 def new_caches(cfg: LayerConfig, layers: int, rows: int, capacity: int, like: Tensor) -> list[Cache]:
-    """Zeroed caches [R, H, T, D]: a NaN in a row never written would poison attention even where it is masked."""
+    """Return zeroed caches [R, H, T, D], one per layer.
+
+    A NaN in an unwritten row would spread through attention even where it is masked.
+    """
     shape = (rows, cfg.cache_heads, capacity, cfg.head_dim)
     return [Cache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(layers)]
 
@@ -177,11 +191,12 @@ def cached_step(
     start: Tensor | None = None,
     from_start: bool = False,
 ) -> Step:
-    """The `Step` of `size` positions from `pos` int64 [R] on, against caches of `capacity` rows.
+    """Return the `Step` of `size` positions from `pos` int64 [R] on, against caches of `capacity` rows.
 
-    table float32 [positions, D/2, 2]; `shift` is added to a position before its angle is read (an EAGLE head turns by
-    the cell of the next token). Positions past the table read its last row: only padding stands there.
-    start: int64 [R], the first position of each row that is not padding; None is 0. from_start: angles count from it.
+    table: float32 [positions, D/2, 2]; positions past its end read its last row: they hold only padding.
+    shift: added to a position before its angle is read (an EAGLE head uses the angle of the next token).
+    start: int64 [R], the first position of each row that is not padding; None: 0.
+    from_start: whether angles count from `start`.
     """
     slots = pos[:, None] + torch.arange(size, device=pos.device)
     turn = slots + shift - start[:, None] if from_start and start is not None else slots + shift
@@ -191,10 +206,11 @@ def cached_step(
 
 
 def visible(slots: Tensor, capacity: int, start: Tensor | None) -> Tensor:
-    """What the positions `slots` int64 [R, S] see of a cache, bool [R, 1, S, T]: from `start` [R] to themselves.
+    """Return which cache rows the positions `slots` int64 [R, S] attend to: from `start` [R] to themselves.
 
-    Padding sees the padding up to itself: a softmax over nothing would be NaN, and poison every row that masks it; and
-    so were features made that a head which sees padding was trained on (LANTERN's, in bfloat16).
+    The mask is bool [R, 1, S, T]. Padding attends to the padding up to itself: a softmax over nothing would give NaN,
+    which would spread to rows that mask it. Heads that attend to padding were also trained on features made in this way
+    (LANTERN's, in bfloat16).
     """
     at = slots[:, None, :, None]
     cells = torch.arange(capacity, device=slots.device)
@@ -207,7 +223,10 @@ def visible(slots: Tensor, capacity: int, start: Tensor | None) -> Tensor:
 def causal_step(
     table: Tensor, size: int, shift: int = 0, start: Tensor | None = None, from_start: bool = False
 ) -> Step:
-    """The `Step` of a whole training sequence from position 0 on, without a cache. start as in `cached_step`."""
+    """Return the `Step` of a whole training sequence from position 0 on, without a cache.
+
+    start, from_start: as in `cached_step`.
+    """
     if start is None:
         angle = table[shift : shift + size][None, None]
         return Step(angle[..., 0], angle[..., 1], None, None)

@@ -1,6 +1,6 @@
-"""The order of an image's tokens: rows of codes, line ends, an end, and which of them nothing can change.
+"""The order of an image's tokens: rows of codes, line ends, an end token, and which tokens are forced.
 
-Pure data. Does not know networks or sampling. Legend as in `coolsd_rt.contract`.
+Knows ids and positions: pure data. Does not know networks or sampling. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 class Layout:
     """`rows` rows of `columns` image codes in raster order; ids 0 .. codes - 1 are image codes.
 
-    line_end: the id that stands at the end of each row. end: the id behind the last row. None: there is none.
+    line_end: the id at the end of each row; None: there is none.
+    end: the id behind the last row; None: there is none.
     """
 
     codes: int
@@ -37,9 +38,9 @@ class Layout:
 
     @property
     def forced(self) -> NDArray[np.int64]:
-        """int64 [tokens]: the id that has to stand there, or -1 where an image code is free.
+        """The id that each token must have, int64 [tokens]; -1 where an image code is free.
 
-        P and Q are point masses at a forced token. At a free one ids from `codes` on have no probability.
+        P and Q are point masses at a forced token. At a free token, ids from `codes` on have probability 0.
         """
         table = np.full(self.tokens, -1, np.int64)
         if self.line_end is not None:
@@ -50,19 +51,19 @@ class Layout:
 
     @property
     def code_positions(self) -> NDArray[np.int64]:
-        """int64 [rows * columns]: where the codes that an image tokenizer decodes stand among the tokens."""
+        """Positions among the tokens of the codes that an image tokenizer decodes, int64 [rows * columns]."""
         return np.flatnonzero(self.forced < 0).astype(np.int64)
 
     @property
     def plain(self) -> bool:
-        """Whether every token is a code that is code_positions."""
+        """Whether every token is an image code: there are no line ends and no end."""
         return self.line_end is None and self.end is None
 
 
 def find_layout(forced: Sequence[int]) -> Layout | None:
-    """The layout that a table of forced tokens (-1 where free) is of: line ends, an end, or both; None if of none.
+    """Return the layout of a table of forced tokens (-1 where free): line ends, an end, or both; None if there is none.
 
-    Its `codes` is 0: a table does not say how many there are.
+    Its `codes` is 0: a table does not tell the number of codes.
     """
     table = np.asarray(forced, np.int64)
     taken = np.flatnonzero(table >= 0)
@@ -81,5 +82,5 @@ def find_layout(forced: Sequence[int]) -> Layout | None:
 
 
 def is_layout(forced: Sequence[int]) -> bool:
-    """Whether a table of forced tokens (-1 where free) is that of some layout: line ends, an end, or both."""
+    """Return whether a table of forced tokens (-1 where free) is that of a layout: line ends, an end, or both."""
     return find_layout(forced) is not None

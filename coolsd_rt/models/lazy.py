@@ -1,8 +1,8 @@
-"""Weights that stay in their file until somebody wants their values: a tensor of a shape, and how to make it.
+"""Tensors that stay in their file until their values are needed: a shape, and a function that produces the values.
 
-A network can be larger than memory. Its lazy tensors go through the slicing, joining and scaling that makes a graph
-out of it as real ones do, but only shapes are computed; `value()` then does the same work on one tensor's numbers.
-Knows torch's dispatch. Does not know networks or files: a source is a function. No operation that writes in place.
+A network can be larger than memory. Building a graph slices, joins and scales its lazy tensors like real ones, but
+computes shapes only; `value()` then applies the same operations to the numbers of one tensor. Knows torch's dispatch.
+Does not know networks or files: a source is a function. Operations that write in place are not supported.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Memo = dict[int, Any]
 
 
 class Lazy(Tensor):
-    """A tensor without memory. `source`: makes its numbers, given what was already made in the same call."""
+    """A tensor without memory. source: produces its values, given a memo of values made in the same call."""
 
     source: Callable[[Memo], Tensor]
 
     @staticmethod
     def __new__(cls, like: Tensor, source: Callable[[Memo], Tensor], requires_grad: bool = False) -> Lazy:
-        """like: a tensor of its shape, strides and dtype, on the device meta."""
+        """Create a lazy tensor. like: a tensor of its shape, strides and dtype, on the device meta."""
         made = Tensor._make_wrapper_subclass(
             cls,
             like.shape,
@@ -42,7 +42,7 @@ class Lazy(Tensor):
         return f"Lazy({list(self.shape)}, {self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]  # torch declares the function that switches it off
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares a disabled implementation
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
@@ -62,7 +62,7 @@ def _part(call: _Call, index: int, memo: Memo) -> Tensor:
 
 
 class _Call:
-    """One operation on tensors of which some are lazy; done once in a call of `value`, however many want it."""
+    """An operation on tensors, some of them lazy; it runs once per call of `value`, however many results need it."""
 
     def __init__(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._func, self._args, self._kwargs = func, args, dict(kwargs)
@@ -85,13 +85,13 @@ def _made(x: Any, memo: Memo) -> Any:
 
 
 def lazy(shape: Sequence[int], dtype: torch.dtype, read: Callable[[], Tensor]) -> Lazy:
-    """A tensor of that shape and dtype whose numbers `read` gives, each time they are wanted."""
+    """Return a tensor of this shape and dtype; `read` returns its values each time they are needed."""
     like = torch.empty(tuple(shape), dtype=dtype, device="meta")
     call = _Call(lambda: read(), (), {})
     return Lazy(like, call)
 
 
 def value(x: Tensor) -> Tensor:
-    """The numbers of a tensor, lazy or not. Raises what its source raises."""
+    """Return the values of a tensor, lazy or not. Raises the errors of its source."""
     with torch.no_grad():
         return x.source({}) if isinstance(x, Lazy) else x.detach()

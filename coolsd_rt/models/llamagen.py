@@ -1,6 +1,6 @@
-"""LlamaGen's names for what all families share: its config with a word condition, and the network.
+"""LlamaGen's names for classes that all families share: its configs, and the network.
 
-Source: LlamaGen (Sun et al., 2024). See `decoder` and `families`.
+Knows names only. Does not know other families. Source: LlamaGen (Sun et al., 2024). See `decoder` and `families`.
 """
 
 from coolsd_rt.models.decoder import Decoder as LlamaGen

@@ -1,9 +1,9 @@
-"""The image tokenizer of LlamaGen, and VQGAN: a convolutional VQ autoencoder, its codebook L2-normalised or as it is.
+"""The image tokenizer of LlamaGen, and VQGAN: a convolutional VQ autoencoder, with or without L2-normalised codes.
 
-Knows pixels and code ids. Does not know prompts, token order in a sequence, or checkpoints' file formats.
-Module names are those of the published LlamaGen VQ checkpoints, so that a state dict loads without a map.
+Knows pixels and code ids. Does not know prompts, token order in a sequence, or checkpoints' file formats. Module names
+are those of the published LlamaGen VQ checkpoints, so that a state dict loads without renaming.
 
-Shapes: B images, C channels, F pixels a side, G = F / downsampling cells a side, K codes, E code dimension.
+Shapes: B images, C channels, F pixels per side, G = F / downsampling cells per side, K codes, E code dimension.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _conv(c_in: int, c_out: int, kernel: int = 3) -> nn.Conv2d:
 
 
 class ResBlock(nn.Module):
-    """norm, swish, conv, twice, beside the identity (or a 1x1 convolution where the width changes)."""
+    """Twice norm, swish and convolution, with a shortcut (a 1x1 convolution if the width changes)."""
 
     def __init__(self, c_in: int, c_out: int, cfg: VQConfig) -> None:
         super().__init__()
@@ -37,6 +37,7 @@ class ResBlock(nn.Module):
         self.nin_shortcut = _conv(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block to x [B, C, H, W]."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         return torch.add(self.nin_shortcut(x), h)
@@ -52,6 +53,7 @@ class AttnBlock(nn.Module):
         self.proj_out = _conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply attention with a residual connection to x [B, C, H, W]."""
         b, c, h, w = x.shape
         y = self.norm(x)
         q, k, v = (m(y).reshape(b, 1, c, h * w).transpose(2, 3) for m in (self.q, self.k, self.v))
@@ -60,21 +62,27 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
+    """A convolution of stride 2 that halves the resolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, C, H, W] to [B, C, H / 2, W / 2]."""
         y: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
         return y
 
 
 class Upsample(nn.Module):
+    """Nearest-neighbour interpolation that doubles the resolution, then a convolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = _conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, C, H, W] to [B, C, 2H, 2W]."""
         y: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return y
 
@@ -124,6 +132,7 @@ class VqEncoder(nn.Module):
         self.norm_out, self.conv_out = _norm(width, cfg), _conv(width, cfg.z_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Encode pixels x [B, 3, F, F] to latents [B, z_channels, G, G]."""
         x = self.conv_in(x)
         for block in (*self.conv_blocks, *self.mid):
             x = block(x)
@@ -150,6 +159,7 @@ class VqDecoder(nn.Module):
         self.norm_out, self.conv_out = _norm(width, cfg), _conv(width, 3)
 
     def forward(self, z: Tensor) -> Tensor:
+        """Decode latents z [B, z_channels, G, G] to pixels [B, 3, F, F]."""
         x = self.conv_in(z)
         for block in (*self.mid, *self.conv_blocks):
             x = block(x)
@@ -158,7 +168,7 @@ class VqDecoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The codes and the nearest of them: on the unit sphere, where latents and codes are L2-normalised, or in space."""
+    """The codes and their nearest-neighbour lookup, by cosine if `unit_codes`, else by Euclidean distance."""
 
     def __init__(self, cfg: VQConfig) -> None:
         super().__init__()
@@ -167,30 +177,29 @@ class Codebook(nn.Module):
 
     @property
     def codes(self) -> Tensor:
-        """Float [K, E], as the decoder takes them."""
+        """The codes, float [K, E], as the decoder takes them."""
         return self.scaled(self.embedding.weight)
 
     def scaled(self, x: Tensor) -> Tensor:
-        """Latents or codes [..., E]: of unit length, or as they are."""
+        """Return latents or codes [..., E], normalised to unit length if `unit_codes`."""
         return F.normalize(x, dim=-1) if self.unit else x
 
     def nearest(self, z: Tensor) -> Tensor:
-        """Latents [..., E] -> code ids int64 [...]. Nearest on the sphere is the largest cosine."""
+        """Return the nearest code of each latent [..., E], int64 [...].
+
+        On the unit sphere the nearest code has the largest cosine.
+        """
         codes = self.codes
         scores = self.scaled(z) @ codes.T
         return (scores if self.unit else scores - codes.square().sum(-1) / 2).argmax(-1)
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """Code ids int64 [...] -> codes [..., E]."""
+        """Return the codes [..., E] of ids int64 [...]."""
         return self.scaled(self.embedding(ids))
 
 
 class VQTokenizer(nn.Module):
-    """Image to code ids and back.
-
-    encode: pixels float [B, 3, F, F] in [-1, 1] -> ids int64 [B, G*G] in raster order.
-    decode: ids int64 [B, G*G] -> pixels float [B, 3, F, F] in [-1, 1].
-    """
+    """Encode images to code ids and decode them."""
 
     def __init__(self, cfg: VQConfig) -> None:
         super().__init__()
@@ -201,19 +210,21 @@ class VQTokenizer(nn.Module):
         self.post_quant_conv = _conv(cfg.codebook_dim, cfg.z_channels, 1)
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """Pixels -> latents [B, G, G, E] before quantisation, of unit length where codes are."""
+        """Return latents [B, G, G, E] of pixels before quantisation, of unit length if codes are."""
         z = self.quant_conv(self.encoder(pixels)).permute(0, 2, 3, 1)
         return self.quantize.scaled(z.float())
 
     def encode(self, pixels: Tensor) -> Tensor:
+        """Encode pixels float [B, 3, F, F] in [-1, 1] to code ids int64 [B, G*G] in raster order."""
         return self.quantize.nearest(self.latents(pixels)).flatten(1)
 
     def decode_latents(self, codes: Tensor) -> Tensor:
-        """Codes [B, G, G, E] -> pixels, not clamped (training needs the gradient outside [-1, 1])."""
+        """Decode codes [B, G, G, E] to pixels, not clamped (training needs the gradient outside [-1, 1])."""
         y: Tensor = self.decoder(self.post_quant_conv(codes.permute(0, 3, 1, 2)))
         return y
 
     def decode(self, ids: Tensor) -> Tensor:
+        """Decode code ids int64 [B, G*G] to pixels float [B, 3, F, F] in [-1, 1]."""
         side = int(ids.shape[1] ** 0.5)
         codes = self.quantize.lookup(ids).reshape(ids.shape[0], side, side, self.cfg.codebook_dim)
         return self.decode_latents(codes).float().clamp(-1, 1)

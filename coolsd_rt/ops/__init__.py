@@ -1,7 +1,8 @@
 """The tensor operations of the loop: logit processing, sampling, verification. One eager reference over the array API.
 
-The same lines run on NumPy and on torch. Knows arrays and the law; no models, no files, no engines. Every uniform is
-passed in. float32 by default; float64 in, float64 out, so that tests can enumerate exactly.
+The same code runs on NumPy and on torch. Knows arrays and the law. Does not know models, files or engines. Every
+uniform is an argument. Computes in float32 by default; float64 inputs give float64 outputs, so that tests can enumerate
+exactly.
 """
 
 from coolsd_rt.ops.logits import process_logits

@@ -1,8 +1,9 @@
-"""The verdict on a window of drafts: how many are accepted, and the token that ends the round.
+"""Verify a window of drafts: how many are accepted, and the token that ends the round.
 
-All rows and positions at once. Knows the law; does not know models, caches or positions in an image.
+Processes all rows and positions at once. Knows the law. Does not know models, caches or positions in an image.
 
-Legend: M images, L draft length, V codes. Window index i = 0..L; P[:, i] is the target's law of the token at i.
+Legend: M images, L draft length, V codes. Window index i = 0..L; P[:, i] is the target's distribution of the token at
+i.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from coolsd_rt.ops.sample import sample
 
 
 class Verdict(NamedTuple):
-    """What happened to each row's drafts."""
+    """The outcome of a round for each image."""
 
     accepted: Array  # int64 [M]: drafts accepted, 0..num_drafts
     token: Array  # int64 [M]: the resampled token (accepted < num_drafts) or the bonus token (accepted == num_drafts)
-    degenerate: Array  # bool [M]: rejected with no residual to draw from; the token is from P
+    degenerate: Array  # bool [M]: rejected with a degenerate residual; the token is drawn from P
 
 
 def verify(
@@ -41,15 +42,18 @@ def verify(
 ) -> Verdict:
     """Accept each row's drafts up to its first rejection, then draw the token that ends the round.
 
-    target: P [M, L+1, V]. draft: Q [M, L, V], the very tensor the tokens were drawn from. tokens: int64 [M, L].
-    num_drafts: int64 [M], drafts that count (fewer at the image's end). omegas: float64 [L].
-    u_accept: [M, L] and u_resample: [M, L+1], uniforms in [0, 1) by window index.
-    forced: bool [M, L], positions whose token is fixed (P = Q = a point mass): accepted whatever omega says.
-    tolerance: LANTERN's relaxation, its neighbours of the same array type. rates: float64 [L], acceptance whatever P
-    and Q are (`synthetic`).
+    target: P [M, L+1, V].
+    draft: Q [M, L, V], the same tensor that the tokens were drawn from.
+    tokens: int64 [M, L].
+    num_drafts: int64 [M], drafts that count (fewer at the image's end).
+    omegas: float64 [L].
+    u_accept, u_resample: [M, L] and [M, L+1], uniforms in [0, 1) by window index.
+    forced: bool [M, L], positions whose token is fixed (P = Q = a point mass): accepted whatever omega is.
+    tolerance: LANTERN's relaxation, with neighbours of the same array type.
+    rates: float64 [L], acceptance rates independent of P and Q (`synthetic`).
 
-    Raises CoolsdError on NaN, or when a drafted token has Q = 0: it was not drawn from this Q.
-    Source: arXiv 2601.09212, the relaxed round.
+    Raises CoolsdError on NaN, or if a drafted token has Q = 0: it was not drawn from this Q. Source: arXiv 2601.09212,
+    the relaxed round.
     """
     xp = namespace(target)
     images, length = tokens.shape
@@ -81,14 +85,17 @@ def verify(
 def _after(
     p: Array, q: Array, omega: Array, resampler: Resampler, tolerance: Tolerance | None, tokens: Array
 ) -> tuple[Array, Array]:
-    """The residual of each row [M, V], and which are degenerate; tokens: int64 [M], those rejected."""
+    """Return the residual weights of each row [M, V] and which rows are degenerate.
+
+    tokens: int64 [M], the rejected drafts.
+    """
     if tolerance is None:
         return residual(p, q, omega, resampler)
     if resampler == "lantern":
         return residual(p, q, omega, resampler, zeroed=tolerance.zeroed(p, tokens))
     if resampler == "waterfill":
         return residual(p, q, omega, resampler, tolerance.everywhere(p))
-    # P + c >= P: G* is the classic residual (Proposition 1), and c of all codes is not needed.
+    # P + c >= P, so G* is the classic residual (Proposition 1), and c of all codes is not needed.
     return residual(p, q, omega, "residual" if resampler == "optimal" else resampler)
 
 

@@ -1,1 +1,1 @@
-"""Networks and tokenizers that other libraries define, loaded from folders, strictly and offline."""
+"""Networks and tokenizers that other libraries define, loaded from folders strictly and offline."""

@@ -1,7 +1,7 @@
-"""A CLIP model from a folder as transformers saves it: network, preprocessing of images, tokenizer.
+"""Loads a CLIP model from a folder in the format of transformers: network, image preprocessing, tokenizer.
 
-Knows CLIP's config in transformers' form, old and new preprocessor files, and how its prompts are marked. Does not know
-scores. Images are resized by Pillow, whether torchvision is installed or not. Needs transformers and tokenizers.
+Knows CLIP's config in transformers' format, old and new preprocessor files, and the special tokens of its prompts. Does
+not know scores. Pillow resizes images, whether torchvision is installed or not. Needs transformers and tokenizers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from coolsd_rt.pretrained.settings import FETCH_AGAIN, Heads, Layers, Rows, Sche
 from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE, encode, encode_batch, tokenizer_of
 
 PREPROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-"""What transformers writes, and what it wrote before; the first that is there is read."""
+"""Names in current and older versions of transformers; the first that exists is read."""
 _WHAT = "a CLIP model"
 _LEGACY_END = 2
-"""`eos_token_id` of OpenAI's published configs. The network then takes the highest id of a prompt for its end."""
+"""`eos_token_id` in OpenAI's published configs. The network then uses the highest id of a prompt as its end."""
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Act = Literal["quick_gelu", "gelu"]
 _Triple = Annotated[list[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(min_length=3, max_length=3)]
@@ -48,13 +48,18 @@ class _Tower(Schema):
 
 
 class TextTower(_Tower):
+    """Sizes of the text network."""
+
     vocab_size: Rows
     max_position_embeddings: int = Field(ge=2, le=65536)
     eos_token_id: TokenId
 
 
 class VisionTower(_Tower):
-    """num_channels: absent in the first published configs; the shape of the patches' weights has to agree."""
+    """Sizes of the image network.
+
+    num_channels: missing in the first published configs; the patch weights' shape must agree.
+    """
 
     image_size: _Side
     patch_size: _Side
@@ -72,7 +77,7 @@ class ClipSizes(Schema):
     @model_validator(mode="before")
     @classmethod
     def _old_form(cls, data: Any) -> Any:
-        """Old files say sizes a second time under `..._config_dict`, and the library lets these win."""
+        """Apply sizes from `..._config_dict`, which old files repeat and the library prefers."""
         if not isinstance(data, dict):
             return data
         merged = dict(data)
@@ -84,8 +89,11 @@ class ClipSizes(Schema):
 
 
 class Preprocessing(Schema):
-    """How an image becomes the network's input. What old files do not say (scale by 1/255, convert to RGB) is what
-    they meant: their library did nothing else."""
+    """How an image becomes the network's input.
+
+    Keys that old files lack (scale by 1/255, convert to RGB) default to the fixed behaviour of the library at that
+    time.
+    """
 
     do_resize: Literal[True]
     size: dict[Literal["shortest_edge"], _Side]
@@ -123,7 +131,7 @@ class _New(Schema):
 
 @dataclass(frozen=True)
 class ClipModel:
-    """A loaded model. files: all that it was made of."""
+    """A loaded model. files: all files that it was loaded from."""
 
     network: Any
     images: Any
@@ -131,7 +139,7 @@ class ClipModel:
     files: tuple[Path, ...]
 
     def inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The network's arguments. Prompts are cut at its positions, the end mark kept, and padded to the longest."""
+        """Return the network's arguments. Prompts are truncated to its positions, keeping the end token, and padded."""
         pixels = self.images(images=list(images), return_tensors="pt")["pixel_values"]
         encoded = encode_batch(self.tokenizer, prompts)
         ids, mask = ([getattr(e, name) for e in encoded] for name in ("ids", "attention_mask"))
@@ -139,7 +147,10 @@ class ClipModel:
 
 
 def load_clip(folder: Path, *, fix: str = FETCH_AGAIN) -> ClipModel:
-    """In float32. Raises UserError: the folder is not that of a CLIP model, or not whole; see `models.foreign`."""
+    """Load a CLIP model in float32.
+
+    Raises UserError if the folder is not a complete CLIP model; see `pretrained.load`.
+    """
     import transformers
 
     if not os.path.isdir(folder):
@@ -156,11 +167,11 @@ def load_clip(folder: Path, *, fix: str = FETCH_AGAIN) -> ClipModel:
         )
         for name in ("text", "vision")
     }
-    # Position ids are counters, which old files hold and the network makes.
+    # Position ids are counters, which old files contain and the network creates.
     dropped = tuple(f"{name}_model.embeddings.position_ids" for name in ("text", "vision"))
     recipe = Recipe(transformers.CLIPModel, transformers.CLIPConfig(**said), layers, dropped)
     network = load_network(folder, weights, recipe, torch.float32, fix=fix)
-    # By Pillow: what transformers calls CLIPImageProcessor is torchvision's where that is installed.
+    # Use Pillow: CLIPImageProcessor uses torchvision if that is installed.
     make = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
     files = (folder / CONFIG_FILE, path, folder / TOKENIZER_FILE, *weights.parts)
     return ClipModel(network, make(**preprocessing.model_dump()), tokenizer, files)
@@ -182,7 +193,10 @@ def _preprocessing(folder: Path, side: int, fix: str) -> tuple[Path, Preprocessi
 
 
 def _tokenizer(folder: Path, text: TextTower, fix: str) -> Any:
-    """The tokenizer, set to cut and pad as the network wants it. Padding comes after a prompt's end: it is not seen."""
+    """Return the tokenizer, set to truncate and pad as the network requires.
+
+    Padding after a prompt's end is not visible.
+    """
     tokenizer = tokenizer_of(folder, text.vocab_size, fix=fix)
     path, marks = folder / TOKENIZER_FILE, encode(tokenizer, "").ids
     end = max(tokenizer.get_vocab().values()) if text.eos_token_id == _LEGACY_END else text.eos_token_id

@@ -1,4 +1,4 @@
-"""The Hugging Face hub's library, kept from printing a line for every retry, and from trying for minutes offline.
+"""Makes the Hugging Face hub's library quiet, and fail fast without a network.
 
 Knows its logger and its HTTP session. Does not know repositories.
 """
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 CONNECT_SECONDS = 5.0
-"""How long the hub has for its first answer, and how long a name server has."""
+"""Seconds to wait for the hub's first answer, and for the name server."""
 
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Meanwhile it says nothing but errors. Raises ImportError without huggingface_hub."""
+    """Silence the library, except for errors, within the block. Raises ImportError without huggingface_hub."""
     import huggingface_hub
 
     said = huggingface_hub.logging.get_verbosity()
@@ -28,9 +28,11 @@ def quiet_hub() -> Iterator[None]:
 
 
 def no_answer() -> str:
-    """Why the hub cannot be asked, in words; empty if it answers. One request, `CONNECT_SECONDS` at most.
+    """Return the reason why the hub cannot be reached; empty if it answers.
 
-    The library itself tries every request several times, which takes half a minute where there is no network.
+    Sends one request, for `CONNECT_SECONDS` at most.
+
+    The library retries every request several times, which takes half a minute without a network.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -44,10 +46,10 @@ def no_answer() -> str:
         try:
             huggingface_hub.get_session().head(endpoint, timeout=CONNECT_SECONDS)
             found.append("")
-        except Exception as error:  # of the hub's HTTP library, which is its own choice
+        except Exception as error:  # the hub's HTTP library varies
             found.append(f"no answer from {endpoint} ({str(error).strip()[:100] or type(error).__name__})")
 
-    # The time limit of a request does not hold for the name server.
+    # A request's timeout does not cover name resolution.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS + 1)

@@ -1,14 +1,14 @@
-"""The one loader of networks that another library defines: everything comes from the files, nothing from a default.
+"""Loads networks that another library defines. Everything comes from the files, nothing from defaults.
 
-`from_pretrained` fills what a checkpoint lacks with random numbers, and what a config lacks with the sizes of some
-published model. Here:
+`from_pretrained` fills missing tensors with random numbers, and missing config keys with the sizes of some published
+model. Instead:
 
-    1. config.json is read strictly, against a schema that names the keys which define the network (`read_config`).
-    2. The weights' headers are checked, those of shards against their index (`find_weights`).
-    3. Layers, names, shapes and types in the headers are compared with the network of that config, which is built
-       without memory (`load_network`). Only then are tensors read.
-    4. The library fills the network from these tensors; its loading information has to be empty, and every tensor of
-       the network has to be, bit for bit, one that was read (`check_filled`).
+    1. Read config.json strictly, with a schema of the keys that define the network (`read_config`).
+    2. Check the weights' headers, and those of shards against their index (`find_weights`).
+    3. Compare layers, names, shapes and dtypes in the headers with the network of that config, built without memory
+       (`load_network`). Only then read tensors.
+    4. Let the library fill the network from these tensors. Its loading information must be empty, and every tensor of
+       the network must equal, bit for bit, one that was read (`check_filled`).
 
 Loading uses no random numbers. Every error is a UserError that names the file and the field or tensor.
 
@@ -45,7 +45,10 @@ class _Index(Schema):
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Tensors of a folder, by name, from headers alone. where: the file that lists them. files: where each is."""
+    """The tensors of a folder by name, from headers only.
+
+    where: the file that lists them. files: tensor name to its file.
+    """
 
     where: Path
     tensors: Mapping[str, TensorInfo]
@@ -53,18 +56,20 @@ class PretrainedWeights:
 
     @property
     def parts(self) -> list[Path]:
+        """The distinct files, sorted."""
         return sorted(set(self.files.values()))
 
     def layers(self, prefix: str) -> int:
-        """How many numbers follow `prefix` in the names: layers of a network."""
+        """Count the distinct numbers after `prefix` in the names: the layers of a network."""
         pattern = re.compile(re.escape(prefix) + r"\.([0-9]{1,9})\.")
         return len({found.group(1) for name in self.tensors if (found := pattern.match(name))})
 
 
 def find_weights(folder: Path, what: str, *, fix: str = FETCH_AGAIN) -> PretrainedWeights:
-    """The safetensors of a folder, one file or the shards that its index names. No tensor is read.
+    """Find the safetensors of a folder: one file, or the shards that its index names. Reads no tensor.
 
-    Raises UserError: none there, not whole safetensors, an index that leaves the folder or disagrees with its shards.
+    Raises UserError if there are none, a file is incomplete, or the index leaves the folder or disagrees with its
+    shards.
     """
     single, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if os.path.lexists(single):
@@ -104,9 +109,9 @@ def _sharded(folder: Path, index: Path, fix: str) -> PretrainedWeights:
 
 
 def missing_files(folder: Path, *others: str) -> list[str]:
-    """The files that a folder lacks: `others`, and the weights that it speaks of. For downloads that were cut short.
+    """Return the files that a folder lacks: of `others`, and of its weights. Detects interrupted downloads.
 
-    Raises UserError: an index that cannot be read.
+    Raises UserError if the index cannot be read.
     """
     names = [WEIGHTS_FILE]
     if not os.path.lexists(folder / WEIGHTS_FILE) and os.path.lexists(folder / INDEX_FILE):
@@ -116,18 +121,20 @@ def missing_files(folder: Path, *others: str) -> list[str]:
 
 
 def header_of(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one file. Raises UserError: not a plain file, or not whole safetensors."""
+    """Return the tensors of one file. Raises UserError if it is not a plain file or not complete safetensors."""
     return check_safetensors(path).tensors
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network's files and the library's class belong together.
+    """How the files of a network map to the library's class.
 
-    network: the class, such as T5EncoderModel. config: the library's, made of validated keys alone.
-    layers: a config's key to the number it says and the prefix of the layers' names in the weights.
-    dropped: prefixes of tensors that a whole checkpoint has and this network does not.
-    twins: a name under which some checkpoints store a tensor again, or only, to its name.
+    Attributes:
+        network: the class, such as T5EncoderModel.
+        config: the library's config, made of validated keys only.
+        layers: config key to its number of layers and the prefix of these layers' tensor names.
+        dropped: prefixes of tensors that a checkpoint has and this network does not.
+        twins: alternative name, under which some checkpoints store a tensor, to its name.
     """
 
     network: Any
@@ -140,7 +147,10 @@ class Recipe:
 def load_network(
     folder: Path, weights: PretrainedWeights, recipe: Recipe, dtype: Any, *, fix: str = FETCH_AGAIN
 ) -> Any:
-    """The network in evaluation mode, all of it from `weights`, cast to `dtype`. Raises UserError: see the module."""
+    """Return the network in evaluation mode, filled from `weights` and cast to `dtype`.
+
+    Raises UserError: see the module.
+    """
     import torch
 
     for key, (said, prefix) in recipe.layers.items():
@@ -173,7 +183,7 @@ _REPORT = {
 
 
 def _check_info(info: Mapping[str, Any], where: Path, fix: str) -> None:
-    """The library's own account of the loading. Raises UserError unless it is empty."""
+    """Raise UserError unless the library's loading information is empty."""
     for kind, keys in info.items():
         if keys:
             found = f"{_REPORT.get(kind, 'an error of the library')}: {shorten(str(next(iter(keys))), 120)}"
@@ -183,7 +193,10 @@ def _check_info(info: Mapping[str, Any], where: Path, fix: str) -> None:
 def _compare(
     weights: PretrainedWeights, wanted: Mapping[str, tuple[int, ...]], recipe: Recipe, fix: str
 ) -> dict[str, str]:
-    """Each wanted tensor to its name in the file. Raises UserError: missing, of another shape or type, unexpected."""
+    """Map each required tensor to its name in the file.
+
+    Raises UserError: missing, wrong shape or dtype, or unexpected.
+    """
     stored = {name: twin for twin, name in recipe.twins.items() if twin in weights.tensors}
     names = {name: name if name in weights.tensors else stored.get(name, name) for name in wanted}
     check_names(
@@ -210,7 +223,7 @@ def _compare(
 
 
 def check_names(found: Collection[str], wanted: Collection[str], where: Path, *, fix: str = FETCH_AGAIN) -> None:
-    """Raise UserError if a wanted name is not among those found: the network would keep random numbers there."""
+    """Raise UserError if a required name is missing: the network would keep random numbers there."""
     there = set(found)
     if missing := [name for name in wanted if name not in there]:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -223,7 +236,7 @@ def _unexpected(where: Path, name: str, expected: str, fix: str) -> UserError:
 
 
 def _read(weights: PretrainedWeights, name: str, dtype: Any, fix: str) -> Any:
-    """One tensor, copied: what is read is mapped, and the file may change."""
+    """Read and copy one tensor: the original is memory-mapped, and the file may change."""
     import torch
     from safetensors import safe_open
 
@@ -236,7 +249,7 @@ def _read(weights: PretrainedWeights, name: str, dtype: Any, fix: str) -> Any:
 
 
 def _same(weights: PretrainedWeights, twin: str, value: Any, name: str, dtype: Any, fix: str) -> None:
-    """A tensor stored under two names: which of two different ones a library takes is its own affair."""
+    """Check that a tensor stored under two names has equal values, since which one the library reads is undefined."""
     import torch
 
     if weights.tensors[twin].shape != tuple(value.shape) or not torch.equal(_read(weights, twin, dtype, fix), value):
@@ -247,10 +260,10 @@ def _same(weights: PretrainedWeights, twin: str, value: Any, name: str, dtype: A
 def check_filled(
     network: Any, tensors: Mapping[str, Any], where: Path, *, surplus: bool = False, fix: str = FETCH_AGAIN
 ) -> None:
-    """Raise UserError unless `network` and `tensors` have the same names, and the same values bit for bit.
+    """Raise UserError unless `network` and `tensors` have the same names and bitwise equal values.
 
-    For networks that a package fills itself as well. Integer tensors of the network (positions, counters), which our
-    converted files do not hold, may be missing. surplus: tensors that the network does not have are passed over.
+    For networks that a package fills by itself. The network's integer tensors (positions, counters), which converted
+    files do not contain, may be missing. surplus: ignore tensors that the network does not have.
     """
     import torch
 
@@ -269,10 +282,10 @@ def check_filled(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Meanwhile transformers shows no bars and no warnings: what it would warn of is checked here."""
+    """Disable transformers' progress bars and warnings within the block: this module checks what they would warn of."""
     from transformers.utils import logging
 
-    library: Any = logging  # its functions carry no types
+    library: Any = logging  # its functions have no types
     said, bars = library.get_verbosity(), library.is_progress_bar_enabled()
     library.set_verbosity_error()
     library.disable_progress_bar()

@@ -1,6 +1,6 @@
-"""JSON files of other people's models, read strictly: each key that we use is there, of its type and in its range.
+"""Reads JSON files of third-party models strictly: each key that is used exists, has its type, and is in range.
 
-Knows pydantic and how its complaints become ours. Does not know which files there are.
+Knows pydantic and the conversion of its errors. Does not know which files there are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TokenId = Annotated[int, Field(ge=0, lt=int(FOREIGN_VOCABULARY.high))]
 
 
 class Schema(BaseModel):
-    """Keys of another library's JSON file: those we use, strictly. Other keys are allowed and not used."""
+    """Base of schemas for another library's JSON file. It lists the keys that are used; other keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -34,13 +34,15 @@ S = TypeVar("S", bound=Schema)
 
 
 def read_config(path: Path, schema: type[S], what: str, *, limit: int = CONFIG_BYTES, fix: str = FETCH_AGAIN) -> S:
-    """A JSON file as `schema`. what: "the config of a T5 encoder". Raises UserError: unreadable, or a key that is
-    missing, of another type, or out of range."""
+    """Read a JSON file as `schema`. what: describes the file, such as "the config of a T5 encoder".
+
+    Raises UserError if the file is unreadable, or a key is missing, of another type, or out of range.
+    """
     return validate(path, schema, read_json(path, what, limit, fix=fix), what, fix=fix)
 
 
 def validate(path: Path, schema: type[S], data: Any, what: str, *, fix: str = FETCH_AGAIN) -> S:
-    """`data`, read from `path`, as `schema`. Raises UserError: names the first key that is wrong."""
+    """Validate `data`, read from `path`, as `schema`. Raises UserError for the first wrong key."""
     if not isinstance(data, dict):
         raise UserError(str(path), expected=f"{what}, a JSON object", found=_shown(data), fix=fix)
     try:

@@ -1,6 +1,6 @@
-"""A T5 encoder from a folder as transformers saves it, of an encoder alone or of a whole T5.
+"""Loads a T5 encoder from a folder in the format of transformers, which has the encoder or a whole T5.
 
-Knows T5's config and the names of its tensors. Does not know captions. Needs transformers.
+Knows T5's config and its tensor names. Does not know captions. Needs transformers.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _PUBLISHED_DISTANCE = 128
 class T5Sizes(Schema):
     """The keys of config.json that define the encoder.
 
-    Two have values where a file has none, those of the paper that the first published configs leave out; without
-    `feed_forward_proj` the file must have the layer's one matrix `wi`, which the comparison of names makes sure of.
+    Two keys have defaults, the paper's values, because the first published configs lack them. Without
+    `feed_forward_proj` the file must have the layer's single matrix `wi`, which the comparison of tensor names checks.
     """
 
     model_type: Literal["t5", "mt5"]
@@ -41,7 +41,10 @@ class T5Sizes(Schema):
 
 
 def load_t5(folder: Path, dtype: Any, *, fix: str) -> tuple[Any, Any]:
-    """(tokenizer, T5EncoderModel) in `dtype`. Raises UserError: not that, or not whole; see `models.foreign`."""
+    """Return (tokenizer, T5EncoderModel) in `dtype`.
+
+    Raises UserError if the folder is not a complete T5; see `pretrained.load`.
+    """
     from transformers import T5Config, T5EncoderModel
 
     sizes = read_config(folder / CONFIG_FILE, T5Sizes, f"the config of {_WHAT}", fix=fix)
@@ -54,7 +57,7 @@ def load_t5(folder: Path, dtype: Any, *, fix: str) -> tuple[Any, Any]:
         T5EncoderModel,
         T5Config(**sizes.model_dump(exclude={"model_type"})),
         layers={"num_layers": (sizes.num_layers, "encoder.block")},
-        dropped=("decoder.", "lm_head."),  # of a whole T5
+        dropped=("decoder.", "lm_head."),  # present in a whole T5
         twins={"encoder.embed_tokens.weight": "shared.weight"},
     )
     return tokenizer, load_network(folder, find_weights(folder, _WHAT, fix=fix), recipe, dtype, fix=fix)

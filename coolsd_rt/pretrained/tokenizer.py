@@ -1,9 +1,9 @@
-"""tokenizer.json, the one form in which tokenizers are read: by the library `tokenizers`, after a check of our own.
+"""Reads tokenizer.json, the only supported format, with the library `tokenizers`, after checking the file.
 
-A library that is given a folder without this file may make a tokenizer of a few words instead, or convert another file
-in a way that depends on what is installed. Neither happens here.
+Given a folder without this file, a library may create a tokenizer of a few words, or convert another file in a way that
+depends on installed packages. Neither happens here.
 
-Knows the file's outline. Does not know targets or encoders. Needs the package `tokenizers`.
+Knows the structure of the file. Does not know targets or encoders. Needs the package `tokenizers`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Added(Schema):
 
 
 class _Model(Schema):
-    """vocab: pieces to ids, or in the order of their ids with a score each."""
+    """vocab: maps pieces to ids, or lists pieces with scores in the order of their ids."""
 
     type: str | None = None
     vocab: Any
@@ -64,7 +64,7 @@ class _Outline(Schema):
     @field_validator("normalizer", "pre_tokenizer")
     @classmethod
     def _patterns(cls, value: Any) -> Any:
-        """The library takes an empty pattern, and panics at the first prompt."""
+        """Refuse an empty pattern: the library accepts it and panics at the first prompt."""
         if _empty_pattern(value):
             raise ValueError("patterns that are not empty")
         return value
@@ -72,7 +72,7 @@ class _Outline(Schema):
     @field_validator("post_processor")
     @classmethod
     def _templates(cls, value: Any) -> Any:
-        """The library takes a template with a mark that it does not define, and panics at the first prompt."""
+        """Refuse a template with an undefined token: the library accepts it and panics at the first prompt."""
         parts = value.get("processors") if isinstance(value, dict) else None
         for part in [value, *(parts if isinstance(parts, list) else [])]:
             if isinstance(part, dict) and part.get("type") == "TemplateProcessing" and not _defined(part):
@@ -94,7 +94,10 @@ def _defined(template: dict[str, Any]) -> bool:
 
 
 def read_tokenizer(path: Path, *, fix: str) -> Any:
-    """A `tokenizers.Tokenizer` that neither pads nor cuts. Raises UserError: no such file, or no tokenizer in it."""
+    """Return a `tokenizers.Tokenizer` without padding or truncation.
+
+    Raises UserError: no such file, or not a tokenizer.
+    """
     from tokenizers import Tokenizer
 
     text = read_text(path, _WHAT, TOKENIZER_BYTES, fix=fix)
@@ -111,14 +114,16 @@ def read_tokenizer(path: Path, *, fix: str) -> Any:
 
 
 def encode(tokenizer: Any, text: str, *, marks: bool = True) -> Any:
-    """The library's encoding of a prompt. marks: with what the file puts around it. Raises UserError: the tokenizer
-    cannot read it, as one without an unknown token."""
+    """Return the library's encoding of a prompt. marks: whether to add the file's special tokens.
+
+    Raises UserError if the tokenizer cannot encode it, for example without an unknown token.
+    """
     with _as_one_line("prompt", *_READS):
         return tokenizer.encode(text, add_special_tokens=marks)
 
 
 def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
-    """Encodings of prompts, padded where the tokenizer is set to. Raises UserError as `encode`."""
+    """Return encodings of prompts, padded if the tokenizer is set to pad. Raises UserError as `encode` does."""
     with _as_one_line("prompt", *_READS):
         encoded: list[Any] = tokenizer.encode_batch(list(texts))
         return encoded
@@ -128,7 +133,7 @@ def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
 def _as_one_line(what: str, expected: str, fix: str) -> Iterator[None]:
     try:
         yield
-    except BaseException as error:  # the library raises bare Exceptions, and a panic of Rust is not even that
+    except BaseException as error:  # the library raises bare Exceptions, and a Rust panic is only a BaseException
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         found = shorten(" ".join(str(error).split()), 200) or "an error without a message"
@@ -136,7 +141,7 @@ def _as_one_line(what: str, expected: str, fix: str) -> Iterator[None]:
 
 
 def check_ids(path: Path, tokenizer: Any, rows: int, *, fix: str) -> None:
-    """Raise UserError if an id of the tokenizer has no row in an embedding of `rows` rows."""
+    """Raise UserError if an id of the tokenizer is outside an embedding of `rows` rows."""
     highest = max([*tokenizer.get_vocab(with_added_tokens=True).values(), *encode(tokenizer, "").ids], default=-1)
     if not 0 <= highest < rows:
         found = "no tokens" if highest < 0 else str(highest)
@@ -145,8 +150,10 @@ def check_ids(path: Path, tokenizer: Any, rows: int, *, fix: str) -> None:
 
 
 def tokenizer_of(folder: Path, rows: int, *, fix: str) -> Any:
-    """The tokenizer of a network's folder. Raises UserError as `read_tokenizer` and `check_ids`; names the way to make
-    a tokenizer.json where the folder has a tokenizer in another form."""
+    """Return the tokenizer of a network's folder. Raises UserError as `read_tokenizer` and `check_ids` do.
+
+    If the folder has a tokenizer in another format, the error says how to convert it to tokenizer.json.
+    """
     path = folder / TOKENIZER_FILE
     if not os.path.lexists(path):
         others = [name for name in ("spiece.model", "vocab.json") if os.path.lexists(folder / name)]

@@ -1,7 +1,8 @@
-"""Prompts to prefixes: everything between what a user types and what the condition graph reads.
+"""Converts prompts to prefixes: everything between the user's text and the input of the condition graph.
 
-One interface, `Conditioner`, for words, classes, captions through T5, and tokens of the target's own. No kind knows
-networks, and none but T5's encoder needs torch, so that a built engine can be run without it.
+One protocol, `Conditioner`, covers words, classes, captions with T5 features, and tokens of the target's vocabulary.
+Knows text and prompt files. Does not know networks; only the T5 encoder needs torch, so that a built engine runs
+without it.
 """
 
 from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE

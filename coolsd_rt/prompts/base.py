@@ -1,9 +1,10 @@
-"""What every kind of condition gives: a prompt's own prefix, the unconditional one beside it, and both as rows.
+"""The protocol of all conditions: a prompt's prefix, its unconditional counterpart, and both as rows of a batch.
 
 Knows shapes and their order. Does not know text, files or networks.
 
-Legend: M images, R rows (2M under CFG: all conditional rows first, then all unconditional), W prefix length, E width
-of a text encoder's features. A row's own prefix has n <= W positions and ends at position W - 1; its first is `start`.
+Legend: M images, R rows (2M under CFG: all conditional rows first, then all unconditional), W prefix length, E width of
+a text encoder's features. A row's prefix has n <= W positions and ends at position W - 1; its first position is
+`start`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,14 @@ from coolsd_rt.limits import PROMPT_CHARACTERS
 from coolsd_rt.shown import shorten
 
 SAMPLES = ("a red apple on a wooden table", "a cat in a field of flowers", "a sailing boat at sunset", "a snowy street")
-"""Prompts to try an engine on where its files name none."""
+"""Prompts to try an engine with, if its files contain none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """One row's own prefix: `ids` (n of them), or `features` float32 [n, E] in their place, or [W, E] where padding has
-    some too.
+    """The prefix of one row: n `ids`, or `features` float32 [n, E] instead, or [W, E] where padding has features too.
 
-    start: the first position, W - n. unknown: what of the prompt could not be read.
+    start: the first position, W - n. unknown: words of the prompt that could not be read.
     """
 
     ids: tuple[int, ...] = ()
@@ -41,45 +41,45 @@ class Encoded:
 
 
 class Conditioner(Protocol):
-    """Prompts to prefixes. Encodes alike on every machine and in any order."""
+    """Converts prompts to prefixes. The result depends only on the prompt, on any machine and in any order."""
 
     @property
     def prefix(self) -> int:
-        """W."""
+        """The prefix length W."""
         ...
 
     @property
     def features_dim(self) -> int:
-        """E, or 0 where rows are ids."""
+        """The feature width E, or 0 if rows are ids."""
         ...
 
     @property
     def padded(self) -> bool:
-        """Whether rows may start later than at position 0, so that the target has to know where."""
+        """Whether rows may start after position 0, in which case the target needs their start."""
         ...
 
     def encode(self, prompt: str) -> Encoded:
-        """A prompt's row. Raises UserError: empty, too long, or nothing that this kind can read."""
+        """Return a prompt's row. Raises UserError if the prompt is empty, too long, or cannot be read."""
         ...
 
     def unconditional(self, encoded: Encoded) -> Encoded:
-        """The row that CFG subtracts from `encoded`'s."""
+        """Return the row that CFG subtracts from the row `encoded`."""
         ...
 
     def samples(self) -> list[str]:
-        """Prompts to try an engine on, at least one."""
+        """Return at least one prompt to try an engine with."""
         ...
 
     def release(self) -> None:
-        """Let go of what only encoding needs (a text encoder's weights). It comes back when it is needed."""
+        """Free what only encoding needs, such as a text encoder's weights. It is loaded again when needed."""
         ...
 
 
 class Rows(NamedTuple):
-    """What a session begins with. text: ids int64 [R, W], or features float32 [R, W, E]; what stands before `start` is
-    zeros, or nothing that a target sees.
+    """The prefixes of a batch, with which a session begins.
 
-    start: int64 [R], the first position of each row's own prefix.
+    text: ids int64 [R, W] or features float32 [R, W, E]. Positions before `start` are zeros or are invisible to the
+    target. start: int64 [R], the first position of each row's prefix.
     """
 
     text: Ints | Floats32
@@ -87,7 +87,7 @@ class Rows(NamedTuple):
 
 
 def stack(conditioner: Conditioner, encoded: Sequence[Encoded], guided: bool) -> Rows:
-    """Rows of M prompts, and under CFG the M unconditional ones after them."""
+    """Return the rows of M prompts, followed under CFG by the M unconditional ones."""
     every = [*encoded, *(conditioner.unconditional(e) for e in encoded)] if guided else list(encoded)
     start = np.asarray([e.start for e in every], np.int64)
     shape = (len(every), conditioner.prefix)
@@ -104,7 +104,7 @@ def stack(conditioner: Conditioner, encoded: Sequence[Encoded], guided: bool) ->
 
 
 def check_fit(conditioner: Conditioner, dims: ModelDims) -> None:
-    """Raise CoolsdError unless prefixes of this kind are what a target of these sizes reads."""
+    """Raise CoolsdError unless the conditioner's prefixes have the sizes that the target reads."""
     pairs = [
         ("prefix positions", dims.prefix, conditioner.prefix),
         ("width of the features (0: it reads ids)", dims.condition_dim, conditioner.features_dim),
@@ -117,9 +117,9 @@ def check_fit(conditioner: Conditioner, dims: ModelDims) -> None:
 
 
 def some_text(prompt: str) -> str:
-    """The prompt without the white space around it.
+    """Return the prompt without surrounding white space.
 
-    Raises UserError: nothing is left, it is longer than any prompt, or it holds what is no text.
+    Raises UserError if nothing is left, the prompt is too long, or it contains invalid characters.
     """
     text = prompt.strip()
     if not text:
@@ -140,12 +140,12 @@ def some_text(prompt: str) -> str:
 
 
 def quoted(prompt: str) -> str:
-    """A prompt as error messages show it: short, on one line, in quotes."""
+    """Format a prompt for an error message: short, on one line, in quotes."""
     return f"'{shorten(prompt)}'"
 
 
 def too_long(prompt: str, count: int, most: int, unit: str = "tokens") -> UserError:
-    """The one error of a prompt that does not fit."""
+    """Return the error for a prompt that does not fit."""
     found = f"{count} in {quoted(prompt)}"
     return UserError("prompt too long", expected=f"at most {most} {unit}", found=found, fix="shorten it")
 

@@ -1,4 +1,4 @@
-"""Classes to ids: the `class` condition of LlamaGen c2i.
+"""Converts class labels to ids: the `class` condition of LlamaGen c2i.
 
 Knows numbers and a file of labels. Does not know networks. Needs no torch.
 """
@@ -16,19 +16,19 @@ from coolsd_rt.limits import LABEL_BYTES
 from coolsd_rt.prompts.base import Encoded, quoted, some_text
 from coolsd_rt.shown import shorten
 
-LABELS_FILE = "labels.txt"  # in an engine's folder
+LABELS_FILE = "labels.txt"  # file name in an engine's folder
 
 
 def _plain(name: str) -> str:
-    """Case, white space and the difference between _ and a blank do not count."""
+    """Normalise a label: case, white space, and the difference between "_" and a space do not count."""
     return " ".join(name.replace("_", " ").lower().split())
 
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """A `Conditioner` of one prefix position: classes 0 .. `classes` - 1, and `classes` itself is unconditional.
+    """A `Conditioner` with one prefix position: classes 0 .. `classes` - 1; the id `classes` is unconditional.
 
-    numbers: a label's plain name to the classes that have it (ImageNet has two cranes). first: a label of each class.
+    numbers: normalised label to its classes (ImageNet has two cranes). first: one label per class.
     """
 
     classes: int = 1000
@@ -37,9 +37,10 @@ class ClassLabels:
 
     @staticmethod
     def load(path: Path | None, classes: int) -> ClassLabels:
-        """Read a file of labels: line n has the names of class n with commas between them.
+        """Read a file of labels: line n has the names of class n, separated by commas.
 
-        path: None is no labels. Raises UserError: unreadable, not a line a class, a class without a name.
+        path: None means no labels. Raises UserError if the file is unreadable, does not have one line per class, or a
+        class has no name.
         """
         if path is None:
             return ClassLabels(classes)
@@ -61,18 +62,21 @@ class ClassLabels:
 
     @property
     def prefix(self) -> int:
+        """The prefix length, 1."""
         return 1
 
     @property
     def features_dim(self) -> int:
+        """0, since rows are ids."""
         return 0
 
     @property
     def padded(self) -> bool:
+        """False, since every row has one position."""
         return False
 
     def encode(self, prompt: str) -> Encoded:
-        """The class a prompt numbers or names. Raises UserError if there is none, or more than one."""
+        """Return the class that a prompt names or numbers. Raises UserError if there is none, or more than one."""
         text = some_text(prompt)
         if re.fullmatch(r"[+-]?[0-9]+", text):
             return self._number(text)
@@ -94,20 +98,20 @@ class ClassLabels:
 
     def _number(self, text: str) -> Encoded:
         digits = text.lstrip("+-").lstrip("0") or "0"
-        small = len(digits) <= len(str(self.classes))  # Python refuses to read a number of thousands of digits
+        small = len(digits) <= len(str(self.classes))  # int() refuses thousands of digits
         if not small or text.startswith("-") or int(digits) >= self.classes:
             expected = f"from 0 to {self.classes - 1}"
             raise UserError("class", expected=expected, found=shorten(text, 24))
         return Encoded((int(digits),))
 
     def unconditional(self, encoded: Encoded) -> Encoded:
-        """The class after the last."""
+        """Return the id after the last class."""
         return Encoded((self.classes,))
 
     def samples(self) -> list[str]:
-        """All labels, or numbers spread over the classes."""
+        """Return all labels, or numbers spread over the classes."""
         labels = [name for n, name in enumerate(self.first) if self.numbers[name] == (n,)]
         return labels or [str(n) for n in range(0, self.classes, max(1, self.classes // 16))]
 
     def release(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to free."""

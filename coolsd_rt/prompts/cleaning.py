@@ -1,9 +1,9 @@
-"""Captions as LlamaGen's text encoder saw them in training: cleaned, twice.
+"""Cleans captions as they were cleaned for LlamaGen's text encoder in training.
 
-Written after the published pipeline's description (DeepFloyd's cleaning, which LlamaGen applies twice). An ordinary
-caption comes out the same. What differs: mis-decoded text (mojibake) is left as it is where the published pipeline
-repairs it (ftfy), and of broken HTML less is understood. Works the same on every machine: precomputed features are
-found by the cleaned caption.
+Implements the published description (DeepFloyd's cleaning, which LlamaGen applies twice). Ordinary captions stay
+unchanged. Differences from the published pipeline: mis-decoded text (mojibake), which that pipeline repairs with ftfy,
+is left as it is, and fewer forms of broken HTML are recognised. The result is the same on every machine, since
+precomputed features are looked up by the cleaned caption.
 
 Knows strings. Does not know tokenizers.
 """
@@ -21,7 +21,7 @@ _DASHES = "-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40\
     "\ufe31\ufe32\ufe58\ufe63\uff0d"
 )
 _QUOTES, _APOSTROPHES = "`\u00b4\u00ab\u00bb\u201c\u201d\u00a8", "\u2018\u2019"
-_TIMES = "x\u0445\u00d7"  # the letter, its Cyrillic look-alike, the sign
+_TIMES = "x\u0445\u00d7"  # the letter x, a similar Cyrillic letter, the multiplication sign
 _NUMBER = r"\d+\.?\d*"
 
 Rules = tuple[tuple[re.Pattern[str], str], ...]
@@ -80,7 +80,7 @@ _ENDS = _rules(
 
 
 def clean(caption: str) -> str:
-    """A caption as the encoder wants it. May be empty where nothing of it is text."""
+    """Return the cleaned caption. It is empty if nothing of the caption is text."""
     return _once(_once(caption))
 
 
@@ -95,7 +95,7 @@ def _once(text: str) -> str:
 
 
 def _readable(text: str) -> str:
-    """Composed letters; ligatures and full-width forms as plain ones; no control characters."""
+    """Compose letters, replace ligatures and full-width forms, and remove control characters."""
     plain = (
         unicodedata.normalize("NFKC", c) if "\ufb00" <= c <= "\ufb06" or "\uff01" <= c <= "\uff5e" else c
         for c in unicodedata.normalize("NFC", text)

@@ -1,7 +1,7 @@
-"""A file of precomputed caption features: safetensors, one tensor a caption, each with its own checksum.
+"""The file of precomputed caption features: safetensors with one tensor per caption, each with a checksum.
 
-    tensor      SHA-256 of the cleaned caption -> F32, F16 or BF16 [n, E]: the n tokens that the encoder was not told
-                to ignore, in order. A mask of the caption padded on the right is n ones, then zeros: n says it all.
+    tensor      SHA-256 of the cleaned caption -> F32, F16 or BF16 [n, E]: features of the n tokens that the encoder's
+                mask keeps, in order. The mask of a caption padded on the right is n ones, then zeros, so n suffices.
     metadata    format, encoder, length (the most tokens a caption may have), captions and checksums (JSON by tensor)
 
 Knows the file. Does not know encoders or text. Needs neither torch nor safetensors: an engine runs without them.
@@ -26,7 +26,7 @@ from coolsd_rt.limits import FEATURE_TOKENS
 from coolsd_rt.shown import shorten
 from coolsd_rt.store.weights import TensorInfo, check_safetensors
 
-FEATURES_FILE = "features.safetensors"  # in an engine's folder
+FEATURES_FILE = "features.safetensors"  # file name in an engine's folder
 FORMAT = "coolsd-rt caption features 1"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -34,12 +34,12 @@ _AGAIN = "compute it again: coolsd-rt precompute --help"
 
 
 def key_of(caption: str) -> str:
-    """The name of a cleaned caption's tensor."""
+    """Return the tensor name of a cleaned caption."""
     return hashlib.sha256(caption.encode()).hexdigest()
 
 
 def metadata(encoder: str, length: int, captions: Mapping[str, str], checksums: Mapping[str, str]) -> dict[str, str]:
-    """What stands in the header, in a fixed order. captions and checksums: by tensor name."""
+    """Return the header's metadata in a fixed order. captions and checksums: by tensor name."""
     return {
         "format": FORMAT,
         "encoder": encoder,
@@ -51,7 +51,14 @@ def metadata(encoder: str, length: int, captions: Mapping[str, str], checksums: 
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """A checked file. encoder: what computed it. length: W. dim: E. captions: cleaned, by tensor name."""
+    """A checked file of features.
+
+    Attributes:
+        encoder: name of the encoder that computed them.
+        length: prefix length W.
+        dim: feature width E.
+        captions: cleaned captions by tensor name.
+    """
 
     path: Path
     encoder: str
@@ -64,7 +71,7 @@ class FeatureFile:
 
     @staticmethod
     def open(path: Path) -> FeatureFile:
-        """Read and check the header alone. Raises UserError: not such a file, or one that contradicts itself."""
+        """Read and check the header. Raises UserError if the file is not a feature file or is inconsistent."""
         header = check_safetensors(path)
         facts = header.metadata
         if facts.get("format") != FORMAT:
@@ -88,17 +95,17 @@ class FeatureFile:
         return FeatureFile(path, encoder, length, dim[0], captions, checksums, header.tensors, _places(path))
 
     def get(self, caption: str) -> Floats32 | None:
-        """`rows` of a cleaned caption; None if the file lacks it."""
+        """Return `rows` of a cleaned caption; None if the file lacks it."""
         return self.rows(caption) if key_of(caption) in self._tensors else None
 
     def checksum(self, caption: str) -> str | None:
-        """SHA-256 of a cleaned caption's features; None if the file lacks it. Reads nothing."""
+        """Return the SHA-256 of a cleaned caption's features; None if the file lacks it. Reads no features."""
         return self._checksums.get(key_of(caption))
 
     def rows(self, caption: str) -> Floats32:
-        """Features float32 [n, E] of a cleaned caption that the file has.
+        """Return the features float32 [n, E] of a cleaned caption that the file has.
 
-        Raises CoolsdError: the bytes are not those that were written, or not finite.
+        Raises CoolsdError if the bytes do not match their checksum or are not finite.
         """
         name = key_of(caption)
         info, (begin, end) = self._tensors[name], self._places[name]
@@ -117,7 +124,7 @@ class FeatureFile:
 
 
 def _fact(path: Path, facts: Mapping[str, str], key: str) -> str:
-    """A text of the metadata. Raises UserError: none, or one that cannot be written as UTF-8."""
+    """Return a string of the metadata. Raises UserError if it is missing or cannot be encoded as UTF-8."""
     text = facts.get(key)
     if text is None or _SURROGATE.search(text):
         found = "none" if text is None else "half of a surrogate pair, which is not a character"
@@ -134,7 +141,7 @@ def _length(path: Path, facts: Mapping[str, str]) -> int:
 
 
 def _words(path: Path, facts: Mapping[str, str], key: str) -> dict[str, str]:
-    """JSON of texts by tensor name."""
+    """Return a JSON mapping from tensor names to strings."""
     expected = "a JSON object of texts by SHA-256"
     try:
         data = parse_json(_fact(path, facts, key))
@@ -150,7 +157,7 @@ def _words(path: Path, facts: Mapping[str, str], key: str) -> dict[str, str]:
 
 
 def _places(path: Path) -> dict[str, tuple[int, int]]:
-    """First and past-the-last byte of each tensor, from a header that `check_safetensors` has passed."""
+    """Return the byte range [first, last) of each tensor, from a header that `check_safetensors` accepted."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header: dict[str, Any] = json.loads(file.read(size))

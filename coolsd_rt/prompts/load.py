@@ -1,13 +1,13 @@
-"""From a spec's `condition` to a conditioner: which files it takes, and reading them.
+"""Creates the conditioner of a spec's `condition` section, and lists the files that it needs.
 
-| kind | copied into an engine's folder | made there by the build |
+| kind | copied to the engine's folder | made by the build |
 |---|---|---|
 | words | vocab.json | |
 | class | labels.txt, if the spec names labels | |
 | t5 | features.safetensors, if the spec names features | unconditional.npy, from the target's weights |
 | tokens | tokenizer.json | |
 
-Everything else a kind needs stands in the spec, and so in the manifest. Knows kinds and files. Does not know engines.
+Everything else that a kind needs is in the spec, and so in the manifest. Knows kinds and files. Does not know engines.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from coolsd_rt.prompts.words import VOCABULARY_FILE, WordVocabulary
 from coolsd_rt.spec.condition import ClassCondition, Condition, T5Condition, TokensCondition, WordsCondition
 
 KEYS = ("condition.vocab", "condition.labels", "condition.features", "condition.tokenizer")
-"""The spec's keys that name a condition's files."""
+"""The spec keys that name the files of a condition."""
 
 
 def conditioner_files(condition: Condition) -> dict[str, str]:
-    """What a build copies: file name in the engine's folder to the spec's key that names it."""
+    """Return the files that a build copies: file name in the engine's folder to the spec key that names the file."""
     if isinstance(condition, WordsCondition):
         return {VOCABULARY_FILE: "condition.vocab"}
     if isinstance(condition, ClassCondition):
@@ -44,8 +44,14 @@ def conditioner_files(condition: Condition) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ConditionFacts:
-    """What a condition asks of a target: `prefix` positions (W), padded on the left or not; and `ids`, the rows of its
-    embedding (None: as many as the target has), or `features_dim`, the width it reads (None: the target's own)."""
+    """The properties that a condition requires of a target.
+
+    Attributes:
+        prefix: prefix length W.
+        padded: whether prefixes are padded on the left.
+        ids: rows of the target's embedding; None: any number.
+        features_dim: width of the features that the target reads, 0 for ids; None: any width.
+    """
 
     prefix: int
     padded: bool
@@ -54,7 +60,10 @@ class ConditionFacts:
 
 
 def describe_condition(condition: Condition, files: Mapping[str, Path]) -> ConditionFacts:
-    """Open and check a spec's files, by key, before a build. Raises UserError, MissingExtra: as the kinds do."""
+    """Open and check a spec's files, given by key, before a build.
+
+    Raises UserError and MissingExtra as the kinds do.
+    """
     if isinstance(condition, T5Condition):
         dim = None
         if condition.features is not None:
@@ -81,13 +90,13 @@ def load_conditioner(
     features: Path | None = None,
     encoder: Path | None = None,
 ) -> Conditioner:
-    """The conditioner of an engine.
+    """Create the conditioner of an engine.
 
-    path: a file of the engine's folder by its name (`VerifiedEngine.path`). spec_folder: where the spec stands, for
-    `condition.folder`; None if nobody knows. features, encoder: a file and a folder in the place of the spec's, of a
-    `t5` condition. A text encoder is not loaded before a caption needs it.
+    path: returns a file of the engine's folder by name (`VerifiedEngine.path`). spec_folder: folder of the spec, for
+    `condition.folder`; None if unknown. features, encoder: file and folder that replace those of a `t5` condition. A
+    text encoder is loaded only when a caption needs it.
 
-    Raises UserError, CoolsdError: a file that is not what its name says. MissingExtra: a tokenizer without its library.
+    Raises UserError or CoolsdError for an invalid file, MissingExtra if a tokenizer's library is missing.
     """
     if not isinstance(condition, T5Condition):
         if features is not None or encoder is not None:
@@ -107,7 +116,7 @@ def load_conditioner(
 def text_encoder(
     condition: T5Condition, spec_folder: Path | None = None, encoder: Path | None = None
 ) -> T5Encoder | None:
-    """The encoder that a condition names, or that stands in the folder `encoder`; None if there is none to name."""
+    """Return the encoder that a condition names, or the one in the folder `encoder`; None if neither is given."""
     folder = encoder
     if folder is None and condition.folder is not None and spec_folder is not None:
         folder = spec_folder / condition.folder
@@ -130,7 +139,10 @@ def _without_network(
 
 
 def _same_encoder(file: FeatureFile, condition: T5Condition) -> None:
-    """Features of another encoder than the spec's, where both have a name that holds on every machine."""
+    """Raise UserError if the features come from another encoder than the spec's.
+
+    Compares only names valid on all machines.
+    """
     wanted = f"{condition.encoder}@{condition.revision}"
     if condition.encoder is not None and "@" in file.encoder and file.encoder != wanted:
         fix = "compute them with the spec's encoder"

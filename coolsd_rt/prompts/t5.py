@@ -1,11 +1,11 @@
-"""Captions to features: the `t5` condition of LlamaGen t2i.
+"""Converts captions to features: the `t5` condition of LlamaGen t2i.
 
-A caption is cleaned, and its n tokens' features stand at the right end of the W prefix positions; before them are zeros
-that nobody sees. (The published pipeline pads on the right, rotates by n, and multiplies by the mask: the same rows.)
-The unconditional row is the target's learned embedding, padding included, and starts where the caption's own row does:
-LlamaGen gives it the conditional prompt's mask.
+A caption is cleaned. The features of its n tokens occupy the last n of the W prefix positions; positions before them
+are zeros that the target does not see. (The published pipeline pads on the right, rotates by n, and multiplies by the
+mask, which gives the same rows.) The unconditional row is the target's learned embedding, including its padding, and
+starts where the caption's row starts: LlamaGen gives it the mask of the conditional prompt.
 
-Knows where features may come from: a file, an encoder. Does not know networks, and needs no torch for the file's.
+Knows the sources of features: a file, an encoder. Does not know networks, and needs no torch for features from a file.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ UNCONDITIONAL_FILE = "unconditional.npy"  # in an engine's folder: float32 [W, E
 
 
 class TextEncoder(Protocol):
-    """A network that turns a cleaned caption into features."""
+    """A network that converts a cleaned caption to features."""
 
     @property
     def name(self) -> str:
-        """What it is: a hub id with its revision, or a folder."""
+        """Hub id with its revision, or a folder."""
         ...
 
     def features(self, caption: str) -> Floats32:
-        """float32 [n, E] of its n tokens. Raises UserError: too many tokens, or no such encoder on this machine."""
+        """Return float32 [n, E] of the caption's n tokens.
+
+        Raises UserError: too many tokens, or the encoder is not available.
+        """
         ...
 
     def release(self) -> None:
@@ -46,10 +49,10 @@ class TextEncoder(Protocol):
 
 
 def load_unconditional(path: Path) -> Floats32:
-    """The target's learned rows, float32 [W, E]. Raises CoolsdError if the file is not such a table."""
+    """Return the target's learned rows, float32 [W, E]. Raises CoolsdError if the file is not such a table."""
     open_plain(path, "a table [W, E]", fix=_REBUILD, error=CoolsdError).close()
     try:
-        table = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header that lies allocates nothing
+        table = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a wrong header allocates nothing
     except (OSError, ValueError, EOFError, OverflowError) as error:
         found = shorten(str(error), 120)
         raise CoolsdError(str(path), expected="a table [W, E]", found=found, fix=_REBUILD) from error
@@ -61,8 +64,10 @@ def load_unconditional(path: Path) -> Floats32:
 
 @dataclass(frozen=True)
 class T5Conditioner:
-    """A `Conditioner`. learned: float32 [W, E], the target's unconditional rows. A caption that `file` lacks goes to
-    `encoder`."""
+    """A `Conditioner` for captions. Captions that `file` lacks are encoded by `encoder`.
+
+    learned: float32 [W, E], the target's unconditional rows.
+    """
 
     learned: Floats32
     file: FeatureFile | None = None
@@ -78,18 +83,21 @@ class T5Conditioner:
 
     @property
     def prefix(self) -> int:
+        """The prefix length W."""
         return len(self.learned)
 
     @property
     def features_dim(self) -> int:
+        """The feature width E."""
         return int(self.learned.shape[1])
 
     @property
     def padded(self) -> bool:
+        """True: captions have different numbers of tokens."""
         return True
 
     def encode(self, prompt: str) -> Encoded:
-        """A caption's features. Raises UserError: nothing left after cleaning, too long, nowhere to get them from."""
+        """Return a caption's features. Raises UserError: empty after cleaning, too long, or no source of features."""
         caption = clean(some_text(prompt))
         if not caption:
             found = f"none left of {quoted(prompt)} after cleaning"
@@ -106,7 +114,10 @@ class T5Conditioner:
         return Encoded(start=self.prefix - len(rows), features=rows)
 
     def origin(self, prompt: str) -> dict[str, str | None]:
-        """Where a caption's features come from, as JSON data, without computing them: equal origins, equal features."""
+        """Return the source of a caption's features as JSON data, without computing them.
+
+        Equal sources give equal features.
+        """
         if self.file is not None and (checksum := self.file.checksum(clean(some_text(prompt)))) is not None:
             return {"features": checksum}
         name = None if self.encoder is None else self.encoder.name
@@ -118,13 +129,17 @@ class T5Conditioner:
         return UserError("prompt", expected=f"the features of {quoted(caption)}", found=where, fix=fix)
 
     def unconditional(self, encoded: Encoded) -> Encoded:
-        """The learned rows, which start where the caption does; those before it are for heads that see padding."""
+        """Return the learned rows, starting where the caption does.
+
+        Rows before the start are for heads that read padding.
+        """
         return Encoded(start=encoded.start, features=self.learned)
 
     def samples(self) -> list[str]:
-        """The captions of the file, else some of anything."""
+        """Return the captions of the file, else general samples."""
         return sorted(self.file.captions.values()) if self.file is not None and self.encoder is None else list(SAMPLES)
 
     def release(self) -> None:
+        """Free the text encoder's memory."""
         if self.encoder is not None:
             self.encoder.release()

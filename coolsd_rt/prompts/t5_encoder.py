@@ -1,8 +1,8 @@
-"""A T5 encoder and its tokenizer: caption features when they are needed.
+"""A T5 encoder and its tokenizer, which compute caption features on demand.
 
-Knows where the folder is, local or in the hub's cache. Does not know cleaning, padding or targets; what makes a folder
-whole is `pretrained.t5`'s. torch and transformers are imported with the first caption: an engine that finds its
-captions in a file needs neither. Weights are safetensors, never pickles.
+Knows the location of the folder, local or in the hub's cache. Does not know cleaning, padding or targets;
+`pretrained.t5` checks that a folder is complete. torch and transformers are imported with the first caption: an engine
+that finds its captions in a file needs neither. Weights are safetensors, never pickles.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ _LATER = "or compute the features on a machine with the encoder: coolsd-rt preco
 
 @dataclass
 class T5Encoder:
-    """source: a folder as transformers saves them, or a hub id, with the commit in `revision`. length: most tokens.
+    """A `t5.TextEncoder`.
 
-    device: as torch names it. Is a `t5.TextEncoder`.
+    Attributes:
+        source: a folder in the format of transformers, or a hub id with the commit in `revision`.
+        length: the most tokens that a caption may have.
+        device: a torch device name.
     """
 
     source: Path | str
@@ -48,13 +51,15 @@ class T5Encoder:
 
     @property
     def name(self) -> str:
+        """Hub id with its revision, or the folder."""
         return f"{self.source}@{self.revision}" if self.revision else str(self.source)
 
     def features(self, caption: str) -> Floats32:
-        """float32 [n, E] of a cleaned caption's n tokens, the end mark among them.
+        """Return float32 [n, E] of a cleaned caption's n tokens, including the end token.
 
-        One caption at a time and without padding: what the encoder masks adds nothing, and a caption's features do not
-        depend on those beside it. Raises UserError: more than `length` tokens. MissingExtra, UserError: no encoder.
+        Captions are encoded one at a time and without padding: masked positions contribute nothing, and the features of
+        a caption do not depend on other captions. Raises UserError for more than `length` tokens; MissingExtra or
+        UserError if the encoder is not available.
         """
         need("text", "torch", "transformers", "tokenizers", "safetensors")
         import torch
@@ -72,6 +77,7 @@ class T5Encoder:
         return values
 
     def release(self) -> None:
+        """Free the loaded network and tokenizer."""
         self._loaded = None
 
     def _load(self) -> tuple[Any, Any]:
@@ -85,7 +91,7 @@ class T5Encoder:
         return self._loaded
 
     def _folder(self) -> Path:
-        """Where encoder and tokenizer are; from a hub, what the machine has of that commit or can fetch."""
+        """Return the folder of encoder and tokenizer; for a hub id, from the cache or downloaded at that commit."""
         if isinstance(self.source, Path):
             if not os.path.exists(self.source / CONFIG_FILE):
                 found = f"a folder without {CONFIG_FILE}" if os.path.isdir(self.source) else "no such folder"

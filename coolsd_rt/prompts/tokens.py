@@ -1,15 +1,16 @@
-"""Prompts to tokens of the target's own vocabulary: the `tokens` condition of Lumina-mGPT, Anole and Janus-Pro.
+"""Converts prompts to tokens of the target's vocabulary: the `tokens` condition of Lumina-mGPT, Anole and Janus-Pro.
 
-Knows the tokens of a tokenizer.json, templates, and what each layout has around a prompt. Does not
-know networks. Needs no torch.
+Knows tokenizer.json files, templates, and the tokens that each layout puts around a prompt. Does not know networks.
+Needs no torch.
 
 | layout | conditional row | unconditional row |
 |---|---|---|
-| lumina | the prompt in its template, begin of image, height and width | begin of image, height and width alone |
-| anole | the prompt in its template, begin of image | the first token and begin of image alone |
-| janus | the prompt in its template, which ends with begin of image | the same, padding but for its first and last |
+| lumina | the prompt in its template, begin of image, height and width | begin of image, height and width |
+| anole | the prompt in its template, begin of image | the first token and begin of image |
+| janus | the prompt in its template, which ends with begin of image | the same, padding except for the first and last
+token |
 
-Sources: Lumina-mGPT's and Janus' own inference, LANTERN's of Anole.
+Sources: the inference code of Lumina-mGPT and Janus, and LANTERN's for Anole.
 """
 
 from __future__ import annotations
@@ -32,14 +33,20 @@ TEMPLATES: dict[Layout, str] = {
     "anole": "{prompt}<reserved08706>",
     "janus": "<|User|>: {prompt}\n\n<|Assistant|>:<begin_of_image>",
 }
-_MARKS = ("<reserved08706>", "<|User|>", "<|Assistant|>", "<begin_of_image>")  # of the templates: a token each
+_MARKS = ("<reserved08706>", "<|User|>", "<|Assistant|>", "<begin_of_image>")  # each is one token in a template
 FIRST: dict[Layout, str] = {"lumina": "<s>", "anole": "<s>", "janus": "<｜begin▁of▁sentence｜>"}  # noqa: RUF001
 JANUS_PAD = "<｜▁pad▁｜>"  # noqa: RUF001 (full-width bars, as its tokenizer has them)
 
 
 @dataclass(frozen=True)
 class TokensConditioner:
-    """A `Conditioner`. length: W. size: (width, height) in pixels, of lumina. template: None is the layout's own."""
+    """A `Conditioner` for tokens.
+
+    Attributes:
+        length: prefix length W.
+        size: (width, height) in pixels; lumina only.
+        template: None is the layout's template.
+    """
 
     tokenizer: Any
     layout: Layout
@@ -51,10 +58,10 @@ class TokensConditioner:
     def load(
         path: Path, layout: Layout, length: int, size: tuple[int, int] | None = None, template: str | None = None
     ) -> TokensConditioner:
-        """With the tokenizer at `path`.
+        """Create the conditioner with the tokenizer at `path`.
 
-        Raises UserError: not a tokenizer, or one that lacks what the layout needs; no room for it in `length`.
-        MissingExtra: no `tokenizers`.
+        Raises UserError if the file is not a tokenizer, lacks a token that the layout needs, or `length` is too small;
+        MissingExtra without the package `tokenizers`.
         """
         need("tokens", "tokenizers")
         tokenizer = read_tokenizer(path, fix="name the tokenizer.json that was published with the target")
@@ -76,24 +83,28 @@ class TokensConditioner:
 
     @property
     def prefix(self) -> int:
+        """The prefix length W."""
         return self.length
 
     @property
     def features_dim(self) -> int:
+        """0, since rows are ids."""
         return 0
 
     @property
     def padded(self) -> bool:
+        """True: prompts have different numbers of tokens."""
         return True
 
     @property
     def pad(self) -> int | None:
+        """Id of Janus' padding token; None if the tokenizer has none."""
         found: int | None = self.tokenizer.token_to_id(JANUS_PAD)
         return found
 
     @property
     def tail(self) -> tuple[int, ...]:
-        """What follows a prompt's own tokens."""
+        """The tokens after the prompt's tokens."""
         if self.layout == "anole":
             return (BEGIN_OF_IMAGE,)
         if self.layout != "lumina" or self.size is None:
@@ -102,14 +113,17 @@ class TokensConditioner:
         return (BEGIN_OF_IMAGE, GRID + height // LUMINA_STEP, GRID + width // LUMINA_STEP)
 
     def text(self, prompt: str) -> str:
-        """A prompt in its template."""
+        """Insert a prompt into its template."""
         width, height = self.size or (0, 0)
         template = self.template or TEMPLATES[self.layout]
-        # Prompt last: what a user writes is not searched for places.
+        # The prompt is inserted last, so that placeholders in it are not replaced.
         return template.replace("{width}", str(width)).replace("{height}", str(height)).replace("{prompt}", prompt)
 
     def encode(self, prompt: str) -> Encoded:
-        """A prompt's tokens. Raises UserError: empty, too long, or with a control token of the target in it."""
+        """Return a prompt's tokens.
+
+        Raises UserError if the prompt is empty, too long, or contains a control token of the target.
+        """
         text = some_text(prompt)
         for mark in self._marks:
             if mark in text:
@@ -127,7 +141,7 @@ class TokensConditioner:
         return Encoded(ids, unknown, self.length - len(ids))
 
     def unconditional(self, encoded: Encoded) -> Encoded:
-        """Lumina, Anole: another start, no words. Janus: as long as the prompt's own row."""
+        """Return the unconditional row. Lumina, Anole: no prompt, later start. Janus: as long as the prompt's row."""
         if self.layout != "janus":
             ids = (encoded.ids[:1] if self.layout == "anole" else ()) + self.tail
             return Encoded(ids, start=self.length - len(ids))
@@ -135,18 +149,22 @@ class TokensConditioner:
         return Encoded(ids, start=encoded.start)
 
     def samples(self) -> list[str]:
+        """Return general sample prompts."""
         return list(SAMPLES)
 
     def release(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to free."""
 
     def _encode(self, prompt: str) -> Any:
-        """A prompt in its template. The first token of all is ours to set: not every published file would."""
+        """Encode a prompt in its template.
+
+        The first token is added here, because not every published tokenizer adds it.
+        """
         return encode(self.tokenizer, self.text(prompt), marks=False)
 
     @cached_property
     def _marks(self) -> tuple[str, ...]:
-        """What a prompt may not hold: a user cannot end a turn, or begin an image."""
+        """Tokens that a prompt may not contain, so that a user cannot end a turn or begin an image."""
         added = self.tokenizer.get_added_tokens_decoder().values()
         return tuple(t.content for t in added if t.special or (t.content[:1], t.content[-1:]) == ("<", ">"))
 

@@ -1,7 +1,7 @@
-"""Prompts to word ids: the `words` condition.
+"""Converts prompts to word ids: the `words` condition.
 
-Knows a vocabulary of words and the fixed prefix. Does not know networks. Needs no torch, so that a built engine can
-be run without it.
+Knows a vocabulary of words and the fixed prefix. Does not know networks. Needs no torch, so that a built engine runs
+without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from coolsd_rt.prompts.base import Encoded, quoted, some_text, too_long
 from coolsd_rt.shown import show
 from coolsd_rt.store.strict import Strict, read_model
 
-VOCABULARY_FILE = "vocab.json"  # in an engine's folder
+VOCABULARY_FILE = "vocab.json"  # file name in an engine's folder
 PAD, UNKNOWN, UNCONDITIONAL = 0, 1, 2
 _SPECIAL = ("<pad>", "<unknown>", "<unconditional>")
 
@@ -30,7 +30,7 @@ _Word = Annotated[str, Field(min_length=int(WORD_CHARACTERS.low), max_length=int
 
 
 class _File(Strict):
-    """A vocabulary as it stands in its file."""
+    """The contents of a vocabulary file."""
 
     prefix: int = Field(ge=int(DIMS["prefix"].low), le=int(DIMS["prefix"].high))
     words: list[_Word] = Field(min_length=int(VOCABULARY_WORDS.low), max_length=int(VOCABULARY_WORDS.high))
@@ -38,9 +38,9 @@ class _File(Strict):
 
 @dataclass(frozen=True)
 class WordVocabulary:
-    """All words a target was trained on, in id order, and the prefix length W. A `Conditioner`.
+    """A `Conditioner` with the words that a target was trained on, in id order, and the prefix length W.
 
-    Every row has W ids, padded on the left with an id that the target was trained to see: none starts later.
+    Every row has W ids, padded on the left with an id that the target saw in training, so no row starts later.
     """
 
     words: tuple[str, ...]
@@ -48,13 +48,15 @@ class WordVocabulary:
 
     @staticmethod
     def from_captions(captions: Iterable[str], prefix: int) -> WordVocabulary:
+        """Collect the words of `captions`. prefix: the prefix length W."""
         return WordVocabulary((*_SPECIAL, *sorted({w for c in captions for w in split(c)})), prefix)
 
     @staticmethod
     def load(path: Path) -> WordVocabulary:
-        """Read the JSON written by `save`, strictly.
+        """Read the JSON file written by `save`, strictly.
 
-        Raises UserError: not such a file, a prefix or a number of words beyond any target's, a word twice.
+        Raises UserError if the file is not a vocabulary, its prefix or number of words is out of range, or a word
+        occurs twice.
         """
         expected = 'a word vocabulary, {"prefix": W, "words": [...]}'
         fix = "name the vocabulary that the target was trained with"
@@ -70,16 +72,18 @@ class WordVocabulary:
         return WordVocabulary(tuple(found.words), found.prefix)
 
     def save(self, path: Path) -> None:
+        """Write the vocabulary as JSON."""
         path.write_text(json.dumps({"prefix": self.prefix, "words": list(self.words)}, indent=0) + "\n", "utf-8")
 
     @property
     def index(self) -> dict[str, int]:
+        """Word to id."""
         return {w: i for i, w in enumerate(self.words)}
 
     def encode(self, prompt: str) -> Encoded:
-        """Word ids of a prompt. Unknown words are reported.
+        """Return the word ids of a prompt. Unknown words are reported in `unknown`.
 
-        Raises UserError: empty, without a letter or digit, longer than the prefix, not text.
+        Raises UserError if the prompt is empty, has no letter or digit, is longer than the prefix, or is not text.
         """
         text = some_text(prompt)
         words = split(text)
@@ -94,27 +98,29 @@ class WordVocabulary:
 
     @property
     def features_dim(self) -> int:
+        """0, since rows are ids."""
         return 0
 
     @property
     def padded(self) -> bool:
+        """False: padding is visible to the target."""
         return False
 
     def unconditional(self, encoded: Encoded | None = None) -> Encoded:
-        """The row that CFG subtracts: the same for every prompt."""
+        """Return the row that CFG subtracts, the same for every prompt."""
         return Encoded((UNCONDITIONAL,) * self.prefix)
 
     def samples(self) -> list[str]:
-        """Single words of it."""
+        """Return single words of the vocabulary."""
         return [word for word in self.words if not word.startswith("<")]
 
     def release(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to free."""
 
     def _pad(self, ids: Sequence[int]) -> tuple[int, ...]:
         return (PAD,) * (self.prefix - len(ids)) + tuple(ids)
 
 
 def split(text: str) -> list[str]:
-    """Lower-case words of letters and digits, in order. The special tokens cannot be typed."""
+    """Return the lower-case words of letters and digits, in order. Special tokens cannot be typed."""
     return re.findall(r"[^\W_]+", text.lower())

@@ -1,1 +1,1 @@
-"""`coolsd-rt quality`: images of a caption file, drawn and measured."""
+"""`coolsd-rt quality`: draws the images of a caption file and measures them."""

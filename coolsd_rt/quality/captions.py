@@ -1,11 +1,11 @@
-"""Captions by id, and the reference image of each: from a list of ours or COCO's captions, and a folder of images.
+"""Captions by id, and the reference image of each id. Reads two formats of captions, and a folder of images.
 
     [{"id": 139, "caption": "A woman stands ..."}, ...]                  a list; ids are numbers or words
-    {"images": [{"id": 139, ...}], "annotations": [{"image_id": 139, "id": 37, "caption": "..."}, ...]}     COCO's
+    {"images": [{"id": 139, ...}], "annotations": [{"image_id": 139, "id": 37, "caption": "..."}, ...]}     COCO
 
-COCO has about five captions an image: the one with the lowest annotation id is taken. An image's id is its file name:
-139.png, 000000000139.jpg, COCO_val2014_000000000139.jpg. Everything is paired by id; no order of a file or a folder
-changes anything. Knows ids, captions and file names. Does not open images.
+COCO has about five captions per image; the one with the lowest annotation id is taken. The id of an image is in its
+file name: 139.png, 000000000139.jpg, COCO_val2014_000000000139.jpg. Captions and images are matched by id, so the order
+of a file or a folder has no effect. Knows ids, captions and file names. Does not open images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coolsd_rt.files import read_json, why_unusable
 from coolsd_rt.limits import RESULT_BYTES
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-_SHOWN = 3  # ids in an error
+_SHOWN = 3  # ids shown in an error
 _WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"  # an id that is a safe file name
 _FORMATS = 'a list of {"id", "caption"}, or COCO\'s captions ("images" and "annotations")'
 Id = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern=rf"^{_WORD}$")]
@@ -58,7 +58,7 @@ class _Coco(BaseModel):
 
 
 def canonical(name: int | str) -> str:
-    """An id as it is compared and as our own files are named: digits without leading zeros, COCO's prefix dropped."""
+    """Return an id in the form that is compared and used in file names: no leading zeros, no COCO prefix."""
     text = str(name)
     if numbered := re.fullmatch(r"(?:COCO_[A-Za-z0-9]+_)?0*(\d+)", text, re.ASCII):
         return numbered[1]
@@ -66,19 +66,23 @@ def canonical(name: int | str) -> str:
 
 
 def order(name: str) -> tuple[bool, int, str]:
-    """Sorts ids: numbers first, by value, then words."""
+    """Return the sort key of an id: numbers first, by value, then words."""
     return (False, int(name), "") if name.isdecimal() else (True, 0, name)
 
 
 def seed_offset(name: str) -> int:
-    """What an id adds to `--seed`: its number, or 63 bits of the SHA-256 of its word. No order enters."""
+    """Return the number that an id adds to `--seed`: its value, or 63 bits of the SHA-256 of a word.
+
+    Independent of order.
+    """
     return int(name) if name.isdecimal() else int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def read_prompts(path: Path) -> dict[str, str]:
-    """Canonical ids to captions, in the order of ids.
+    """Read captions by canonical id, in the order of ids.
 
-    Raises UserError: not such a file, an id twice, an image without a caption or a caption without an image.
+    Raises UserError if the file is not in a known format, an id occurs twice, an image has no caption or a caption has
+    no image.
     """
     data = read_json(path, f"JSON: {_FORMATS}", RESULT_BYTES, stdin=True)
     try:
@@ -120,7 +124,10 @@ def _coco(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_references(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
-    """The image of every id, in the order of ids. Raises UserError: a file missing, surplus, or two of one id."""
+    """Find the image of every id, in the order of ids.
+
+    Raises UserError: a file is missing, surplus, or one of two for an id.
+    """
     if (found := why_unusable(folder) or "a file") != "a folder":
         raise UserError(str(folder), expected="a folder of reference images, named by their ids", found=found)
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
@@ -149,7 +156,7 @@ def _and(parts: Sequence[str]) -> str:
 
 
 def _once(what: str, ids: Sequence[int | str], names: Sequence[str] | None = None) -> None:
-    """Raise UserError if two ids are the same one, however they are written."""
+    """Raise UserError if two ids are equal in their canonical form."""
     seen: dict[str, int] = {}
     for at, name in enumerate(ids):
         if (before := seen.setdefault(canonical(name), at)) != at:
@@ -158,6 +165,6 @@ def _once(what: str, ids: Sequence[int | str], names: Sequence[str] | None = Non
 
 
 def shown(ids: Iterable[str]) -> str:
-    """The first few, in order."""
+    """Format the first few ids, in order."""
     names = sorted(ids, key=order)
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,10 +1,10 @@
-"""The images of a quality run: one PNG an id, drawn batch by batch, and not drawn again.
+"""Draws the images of a quality run: one PNG per id, batch by batch. Existing images are not drawn again.
 
     OUT/quality.json          what is drawn: engine, run-time values, prompts
-    OUT/images/139.png      whole or not there; says in its text chunk which id, prompt, seed, engine and law it is of
+    OUT/images/139.png        written atomically; its text chunk has id, prompt, seed, engine and law
 
-An image depends on its id, its prompt and `--seed` alone: not on the order of the prompts, nor on a kill in between.
-Knows engines through the workflows. Does not know what is measured.
+An image depends only on its id, its prompt and `--seed`: not on the order of the prompts or on an interruption. Knows
+engines through the workflows. Does not know what is measured.
 """
 
 from __future__ import annotations
@@ -35,13 +35,19 @@ from coolsd_rt.workflows.generate.run import GenerateConfig, resolve, unknown_wo
 from coolsd_rt.workflows.opened import OpenedEngine
 
 HEAD, IMAGES = "quality.json", "images"
-_LOOPS: dict[Any, LoopTaken] = {"host": "host", "device": "device"}  # what an image may say
-_WINDOW = 256  # captions encoded at once, where a text encoder makes a megabyte of each
+_LOOPS: dict[Any, LoopTaken] = {"host": "host", "device": "device"}  # valid values in an image
+_WINDOW = 256  # captions encoded at once; a text encoder's features take about a megabyte per caption
 
 
 @dataclass(frozen=True)
 class QualityCallbacks:
-    """Who wants to hear of the work. start: a stage's name and its images; step: so many more of them are done."""
+    """Callbacks that report progress.
+
+    Attributes:
+        warning: called with a line of text.
+        start: called with the name of a stage and its number of images.
+        step: called with the number of images finished since the last call.
+    """
 
     warning: Callable[[str], None] = lambda line: None
     start: Callable[[str, int], None] = lambda stage, images: None
@@ -50,17 +56,21 @@ class QualityCallbacks:
 
 @dataclass(frozen=True)
 class QualityPlan:
-    """What to draw, checked; nothing is loaded. request: `prompts` and `out` of it are not looked at."""
+    """A checked request for images; nothing is loaded yet. `prompts` and `out` of `request` are ignored."""
 
     opened: OpenedEngine
     spec: Spec
     settings: Settings
-    prompts: Mapping[str, str]  # by canonical id, in their order
+    prompts: Mapping[str, str]  # canonical id to prompt, in order
     request: GenerateConfig
 
     @staticmethod
     def of(engine: str | Path, prompts: Mapping[str, str], request: GenerateConfig) -> QualityPlan:
-        """Raises UserError: no engine, a value the spec refuses, synthetic acceptance. CoolsdError: broken files."""
+        """Check a request.
+
+        Raises UserError if there is no engine, the spec refuses a value, or acceptance is synthetic; CoolsdError if
+        files are broken.
+        """
         reading = opening.PromptInputs(request.features, request.text_encoder)
         opened = OpenedEngine.at(engine, reading, request.threads)
         spec = resolve(opened, request)
@@ -79,10 +89,11 @@ class QualityPlan:
 
     @property
     def engine(self) -> dict[str, Any]:
+        """Name and fingerprint of the engine, JSON data."""
         return {"name": self.opened.manifest.name, "fingerprint": self.opened.manifest.fingerprint}
 
     def head(self) -> dict[str, Any]:
-        """All that the images depend on, as JSON data."""
+        """Return everything that the images depend on, as JSON data."""
         request = self.request
         draft = {key: value for key, value in self.spec.resolved()["draft"].items() if key != "weights"}
         return {
@@ -99,19 +110,23 @@ class QualityPlan:
         }
 
     def path(self, out: Path, name: str) -> Path:
+        """Return the file of the image with id `name`."""
         return out / IMAGES / f"{name}.png"
 
     def batches(self) -> Iterator[Sequence[str]]:
-        """Ids of each batch: the same whatever is there already, so that a kill changes no batch's rows."""
+        """Yield the ids of each batch.
+
+        Batches do not depend on which images exist, so that an interruption changes no batch.
+        """
         names, size = list(self.prompts), self.spec.engine.max_batch
         for start in range(0, len(names), size):
             yield names[start : start + size]
 
 
 def draw(plan: QualityPlan, out: Path, listener: QualityCallbacks) -> Gallery:
-    """Draw what `out` lacks. Raises UserError: a folder of something else, a prompt that the engine cannot read.
+    """Draw the images that `out` lacks. Loads the engine only if an image is missing.
 
-    An engine is loaded only if an image is missing.
+    Raises UserError if the folder holds something else, or if the engine cannot read a prompt.
     """
     claimed, there = (out / HEAD).is_file(), out.is_dir()
     claim(out, HEAD, plan.head(), "images of this engine with these settings and prompts")
@@ -121,7 +136,7 @@ def draw(plan: QualityPlan, out: Path, listener: QualityCallbacks) -> Gallery:
     try:
         _draw(plan, out, todo, listener)
     except BaseException:
-        if not claimed and not (out / IMAGES).is_dir():  # nothing came of it: no trace of it stays
+        if not claimed and not (out / IMAGES).is_dir():  # nothing was drawn: remove the folder
             (out / HEAD).unlink()
             if not there:
                 out.rmdir()
@@ -171,7 +186,7 @@ def _warn(lines: Sequence[str], listener: QualityCallbacks, most: int = 3) -> No
 
 
 def _provenance(plan: QualityPlan, name: str, job: Job) -> dict[str, Any]:
-    """What it takes to draw the image again, as `generate` has it, and the id."""
+    """Return the data needed to draw the image again, as `generate` records it, and the id."""
     return {
         "version": __version__,
         "engine": plan.engine,
@@ -185,9 +200,12 @@ def _provenance(plan: QualityPlan, name: str, job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Cost:
-    """accept_length: tokens a round. seconds: an image's, drawing and image decoding, at the engine's batch.
+    """The cost of drawing.
 
-    loop: which loop drew them.
+    Attributes:
+        accept_length: tokens per round.
+        seconds: wall time per image, drawing and decoding, at the engine's batch size.
+        loop: the loop that drew the images.
     """
 
     accept_length: Figure
@@ -196,9 +214,9 @@ class Cost:
 
 
 def cost(plan: QualityPlan, gallery: Gallery) -> Cost:
-    """Figures that the images carry; and a check that each is the one its name says.
+    """Return the figures stored in the images, and check that each file is the image that its name says.
 
-    Raises CoolsdError: a file is of another id, prompt or engine, or from elsewhere.
+    Raises CoolsdError if a file has another id, prompt or engine, or was not written by this package.
     """
     rows, loops = [], list[LoopTaken]()
     for name, path in gallery.paths.items():
@@ -218,7 +236,7 @@ def cost(plan: QualityPlan, gallery: Gallery) -> Cost:
     rounds, tokens, seconds = np.array(rows).T
     counts = Statistics.empty(0, 1)
     counts.rounds = rounds.astype(np.int64)
-    counts.accepts[:] = int(tokens.sum() - rounds.sum())  # a round's tokens are what it accepted, and one more
+    counts.accepts[:] = int(tokens.sum() - rounds.sum())  # a round's tokens are its accepted drafts and one more
     taken = drawing.one_loop(loops)
     as_drawn = DrawnPoint(np.zeros((0, 1, 1, 3), np.uint8), counts, float(seconds.sum()), int(tokens.sum()), taken)
     return Cost(as_drawn.accept_length, float(seconds.mean()), taken)

@@ -1,14 +1,14 @@
-"""`coolsd-rt quality`: draw the images of a file of captions, and measure them against references of the same ids.
+"""`coolsd-rt quality`: draws the images of a caption file, and measures them against references with the same ids.
 
-    1. Check: captions, reference files, the engine and its run-time values, every measure's files. Nothing is drawn.
-    2. Draw what OUT lacks (`quality_draw`).
-    3. Measure: features and scores of each image are kept in batches, so a killed run goes on here too.
-    4. OUT/results.json, and OUT/scores.json with every image's own scores.
+    1. Check captions, reference files, the engine, its run-time values and every measure's files. Nothing is drawn.
+    2. Draw the images that OUT lacks (`draw`).
+    3. Measure. Features and scores are stored in batches, so that an interrupted run continues here too.
+    4. Write OUT/results.json, and OUT/scores.json with the scores of every image.
 
-    OUT/quality.json, OUT/images/139.png      as `quality_draw` has it
+    OUT/quality.json, OUT/images/139.png        see `draw`
     OUT/kept/<what it depends on>/00000.npz     features and scores by id, with checksums
 
-Knows the order of work. Does not know how a measure works or what a terminal shows. Reads local files only.
+Knows the order of the steps. Does not know how a measure works or what a terminal shows. Reads local files only.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from coolsd_rt.workflows.generate.run import GenerateConfig
 
 RESULTS, SCORES, KEPT = "results.json", "scores.json", "kept"
 _OF_REFERENCES = Kind("clip_references", "CLIP score of the references")
-_PAIRS = 256  # references whose CLIP score says whether captions are theirs
-# The repository's main branch has no safetensors; this pull request of it has.
+_PAIRS = 256  # number of references whose CLIP score tests whether the captions are theirs
+# The repository's main branch has no safetensors file; this pull request has one.
 _GET_CLIP = "hf download openai/clip-vit-base-patch32 --revision refs/pr/15 --local-dir"
 _ABSENT = {
     FID.name: f"{HOW}; then give --inception inception.safetensors and --reference DIR",
@@ -52,9 +52,11 @@ _ABSENT = {
 
 @dataclass(frozen=True)
 class QualityMeasures:
-    """What to measure with: local files and folders. None: that measure is not made, and its row says how it would be.
+    """Local files and folders of the measures.
 
-    crop: cut references to their central square. cache: where references' features are kept; None is in OUT.
+    A measure whose file is None is left out, and its row says how to enable it.
+
+    crop: cut references to their central square. cache: folder for the references' features; None is in OUT.
     """
 
     reference: Path | None = None
@@ -71,9 +73,9 @@ class QualityMeasures:
 
 @dataclass(frozen=True)
 class QualityRow:
-    """One measure of the result. figure None: not measured, and `how` says what to type for it.
+    """One measure of the result. If `figure` is None, it was not measured, and `how` says what to type to measure it.
 
-    identity: what the figure depends on beside our images and captions, as JSON data.
+    identity: what the figure depends on besides images and captions, as JSON data.
     """
 
     kind: Kind
@@ -83,6 +85,7 @@ class QualityRow:
     identity: Any = None
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "name": self.kind.name,
             "label": self.kind.label,
@@ -96,7 +99,7 @@ class QualityRow:
 
 @dataclass(frozen=True)
 class QualityReport:
-    """The figures of a run. seconds: an image's, drawn beside other work: no benchmark."""
+    """The figures of a run. `seconds` is the time per image, measured beside other work: not a benchmark."""
 
     engine: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -106,7 +109,7 @@ class QualityReport:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The document of `quality --json`, and results.json."""
+        """Return the document of `quality --json` and results.json."""
         return {
             "version": 1,
             "engine": dict(self.engine),
@@ -130,14 +133,14 @@ def quality(
     limit: int | None = None,
     listener: QualityCallbacks | None = None,
 ) -> QualityReport:
-    """Draw and measure, or go on with what `out` holds.
+    """Draw and measure, or continue with what `out` holds.
 
-    request: run-time values as `generate` takes them; its prompts and folder are not looked at. limit: the first so
-    many ids only; prompts and references are compared before.
+    request: run-time values as `generate` takes them; its prompts and folder are ignored. limit: use only the first
+    `limit` ids; prompts and references are compared before that.
 
     Raises:
-        UserError: captions, references or files that do not fit, a folder of other settings; before anything is drawn.
-        CoolsdError: a broken engine, a full disk, a file of `out` that is not what it should be.
+        UserError: captions, references or files do not fit, or the folder has other settings; before anything is drawn.
+        CoolsdError: the engine is broken, the disk is full, or a file of `out` is invalid.
     """
     listener, wanted = listener or QualityCallbacks(), wanted or QualityMeasures()
     prompts, out = Path(prompts), Path(out)
@@ -173,14 +176,17 @@ def quality(
 
 @dataclass(frozen=True)
 class _Tools:
-    """The networks that measure, loaded."""
+    """The loaded networks of the measures."""
 
     inception: InceptionFeatures | None
     scorers: tuple[PairScore, ...]
 
     @staticmethod
     def of(wanted: QualityMeasures, images: int) -> _Tools:
-        """Raises UserError: a file that is missing or does not fit, too few images, a package missing."""
+        """Load the networks.
+
+        Raises UserError: a file is missing or does not fit, too few images, or a package is missing.
+        """
         if wanted.inception is not None and wanted.reference is None:
             raise UserError("FID", expected="images to compare with", found="none", fix="give --reference DIR")
         if wanted.inception is not None and images < FEWEST:
@@ -203,7 +209,7 @@ class _Tools:
 
 @dataclass
 class _QualityRun:
-    """Images on their way through the measures. scores: of each id, by a measure's name."""
+    """Measures the drawn images. `scores` maps an id to its scores by measure."""
 
     out: Path
     captions: Mapping[str, str]
@@ -219,7 +225,7 @@ class _QualityRun:
         return self.wanted.cache or self.out / KEPT
 
     def rows(self, tools: _Tools) -> list[QualityRow]:
-        """Every measure's row, made or not."""
+        """Return one row per measure, including those that were not measured."""
         self.scores = {name: {} for name in self.drawn.ids}
         rows = []
         if tools.inception is not None and self.references is not None:
@@ -256,7 +262,7 @@ class _QualityRun:
     def score(
         self, scorer: PairScore, gallery: Gallery, captions: Mapping[str, str], folder: Path, stage: str
     ) -> NDArray[np.float64]:
-        """Scores [N] of images with the captions of their ids."""
+        """Return the scores [N] of images with the captions of their ids."""
 
         def scores(images: list[RgbImage], ids: tuple[str, ...]) -> NDArray[np.float64]:
             return scorer.scores(images, [captions[name] for name in ids])
@@ -267,7 +273,7 @@ class _QualityRun:
         return values_of(gallery, folder, identity, scores, self.listener.step)
 
     def pairing(self, scorer: PairScore, references: Gallery) -> list[QualityRow]:
-        """CLIP's score of the references: what real images reach, and whether they are of these captions at all."""
+        """Return the CLIP score of the references. Warns if the references do not fit the captions."""
         some = references.first(_PAIRS)
         if len(some) < 2:
             return []
@@ -285,7 +291,7 @@ class _QualityRun:
 
 
 def settings_line(report: QualityReport) -> str:
-    """The settings that tell runs apart, in a line."""
+    """Format the settings that distinguish runs, in one line."""
     s = report.settings
     if s["plain"]:
         return "plain decoding"

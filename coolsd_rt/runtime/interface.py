@@ -1,8 +1,9 @@
-"""The interface between the decoding loop and an engine. A fake model of ten lines satisfies it; so do ONNX Runtime and
-eager PyTorch.
+"""The protocols between the decoding loop and an engine.
 
-Arrays are of one array-API namespace per session (NumPy for ONNX Runtime, torch for the eager reference): what a
-session takes and returns is of its own namespace. Legend as in `coolsd_rt.contract`.
+ONNX Runtime, eager PyTorch and a ten-line fake implement them.
+
+Each session uses one array-API namespace for its arguments and results: NumPy for ONNX Runtime, torch for the eager
+reference. Knows shapes and dtypes. Does not know backends. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -14,30 +15,38 @@ from coolsd_rt.contract import ModelDims
 
 
 class Session(Protocol):
-    """The models with their caches for one batch of images. Closed after its images are done.
+    """The models and their caches for one batch of images. Used for one batch only.
 
-    Caches start as zeros. Writing at `pos` overwrites whatever stood there, so rollback is a smaller `pos`.
-    Positions past the last RoPE row are never asked for as valid ones; padding there is allowed and discarded.
+    Caches start as zeros. A step at `pos` overwrites the cache from there on, so rollback is a smaller `pos`. Positions
+    after the last RoPE row are never requested as valid ones; padding may lie there, and its results are discarded.
     """
 
     @property
-    def dims(self) -> ModelDims: ...
+    def dims(self) -> ModelDims:
+        """The sizes of the models."""
+        ...
 
     def asarray(self, data: Any, dtype: str) -> Array:
-        """Host data -> this session's array type. dtype: "int64" | "float32" | "bool".
+        """Copy host data to an array of this session. dtype: "int64", "float32" or "bool".
 
-        "float64" too where a caller injects uniforms of that precision; the loop's own are float32.
+        Also "float64" if a caller passes uniforms of that precision; the loop's own uniforms are float32.
         """
         ...
 
     def target(self, ids: Array, pos: Array) -> tuple[Array, Array]:
-        """ids int64 [R, S], pos int64 [R] -> logits float32 [R, S, V], features float32 [R, S, C]."""
+        """Run one step of the target.
+
+        ids: int64 [R, S]. pos: int64 [R], the position of each row's first id. Returns logits float32 [R, S, V] and
+        features float32 [R, S, C].
+        """
         ...
 
     def draft(self, ids: Array, features: Array | None, pos: Array) -> tuple[Array, Array]:
-        """ids int64 [R, S], features float32 [R, S, C], pos int64 [R] -> logits, features as above.
+        """Run one step of the draft.
 
-        An independent draft model is given no features (None), and its own mean nothing to anybody.
+        ids: int64 [R, S]. features: float32 [R, S, C] for an EAGLE head, None for an independent draft model. pos:
+        int64 [R]. Returns logits and features as `target` does; the features of an independent draft model have no
+        meaning.
         """
         ...
 
@@ -62,33 +71,41 @@ class ProposingSession(Session, Protocol):
         temperature: float,
         top_k: int,
     ) -> tuple[Array, Array]:
-        """L draft steps and their sampling at once (`contract.propose_contract`): tokens [M, L], probs [M, L, V]."""
+        """Run L draft steps and their sampling in one call. For the arguments see `contract.propose_contract`.
+
+        Returns tokens int64 [M, L] and probabilities float32 [M, L, V].
+        """
         ...
 
 
 def proposing(session: Session, length: int) -> ProposingSession | None:
-    """`session` if its `propose` gives `length` drafts, else None."""
+    """Return `session` if it has a `propose` graph of draft length `length`, else None."""
     return session if isinstance(session, ProposingSession) and session.propose_length == length else None
 
 
 class Engine(Protocol):
-    """A loaded build."""
+    """A loaded engine."""
 
     @property
-    def dims(self) -> ModelDims: ...
+    def dims(self) -> ModelDims:
+        """The sizes of the models."""
+        ...
 
     def encode_condition(self, condition: Array) -> Array:
-        """condition int64 [R, W], or features of a text encoder float32 [R, W, E] -> prefix embeddings [R, W, C]."""
+        """Return prefix embeddings [R, W, C].
+
+        condition: ids int64 [R, W], or text encoder features float32 [R, W, E].
+        """
         ...
 
     def open(self, prefix: Array, capacity: int, start: Array | None = None) -> Session:
-        """Fresh caches for R rows and at least `capacity` positions (the backend may round up to a bucket).
+        """Open a session with empty caches for R rows and at least `capacity` positions (the backend may round up).
 
-        start: int64 [R], host, the first position of each row's own prefix, of models that pad it on the left
-        (`dims.padded`); None is 0.
+        prefix: [R, W, C] from `encode_condition`. start: int64 [R] on the host, the first position of each row's
+        prefix, for models whose prefixes are padded on the left (`dims.padded`); None means 0.
         """
         ...
 
     def decode_images(self, codes: Array) -> Array:
-        """codes int64 [M, tokens] -> RGB uint8 [M, F, F, 3] on the host (NumPy)."""
+        """Decode codes int64 [M, tokens] to RGB uint8 [M, F, F, 3], a NumPy array."""
         ...

@@ -1,6 +1,6 @@
 """Progress of a batch, reported while its rounds run.
 
-Knows counts and token ids. Does not know which loop runs, nor who listens.
+Knows counts and token ids. Does not know which loop runs or who receives the reports.
 
 Legend: M images, N image tokens.
 """
@@ -15,14 +15,16 @@ from coolsd_rt.arrays import Ints
 
 @dataclass(frozen=True)
 class Progress:
-    """A batch after one of its rounds.
+    """The state of a batch after one of its rounds.
 
-    decided: int64 [M], image tokens decided of each image. On a device's loop rounds run ahead of what the host has
-    heard: a later round may have decided more.
-    mean_acceptance_length: tokens per round so far; NaN before the first round.
-    codes: gives the image tokens, int64 [M, N], as a copy on the host. Entries before `decided[m]` are final, the
-    others mean nothing. Call it before the callback returns: the memory that it reads serves the next batch too. On a
-    device's loop a call waits for the rounds under way; a loop whose callback does not call it does not wait.
+    Attributes:
+        decided: int64 [M], number of decided image tokens of each image. A device's loop runs ahead of the host's
+            knowledge: later rounds may have decided more.
+        mean_acceptance_length: tokens per round so far; NaN before the first round.
+        codes: function that copies the image tokens, int64 [M, N], to the host. Entries before `decided[m]` are final,
+            the others are undefined. Call it before the callback returns, because the next batch reuses the memory. On
+            a device's loop the call waits for the rounds that are running; if the callback does not call it, the loop
+            does not wait.
     """
 
     decided: Ints
@@ -31,7 +33,7 @@ class Progress:
 
     @property
     def total(self) -> int:
-        """Image tokens decided in all images."""
+        """Number of decided image tokens in all images."""
         return int(self.decided.sum())
 
 

@@ -1,37 +1,37 @@
-"""The round: draft, verify, commit, until every image is full.
+"""The round: draft, verify, commit, until every image is complete.
 
-Drives any `Session` (a fake of ten lines, eager PyTorch, ONNX Runtime) for M images at once, with drafts of any
-`coolsd_rt.runtime.drafters`. Does not know which backend steps, where prompts come from, or what a code looks like. The
-probabilities are `coolsd_rt.law`'s, the tensor operations `coolsd_rt.ops`', the random numbers
-`coolsd_rt.runtime.randomness`'.
+Runs any `Session` (ONNX Runtime, eager PyTorch, a ten-line fake) for M images at once, with drafts of any drafter in
+`coolsd_rt.runtime.drafters`. Does not know which backend runs the steps, where prompts come from, or what a code looks
+like. The probabilities are defined in `coolsd_rt.law`, the tensor operations in `coolsd_rt.ops`, the random numbers in
+`coolsd_rt.runtime.randomness`.
 
-Legend: M images, R rows (2M under CFG, all conditional first; M if every scale is 1), W prefix length, N image
-tokens, L draft length, V codes. Positions count the prefix. Window index i counts from the first undecided token.
+Legend: M images, R rows (2M under CFG, all conditional first; M if every scale is 1), W prefix length, N image tokens,
+L draft length, V codes. Positions count the prefix. Window index i counts from the first undecided token.
 
-Authoritative state (`State`, host integers per image; everything else can be recomputed or is thrown away):
+Authoritative state (`State`, host integers per image; everything else is derived or temporary):
 
-| counter   | truth it holds                                                                   |
+| counter   | meaning                                                                          |
 |-----------|----------------------------------------------------------------------------------|
 | committed | positions whose token is decided                                                 |
 | cached    | positions in the target's KV cache; their features are known                     |
-| drafted   | rows of the draft's KV cache made from decided tokens; its drafter says what a row is |
+| drafted   | rows of the draft's KV cache made from decided tokens; each drafter defines a row |
 
 Invariants between rounds:
-- `cached == committed - 1`: the last decided token is pending, the next target step takes it in.
+- `cached == committed - 1`: the last decided token is pending; it enters the target in the next step.
 - `drafted <= committed`, and the rows between enter the draft in the next round's first step.
-- Stale cache rows (rejected drafts, rows made from guesses) lie at or beyond `cached`, or `drafted`. The mask hides
-  what lies beyond a step's positions, and writing at `cached` overwrites it: rollback is an integer.
+- Stale cache rows (rejected drafts, rows made from guesses) are at or after `cached`, or `drafted`. The mask hides rows
+  after a step's positions, and writing at `cached` overwrites them: rollback only sets an integer.
 
 One round:
-1. Window: how many drafts each image can still use (none where the target was unsure of its last token, if
-   `sampling.confidence` says so), its uniforms, its CFG scales, its forced tokens.
-2. Draft: d_1..d_L, each from its own Q; cut before the first Q that is unsure, if `sampling.draft_confidence` says so.
+1. Window: the number of drafts that each image can still use (none where the target was unsure of its last token, if
+   `sampling.confidence` is set), its uniforms, CFG scales and forced tokens.
+2. Draft: d_1..d_L, each drawn from its Q; cut before the first Q that is unsure, if `sampling.draft_confidence` is set.
 3. Target: one step over [pending, d_1..d_L] gives P_1..P_{L+1}, by the same processing as Q.
-4. Verdict: accept up to the first rejection; resample there, or take the bonus token.
-5. Commit: decide the tokens, move the counters, count.
+4. Verify: accept drafts up to the first rejection; resample there, or draw the bonus token.
+5. Commit: decide the tokens, advance the counters, update the statistics.
 
-A finished image rides along inert until the last one is done: its rows are stepped, and nothing of it is kept.
-Draft length 0 is plain decoding: the same code, without a draft.
+A finished image stays in the batch until the last one is finished: its rows are stepped, and the results are discarded.
+Draft length 0 is plain decoding: the same code without a draft.
 """
 
 from __future__ import annotations
@@ -58,17 +58,19 @@ from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation
 
-OnRound = Callable[[State, RoundRecord], None]  # after the commit
+OnRound = Callable[[State, RoundRecord], None]  # called after the commit
 Loop = Literal["auto", "host", "device"]
-"""auto: the session's own loop where it has one that serves the request, else the host's."""
+"""Which loop to run. auto: the session's own loop if it supports the request, else the host's."""
 
 
 @dataclass(frozen=True)
 class LoopHooks:
-    """What a caller wants to see of a loop.
+    """Callbacks of a loop.
 
-    on_progress: called after rounds, as often as the loop learns of them. on_round: called after every round, with its
-    P and Q, which only the host's loop sees. clock: seconds, for the statistics.
+    Attributes:
+        on_progress: called after rounds, as often as the loop learns of them.
+        on_round: called after every round with its P and Q; only the host's loop supports it.
+        clock: returns seconds, for the statistics.
     """
 
     on_progress: OnProgress | None = None
@@ -90,13 +92,17 @@ def generate(
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
 ) -> Generation:
-    """Draw one image per seed on a fresh session of as many images.
+    """Draw one image per seed on a fresh session for that number of images.
 
     The session needs 2 rows per image if `sampling.guided`, else 1, and `state.capacity` positions.
-    forced: int [N], the token that position n must have (a line's end), or -1. drafter: where drafts come from; the
-    session's draft has to be of that kind. loop: which loop runs; the tokens are the same.
-    Raises UserError: a draft length above the image, a bad seed, a forced list or scale list that does not fit,
-    loop="device" where the session cannot run the request by itself. ValueError: hooks.on_round without loop="host".
+
+    forced: int [N], the token that position n must have (such as a line end), or -1. drafter: the source of drafts; the
+    session's draft must be of that kind. loop: the loop to run; tokens are the same on either.
+
+    Raises:
+        UserError: the draft length exceeds the image, a seed is invalid, the forced or scale list does not fit, or
+            loop="device" and the session cannot run the request by itself.
+        ValueError: hooks.on_round without loop="host".
     """
     table = uniform_table(seeds, session.dims.tokens, law.length)
     return decode(session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks)
@@ -113,7 +119,10 @@ def decode(
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
 ) -> Generation:
-    """`generate` with the random numbers given: uniforms [M, N, L + 1, 3] as `uniform_table` lays them out."""
+    """Do the work of `generate` with given random numbers.
+
+    uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out.
+    """
     _check_hooks(loop, hooks.on_round)
     check_length(law, session)
     ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
@@ -145,7 +154,7 @@ def decode(
 
 
 def _check_hooks(loop: Loop, on_round: OnRound | None) -> None:
-    """Raise ValueError for what no loop can do: these are a program's mistakes, not a user's."""
+    """Raise ValueError for hooks that the loop cannot serve. This is a programming error, not a user's mistake."""
     if loop not in get_args(Loop):
         raise ValueError(f"loop: expected one of {', '.join(get_args(Loop))}, found {loop!r}")
     if on_round is not None and loop != "host":
@@ -153,30 +162,30 @@ def _check_hooks(loop: Loop, on_round: OnRound | None) -> None:
 
 
 def check_length(law: Law, session: Session) -> None:
-    """Raise UserError unless a round's drafts fit into the image."""
+    """Raise UserError unless the drafts of a round fit into the image."""
     tokens = session.dims.tokens
     if law.length > tokens:
         raise UserError("the draft length", expected=f"at most the image's {tokens}", found=str(law.length))
 
 
 class DecodingLoop:
-    """One batch, and the round that moves it."""
+    """The host's loop over one batch: the prefill, then one `round` at a time."""
 
     def __init__(self, session: Session, request: DecodeRequest) -> None:
-        """session: fresh. Raises UserError: a draft length above the image."""
+        """session: must be fresh. Raises UserError if the draft length exceeds the image."""
         check_length(request.law, session)
         self.batch = Batch(session, request.sampling, request.uniforms, request.forced, request.clock)
         self.state, self.statistics = self.batch.state, self.batch.statistics
         self._session, self._law = session, request.law
         self._drafter = make_drafter(request.drafter, self.batch) if request.length else None
-        self._tolerance: Tolerance | None = None  # the law's own, and its rates, as the session's arrays
+        self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
         self._rates: Array | None = None
 
     def prefill(self) -> None:
-        """The prefix through target and draft, and image token 0 from P at position W - 1."""
+        """Run the prefix through target and draft, and draw image token 0 from P at position W - 1."""
         state, batch, width = self.state, self.batch, self.state.prefix
         images = len(batch.rows)
-        blank = np.zeros((images, width), np.int64)  # prefix positions are embedded from the prompt; ids are ignored
+        blank = np.zeros((images, width), np.int64)  # ids are ignored: prefix embeddings come from the prompt
         logits, features = self._target(batch.rowwise(blank))
         self._xp = namespace(logits)
         self._prepare_law(logits.device)
@@ -196,9 +205,9 @@ class DecodingLoop:
         batch.watch.lap("verify")
 
     def round(self) -> RoundRecord:
-        """One round of every unfinished image."""
+        """Run one round of every unfinished image. Returns a record of it."""
         state, batch, drafter, length = self.state, self.batch, self._drafter, self._law.length
-        # 1. Window. Near the end drafts are clipped, omega keeps its index.
+        # 1. Window. Near the image's end there are fewer drafts; omega keeps its index.
         remaining = state.remaining
         active = remaining > 0
         batch.idle = None if active.all() else batch.put(~active)
@@ -216,7 +225,7 @@ class DecodingLoop:
             drafter.seen(features)
         p = batch.distribution(logits, window.scale, window.at)
 
-        # 4. Verdict.
+        # 4. Verify.
         verdict = verify(
             p,
             q,
@@ -246,14 +255,14 @@ class DecodingLoop:
         return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
 
     def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
-        """How many drafts count [M], and the longest image's number of them: tokens [M, L'], Q [M, L', V]."""
+        """Return the number of drafts that count [M], and all drafts: tokens [M, L'], Q [M, L', V]."""
         count = int(num_drafts.max())
         if not count or self._drafter is None:
             return num_drafts, *self._no_drafts
         drafts, q = self._drafter.draft(window, count)
         least = self.batch.sampling.draft_confidence
         if least:
-            # Q_i depends on the drafts before it alone, so where it ends a window no later token is favoured.
+            # Q_i depends only on the drafts before it, so ending the window here does not bias any later token.
             unsure = to_host(self._xp.max(q, axis=-1)) < least
             run = np.where(unsure.any(axis=1), unsure.argmax(axis=1), count)
             num_drafts = np.minimum(num_drafts, run)
@@ -262,7 +271,7 @@ class DecodingLoop:
         return num_drafts, drafts[:, :count], q[:, :count]
 
     def _prepare_law(self, device: Array) -> None:
-        """The law's numbers as the session's arrays."""
+        """Convert the law's numbers to arrays of the session."""
         xp, law, batch = self._xp, self._law, self.batch
         self._omegas = xp.asarray(law.omegas, dtype=xp.float64, device=device)
         if law.tolerance is not None:
@@ -271,14 +280,14 @@ class DecodingLoop:
             self._rates = xp.asarray(law.rates, dtype=xp.float64, device=device)
 
     def _confident(self, p: Array, at: Ints) -> Host:
-        """bool [M]: whether the target was sure enough, at window index `at` of P, for a round with drafts."""
+        """Return bool [M]: whether P at window index `at` is confident enough for a round with drafts."""
         rows, least = self.batch.rows, self.batch.sampling.confidence
         if not least:
             return np.ones(len(rows), bool)
         return to_host(self._xp.max(p[rows, at], axis=-1)) >= least
 
     def _target(self, ids: Array) -> tuple[Array, Array]:
-        """The target's step at `cached`: logits [R, S, V] and features [R, S, C]."""
+        """Run the target's step at `cached`: logits [R, S, V] and features [R, S, C]."""
         batch = self.batch
         pos = batch.rowwise(self.state.cached)
         batch.watch.lap("other")

@@ -1,6 +1,6 @@
-"""The sampling settings of a request, and its forced tokens. Run-time values: changing them rebuilds nothing.
+"""The sampling settings of a request, and its forced tokens. These are run-time values: changing them rebuilds nothing.
 
-Knows ranges. Does not know how logits are processed (`coolsd_rt.ops.logits`) or who asked.
+Knows ranges. Does not know how logits are processed (`coolsd_rt.ops.logits`) or who sent the request.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How P and Q are made from logits; the same for both.
+    """How P and Q are computed from logits; the same for both. Raises UserError if a value is out of range.
 
-    cfg_scale: one number, or one for each image token (`cfg_interval` can end inside a round); 1 = no guidance.
-    temperature: in `limits.TEMPERATURE`, or 0: greedy. top_k: 0 = off. top_p: at most 1 = off.
-    confidence: a round drafts only if the largest probability of P, where the last token was drawn, is at least this;
-    0 = always. It looks at decided tokens alone, so the law of the output stays what it is.
-    draft_confidence: a round's drafts end before the first whose Q has no probability of at least this; 0 = never.
-    Whether a draft counts depends on those before it, never on itself: the law stays again.
-    cfg_interval: the last decode step that is guided, counted from 0 after the first token; -1 = all are. So image
-    tokens up to cfg_interval + 1 are, and later ones have a scale of 1. Source: LlamaGen's cfg_interval.
-    Raises UserError on anything else.
+    Attributes:
+        cfg_scale: one number, or one per image token (`cfg_interval` can end inside a round); 1 = no guidance.
+        temperature: in `limits.TEMPERATURE`, or 0 for greedy decoding.
+        top_k: 0 = off.
+        top_p: values of at least 1 = off.
+        confidence: a round drafts only if the largest probability of P, at the last decided token, is at least this; 0
+            = always. It depends on decided tokens only, so the distribution of the output does not change.
+        draft_confidence: a round's drafts end before the first whose Q has no probability of at least this; 0 = never.
+            Whether a draft counts depends on the drafts before it, never on the draft itself, so the distribution of
+            the output does not change.
+        cfg_interval: the last decode step with guidance, counted from 0 after the first token; -1 = all. Image tokens
+            up to cfg_interval + 1 are guided, later ones have a scale of 1. Source: LlamaGen's cfg_interval.
     """
 
     cfg_scale: float | Sequence[float] = 1.0
@@ -53,15 +56,18 @@ class Sampling:
         if self.temperature != 0:
             values["temperature"] = limits.TEMPERATURE.check("temperature", self.temperature, "0 is greedy")
         for name, value in {**values, "cfg_scale": scales[0] if one else tuple(scales)}.items():
-            object.__setattr__(self, name, value)  # Python's own numbers, where NumPy's were given
+            object.__setattr__(self, name, value)  # converts NumPy numbers to Python numbers
 
     @property
     def guided(self) -> bool:
-        """Whether any position needs the unconditional row. A session has 2 rows per image then, otherwise 1."""
+        """Whether any position needs the unconditional row. A session has 2 rows per image if so, otherwise 1."""
         return bool((np.asarray(self.cfg_scale) != 1).any())
 
     def scales(self, tokens: int) -> NDArray[np.float32]:
-        """CFG scale of each image token, float32 [tokens]. Raises UserError if the list has another length."""
+        """Return the CFG scale of each image token, float32 [tokens].
+
+        Raises UserError if the list has another length.
+        """
         scales = np.asarray(self.cfg_scale, np.float32)
         if scales.ndim and scales.shape != (tokens,):
             raise UserError("cfg_scale", expected=f"{tokens} values, one per image token", found=str(len(scales)))
@@ -72,7 +78,7 @@ class Sampling:
 
 
 def forced_ids(forced: Sequence[int] | NDArray[np.int64] | None, tokens: int, vocab: int) -> NDArray[np.int64] | None:
-    """Ids int64 [tokens] that positions must have, -1 = free; None if nothing is forced. Raises UserError."""
+    """Return the ids int64 [tokens] of forced positions, -1 = free; None if none is forced. Raises UserError."""
     if forced is None:
         return None
     ids = np.asarray(forced, np.int64)

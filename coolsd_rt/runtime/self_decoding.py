@@ -1,7 +1,7 @@
-"""A session that can run all rounds on the device of its arrays. On a GPU the host then does not wait for any step.
+"""Protocols of sessions that run all rounds on the device of their arrays, so that the host waits for no step of a GPU.
 
-Knows what a request is made of. Does not know devices. The rounds are those of `coolsd_rt.runtime.round`, with the same
-numbers: a seed's image is the same either way.
+Knows the values of a request. Does not know devices. The rounds are those of `coolsd_rt.runtime.round`, with the same
+random numbers: a seed gives the same image on either loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from coolsd_rt.runtime.statistics import Generation
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """One batch. uniforms: float32 [M, N, L + 1, 3] of `uniform_table`. forced: int64 [N], -1 = free, or None."""
+    """A request for one batch.
+
+    uniforms: float32 [M, N, L + 1, 3] of `uniform_table`. forced: int64 [N], -1 = free, or None.
+    """
 
     law: Law
     sampling: Sampling
@@ -33,27 +36,27 @@ class DecodeRequest:
 
     @property
     def length(self) -> int:
-        """L; 0 is plain decoding."""
+        """The draft length L; 0 is plain decoding."""
         return self.law.length
 
 
 @runtime_checkable
 class WholeEngine(Protocol):
-    """An `Engine` whose sessions take requests as a whole, and that keeps what it made for a kind of request."""
+    """An `Engine` whose sessions run requests by themselves, and that keeps compiled programs."""
 
     def expect(self, kinds: int) -> None:
-        """So many kinds of request come in turns: keep what each needs, so that no turn makes it again."""
+        """Announce `kinds` alternating kinds of request, so that a program is kept for each of them."""
         ...
 
 
 @runtime_checkable
 class SelfDecodingSession(Protocol):
-    """A `Session` that may take a request as a whole."""
+    """A `Session` that may run a request by itself."""
 
     def refusal_reason(self, request: DecodeRequest) -> str:
-        """Why the session cannot run the request by itself, and has to be stepped; empty if it can."""
+        """Return the reason why the session cannot run the request by itself and has to be stepped; empty if it can."""
         ...
 
     def decode(self, request: DecodeRequest) -> Generation:
-        """All rounds of a fresh session. Raises CoolsdError: a request that it refuses."""
+        """Run all rounds on a fresh session. Raises CoolsdError if the session refuses the request."""
         ...

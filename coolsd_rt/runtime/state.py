@@ -1,7 +1,7 @@
-"""Authoritative lengths: the counters of every image in a batch.
+"""The authoritative counters of every image in a batch.
 
-Host integers and token ids only: no arrays of an engine, no probabilities. What the counters mean and which
-invariants hold between rounds stands in `coolsd_rt.runtime.round`.
+Host integers and token ids only: no arrays of an engine, no probabilities. `coolsd_rt.runtime.round` describes the
+counters and the invariants that hold between rounds.
 
 Legend: M images, W prefix length, N image tokens. Positions count the prefix: image token n is position W + n.
 """
@@ -16,49 +16,56 @@ from numpy.typing import NDArray
 from coolsd_rt.arrays import Array, Ints
 from coolsd_rt.contract import ModelDims
 
-CATCH_UP = 16  # rounds without a draft after which the draft's cache is brought up to date
+CATCH_UP = 16  # number of rounds without a draft after which the draft's cache is updated
 
 
 def capacity(dims: ModelDims, length: int, paced: bool = False) -> int:
-    """Cache positions a session needs at draft length `length`: the image, and the padding of ragged rows past it.
+    """Return the number of cache positions that a session needs at draft length `length`.
 
-    paced: rounds may go without a draft, and ragged rows grow by up to `CATCH_UP`.
+    They hold the image and the padding of ragged rows after it. paced: rounds may skip drafting, in which case ragged
+    rows grow by up to `CATCH_UP`.
     """
     return dims.positions + length + (CATCH_UP + length if paced else 0)
 
 
 @dataclass
 class State:
-    """One entry per image; the two CFG rows of an image share it, since they share every decision."""
+    """The counters, one entry per image.
+
+    Both CFG rows of an image share its entry, since every decision is for both.
+    """
 
     prefix: int
     tokens: int
-    codes: Ints  # [M, N] image token ids; entries beyond `committed` are not tokens yet
+    codes: Ints  # [M, N] image token ids; entries at or after `committed` are undefined
     committed: Ints  # [M] positions whose token is decided
-    cached: Ints  # [M] positions in the target's KV cache, features known
+    cached: Ints  # [M] positions in the target's KV cache
     drafted: Ints  # [M] rows of the draft's KV cache that were made from real features
 
     @staticmethod
     def empty(images: int, dims: ModelDims) -> State:
-        """Before the prefill: nothing decided, nothing cached."""
+        """Return the state before the prefill: nothing decided, nothing cached."""
         zeros = [np.zeros(images, np.int64) for _ in range(3)]
         return State(dims.prefix, dims.tokens, np.zeros((images, dims.tokens), np.int64), *zeros)
 
     @property
     def remaining(self) -> Ints:
-        """[M] image tokens still to come."""
+        """[M] number of image tokens that are not decided yet."""
         return self.prefix + self.tokens - self.committed
 
     def image_index(self, position: Ints, width: int) -> Ints:
-        """[M, width] image tokens from `position` [M] on. Past the end: the last one, for padding to read."""
+        """Return [M, width] indices of image tokens from `position` [M] on.
+
+        Past the end: the last token, as padding.
+        """
         index: Ints = np.minimum((position - self.prefix)[:, None] + np.arange(width), self.tokens - 1)
         return index
 
     def commit(self, window: Ints, accepted: Ints, active: NDArray[np.bool_]) -> None:
         """Decide window[m, :accepted[m] + 1] for each active image. This is also the rollback: two sums, no copy.
 
-        window: [M, up to L + 1], the accepted drafts and the token after them. The positions that the target has just
-        seen as accepted are cached now; the last token decided is the next round's pending one.
+        window: [M, up to L + 1], the accepted drafts and the token after them. The accepted positions of the target's
+        last step count as cached now; the last decided token becomes the next round's pending token.
         """
         width = window.shape[1]
         new = (np.arange(width) <= accepted[:, None]) & active[:, None]
@@ -73,7 +80,7 @@ class State:
 class RoundRecord:
     """What one round saw and decided, for tests and traces. L' is the longest window of the round's images.
 
-    The session may reuse what it returned: copy what has to outlive the hook.
+    The session may reuse the arrays that it returned: copy what has to outlive the hook.
     """
 
     active: NDArray[np.bool_]  # [M] images that were not finished

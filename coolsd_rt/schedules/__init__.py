@@ -1,1 +1,1 @@
-"""Schedules of the relaxation, chosen on recorded rounds: record, analyze, search, tune."""
+"""Relaxation schedules chosen on recorded rounds: record, analyze, search, tune."""

@@ -1,4 +1,4 @@
-"""Figures of a recording: how ambiguous the target is, how near the draft, and what other schedules would do.
+"""Figures of a recording: ambiguity of the target, distance of the draft, and the effect of other schedules.
 
 Knows windows of P and Q. Does not know engines, prompts or files.
 """
@@ -15,16 +15,20 @@ from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import RoundForecast, outlook
 from coolsd_rt.schedules.recording import Recording
 
-BINS = 5  # of entropy, with as many positions each
+BINS = 5  # bins of entropy, with equal numbers of positions
 
 
 @dataclass(frozen=True)
 class Ambiguity:
-    """What P and Q look like at the positions that lossless decoding judges.
+    """Figures of P and Q at the positions that lossless decoding evaluates.
 
-    entropy: mean of P's, nats. top5: mean mass of P's five likeliest codes. tv: mean TV(P, Q), which is the lossless
-    rejection rate; by draft position [L] and by row of the image. bins: (mean entropy, mean TV, share accepted) of
-    positions from the least to the most ambiguous, as many in each.
+    Attributes:
+        entropy: mean entropy of P, in nats.
+        top5: mean probability of P's five most probable codes.
+        tv: mean TV(P, Q), which is the lossless rejection rate.
+        tv_by_position: tv by draft position, [L].
+        tv_by_row: tv by row of the image.
+        bins: (mean entropy, mean TV, share accepted) in bins of equal size, from least to most ambiguous.
     """
 
     entropy: float
@@ -35,6 +39,7 @@ class Ambiguity:
     bins: tuple[tuple[float, float, float], ...]
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "mean_entropy_nats": self.entropy,
             "top5_mass": self.top5,
@@ -47,10 +52,15 @@ class Ambiguity:
 
 @dataclass(frozen=True)
 class EvaluatedDrafts:
-    """Every evaluated position of a recording, [k]: one is evaluated if all drafts before it were accepted.
+    """Every evaluated position of a recording, [k]. A position is evaluated if all drafts before it were accepted.
 
-    entropy: of P, nats. top5: mass of P's five likeliest codes. tv: TV(P, Q). accepted: whether its draft was accepted.
-    draft: its draft position, from 0. token: its place in the image.
+    Attributes:
+        entropy: entropy of P, in nats.
+        top5: probability of P's five most probable codes.
+        tv: TV(P, Q).
+        accepted: whether the draft was accepted.
+        draft: draft position, from 0.
+        token: index of the token in the image.
     """
 
     entropy: NDArray[np.float64]
@@ -61,13 +71,13 @@ class EvaluatedDrafts:
     token: NDArray[np.int64]
 
     def by_entropy(self, bins: int) -> list[NDArray[np.int64]]:
-        """Positions from the least to the most ambiguous, as many in each of `bins`."""
+        """Sort the positions from least to most ambiguous and split them into `bins` parts of equal size."""
         order = np.argsort(self.entropy, kind="stable")
         return list(np.array_split(order, max(1, min(bins, len(order)))))
 
 
 def evaluated(recording: Recording) -> EvaluatedDrafts:
-    """The positions that a recording's own law evaluated."""
+    """Return the positions that the recording's law evaluated."""
     windows = recording.windows
     index = np.arange(windows.length)
     mask = (index <= recording.accepted[:, None]) & (index < windows.num_drafts[:, None])
@@ -84,7 +94,7 @@ def evaluated(recording: Recording) -> EvaluatedDrafts:
 
 
 def ambiguity(recording: Recording, grid: int) -> Ambiguity:
-    """grid: cells along a side of the image."""
+    """Compute the figures of a recording. grid: number of cells along a side of the image."""
     at = evaluated(recording)
     bins = [
         (float(at.entropy[part].mean()), float(at.tv[part].mean()), float(at.accepted[part].mean()))
@@ -107,7 +117,7 @@ def _means(values: NDArray[np.float64], group: NDArray[np.int64], count: int) ->
 
 
 def schedules(length: int) -> dict[str, Law]:
-    """Schedules worth comparing, by name."""
+    """Return schedules worth comparing, by name. length: draft length."""
     laws = {"none (lossless)": Law(make_omegas("none", length))}
     for delta in (1.1, 1.5, 2.0):
         for kind, floor in (("exponential", None), ("exponential", 1.0), ("linear", 1.0), ("uniform", None)):
@@ -119,5 +129,5 @@ def schedules(length: int) -> dict[str, Law]:
 
 
 def compare(recording: Recording, laws: dict[str, Law]) -> dict[str, RoundForecast]:
-    """What each law would do on the recorded rounds."""
+    """Forecast what each law would do on the recorded rounds."""
     return {name: outlook(recording.windows, law) for name, law in laws.items()}

@@ -1,4 +1,4 @@
-"""From an engine's path to a recording of it: `coolsd-rt analyze`, and what else computes on recordings.
+"""Records an engine's rounds for `coolsd-rt analyze` and for everything else that computes on recordings.
 
 Knows where prompts come from and how an engine is opened. Does not know what is computed.
 """
@@ -23,14 +23,21 @@ LOSSLESS: dict[str, Any] = {
     "schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0,
     "pacing.draft_confidence": 0.0,
 }  # fmt: skip
-"""Run-time values of a recording: rounds start where the target's own images go, and each has all its drafts."""
+"""Run-time values of a recording: lossless, and every round has all its drafts."""
 
 
 @dataclass(frozen=True)
 class RecordingConfig:
-    """What to record. prompts: none = those beside the spec's vocabulary. folder: where the recording is kept, or None.
+    """What to record.
 
-    The recording is lossless: its rounds start where the target's own images go.
+    The recording is lossless: each round starts at a prefix that the target itself drew.
+
+    Attributes:
+        images: number of images.
+        prompts: empty: the prompts beside the spec's vocabulary.
+        folder: where the recording is stored; None stores nothing.
+        spec_file: the present path of the spec, if it has moved since the build.
+        threads: CPU threads; None is the usable cores.
     """
 
     engine: Path
@@ -46,13 +53,13 @@ class RecordingConfig:
         check_fields(self)
 
     def open(self) -> OpenedEngine:
-        """Raises UserError: no engine."""
+        """Open the engine. Raises UserError if there is none."""
         return OpenedEngine.at(self.engine, self.reading, self.threads, self.spec_file)
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """The figures of one recording."""
+    """The figures of one recording. outlooks: schedule name to its forecast."""
 
     images: int
     rounds: int
@@ -60,6 +67,7 @@ class Analysis:
     outlooks: dict[str, RoundForecast]
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `analyze --json`."""
         laws = {
             name: {
                 "mean_acceptance_length": o.accept_length,
@@ -80,7 +88,7 @@ class Analysis:
 
 
 def _errors(found: RoundForecast) -> dict[str, float]:
-    """Standard errors, with images as the observations; NaN for one image."""
+    """Return standard errors with images as the observations; NaN for one image."""
     if found.images is None:
         return {}
     return {
@@ -93,9 +101,10 @@ def _errors(found: RoundForecast) -> dict[str, float]:
 def recorded(
     request: RecordingConfig, on_batch: Callable[[int, int], None] = lambda done, of: None
 ) -> tuple[Recording, Spec]:
-    """Record an engine's lossless rounds, and the spec it was built from.
+    """Record an engine's lossless rounds. Returns the recording and the spec that the engine was built from.
 
-    Raises UserError: no engine, no prompts, a folder with another recording. CoolsdError: a broken engine.
+    Raises UserError if there is no engine, no prompt, or the folder has another recording; CoolsdError: a broken
+    engine.
     """
     opened = request.open()
     spec = with_overrides(opened.spec, LOSSLESS)
@@ -121,7 +130,7 @@ def recorded(
 
 
 def _own_law(request: RecordingConfig, length: int) -> Law | None:
-    """The law of the spec that was given, or else of the engine's; None where the recording cannot say what it does.
+    """Return the law of the given spec, else of the engine's; None if the recording cannot predict its effect.
 
     length: the recording's draft length.
     """
@@ -133,7 +142,7 @@ def _own_law(request: RecordingConfig, length: int) -> Law | None:
 
 
 def analyze(request: RecordingConfig, on_batch: Callable[[int, int], None] = lambda done, of: None) -> Analysis:
-    """Record and compute. Raises as `recorded`."""
+    """Record and compute the figures. Raises as `recorded` does."""
     recording, spec = recorded(request, on_batch)
     rounds = len(recording.accepted)
     grid = int(request.open().description.dims.tokens ** 0.5)

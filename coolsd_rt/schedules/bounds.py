@@ -1,11 +1,11 @@
-"""One-sided bounds of a ratio over images, and how many images a margin takes.
+"""One-sided confidence bounds of a ratio over images, and the number of images that a margin requires.
 
-Student's t over the images, with the correction for skewed deviations of the Cornish-Fisher expansion (Johnson, 1978):
-figures that cannot be negative are skewed to the right, and the plain t bound is then passed too often. Where the
-skewness would bring a bound nearer, it is left out. On the demo's images (skewness .7) a 95% bound is passed by the
-truth in about 5% of samples of 12 to 45 images, the plain one in 6 to 7%.
+Uses Student's t over the images, with the Cornish-Fisher correction for skewed deviations (Johnson, 1978): figures that
+cannot be negative are skewed to the right, and the truth then exceeds the plain t bound too often. The skewness is left
+out where it would tighten a bound. On the demo's images (skewness .7) the truth exceeds a 95% bound in about 5% of
+samples of 12 to 45 images, and the plain t bound in 6 to 7%.
 
-Knows scipy. Does not know what a figure is of.
+Knows scipy. Does not know what the figures mean.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ _MOST_IMAGES = 10**9
 
 
 def upper(ratio: RatioEstimate, confidence: float | None) -> float:
-    """What the truth is at most, with this confidence. None: the ratio itself. NaN for fewer than two images."""
+    """Return an upper bound of the true ratio, at this confidence.
+
+    None: the ratio itself. NaN for fewer than two images.
+    """
     return ratio.value if confidence is None else ratio.value + _reach(ratio, ratio.skewness, confidence)
 
 
 def lower(ratio: RatioEstimate, confidence: float | None) -> float:
-    """What the truth is at least, with this confidence. None: the ratio itself. NaN for fewer than two images."""
+    """Return a lower bound of the true ratio, at this confidence.
+
+    None: the ratio itself. NaN for fewer than two images.
+    """
     return ratio.value if confidence is None else ratio.value - _reach(ratio, -ratio.skewness, confidence)
 
 
@@ -39,7 +45,7 @@ def _reach(ratio: RatioEstimate, skewness: float, confidence: float) -> float:
 
 
 def images_needed(ratio: RatioEstimate, margin: float, confidence: float) -> int:
-    """How many images bring a bound within `margin` of the ratio, if they differ as much as those of `ratio` do."""
+    """Return how many images bring a bound within `margin` of the ratio, if images vary as much as those of `ratio`."""
     spread = ratio.error * math.sqrt(ratio.images)
 
     def enough(count: int) -> bool:

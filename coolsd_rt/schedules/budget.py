@@ -1,10 +1,10 @@
-"""What a tuned schedule has to keep: a figure, its value, and with which confidence.
+"""The budget that a tuned schedule has to keep: a figure, its value, and a confidence.
 
 A deviation (KL, TV) is kept with confidence: its one-sided bound over images is within the value. An accept length is
-reached by the estimate, and its interval says how far other images may be: it differs so much between images, lossless
-too, that a bound would buy it with several times the deviation.
+met by its estimate, and its interval shows the variation on other images. It varies so much between images, even
+lossless, that meeting it by a bound would cost several times the deviation.
 
-Knows outlooks and bounds. Does not know schedules, nor how one is found.
+Knows forecasts and bounds. Does not know schedules or how one is found.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ WORDS: dict[Figure, str] = {"accept_length": "accept length", "kl": "KL per toke
 
 @dataclass(frozen=True)
 class Budget:
-    """An accept length of at least, or a deviation per generated token of at most, `value`.
+    """An accept length of at least `value`, or a deviation per generated token of at most `value`.
 
-    confidence: with which a deviation is within the value on all images, not only on those recorded. None: by the
-    estimate, which is over it half of the time; for comparing shapes on the same rounds.
+    confidence: probability that a deviation is within the value on all images, not only on the recorded ones. None: use
+    the estimate, which is below the true deviation half of the time; for comparing shapes on the same rounds.
     """
 
     figure: Figure
@@ -34,19 +34,19 @@ class Budget:
     confidence: float | None = 0.95
 
     def of(self, found: RoundForecast) -> float:
-        """The estimate of the held figure."""
+        """Return the estimate of the budget's figure."""
         return {"accept_length": found.accept_length, "kl": found.kl_per_token, "tv": found.tv_bound_per_token}[
             self.figure
         ]
 
     def bound(self, found: RoundForecast) -> float:
-        """What has to be on the right side of the value: the upper bound of a deviation, an estimated accept length."""
+        """Return what is compared with the value: a deviation's upper bound, or the estimated accept length."""
         if self.confidence is None or self.figure == "accept_length":
             return self.of(found)
         return upper(self.ratio(found), self.confidence)
 
     def ratio(self, found: RoundForecast) -> RatioEstimate:
-        """The held figure with its error over images. Raises ValueError if the images are not known."""
+        """Return the budget's figure with its error over images. Raises ValueError if the images are not known."""
         if found.images is None:
             raise ValueError("windows that say which image they are of")
         return {
@@ -56,7 +56,7 @@ class Budget:
         }[self.figure]
 
     def merit(self, found: RoundForecast) -> float:
-        """What is to be large: the accept length, or, if that is held, minus the KL per token."""
+        """Return what is maximised: the accept length, or minus the KL per token if the accept length is given."""
         return -found.kl_per_token if self.figure == "accept_length" else found.accept_length
 
     def check(self) -> None:
@@ -68,5 +68,5 @@ class Budget:
 
 
 def interval(ratio: RatioEstimate, confidence: float | None) -> tuple[float, float] | None:
-    """Both ends, each of which holds with the confidence."""
+    """Return both ends of an interval, each of which holds at the confidence."""
     return None if confidence is None else (lower(ratio, confidence), upper(ratio, confidence))

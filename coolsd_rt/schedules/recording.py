@@ -1,10 +1,10 @@
-"""P and Q of real rounds, kept: what `coolsd_rt.law.traces` computes on.
+"""Records P and Q of real rounds, for the computations of `coolsd_rt.law.traces`.
 
     recording/recording.json      what was recorded: engine, settings, prompts, seed
-    recording/00000.npz, ...      one file a batch of images, whole or not there
+    recording/00000.npz, ...      one file per batch of images, each written atomically
 
-Knows engines, jobs and files. Does not know what is computed from a recording. An interrupted one goes on where it
-stopped; one of another engine or other settings is refused, never mixed.
+Knows engines, jobs and files. Does not know what is computed from a recording. An interrupted recording continues where
+it stopped; a folder with another engine or other settings is refused.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 
 HEAD = "recording.json"
-FORMAT = 2  # of the arrays: since 2 they say which image a round is of
-LOOP: LoopTaken = "host"  # P and Q of a round are seen nowhere else
+FORMAT = 2  # version of the arrays; 2 added the image of each round
+LOOP: LoopTaken = "host"  # only this loop exposes P and Q of a round
 _FIELDS = ("target", "draft", "drafts", "num_drafts", "accepted", "position", "image")
 
 
 @dataclass
 class Recorder:
-    """An `on_round` hook that keeps every window of unfinished images. Legend: L draft length, V codes.
+    """An `on_round` hook that stores every window of unfinished images. Legend: L draft length, V codes.
 
-    images: the number of each of the batch's images, in the order of its rows.
+    images: the number of each image of the batch, in the order of its rows.
     """
 
     length: int
@@ -46,7 +46,10 @@ class Recorder:
     _kept: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: {name: [] for name in _FIELDS})
 
     def __call__(self, state: State, record: RoundRecord) -> None:
-        """After a commit. Windows cut short by the image's end are filled up with a draft that nothing looks at."""
+        """Store a round after its commit.
+
+        Windows cut short by the image's end are padded with drafts that are never used.
+        """
         target, draft = np.asarray(record.target), np.asarray(record.draft)
         short = self.length - draft.shape[1]
         fill = np.full((short, target.shape[-1]), 1.0 / target.shape[-1], np.float32)
@@ -56,7 +59,7 @@ class Recorder:
             self._keep("drafts", np.concatenate([record.drafts[m], np.zeros(short, np.int64)]))
             self._keep("num_drafts", record.num_drafts[m])
             self._keep("accepted", record.accepted[m])
-            # The commit has moved on by the accepted drafts and the token after them.
+            # The commit advanced by the accepted drafts and the token after them.
             self._keep("position", state.committed[m] - record.accepted[m] - 1 - state.prefix)
             self._keep("image", np.int64(self.images[int(m)]))
 
@@ -64,7 +67,7 @@ class Recorder:
         self._kept[name].append(np.array(value))
 
     def arrays(self) -> Arrays:
-        """All windows so far.
+        """Return all windows so far.
 
         target, draft: float32 [n, L, V]. drafts: [n, L]. num_drafts, accepted, position, image: [n].
         """
@@ -73,7 +76,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Recording:
-    """Windows, how many drafts of each were accepted, and the image token that each begins at; [n]."""
+    """Recorded windows, the number of accepted drafts of each, [n], and the image token at which each begins, [n]."""
 
     windows: RecordedRounds
     accepted: NDArray[np.int64]
@@ -81,7 +84,7 @@ class Recording:
 
     @staticmethod
     def of(parts: Sequence[Arrays]) -> Recording:
-        """Of the arrays of several batches."""
+        """Join the arrays of several batches."""
         whole = {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}
         windows = RecordedRounds(
             whole["target"], whole["draft"], whole["drafts"], whole["num_drafts"], image=whole["image"]
@@ -98,9 +101,9 @@ def record(
     head: dict[str, Any],
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> Recording:
-    """Draw all batches and keep their rounds; in `folder`, if one is given, as each batch is done.
+    """Draw all batches and record their rounds. With `folder`, each batch is written when it is finished.
 
-    head: what the recording is of, as JSON data. Raises UserError: the folder holds another recording.
+    head: describes the recording, JSON data. Raises UserError if the folder holds another recording.
     """
     if settings.plain:
         raise UserError("a recording", expected="a draft", found="plain decoding")

@@ -1,21 +1,21 @@
-"""The best schedule under a budget, found on recorded rounds, against the families that people write down.
+"""Finds the best schedule under a budget on recorded rounds, and compares it with the schedule families of a spec.
 
-A shape is a curve of schedules that relax more and more; a budget picks one point of it. Two sets of images, so that
-what is chosen is not judged by what it was chosen on:
+A shape is a curve of schedules with increasing relaxation; a budget selects one point on it. The images are split in
+two, so that a choice is not judged on the images that it was made on:
 
-1. On a third of the images the shapes are compared: `free`, every omega its own, is found there by SLSQP, all are
-   brought to the budget by their estimates, and the best is chosen.
-2. On the others each shape goes as far up its curve as a deviation is kept *with confidence*: the one-sided bound of
-   its KL (or TV) per token over images (`bounds`) is within the budget. The deviation grows along a curve. So the point
-   found is over the budget in truth only if the bound at the curve's true crossing is passed by the truth, which
-   happens with probability 1 - confidence, however many points were looked at. That holds for each shape by itself, and
-   the one that is recommended was chosen on the first images.
+1. On a third of the images the shapes are compared. `free`, in which every omega is independent, is found by SLSQP. All
+   shapes are scaled to the budget by their estimates, and the best is chosen.
+2. On the other images each shape is scaled up as far as its deviation is kept *with confidence*: the one-sided bound of
+   its KL (or TV) per token over images (`bounds`) is within the budget. The deviation increases along a curve. So the
+   point found exceeds the budget in truth only if the truth exceeds the bound at the curve's true crossing, which has
+   probability 1 - confidence, however many points were examined. This holds for each shape separately, and the
+   recommended shape was chosen on the first images.
 
-An image is one observation, whatever its rounds (`coolsd_rt.law.clusters`). Knows windows of P and Q, and scipy. Does
-not know engines or files.
+An image is one observation, whatever the number of its rounds (`coolsd_rt.law.clusters`). Knows windows of P and Q, and
+scipy. Does not know engines or files.
 
-What it does not see: the law of the places that rounds start from shifts a little under another schedule; prompts of
-another kind than those recorded.
+Not covered: another schedule slightly changes the distribution of the prefixes that rounds start from, and prompts may
+differ in kind from the recorded ones.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ from coolsd_rt.schedules.bounds import images_needed
 from coolsd_rt.schedules.budget import WORDS, Budget, interval
 from coolsd_rt.schedules.shapes import FREE, MOST, Omegas, ScheduleShape, compact, families, images_of, split
 
-LEAST_IMAGES = 16  # 11 of them held out: with fewer a bound holds less often than it says
-_FIT = 1 / 3  # share of the images to choose on; the bound needs the others
-_STEPS = 40  # bisections of a budget
-_WORTH = 1e-3  # by how much every omega its own has to beat the best family: as a share of the merit, on the fit
-_UNUSED = 0.1  # share of the budget that enough images leave unused
+LEAST_IMAGES = 16  # 11 of them held out; with fewer the bound is less reliable than its confidence
+_FIT = 1 / 3  # share of the images to choose the shape on; the others are for the bound
+_STEPS = 40  # bisection steps
+_WORTH = 1e-3  # relative advantage in merit that `free` needs over the best family, on the fitted images
+_UNUSED = 0.1  # share of the budget left unused when there are enough images
 
 
 @dataclass(frozen=True)
 class HeldOutScore:
-    """A shape as far up as the budget is kept on the held-out images."""
+    """A shape scaled up as far as the budget is kept on the held-out images."""
 
     name: str
     omegas: Omegas
     outlook: RoundForecast
 
     def as_dict(self, confidence: float | None) -> dict[str, Any]:
+        """Return JSON data. confidence: of the intervals."""
         o, images = self.outlook, self.outlook.images
         intervals = (
             {}
@@ -73,8 +74,13 @@ class HeldOutScore:
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """fitted: what the shape was chosen on. held_out: what its place on the curve was. needed: how many recorded ones
-    would let the schedule use nine tenths of the budget; None where no confidence is asked for."""
+    """Numbers of images.
+
+    Attributes:
+        fitted: images on which the shape was chosen.
+        held_out: images on which its scale was chosen.
+        needed: recorded images with which the schedule would use nine tenths of the budget; None without a confidence.
+    """
 
     fitted: int
     held_out: int
@@ -82,9 +88,11 @@ class ImageSplit:
 
     @property
     def recorded(self) -> int:
+        """Number of recorded images."""
         return self.fitted + self.held_out
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "recorded": self.recorded,
             "fitted": self.fitted,
@@ -95,7 +103,7 @@ class ImageSplit:
 
 @dataclass(frozen=True)
 class Tuned:
-    """All shapes under one budget, in the order of their merit on the images that they were fitted on."""
+    """All shapes under one budget, ordered by their merit on the images that they were fitted on."""
 
     budget: Budget
     judged: tuple[HeldOutScore, ...]
@@ -103,16 +111,17 @@ class Tuned:
 
     @property
     def best(self) -> HeldOutScore:
+        """The shape with the highest merit."""
         return self.judged[0]
 
     @property
     def rival(self) -> HeldOutScore:
-        """The best of the written families."""
+        """The best of the families that a spec can name."""
         return next(j for j in self.judged if j.name != FREE)
 
     @property
     def verdict(self) -> str:
-        """By how much the best wins, in a line; on the held-out images."""
+        """One line: the advantage of the best shape, on the held-out images."""
         rival = self.rival
         if self.best is rival:
             return f"best: {rival.name}; a free omega per position is less than {_WORTH:.1%} better"
@@ -124,7 +133,7 @@ class Tuned:
 
     @property
     def promise(self) -> str:
-        """What is known of the best schedule's held figure, in a line."""
+        """One line: what is known of the best schedule's budget figure."""
         budget, found = self.budget, self.best.outlook
         line = f"{WORDS[budget.figure]}: {budget.of(found):.4g} on {self.images.held_out} held-out images"
         ends = None if budget.confidence is None else interval(budget.ratio(found), budget.confidence)
@@ -137,7 +146,7 @@ class Tuned:
 
     @property
     def advice(self) -> str | None:
-        """How many images the budget needs, in a line; None where those recorded are enough."""
+        """One line: how many images the budget needs; None if enough were recorded."""
         needed, recorded = self.images.needed, self.images.recorded
         if needed is None or needed <= recorded:
             return None
@@ -147,6 +156,7 @@ class Tuned:
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `tune --json`."""
         rows = [j.as_dict(self.budget.confidence) for j in self.judged]
         return {
             "budget": {self.budget.figure: self.budget.value},
@@ -160,9 +170,9 @@ class Tuned:
 
 
 def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optimal") -> Tuned:
-    """The best schedule of all shapes that keeps the budget.
+    """Find the best schedule of all shapes that keeps the budget.
 
-    Raises UserError: too few images, or a budget that no schedule meets.
+    Raises UserError if there are too few images, or if no schedule meets the budget.
     """
     budget.check()
     windows = compact(windows)
@@ -182,7 +192,7 @@ def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optima
 
 
 def _ranked(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> list[ScheduleShape]:
-    """All shapes, the best first; every omega its own only stands before the best family if it is worth it."""
+    """Return all shapes, the best first. `free` precedes the best family only if its advantage exceeds `_WORTH`."""
 
     def merit(omegas: Omegas | None) -> float:
         return -math.inf if omegas is None else budget.merit(outlook(windows, Law(omegas, resampler)))
@@ -197,21 +207,21 @@ def _ranked(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> li
 
 
 def _needed(found: RoundForecast, budget: Budget, whole: float) -> int | None:
-    """How many recorded images leave a tenth of the budget as margin. whole: recorded images for each held-out one.
+    """Return how many recorded images leave a tenth of the budget as margin; None without a confidence.
 
-    None where no margin is asked for.
+    whole: recorded images per held-out image.
     """
     if budget.confidence is None or budget.figure == "accept_length":
         return None
     ratio = budget.ratio(found)
     if ratio.value <= 0 or budget.bound(found) < (1 - _UNUSED) * budget.value:
-        return LEAST_IMAGES  # nothing deviates, or all relaxation there is stays within: more images change nothing
+        return LEAST_IMAGES  # no deviation, or all relaxation is within the budget: more images change nothing
     margin = ratio.value * _UNUSED / (1 - _UNUSED)
     return max(LEAST_IMAGES, math.ceil(whole * images_needed(ratio, margin, budget.confidence)))
 
 
 def _too_few(windows: RecordedRounds, count: int, budget: Budget, resampler: Resampler) -> UserError:
-    """With the number that the budget needs, by how much the few that there are differ."""
+    """Return the error for too few images, with the number that the budget needs at the observed variation."""
     needed = None
     if count > 1:
         uniform = next(shape for shape in families(windows.length) if shape.name == "uniform")
@@ -224,7 +234,7 @@ def _too_few(windows: RecordedRounds, count: int, budget: Budget, resampler: Res
 
 
 def _reachable(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> None:
-    """Raise UserError if even no relaxation, or all of it, does not meet the budget."""
+    """Raise UserError if the budget is not met even without relaxation, or even with the most."""
     if budget.figure != "accept_length":
         return
     low, high = (outlook(windows, Law((w,) * windows.length, resampler)).accept_length for w in (1.0, MOST))
@@ -238,8 +248,7 @@ def _reachable(windows: RecordedRounds, budget: Budget, resampler: Resampler) ->
 
 
 def _meet(windows: RecordedRounds, shape: ScheduleShape, budget: Budget, resampler: Resampler) -> Omegas | None:
-    """The shape's point at the budget, by bisection, in the four digits that a spec is written with; None if it never
-    gets there."""
+    """Return the shape's point at the budget, to four digits; None if it never meets the budget."""
 
     def at(t: float) -> Omegas:
         return tuple(round(w, 4) for w in shape.at(t))
@@ -253,7 +262,7 @@ def _meet(windows: RecordedRounds, shape: ScheduleShape, budget: Budget, resampl
         if high > MOST:
             if budget.figure == "accept_length":
                 return None
-            return at(low)  # as relaxed as it goes, and still within the budget
+            return at(low)  # most relaxed point, still within the budget
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if over(middle) else (middle, high)
@@ -263,9 +272,9 @@ def _meet(windows: RecordedRounds, shape: ScheduleShape, budget: Budget, resampl
 
 
 def _free(windows: RecordedRounds, budget: Budget, resampler: Resampler, starts: Sequence[Omegas]) -> ScheduleShape:
-    """Every omega its own, at least 1: below that a position is lossless, and only accepts less.
+    """Find the best independent omegas, each at least 1: below 1 a position is lossless anyway and only accepts less.
 
-    starts: the best families. Works in log(omega). The result is a shape again, through its excess over 1.
+    starts: the best families, as starting points. Optimises log(omega). Returns a shape that scales the excess over 1.
     """
 
     def seen(x: Any) -> RoundForecast:

@@ -1,4 +1,4 @@
-"""Curves of schedules, and recorded rounds made ready to be judged by them.
+"""Curves of schedules, and preparation of recorded rounds for the search.
 
 Knows schedules and windows. Does not know budgets.
 """
@@ -17,19 +17,19 @@ from coolsd_rt.law.traces import RecordedRounds
 
 Omegas = tuple[float, ...]
 FREE = "free"
-MOST = 64.0  # relaxation beyond which a shape is not followed
+MOST = 64.0  # largest relaxation parameter of a shape
 
 
 @dataclass(frozen=True)
 class ScheduleShape:
-    """A curve of schedules: `at(t)` for t >= 0, from lossless (t = 0) to more and more relaxed."""
+    """A curve of schedules: `at(t)` for t >= 0, from lossless (t = 0) to increasingly relaxed."""
 
     name: str
     at: Callable[[float], Omegas]
 
 
 def families(length: int) -> list[ScheduleShape]:
-    """The shapes that a spec can write in a line, as curves over their budget."""
+    """Return the shapes that a spec can name, as curves over their relaxation parameter."""
 
     def excess(nu: float) -> ScheduleShape:
         return ScheduleShape(f"excess, nu {nu:g}", lambda t: make_omegas("excess", length, beta=t, nu=nu))
@@ -47,9 +47,9 @@ def families(length: int) -> list[ScheduleShape]:
 
 
 def compact(windows: RecordedRounds) -> RecordedRounds:
-    """The same windows over the codes that P or Q gives any weight: a filter like top-k leaves a few dozen of V.
+    """Reduce the windows to the codes to which P or Q gives weight: a filter like top-k leaves a few dozen of V.
 
-    What stands beyond the image's end is not looked at, and becomes uniform.
+    Positions after the image's end are never used, and become uniform.
     """
     counts = np.arange(windows.length) < windows.num_drafts[:, None]
     seen = ((windows.target > 0) | (windows.draft > 0)) & counts[..., None]
@@ -66,14 +66,14 @@ def compact(windows: RecordedRounds) -> RecordedRounds:
 
 
 def images_of(windows: RecordedRounds) -> NDArray[np.int64]:
-    """The numbers of the images that were recorded, in order; none where the windows do not say."""
+    """Return the numbers of the recorded images, in order; empty if the windows do not record them."""
     return np.zeros(0, np.int64) if windows.image is None else np.unique(windows.image)
 
 
 def split(windows: RecordedRounds, share: float, seed: int = 0) -> tuple[RecordedRounds, RecordedRounds]:
-    """The rounds of `share` of the images, drawn at random, and those of all others.
+    """Split the rounds by image: `share` of the images, drawn at random, and all others.
 
-    At random, and not in turns: prompts come in turns as well.
+    The choice is random because prompts may repeat periodically.
     """
     images = images_of(windows)
     chosen = np.random.default_rng(seed).permutation(images)[: round(share * len(images))]

@@ -1,6 +1,6 @@
-"""From an engine and a budget to a schedule, a spec that has it, and an image of the trade.
+"""Tunes an engine's schedule to a budget, writes a spec with it, and plots the trade-off.
 
-Knows recordings, specs and plots. Does not know how the optimum is found (`tuning`).
+Knows recordings, specs and plots. Does not know how the optimum is found (`search`).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def tune_engine(
     *,
     overwrite: bool = False,
 ) -> Tuned:
-    """Record, tune, and write what was asked for. overwrite: `write` and `plot` may replace files.
+    """Record, tune, and write what was asked for. overwrite: whether `write` and `plot` may replace files.
 
-    Raises UserError: a budget that cannot be met, too few images, a spec that would land in another folder than its
-    weights, a plot of an unknown kind, a file that would be replaced; before anything is drawn where that is possible.
+    Raises UserError if the budget cannot be met, there are too few images, the spec would be written to another folder
+    than its weights, the plot's type is unknown, or a file would be replaced; before anything is drawn where possible.
     """
     loaded = None
     budget.check()
@@ -68,7 +68,7 @@ def tune_engine(
 
 
 def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Path, *, overwrite: bool = False) -> None:
-    """The spec with the schedule found, checked by reading it back."""
+    """Write the spec with the tuned schedule, and read it back as a check."""
     data = loaded.spec.resolved()
     data["schedule"] = {"kind": "custom", "values": list(tuned.best.omegas)}
     data["resampler"] = {"kind": resampler}
@@ -82,7 +82,7 @@ def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Pat
 
 
 def draw(recording: Recording, tuned: Tuned, resampler: Resampler, kind: str) -> bytes:
-    """Accept length against KL per token: the families as curves, the tuned schedule as a star."""
+    """Plot accept length over KL per token: families as curves, the tuned schedule as a star."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""The spec's `condition` section: how a prompt becomes the prefix that the target reads, one class a kind.
+"""The spec's `condition` section: how a prompt becomes the prefix that the target reads. One class per kind.
 
 Knows keys, ranges and defaults. Does not know tokenizers, text encoders, or whether a file exists.
 """
@@ -14,7 +14,7 @@ from coolsd_rt import limits
 from coolsd_rt.spec.section import RelativePath, Section, Within, complaint
 
 LUMINA_STEP = 32
-"""Pixels that one step of Lumina-mGPT's image-size tokens stands for."""
+"""Pixels per step of Lumina-mGPT's image-size tokens."""
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -44,7 +44,7 @@ class ClassCondition(Section):
 
 
 class T5Condition(Section):
-    """A caption's features from a T5 encoder (LlamaGen t2i), computed when an image is drawn, or before."""
+    """Features of a caption from a T5 encoder (LlamaGen t2i), computed when an image is drawn, or ahead of time."""
 
     kind: Literal["t5"] = Field(description="`t5`: features of a caption from a T5 encoder.")
     length: Annotated[int, Within(limits.T5_PREFIX)] = Field(
@@ -83,7 +83,7 @@ class T5Condition(Section):
     @field_validator("revision")
     @classmethod
     def _pinned(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if "encoder" not in info.data:  # refused already
+        if "encoder" not in info.data:  # an error was reported already
             return value
         named = info.data["encoder"] is not None
         if named != (value is not None):

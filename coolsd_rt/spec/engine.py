@@ -1,4 +1,4 @@
-"""The spec's `engine` section: what the models are compiled to, and which precisions run where.
+"""The spec's `engine` section: backend, device and precision that the models are compiled for.
 
 Knows names of backends. Does not know backends.
 """
@@ -13,14 +13,14 @@ from coolsd_rt import limits
 from coolsd_rt.spec.section import Section, Within, complaint
 
 RUNNABLE: dict[tuple[str, str], tuple[str, ...]] = {
-    ("onnxruntime", "cpu"): ("fp32", "int8"),  # its CPU provider has no bf16, and casts its way through fp16
+    ("onnxruntime", "cpu"): ("fp32", "int8"),  # the CPU provider has no bf16 kernels, and runs fp16 through casts
     ("onnxruntime", "cuda"): ("fp32", "fp16"),
     ("torch", "cpu"): ("fp32", "bf16"),
     ("torch", "cuda"): ("fp32", "fp16", "bf16"),
     ("tensorrt", "cuda"): ("fp32", "fp16", "bf16", "int8"),
     ("tensorrt-rtx", "cuda"): ("fp32", "fp16", "bf16", "int8"),
 }
-"""(backend, device) to the precisions it runs."""
+"""(backend, device) to the supported precisions."""
 
 
 class EngineOptions(Section):
@@ -55,7 +55,10 @@ class EngineOptions(Section):
 
     @property
     def invariant(self) -> bool:
-        """Whether the engine is batch invariant: as asked, else true for int8 on ONNX Runtime's CPU provider."""
+        """Whether the engine is batch invariant.
+
+        Defaults to true for int8 on ONNX Runtime's CPU provider.
+        """
         on_cpu = (self.backend, self.device) == ("onnxruntime", "cpu")
         return on_cpu and self.precision == "int8" if self.batch_invariant is None else self.batch_invariant
 

@@ -1,4 +1,4 @@
-"""What a Python caller asks for, checked as it is made: every field of a request by its own annotation.
+"""Checks the fields of a request from Python when it is created, by the annotation of each field.
 
     @dataclass(frozen=True)
     class Request:
@@ -8,8 +8,9 @@
         def __post_init__(self) -> None:
             check_fields(self)
 
-A str becomes the Path that the annotation says, a list a tuple, NumPy's number Python's own; what does not fit is a
-UserError that names the field. Knows pydantic and dataclasses. Does not know which requests there are.
+Converts a str to a Path where the annotation says so, a list to a tuple, and NumPy numbers to Python numbers. Anything
+else that does not match is a UserError that names the field. Knows pydantic and dataclasses. Does not know which
+requests there are.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _EXPECTED = {
     "dict_type": "a mapping",
     "mapping_type": "a mapping",
 }
-"""pydantic's names of what is wrong to what an error says was expected."""
+"""pydantic's error types to the expected value in an error message."""
 
 
 @cache
@@ -54,7 +55,10 @@ def _adapters(request: Any) -> dict[str, TypeAdapter[Any]]:
 
 
 def check_fields(request: Any) -> None:
-    """Check and convert every field of a dataclass, from its `__post_init__`. Raises UserError at the first misfit."""
+    """Check and convert every field of a dataclass, from its `__post_init__`.
+
+    Raises UserError for the first invalid field.
+    """
     made_as: Any = type(request)
     for name, adapter in _adapters(made_as).items():
         value = getattr(request, name)

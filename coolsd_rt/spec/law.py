@@ -1,6 +1,6 @@
 """The run-time sections of a spec: schedule, resampler, acceptance, sampling, pacing.
 
-Knows keys, ranges and defaults. Does not know what they mean for a probability: `coolsd_rt.law` does.
+Knows keys, ranges and defaults. Does not know their effect on probabilities: `coolsd_rt.law` does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Exponential(Section):
 
 
 class Linear(Section):
-    """omega falls on a straight line, with mean delta."""
+    """omega falls linearly, with mean delta."""
 
     kind: Literal["linear"] = Field(description="`linear`: falls by the same amount at each position.")
     delta: Delta
@@ -53,7 +53,7 @@ class Uniform(Section):
 
 
 class Excess(Section):
-    """omega_i = 1 + beta * exp(-nu * (i - 1)): never under 1, and both uniform and annealed schedules are near it."""
+    """omega_i = 1 + beta * exp(-nu * (i - 1)): never below 1; it approximates uniform and annealed schedules."""
 
     kind: Literal["excess"] = Field(description="`excess`: the part above 1 falls by the same factor at each position.")
     beta: Annotated[float, Within(limits.OMEGA)] = Field(description="First omega minus 1. 0 is lossless.")

@@ -1,6 +1,6 @@
-"""A spec file to a validated spec with its files found, or every reason why not.
+"""Loads a spec file: a validated spec with its files found, or all of its errors.
 
-Knows paths and where an error stands. Does not open the files a spec names.
+Knows paths and the lines of errors. Does not open the files that a spec names.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from coolsd_rt.spec.yaml_text import KEYS, Problem, SourceError, YamlText, parse
 from coolsd_rt.spec.yaml_text import Path as KeyPath
 
 M = TypeVar("M", bound=BaseModel)
-_SHOWN = 60  # characters of a key in a message
+_SHOWN = 60  # most characters of a key in a message
 
 
 def dotted(path: KeyPath) -> str:
-    """(schedule, values, 2) -> schedule.values[2]."""
+    """Format a key path: (schedule, values, 2) -> schedule.values[2]."""
     text = ""
     for key in path:
         part = key if isinstance(key, int) or len(key) <= _SHOWN else f"{key[: _SHOWN - 3]}..."
@@ -36,7 +36,7 @@ def dotted(path: KeyPath) -> str:
 
 
 class SpecError(UserError):
-    """Everything wrong with one spec. `problems` has one error each; the text has one line each.
+    """All errors of one spec. `problems` has one error each; the text has one line each.
 
     one_line: several problems are numbered on one line instead, for values of a call that are in no file.
     """
@@ -55,7 +55,7 @@ class SpecError(UserError):
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A spec and where it stands. `files` maps a key (`target.weights`) to its resolved path."""
+    """A spec with its location. `files` maps a spec key (`target.weights`) to its resolved path."""
 
     spec: Spec
     path: Path
@@ -64,18 +64,21 @@ class LoadedSpec:
     lines: dict[KeyPath, int]
 
     def error(self, key: str, expected: str, found: str, fix: str = "") -> UserError:
-        """An error at a key's line, for those who find out later (`draft.length` above the image's tokens)."""
+        """Return an error with the line of a key.
+
+        For errors found later, such as `draft.length` above the image's tokens.
+        """
         line = YamlText(None, self.lines).line(tuple(key.split(".")))
         return UserError(f"{self.path}:{line}: {key}", expected=expected, found=found, fix=fix)
 
     def check_length(self, tokens: int) -> None:
-        """Raises UserError if the draft is longer than the image it drafts (`tokens` of one image)."""
+        """Raise UserError if the draft is longer than the image. tokens: image tokens of one image."""
         if self.spec.draft.length > tokens:
             raise self.error("draft.length", f"at most the image's {tokens} tokens", str(self.spec.draft.length))
 
 
 def as_error(path: Path, problem: Problem) -> UserError:
-    """A problem of the file at `path` as what a user reads."""
+    """Convert a problem of the file at `path` to an error for the user."""
     where = f"{path}:{problem.line}" if problem.line else str(path)
     what = f"{where}: {dotted(problem.path)}" if problem.path else where
     return UserError(what, expected=problem.expected, found=problem.found, fix=problem.fix)
@@ -112,9 +115,11 @@ def _find_files(spec: Spec, file: Path, source: YamlText, must: bool) -> tuple[d
 
 
 def read_model(path: Path, model: type[M], begins: str) -> tuple[M | None, YamlText, list[Problem]]:
-    """A YAML file as any closed model: the model (None if it is refused), where its keys stand, and what is wrong.
+    """Read a YAML file as a strict model.
 
-    begins: the first keys, for who gives an empty file. Raises as `load_spec` where the file cannot be read at all.
+    Returns the model (None if invalid), the YAML text with its lines, and problems.
+
+    begins: the first keys, shown in the error for an empty file. Raises as `load_spec` does if the file cannot be read.
     """
     try:
         source = parse(_read(path), begins)
@@ -132,19 +137,19 @@ def read_model(path: Path, model: type[M], begins: str) -> tuple[M | None, YamlT
 
 
 def is_spec(path: Path) -> bool:
-    """Whether a path that may be several things is a spec's: by its name, there or not."""
+    """Whether a path names a spec, by its extension; the file need not exist."""
     return path.suffix in (".yaml", ".yml")
 
 
 def load_spec(path: str | Path, *, check_files: bool = True) -> LoadedSpec:
     """Read and check a spec.
 
-    With `check_files` off, the files a spec names may be missing (`files` then holds those that were found); a link
-    out of the folder is refused either way when the file is there to be followed.
+    check_files: if off, the files that a spec names may be missing (`files` then has only those that exist). A link out
+    of the folder is refused in either case.
 
     Raises:
         UserError: the file cannot be read, or is not YAML.
-        SpecError: every problem of its contents, in the order of their lines.
+        SpecError: all problems of its contents, in the order of their lines.
     """
     path = Path(path)
     spec, source, problems = read_model(path, Spec, KEYS)

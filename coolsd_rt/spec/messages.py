@@ -1,7 +1,6 @@
-"""Validation errors to sentences: expected this, found that, did you mean the other.
+"""Converts validation errors to messages: expected value, found value, and a suggestion for misspelled words.
 
-Knows pydantic's error types and the schema of the model that was validated (`Spec` unless another is named). Does not
-know files or YAML.
+Knows pydantic's error types and the schema of the validated model (`Spec` by default). Does not know files or YAML.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ def _schema(model: Model) -> dict[str, Any]:
 
 
 def _section(model: Model, node: dict[str, Any], data: Any) -> dict[str, Any]:
-    """Follow references, and a union by the data's own `kind`, to the schema of a plain section."""
-    if "anyOf" in node:  # a section that may be null, or left out
+    """Resolve references, and a union by the data's `kind`, to the schema of a plain section."""
+    if "anyOf" in node:  # an optional section
         node = next((branch for branch in node["anyOf"] if "$ref" in branch), node)
     if "$ref" in node:
         return _section(model, _schema(model)["$defs"][node["$ref"].rsplit("/", 1)[1]], data)
@@ -57,25 +56,25 @@ def _section(model: Model, node: dict[str, Any], data: Any) -> dict[str, Any]:
 
 
 def known_keys(path: Path, data: Any, model: Model = Spec) -> list[str]:
-    """Keys that the section at `path` may hold, given the data (which decides a union's branch)."""
+    """Return the keys that the section at `path` may have. data: selects the branch of a union."""
     node = _section(model, _schema(model), data)
     for part in path:
         data = data.get(part) if isinstance(data, dict) else None
-        named = node.get("additionalProperties") or {}  # a mapping of names that the user chooses
+        named = node.get("additionalProperties") or {}  # a mapping with user-defined names
         node = _section(model, node.get("properties", {}).get(part, named), data)
     return list(node.get("properties", {}))
 
 
 def suggestion(word: Any, known: list[str]) -> str:
-    """`did you mean 'x'?`, or nothing when no known word is near."""
+    """Return `did you mean 'x'?`, or an empty string if no known word is similar."""
     near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6) if isinstance(word, str) else []
     return f"did you mean '{near[0]}'?" if near else ""
 
 
 def _real_path(loc: Path, model: Model) -> Path:
-    """Drop the tag that pydantic puts after a union's key: (schedule, uniform, delta) -> (schedule, delta).
+    """Remove the tag that pydantic inserts after a union's key: (schedule, uniform, delta) -> (schedule, delta).
 
-    And the mark it puts after a key that is itself refused.
+    Also removes the mark that it inserts after a key that is itself invalid.
     """
     loc = loc[:-1] if loc[-1:] == ("[key]",) else loc
     return (loc[0], *loc[2:]) if loc[:1] and loc[0] in _tags(model) and len(loc) > 1 else loc
@@ -115,20 +114,20 @@ def _sides(error: ErrorDetails, path: Path, data: Any, model: Model) -> tuple[st
 
 @cache
 def _tags(model: Model) -> dict[str | int, str]:
-    """Sections that are unions, and the key that tells their branches apart."""
+    """Return the sections that are unions, with the key that distinguishes their branches."""
     sections = _schema(model)["properties"].items()
     return {name: node["discriminator"]["propertyName"] for name, node in sections if "discriminator" in node}
 
 
 def _choices(section: str, model: Model) -> list[str]:
-    """A union's tags in the order of the models (the discriminator's own table is sorted)."""
+    """Return a union's tags in the order of the models (pydantic's table is sorted)."""
     names = [branch["$ref"].rsplit("/", 1)[1] for branch in _schema(model)["properties"][section]["oneOf"]]
     nodes = [_schema(model)["$defs"][name]["properties"][_tags(model)[section]] for name in names]
     return [choice for node in nodes for choice in node.get("enum", [node.get("const")])]
 
 
 def problems_of(error: ValidationError, data: Any, model: Model = Spec) -> list[Problem]:
-    """Every problem of a validation, without lines (0): the caller knows where the data came from."""
+    """Return all problems of a validation, with line 0: the caller knows the lines."""
     out = []
     items = error.errors(include_url=False)
     for item in items:
@@ -136,9 +135,9 @@ def problems_of(error: ValidationError, data: Any, model: Model = Spec) -> list[
         if item["type"] == "too_short" and any(
             _real_path(other["loc"], model)[: len(path)] == path for other in items if other is not item
         ):
-            continue  # items that were refused are not counted: that is said already
+            continue  # the items are invalid, which is reported already
         if item["type"] == "missing" and isinstance(item["input"], dict) and old_name(path[-1], item["input"]):
-            continue  # it stands there under its name of before, which is an error of its own
+            continue  # present under its former name, which is reported separately
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
             path = (*path, _tags(model)[path[0]])
         expected, found, fix = _sides(item, path, data, model)

@@ -1,7 +1,7 @@
 """The spec's keys, types, ranges and defaults. The field descriptions are the reference documentation.
 
-Knows one spec on its own. Does not know YAML, line numbers, folders, or whether a file exists.
-Only what works today is accepted: an option that is planned is an unknown word.
+Knows a spec's values. Does not know YAML, line numbers, folders, or whether a file exists. Accepts only implemented
+options.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from coolsd_rt.spec.origins import OriginsSection
 from coolsd_rt.spec.section import Section, complaint
 
 RUN_TIME = ("schedule", "resampler", "acceptance", "sampling", "pacing")
-"""Sections that are values of a generation: changing them rebuilds nothing."""
+"""Run-time sections: changing them rebuilds nothing."""
 
 BUILD_TIME = ("target", "draft", "image", "condition", "engine")
-"""Sections that are compiled into an engine: changing them changes its fingerprint."""
+"""Build-time sections, which are compiled into an engine: changing them changes its fingerprint."""
 
 FILE_KEYS = (
     "target.weights", "draft.weights", "image.weights", "condition.vocab", "condition.labels", "condition.features",
     "condition.tokenizer",
 )  # fmt: skip
-"""Keys that name files. A build depends on the files' contents, never on their names."""
+"""Keys that name files. A build depends on the contents of the files, not on their names."""
 
 
 def _whole(value: Any) -> Any:
-    """True == 1 == 1.0 in Python, and a literal compares."""
+    """Refuse True and 1.0, which equal 1 in Python."""
     if value == 1 and type(value) is not int:
         raise complaint("1", str(value).lower())
     return value
@@ -112,14 +112,14 @@ class Spec(Section):
         return self
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults included, as JSON data. `Spec.model_validate` takes it back.
+        """Return every key with its value, defaults included, as JSON data. `Spec.model_validate` accepts it.
 
-        Without `sources` where there are none: they are no part of what runs.
+        Without `sources` if it is empty: sources are not part of an engine.
         """
         return self.model_dump(mode="json", exclude={"sources"} if self.sources == OriginsSection() else None)
 
     def build_view(self) -> dict[str, Any]:
-        """What an engine's fingerprint depends on, without file names (their contents are hashed instead)."""
+        """Return what an engine's fingerprint depends on, without file names (file contents are hashed instead)."""
         view = self.model_dump(mode="json", include=set(BUILD_TIME))
         for key in FILE_KEYS:
             section, field = key.split(".")
@@ -128,11 +128,11 @@ class Spec(Section):
         return view
 
     def run_view(self) -> dict[str, Any]:
-        """The values of a generation: what can change without a build."""
+        """Return the run-time values, which can change without a build."""
         return self.model_dump(mode="json", include=set(RUN_TIME))
 
     def file_names(self) -> dict[str, str]:
-        """Key (`target.weights`) to the relative path it holds, in the order of `FILE_KEYS`, of those it has."""
+        """Return the relative path of each file key (`target.weights`) that is set, in the order of `FILE_KEYS`."""
         full = self.resolved()
         parts = [(key, *key.split(".")) for key in FILE_KEYS]
         return {key: full[section][field] for key, section, field in parts if full[section].get(field) is not None}

@@ -1,6 +1,6 @@
-"""The spec's `target`, `draft` and `image` sections: which models, and their files.
+"""The spec's `target`, `draft` and `image` sections: the models and their files.
 
-Knows keys, ranges and defaults. Does not know what is in a weights file.
+Knows keys, ranges and defaults. Does not know the contents of a weights file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from coolsd_rt import limits
 from coolsd_rt.spec.section import RelativePath, Section, Within
 
 FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", "anole", "janus-pro"]
-"""`llamagen` reads words, `llamagen-c2i` a class, `llamagen-t2i` a caption's features."""
+"""`llamagen` is conditioned on words, `llamagen-c2i` on a class, `llamagen-t2i` on a caption's features."""
 
 
 class Target(Section):
@@ -48,7 +48,7 @@ class ModelDraft(Section):
 
 
 class JacobiDraft(Section):
-    """No draft model: the target's own distributions of the last round propose tokens (speculative Jacobi decoding)."""
+    """No draft model: the target's distributions of the last round propose tokens (speculative Jacobi decoding)."""
 
     model: Literal["jacobi"] = Field(description="`jacobi`: Jacobi drafts.")
     length: DraftLength

@@ -1,7 +1,7 @@
-"""The spec's `sources` section: the published checkpoints that its files are made of.
+"""The spec's `sources` section: the published checkpoints that its files are made from.
 
-No part of an engine: `coolsd-rt convert SPEC` reads it, a build never does. Knows keys and how a place is written. Does
-not know the hub, or what is in a checkpoint.
+Not part of an engine: only `coolsd-rt convert SPEC` reads it. Knows keys and the notation of locations. Does not know
+the hub, or the contents of a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from coolsd_rt.spec.section import Section, Within, complaint, relative
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<commit>[^:@]*))?(:(?P<inside>.+))?")
-"""`org/name`, `org/name@COMMIT` and either with `:FILE` behind it. Without a commit it can be written, not fetched."""
+"""`org/name` or `org/name@COMMIT`, optionally followed by `:FILE`. Fetching requires a commit."""
 
 _FILE = re.compile(r".*\.(pt|pth|bin|ckpt|safetensors|json)")
 
@@ -34,12 +34,15 @@ def _place(value: str) -> str:
 
 
 def on_hub(value: str) -> re.Match[str] | None:
-    """The parts of a place on the hub; None for a path. `a/b.pt` is a path: a repository has no such ending."""
+    """Return the parts of a location on the hub; None for a path.
+
+    `a/b.pt` is a path, since repositories have no such suffix.
+    """
     return None if _FILE.fullmatch(value) and "@" not in value and ":" not in value else HUB.fullmatch(value)
 
 
 def how_to_pin(repo: str) -> str:
-    """What prints a repository's commit of today."""
+    """Return a command that prints the current commit of a repository."""
     return f"git ls-remote https://huggingface.co/{repo} HEAD prints one"
 
 
@@ -83,7 +86,7 @@ class Origin(Section):
 
 
 class CopiedOrigin(Section):
-    """A published file that is taken as it is."""
+    """A published file that is copied without conversion."""
 
     at: Place = Field(description=_AT)
     sha256: Digest = Field(default=None, description="SHA-256 of the file.")
@@ -105,4 +108,4 @@ FILES: Mapping[str, str] = {
     "image": "image.weights",
     "tokenizer": "condition.tokenizer",
 }
-"""Keys of `sources` to the keys of the files that are made of them."""
+"""Keys of `sources` to the spec keys of the files made from them."""

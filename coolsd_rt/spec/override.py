@@ -1,6 +1,6 @@
-"""Run-time values changed from outside the file (`--delta 1.3`), checked by the same models.
+"""Applies run-time values from outside the file (`--delta 1.3`), validated by the same models.
 
-Knows which keys are run-time. Does not know the command line: names of flags come in as words.
+Knows which keys are run-time. Does not know the command line: the names of options are arguments.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def _flag(key: str) -> str:
 
 
 def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Spec:
-    """The spec with some run-time keys replaced, for instance {"schedule.kind": "uniform", "schedule.delta": 1.3}.
+    """Return the spec with some run-time keys replaced, such as {"schedule.kind": "uniform", "schedule.delta": 1.3}.
 
-    Another `schedule.kind` or `acceptance.rule` keeps `delta` or `neighbours` where both have one; everything else
-    falls back to the new one's defaults, so that a floor meant for one schedule is not carried into another. A rule
-    with a relaxation of its own takes the place of the schedule, unless a schedule is asked for too.
-    `names` says what the user typed for a key (default: `--` and the key's last word).
+    A new `schedule.kind` or `acceptance.rule` keeps `delta` or `neighbours` if both kinds have it. All other keys get
+    the defaults of the new kind, so that a floor meant for one schedule does not apply to another. A rule with its own
+    relaxation replaces the schedule, unless the overrides set a schedule too. names: what the user typed for each key
+    (default: `--` and the key's last word).
 
     Raises:
-        UserError: a key that is not run-time.
-        SpecError: a value that the spec refuses, said in the user's words.
+        UserError: a key is not run-time.
+        SpecError: the spec refuses a value; the error uses the user's words.
     """
     names = names or {}
     data = spec.resolved()
@@ -56,9 +56,10 @@ def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str,
 
 
 def with_jacobi(spec: Spec, length: int, coupled: bool = False, names: Mapping[str, str] | None = None) -> Spec:
-    """The spec with drafts of the target's own last round (Jacobi decoding) in the place of its draft model.
+    """Return the spec with Jacobi drafts (from the target's last round) instead of its draft model.
 
-    length: drafts in the window. Pacing is made for the draft model, and dropped. Raises SpecError as `with_overrides`.
+    length: drafts in the window. Pacing is removed, since its values are for the draft model. Raises SpecError as
+    `with_overrides` does.
     """
     data = spec.resolved()
     data["draft"] = {"model": "jacobi", "length": length, "coupled": coupled}

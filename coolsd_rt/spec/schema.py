@@ -1,4 +1,4 @@
-"""The spec's JSON Schema, for editors, generated from the models."""
+"""The spec's JSON Schema, for editors, generated from the models. Knows JSON Schema. Does not know files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TITLE = "coolsd-rt spec"
 
 
 def schema_text() -> str:
-    """The schema as the file `pipelines/spec.schema.json` holds it, to the byte."""
+    """Return the exact content of the file `pipelines/spec.schema.json`."""
     body = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}
     body["title"] = TITLE
     return json.dumps(body, indent=2, ensure_ascii=False) + "\n"

@@ -1,5 +1,4 @@
-"""What every section of a spec is made of: closed models, numbers between two ends, relative paths, and complaints with
-two sides.
+"""Building blocks of the spec's sections: strict models, numbers in a range, relative paths, errors with two sides.
 
 Knows pydantic. Does not know which sections there are.
 """
@@ -21,16 +20,16 @@ from coolsd_rt.shown import show
 
 
 def complaint(expected: str, found: str, fix: str = "") -> PydanticCustomError:
-    """A validation error with its two sides apart, so that every message can be set the same way."""
-    # The text goes through the context: a template would read braces in it as fields.
+    """Return a validation error with separate expected and found values, so that all messages have the same form."""
+    # Pass the text through the context: in a template, braces would be fields.
     return PydanticCustomError("spec", "{text}", {"text": expected, "expected": expected, "found": found, "fix": fix})
 
 
 @dataclass(frozen=True)
 class Within:
-    """A number of a field between both ends of a range, which the schema has too: `Annotated[int, Within(SEED)]`.
+    """A range for a numeric field, `Annotated[int, Within(SEED)]`, which also appears in the JSON Schema.
 
-    An error says both, whichever was passed, and for a value that is no number at all. NumPy's numbers are taken.
+    An error states both ends, also for a value that is not a number. NumPy numbers are accepted.
     """
 
     ends: Range
@@ -49,7 +48,7 @@ class Within:
 
 
 def relative(value: str) -> str:
-    """The value itself. Raises a complaint unless it is a path inside the spec's folder."""
+    """Return the value. Raises a validation error unless it is a path inside the spec's folder."""
     path = PurePosixPath(value)
     if not value.strip() or "\0" in value:
         raise complaint("a file name", repr(value)[:60])
@@ -66,6 +65,6 @@ RelativePath = Annotated[str, AfterValidator(relative)]
 
 
 class Section(BaseModel):
-    """Closed, immutable and literal-minded: "4" is not 4, and NaN is not a number."""
+    """Base of all sections: no unknown keys, immutable, no type conversion ("4" is not 4), no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -1,7 +1,7 @@
-"""YAML text to plain data that remembers its lines.
+"""Parses YAML text to plain data with the line of every key.
 
-Knows the YAML 1.2 core schema (what editors use: `no` is a word, `1e-3` a number, 010 is ten), one document, no
-anchors or tags. Does not know which keys a spec has.
+Knows the YAML 1.2 core schema (as editors do: `no` is a string, `1e-3` a number, 010 is ten), one document, no anchors
+or tags. Does not know which keys a spec has.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import yaml
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
-KEYS = "version, name, target"  # what a spec begins with
+KEYS = "version, name, target"  # first keys of a spec
 
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, and where. `line` counts from 1; 0 means the file as a whole."""
+    """One error and its place. `line` counts from 1; 0 means the whole file."""
 
     line: int
     path: Path
@@ -33,7 +33,7 @@ class Problem:
 
 
 class SourceError(Exception):
-    """The text cannot be read as YAML at all: one problem, nothing to validate."""
+    """The text is not valid YAML: one problem, and no data to validate."""
 
     def __init__(self, line: int, expected: str, found: str, fix: str = "") -> None:
         self.problem = Problem(line, (), expected, found, fix)
@@ -42,14 +42,14 @@ class SourceError(Exception):
 
 @dataclass
 class YamlText:
-    """Data with the line of every key and value. `problems` holds what was wrong but could be read past."""
+    """Data with the line of every key and value. `problems` has errors that did not stop the parser."""
 
     data: Any
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def line(self, path: Path) -> int:
-        """Line of the key at `path`, or of its nearest ancestor that stands in the file."""
+        """Return the line of the key at `path`, or of its nearest ancestor that is in the file."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -68,7 +68,7 @@ _PLAIN: list[tuple[str, str, str]] = [
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes only, with the core schema's scalars. Nothing is ever constructed from a tag."""
+    """Composes nodes only, with the scalars of the core schema. Never constructs an object from a tag."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own attribute)
     depth = 0
@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            # A spec needs neither, and a few nested aliases can stand for a billion values.
+            # A spec needs neither, and a few nested aliases can expand to a billion values.
             raise SourceError(line, "no anchors or aliases (& and *)", f"{event.anchor!r}", "write the value out")
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -124,7 +124,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def _check_text(node: yaml.Node) -> None:
-    """Raise SourceError at an escape such as \\ud800, which is no character: nothing could be named by it."""
+    """Raise SourceError at an escape such as \\ud800, which is not a character and cannot be encoded."""
     if isinstance(node, yaml.ScalarNode) and _HALF.search(str(node.value)):
         raise SourceError(node.start_mark.line + 1, "text", "half of a surrogate pair", "write the character itself")
 
@@ -166,10 +166,10 @@ def _text(raw: bytes) -> str:
 
 
 def parse(raw: bytes, begins: str = KEYS) -> YamlText:
-    """Bytes of a YAML file to data with lines. begins: its first keys, for who gives an empty file.
+    """Parse the bytes of a YAML file. begins: its first keys, shown in the error for an empty file.
 
     Raises:
-        SourceError: not UTF-8, not YAML, empty, an alias, a tag, too deep, too large.
+        SourceError: not UTF-8, not YAML, empty, too deep, too large, or with an alias or a tag.
     """
     text = _text(raw)
     loader: _Loader | None = None

@@ -1,5 +1,7 @@
-"""The files of a build: manifest, fingerprint, atomic writes, checks before load. Does not know the contents of a
-file."""
+"""The files of a build: manifest, fingerprint, atomic writes, checks before loading.
+
+Does not know the contents of a file.
+"""
 
 from coolsd_rt.store.cache import CachedStage, EngineRecord, Stage, Store
 from coolsd_rt.store.engine import EngineFolder, VerifiedEngine, open_engine

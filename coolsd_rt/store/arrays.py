@@ -1,4 +1,4 @@
-"""NumPy's .npy format, read from bytes that were checked: nothing is allocated that the bytes do not hold.
+"""Parses NumPy's .npy format from bytes in memory. A header cannot make it allocate more than those bytes hold.
 
 Knows the format's header. Does not know what the numbers mean.
 """
@@ -15,18 +15,18 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 MAX_HEADER = 1024
-# The header is a Python literal, which NumPy tokenises and parses.
+# Errors of a damaged header, which is a Python literal that NumPy tokenises and parses.
 _FAULTS = (ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError)
 
 
 class ArrayError(ValueError):
-    """Bytes that are not an array; the message says what is wrong, in words."""
+    """The bytes are not a valid array; the message says why."""
 
 
 def parse_npy(data: bytes | bytearray) -> NDArray[Any]:
-    """The array of a .npy file, over the same bytes. Never unpickles.
+    """Return the array of a .npy file, as a view of the given bytes. Never unpickles.
 
-    Raises ArrayError: not the format, Python objects, or a header that does not fit the number of bytes.
+    Raises ArrayError if the bytes are not in the format, contain Python objects, or do not match the header's size.
     """
     file = io.BytesIO(data[: MAX_HEADER + 16])
     try:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and a full disk said in one line.
+"""Atomic writes of files and folders, and one-line errors for a full disk.
 
 Knows the file system. Does not know what is written.
 """
@@ -28,7 +28,7 @@ _ABANDONED = 3600.0  # seconds
 
 
 class NameTaken(UserError):
-    """A file that was not to be replaced is there."""
+    """A file exists that must not be replaced."""
 
     def __init__(self, path: Path) -> None:
         fix = "give another name, or --overwrite to replace it"
@@ -36,7 +36,7 @@ class NameTaken(UserError):
 
 
 def human(size: float) -> str:
-    """Bytes as a person reads them: 1.5 MB."""
+    """Format a number of bytes for people: "1.5 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -45,18 +45,19 @@ def human(size: float) -> str:
 
 
 def existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
-    while not os.path.exists(path) and path != path.parent:  # False, not an error, where it cannot be looked at
+    """Return `path`, or the nearest parent folder that exists."""
+    while not os.path.exists(path) and path != path.parent:  # False rather than an error without permission
         path = path.parent
     return path
 
 
 def free_bytes(path: Path) -> int:
-    """Free space where `path` is, or would be."""
+    """Return the free space, in bytes, of the disk that holds `path` or would hold it."""
     return shutil.disk_usage(existing(path.absolute())).free
 
 
 def no_space(where: Path, need: int) -> CoolsdError:
+    """Return the error for a full disk. need: required bytes; 0 if unknown."""
     expected = f"about {human(need)} free" if need else "more free"
     return CoolsdError(
         f"no space left on the disk of {where}",
@@ -67,7 +68,7 @@ def no_space(where: Path, need: int) -> CoolsdError:
 
 
 def _concerns(name: object, where: Path) -> bool:
-    """Whether an error's file is `where`, in it, or a folder above it."""
+    """Whether an error's file is `where`, inside it, or a folder above it."""
     if not isinstance(name, str | Path):
         return False
     path, root = Path(name).absolute(), where.absolute()
@@ -76,7 +77,7 @@ def _concerns(name: object, where: Path) -> bool:
 
 @contextmanager
 def disk_errors(where: Path, need: int = 0) -> Iterator[None]:
-    """Turn a full disk, or a folder that cannot be written, into one line. `need` is bytes, 0 if not known."""
+    """Convert errors of a full disk or an unwritable folder to a CoolsdError. need: required bytes; 0 if unknown."""
     try:
         if need and free_bytes(where) < need:
             raise no_space(where, need)
@@ -91,14 +92,14 @@ def disk_errors(where: Path, need: int = 0) -> Iterator[None]:
     except (CoolsdError, KeyboardInterrupt):
         raise
     except Exception as e:
-        # Native libraries report a full disk in words of their own: ask the disk.
+        # Native libraries report a full disk in various messages, so check the free space.
         if "no space left" in str(e).lower() or free_bytes(where) < _NEARLY_NONE:
             raise no_space(where, need) from e
         raise
 
 
 def check_folder(path: Path) -> None:
-    """Raise UserError if something that is not a folder stands at `path` or above it."""
+    """Raise UserError if `path`, or anything above it, exists and is not a folder."""
     there = existing(path.absolute())
     link = next((p for p in (path.absolute(), *path.absolute().parents) if os.path.islink(p)), None)
     found = ""
@@ -113,7 +114,10 @@ def check_folder(path: Path) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Flush one file or folder to the disk, so that a rename never outruns what it names."""
+    """Flush one file or folder to the disk.
+
+    Called before a rename, so that the new name never refers to unwritten data.
+    """
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -126,11 +130,10 @@ def fsync_path(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
-    """A file that is written beside its place, flushed, then given its name; removed if the block raises.
+    """Open a temporary file for writing; on exit flush it and rename it to `path`. Removed if the block raises.
 
-    replace: what has the name already is replaced. Without it NameTaken is raised, also where the file appeared while
-    this one was written, and both stay as they are.
-    Raises UserError: what is there is no plain file, and would be lost.
+    replace: whether an existing file may be replaced. If not, an existing file, also one that appears meanwhile, raises
+    NameTaken and stays unchanged. Raises UserError if something other than a plain file would be lost.
     """
     check_target(path)
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -149,7 +152,10 @@ def atomic_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 
 
 def _take_name(temp: Path, path: Path) -> None:
-    """Give a finished file its name. Raises NameTaken: a rename would replace what is there, a hard link does not."""
+    """Give a finished file its name without replacing an existing one.
+
+    A hard link fails where a rename would replace.
+    """
     try:
         os.link(temp, path)
     except FileExistsError:
@@ -161,7 +167,7 @@ def _take_name(temp: Path, path: Path) -> None:
 
 
 def _reserve_name(temp: Path, path: Path) -> None:
-    """The same on a file system without hard links: an empty file holds the name until the rename."""
+    """Do the same on a file system without hard links: an empty file reserves the name until the rename."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:
@@ -174,7 +180,7 @@ def _reserve_name(temp: Path, path: Path) -> None:
 
 
 def sweep_abandoned(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it: files that nobody has written to for an hour."""
+    """Remove temporary files of `path` that killed writers left: those not written to for an hour."""
     for old in path.parent.glob(f".{path.name}.*.tmp"):
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > _ABANDONED:
@@ -182,13 +188,16 @@ def sweep_abandoned(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
-    """The same for data that is there already."""
+    """Write `data` to `path` as `atomic_file` does."""
     with atomic_file(path, replace=replace) as f:
         f.write(data)
 
 
 def publish(temp: Path, final: Path) -> None:
-    """Flush a finished folder and rename it into place. What stood there was found broken and is moved aside first."""
+    """Flush a finished folder and rename it to `final`.
+
+    An existing folder there, known to be broken, is moved aside first.
+    """
     for file in temp.iterdir():
         fsync_path(file)
     fsync_path(temp)
@@ -206,8 +215,8 @@ def publish(temp: Path, final: Path) -> None:
 class Workshop:
     """Locks and temporary folders of one output folder.
 
-    A temporary folder is named after the lock that guards it, so who holds the lock knows that every folder of that
-    name is the remains of a killed build.
+    A temporary folder is named after the lock that guards it. So the holder of the lock knows that any folder with that
+    name was left by a killed build.
     """
 
     def __init__(self, out: Path) -> None:
@@ -215,7 +224,7 @@ class Workshop:
 
     @contextmanager
     def lock(self, name: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hold the lock `name`. `on_wait(name)` is called once if somebody else has it."""
+        """Hold the lock `name`. `on_wait(name)` is called once if another process holds it."""
         self.locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.locks / f"{name}.lock")
         try:
@@ -232,7 +241,7 @@ class Workshop:
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """A new temporary folder; removed at the end unless it was renamed away. The lock `name` must be held."""
+        """Create a temporary folder; removed on exit unless it was renamed. The lock `name` must be held."""
         temp = self.temps / f"{name}.{secrets.token_hex(4)}"
         temp.mkdir(parents=True)
         try:
@@ -241,7 +250,7 @@ class Workshop:
             shutil.rmtree(temp, ignore_errors=True)
 
     def sweep_all(self) -> None:
-        """Remove what killed builds left. A folder whose lock is held is somebody's work and stays."""
+        """Remove the folders that killed builds left. Folders whose lock is held belong to running builds and stay."""
         names = {p.name.split(".")[0] for p in self.temps.iterdir()} if self.temps.is_dir() else set()
         for name in names:
             lock = FileLock(self.locks / f"{name}.lock")

@@ -1,12 +1,13 @@
-"""The content-addressed stages of builds, and how they become an engine's folder.
+"""The content-addressed cache of build stages, and the assembly of engines from them.
 
     <out>/.cache/<stage>-<key>/          files of one stage, and stage.json with their hashes, written last
     <out>/<name>/<fingerprint>/          an engine: its stages' files (hard links) and manifest.json, written last
     <out>/<name>/current                 the fingerprint of the latest build, as text
     <out>/.tmp, <out>/.locks             work in progress
 
-Every folder is made under .tmp and renamed, so a name under .cache or <name> never holds half of anything; and it
-counts as whole only if every hash holds. Knows nothing of what a stage does: that is a function given to `stage`.
+Every folder is made under .tmp and renamed, so a folder under .cache or <name> is never incomplete. It counts as valid
+only if every hash matches. Knows folders and hashes. Does not know how a stage works: `Store.stage` receives a
+function.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ OnWait = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of a build and all that its result depends on. Every value is JSON data.
+    """A step of a build and everything that its result depends on. Every value is JSON data.
 
-    `files`: spec key to SHA-256 of the input file. `spec`: the build-time sections it reads. `tools`: versions.
-    `code`: digest of the code that does it. `after`: key of every stage whose result it reads.
+    files: spec key to SHA-256 of the input file. spec: the build-time sections that the stage reads. tools: package
+    versions. code: digest of the stage's source code. after: key of every stage whose result this stage reads.
     """
 
     name: str
@@ -60,12 +61,13 @@ class Stage:
     after: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A folder's name is made of it, and a temporary folder's lock is found by cutting at the first dot.
+        # It becomes part of a folder's name, and the lock of a temporary folder is the part before the first dot.
         if not re.fullmatch(r"[a-z0-9_]+", self.name):
             raise ValueError(f"stage name {self.name!r}: expected lower-case letters, digits and _")
 
     @property
     def inputs(self) -> StageInputs:
+        """The inputs of the key, as JSON data."""
         return {
             "files": dict(self.files),
             "spec": dict(self.spec),
@@ -76,15 +78,17 @@ class Stage:
 
     @property
     def key(self) -> str:
+        """Hash of the name and all inputs; see `stage_key`."""
         return stage_key(self.name, self.inputs)
 
     @property
     def id(self) -> str:
+        """Name of the stage's folder in the cache, NAME-KEY."""
         return f"{self.name}-{self.key}"
 
 
 class StageRecord(Strict):
-    """stage.json: the proof that a stage's folder is whole."""
+    """The contents of stage.json, which proves that a stage's folder is complete."""
 
     name: StageName
     entry: StageEntry
@@ -93,7 +97,7 @@ class StageRecord(Strict):
 
 @dataclass(frozen=True)
 class CachedStage:
-    """A stage that is done. `fresh` says that this process ran it."""
+    """A finished stage. `fresh` is true if this process ran it."""
 
     folder: Path
     record: StageRecord
@@ -101,19 +105,22 @@ class CachedStage:
 
     @property
     def files(self) -> dict[str, FileRecord]:
+        """File name to size, hash and role."""
         return dict(self.record.files)
 
     @property
     def facts(self) -> dict[str, Any]:
+        """Facts that the stage recorded, JSON data."""
         return self.record.entry.facts
 
     @property
     def size(self) -> int:
+        """Size of all files in bytes."""
         return sum(f.size for f in self.record.files.values())
 
 
 def record_files(folder: Path, role: str) -> dict[str, FileRecord]:
-    """Hash every file of a folder. Raises CoolsdError on anything that is not a plain file."""
+    """Hash every file of a folder. Raises CoolsdError for anything that is not a plain file."""
     records = {}
     for path in sorted(p for p in folder.iterdir() if not is_clutter(p.name)):
         if path.is_symlink() or not path.is_file():
@@ -123,7 +130,7 @@ def record_files(folder: Path, role: str) -> dict[str, FileRecord]:
 
 
 def _holds(path: Path, record: FileRecord, stage: str) -> bool:
-    """Whether a file of a stage is what its record says. Reads no file of another size, and no device."""
+    """Whether a file matches its record. Does not read files of another size, or devices."""
     found = path.lstat()
     plain = stat.S_ISREG(found.st_mode) and found.st_size == record.size and record.role == stage
     return plain and sha256_file(path) == record.sha256
@@ -132,16 +139,16 @@ def _holds(path: Path, record: FileRecord, stage: str) -> bool:
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # different file systems, or one without hard links
         shutil.copyfile(source, target)
 
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """What an engine's manifest says beside its files and stages. JSON data, but for the path.
+    """The contents of an engine's manifest besides its files and stages. JSON data, except for the path.
 
-    spec: the whole spec. build_view: its build-time part. tools: versions. contract: of the graphs. spec_file: where
-    the spec is; None leaves it unknown.
+    spec: the whole spec. build_view: its build-time part. tools: package versions. contract: sizes and tensors of the
+    graphs. spec_file: path of the spec; None if unknown.
     """
 
     name: str
@@ -153,19 +160,19 @@ class EngineRecord:
 
 
 class Store:
-    """Builds under one output folder. Safe for any number of processes at once."""
+    """All builds under one output folder. Safe for concurrent use by any number of processes."""
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out)
         self._shop = Workshop(self.out)
 
     def sweep(self) -> None:
-        """Remove what killed builds left behind. Called at the start of a build."""
+        """Remove what killed builds left. Called at the start of a build."""
         with disk_errors(self.out):
             self._shop.sweep_all()
 
     def cached(self, stage: Stage) -> CachedStage | None:
-        """The stage's result if it is there and whole. A broken one counts as absent."""
+        """Return the stage's result if it exists and every hash matches, else None."""
         folder = self.out / ".cache" / stage.id
         try:
             record = read_model(folder / STAGE, StageRecord, "a stage's record", MANIFEST_BYTES)
@@ -185,14 +192,14 @@ class Store:
         need_bytes: int = 0,
         on_wait: OnWait | None = None,
     ) -> CachedStage:
-        """The stage's result, made by `produce(folder)` unless it is there.
+        """Return the stage's result; call `produce(folder)` to make it if it does not exist.
 
-        `produce` writes plain files into the empty folder and may return facts (JSON data) for the manifest.
-        `need_bytes` is a guess of the space it takes. If another process is at it, waits and takes its result.
+        `produce` writes plain files to the empty folder and may return facts (JSON data) for the manifest. `need_bytes`
+        estimates the required disk space. If another process is running the stage, waits and returns that result.
 
         Raises:
-            CoolsdError: no space, or the output folder cannot be written. Whatever `produce` raises passes through;
-                nothing is left behind in either case.
+            CoolsdError: the disk is full, or the output folder is not writable. Errors of `produce` pass through.
+                Nothing is left behind in either case.
         """
         with disk_errors(self.out, need_bytes):
             with self._shop.lock(stage.id, on_wait):
@@ -208,7 +215,7 @@ class Store:
             return CachedStage(final, record, fresh=True)
 
     def find(self, name: str, fingerprint: str) -> EngineFolder | None:
-        """A whole engine of that fingerprint (every hash checked), or None."""
+        """Return the engine of that fingerprint if it exists and every hash matches, else None."""
         folder = self.out / name / fingerprint
         try:
             engine = EngineFolder(folder, read_manifest(folder))
@@ -226,14 +233,14 @@ class Store:
         current: bool = True,
         on_wait: OnWait | None = None,
     ) -> EngineFolder:
-        """Put stages together as `<out>/<record.name>/<fingerprint>` and point `current` at it.
+        """Assemble stages to an engine in `<out>/<record.name>/<fingerprint>` and point `current` to it.
 
-        An engine that is there and whole is kept, with its parity receipt; only its spec's run-time values follow.
-        internal: stages that only others read; they are on record, their files are not part of the engine. current:
-        False leaves it where it points, for an engine that has to be proven first.
+        An existing valid engine is kept, with its parity receipt; only the run-time values of its spec are updated.
+        internal: stages that only other stages read; they are recorded, but their files do not become part of the
+        engine. current: False leaves `current` unchanged, for an engine that has to pass parity first.
 
         Raises:
-            CoolsdError: no space, a folder that cannot be written, two stages with a file of one name.
+            CoolsdError: the disk is full, the folder is not writable, or two stages have a file of the same name.
         """
         entries = {s.record.name: s.record.entry for s in stages}
         fingerprint = engine_fingerprint({n: e.key for n, e in entries.items()}, record.build_view)
@@ -272,7 +279,7 @@ class Store:
 
 
 def _relative(path: Path, start: Path) -> str:
-    """A path as a manifest can hold it; empty where it cannot: a name that is no text, or of more than one line."""
+    """Return a path as the manifest stores it; empty if it cannot be stored (not text, or several lines)."""
     text = os.path.relpath(path, start)
     return text if text.isprintable() and not os.path.isabs(text) else ""
 

@@ -1,8 +1,8 @@
-"""An engine's folder on a disk, found by name, and its files behind a check of every hash.
+"""Finds an engine's folder by name, and gives access to its files only after every hash was checked.
 
-Knows manifests and hashes. Does not know graphs. Paths of an engine's files are handed out by `VerifiedEngine` alone,
-so that nobody parses a byte that was not checked: an engine file can be native code. In a Hugging Face snapshot, where
-every file is a link, the file it leads to is found once, hashed, and handed out itself.
+Knows manifests and hashes. Does not know graphs. Only `VerifiedEngine` returns paths of an engine's files, so that no
+unverified byte is parsed: an engine file can contain native code. In a Hugging Face snapshot, where every file is a
+link, each link is resolved once, and the resolved file is hashed and returned.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _LOCK = ".lock"
 
 
 def _own(name: str) -> bool:
-    """Files of this module's own in an engine's folder: the manifest, its lock, its temporary."""
+    """Whether a file in an engine's folder belongs to this module: the manifest, its lock, its temporary file."""
     return name in (MANIFEST, _LOCK) or re.fullmatch(r"\.manifest\.json\.[0-9a-f]{8}\.tmp", name) is not None
 
 
 @dataclass(frozen=True)
 class EngineFolder:
-    """An engine that was found. Nothing of it but the manifest has been read."""
+    """An engine that was found. Only its manifest has been read."""
 
     folder: Path
     manifest: Manifest
@@ -43,7 +43,7 @@ class EngineFolder:
         """Hash every file.
 
         Raises:
-            CoolsdError: a file is missing, was changed, or does not belong there.
+            CoolsdError: a file is missing, has changed, or does not belong there.
         """
         fix = rebuild_hint(self.folder, self.manifest)
         try:
@@ -67,7 +67,7 @@ class EngineFolder:
         return VerifiedEngine(self, paths)
 
     def _plain(self, name: str, fix: str) -> Path:
-        """The file itself, behind a link of the hub's. Raises CoolsdError: another link, or no plain file."""
+        """Resolve a link of the hub's cache. Raises CoolsdError for any other link, or if the file is not plain."""
         path = self.folder / name
         if path.is_symlink():
             if (blob := hub_blob(path)) is None:
@@ -78,10 +78,10 @@ class EngineFolder:
         return path
 
     def with_manifest(self, **changes: Any) -> EngineFolder:
-        """Replace fields of the manifest on the disk, atomically and under a lock; files are not touched.
+        """Replace fields of the manifest on disk, atomically and under a lock; other files stay unchanged.
 
         Raises:
-            CoolsdError: the folder cannot be written.
+            CoolsdError: the folder is not writable.
         """
         with disk_errors(self.folder), FileLock(self.folder / _LOCK):
             old = read_manifest(self.folder)
@@ -91,12 +91,15 @@ class EngineFolder:
         return EngineFolder(self.folder, new)
 
     def make_current(self) -> None:
-        """Let the folder's name (`engines/NAME`) mean this build. Raises CoolsdError if it cannot be written."""
+        """Point the name of the pipeline (`engines/NAME`) to this build.
+
+        Raises CoolsdError if the folder is not writable.
+        """
         with disk_errors(self.folder):
             write_atomic(self.folder.parent / CURRENT, f"{self.manifest.fingerprint}\n".encode())
 
     def with_receipt(self, receipt: dict[str, Any]) -> EngineFolder:
-        """Write a parity receipt (JSON data) into the manifest."""
+        """Write a parity receipt (JSON data) to the manifest."""
         return self.with_manifest(parity=receipt)
 
 
@@ -106,9 +109,9 @@ def _tampered(path: Path, expected: str, found: str, fix: str) -> CoolsdError:
 
 @dataclass(frozen=True)
 class VerifiedEngine:
-    """Files whose hashes held when this was made. Only `EngineFolder.verified` makes one.
+    """The files of an engine, whose hashes were correct at creation. Only `EngineFolder.verified` creates one.
 
-    paths: the very files that were hashed, by their names in the manifest. A link is not followed a second time.
+    paths: file name in the manifest to the file that was hashed. Links are not followed a second time.
     """
 
     engine: EngineFolder
@@ -116,17 +119,18 @@ class VerifiedEngine:
 
     @property
     def manifest(self) -> Manifest:
+        """The engine's manifest."""
         return self.engine.manifest
 
     def path(self, name: str) -> Path:
-        """Path of a checked file. Raises CoolsdError if the manifest has no such file."""
+        """Return the path of a verified file. Raises CoolsdError if the manifest has no such file."""
         if name not in self.manifest.files:
             expected = f"one of {', '.join(sorted(self.manifest.files))}"
             raise CoolsdError(str(self.engine.folder), expected=expected[:200], found=name)
         return self.paths[name]
 
     def read(self, name: str) -> bytes:
-        """Contents of a file; the very bytes that are returned are the ones that were hashed."""
+        """Return the contents of a file, after hashing exactly the returned bytes."""
         path, record = self.path(name), self.manifest.files[name]
         fix = rebuild_hint(self.engine.folder, self.manifest)
         data = read_bytes(path, f"the engine's {name}", record.size, fix=fix, error=CoolsdError)
@@ -137,7 +141,7 @@ class VerifiedEngine:
 
 def _no_engine(path: Path) -> UserError:
     expected = "an engine (engines/NAME, or one fingerprint's folder)"
-    if wrong := bad_name(path):  # nothing may be asked of such a path
+    if wrong := bad_name(path):  # the operating system refuses such a path
         return UserError(shorten(str(path)), expected=expected, found=wrong)
     demo = Path("pipelines/emoji.yaml")  # in a checkout
     fix = f"build one: coolsd-rt build {demo if demo.is_file() else 'SPEC.yaml'}"
@@ -151,14 +155,16 @@ def _no_engine(path: Path) -> UserError:
 
 
 def open_engine(path: str | Path) -> EngineFolder:
-    """Find an engine: `engines/emoji` (its current build) or one fingerprint's folder. Reads the manifest only.
+    """Find an engine by `engines/NAME` (its current build) or by the folder of one fingerprint.
+
+    Reads only the manifest.
 
     Raises:
         UserError: there is no engine.
-        CoolsdError: there was one, and it is broken.
+        CoolsdError: the engine is broken.
     """
     path = Path(path)
-    if why_unusable(path) != "a folder":  # also a name that can be no path
+    if why_unusable(path) != "a folder":  # includes names that are no valid path
         raise _no_engine(path)
     if (path / MANIFEST).is_file():
         return EngineFolder(path, read_manifest(path))

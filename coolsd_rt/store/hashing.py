@@ -1,4 +1,4 @@
-"""SHA-256 of files and of JSON data. Knows bytes, and how the hub's cache names files; nothing else."""
+"""SHA-256 of files and of JSON data. Knows bytes and the file names of the hub's cache; nothing else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from coolsd_rt.files import blob_digest, open_plain
 
 
 def sha256_file(path: Path, error: type[CoolsdError] = UserError) -> str:
-    """Hex digest of a plain file's contents, read in pieces.
+    """Return the hex digest of a plain file's contents, read in chunks.
 
-    Raises `error`: no plain file, or a file of the hub's cache that is not what its name says.
+    Raises `error` if the file is not plain, or if it is in the hub's cache and does not match the digest in its name.
     """
     with open_plain(path, "a file to read", error=error) as f:
         try:
@@ -28,13 +28,15 @@ def sha256_file(path: Path, error: type[CoolsdError] = UserError) -> str:
 
 
 def sha256_bytes(data: bytes) -> str:
+    """Return the hex digest of `data`."""
     return hashlib.sha256(data).hexdigest()
 
 
 def canonical(data: Any) -> bytes:
-    """JSON data as the one byte string that stands for it: keys sorted, no spaces. Raises ValueError on NaN."""
+    """Serialise JSON data to a unique byte string: sorted keys, no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def sha256_json(data: Any) -> str:
+    """Return the hex digest of JSON data in its canonical form."""
     return sha256_bytes(canonical(data))

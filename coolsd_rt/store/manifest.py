@@ -1,7 +1,9 @@
-"""The manifest of an engine: what it was made of, and the hash of every file, readable without loading any of them.
+"""The manifest of an engine: what the engine was made from, and the hash of every file.
 
-Knows JSON and its own schema. A manifest is data from a disk: every name in it is checked before use. It is not
-signed; who can rewrite manifest and files together can make another engine.
+Readable without loading a file.
+
+Knows JSON and the manifest's schema. A manifest is untrusted data: every name in it is checked before use. It is not
+signed; anyone who can rewrite the manifest and the files together can make another engine.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _MOST_FILES = 1024
 
 Sha256 = Annotated[str, Field(pattern=pattern(r"^[0-9a-f]{64}$", "a SHA-256, 64 hexadecimal digits"))]
 Key = Annotated[str, Field(pattern=pattern(r"^[0-9a-f]{16}$", "16 hexadecimal digits"))]
-# Flat names only: a manifest cannot point outside its folder.
+# Names without separators only: a manifest cannot point outside its folder.
 FileName = Annotated[
     str, Field(pattern=pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", "a file name of letters, digits, . _ and -"))
 ]
@@ -36,7 +38,7 @@ Name = Annotated[
     str,
     Field(pattern=pattern(r"^[a-z0-9][a-z0-9_-]{0,63}$", "a name: lower-case letters, digits, _ and -, at most 64")),
 ]
-# What a person reads: a version, a date, a key of a spec.
+# Text for people: a version, a date, a key of a spec.
 Word = Annotated[str, Field(max_length=256, pattern=pattern(r"^[^\x00-\x1f\x7f-\x9f]*$", "text of one line"))]
 FilePath = Annotated[
     str,
@@ -62,7 +64,7 @@ class FileRecord(Strict):
 
 
 class StageInputs(TypedDict):
-    """What a stage's key is the hash of."""
+    """The inputs that a stage's key is the hash of."""
 
     files: dict[Word, Word]
     spec: dict[Word, Any]
@@ -75,7 +77,7 @@ StageInputs.__pydantic_config__ = Strict.model_config  # type: ignore[attr-defin
 
 
 class StageEntry(Strict):
-    """One stage of a build: the key is the hash of the inputs."""
+    """One stage of a build. `key` is the hash of `inputs`."""
 
     key: Key
     inputs: StageInputs
@@ -83,7 +85,7 @@ class StageEntry(Strict):
 
 
 class Manifest(Strict):
-    """engines/<name>/<fingerprint>/manifest.json."""
+    """The contents of engines/<name>/<fingerprint>/manifest.json."""
 
     schema_version: Literal[1] = 1
     name: Name
@@ -101,20 +103,25 @@ class Manifest(Strict):
     )
 
     def text(self) -> bytes:
+        """Return the JSON text as UTF-8 bytes."""
         return (self.model_dump_json(indent=2) + "\n").encode()
 
     def expected_fingerprint(self) -> str:
+        """Return the fingerprint that follows from the stages' keys and the build view."""
         return engine_fingerprint({name: stage.key for name, stage in self.stages.items()}, self.build_view)
 
 
 def spec_path(folder: Path, manifest: Manifest) -> Path | None:
-    """The spec that an engine at `<out>/<name>/<fingerprint>` was built from, if it is still where it was."""
+    """Return the path of the spec that an engine was built from, if it still exists.
+
+    folder: the engine's folder, `<out>/<name>/<fingerprint>`.
+    """
     path = os.path.normpath(folder.parent.parent / manifest.spec_file)
     return Path(path) if manifest.spec_file and os.path.isfile(path) else None
 
 
 def rebuild_hint(folder: Path | None = None, manifest: Manifest | None = None) -> str:
-    """What to type when an engine is broken."""
+    """Return the command that rebuilds a broken engine."""
     spec = spec_path(folder, manifest) if folder and manifest else None
     engine = manifest.build_view.get("engine") if manifest else None
     engine = engine if isinstance(engine, dict) else {}
@@ -125,7 +132,7 @@ def rebuild_hint(folder: Path | None = None, manifest: Manifest | None = None) -
 
 
 def _plain(word: object) -> bool:
-    """Whether a word of a manifest may stand in a command that is shown."""
+    """Whether a word of a manifest may appear in a command that is shown to the user."""
     return isinstance(word, str) and len(word) <= 32 and word.isascii() and word.replace("-", "").isalnum()
 
 
@@ -133,7 +140,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check a manifest. Opens no other file.
 
     Raises:
-        CoolsdError: missing, unreadable, of another schema version, or not consistent with itself.
+        CoolsdError: the manifest is missing, unreadable, inconsistent, or of another schema version.
     """
     path, fix = folder / MANIFEST, rebuild_hint()
     expected = f"a manifest of schema version {SCHEMA_VERSION}"
@@ -146,9 +153,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _check_consistent(path: Path, manifest: Manifest) -> None:
-    """The keys in a manifest are hashes of what stands beside them: an edited manifest shows.
+    """Recompute the keys in a manifest, which are hashes of other values in it, so that an edited manifest is detected.
 
-    And what stands in it twice is the same: the build's part of the spec, a file that two stages read, a file's stage.
+    Also compares values that it states twice: the build's part of the spec, a file read by two stages, a file's stage.
     """
     fix = rebuild_hint(path.parent, manifest)
     seen: dict[str, str] = {}
@@ -171,7 +178,7 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
 
 
 def _part(whole: Any, like: Any) -> Any:
-    """The keys of `whole` that `like` has."""
+    """Return the part of `whole` that has the keys of `like`."""
     if not isinstance(whole, dict) or not isinstance(like, dict):
         return whole
     return {key: _part(value, like[key]) for key, value in whole.items() if key in like}

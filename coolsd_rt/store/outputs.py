@@ -1,9 +1,9 @@
-"""Single files that a user names for a result: never replaced without `--overwrite`.
+"""Writes result files that a user names, which are never replaced without `--overwrite`.
 
-    1. `check_output` before the work: the name is free, or may be replaced, and its folder can be written.
-    2. `write_output` after it: the file appears whole, under a name that is still free.
+    1. `check_output` before the work: the name is free or may be replaced, and the folder is writable.
+    2. `write_output` after the work: writes the file atomically if the name is still free.
 
-Knows the file system. Does not know what is written, nor the command line beyond the option's name in an error.
+Knows the file system. Does not know the content, or the command line beyond the option's name in an error.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from coolsd_rt.store.atomic import NameTaken, check_folder, disk_errors, existin
 
 
 def is_taken(path: Path) -> bool:
-    """Whether the name is in use, by a broken link too."""
+    """Whether the name exists, including as a broken link."""
     return os.path.lexists(path)
 
 
 def check_output(path: Path, option: str, *, overwrite: bool = False) -> None:
-    """Find out before the work whether a result can be written to `path`. option: what named it, such as "--out".
+    """Check, before the work starts, that a result can be written to `path`.
+
+    option: how the user named it, such as "--out".
 
     Raises:
-        UserError: something is there and `overwrite` is off, or it is no plain file, which is never replaced; the
-            folder's place is taken by a file.
-        CoolsdError: the folder cannot be written.
+        UserError: `path` exists and `overwrite` is off, or is not a plain file, which is never replaced; or a file
+            exists where its folder should be.
+        CoolsdError: the folder is not writable.
     """
     check_folder(path.parent)
     if is_taken(path):
@@ -42,7 +44,7 @@ def check_output(path: Path, option: str, *, overwrite: bool = False) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise CoolsdError unless files can be made in a folder, or in the one that it would be made in."""
+    """Raise CoolsdError unless files can be created in `folder`, or in the nearest existing folder above it."""
     there = existing(folder.absolute())
     if not os.access(there, os.W_OK | os.X_OK):
         found = f"one that is read-only ({there})"
@@ -50,10 +52,10 @@ def check_writable(folder: Path) -> None:
 
 
 def write_output(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
-    """Write a result, whole or not at all, with the folders above it; returns whether anything was written.
+    """Write a result atomically, creating its folders. Returns whether anything was written.
 
-    A file with the same bytes is left alone. Raises UserError: another file has the name by now and `overwrite` is off.
-    CoolsdError: no space, a folder that cannot be written.
+    A file with the same bytes is left unchanged. Raises UserError if another file has the name by now and `overwrite`
+    is off, CoolsdError if the disk is full or the folder is not writable.
     """
     with disk_errors(path):
         if has_bytes(path, data):
@@ -64,10 +66,10 @@ def write_output(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
 
 
 def has_bytes(path: Path, data: bytes) -> bool:
-    """Whether a plain file of exactly these bytes is there."""
+    """Whether `path` is a plain file with exactly these bytes."""
     if why_unusable(path):
         return False
     try:
         return path.stat().st_size == len(data) and read_bytes(path, "a file", len(data)) == data
-    except (OSError, CoolsdError):  # one that cannot be read, or grew, is another
+    except (OSError, CoolsdError):  # unreadable, or larger: not the same
         return False

@@ -1,10 +1,10 @@
-"""A folder of results that a kill leaves whole, and that the same command goes on with.
+"""A folder of results that survives a kill, and that the same command continues.
 
-    folder/<head>.json            what the results are of
-    folder/00000.npz, ...         one file a batch of work, whole or not there
+    folder/<head>.json            describes what the results are of
+    folder/00000.npz, ...         one file per batch of work, each written atomically
 
-Knows files, JSON and arrays. Does not know what is drawn or computed. A folder of other results is refused before
-anything in it is touched.
+Knows files, JSON and arrays. Does not know what is drawn or computed. Refuses a folder with other results before it
+changes anything.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def claim(folder: Path, name: str, head: Mapping[str, Any], what: str) -> None:
-    """Make a folder of `head` (JSON data, kept as the file `name`), or find that it is one already.
+    """Create a folder for the results that `head` describes, or check that the folder is already for them.
 
-    Raises UserError: the folder holds something else. CoolsdError: its head cannot be read.
+    head: JSON data, stored as the file `name`. Raises UserError if the folder holds something else, CoolsdError if its
+    head cannot be read.
     """
     wanted, path = json.loads(json.dumps(head)), folder / name
     check_folder(folder)
@@ -51,7 +52,7 @@ def claim(folder: Path, name: str, head: Mapping[str, Any], what: str) -> None:
 
 
 def _difference(found: Any, wanted: Any, path: str = "") -> str:
-    """The first place where two pieces of JSON data differ, with both values; empty if they are the same."""
+    """Return the first difference between two pieces of JSON data, with both values; empty if they are equal."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         pairs = [(f"{path}.{k}" if path else k, found.get(k), wanted.get(k)) for k in {**wanted, **found}]
     elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
@@ -66,7 +67,10 @@ def _difference(found: Any, wanted: Any, path: str = "") -> str:
 
 
 def save(path: Path, data: bytes) -> None:
-    """A file, whole or not there, with the folders above it. Raises CoolsdError: no space, a folder not writable."""
+    """Write a file atomically, creating its folders.
+
+    Raises CoolsdError: the disk is full, or the folder not writable.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
@@ -74,9 +78,9 @@ def save(path: Path, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class Batches:
-    """Numbered batches of arrays with the names `fields`. Without a folder nothing is kept.
+    """Numbered batches of arrays with the names `fields`. Without a folder nothing is stored.
 
-    what: one of them in words, for who finds a broken one.
+    what: describes a batch in the error for a broken file.
     """
 
     folder: Path | None
@@ -84,7 +88,10 @@ class Batches:
     what: str
 
     def get(self, number: int, make: Callable[[], Arrays]) -> Arrays:
-        """A batch from its file, or made now and kept. Raises CoolsdError: a file that is no such batch."""
+        """Return a batch from its file, or compute it with `make` and store it.
+
+        Raises CoolsdError for a file that is not a batch.
+        """
         path = None if self.folder is None else self.folder / f"{number:05d}.npz"
         if path is not None and why_unusable(path) != "nothing":
             return self._read(path)
@@ -104,14 +111,14 @@ class Batches:
             raise CoolsdError(str(path), expected=self.what, found=found, fix="remove it") from error
 
 
-# What zipfile raises of a file that was cut or changed; RuntimeError: it says it is encrypted.
+# Exceptions of zipfile for a truncated or changed file; RuntimeError: the file claims to be encrypted.
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def _member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """An array of an .npz. Raises ValueError: larger than any, or not an array."""
+    """Return one array of an .npz file. Raises ValueError if it is too large or not an array."""
     if file.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("another compression than NumPy's")  # LZMA takes as much memory as its header asks for
+        raise ValueError("another compression than NumPy's")  # an LZMA header could request any amount of memory
     data = bytearray()
     with file.open(name) as member:
         while piece := member.read(MIB):

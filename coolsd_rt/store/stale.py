@@ -1,6 +1,7 @@
-"""Why a built engine is no longer what its spec would build today.
+"""Finds the reasons why an engine differs from what its spec would build today.
 
-Compares what stands in a manifest with hashes, sections and versions given. Does not know what they mean.
+Compares the values in a manifest with given hashes, spec sections and versions. Knows manifests. Does not know what the
+values mean.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _ABSENT = "nothing"
 
 @dataclass(frozen=True)
 class Reason:
-    """One difference. `run-time` ones need no work: a build only notes the new values."""
+    """One difference. Differences of kind `run-time` need no rebuild: a build only records the new values."""
 
     kind: Kind
     what: str
@@ -29,6 +30,7 @@ class Reason:
         return f"{self.kind} {self.what}: {self.before} -> {self.after}{note}"
 
     def as_dict(self) -> dict[str, str]:
+        """Return JSON data."""
         return asdict(self)
 
 
@@ -61,14 +63,14 @@ def staleness(
     code: Callable[[str], str] | None = None,
     contract_version: int | None = None,
 ) -> list[Reason]:
-    """Differences between a manifest and today; None means "not known", and is not compared.
+    """Return the differences between a manifest and today's values. An argument that is None is not compared.
 
     Args:
         files: spec key (`target.weights`) to the SHA-256 of the file today.
-        build_view, run_view: the spec's two parts today.
-        tools: installed versions; a tool that is not installed here is not compared.
-        code: from a stage's name to the digest of the code that makes its result.
-        contract_version: of the tensors that a backend steps.
+        build_view, run_view: the two parts of the spec today.
+        tools: installed versions; a tool that is not installed is not compared.
+        code: returns the digest of the source code of a stage, by the stage's name.
+        contract_version: version of the tensor contract.
     """
     reasons = []
     if files is not None:

@@ -1,7 +1,7 @@
-"""JSON data as one strict model: every key known, every value of its own type and inside its range, nothing coerced.
+"""Validates JSON data strictly: unknown keys, wrong types and values out of range are errors; nothing is converted.
 
-Whatever is refused is named by its place: `contract.dims.tokens`, what was expected there and what was found. Knows
-pydantic's errors. Does not know which models there are.
+An error names the place, `contract.dims.tokens`, the expected value and the found one. Knows pydantic's errors. Does
+not know which models there are.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ _LENGTHS = {
     "too_long": ("max_length", "at most", "values"),
 }
 PATTERNS: dict[str, str] = {}
-"""What a pattern of a model asks for, in words. Who defines one adds it."""
+"""Regular expression to its description for error messages; filled by `pattern`."""
 
 
 class Strict(BaseModel):
-    """Closed, immutable and literal-minded: "4", 4.0 and true are not 4, and NaN is not a number."""
+    """Base of strict models: no unknown keys, immutable, no type conversion ("4", 4.0 and true are not 4), no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def pattern(text: str, words: str) -> str:
-    """A pattern that a message can name: `words` are what it asks for."""
+    """Register a regular expression with a description, `words`, for error messages. Returns the expression."""
     PATTERNS[text] = words
     return text
 
 
 def dotted(place: tuple[Any, ...]) -> str:
-    """("contract", "dims", "tokens") -> contract.dims.tokens; list items as [3]."""
+    """Format a place: ("contract", "dims", "tokens") -> contract.dims.tokens; list items as [3]."""
     text = ""
     for part in place:
         word = str(part) if len(str(part)) <= _SHOWN else f"{str(part)[: _SHOWN - 3]}..."
@@ -70,7 +70,7 @@ def dotted(place: tuple[Any, ...]) -> str:
 
 
 def complaint(error: ValidationError) -> tuple[str, str, str]:
-    """The first thing that is wrong: its place, what was expected there, what was found."""
+    """Return the first problem of an error: its place, the expected value, the found value."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "missing" and (old := old_name(first["loc"][-1], first["input"])):
         return dotted((*first["loc"][:-1], old)), f"the key's new name, {first['loc'][-1]}", old
@@ -103,9 +103,11 @@ def _sides(error: ErrorDetails, place: tuple[Any, ...]) -> tuple[str, str]:
 def validate(
     data: Any, model: type[M], what: str, *, expected: str, fix: str = "", error: type[CoolsdError] = CoolsdError
 ) -> M:
-    """Data as a model. what: where it stands. expected: what it should be as a whole, "a manifest".
+    """Validate data as a model.
 
-    Raises `error`: the first thing that is wrong, by its place.
+    what: where the data is. expected: what the data as a whole should be, such as "a manifest".
+
+    Raises `error` for the first problem, with its place.
     """
     try:
         return model.model_validate(data)
@@ -119,13 +121,16 @@ def validate(
 def read_model(
     path: Path, model: type[M], expected: str, limit: int, *, fix: str = "", error: type[CoolsdError] = CoolsdError
 ) -> M:
-    """A JSON file of at most `limit` bytes as a model. Raises `error`: unreadable, not JSON, or as `validate`."""
+    """Read a JSON file of at most `limit` bytes as a model.
+
+    Raises `error` if unreadable, not JSON, or as `validate` does.
+    """
     data = read_json(path, expected, limit, fix=fix, error=error)
     return validate(data, model, str(path), expected=expected, fix=fix, error=error)
 
 
 def difference(wanted: Any, found: Any, place: tuple[Any, ...] = ()) -> tuple[str, str, str] | None:
-    """The first place where two pieces of JSON data differ, and what stands there; None if they are the same."""
+    """Return the place and both values of the first difference in JSON data; None if both are equal."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         pairs = [((*place, k), wanted.get(k), found.get(k)) for k in {**wanted, **found}]
         if odd := next(((*place, k) for k in {**wanted, **found} if (k in wanted) != (k in found)), None):

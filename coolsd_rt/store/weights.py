@@ -1,7 +1,7 @@
-"""Is this file what its name says, whole safetensors? Answered from the header, without torch.
+"""Checks that a file is complete safetensors, from its header, without torch.
 
-Knows the safetensors container. Does not know which tensors a model wants: it hands out names, types and shapes.
-Nothing here unpickles, ever.
+Knows the safetensors container: names, dtypes and shapes. Does not know which tensors a model requires. Never
+unpickles.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CONVERT = "convert it with safetensors.torch.save_file; pickles are never read"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """dtype as safetensors writes it (F32, BF16, I64, ...)."""
+    """dtype (as safetensors writes it: F32, BF16, I64, ...) and shape of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -41,7 +41,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class WeightsHeader:
-    """What a weights file says it holds."""
+    """The tensors and the metadata in the header of a weights file."""
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
@@ -62,7 +62,7 @@ def _refuse_others(path: Path, head: bytes) -> None:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header and the number of data bytes that follow it."""
+    """Return the header and the number of data bytes after it."""
     try:
         with open_plain(path, "a weights file") as f:
             size = os.fstat(f.fileno()).st_size
@@ -101,11 +101,11 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int, int]:
 
 
 def check_safetensors(path: str | Path) -> WeightsHeader:
-    """Read a header and check it against the file's size, tensor by tensor. No tensor data is read.
+    """Read a header and check every tensor against the file's size. Reads no tensor data.
 
     Raises:
-        UserError: missing, no plain file, empty, truncated, a pickle or something else under this name, a header that
-            lies.
+        UserError: the file is missing, empty, truncated, not plain, a pickle or another format, or its header is
+            inconsistent.
     """
     path = Path(path)
     header, data_size = _read_header(path)

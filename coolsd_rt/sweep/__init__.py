@@ -1,1 +1,1 @@
-"""Sweeps: a grid of run-time values, each drawn, measured and plotted."""
+"""Sweeps: draw, measure and plot every point of a grid of run-time values."""

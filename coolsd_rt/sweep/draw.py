@@ -1,6 +1,6 @@
-"""The images of one point of a sweep, batch by batch, and what they say of its speed.
+"""Draws the images of one point of a sweep, batch by batch, and measures the speed.
 
-Knows engines, jobs and kept batches. Does not know quality, nor what other points there are.
+Knows engines, jobs and stored batches. Does not know quality measures or the other points.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ FIELDS = ("codes", "pixels", "seconds", "degenerate", "by_device", *_COUNTS)
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What every point is drawn with."""
+    """The objects that draw every point."""
 
     engine: Engine
     conditioner: Conditioner
-    batch: int  # images at once
+    batch: int  # images per batch
 
 
 @dataclass(frozen=True)
 class DrawnPoint:
-    """Images uint8 [N, F, F, 3] in the jobs' order, counts over all rounds, and the seconds that drawing took.
+    """The images of a point.
 
-    loop: which loop drew them.
+    Attributes:
+        images: uint8 [N, F, F, 3] in the order of the jobs.
+        statistics: counts over all rounds.
+        seconds: wall time of drawing.
+        tokens: image tokens of all images.
+        loop: the loop that drew them.
     """
 
     images: Images
@@ -51,14 +56,15 @@ class DrawnPoint:
 
     @property
     def tokens_per_second(self) -> float:
+        """Image tokens per second of drawing."""
         return self.tokens / self.seconds
 
     @property
     def accept_length(self) -> Figure:
-        """Tokens a round, with the error that comes from images being different."""
+        """Tokens per round, with the error due to differences between images."""
         rounds = self.statistics.rounds.astype(np.float64)
         value = self.statistics.mean_acceptance_length
-        tokens = value * rounds.sum() / len(rounds)  # of each image: all have as many
+        tokens = value * rounds.sum() / len(rounds)  # tokens per image, equal for all images
         error = math.nan
         if len(rounds) > 1:
             residuals = tokens - value * rounds
@@ -73,7 +79,7 @@ def draw(
     folder: Path,
     on_batch: Callable[[], None] = lambda: None,
 ) -> DrawnPoint:
-    """All images of a point. What `folder` holds of them already is not drawn again."""
+    """Draw all images of a point. Batches that `folder` holds are not drawn again."""
     kept = Batches(folder, FIELDS, "a batch of a sweep's point")
     parts = []
     for number, batch in enumerate(drawing.batches(jobs, desk.batch)):

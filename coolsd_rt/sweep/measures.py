@@ -1,6 +1,6 @@
-"""Which measures a sweep asks for, ready to use.
+"""Creates the measures that a sweep asks for.
 
-Knows a sweep's section `quality`, and which files belong to a measure. Does not know how any of them is computed.
+Knows a sweep's `quality` section and the files of each measure. Does not know how a measure is computed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from coolsd_rt.sweep.spec import PLAIN, VQ_ENCODER, Frechet, LoadedSweep
 
 
 def measures_of(loaded: LoadedSweep, tokenizer: Callable[[], Path]) -> list[Measure]:
-    """The measures that a sweep asks for. tokenizer: finds the weights of the engine's image tokenizer.
+    """Return the measures of a sweep. tokenizer: returns the weights file of the engine's image tokenizer.
 
-    Raises UserError: files that are missing or do not fit. MissingExtra, ModuleNotFoundError: a package is missing.
+    Raises UserError if files are missing or do not fit, MissingExtra or ModuleNotFoundError if a package is missing.
     """
     quality, out = loaded.spec.quality, list[Measure]()
     if quality.frechet is not None:

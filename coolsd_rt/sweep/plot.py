@@ -1,6 +1,6 @@
-"""Images of a sweep: quality over accept length, with the points that no other beats, and accept length over an axis.
+"""Plots of a sweep: quality over accept length with the Pareto front, and accept length over a grid axis.
 
-Knows figures and matplotlib. Does not know how they were measured. The same figures make the same files.
+Knows figures and matplotlib. Does not know how they were measured. The same figures give the same files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib import pyplot
 from coolsd_rt.metrics.metric import Figure, Kind
 from coolsd_rt.sweep.results import PointResult, Results, kinds_of
 
-# Okabe and Ito's colours, which stay apart for the colour-blind; black is left for lossless and plain.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish; black is for lossless and plain.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999933")
 _MARKERS = "o^Dv<P>X"
 _FORMATS = ("png", "svg")
@@ -29,7 +29,7 @@ _STAR = "lossless: the target's distribution"
 
 
 def plots(results: Results) -> dict[str, bytes]:
-    """File name to contents: pareto.* if there is a measure, accept_length.* if an axis has numbers."""
+    """Return file name to content: pareto.* if there is a measure, accept_length.* if a grid axis has numbers."""
     out = {}
     kinds, axes = kinds_of(results.points), _numeric_axes(results.points)
     for kind in _FORMATS:
@@ -41,7 +41,7 @@ def plots(results: Results) -> dict[str, bytes]:
 
 
 def _draw(panels: Sequence[tuple[Any, Results, Any]], kind: str) -> bytes:
-    """Panels side by side, one legend under them."""
+    """Draw panels side by side, with one legend below them."""
     with pyplot.rc_context({"svg.hashsalt": "coolsd-rt", "font.size": 9}):
         figure, axes = pyplot.subplots(1, len(panels), figsize=(1 + 5.2 * len(panels), 5), squeeze=False)
         for (fill, results, what), place in zip(panels, axes[0], strict=True):
@@ -61,7 +61,7 @@ def _draw(panels: Sequence[tuple[Any, Results, Any]], kind: str) -> bytes:
 
 
 def _pareto(place: Any, results: Results, kind: Kind) -> None:
-    """One measure over accept length."""
+    """Plot one measure over accept length."""
     by_name = {p.name: p for p in results.points}
     front = [by_name[name] for name in results.pareto[kind.name]]
     place.plot(
@@ -90,7 +90,7 @@ def _pareto(place: Any, results: Results, kind: Kind) -> None:
 
 
 def _over_axis(place: Any, results: Results, key: str) -> None:
-    """Accept length over the numbers of one run-time key."""
+    """Plot accept length over the values of one run-time key."""
     for series, points, look in _series(results.points):
         if _axis_of(points) == key:
             values = [Figure(value=p.axes[key], low=None, high=None, interval="") for p in points]
@@ -121,14 +121,14 @@ def _line(place: Any, x: Sequence[Figure], y: Sequence[Figure], label: str, look
 
 
 def _error(figures: Sequence[Figure]) -> Any:
-    """Distances down and up [2, n]; none where an interval is not known."""
+    """Return error bars down and up, [2, n]; none where an interval is unknown."""
     down = [0.0 if f.low is None else f.value - f.low for f in figures]
     up = [0.0 if f.high is None else f.high - f.value for f in figures]
     return np.maximum([down, up], 0)
 
 
 def _series(points: Sequence[PointResult]) -> list[tuple[str, list[PointResult], dict[str, Any]]]:
-    """Series, their points and their look, the same in every panel."""
+    """Return each series with its points and style, the same in every panel."""
     out, coloured = [], 0
     for series, group in groupby(points, key=lambda p: p.series):
         members = list(group)
@@ -141,7 +141,7 @@ def _series(points: Sequence[PointResult]) -> list[tuple[str, list[PointResult],
 
 
 def _axis_of(points: Sequence[PointResult]) -> str | None:
-    """The key that a series varies, if it is one and its values are numbers."""
+    """Return the key that a series varies, if there is exactly one and its values are numbers."""
     if any(len(p.axes) != 1 for p in points):
         return None
     (key,) = points[0].axes
@@ -155,6 +155,6 @@ def _numeric_axes(points: Sequence[PointResult]) -> list[str]:
 
 
 def _axis_text(point: PointResult) -> str:
-    """A point's values of the grid, as far as they are short."""
+    """Format a point's grid values, omitting long ones."""
     short = [value for value in point.axes.values() if isinstance(value, int | float | str)]
     return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in short)

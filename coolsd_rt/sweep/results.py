@@ -1,6 +1,6 @@
-"""The figures of a sweep as files: one a finished point, and all of them with the points that no other beats.
+"""The result files of a sweep: one per finished point, and one with all points and their Pareto fronts.
 
-Knows figures and JSON. Does not know how they were measured or how they are plotted.
+Knows figures and JSON. Does not know how they were measured or plotted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ NOT_A_BENCHMARK = "drawn once, while other work ran; use coolsd-rt bench for tim
 
 class _Closed(Strict):
     def text(self) -> bytes:
-        """As a file holds it."""
+        """Return the content of the file."""
         return (self.model_dump_json(indent=2) + "\n").encode()
 
 
 class Speed(_Closed):
-    """What drawing took here, by which loop. Not a benchmark."""
+    """Time that drawing took, and the loop that ran. Not a benchmark."""
 
     tokens_per_second: float
     seconds: float
@@ -37,7 +37,7 @@ class Speed(_Closed):
 
 
 class PointResult(_Closed):
-    """The figures of one point. lossless: its law is the target's own, by construction."""
+    """The figures of one point. `lossless`: the output distribution is the target's by construction."""
 
     name: str
     series: str
@@ -57,6 +57,7 @@ class PointResult(_Closed):
 
     @staticmethod
     def of(point: Point, law: Law, drawn: DrawnPoint, quality: dict[str, Figure]) -> PointResult:
+        """Collect the figures of a point. quality: measure name to figure."""
         s = drawn.statistics
         return PointResult(
             name=point.name,
@@ -78,7 +79,10 @@ class PointResult(_Closed):
 
 
 class Results(_Closed):
-    """results.json. pareto: by measure, the names of the points that no other beats, by rising accept length."""
+    """The contents of results.json.
+
+    pareto: measure name to the names of the points on the front, by rising accept length.
+    """
 
     version: Literal[1] = 1
     engine: str
@@ -87,6 +91,7 @@ class Results(_Closed):
 
     @staticmethod
     def of(engine: str, points: Sequence[PointResult]) -> Results:
+        """Collect the figures of all points, and compute the Pareto front of each measure."""
         pareto = {}
         for kind in kinds_of(points):
             lengths = [p.mean_acceptance_length.value for p in points]
@@ -96,12 +101,12 @@ class Results(_Closed):
 
 
 def kinds_of(points: Sequence[PointResult]) -> list[Kind]:
-    """The measures that all of the points have, in a fixed order."""
+    """Return the measures that all points have, in a fixed order."""
     return [kind for name, kind in KINDS.items() if points and all(name in point.quality for point in points)]
 
 
 def is_lossless(law: Law) -> bool:
-    """Whether the output's law is the target's, whatever P and Q are: nothing is relaxed, and the residual is right."""
+    """Whether the output distribution is the target's for any P and Q: no relaxation, and an exact residual."""
     if law.rule == "synthetic":
         return False
     if law.tolerance is not None:
@@ -113,5 +118,5 @@ def is_lossless(law: Law) -> bool:
 
 
 def read_point(path: Path) -> PointResult:
-    """A finished point. Raises CoolsdError: the file is not one."""
+    """Read a finished point. Raises CoolsdError if the file is not a point's result."""
     return read_model(path, PointResult, "a finished point of a sweep", RESULT_BYTES, fix="remove it")

@@ -1,16 +1,16 @@
-"""A sweep: every point of a grid drawn and measured, kept as it goes, and plotted.
+"""Runs a sweep: draws and measures every point of a grid, stores the results, and plots them.
 
-    1. Check: the sweep's file, the engine, every point's values, the references; nothing has been drawn.
-    2. Claim the folder. It holds this sweep or nothing.
-    3. Draw the images of plain decoding that a measure refers to.
-    4. For each point: draw its batches, measure, write its figures. What is there is not done again.
-    5. results.json, and the plots.
+    1. Check the sweep's file, the engine, every point's values and the references. Nothing is drawn yet.
+    2. Claim the folder, which must be empty or hold this sweep.
+    3. Draw the plain-decoding images that a measure needs as references.
+    4. For each point: draw its batches, measure them, write its figures. Existing results are reused.
+    5. Write results.json and the plots.
 
-    DIR/sweep.json                     what is swept: engine, prompts, seed, points, references
-    DIR/references/00000.npz, ...      images of plain decoding, if a measure refers to them
+    DIR/sweep.json                     engine, prompts, seed, points, references of the sweep
+    DIR/references/00000.npz, ...      images of plain decoding, if a measure needs them
     DIR/points/000-lossless/*.npz      batches of images of a point
-    DIR/points/000-lossless.png        all of them on a sheet
-    DIR/points/000-lossless.json       its figures: the point is finished
+    DIR/points/000-lossless.png        contact sheet of the point
+    DIR/points/000-lossless.json       figures of the point; it exists once the point is finished
     DIR/results.json, *.png, *.svg     all figures, and the plots
 
 Knows engines through the workflows. Does not know how a measure works or what a terminal shows.
@@ -47,7 +47,7 @@ HEAD, RESULTS = "sweep.json", "results.json"
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What to sweep. engine_spec: where the engine's spec is now, if it has moved since the build."""
+    """A request for a sweep. engine_spec: the present path of the engine's spec, if it has moved since the build."""
 
     engine: Path
     sweep: Path
@@ -62,7 +62,7 @@ class SweepConfig:
 
 @dataclass(frozen=True)
 class SweepCallbacks:
-    """Callbacks that report progress during the work. Batches are those of all points and of the references."""
+    """Callbacks that report progress. Batches are those of all points and of the references."""
 
     warning: Callable[[str], None] = lambda line: None
     start: Callable[[int, int], None] = lambda points, batches: None
@@ -72,11 +72,12 @@ class SweepCallbacks:
 
 
 def sweep(request: SweepConfig, listener: SweepCallbacks | None = None) -> Results:
-    """Draw and measure every point, or go on with what the folder has.
+    """Draw and measure every point, or continue with what the folder has.
 
     Raises:
-        UserError: no engine, a wrong sweep, missing references, a folder of something else; before anything is drawn.
-        CoolsdError: a broken engine, a full disk.
+        UserError: no engine, a wrong sweep, missing references, or a folder with something else; before anything is
+            drawn.
+        CoolsdError: the engine is broken, or the disk is full.
     """
     listener = listener or SweepCallbacks()
     loaded = load_sweep(request.sweep)
@@ -98,14 +99,14 @@ def sweep(request: SweepConfig, listener: SweepCallbacks | None = None) -> Resul
 
 
 def _jobs(loaded: LoadedSweep, opened: OpenedEngine) -> list[Job]:
-    """The images of every point: prompts spread over them, image k with seed + k."""
+    """Return the images of every point: prompts are distributed over them, image k has seed + k."""
     texts = loaded.prompts() or opened.default_prompts()
     return drawing.spread_jobs(texts, loaded.spec.images, loaded.spec.seed, opened.conditioner)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A sweep that was checked, and what it is drawn with."""
+    """A checked sweep, and the objects that draw it."""
 
     loaded: LoadedSweep
     opened: OpenedEngine
@@ -122,7 +123,7 @@ class _Plan:
 
     @property
     def plain_jobs(self) -> list[Job]:
-        """Images of plain decoding to refer to: the points' prompts in turn, with seeds that no point has."""
+        """Reference images of plain decoding: the points' prompts in turn, with seeds that no point uses."""
         if not any(measure.plain_images for measure in self.measures):
             return []
         asked, count = self.loaded.spec.quality.frechet, len(self.jobs)
@@ -133,19 +134,19 @@ class _Plan:
 
     @property
     def batches(self) -> int:
-        """Of all points and the references."""
+        """Number of batches of all points and the references."""
         each = math.ceil(len(self.jobs) / self.desk.batch)
         return math.ceil(len(self.plain_jobs) / self.desk.batch) + len(self.points) * each
 
     def check(self) -> None:
-        """Raise UserError if a measure could not do its work. Paints one image to see how large they are."""
+        """Raise UserError if a measure cannot work. Decodes one image to find the size of images."""
         engine = self.desk.engine
         side = int(engine.decode_images(np.zeros((1, engine.dims.tokens), np.int64)).shape[1])
         for measure in self.measures:
             measure.check(side, self.prompts)
 
     def head(self) -> dict[str, Any]:
-        """All that the figures depend on."""
+        """Return everything that the figures depend on, as JSON data."""
         draft = self.reference.resolved()["draft"]
         return {
             "version": 1,
@@ -162,13 +163,13 @@ class _Plan:
 
 
 class _SweepRun:
-    """A plan on its way through the points."""
+    """Runs a plan point by point."""
 
     def __init__(self, plan: _Plan, out: Path, listener: SweepCallbacks) -> None:
         self.plan, self.out, self.listener = plan, out, listener
 
     def finish(self) -> Results:
-        """All that is still to be done."""
+        """Do all remaining work and return the results."""
         self.listener.start(len(self.plan.points), self.plan.batches)
         self.refer()
         results = Results.of(self.plan.opened.manifest.fingerprint, [self.point(p) for p in self.plan.points])
@@ -178,7 +179,7 @@ class _SweepRun:
         return results
 
     def refer(self) -> None:
-        """Images of plain decoding for the measures that refer to them."""
+        """Draw the plain-decoding images for the measures that need them."""
         if jobs := self.plan.plain_jobs:
             self.listener.drawing("references")
             settings = self.plan.opened.settings(self.plan.reference, plain=True)
@@ -188,7 +189,7 @@ class _SweepRun:
                     measure.refer(drawn.images)
 
     def point(self, point: Point) -> PointResult:
-        """One point, from its file or drawn and measured now."""
+        """Return one point's result, from its file or drawn and measured now."""
         plan, stem = self.plan, self.out / "points" / point.file_stem
         self.listener.drawing(point.name)
         path = stem.with_name(f"{stem.name}.json")
@@ -208,6 +209,6 @@ class _SweepRun:
 
 
 def _sheet(drawn: DrawnPoint, prompts: Sequence[str]) -> bytes:
-    """A point's images with their prompts, as many as a sheet shows."""
+    """Return a contact sheet of a point's images with their prompts, up to the limit of a sheet."""
     shown = list(drawn.images[: png.SHEET_LIMIT])
     return png.png_bytes(png.sheet(shown, prompts[: len(shown)]))

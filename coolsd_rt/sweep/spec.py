@@ -1,7 +1,6 @@
-"""The file of a sweep, and its points: what to draw under which run-time values, and what to look at.
+"""The file of a sweep, and its points: the run-time values to draw with, and the measures.
 
-Knows the sweep's keys, their lines, and the engine's spec that they are laid over. Does not know engines, drawing or
-what a figure means.
+Knows the sweep's keys, their lines, and how they override the engine's spec. Does not know engines or drawing.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ VQ_ENCODER = "vq-encoder"
 
 
 def _version(value: Any) -> Any:
-    """True == 1 == 1.0 in Python, and a literal compares."""
+    """Refuse True and 1.0, which equal 1 in Python."""
     if value != 1 or type(value) is not int:
         raise complaint("1", show(value))
     return value
@@ -76,7 +75,7 @@ Values = Annotated[list[Any], Field(min_length=1), AfterValidator(_once)]
 
 
 class Series(Section):
-    """Points that are one line of the plot: a base, and a point for each combination of the grid's values."""
+    """Points that form one line of the plot: base values, and a point per combination of the grid's values."""
 
     plain: bool = Field(default=False, description="Decode without a draft. Only sampling.* can be set then.")
     set: dict[Key, Any] = Field(
@@ -95,12 +94,12 @@ class Series(Section):
 
 
 def set_keys(series: Series) -> frozenset[str]:
-    """Keys of `set` (the builtin is hidden inside the class)."""
+    """Return the keys of `set`. A function, since the field hides the builtin inside the class."""
     return frozenset(series.set)
 
 
 class Frechet(Section):
-    """Distance between the laws of two sets of images: Gaussians of a network's features."""
+    """Fréchet distance between two sets of images: between Gaussians fitted to a network's features."""
 
     network: AnyPath = Field(
         default=VQ_ENCODER,
@@ -117,19 +116,19 @@ class Frechet(Section):
 
 
 class Retrieval(Section):
-    """How often the nearest of all reference images is the prompt's own."""
+    """Share of images whose nearest reference image, of all references, belongs to their prompt."""
 
     references: AnyPath = Field(description="Folder of PNG files named by their captions, or with references.json.")
 
 
 class ClipMeasure(Section):
-    """Mean cosine of an image's and its prompt's CLIP embeddings, times 100."""
+    """Mean cosine of the CLIP embeddings of an image and its prompt, times 100."""
 
     weights: AnyPath = Field(description="Local folder of a CLIP model in safetensors, with tokenizer and processor.")
 
 
 class Quality(Section):
-    """What is measured on the images beside their speed."""
+    """Quality measures of the images."""
 
     frechet: Frechet | None = Field(default=None, description="Fréchet distance; {} is from plain decoding.")
     retrieval: Retrieval | None = Field(default=None, description="Retrieval accuracy.")
@@ -137,7 +136,7 @@ class Quality(Section):
 
 
 class SweepSpec(Section):
-    """A sweep: series of points over run-time values, the same prompts and seeds at each."""
+    """A sweep: series of points over run-time values, with the same prompts and seeds at each point."""
 
     version: Annotated[Literal[1], BeforeValidator(_version)] = Field(description="Version of this format.")
     images: Annotated[int, Within(limits.IMAGES)] = Field(description="Number of images of each point.")
@@ -169,15 +168,15 @@ class LoadedSweep:
     source: YamlText
 
     def file(self, name: str) -> Path:
-        """A path of the sweep's file as seen from here."""
+        """Resolve a path of the sweep's file."""
         return Path(os.path.normpath(self.path.parent / name))
 
     def error(self, key: KeyPath, expected: str, found: str, fix: str = "") -> UserError:
-        """An error at a key's line."""
+        """Return an error that names the line of a key."""
         return as_error(self.path, Problem(self.source.line(key), key, expected, found, fix))
 
     def prompts(self) -> list[str]:
-        """Those of the file it names, empty if it names none. Raises UserError: no such file, nothing in it."""
+        """Return the prompts of the file that the sweep names; empty without one. Raises UserError: no such file."""
         if self.spec.prompts is None:
             return []
         path = self.file(self.spec.prompts)
@@ -190,7 +189,7 @@ class LoadedSweep:
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of run-time values. axes: the grid's part of them, in its order."""
+    """One combination of run-time values. axes: the values from the grid, in the grid's order."""
 
     index: int
     series: str
@@ -200,15 +199,17 @@ class Point:
 
     @property
     def name(self) -> str:
+        """The series and the grid's values, such as "cool, delta 1.1"."""
         shown = (f"{key.partition('.')[2]} {_shown(value)}" for key, value in self.axes.items())
         return ", ".join((self.series, *shown))
 
     @property
     def file_stem(self) -> str:
+        """File name of the point's results, without extension."""
         return f"{self.index:03d}-{slug(self.name)}"
 
     def identity(self) -> dict[str, Any]:
-        """What its images depend on, beside engine, prompts and seeds."""
+        """Return what its images depend on besides engine, prompts and seeds."""
         return {"name": self.name, "plain": self.plain, **self.spec.run_view()}
 
 
@@ -217,7 +218,7 @@ def _shown(value: Any) -> str:
 
 
 def load_sweep(path: Path) -> LoadedSweep:
-    """Read and check a sweep's file. Raises UserError, SpecError: as `coolsd_rt.spec.load_spec`."""
+    """Read and check a sweep's file. Raises UserError and SpecError as `coolsd_rt.spec.load_spec` does."""
     spec, source, problems = read_model(path, SweepSpec, "version, images, points")
     if spec is None or problems:
         raise SpecError([as_error(path, p) for p in sorted(problems, key=lambda p: p.line)])
@@ -225,7 +226,7 @@ def load_sweep(path: Path) -> LoadedSweep:
 
 
 def points_of(loaded: LoadedSweep, base: Spec) -> list[Point]:
-    """Every point, over the engine's spec. Raises SpecError: values that the spec refuses, synthetic acceptance."""
+    """Return every point, applied to the engine's spec. Raises SpecError for refused values or synthetic acceptance."""
     points: list[Point] = []
     problems: dict[str, UserError] = {}
     for series, given in loaded.spec.points.items():
@@ -250,7 +251,7 @@ def points_of(loaded: LoadedSweep, base: Spec) -> list[Point]:
 
 
 def reference_spec(loaded: LoadedSweep, base: Spec) -> Spec:
-    """What references of plain decoding are drawn under: the engine's spec and the sampling that all points have."""
+    """Return the spec for plain-decoding references: the engine's spec with the sampling shared by all points."""
     return with_overrides(base, _sampling(loaded.spec.set))
 
 
@@ -259,7 +260,7 @@ def _sampling(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _point(index: int, loaded: LoadedSweep, base: Spec, series: str, chosen: dict[str, int]) -> Point:
-    """One point. chosen: which value of each axis."""
+    """Return one point. chosen: index of the value on each axis."""
     given = loaded.spec.points[series]
     common = _sampling(loaded.spec.set) if given.plain else loaded.spec.set
     axes = {key: given.grid[key][i] for key, i in chosen.items()}
@@ -273,7 +274,7 @@ def _point(index: int, loaded: LoadedSweep, base: Spec, series: str, chosen: dic
 
 @dataclass(frozen=True)
 class _Places(Mapping[str, str]):
-    """Run-time keys to where the sweep's file has them: the names that errors of one point use."""
+    """Run-time keys to their place in the sweep's file, for the errors of one point."""
 
     loaded: LoadedSweep
     series: str

@@ -1,13 +1,13 @@
-"""Accept length by position, exactly, from P and Q along images that the target drew itself.
+"""Computes the accept length and acceptance by position exactly, from P and Q along images that the target drew.
 
-The rounds of lossless decoding, given the image x that comes out, are a Markov chain along it: draft i of a round
-that begins at token n is x[n + i], and kept, with min(1, Q_i / P) at that token, if all before it were. So the expected
-number of rounds is a sum, not a simulation; and with x drawn from P by the target alone, its mean over images is
-unbiased. For the law of a spec's schedule, the probability to reach a draft is weighted from P to the round's own path
-(a factor of at most omega a draft), and the sum over all codes is taken where it is judged.
+Given the resulting image x, the rounds of lossless decoding are a Markov chain along it: draft i of a round that begins
+at token n equals x[n + i] and is accepted with probability min(1, Q_i / P) at that token, if all drafts before it were.
+So the expected number of rounds is a sum, not a simulation, and with x drawn from P by the target alone, its mean over
+images is unbiased. For the spec's schedule, the probability of reaching a draft is reweighted from P to the round's own
+path (a factor of at most omega per draft), and the acceptance is summed over all codes where it is evaluated.
 
-Knows arrays of NumPy. Does not know networks. What it does not see: `pacing`, and rules beside the ratio's. The rounds
-of a relaxed law are begun where lossless ones begin.
+Knows NumPy arrays. Does not know networks. Not covered: `pacing`, and rules other than the ratio rule. The rounds of a
+relaxed law are assumed to begin where lossless rounds begin.
 
 Legend: M images, N image tokens, L draft length.
 """
@@ -24,9 +24,15 @@ from coolsd_rt.arrays import Floats64
 
 @dataclass(frozen=True)
 class Acceptance:
-    """accept_length: tokens a round of lossless decoding, the resampled or bonus token included. acceptance: the
-    probability to keep draft i once it is judged, [L]. relaxed: accept length under the spec's schedule, with its own
-    relaxed_acceptance [L]. images: how many it was measured on."""
+    """The acceptance of a draft.
+
+    Attributes:
+        accept_length: tokens per round of lossless decoding, including the resampled or bonus token.
+        acceptance: [L], the probability of accepting draft i once it is evaluated.
+        relaxed: accept length under the spec's schedule.
+        relaxed_acceptance: [L], the acceptance under the spec's schedule.
+        images: number of images measured.
+    """
 
     accept_length: float
     acceptance: tuple[float, ...]
@@ -35,6 +41,7 @@ class Acceptance:
     images: int
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "accept_length": self.accept_length,
             "acceptance_by_position": list(self.acceptance),
@@ -46,7 +53,7 @@ class Acceptance:
 
 @dataclass
 class Tally:
-    """Sums over images, to which batches add."""
+    """Sums over images, accumulated batch by batch."""
 
     omegas: tuple[float, ...]
     images: int = 0
@@ -58,11 +65,14 @@ class Tally:
 
     @property
     def length(self) -> int:
+        """The draft length L."""
         return len(self.omegas)
 
     def add(self, rates: Floats64, paths: Floats64) -> None:
-        """rates, paths: [2, L, M, N] for lossless decoding and for the schedule. rates: sum over codes of
-        min(Q_i, omega P) at each token; paths: min(Q_i / P, omega) at the image's own code there."""
+        """Add a batch. Both arguments are float64 [2, L, M, N]: for lossless decoding and for the schedule.
+
+        rates: sum over codes of min(Q_i, omega P) at each token. paths: min(Q_i / P, omega) at the image's code there.
+        """
         _, length, images, tokens = rates.shape
         valid = _valid(length, tokens)
         starts = _starts(paths[0], valid)
@@ -70,7 +80,7 @@ class Tally:
         self.tokens += images * (tokens - 1)
         self.rounds += float(starts.sum())
         for law in range(2):
-            reach = starts.copy()  # [M, N] by the round's first token
+            reach = starts.copy()  # [M, N], by the first token of the round
             for i in range(length):
                 at = np.minimum(np.arange(tokens) + i, tokens - 1)
                 reach = reach * valid[i]
@@ -79,7 +89,7 @@ class Tally:
                 reach = reach * paths[law, i][:, at]
 
     def result(self) -> Acceptance:
-        """Of all that was added. NaN where no round began."""
+        """Return the acceptance over all batches. NaN if no round began."""
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = self._kept / self._reached
             relaxed = 1 + self._kept[1].sum() / np.float64(self.rounds)
@@ -89,22 +99,24 @@ class Tally:
 
 
 def _valid(length: int, tokens: int) -> Floats64:
-    """[L, N]: 1 where draft i of a round that begins at token n counts: the image's last token is never drafted, and
-    token 0 begins no round."""
+    """Return [L, N]: 1 where draft i of a round that begins at token n counts.
+
+    The last token of an image is never drafted, and no round begins at token 0.
+    """
     begin = np.arange(tokens)
     return np.array([(begin >= 1) & (begin + i <= tokens - 2) for i in range(length)], np.float64).reshape(-1, tokens)
 
 
 def _starts(path: Floats64, valid: Floats64) -> Floats64:
-    """Probability that a lossless round begins at token n, given the image: [M, N] from path [L, M, N]."""
+    """Return the probability, given the image, that a lossless round begins at token n: [M, N] from path [L, M, N]."""
     length, images, tokens = path.shape
     starts = np.zeros((images, tokens + length + 1))
     starts[:, 1] = 1.0
     for n in range(1, tokens):
-        alive = starts[:, n].copy()  # probability that drafts before i were all kept
+        alive = starts[:, n].copy()  # probability that all drafts before i were accepted
         for i in range(length):
             if not valid[i, n]:
-                starts[:, n + i + 1] += alive  # no draft is left: the round's last token comes from P
+                starts[:, n + i + 1] += alive  # all drafts accepted: the round's last token comes from P
                 break
             accepted = alive * path[i, :, n + i]
             starts[:, n + i + 1] += alive - accepted

@@ -1,10 +1,11 @@
-"""What an EAGLE head guesses in a round, along known tokens and from every position at once.
+"""The predictions of an EAGLE head in a round, along known tokens and from every start position at once.
 
-A round's first draft comes from the target's own features; each further one from the head's own guess, behind rows that
-were made of real features up to the round's start and of guesses after it. Here every position is such a start, and one
-pass makes the next guess of all of them: the block of depth d has a row for each position, which sees the real rows up
-to its own start and the rows of its own chain. Trained so, a head meets in training what it meets in a round (EAGLE-3's
-training-time test); measured so, its Q is the round's, exactly.
+The first draft of a round comes from the target's features. Each later draft comes from the head's own prediction; the
+cache rows before it hold target features up to the round's start and the head's predictions after it. Here every
+position is such a start, and one pass computes the next prediction for all of them: the block of depth d has one row
+per position, which sees the target-feature rows up to its start and the rows of its own chain. Trained this way, a head
+sees in training what it sees in a round (EAGLE-3's training-time test); measured this way, its Q is exactly that of a
+round.
 
 Knows the head and positions. Does not know laws or losses. Legend as in `coolsd_rt.contract`.
 """
@@ -22,11 +23,11 @@ from coolsd_rt.models.layers import Cache, cached_step, new_caches
 def own_predictions(
     head: Eagle, target: Decoder, embedded: Tensor, features: Tensor, steps: int, start: Tensor | None = None
 ) -> list[Tensor]:
-    """Guessed features of positions 1..S, [R, S, C], for each depth 0 .. steps - 1.
+    """Return the predicted features of positions 1..S, [R, S, C], for each depth 0 .. steps - 1.
 
-    embedded [R, S, C]: tokens 1..S; features [R, S, C]: the target's at 0..S-1; start int64 [R] where prefixes are
-    padded. Row t of depth d is the guess of a chain whose last real row is t - d, fed with its own guess of feature t;
-    rows t < d belong to no chain and mean nothing.
+    embedded: [R, S, C], tokens 1..S. features: [R, S, C], the target's at 0..S-1. start: int64 [R], for padded
+    prefixes. Row t of depth d is the prediction of a chain whose last target-feature row is t - d and whose input is
+    its own prediction of feature t. Rows t < d belong to no chain and have no meaning.
     """
     if steps == 1 and start is None:
         return [head(embedded, features, target.rope)]
@@ -42,7 +43,7 @@ def own_predictions(
     for depth in range(steps):
         x = head.fc(torch.cat([embedded, inputs], dim=-1))
         fresh = new_caches(head.cfg.layer, head.cfg.layers, rows, size, x)
-        # Not in place: the blocks before are still needed as they are, for the gradient.
+        # Not in place: the gradient needs the earlier blocks unchanged.
         caches = (
             [
                 Cache(*(torch.cat(pair, dim=2) for pair in zip(c, f, strict=True)))
@@ -60,11 +61,13 @@ def own_predictions(
 
 
 def chain_mask(real: Tensor, depth: int) -> Tensor:
-    """What rows of block `depth` see, bool [R, 1, S, (depth + 1) * S]. real: [R, 1, S, S], what row t sees of block 0
-    where all its features are real."""
+    """Return the mask of the rows of block `depth`, bool [R, 1, S, (depth + 1) * S].
+
+    real: [R, 1, S, S], the mask of block 0, where all features are the target's.
+    """
     size = real.shape[-1]
     row = torch.arange(size, device=real.device)
-    behind = row[:, None] - row  # query's row - key's row
+    behind = row[:, None] - row  # row of the query - row of the key
     blocks = [real & (behind >= depth)]
     blocks += [(behind == depth - d).expand_as(real) for d in range(1, depth + 1)]
     return torch.cat(blocks, dim=-1)

@@ -1,7 +1,7 @@
-"""A training's state in one file that appears whole or not at all: tensors as safetensors, the rest as JSON in it.
+"""Saves the state of a training in one atomic file: tensors as safetensors, everything else as JSON in its metadata.
 
-The JSON stands in the same file's metadata, so that the two can never be of different steps. Nothing is pickled. Knows
-trees of dicts, lists, tuples, tensors and plain values. Does not know what they mean.
+One file holds both, so that they always belong to the same step. Nothing is pickled. Knows trees of dicts, lists,
+tuples, tensors and plain values. Does not know what they mean.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _TENSOR, _TUPLE, _PAIRS, _FLOAT = "$tensor", "$tuple", "$pairs", "$float"
 
 
 def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write a tree over what stood at `path`. A kill, or a full disk, leaves the file that was there.
+    """Write a tree to `path`, replacing the previous one. After a kill or on a full disk the previous file remains.
 
-    Raises CoolsdError: no space, or a folder that cannot be written. TypeError: a value that is no plain one.
+    Raises CoolsdError if the disk is full or the folder is not writable, TypeError for a value that cannot be saved.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_packed(dict(tree), tensors, ""), sort_keys=True)
@@ -40,9 +40,9 @@ def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def load_tree(path: Path) -> dict[str, Any] | None:
-    """The tree that was saved last, on the CPU; None before the first save.
+    """Return the tree that was saved last, on the CPU; None before the first save.
 
-    Raises UserError: not whole safetensors. CoolsdError: not a file that `save_tree` wrote.
+    Raises UserError if the file is not complete safetensors, CoolsdError if `save_tree` did not write it.
     """
     if (found := why_unusable(path)) == "nothing":
         return None
@@ -65,7 +65,7 @@ def load_tree(path: Path) -> dict[str, Any] | None:
 
 
 class TrainState(Strict):
-    """A training's state as `train` saves it. Its parts are checked by who restores them."""
+    """The state of a training as `train` saves it. The code that restores a part also checks it."""
 
     identity: dict[str, Any]
     training: dict[str, Any]
@@ -76,17 +76,17 @@ class TrainState(Strict):
 
 
 MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)
-"""What torch and plain code raise of parts that do not fit the networks."""
+"""Exceptions raised when the parts of a state do not fit the networks."""
 
 
 def unfit(path: Path) -> CoolsdError:
-    """The error of a checkpoint whose parts do not fit."""
+    """Return the error for a checkpoint whose parts do not fit the networks."""
     found, fix = "a checkpoint whose parts do not match", f"remove {path} to begin again"
     return CoolsdError(str(path), expected="a checkpoint of train-draft", found=found, fix=fix)
 
 
 def load_state(path: Path) -> TrainState | None:
-    """The state that was saved last; None before the first save. Raises as `load_tree`."""
+    """Return the state that was saved last; None before the first save. Raises as `load_tree` does."""
     tree = load_tree(path)
     if tree is None:
         return None
@@ -96,16 +96,16 @@ def load_state(path: Path) -> TrainState | None:
 
 def _packed(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().clone().contiguous()  # two names of one tensor would not be saved
+        tensors[name] = value.detach().cpu().clone().contiguous()  # copies: safetensors refuses shared memory
         return {_TENSOR: name}
     if isinstance(value, Mapping):
         parts = [(key, _packed(part, tensors, f"{name}.{key}" if name else str(key))) for key, part in value.items()]
-        return {_PAIRS: [list(pair) for pair in parts]}  # keys may be numbers, which JSON would turn into words
+        return {_PAIRS: [list(pair) for pair in parts]}  # keys may be numbers, which JSON would convert to strings
     if isinstance(value, list | tuple):
         items = [_packed(part, tensors, f"{name}.{i}") for i, part in enumerate(value)]
         return {_TUPLE: items} if isinstance(value, tuple) else items
     if isinstance(value, float) and not math.isfinite(value):
-        return {_FLOAT: repr(value)}  # a mean of nothing, which JSON cannot say
+        return {_FLOAT: repr(value)}  # NaN, which JSON does not have
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name}: {type(value).__name__} is no plain value")

@@ -1,8 +1,8 @@
-"""Images as code ids, kept in files: encoded or drawn once, and gone on with after a kill.
+"""Stores images as code ids in files: encoded or drawn once, continued after an interruption.
 
-A folder holds shards of at most `SHARD` images, each a whole safetensors file. Its name is a hash of everything that
-its codes depend on, so that another target, sampling or folder of images never meets these. Knows files and ids. Does
-not know how images are made.
+A folder holds shards of at most `SHARD` images, each a complete safetensors file. The folder's name is a hash of
+everything that its codes depend on, so that codes of another target, sampling or image folder are never mixed in. Knows
+files and ids. Does not know how images are made.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from coolsd_rt.store.hashing import sha256_json
 
 SHARD = 16
 Make = Callable[[range], Tensor]
-"""Images with these numbers -> codes int64 [n, N]."""
+"""Function from image numbers to their codes, int64 [n, N]."""
 
 
 @dataclass(frozen=True)
 class CodeStore:
-    """`count` images of `tokens` tokens each, in shards. identity: JSON data on which the codes depend.
+    """`count` images of `tokens` tokens each, in shards.
 
-    ids: codes are below it; None is not checked.
+    identity: JSON data that the codes depend on. ids: every code must be below it; None disables the check.
     """
 
     root: Path
@@ -43,10 +43,12 @@ class CodeStore:
 
     @property
     def folder(self) -> Path:
+        """Folder of the shards."""
         return self.root / f"{self.kind}-{sha256_json([dict(self.identity), self.tokens])[:16]}"
 
     @property
     def shards(self) -> list[range]:
+        """Image numbers of each shard."""
         return [range(first, min(first + SHARD, self.count)) for first in range(0, self.count, SHARD)]
 
     def fill(
@@ -55,9 +57,9 @@ class CodeStore:
         on_images: Callable[[int, int], None] = lambda done, of: None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        """Make every shard that is not there. part: (k, n) makes each n-th shard from the k-th on.
+        """Make every shard that does not exist. part: (k, n) makes every n-th shard from the k-th on.
 
-        Raises CoolsdError: no space, or a folder that cannot be written; and whatever `make` raises.
+        Raises CoolsdError if the disk is full or the folder is not writable, and any error of `make`.
         """
         for shard in self.shards[part[0] :: part[1]]:
             path = self._path(shard)
@@ -69,7 +71,10 @@ class CodeStore:
             on_images(shard.stop, self.count)
 
     def load(self) -> Tensor:
-        """Codes of all images, int64 [count, tokens]. Raises UserError, CoolsdError: a shard that is not whole."""
+        """Return the codes of all images, int64 [count, tokens].
+
+        Raises UserError or CoolsdError for an invalid shard.
+        """
         parts = [self._read(shard) for shard in self.shards]
         return torch.cat(parts) if parts else torch.zeros(0, self.tokens, dtype=torch.int64)
 
@@ -81,7 +86,7 @@ class CodeStore:
             raise
         except (KeyError, ValueError) as error:
             raise UserError(str(path), expected="a shard of codes", found=str(error), fix=fix) from error
-        except Exception as error:  # SafetensorError derives from Exception alone
+        except Exception as error:  # SafetensorError derives directly from Exception
             raise UserError(str(path), expected="whole safetensors", found=str(error), fix=fix) from error
         if codes.dtype != torch.int32:
             raise CoolsdError(str(path), expected="codes int32", found=str(codes.dtype), fix=fix)
@@ -94,5 +99,5 @@ class CodeStore:
         return codes.long()
 
     def _path(self, shard: range) -> Path:
-        # Its length is in its name: when there are to be more images, the last shard is another file.
+        # The name includes the length, so that with more images the last shard becomes another file.
         return self.folder / f"{shard.start:08d}-{len(shard)}.safetensors"

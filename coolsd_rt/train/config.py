@@ -1,6 +1,6 @@
-"""What a training is asked for, what it tells while it runs, and what it returns. Pure data.
+"""The request of a training, its progress reports, and its result. Pure data.
 
-Does not know how any of it is done.
+Knows ranges of the values. Does not know how training works.
 """
 
 from __future__ import annotations
@@ -20,18 +20,37 @@ from coolsd_rt.spec.section import Within
 from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.networks import DraftSizes, Kind, check_sizes
 
-OWN_STEPS = 5  # most depths, unless more are asked for
-NOISE = 0.1  # of EAGLE-1, in standard deviations of the target's features
+OWN_STEPS = 5  # default limit for the number of depths
+NOISE = 0.1  # EAGLE-1's noise, in standard deviations of the target's features
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """data: a folder of images with captions, or `self:N`. out: the weights file to write. prompts: for `self:N`;
-    none: the condition's own samples. measured_prompts: of the held-out images; none: a tenth of the prompts, which
-    are not trained on. steps: at most so many. every: steps between two measurements. patience:
-    measurements without a rise before it stops. own_steps, noise: None is the kind's. work: folder of checkpoint, log
-    and codes; None is beside `out`. threads: on a CPU; None is the usable cores. overwrite: `out` may be another file,
-    which is replaced."""
+    """A request for a training.
+
+    Attributes:
+        loaded: the spec, with the target and the draft's length.
+        data: folder of images with captions, or `self:N` for N images drawn by the target.
+        out: weights file to write.
+        kind: kind of draft and training.
+        prompts: for `self:N`; empty: the condition's samples.
+        measured_prompts: prompts of the held-out images; empty: a tenth of the prompts, which are then not trained on.
+        shape: sizes of the draft.
+        start_from: weights file to start from; None starts with random weights.
+        own_steps: steps of the head's own predictions; None is the default of the kind.
+        noise: feature noise in standard deviations; None is the default of the kind.
+        steps: most training steps.
+        batch: images per step.
+        lr: peak learning rate.
+        every: steps between two measurements.
+        patience: measurements without improvement before training stops.
+        held_out: number of held-out images.
+        work: folder of checkpoint, log and codes; None is beside `out`.
+        tensorboard: folder of TensorBoard files; None writes none.
+        wandb: W&B project to send figures to; None sends none.
+        threads: CPU threads; None is the usable cores.
+        overwrite: whether `out` may replace another file.
+    """
 
     loaded: InstanceOf[LoadedSpec]
     data: str
@@ -73,26 +92,27 @@ class TrainConfig:
 
     @property
     def depths(self) -> int:
-        """Steps of its own predictions in training, the first one from real features included."""
+        """Steps of the head's own predictions in training, including the first, which uses target features."""
         if self.kind != "eagle3":
             return 1
         return self.own_steps or min(OWN_STEPS, self.loaded.spec.draft.length)
 
     @property
     def feature_noise(self) -> float:
+        """Noise added to the target's features in training, in their standard deviations."""
         if self.noise is not None:
             return self.noise
         return NOISE if self.kind == "eagle" else 0.0
 
     @property
     def folder(self) -> Path:
-        """Where checkpoint, log and codes stand."""
+        """Folder of checkpoint, log and codes."""
         return self.work or self.out.with_suffix(".train")
 
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """After a step: its number of how many, the loss, and TV(P, Q) of each depth, means since the last report."""
+    """Progress after a step. `loss` and `tv`, TV(P, Q) of each depth, are means since the last report."""
 
     step: int
     steps: int
@@ -102,7 +122,7 @@ class TrainProgress:
 
 @dataclass(frozen=True)
 class TrainCallbacks:
-    """Callbacks that report progress during the work."""
+    """Callbacks that report progress."""
 
     note: Callable[[str], None] = lambda line: None
     images: Callable[[str, int, int], None] = lambda what, done, of: None
@@ -112,7 +132,10 @@ class TrainCallbacks:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """The outcome. start: what was measured before the first step. best: of the weights in `out`. stopped: why."""
+    """The result of a training.
+
+    start: measured before the first step. best: measured with the weights in `out`. stopped: the reason for stopping.
+    """
 
     out: Path
     kind: Kind
@@ -127,4 +150,5 @@ class TrainReport:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return asdict(self) | {"out": str(self.out), "start": self.start.as_dict(), "best": self.best.as_dict()}

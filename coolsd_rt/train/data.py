@@ -1,7 +1,8 @@
-"""The images of a training and those held out, as codes with their prompts: made once, kept, drawn from by number.
+"""The training images and the held-out images as codes with their prompts, stored once and indexed by number.
 
-Held-out images are always the target's own, of prompts that training never sees unless they were named: their codes
-have the law P, which is what an accept length is measured on. Knows stores, prompts and batches. Does not know drafts.
+Held-out images are always drawn by the target, with prompts that training never sees unless they were named explicitly.
+Their codes are distributed as P, which the accept length requires. Knows stores, prompts and batches. Does not know
+drafts.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from coolsd_rt.train.prompts import Prompts, conditioner_of, split_prompts
 from coolsd_rt.train.students import Example
 
 OWN = "self:"
-HELD_SEEDS = 1 << 48  # held-out images share no random numbers with drawn ones
+HELD_SEEDS = 1 << 48  # offset of the held-out seeds, so that they share no random numbers with training images
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """codes int64 [n, N], and the number of each one's prompt."""
+    """codes int64 [n, N], and the number of each image's prompt."""
 
     prompts: Prompts
     codes: Tensor
@@ -48,7 +49,7 @@ class TrainingImages:
         return len(self.prompt)
 
     def example(self, index: Sequence[int], scale: Tensor | None, device: torch.device) -> Example:
-        """TrainingImages with these numbers. scale: [M, N], or None."""
+        """Return the images with these numbers as a batch. scale: CFG scale [M, N], or None."""
         rows = self.prompts.rows([self.prompt[i] for i in index])
         start = torch.from_numpy(rows.start).to(device) if self.padded else None
         codes = self.codes[list(index)].to(device)
@@ -58,7 +59,7 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class Data:
-    """train, held: the two sets. name: changes with anything that either depends on."""
+    """The training images and the held-out images. name: a hash of everything that either depends on."""
 
     train: TrainingImages
     held: TrainingImages
@@ -66,7 +67,7 @@ class Data:
 
 
 def count_of(data: str) -> int | None:
-    """N of `self:N`; None for a folder. Raises UserError on another word behind `self:`."""
+    """Return N of `self:N`; None for a folder. Raises UserError for any other word after `self:`."""
     if not data.startswith(OWN):
         return None
     number = data.removeprefix(OWN)
@@ -85,7 +86,7 @@ def check_data(data: str, prompts: Sequence[str]) -> None:
 def prepare(
     request: TrainConfig, target: Decoder, sampling: Sampling, process: Process, listener: TrainCallbacks
 ) -> Data:
-    """Encode or draw what is not there yet. Raises UserError, CoolsdError: whatever is wrong with data or prompts."""
+    """Encode or draw the images that do not exist yet. Raises UserError or CoolsdError for wrong data or prompts."""
     loaded, own = request.loaded, count_of(request.data)
     found: list[CaptionedImage] = []
     if own is None:
@@ -132,7 +133,7 @@ def _filled(store: CodeStore, make: Make, process: Process, listener: TrainCallb
 
 
 def _drawn_by(request: TrainConfig) -> dict[str, Any]:
-    """What the target's own images depend on, but for prompts and seeds."""
+    """Return what the target's images depend on besides prompts and seeds."""
     spec, files = request.loaded.spec, request.loaded.files
     hashes = {key: sha256_file(path) for key, path in files.items() if key.startswith(("target", "condition"))}
     return {
@@ -150,7 +151,7 @@ def _encoded(
     process: Process,
     listener: TrainCallbacks,
 ) -> tuple[TrainingImages, CodeStore]:
-    """TrainingImages through the spec's tokenizer, with forced tokens where the target's layout has them."""
+    """Encode images with the spec's tokenizer, inserting forced tokens where the target's layout has them."""
     path, layout = request.loaded.files["image.weights"], target.cfg.layout
     tokenizer = load_tokenizer(path).to(process.device)
     if tokenizer.cfg.codebook_size != layout.codes:
@@ -174,8 +175,10 @@ def _encoded(
 
 
 def batch_at(step: int, size: int, count: int, seed: int) -> list[int]:
-    """Image numbers of a step's batch: shuffled epochs, one behind the other. Depends on its arguments alone, so that
-    a training goes on after a kill with the batches it would have had."""
+    """Return the image numbers of a step's batch, from shuffled epochs one after another.
+
+    Depends only on the arguments, so that a resumed training uses the same batches.
+    """
     return [
         _epoch(position // count, count, seed)[position % count] for position in range(step * size, (step + 1) * size)
     ]

@@ -1,7 +1,7 @@
-"""The target's own images, as the spec samples them: plain decoding by the round itself, without a draft.
+"""Draws the target's images with the spec's sampling, by plain decoding in the same round, without a draft.
 
-So their codes have the law P exactly, forced tokens included. Knows the eager target. Does not know prompts' text, or
-where codes are kept.
+The codes are therefore distributed exactly as P, including forced tokens. Knows the eager target. Does not know the
+text of prompts, or where codes are stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from coolsd_rt.runtime.state import capacity
 
 
 class TargetSession:
-    """`runtime.interface.Session` of a target that nothing drafts for."""
+    """A `runtime.interface.Session` of a target without a draft."""
 
     @torch.inference_mode()
     def __init__(self, target: Decoder, rows: Rows) -> None:
@@ -37,19 +37,24 @@ class TargetSession:
         self._caches = target.caches(len(rows.text), capacity(self.dims, 0))
 
     def asarray(self, data: Any, dtype: str) -> Tensor:
+        """Copy host data to the target's device."""
         return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self._prefix.device)
 
     @torch.inference_mode()
     def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Run one step of the target; see `Session.target`."""
         return self._target.step(ids, pos, self._prefix, self._caches, self._start)
 
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Raise CoolsdError: there is no draft."""
         raise CoolsdError("a draft step", expected="a draft model", found="a target model alone")
 
 
 def draw_codes(target: Decoder, rows: Rows, sampling: Sampling, seeds: Sequence[int]) -> Tensor:
-    """Codes int64 [M, N] of M images. rows: their prefixes, and the unconditional ones behind them if the sampling is
-    guided. An image depends on its own rows and seed alone."""
+    """Return codes int64 [M, N] of M images. An image depends only on its rows and its seed.
+
+    rows: prefixes of the images, followed by the unconditional ones if the sampling is guided.
+    """
     forced = target.cfg.layout.forced if not target.cfg.layout.plain else None
     made = generate(TargetSession(target, rows), Law(()), sampling, seeds, forced)
     return torch.from_numpy(made.codes)

@@ -1,9 +1,9 @@
-"""A folder of images with captions, as `train-draft --data DIR` takes it.
+"""Reads a folder of images with captions, for `train-draft --data DIR`.
 
-    metadata.jsonl    one object a line, {"file_name": "cat.png", "text": "a cat"} (as the hub's image folders have it)
-    cat.png, cat.txt  or, without metadata.jsonl: each image's caption in a text file of its name
+    metadata.jsonl    one JSON object per line, {"file_name": "cat.png", "text": "a cat"}, as in the hub's image folders
+    cat.png, cat.txt  without metadata.jsonl: the caption of each image is in a text file of the same name
 
-Knows files. Does not know tokenizers or what a caption means to a target.
+Knows files. Does not know tokenizers or the meaning of a caption.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _FIX = f"put a {INDEX} there, or a caption in NAME.txt beside each NAME.png"
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """A file and what it shows."""
+    """An image file and its caption."""
 
     path: Path
     caption: str
 
 
 def read_folder(folder: Path) -> list[CaptionedImage]:
-    """Every image of a folder, by name. No image is opened.
+    """List every image of a folder, by name. Opens no image.
 
-    Raises UserError: no folder, no image, an image without a caption, a line of the index that is wrong.
+    Raises UserError if there is no folder or no image, an image has no caption, or a line of the index is invalid.
     """
     if (found := why_unusable(folder) or "a file") != "a folder":
         raise UserError(str(folder), expected="a folder of images with captions, or self:N", found=found, fix=_FIX)
@@ -82,14 +82,14 @@ def _indexed(index: Path) -> list[CaptionedImage]:
 
 
 def digest(images: list[CaptionedImage]) -> list[str]:
-    """What codes of these files depend on: their contents, in order."""
+    """Return the SHA-256 of each file, in order: what the codes of these images depend on."""
     return [sha256_file(image.path) for image in images]
 
 
 def load_pixels(images: list[CaptionedImage], side: int) -> Tensor:
-    """Pixels float32 [n, 3, side, side] in [-1, 1]: the centre square, resized; transparent parts are white.
+    """Return pixels float32 [n, 3, side, side] in [-1, 1]: the central square, resized; transparent areas become white.
 
-    Raises UserError: a file that is no image, or too large a one to open safely.
+    Raises UserError if a file is not an image, or too large to open safely.
     """
     out = []
     for image in images:

@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps instead of in the middle of one. Knows one signal."""
+"""Delays Ctrl-C until a training step is finished. Knows the signal SIGINT; does not know training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from types import FrameType
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only makes the yielded function True; a second one interrupts at once.
+    """Within the block the first Ctrl-C only makes the yielded function return True.
 
-    In a thread that is not the main one, signals are somebody else's: nothing is changed.
+    A second one interrupts immediately. Has no effect outside the main thread, which alone can handle signals.
     """
     asked = False
     if threading.current_thread() is not threading.main_thread():

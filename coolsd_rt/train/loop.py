@@ -1,6 +1,7 @@
-"""The steps that every training shares: two optimizers, a moving average, and a state that resumes to the same weights.
+"""The training steps common to all drafts, with a state that resumes to the same weights.
 
-Matrices are trained with Muon, the rest with AdamW. Does not know losses, data or files.
+Two optimizers and a moving average: matrices are trained with Muon, all other weights with AdamW. Knows optimizers and
+schedules of the learning rate. Does not know losses, data or files.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-DECAY_SHARE = 0.35  # of all steps, at the end, with a falling learning rate
+DECAY_SHARE = 0.35  # share of all steps, at the end, with a decaying learning rate
 M = TypeVar("M", bound=nn.Module)
 
 
 class Ema(Generic[M]):
-    """Exponential moving average of a module's floating weights, with the usual warm-up of the decay."""
+    """Exponential moving average of a module's floating-point weights, with a warm-up of the decay."""
 
     def __init__(self, model: M, decay: float) -> None:
         self.decay, self.steps = decay, 0
@@ -25,6 +26,7 @@ class Ema(Generic[M]):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Move the average towards the weights of `model`."""
         self.steps += 1
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
@@ -32,9 +34,11 @@ class Ema(Generic[M]):
                 mine.lerp_(theirs, weight)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the number of updates and the averaged weights."""
         return {"steps": self.steps, "model": dict(self.model.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a `state_dict`."""
         self.steps = int(state["steps"])
         self.model.load_state_dict(state["model"])
 
@@ -42,7 +46,7 @@ class Ema(Generic[M]):
 def optimizers(
     model: nn.Module, matrices: Sequence[Tensor], lr: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """Muon for `matrices`, AdamW for the rest of the model."""
+    """Return Muon for `matrices` and AdamW for all other weights of the model."""
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
@@ -52,7 +56,10 @@ def optimizers(
 
 
 def rate(step: int, steps: int, warmup: int = 60) -> float:
-    """Share of the peak learning rate: warm-up, plateau, and a linear fall over the last `DECAY_SHARE`."""
+    """Return the learning rate relative to its peak.
+
+    It has a warm-up, a plateau, and a linear decay over the last `DECAY_SHARE`.
+    """
     fall = (steps - step) / max(1.0, DECAY_SHARE * steps)
     return min(1.0, (step + 1) / warmup, max(0.01, fall))
 
@@ -62,9 +69,9 @@ def _nothing(parameters: Iterable[Tensor]) -> None:
 
 
 class TrainSteps(Generic[M]):
-    """One model on its way: for each step of `remaining` a `descend` with its loss.
+    """The steps of a training of one model. Call `descend` once with the loss of each step of `remaining`.
 
-    average: makes every process's gradients their mean, in place; nothing to do in a single one.
+    average: replaces gradients, in place, by their mean over all processes; does nothing in a single process.
     """
 
     def __init__(
@@ -81,7 +88,7 @@ class TrainSteps(Generic[M]):
         self.lr, self.steps, self.step, self._average = lr, steps, 0, average
 
     def remaining(self) -> Iterator[int]:
-        """The steps still to do, each with its learning rate set."""
+        """Yield the remaining steps, each after setting its learning rate."""
         while self.step < self.steps:
             for opt in self.opts:
                 for group in opt.param_groups:
@@ -89,7 +96,7 @@ class TrainSteps(Generic[M]):
             yield self.step
 
     def descend(self, loss: Tensor) -> None:
-        """One step of every optimizer, and of the average."""
+        """Take one step of every optimizer, and update the average."""
         for opt in self.opts:
             opt.zero_grad(set_to_none=True)
         loss.backward()
@@ -101,15 +108,17 @@ class TrainSteps(Generic[M]):
         self.step += 1
 
     def state(self) -> dict[str, Any]:
-        """Everything that `restore` needs to go on to the same weights; batches must depend on the step alone, or on
-        what the caller saves beside it."""
+        """Return everything that `restore` needs to continue to the same weights.
+
+        Batches must depend only on the step, or on values that the caller saves too.
+        """
         return {
             "model": dict(self.model.state_dict()), "opts": [o.state_dict() for o in self.opts],
             "ema": self.ema.state_dict(), "step": self.step,
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a `state`."""
+        """Restore a `state`."""
         self.model.load_state_dict(state["model"])
         for opt, saved in zip(self.opts, state["opts"], strict=True):
             opt.load_state_dict(saved)

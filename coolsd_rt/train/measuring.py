@@ -1,6 +1,6 @@
-"""A draft's accept length on held-out images: from networks to `acceptance`'s arrays, batch by batch.
+"""Measures a draft's accept length on held-out images: computes the arrays for `acceptance` batch by batch.
 
-Knows laws along images. Does not know where images come from, or what becomes of the figures.
+Knows distributions along images. Does not know where images come from or how the figures are used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from coolsd_rt.train.students import Along, Example, Student
 def measure(
     student: Student[Any], objective: Objective, examples: Iterable[Example], omegas: tuple[float, ...], free: Tensor
 ) -> Acceptance:
-    """Acceptance along images that the target drew at the objective's sampling.
+    """Return the acceptance along images that the target drew with the objective's sampling.
 
-    examples: with the spec's own CFG scale. omegas: the schedule's, [L]. free: bool [N], tokens that are not forced.
-    In float32, whatever training computes in: a rounded P is another law.
+    examples: with the spec's CFG scale. omegas: the schedule's, [L]. free: bool [N], tokens that are not forced.
+    Computed in float32 whatever precision training uses, because rounding P would change the distribution.
     """
     tally = Tally(omegas)
     for example in examples:
@@ -38,7 +38,10 @@ def measure(
 def evaluated(
     objective: Objective, along: Along, codes: Tensor, omegas: tuple[float, ...], free: Tensor
 ) -> tuple[Floats64, Floats64]:
-    """What `Tally.add` takes, float64 [2, L, M, N] each: for omega 1, and for `omegas`. Forced tokens are kept."""
+    """Return the arguments of `Tally.add`, float64 [2, L, M, N] each, for omega 1 and for `omegas`.
+
+    Forced tokens count as accepted.
+    """
     images, tokens = codes.shape
     rates, paths = (np.ones((2, len(omegas), images, tokens)) for _ in range(2))
     rows = free.clone()
@@ -54,12 +57,12 @@ def evaluated(
             accepted = overlap(p, q, relaxed)
             rates[law, i][:, at] = accepted.double().sum(-1).cpu().numpy()
             mine = _own(accepted, here)
-            # A code that rounding put outside P's filter was drawn all the same: then it counts as rejected.
+            # Rounding can put a drawn code outside P's filter: it counts as rejected.
             share = torch.where(of_p > 0, mine / of_p.clamp(min=torch.finfo(of_p.dtype).tiny), torch.zeros_like(mine))
             paths[law, i][:, at] = share.cpu().numpy()
     return rates, paths
 
 
 def _own(law: Tensor, codes: Tensor) -> Tensor:
-    """law [M, S, V] at the images' own codes [M, S], float64."""
+    """Return law [M, S, V] at the images' codes [M, S], float64."""
     return law.gather(-1, codes[..., None])[..., 0].double()

@@ -1,13 +1,13 @@
-"""The draft that is trained: its kind, its sizes, where it starts from, and the file that it becomes.
+"""The draft networks that can be trained: kind, sizes, initial weights, and the file that is written.
 
-| kind | network | how it learns |
+| kind | network | training |
 |---|---|---|
-| eagle | one Llama layer on the target's features | from real features with noise; features are part of the loss |
-| eagle3 | the same | from several steps of its own predictions, as in a round; no loss on features |
-| model | a small target of the target's family | from tokens |
+| eagle | one Llama layer on the target's features | target features with noise; the loss includes features |
+| eagle3 | the same | several steps of its own predictions, as in a round; no loss on features |
+| model | a small target of the target's family | tokens |
 
-`eagle3` is EAGLE-3's training alone: its second half, features of three of the target's layers, would be another graph
-than engines have, and is not offered. Knows networks. Does not know data.
+`eagle3` is only the training method of EAGLE-3. Its other half, features of three layers of the target, would need
+graphs that engines do not have, and is not supported. Knows networks. Does not know data.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ KINDS: tuple[Kind, ...] = ("eagle", "eagle3", "model")
 
 @dataclass(frozen=True)
 class DraftSizes:
-    """Sizes that were asked for; None is the kind's own. dim and heads: of the kind `model` alone, since a head has the
-    target's."""
+    """Requested sizes; None is the default of the kind.
+
+    dim and heads: for the kind `model` only; a head has the target's.
+    """
 
     layers: Annotated[int, Within(limits.LAYERS)] | None = None
     dim: Annotated[int, Within(limits.WIDTH)] | None = None
@@ -53,15 +55,16 @@ class DraftSizes:
 
     @property
     def given(self) -> dict[str, int]:
+        """The sizes that are not None."""
         return {k: v for k, v in asdict(self).items() if v is not None}
 
 
 def make_student(
     kind: Kind, shape: DraftSizes, target: Decoder, start_from: Path | None, seed: int
 ) -> HeadStudent | ModelStudent:
-    """A fresh draft, or the one in the file `start_from`, float32, ready to be trained.
+    """Create a new draft, or load the one in `start_from`; float32, ready for training.
 
-    Raises UserError: sizes that no network has, sizes beside a file, a file for another target.
+    Raises UserError for impossible sizes, for sizes together with a file, or for a file made for another target.
     """
     if start_from is not None and shape.given:
         found = ", ".join(f"--{name}" for name in shape.given)
@@ -103,7 +106,7 @@ def _head_config(target: DecoderConfig, shape: DraftSizes) -> EagleConfig:
 
 
 def _model_config(target: DecoderConfig, shape: DraftSizes) -> DecoderConfig:
-    """A quarter of the target's layers, and its other sizes, unless others are asked for."""
+    """Return a config with a quarter of the target's layers and its other sizes, unless other sizes are requested."""
     sizes = {"layers": max(1, target.layers // 4)} | shape.given
     known = {f.name for f in fields(target)}
     if "kv_heads" in known and "heads" in sizes:
@@ -119,7 +122,7 @@ def _model_config(target: DecoderConfig, shape: DraftSizes) -> DecoderConfig:
 
 
 def initialise(model: Decoder) -> None:
-    """Small normal weights; outputs of each residual branch start at a depth-scaled size."""
+    """Initialise with small normal weights; outputs of residual branches are scaled by depth."""
     for name, p in model.named_parameters():
         if p.ndim < 2:
             continue
@@ -134,15 +137,17 @@ def initialise(model: Decoder) -> None:
 
 
 def config_of(network: Eagle | Decoder) -> dict[str, Any]:
-    """What the header of a network's file says, JSON data."""
+    """Return the config in the header of a network's file, JSON data."""
     if isinstance(network, Eagle):
         return asdict(network.cfg)
     return {FAMILY_KEY: family_of(network.cfg).name, **asdict(network.cfg)}
 
 
 def weights_bytes(model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> bytes:
-    """One safetensors file with the config as JSON in its header, one key, since their order is not kept. The same
-    weights are the same bytes."""
+    """Return one safetensors file with the config as JSON in its header. The same weights give the same bytes.
+
+    The header has a single metadata key, because safetensors does not preserve the order of keys.
+    """
     tensors = {
         k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
         for k, v in model.state_dict().items()
@@ -152,15 +157,15 @@ def weights_bytes(model: nn.Module, config: Mapping[str, Any], dtype: torch.dtyp
 
 
 def write_weights(path: Path, model: nn.Module, config: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> None:
-    """Write `weights_bytes`; the file appears whole or not at all, and replaces what was there.
+    """Write `weights_bytes` atomically, replacing an existing file.
 
-    Raises CoolsdError: no space, or a folder that cannot be written.
+    Raises CoolsdError if the disk is full or the folder is not writable.
     """
     write_bytes(path, weights_bytes(model, config, dtype))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """The same for a file that is packed already."""
+    """Write the content of a weights file atomically. Raises as `write_weights` does."""
     with disk_errors(path.parent, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)

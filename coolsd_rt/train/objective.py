@@ -1,8 +1,8 @@
-"""The loss of a draft: soft cross-entropy, TV(P, Q) itself, and for EAGLE-1 the distance of features.
+"""The loss of a draft: soft cross-entropy, TV(P, Q), and for EAGLE-1 the distance between features.
 
-P and Q are the laws that a round compares, after guidance and filters: TV(P, Q) is the rejection rate of lossless
-decoding. The cross-entropy sees all of Q, so that a code of P that the filters would keep from Q still pulls. Knows
-logits. Does not know networks.
+P and Q are the distributions that a round compares, after guidance and filters: TV(P, Q) is the rejection rate of
+lossless decoding. The cross-entropy uses Q before filters, so that a code of P outside Q's filter still has a gradient.
+Knows logits. Does not know networks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from coolsd_rt.train.students import Along
 
 @dataclass(frozen=True)
 class Objective:
-    """sampling: its temperature and filters make P and Q of logits. tv, features: weights beside the cross-entropy's 1.
-    decay: a depth's weight, to the power of the depth (EAGLE-3's 0.8)."""
+    """The terms of the loss.
+
+    Attributes:
+        sampling: its temperature and filters convert logits to P and Q.
+        tv: weight of TV(P, Q), relative to the cross-entropy's 1.
+        features: weight of the distance between features.
+        decay: weight of depth d is decay ** d (EAGLE-3 uses 0.8).
+    """
 
     sampling: Sampling
     tv: float = 1.0
@@ -28,7 +34,7 @@ class Objective:
     decay: float = 0.8
 
     def law(self, logits: Tensor) -> Tensor:
-        """Guided logits [..., V] -> probabilities float32, as `process_logits` makes them and with a gradient."""
+        """Convert guided logits [..., V] to float32 probabilities as `process_logits` does, but differentiably."""
         s = self.sampling
         scaled = logits / max(s.temperature, MIN_TEMPERATURE)
         if s.top_k or s.top_p < 1:
@@ -38,7 +44,10 @@ class Objective:
         return torch.softmax(scaled, dim=-1)
 
     def loss(self, along: Along, free: Tensor) -> tuple[Tensor, list[float]]:
-        """The loss, a scalar, and the mean TV(P, Q) of each depth. free: bool [N], tokens that are not forced."""
+        """Return the loss, a scalar, and the mean TV(P, Q) of each depth.
+
+        free: bool [N], tokens that are not forced.
+        """
         free = free[along.first :]
         with torch.no_grad():
             p = self.law(along.target)

@@ -1,8 +1,8 @@
-"""One process, or several that train one draft together (through accelerate), behind one small interface.
+"""Runs training in one process or in several (through accelerate), behind one small interface.
 
-Every process sees the same batch numbers, takes its own share of each batch, and averages gradients: so the weights are
-those of one process with the whole batch, up to rounding, and every process has them. Knows devices and sums. Does not
-know what is trained.
+Every process sees the same batch numbers, processes its share of each batch, and averages gradients. So the weights
+equal those of one process with the whole batch, up to rounding, and all processes have the same weights. Knows devices
+and sums. Does not know what is trained.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from coolsd_rt.shown import shorten
 
 
 class Process:
-    """A single one. device: `cpu`, `cuda`, or None for what there is."""
+    """A single process. device: `cpu`, `cuda`, or None for the best available."""
 
     rank, count = 0, 1
 
@@ -35,25 +35,25 @@ class Process:
 
     @property
     def main(self) -> bool:
-        """Whether it is the one that writes files and speaks."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def average(self, parameters: Iterable[Tensor]) -> None:
-        """Gradients become their mean over all processes, in place."""
+        """Replace gradients, in place, by their mean over all processes."""
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
 
     def agree(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether `flag` is true in any process."""
         return flag
 
     def close(self) -> None:
-        """At the end of training."""
+        """Release resources at the end of training."""
 
 
 class Together(Process):
-    """One of several, started by `accelerate launch` or `torchrun`."""
+    """One of several processes, started by `accelerate launch` or `torchrun`."""
 
     def __init__(self, device: str | None = None) -> None:
         if importlib.util.find_spec("accelerate") is None:
@@ -65,23 +65,27 @@ class Together(Process):
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
 
     def average(self, parameters: Iterable[Tensor]) -> None:
+        """Replace gradients, in place, by their mean over all processes."""
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad = self._accelerator.reduce(parameter.grad, reduction="mean")
 
     def wait(self) -> None:
+        """Wait until all processes have called this."""
         self._accelerator.wait_for_everyone()
 
     def agree(self, flag: bool) -> bool:
+        """Whether `flag` is true in any process."""
         total = self._accelerator.reduce(torch.tensor(float(flag), device=self.device), reduction="sum")
         return bool(total > 0)
 
     def close(self) -> None:
+        """End accelerate's training."""
         self._accelerator.end_training()
 
 
 def here(device: str | None = None) -> Process:
-    """The process that we are in: one of several if a launcher says so."""
+    """Return this process: one of several if a launcher's environment says so."""
     told = os.environ.get("WORLD_SIZE", "1")
     if not re.fullmatch("[0-9]{1,20}", told) or int(told) not in PROCESSES:
         fix = "the launcher sets it: unset it to train in one process"

@@ -1,4 +1,4 @@
-"""Prompts of a spec's condition as rows that its target reads, and which of them training never sees.
+"""The prompts of a training as rows that the target reads, and the split into training and held-out prompts.
 
 Knows conditions and one shuffle. Does not know images.
 """
@@ -30,10 +30,10 @@ from coolsd_rt.spec.condition import T5Condition
 
 
 def conditioner_of(loaded: LoadedSpec, target: Decoder) -> Conditioner:
-    """How a spec's prompts are read, before anything is built.
+    """Return the conditioner of a spec, before anything is built.
 
-    Raises UserError, MissingExtra: as the kinds of `prompts` do. CoolsdError: prefixes that are not what the
-    target reads.
+    Raises UserError and MissingExtra as the kinds of `prompts` do, and CoolsdError if its prefixes do not fit the
+    target.
     """
     condition, files = loaded.spec.condition, loaded.files
     made: Conditioner
@@ -50,7 +50,7 @@ def conditioner_of(loaded: LoadedSpec, target: Decoder) -> Conditioner:
 
 
 class Prompts:
-    """Distinct prompts, each encoded once. `rows` of any of them, in any order."""
+    """Distinct prompts, each encoded once. `rows` returns any of them in any order."""
 
     def __init__(self, texts: Sequence[str], conditioner: Conditioner, target: Decoder, guided: bool) -> None:
         self.texts = list(dict.fromkeys(texts))
@@ -65,7 +65,7 @@ class Prompts:
         return len(self.texts)
 
     def rows(self, index: Sequence[int]) -> Rows:
-        """Prefixes of the prompts with these numbers, and under CFG as many unconditional ones after them."""
+        """Return the prefixes of the prompts with these numbers, followed under CFG by as many unconditional ones."""
         return stack(self._conditioner, [self._encoded[i] for i in index], self._guided)
 
     def _check(self, target: Decoder) -> None:
@@ -79,10 +79,10 @@ class Prompts:
 def split_prompts(
     texts: Sequence[str], held: int, seed: int, measured: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Distinct prompts to train on, and those held out: at most `held`, and at most a tenth (but one at least).
+    """Split distinct prompts into training and held-out ones: at most `held`, at most a tenth, and at least one.
 
-    A shuffle by the seed, the same on every machine. measured: prompts to measure on instead, with all of `texts` to
-    train on. Raises UserError: fewer than two prompts.
+    The shuffle depends on the seed only. measured: prompts to measure on instead, in which case all `texts` are trained
+    on. Raises UserError for fewer than two prompts.
     """
     distinct = list(dict.fromkeys(texts))
     if measured:

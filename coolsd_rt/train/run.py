@@ -1,12 +1,12 @@
-"""From a request to a trained draft.
+"""Runs a training from a request to a trained draft.
 
-    1. The target, frozen; its prompts, a part of them held out.
-    2. TrainingImages: encoded, or drawn by the target, unless they are there already.
-    3. Steps; every so many, accept length on the held-out images, and a checkpoint.
-    4. The best weights so far stand in `out` at any moment; it stops when they no longer get better.
+    1. Load the target, frozen, and its prompts; hold some of them out.
+    2. Encode the training images, or draw them with the target, unless they exist.
+    3. Train; regularly measure the accept length on held-out images, and write a checkpoint.
+    4. `out` always has the best weights so far; training stops when they no longer improve.
 
-A step's batch, guidance and noise are drawn from the step's number alone: what a kill interrupts goes on to the very
-weights it would have had. Knows the order of the work. Does not know terminals.
+The batch, guidance and noise of a step depend on the step's number only, so that a resumed training gives exactly the
+weights of an uninterrupted one. Knows the order of the steps. Does not know terminals.
 """
 
 from __future__ import annotations
@@ -46,23 +46,22 @@ from coolsd_rt.train.process import Process, here
 from coolsd_rt.train.sinks import LinesSink, Sink, TensorBoardSink, WandbSink
 from coolsd_rt.train.students import Example, FeatureCache, HeadStudent, ModelStudent
 
-CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"  # in the request's folder
-WRITTEN = "written.txt"  # SHA-256 of every version of the weights that was written
+CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"  # files in the request's folder
+WRITTEN = "written.txt"  # file with the SHA-256 of every version of the weights that was written
 EMA_DECAY = 0.99
 WEIGHT_DECAY = 0.01
-SPREAD = 0.5  # CFG is trained this far around the spec's, as a share of what it has above 1
+SPREAD = 0.5  # range of CFG in training around the spec's scale, relative to the scale minus 1
 _REPORT_EVERY = 20
 
 
 def train_draft(request: TrainConfig, listener: TrainCallbacks | None = None) -> TrainReport:
-    """Train, or go on with what a checkpoint has, until it no longer gets better or its steps are done.
+    """Train, or continue from a checkpoint, until the draft stops improving or all steps are done.
 
     Raises:
-        UserError: wrong data, prompts, sizes or start; an `out` that is not this training's; another training's
-            checkpoint.
-        CoolsdError: no space, a folder that cannot be written, a loss that is not finite.
-        MissingExtra: what only some requests need is not installed.
-        KeyboardInterrupt: Ctrl-C; a checkpoint of the last whole step was written before.
+        UserError: wrong data, prompts, sizes or start; `out` or the checkpoint belongs to another training.
+        CoolsdError: the disk is full, the folder is not writable, or the loss is not finite.
+        MissingExtra: a package that the request needs is not installed.
+        KeyboardInterrupt: Ctrl-C; a checkpoint of the last complete step was written before.
     """
     listener, began = listener or TrainCallbacks(), time.monotonic()
     limit_torch(request.threads)
@@ -77,7 +76,7 @@ def train_draft(request: TrainConfig, listener: TrainCallbacks | None = None) ->
 
 
 def check_before(request: TrainConfig) -> None:
-    """Everything that can be known before anything is loaded. Raises UserError."""
+    """Check everything that is known before loading anything. Raises UserError."""
     check_data(request.data, request.prompts)
     check_folder(request.out.parent)
     check_folder(request.folder)
@@ -93,19 +92,19 @@ def check_before(request: TrainConfig) -> None:
 
 
 def _is_own(request: TrainConfig) -> bool:
-    """Whether the file in the place of the weights may be replaced: this training has written it, or was told to."""
+    """Whether an existing weights file may be replaced: this training wrote it, or `overwrite` is set."""
     if request.overwrite:
         return True
     if not (request.folder / CHECKPOINT).exists() or not request.out.is_file():
         return False
-    log = request.folder / WRITTEN  # trainings of earlier versions have none
+    log = request.folder / WRITTEN  # earlier versions did not write it
     if not log.exists():
         return True
     return sha256_file(request.out) in read_text(log, "the hashes of what this training wrote", RESULT_BYTES).split()
 
 
 class Training:
-    """One request on its way."""
+    """A running training."""
 
     def __init__(self, request: TrainConfig, process: Process, listener: TrainCallbacks) -> None:
         self._request, self._process, self._listener = request, process, listener
@@ -114,7 +113,7 @@ class Training:
         student = make_student(request.kind, request.shape, self._target, request.start_from, request.seed)
         self._student = student
         network: Eagle | Decoder = student.network.to(process.device)
-        # Its own pacing has no part in what is trained: it is about which rounds draft at all.
+        # Pacing is left out: it decides which rounds draft, and has no effect on what is trained.
         self._sampling = Sampling(**spec.sampling.model_dump())
         features = 0.2 if request.kind == "eagle" else 0.0
         self._objective = Objective(self._sampling, features=features)
@@ -143,7 +142,7 @@ class Training:
         self._recent: list[tuple[float, ...]] = []
 
     def run(self) -> Literal["steps", "patience"]:
-        """All steps that are left. Returns why it stopped."""
+        """Run all remaining steps. Returns the reason for stopping."""
         request, steps = self._request, self._steps
         with self._sinks() as sinks, held_back() as asked:
             if self._resume():
@@ -190,14 +189,14 @@ class Training:
                 sink.write(done, figures)
 
     def _scale(self, step: int, mine: slice) -> Tensor | None:
-        """CFG scales of a step's images [m, N]: each image has its own, around the spec's."""
+        """Return the CFG scales of a step's images, [m, N]: one per image, distributed around the spec's."""
         if self._scales is None:
             return None
         draw = torch.rand(self._request.batch, 1, generator=self._generator(step, 1))
         return (1 + (self._scales - 1) * (1 + SPREAD * (2 * draw - 1)))[mine]
 
     def _noise(self, step: int, mine: slice) -> Tensor | None:
-        """Uniform noise for the features of a step's rows, in their standard deviations; None for none."""
+        """Return uniform noise for the features of a step's rows, in their standard deviations; None without noise."""
         size, rows, cfg = self._request.feature_noise, 1 if self._scales is None else 2, self._target.cfg
         if not size or not isinstance(self._student, HeadStudent):
             return None
@@ -209,7 +208,7 @@ class Training:
         return torch.Generator().manual_seed((self._request.seed * 4 + purpose) * 1_000_003 + step)
 
     def _measure(self, sinks: list[Sink]) -> None:
-        """Accept length of the averaged weights; the best are written."""
+        """Measure the accept length of the averaged weights, and write them if they are the best."""
         found, step = self._acceptance(), self._steps.step
         better = not self._best or found.accept_length > self._best["acceptance"]["accept_length"]
         entry = {"step": step, "acceptance": asdict(found)}
@@ -227,7 +226,7 @@ class Training:
             sink.write(step, figures)
 
     def _write(self, data: bytes) -> None:
-        """The weights, and before them a line that says whose they are: a kill in between loses neither."""
+        """Record the digest of the weights, then write them, so that an interruption in between loses neither."""
         request = self._request
         with disk_errors(request.folder):
             request.folder.mkdir(parents=True, exist_ok=True)
@@ -258,7 +257,7 @@ class Training:
             raise UserError("--batch", expected=f"a multiple of the {count} processes", found=str(batch))
 
     def _identity(self) -> dict[str, Any]:
-        """What has to be the same for a checkpoint to be gone on with. More steps or patience are welcome."""
+        """Return what must be equal to continue from a checkpoint. More steps or patience are allowed."""
         r = self._request
         start = "" if r.start_from is None else sha256_file(r.start_from)
         return {
@@ -314,6 +313,7 @@ class Training:
                 sink.close()
 
     def report(self, stopped: Literal["steps", "patience"], seconds: float) -> TrainReport:
+        """Return the result. seconds: wall time of the training."""
         start, best = (_acceptance(entry["acceptance"]) for entry in (self._start, self._best))
         return TrainReport(
             self._request.out,
@@ -335,7 +335,7 @@ def _acceptance(data: Mapping[str, Any]) -> Acceptance:
 
 
 def _same(path: Any, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise UserError at the first setting in which a checkpoint is another training's."""
+    """Raise UserError for the first setting in which a checkpoint differs from the request."""
     for key, value in wanted.items():
         other = found.get(key)
         if other != value:

@@ -1,4 +1,4 @@
-"""Where figures go beside the terminal: a file of lines always, TensorBoard and W&B if asked for.
+"""Writes the figures of a training: always to a log file, and to TensorBoard and W&B if requested.
 
 Knows names and numbers. Does not know training.
 """
@@ -17,20 +17,25 @@ from coolsd_rt.store.atomic import disk_errors
 
 
 class Sink(Protocol):
-    """Takes figures by name, at a step."""
+    """A destination of figures."""
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None: ...
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write figures by name for a step."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write everything that is buffered."""
+        ...
 
 
 class LinesSink:
-    """log.jsonl: one JSON object a line."""
+    """log.jsonl: one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Append a line for a step. Raises CoolsdError if the disk is full or the folder is not writable."""
         check_target(self._path)
         with disk_errors(self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,11 +43,11 @@ class LinesSink:
                 file.write(json.dumps({"step": step, **figures}) + "\n")
 
     def close(self) -> None:
-        """Every line is written already."""
+        """Do nothing: every line is already written."""
 
 
 class TensorBoardSink:
-    """Event files in a folder."""
+    """TensorBoard event files in a folder."""
 
     def __init__(self, folder: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
@@ -53,16 +58,18 @@ class TensorBoardSink:
             self._writer: Any = SummaryWriter(str(folder))
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write figures by name for a step."""
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def close(self) -> None:
+        """Close the event file."""
         self._writer.close()
 
 
 class WandbSink:
-    """A run of a W&B project. Off unless it is asked for: figures leave the machine."""
+    """A run of a W&B project. Only on request, since the figures leave the machine."""
 
     def __init__(self, project: str, config: Mapping[str, Any]) -> None:
         if importlib.util.find_spec("wandb") is None:
@@ -72,7 +79,9 @@ class WandbSink:
         self._run: Any = wandb.init(project=project, config=dict(config))
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Send figures by name for a step."""
         self._run.log(dict(figures), step=step)
 
     def close(self) -> None:
+        """Finish the run."""
         self._run.finish()

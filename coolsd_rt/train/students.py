@@ -1,7 +1,7 @@
-"""P's and Q's logits along given images, for each kind of draft: what is trained, and what is measured.
+"""Logits of P and Q along given images, for each kind of draft, in training and in measurements.
 
-Knows the networks and guidance. Does not know losses or laws. Legend as in `coolsd_rt.contract`; M images, R rows of
-them (2M under CFG: all conditional rows first), N image tokens.
+Knows the networks and guidance. Does not know losses or laws. Legend as in `coolsd_rt.contract`; M images, R rows (2M
+under CFG: all conditional rows first), N image tokens.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from coolsd_rt.train.chain import own_predictions
 
 
 class Example(NamedTuple):
-    """A batch of images. text: what the condition is made of, [R, W] or [R, W, E]. start: int64 [R], of targets whose
-    prefixes are padded, else None. codes: int64 [M, N]. scale: CFG scale of each token, float32 [M, N]; None: R = M.
-    numbers: the images' own, by which they are known when they come again; () where they do not."""
+    """A batch of images.
+
+    text: input of the condition, [R, W] or [R, W, E]. start: int64 [R] for targets with padded prefixes, else None.
+    codes: int64 [M, N]. scale: CFG scale of each token, float32 [M, N]; None: R = M. numbers: image numbers, which
+    identify images in later epochs; () if they do not recur.
+    """
 
     text: Tensor
     start: Tensor | None
@@ -29,13 +32,16 @@ class Example(NamedTuple):
     numbers: tuple[int, ...] = ()
 
     def both(self) -> Tensor:
-        """Codes of every row, int64 [R, N]."""
+        """Return the codes of every row, int64 [R, N]."""
         return self.codes if self.scale is None else self.codes.repeat(2, 1)
 
 
 class Along(NamedTuple):
-    """Guided logits of image tokens first .. N - 1: the target's float32 [M, N - first, codes], and the draft's of
-    each depth; entries before `depth` of a depth mean nothing. smooth: SmoothL1 of guessed features, one a depth."""
+    """Guided logits of image tokens first .. N - 1.
+
+    target: float32 [M, N - first, codes]. drafts: the same for each depth; the first `depth` entries of a depth have no
+    meaning. smooth: SmoothL1 loss of predicted features, one per depth.
+    """
 
     first: int
     target: Tensor
@@ -47,19 +53,23 @@ N = TypeVar("N", bound=nn.Module, covariant=True)
 
 
 class Student(Protocol[N]):
-    """A draft that learns from a target."""
+    """A draft in training."""
 
     @property
-    def network(self) -> N: ...
+    def network(self) -> N:
+        """The draft's network."""
+        ...
 
     def along(self, example: Example, steps: int, noise: Tensor | None = None) -> Along:
-        """Logits along the images, for `steps` depths. noise: added to the features that the draft is given,
-        in their standard deviations, [R, S, C] of positions 0 .. S - 1. Gradients reach the draft alone."""
+        """Return logits along the images for `steps` depths. Gradients reach only the draft.
+
+        noise: added to the draft's input features, in their standard deviations, [R, S, C] of positions 0 .. S - 1.
+        """
         ...
 
 
 def guided(x: Tensor, scale: Tensor | None) -> Tensor:
-    """CFG on rows [2M, S, C] (conditional rows first), scale [M, S or 1, 1] -> [M, S, C]; None: as they are."""
+    """Apply CFG to rows [2M, S, C] (conditional rows first) with scale [M, S or 1, 1] -> [M, S, C]. None: no change."""
     if scale is None:
         return x
     cond, uncond = x.chunk(2)
@@ -67,9 +77,9 @@ def guided(x: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def guided_logits(target: Decoder, features: Tensor, scale: Tensor | None) -> Tensor:
-    """Features [R, S, C], scale [M, S] -> logits float32 [M, S, codes] of the image codes.
+    """Return logits float32 [M, S, codes] of the image codes. features: [R, S, C]. scale: [M, S].
 
-    A head that is one matrix is applied once, to guided features: it is linear.
+    A head of one matrix is linear, so it is applied once, to guided features.
     """
     by = None if scale is None else scale[..., None]
     head = target.output
@@ -79,17 +89,17 @@ def guided_logits(target: Decoder, features: Tensor, scale: Tensor | None) -> Te
 
 
 class FeatureCache:
-    """Features of images that come again in every epoch, on the host, as long as they fit into `limit` bytes.
+    """Caches features of recurring images on the host, up to `limit` bytes.
 
-    The target is frozen, and guidance is applied to features after it: they are the same each time. Mostly half of a
-    step's time on a CPU.
+    The target is frozen, and guidance is applied to its features afterwards, so that they are the same in every epoch.
+    Saves about half of a step's time on a CPU.
     """
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self._left, self._known = limit, dict[int, Tensor]()
 
     def features(self, target: Decoder, example: Example) -> Tensor:
-        """[R, S, C] of positions 0 .. S - 1."""
+        """Return the target's features [R, S, C] of positions 0 .. S - 1."""
         numbers, known = example.numbers, self._known
         if not numbers or any(n not in known for n in numbers):
             with torch.no_grad():
@@ -112,12 +122,13 @@ class FeatureCache:
 
 
 class HeadStudent:
-    """An EAGLE head on the target's features; the target's own head makes logits of its guesses."""
+    """An EAGLE head on the target's features; the target's output head computes logits from its predictions."""
 
     def __init__(self, head: Eagle, target: Decoder, memory: FeatureCache | None = None) -> None:
         self.network, self.target, self.memory = head, target, memory or FeatureCache()
 
     def along(self, example: Example, steps: int, noise: Tensor | None = None) -> Along:
+        """Return logits along the images; see `Student.along`."""
         target, codes = self.target, example.both()
         with torch.no_grad():
             prefix = target.condition(example.text)
@@ -126,7 +137,7 @@ class HeadStudent:
         prefix = seen_prefix(self.network.cfg, prefix, table)
         embedded = torch.cat([prefix[:, 1:], table(codes)], dim=1)
         given = features if noise is None else features + noise.to(features.dtype) * features.std()
-        # Row t guesses the feature of t + 1, whose logits predict token t + 2; the last row's has no counterpart.
+        # Row t predicts the feature of t + 1, whose logits predict token t + 2; the last row has no target.
         guesses = own_predictions(self.network, target, embedded[:, :-1], given[:, :-1], steps, example.start)
         row = max(target.cfg.prefix - 2, 0)
         first = row + 2 - target.cfg.prefix
@@ -143,12 +154,13 @@ class HeadStudent:
 
 
 class ModelStudent:
-    """A small model of its own: what it gives a token does not depend on where a round began."""
+    """An independent small model, whose logits do not depend on where a round began: all depths are equal."""
 
     def __init__(self, model: Decoder, target: Decoder) -> None:
         self.network, self.target = model, target
 
     def along(self, example: Example, steps: int, noise: Tensor | None = None) -> Along:
+        """Return logits along the images; see `Student.along`. `noise` is ignored."""
         by = None if example.scale is None else example.scale[..., None]
         codes = example.both()
         image = self.target.cfg.layout.codes

@@ -1,1 +1,1 @@
-"""What a verb does, whole: build, generate, parity. Ties the rooms together; knows no terminal."""
+"""The complete work of each command: build, generate, parity. Connects the rooms; does not know the terminal."""

@@ -1,7 +1,7 @@
-"""The one way from jobs to pixels: a batch is drawn, its codes are decoded, and whoever asked takes it from there.
+"""Draws jobs in batches and decodes their codes to pixels.
 
-The command `generate` writes each batch to files, `coolsd_rt.Pipeline` gives it to its caller; both draw here. Knows
-the order of work of a batch. Does not know files, nor who listens.
+The command `generate` writes each batch to files; `coolsd_rt.Pipeline` returns it to the caller. Both draw here. Knows
+the order of the steps of a batch. Does not know files or who receives the images.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 
-OnBatchProgress = Callable[[Sequence[Job], Progress], None]  # the batch's jobs, and how far they are
+OnBatchProgress = Callable[[Sequence[Job], Progress], None]  # called with the jobs of the batch and their progress
 
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """Finished images, in the order of `jobs`. pixels: RGB uint8 [M, F, F, 3].
+    """The finished images of one batch, in the order of `jobs`.
 
-    seconds_image: of the condition and image graphs, and of fresh caches.
+    Attributes:
+        jobs: the images that were asked for.
+        generation: their code ids and the statistics of the loop.
+        pixels: RGB uint8 [M, F, F, 3].
+        seconds_image: wall time of the condition graph, the image graph and the allocation of caches.
     """
 
     jobs: Sequence[Job]
@@ -44,9 +48,9 @@ def draw_batches(
     on_progress: OnBatchProgress | None = None,
     loop: Loop = "auto",
 ) -> Iterator[DrawnBatch]:
-    """Draw jobs in turns of at most `engine.max_batch` images. Loads the engine with the first.
+    """Draw jobs in batches of at most `engine.max_batch` images. The first batch loads the engine.
 
-    loop: as `runtime.round.generate` takes it. Raises UserError, CoolsdError: as `drawing.draw`.
+    loop: see `runtime.round.generate`. Raises UserError and CoolsdError as `drawing.draw` does.
     """
     for batch in drawing.batches(jobs, opened.spec.engine.max_batch):
         tell = None if on_progress is None else partial(on_progress, batch)

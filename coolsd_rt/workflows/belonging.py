@@ -1,8 +1,8 @@
-"""Consistency of an engine's files: every file that affects the output distribution is checked before drawing.
+"""Checks that the files of an engine belong together, before anything is drawn.
 
-The manifest's sizes against its spec, the files that read prompts against those the graphs were made with, and the
-table of neighbours. A wrong file would not cause a failure: the engine would draw images that differ from the model's.
-Knows manifests and tables. Does not know backends or how an image is drawn.
+Compares the sizes in the manifest with its spec, the prompt files with those that the graphs were built with, and the
+table of neighbours with the codes. A wrong file would not make a run fail: the engine would silently draw from another
+distribution than the model's. Knows manifests and tables. Does not know backends or how an image is drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROWS_AT_A_TIME = 4096
 
 
 def spec_of(folder: EngineFolder) -> Spec:
-    """The spec in an engine's manifest. Raises CoolsdError if it is not one of today's."""
+    """Return the spec in an engine's manifest. Raises CoolsdError if this version does not accept that spec."""
     data = folder.manifest.spec
     try:
         return Spec.model_validate(data)
@@ -37,9 +37,10 @@ def spec_of(folder: EngineFolder) -> Spec:
 
 
 def description_of(folder: EngineFolder) -> Description:
-    """The sizes and graphs in an engine's manifest.
+    """Return the sizes and graphs in an engine's manifest.
 
-    Raises CoolsdError: not a contract, a number out of its range, or other sizes than its spec and its stages have.
+    Raises CoolsdError if the manifest's contract is malformed, has a number out of range, or disagrees with the spec or
+    the stages of the manifest.
     """
     where, fix = f"{folder.folder / MANIFEST}", _fix(folder)
     made, spec = Description.from_dict(folder.manifest.contract, where, fix), spec_of(folder)
@@ -61,12 +62,12 @@ def description_of(folder: EngineFolder) -> Description:
 
 
 def check_conditioner(verified: VerifiedEngine, conditioner: Conditioner) -> None:
-    """Raise CoolsdError unless prompts are read with the files that the engine's graphs were made with."""
+    """Raise CoolsdError unless `conditioner` reads prompts with the files that the engine's graphs were built with."""
     folder, manifest = verified.engine, verified.manifest
     fix = _fix(folder)
     read = {key: digest for stage in manifest.stages.values() for key, digest in stage.inputs["files"].items()}
     for name, key in conditioner_files(spec_of(folder).condition).items():
-        if name not in manifest.files:  # what a request brings its own of
+        if name not in manifest.files:  # the request supplies this file itself
             continue
         found = manifest.files[name].sha256
         if read.get(key, found) != found:
@@ -82,12 +83,12 @@ def check_conditioner(verified: VerifiedEngine, conditioner: Conditioner) -> Non
 
 
 def neighbours_of(verified: VerifiedEngine) -> NDArray[np.int64] | None:
-    """The nearest codes of each code, int64 [V, k]; None in an engine that was built without them.
+    """Return the nearest codes of each code, int64 [V, k], or None if the engine was built without them.
 
-    Ids that are no codes (line ends, an end) have rows as well, so that any id can be looked up.
+    Ids that are not image codes (line end, image end) have rows too, so that every id can be looked up.
 
-    Raises CoolsdError: not a table of this engine's codes: of another shape or type, made by a stage that does not make
-    it, with a code out of range, a code as its own neighbour, or one twice in a row.
+    Raises CoolsdError if the table does not fit the engine: wrong shape or dtype, written by a stage that does not
+    produce it, a code out of range, a code listed as its own neighbour, or a code listed twice in a row.
     """
     folder, manifest = verified.engine, verified.manifest
     if NEIGHBOURS_FILE not in manifest.files:
@@ -96,7 +97,7 @@ def neighbours_of(verified: VerifiedEngine) -> NDArray[np.int64] | None:
     what, role = str(verified.path(NEIGHBOURS_FILE)), manifest.files[NEIGHBOURS_FILE].role
     if role not in ("image", "codes"):
         raise CoolsdError(f"{what}: its stage", expected="image or codes", found=role, fix=fix)
-    # Ids behind the codes are those that stand where nothing is free.
+    # The ids after the codes are those of forced positions (line end, image end).
     codes = made.dims.vocab - len({i for i in made.forced or () if i >= 0})
     least = min(spec.image.neighbours, codes - 1)
     try:
@@ -109,8 +110,8 @@ def neighbours_of(verified: VerifiedEngine) -> NDArray[np.int64] | None:
         raise CoolsdError(what, expected=expected, found=f"{table.dtype} {list(table.shape)}", fix=fix)
     for start in range(0, codes, _ROWS_AT_A_TIME):
         _check_rows(table[start : start + _ROWS_AT_A_TIME], start, codes, what, fix)
-    # Where such an id stands P and Q are one point each, and elsewhere it has no probability: it borrows nothing,
-    # whichever codes its row names.
+    # At a forced position P and Q are point masses on such an id; elsewhere its probability is 0. So the content of
+    # its row has no effect.
     return np.vstack([table, np.repeat(table[:1], made.dims.vocab - codes, axis=0)]).astype(np.int64)
 
 

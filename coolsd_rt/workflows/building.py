@@ -1,6 +1,7 @@
 """`coolsd_rt.build`: builds a spec's engine from Python, verifies it if required, and promotes it.
 
-Knows what a caller may ask for and hears of. Does not know stages (`build`), nor what decides promotion (`promote`).
+Knows the arguments and events of the Python API. Does not know stages (`build`) or when an engine is promoted
+(`promote`).
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ BuildState = Literal["planned", "started", "waiting", "compiling", "cached", "bu
 
 @dataclass(frozen=True)
 class BuildEvent:
-    """One step of a build.
+    """One event of a build.
 
     Attributes:
-        state: "planned": first of all, `total` stages. "started", "waiting" (another build is at it), "compiling",
-            "cached", "built": of one stage. "verifying": parity of an engine for a GPU.
-        stage: the stage's name, or "" where it is about none.
-        done: stages finished; in "compiling" steps of the compiler's phase; in "verifying" images compared.
-        total: of `done`.
-        seconds: that the stage took, in "cached" and "built".
+        state: "planned": the first event, with `total` stages. "started", "waiting" (another process runs the stage),
+            "compiling", "cached", "built": events of one stage. "verifying": parity of a GPU engine.
+        stage: the stage's name, or "" if the event belongs to no stage.
+        done: number of finished stages; in "compiling", finished steps of the compiler's phase; in "verifying",
+            compared images.
+        total: the number that `done` counts up to.
+        seconds: wall time of the stage, in "cached" and "built".
     """
 
     state: BuildState
@@ -51,14 +53,14 @@ class BuildOutput:
     """A finished build.
 
     Attributes:
-        folder: the engine's own folder, OUT/NAME/FINGERPRINT; `Pipeline.load` takes it.
-        name: of the spec.
-        fingerprint: of everything that the engine was made from.
+        folder: the engine's folder, OUT/NAME/FINGERPRINT; `Pipeline.load` takes it.
+        name: the spec's name.
+        fingerprint: hash of everything that the engine was made from.
         fresh: stages that this call ran; the others were cached.
-        seconds: wall time of the build, parity not included.
-        current: whether OUT/NAME means this engine now. An engine for a GPU has to pass parity first.
-        passed: whether it passes parity; None where that is not asked (no GPU's engine), or no GPU is here to ask.
-        failures: a line for each threshold of parity that was missed.
+        seconds: wall time of the build, without parity.
+        current: whether OUT/NAME points to this engine now. A GPU engine has to pass parity first.
+        passed: whether the engine passed parity; None if no parity is required (CPU engine) or no GPU is available.
+        failures: one line for each parity threshold that was missed.
     """
 
     folder: Path
@@ -73,7 +75,7 @@ class BuildOutput:
 
 @dataclass(frozen=True)
 class _BuildArguments:
-    """Arguments of `build`, checked."""
+    """The checked arguments of `build`."""
 
     spec: Path
     out: Path
@@ -97,18 +99,20 @@ def build(
     device: Device | None = None,
     on_event: OnEvent | None = None,
 ) -> BuildOutput:
-    """Build a spec's engine as the command `coolsd-rt build` does. Stages that did not change are not run again.
+    """Build a spec's engine as the command `coolsd-rt build` does.
+
+    Stages whose inputs did not change are not run again.
 
     Args:
-        spec: the spec's file.
-        out: folder for engines; the engine lands in OUT/NAME/FINGERPRINT.
-        precision, backend, device: in the place of the spec's `engine` values.
-        on_event: called with each `BuildEvent`; "compiling" comes from another thread.
+        spec: path of the spec.
+        out: folder for engines; the engine is written to OUT/NAME/FINGERPRINT.
+        precision, backend, device: replace the spec's `engine` values.
+        on_event: called with each `BuildEvent`; "compiling" events come from another thread.
 
     Raises:
-        UserError: a spec, a file of weights or an argument that is wrong.
-        MissingExtra: a stage has to run, and a package for it is not installed.
-        CoolsdError: a stage failed, or there is no space.
+        UserError: the spec, a weights file or an argument is wrong.
+        MissingExtra: a stage has to run, and a package that it needs is not installed.
+        CoolsdError: a stage failed, or the disk is full.
     """
     asked = _BuildArguments(spec, out, precision, backend, device)  # type: ignore[arg-type]  # a str becomes a Path
     if on_event is not None and not callable(on_event):
@@ -136,7 +140,7 @@ def build(
 
 
 class _BuildTelling:
-    """What a build and a parity run tell, as events."""
+    """Converts the callbacks of a build and a parity run to events."""
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event, self._stage, self._done, self._total = on_event, "", 0, 0

@@ -1,6 +1,6 @@
-"""Keyword arguments of a call of `coolsd_rt.Pipeline`: checked, and converted to the run-time values of a request.
+"""Checks the keyword arguments of a `coolsd_rt.Pipeline` call and converts them to the run-time values of a request.
 
-Knows the names that Python callers use, and those that they bring along from other libraries. Does not know engines.
+Knows the argument names of the Python API and their equivalents in other libraries. Does not know engines.
 """
 
 from __future__ import annotations
@@ -32,23 +32,25 @@ from coolsd_rt.workflows.drawing import Asked
 
 
 class DrawOptions(TypedDict, total=False):
-    """Keyword arguments of `Pipeline.__call__` and `Pipeline.stream`. None, as a value, is as if it was not given.
+    """Keyword arguments of `Pipeline.__call__` and `Pipeline.stream`. The value None is the same as leaving the
+    argument out.
 
-    images_per_prompt, num_images_per_prompt: images of each prompt, 1 to 100000; two names of one option. Default 1.
-    seed: image i of every prompt (i from 0) has seed + i, modulo 2^64. Default 0.
-    seeds: a seed for each image in their place, as many as prompts x images per prompt.
-    guidance_scale: classifier-free guidance, at least 1; 1 is none.
-    cfg_interval: last decode step with guidance; -1 guides all.
+    images_per_prompt, num_images_per_prompt: number of images per prompt, 1 to 100000; two names of one option. Default
+    1.
+    seed: image i of every prompt (i from 0) uses seed + i, modulo 2^64. Default 0.
+    seeds: one seed per image instead of `seed`; its length is prompts x images per prompt.
+    guidance_scale: scale of classifier-free guidance, at least 1; 1 disables guidance.
+    cfg_interval: last decode step with guidance; -1 guides all steps.
     temperature, top_k, top_p: processing of logits, the same for target and draft.
     schedule: relaxation: a kind, or keys of the spec's `schedule`, such as {"delta": 1.1}. "none" is lossless with the
         acceptance "ratio" and the resampler "optimal", "waterfill" or "residual".
     acceptance: a rule, or keys of the spec's `acceptance`.
     resampler: a kind, or {"kind": ...}.
     pacing: keys of the spec's `pacing`.
-    draft_length: tokens drafted a round; a length other than the built one runs step by step.
+    draft_length: tokens drafted per round; a length other than the built one runs each draft step separately.
     plain: decode without a draft.
-    draft: "jacobi" or "jacobi-coupled": drafts of the target's own last round, in the place of the built draft.
-    loop: "auto" takes the device's own loop of rounds where there is one, "host" or "device" that one. Default "auto".
+    draft: "jacobi" or "jacobi-coupled": take drafts from the target's last round instead of the built draft.
+    loop: "auto" runs the device's loop if it has one, else the host's; "host" and "device" select one. Default "auto".
     """
 
     images_per_prompt: int | None
@@ -78,7 +80,7 @@ _SAMPLING = {
     "top_p": "sampling.top_p",
 }
 _AS_THEY_ARE = ("images_per_prompt", "seed", "draft_length", "plain", "draft", "loop")
-_SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": ""}  # and what a str is
+_SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": ""}  # key that a str sets
 _FIELDS = {
     "schedule": (Exponential, Linear, Uniform, Excess, Custom),
     "acceptance": (RatioRule, Lantern, LanternPP, Synthetic),
@@ -90,7 +92,7 @@ _NAMES = {
     "resampler.kind": "resampler",
     "draft.length": "draft_length",
 }
-"""Spec keys to what a Python caller has typed for them, for errors."""
+"""Spec keys to the argument that sets them, for error messages."""
 
 _SIZE = "the size of the images is built into the engine"
 _ELSEWHERE = {
@@ -112,14 +114,14 @@ _ELSEWHERE = {
     "max_tokens": "each image takes as many tokens as its grid",
     "sampling_params": "give its values by name: temperature, top_k, top_p, seed",
 }
-"""DrawOptions of other libraries, and of our command line: what takes their place."""
+"""Argument names of other libraries and of the command line, with the `DrawOptions` name to use instead."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call, checked as far as that is possible without the engine. `Values` of `workflows.prepared`.
+    """The checked arguments of one call. Implements `Values` of `workflows.prepared`.
 
-    overrides: spec keys and their values. asked: every image, in order.
+    Values that depend on the engine are checked later. overrides: spec keys and their values.
     """
 
     prompts: tuple[str, ...]
@@ -137,10 +139,10 @@ class Call:
 
     @staticmethod
     def of(prompts: object, options: Mapping[str, Any], more: Iterable[str] = ()) -> Call:
-        """Read a call's arguments. more: names that this call takes beside `DrawOptions`.
+        """Read the arguments of a call. more: argument names that this call takes besides those of `DrawOptions`.
 
-        Raises UserError: no prompt, an argument of another type or out of its range, one of an unknown name, two that
-        exclude each other.
+        Raises UserError if there is no prompt, or if an argument has an unknown name, a wrong type, a value out of
+        range, or excludes another argument.
         """
         check_names(options, [*DrawOptions.__annotations__, *more])
         given = {name: value for name, value in options.items() if value is not None}
@@ -155,13 +157,16 @@ class Call:
 
     @property
     def names(self) -> dict[str, str]:
-        """What was typed for each spec key."""
+        """What the user typed for each spec key."""
         typed = {key: "{}['{}']".format(*key.split(".")) for key in self.overrides}
         return {**typed, **_NAMES}
 
     @property
     def asked(self) -> list[Asked]:
-        """Every image, in the prompts' order. Raises UserError: an empty or overlong prompt, too few or many seeds."""
+        """Every image, in the order of the prompts.
+
+        Raises UserError for an empty or overlong prompt or a wrong number of seeds.
+        """
         every = drawing.asked(self.prompts, self.images_per_prompt, self.seed)
         if self.seeds is None:
             return every
@@ -171,7 +176,7 @@ class Call:
 
 
 def check_names(options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise UserError at the first name that is no option of a call."""
+    """Raise UserError for the first name that is not an option of a call."""
     for name in options:
         if name not in known:
             fix = _ELSEWHERE.get(name) or suggestion(name, list(known)) or f"there are: {', '.join(known)}"
@@ -202,7 +207,7 @@ def _prompts(value: object) -> tuple[str, ...]:
 
 
 def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by name to spec keys."""
+    """Convert values by argument name to values by spec key."""
     out = {key: given[name] for name, key in _SAMPLING.items() if name in given}
     for section, tag in _SECTIONS.items():
         value = given.get(section)
@@ -220,11 +225,11 @@ def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_count(name: str, value: object) -> int:
-    """A number of partial images, 0 to `limits.PARTIAL_IMAGES.high`. Raises UserError."""
+    """Check a number of partial images, 0 to `limits.PARTIAL_IMAGES.high`. Raises UserError."""
     return int(limits.PARTIAL_IMAGES.check(name, value))
 
 
 def check_callable(name: str, value: object) -> None:
-    """Raise UserError unless a callback can be called, or is None."""
+    """Raise UserError unless `value` is callable or None."""
     if value is not None and not callable(value):
         raise UserError(name, expected="a function", found=shown(value))

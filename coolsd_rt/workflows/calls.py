@@ -1,6 +1,6 @@
 """One running call of `coolsd_rt.Pipeline`: reads the prompts, draws the batches, assembles the output.
 
-Knows the order of work. Does not know threads, callbacks or how events reach whoever asked.
+Knows the order of the steps. Does not know threads, callbacks or how the caller receives events.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from coolsd_rt.workflows.results import GenerationStats, ImageRecord, PipelineOu
 
 
 class Drawing:
-    """A call that was checked. `done` counts the images that are finished."""
+    """The work of one checked call, batch by batch."""
 
     def __init__(self, opened: OpenedEngine, call: Call) -> None:
-        """Raises UserError: a value that the spec or the engine refuses, a wrong number of seeds."""
+        """Raises UserError if the spec or the engine refuses a value, or if the number of seeds is wrong."""
         self.asked = call.asked
         try:
             self.prepared = Prepared.of(opened, call, call.names)
@@ -38,10 +38,11 @@ class Drawing:
 
     @property
     def done(self) -> int:
+        """Number of finished images."""
         return len(self._records)
 
     def run(self, on_progress: OnBatchProgress | None = None) -> Iterator[list[ImageRecord]]:
-        """Draw; yields the images of each batch as it is finished. Raises UserError: a prompt that cannot be read."""
+        """Draw all batches. Yields the images of each finished batch. Raises UserError if a prompt cannot be read."""
         began = time.perf_counter()
         opened, settings = self.prepared.opened, self.prepared.settings
         jobs = drawing.jobs_of(self.asked, opened.conditioner)
@@ -54,7 +55,7 @@ class Drawing:
             yield records
 
     def output(self) -> PipelineOutput:
-        """What came of it so far."""
+        """Return the images and statistics of the batches that are finished."""
         length = self.prepared.settings.law.length
         stats = GenerationStats.of(self._parts, length, self.tokens, self._seconds)
         return PipelineOutput(tuple(self._records), stats, self._warnings, self._images_per_prompt)

@@ -1,6 +1,6 @@
-"""From prompts to code ids on any engine: jobs, seeds, batches, and the sum of their statistics.
+"""Draws code ids for prompts on any engine: jobs, seeds, batches, and the sum of their statistics.
 
-Knows prompts, seeds and the order of rows. Does not know which backend steps, files, or what an image is written to.
+Knows prompts, seeds and the order of rows. Does not know the backend, files or image formats.
 
 Legend: M images of a batch, R rows (2M under CFG: all conditional rows first, then all unconditional).
 """
@@ -32,21 +32,21 @@ from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
 from coolsd_rt.spec.networks import Draft, JacobiDraft
 
-JACOBI_WINDOW = 15  # drafts of Jacobi decoding where nothing else is asked for; SJD's own window of 16 tokens
+JACOBI_WINDOW = 15  # default number of drafts of Jacobi decoding; the window of 16 tokens in the SJD paper
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to draw. `index` counts all images of a request in the prompts' order."""
+    """One image to draw. `index` counts all images of a request in the order of the prompts."""
 
     index: int
     prompt: str
     seed: int
-    encoded: Encoded  # what the target reads of the prompt
+    encoded: Encoded  # the prompt in the form that the target reads
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What of the prompt could not be read."""
+        """The words of the prompt that could not be read."""
         return self.encoded.unknown
 
 
@@ -54,7 +54,7 @@ class Job:
 class Settings:
     """The values of a spec and an engine that the loop needs. A law of length 0 is plain decoding.
 
-    forced: the ids that image tokens must have (line ends, an end), one a token and -1 where free; None: all are free.
+    forced: the id that each image token must have (line end, image end), or -1 if free; None if all tokens are free.
     """
 
     law: Law
@@ -64,10 +64,11 @@ class Settings:
 
     @property
     def plain(self) -> bool:
+        """Whether decoding uses no draft."""
         return self.law.length == 0
 
     def law_as_dict(self) -> dict[str, Any]:
-        """JSON data for an image's provenance."""
+        """Return JSON data for the provenance of an image."""
         return {
             "plain": self.plain,
             "draft": None if self.plain else self.drafter,
@@ -85,10 +86,10 @@ def settings_of(
     forced: tuple[int, ...] | None = None,
     plain: bool = False,
 ) -> Settings:
-    """The run-time values of a spec as the loop takes them.
+    """Return the run-time values of a spec in the form that the loop takes.
 
     near: int64 [V, n], the engine's neighbours, which the lantern rules need. forced: the engine's forced tokens
-    (`OpenedEngine.forced`). Raises UserError if neighbours are needed and missing.
+    (`OpenedEngine.forced`). Raises UserError if the rule needs neighbours and there are none.
     """
     sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump())
     drafter = drafter_of(spec.draft)
@@ -103,7 +104,7 @@ def settings_of(
 
 
 def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np.int64] | None) -> Tolerance:
-    """The rule on an engine's neighbours, as many columns as are read. Raises UserError: the engine has fewer."""
+    """Return the rule with as many neighbour columns as it reads. Raises UserError if the engine has fewer."""
     k, have = rule.neighbours, 0 if near is None else near.shape[1]
     if near is None or have < k:
         expected, found = f"the {k} nearest codes of each code in the engine", f"{have}" if have else "none"
@@ -119,33 +120,33 @@ def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np
 
 
 def drafter_of(draft: Draft) -> DrafterName:
-    """What proposes tokens."""
+    """Return the name of the drafter that the spec's draft uses."""
     if isinstance(draft, JacobiDraft):
         return "jacobi_coupled" if draft.coupled else "jacobi"
     return "eagle" if draft.model == "eagle" else "model"
 
 
 def jacobi_settings(spec: Spec, length: int, coupled: bool = False) -> Settings:
-    """Settings of lossless Jacobi decoding with a spec's sampling, on any engine.
+    """Return settings for lossless Jacobi decoding with a spec's sampling, on any engine.
 
-    length: drafts in the window, 1 to the image's tokens. Raises UserError below 1.
+    length: drafts in the window, 1 to the number of image tokens. Raises UserError below 1.
     """
     lossless = {"schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal"}
     return settings_of(with_jacobi(with_overrides(spec, lossless), length, coupled))
 
 
 def image_seed(seed: int, variant: int) -> int:
-    """Seed of image `variant` (from 0) of every prompt under `--seed seed`: their sum, modulo 2^64.
+    """Return the seed of image `variant` (from 0) of every prompt: `seed + variant` modulo 2^64.
 
-    So an image depends on its own prompt and variant only, not on the prompts beside it, and `--seed 7 -n 1` draws
-    image 3 of `--seed 4 -n 4` again. Philox takes the seed as its key: streams of neighbouring seeds are unrelated.
+    An image therefore depends on its own prompt and variant only, not on other prompts, and `--seed 7 -n 1` draws image
+    3 of `--seed 4 -n 4` again. Philox takes the seed as its key, so the streams of neighbouring seeds are unrelated.
     """
     return (seed + variant) % SEED_LIMIT
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One image of a request, before its prompt is read. `index` counts as in `Job`."""
+    """One image of a request, before its prompt is encoded. `index` counts as in `Job`."""
 
     index: int
     prompt: str
@@ -153,9 +154,9 @@ class Asked:
 
 
 def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
-    """All images of a request: all variants of the first prompt, then of the second.
+    """List all images of a request: all variants of the first prompt, then of the second.
 
-    Raises UserError: no prompt, one that is no text, a seed or a number of images out of range.
+    Raises UserError if there is no prompt, a prompt is not text, or the seed or the number of images is out of range.
     """
     for prompt in prompts:
         some_text(prompt)
@@ -173,20 +174,20 @@ def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
 
 
 def plan(prompts: Sequence[str], variants: int, seed: int, conditioner: Conditioner) -> list[Job]:
-    """One job an image, in the order of `asked`. Raises UserError: as `asked`, or a prompt that is refused."""
+    """Return one job per image, in the order of `asked`. Raises UserError as `asked`, or if a prompt is refused."""
     return jobs_of(asked(prompts, variants, seed), conditioner)
 
 
 def jobs_of(every: Sequence[Asked], conditioner: Conditioner) -> list[Job]:
-    """The images with their prompts read, in order. Raises UserError: a prompt that is refused."""
+    """Encode the prompts of `every`. Returns one job per image, in order. Raises UserError if a prompt is refused."""
     encoded = encode([one.prompt for one in every], conditioner)
     return [Job(one.index, one.prompt, one.seed, read) for one, read in zip(every, encoded, strict=True)]
 
 
 def spread_jobs(texts: Sequence[str], images: int, seed: int, conditioner: Conditioner) -> list[Job]:
-    """Images over all of the prompts, image k with seed + k: neighbouring prompts share no random numbers.
+    """Distribute images over all prompts. Image k has seed + k, so that neighbouring prompts share no random numbers.
 
-    Raises UserError: a prompt that the conditioner refuses, a seed or a number of images out of range.
+    Raises UserError if the conditioner refuses a prompt, or if the seed or the number of images is out of range.
     """
     images, seed = IMAGES.check("images", images), SEED.check("seed", seed)
     step = max(1, len(texts) // images)
@@ -195,7 +196,7 @@ def spread_jobs(texts: Sequence[str], images: int, seed: int, conditioner: Condi
 
 
 def encode(prompts: Sequence[str], conditioner: Conditioner) -> list[Encoded]:
-    """Every prompt's row, in order. Each text is encoded once, and a text encoder does not outlive it in memory."""
+    """Encode every prompt, in order. Equal texts are encoded once, and a text encoder is freed afterwards."""
     try:
         known = {prompt: conditioner.encode(prompt) for prompt in dict.fromkeys(prompts)}
     finally:
@@ -204,18 +205,18 @@ def encode(prompts: Sequence[str], conditioner: Conditioner) -> list[Encoded]:
 
 
 def batches(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
-    """Jobs in turns of at most `size`, in order."""
+    """Split jobs into batches of at most `size`, in order."""
     for start in range(0, len(jobs), size):
         yield jobs[start : start + size]
 
 
 def prefix_rows(jobs: Sequence[Job], conditioner: Conditioner, guided: bool) -> Rows:
-    """What the target reads of the prompts, and under CFG as many unconditional rows after them."""
+    """Return the conditional rows of the jobs, followed under CFG by as many unconditional rows."""
     return stack(conditioner, [job.encoded for job in jobs], guided)
 
 
 def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> Session:
-    """A fresh session for the images of `jobs`. Raises CoolsdError if the engine reads another kind of prefix."""
+    """Open a session for the images of `jobs`. Raises CoolsdError if the engine reads another kind of prefix."""
     check_fit(conditioner, engine.dims)
     rows = prefix_rows(jobs, conditioner, settings.sampling.guided)
     paced = max(settings.sampling.confidence, settings.sampling.draft_confidence) > 0 and not settings.plain
@@ -234,9 +235,11 @@ def draw(
     on_progress: OnProgress | None = None,
     on_round: OnRound | None = None,
 ) -> Generation:
-    """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and what it cost. All that draws goes this way.
+    """Draw one batch: code ids int64 [M, tokens] in the jobs' order, and statistics.
 
-    loop, on_progress, on_round: as `runtime.round.generate` takes them. The session's memory is free when this returns.
+    All drawing goes through this function.
+
+    loop, on_progress, on_round: see `runtime.round.generate`. The session's memory is free when this returns.
     """
     began = time.perf_counter()
     session = open_session(engine, jobs, conditioner, settings)
@@ -257,9 +260,9 @@ def draw(
 
 
 def one_loop(loops: Iterable[LoopTaken]) -> LoopTaken | None:
-    """The loop that all batches of a request took; None of no batch.
+    """Return the loop that all batches of a request ran; None without batches.
 
-    Raises CoolsdError if there are two: a request has one loop, and figures of two do not add up.
+    Raises CoolsdError if the batches ran different loops, because their figures cannot be added.
     """
     found = sorted(set(loops))
     if len(found) > 1:
@@ -268,7 +271,7 @@ def one_loop(loops: Iterable[LoopTaken]) -> LoopTaken | None:
 
 
 def total(parts: Sequence[Statistics], length: int) -> Statistics:
-    """The sum over batches of one draft length: counts and seconds add up, rounds stay one entry an image."""
+    """Sum the statistics of batches with one draft length. Rounds keep one entry per image."""
     whole = Statistics.empty(0, length)
     for part in parts:
         whole.rounds = np.concatenate([whole.rounds, part.rounds])

@@ -1,6 +1,6 @@
 """Passes items from one thread to another, one at a time, until either side stops.
 
-Knows threads. Does not know what is handed over.
+Knows threads. Does not know the items.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Cancelled(Exception):
-    """Raised in the producing thread: the consumer has stopped."""
+    """Raised in the producing thread when the consumer has stopped."""
 
 
 class Handoff(Generic[T]):
@@ -26,12 +26,12 @@ class Handoff(Generic[T]):
         self._error: BaseException | None = None
 
     def check(self) -> None:
-        """Raises Cancelled if nobody takes any more."""
+        """Raise Cancelled if the consumer has stopped."""
         if self._cancelled:
             raise Cancelled
 
     def put(self, item: T) -> None:
-        """Hand an item over. Raises Cancelled."""
+        """Hand over an item. Raises Cancelled if the consumer has stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self._cancelled or not self._items)
             self.check()
@@ -39,13 +39,16 @@ class Handoff(Generic[T]):
             self._changed.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """No more items come; the taker gets `error` after those that it has still to take."""
+        """Signal that no more items follow.
+
+        The consumer receives the remaining item first, then `error` if there is one.
+        """
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def get(self) -> T:
-        """The next item. Raises StopIteration: there is none; the giver's error."""
+        """Return the next item. Raises StopIteration if there is none, or the error passed to `end`."""
         with self._changed:
             self._changed.wait_for(lambda: self._cancelled or self._ended or bool(self._items))
             if self._items and not self._cancelled:
@@ -57,7 +60,7 @@ class Handoff(Generic[T]):
             raise StopIteration
 
     def cancel(self) -> None:
-        """Take no more: the giver is told at its next `put` or `check`."""
+        """Stop consuming: the producer's next `put` or `check` raises Cancelled."""
         with self._changed:
             self._cancelled = True
             self._items.clear()

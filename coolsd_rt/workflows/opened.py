@@ -1,10 +1,10 @@
-"""An opened engine folder: the spec, the checked files, the prompt reader, and the loaded engine.
+"""An opened engine folder: the spec, the verified files, the prompt reader, and the loaded engine.
 
-Every command, every measurement and `coolsd_rt.Pipeline` opens an engine here, so that none of them leaves a part out.
-Each part is read when it is first asked for, and once: a value that the spec refuses is said before a file is hashed,
+Every command, every measurement and `coolsd_rt.Pipeline` opens an engine here, so that each of them uses all parts. A
+part is read when it is first used, and only once: a value that the spec refuses is reported before any file is hashed,
 and the engine is loaded only if something has to be drawn.
 
-Knows which parts an engine has. Does not know requests, nor how an image is drawn.
+Knows the parts of an engine. Does not know requests or how an image is drawn.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from coolsd_rt.workflows.drawing import Settings
 
 
 class OpenedEngine:
-    """An engine with its spec, files and prompt reader.
+    """An engine with its spec, files and prompt reader. Not safe to use from several threads.
 
-    reading: what prompts are read with in the place of the spec's files. threads: of the engine; None is the usable
-    cores. spec_file: where the spec is now, if it has moved since the build. Not safe to use from several threads.
+    reading: files that read prompts instead of the spec's. threads: CPU threads of the engine; None is the usable
+    cores. spec_file: the present path of the spec, if it has moved since the build.
     """
 
     def __init__(
@@ -47,67 +47,75 @@ class OpenedEngine:
         threads: int | None = None,
         spec_file: Path | None = None,
     ) -> OpenedEngine:
-        """Find the engine: `engines/NAME` or one fingerprint's folder. Reads its manifest only.
+        """Find the engine at `engines/NAME` or in the folder of one fingerprint. Reads only its manifest.
 
-        Raises UserError: there is none. CoolsdError: its manifest is broken.
+        Raises UserError if there is no engine, CoolsdError if its manifest is broken.
         """
         return OpenedEngine(open_engine(path), reading, threads, spec_file)
 
     @property
     def manifest(self) -> Manifest:
+        """The engine's manifest."""
         return self.folder.manifest
 
     @cached_property
     def spec(self) -> Spec:
-        """The spec that it was built from, as its manifest has it. Raises CoolsdError: not one of today's."""
+        """The spec that the engine was built from, from its manifest.
+
+        Raises CoolsdError if this version does not accept it.
+        """
         return opening.spec_of(self.folder)
 
     @cached_property
     def description(self) -> Description:
-        """Sizes, graphs and forced tokens. Raises CoolsdError: they do not fit the spec."""
+        """Sizes, graphs and forced tokens. Raises CoolsdError if they do not fit the spec."""
         return opening.description_of(self.folder)
 
     @cached_property
     def verified(self) -> VerifiedEngine:
-        """Its files, each of them hashed. Raises CoolsdError: one is missing, was changed or does not belong there."""
+        """The engine's files, after all hashes were checked.
+
+        Raises CoolsdError if a file is missing, changed or unknown.
+        """
         return self.folder.verified()
 
     @cached_property
     def conditioner(self) -> Conditioner:
-        """What reads prompts. Raises as `opening.load_conditioner`."""
+        """The prompt reader. Raises as `opening.load_conditioner` does."""
         return opening.load_conditioner(self.verified, self.reading)
 
     @cached_property
     def neighbours(self) -> NDArray[np.int64] | None:
-        """The nearest codes of each code, int64 [V, n]; None without them. Raises CoolsdError: not such a table."""
+        """The nearest codes of each code, int64 [V, n]; None without them. Raises CoolsdError if invalid."""
         return opening.load_neighbours(self.verified)
 
     @property
     def forced(self) -> tuple[int, ...] | None:
-        """The id that each image token must have, -1 where free; None if all are free. Raises as `description`."""
+        """The id that each image token must have, -1 where free; None if all are free. Raises as `description` does."""
         return self.description.forced
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine on its backend, loaded. Raises MissingExtra without the backend's package."""
+        """The loaded engine. Raises MissingExtra without the backend's package."""
         return opening.load_engine(self.verified, self.threads)
 
     def load(self) -> None:
-        """Read what has not been read, the engine last. Raises as the parts do."""
+        """Read all parts that have not been read, the engine last. Raises as the parts do."""
         for _ in (self.conditioner, self.neighbours, self.engine):
             pass
 
     def settings(self, spec: Spec | None = None, *, plain: bool = False) -> Settings:
-        """What the loop needs, of this engine and a spec with a request's run-time values (None: the engine's own).
+        """Return the loop's settings for this engine and a spec with a request's run-time values.
 
-        plain: decode without a draft. Raises UserError: the rule needs neighbours that the engine does not have.
+        spec: None is the engine's spec. plain: decode without a draft. Raises UserError if the rule needs neighbours
+        that the engine does not have.
         """
         return drawing.settings_of(spec or self.spec, self.neighbours, forced=self.forced, plain=plain)
 
     def find_spec(self) -> LoadedSpec:
-        """The spec's file with the weights that it was built from. Raises as `opening.find_spec`."""
+        """Return the spec file with the weights that the engine was built from. Raises as `opening.find_spec` does."""
         return opening.find_spec(self.folder, self.spec_file)
 
     def default_prompts(self) -> list[str]:
-        """Prompts to try it on. Raises as `find_spec`."""
+        """Return prompts to try the engine with. Raises as `find_spec` does."""
         return opening.default_prompts(self.find_spec(), self.conditioner)

@@ -1,6 +1,6 @@
-"""From an engine's folder to something that steps, and to the eager reference beside it.
+"""Loads an engine from its folder, and the eager reference that parity compares it with.
 
-Knows which backend and which files belong together. Does not know requests. Backends are imported when they are used:
+Knows which backend and which files belong together. Does not know requests. Imports a backend only when it is used:
 running an engine needs neither torch nor onnx.
 """
 
@@ -40,12 +40,12 @@ __all__ = [
     "spec_of",
 ]
 
-PROMPTS = "prompts.txt"  # beside a spec's condition file: captions that the target was trained on
+PROMPTS = "prompts.txt"  # file beside the spec's condition file, with captions of the training set
 
 
 @dataclass(frozen=True)
 class PromptInputs:
-    """A file of precomputed features and a text encoder's folder, in the place of the spec's; None leaves those."""
+    """Precomputed features and a text encoder's folder, which replace the spec's; None keeps the spec's."""
 
     features: Path | None = None
     text_encoder: Path | None = None
@@ -55,10 +55,10 @@ class PromptInputs:
 
 
 def load_conditioner(verified: VerifiedEngine, reading: PromptInputs | None = None) -> Conditioner:
-    """How an engine reads prompts.
+    """Load the prompt reader of an engine.
 
-    Raises UserError, CoolsdError, MissingExtra: as `prompts.load_conditioner`. CoolsdError: its files are not
-    those that the graphs were made with.
+    Raises UserError, CoolsdError and MissingExtra as `prompts.load_conditioner` does, and CoolsdError if its files are
+    not those that the graphs were built with.
     """
     reading = reading or PromptInputs()
     manifest, folder = verified.manifest, verified.engine.folder
@@ -72,7 +72,7 @@ def load_conditioner(verified: VerifiedEngine, reading: PromptInputs | None = No
             encoder=reading.text_encoder,
         )
     except UserError as error:
-        # A file of the engine's own is no mistake of who runs it.
+        # A broken file inside the engine is not the user's mistake: it raises CoolsdError.
         own = tuple(str(verified.path(name)) for name in manifest.files)
         if type(error) is UserError and error.what.startswith(own):
             fix = rebuild_hint(folder, manifest)
@@ -83,22 +83,25 @@ def load_conditioner(verified: VerifiedEngine, reading: PromptInputs | None = No
 
 
 def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
-    """The nearest codes of each code, int64 [V, n]; None in an engine that was built without them.
+    """Return the nearest codes of each code, int64 [V, n], or None if the engine was built without them.
 
-    Raises CoolsdError: the file is not a table of the engine's codes.
+    Raises CoolsdError if the file is not a table of the engine's codes.
     """
     return neighbours_of(verified)
 
 
 def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:
-    """The engine on its backend. threads: None is the usable cores. Raises MissingExtra without the backend."""
+    """Load the engine on its backend.
+
+    threads: None is the usable cores. Raises MissingExtra without the backend's package.
+    """
     return backends.load(verified, backends.LoadOptions(threads=threads))
 
 
 def find_spec(folder: EngineFolder, spec_file: Path | None = None) -> LoadedSpec:
-    """The spec that an engine was built from, with the very weights it was built from.
+    """Return the spec that an engine was built from, with the same weights files.
 
-    Raises UserError: the spec has moved (say where with `--spec`), or a file's hash is not the manifest's.
+    Raises UserError if the spec has moved (`--spec` tells its path), or if a file's hash differs from the manifest's.
     """
     path = spec_file or spec_path(folder.folder, folder.manifest)
     if path is None:
@@ -119,14 +122,14 @@ def find_spec(folder: EngineFolder, spec_file: Path | None = None) -> LoadedSpec
 
 
 def built_from(manifest: Manifest) -> Mapping[str, str]:
-    """Spec keys (`target.weights`) and the SHA-256 of the file each named when the engine was built."""
+    """Return the spec keys (`target.weights`) and the SHA-256 that each file had when the engine was built."""
     return {key: digest for stage in manifest.stages.values() for key, digest in stage.inputs["files"].items()}
 
 
 def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu") -> Engine:
-    """The eager PyTorch networks with the spec's weights, in float32. `threads` is set for the whole process.
+    """Load the eager PyTorch networks with the spec's weights, in float32. `threads` applies to the whole process.
 
-    Raises MissingExtra without torch, UserError when the weights do not fit, CoolsdError without such a device.
+    Raises MissingExtra without torch, UserError if the weights do not fit, CoolsdError if the device does not exist.
     """
     for package in ("torch", "safetensors"):
         if importlib.util.find_spec(package) is None:
@@ -140,8 +143,7 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Liter
 
 
 def default_prompts(loaded: LoadedSpec, conditioner: Conditioner) -> list[str]:
-    """Prompts to try an engine on: the captions beside its condition's file (its vocabulary), else the conditioner's
-    own (single words of it)."""
+    """Return prompts to try an engine with: captions beside the condition's file, else the conditioner's samples."""
     names = loaded.spec.file_names()
     named = [loaded.folder / names[key] for key in KEYS if key in loaded.files]
     path = (named[0].parent if named else loaded.folder) / PROMPTS

@@ -1,11 +1,11 @@
-"""A spec's weights files, converted from the published checkpoints that its `sources` name.
+"""Makes a spec's weights files from the published checkpoints that its `sources` name.
 
-    1. Find out which files are there already, made of the same sources.
-    2. Locate each other source: the hub at its commit, a mirror of it in a folder, or a file beside the spec.
-    3. Check its SHA-256 if the spec has one, before anything is parsed.
-    4. Convert it, or copy it; each file appears whole or not at all, so that the same command goes on after a kill.
+    1. Find the files that already exist and were made from the same sources.
+    2. Locate each other source: the hub at its commit, a local mirror of the hub, or a file beside the spec.
+    3. Check the SHA-256 of the source, if the spec has one, before anything is parsed.
+    4. Convert or copy it. Each file is written atomically, so that the same command continues after an interruption.
 
-Knows specs and where sources are. Does not know formats (`models.convert`). Needs the extra `build`.
+Knows specs and where sources are. Does not know checkpoint formats (`checkpoints.convert`). Needs the extra `build`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,20 @@ from coolsd_rt.store.outputs import check_output, is_taken
 from coolsd_rt.store.weights import check_safetensors
 
 SOURCE = "source"
-"""Key in a file's metadata: the origin it was made of, as JSON."""
+"""Key in a file's metadata for the origin that the file was made from, as JSON."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """One file. done: `converted`, `copied`, or `there`: made of this source before. wrappers: as in `Converted`."""
+    """One weights file.
+
+    Attributes:
+        key: its spec key.
+        path: the file.
+        origin: the source that it was made from.
+        done: `converted`, `copied`, or `there`: it existed and was made from this source.
+        wrappers: see `Converted`.
+    """
 
     key: str
     path: Path
@@ -48,6 +56,7 @@ class Made:
     wrappers: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "key": self.key,
             "path": str(self.path),
@@ -60,8 +69,13 @@ class Made:
 
 @dataclass(frozen=True)
 class ConvertCallbacks:
-    """started: the key of a file to make and its source. tensors: how many of how many are written. note: what is done
-    before that and may take a while, as a line."""
+    """Callbacks that report progress.
+
+    Attributes:
+        started: called with the key of a file to make and its source.
+        tensors: called with the number of written tensors and the total.
+        note: called with a line of text before a step that may take long.
+    """
 
     started: Callable[[str, str], None] = lambda key, at: None
     tensors: Callable[[int, int], None] = lambda done, of: None
@@ -71,16 +85,16 @@ class ConvertCallbacks:
 def make_weights(
     loaded: LoadedSpec, mirror: Path | None = None, listener: ConvertCallbacks | None = None, *, overwrite: bool = False
 ) -> list[Made]:
-    """Make every file of a spec that `sources` has a checkpoint for. `loaded` may lack these files.
+    """Make every file of a spec that `sources` names a checkpoint for. These files may be missing from `loaded`.
 
-    mirror: a folder to read hub files from instead (`org/name/FILE`, `name/FILE` or `FILE` in it). overwrite: replace
-    a file of something else that has the name of one to make.
+    mirror: folder to read hub files from instead of the hub (`org/name/FILE`, `name/FILE` or `FILE` in it). overwrite:
+    replace an existing file that was made from another source.
 
     Raises:
-        UserError: a spec without sources, a source that is nowhere or not pinned, of another SHA-256 or not of the
-            spec's family; a file in the place of one to make that is of something else.
+        UserError: the spec has no sources; a source does not exist, is not pinned, has another SHA-256 or is not of the
+            spec's family; or a file with other content has the name of a file to make.
         MissingExtra: huggingface_hub is needed and not installed.
-        CoolsdError: the hub cannot be reached, no space.
+        CoolsdError: the hub cannot be reached, or the disk is full.
     """
     listener = listener or ConvertCallbacks()
     spec = loaded.spec
@@ -90,7 +104,7 @@ def make_weights(
         raise UserError(str(loaded.path), expected=expected, found="none")
     places = {name: _place(loaded, name) for name in origins}
     there = {name for name, origin in origins.items() if _is_there(places[name], origin, overwrite)}
-    for name, origin in origins.items():  # before gigabytes of another are fetched
+    for name, origin in origins.items():  # check all before any download, which may be gigabytes
         if name not in there and mirror is None and (hub := on_hub(origin.at)) and not hub["commit"]:
             expected = f"org/name@COMMIT, the commit of {hub['repo']} to take"
             raise loaded.error(f"sources.{name}.at", expected, "none", how_to_pin(hub["repo"]))
@@ -118,7 +132,7 @@ def _place(loaded: LoadedSpec, name: str) -> Path:
 
 
 def _is_there(place: Path, origin: Origin | CopiedOrigin, overwrite: bool) -> bool:
-    """Whether the file was made of this origin. Raises UserError if something else has its name and has to stay."""
+    """Whether the file was made from this origin. Raises UserError if it was not and may not be replaced."""
     if not is_taken(place):
         return False
     if (found := why_unusable(place)) and overwrite:
@@ -137,7 +151,7 @@ def _is_there(place: Path, origin: Origin | CopiedOrigin, overwrite: bool) -> bo
 
 
 def _said(place: Path) -> str | None:
-    """What a file says it was made of, or what it is if it is no safetensors file."""
+    """Return the origin that a file records, or a description if it is not a safetensors file."""
     try:
         return check_safetensors(place).metadata.get(SOURCE)
     except UserError as error:
@@ -172,7 +186,7 @@ def _find(
 
 @contextmanager
 def _parent(place: Path) -> Iterator[None]:
-    """The folder of a file to write; gone again if it was made for nothing."""
+    """Create the folder of a file to write; on failure remove it again if it is empty."""
     fresh = [p for p in place.parents if not p.exists()]
     with disk_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +222,7 @@ def _converted(
     family, options = origin.family or _family(loaded, name), _options(loaded, name, origin)
     try:
         done = convert(source, place, family, options, origin.dtype, listener.tensors, notes, overwrite=overwrite)
-    except UserError as error:  # in the words of a spec
+    except UserError as error:  # name the spec key in the error
         if error.what.startswith("--"):
             raise loaded.error(f"sources.{name}.{error.what[2:]}", error.expected, error.found, error.fix) from error
         fix = error.fix.replace("give --heads N", f"say heads: N in sources.{name}")
@@ -218,12 +232,12 @@ def _converted(
 
 
 def _family(loaded: LoadedSpec, name: str) -> str | None:
-    """What a checkpoint has to be of; None for a tokenizer, whose names tell."""
+    """Return the family required of a checkpoint; None for a tokenizer, which its tensor names identify."""
     return {"target": loaded.spec.target.model, "draft": loaded.spec.draft.model}.get(name)
 
 
 def _options(loaded: LoadedSpec, name: str, origin: Origin) -> ConvertOptions:
-    """What the origin says, and of a target what the spec's condition says already."""
+    """Return the options of the origin; for a target, the prefix length comes from the spec's condition."""
     condition, size, prefix = loaded.spec.condition, origin.size, origin.prefix
     if name == "target" and isinstance(condition, TokensCondition):
         prefix = prefix or condition.length

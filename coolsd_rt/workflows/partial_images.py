@@ -1,11 +1,10 @@
-"""What can be shown of an image before it is finished: its finished rows decoded, the others blank.
+"""Partial images: decodes the finished rows of an unfinished image and leaves the rest blank.
 
-Knows the grid of codes and its pixels. Does not know how codes are drawn, nor who looks.
+Knows the grid of codes and its pixels. Does not know how codes are drawn or who sees them.
 
-The graph that decodes images takes all codes of an image at once. Codes that are not decided yet are made up of the
-finished rows, mirrored at the last one, so that the decoder sees an image that goes on as it began; what it makes of
-them is blanked. Its receptive field and its normalisations reach across the seam, so a finished row of a partial image
-is near the final one, not equal to it.
+The image graph decodes all codes of an image at once. Undecided codes are filled with the finished rows, mirrored at
+the last one, so that the decoder receives a continuous image; their pixels are then blanked. The decoder's receptive
+field and normalisation reach across the boundary, so finished rows of a partial image approximate the final rows.
 
 Legend: M images, N image tokens, F pixels a side.
 """
@@ -20,11 +19,11 @@ from coolsd_rt.arrays import Ints, Pixels
 from coolsd_rt.backends import Description
 from coolsd_rt.models.layout import find_layout
 
-BLANK = 255  # white: every channel of a pixel that no finished row reaches
+BLANK = 255  # white: value of every channel below the finished rows
 
 
 class CodeGrid:
-    """Where the codes of an image stand among its tokens, row by row."""
+    """Positions of an image's codes among its tokens, row by row."""
 
     def __init__(self, description: Description) -> None:
         tokens = description.dims.tokens
@@ -34,24 +33,26 @@ class CodeGrid:
         free = np.flatnonzero(self._forced < 0)
         layout = None if description.forced is None else find_layout(description.forced)
         side = int(len(free) ** 0.5)
-        rows = side if side * side == len(free) else 1  # no square of codes: shown whole, at the end
-        if layout is not None and layout.line_end is not None and layout.rows > 1:  # of one row it may be the end
+        rows = side if side * side == len(free) else 1  # not a square of codes: shown when finished
+        if layout is not None and layout.line_end is not None and layout.rows > 1:  # of one row: may be the image end
             rows = layout.rows
         self._free: Ints = free.reshape(rows, -1)  # [rows, columns]: the token of each code
 
     @property
     def rows(self) -> int:
-        """Rows of codes."""
+        """Number of rows of codes."""
         return len(self._free)
 
     def finished(self, decided: Ints) -> Ints:
-        """int64 [M]: rows whose codes are all decided, where the first `decided` [M] tokens are."""
+        """Return int64 [M]: the number of rows whose codes are all among the first `decided` [M] tokens."""
         return np.searchsorted(self._free[:, -1], np.asarray(decided, np.int64), side="left").astype(np.int64)
 
     def filled(self, codes: Ints, decided: Ints) -> Ints:
-        """int64 [M, N]: valid codes everywhere. codes: [M, N], of which the first `decided` [M] tokens count.
+        """Return int64 [M, N] with valid codes everywhere.
 
-        Each image has a finished row at least.
+        codes: [M, N], of which the first `decided` [M] tokens are valid.
+
+        Each image must have at least one finished row.
         """
         out = np.where(self._forced >= 0, self._forced, codes)
         for image, (done, count) in enumerate(zip(self.finished(decided).tolist(), decided.tolist(), strict=True)):
@@ -61,28 +62,28 @@ class CodeGrid:
         return out
 
     def blanked(self, pixels: Pixels, rows: int) -> Pixels:
-        """RGB uint8 [F, F, 3], a copy, with everything below the first `rows` rows of codes blank."""
+        """Return a copy of RGB uint8 [F, F, 3] that is blank below the first `rows` rows of codes."""
         out = pixels.copy()
         out[len(out) * rows // self.rows :] = BLANK
         return out
 
 
 def _mirrored(done: int, rows: int) -> Ints:
-    """int64 [rows - done]: the finished row that each of the others repeats, back and forth from the last one."""
+    """Return int64 [rows - done]: the finished row that each other row repeats, back and forth from the last one."""
     there = np.concatenate([np.arange(done)[::-1], np.arange(done)])
     return np.resize(there, rows - done).astype(np.int64)
 
 
 class PartialImages:
-    """Which images of a batch are due to be shown, at most `count` times each before they are finished."""
+    """Selects the images of a batch that are due to be shown, at most `count` times each before they are finished."""
 
     def __init__(self, grid: CodeGrid, count: int) -> None:
         steps = {-(-grid.rows * k // (count + 1)) for k in range(1, count + 1)}
         self._due = sorted(rows for rows in steps if 0 < rows < grid.rows)
-        self._grid, self._shown = grid, dict[int, int]()  # image of the request to rows that were shown of it
+        self._grid, self._shown = grid, dict[int, int]()  # index of an image to the rows shown of it
 
     def due(self, images: Sequence[int], decided: Ints) -> Ints:
-        """Places in `images` [M] of those that have reached another step of their rows. Each step is due once."""
+        """Return the indices into `images` [M] that have reached their next step of finished rows, once per step."""
         rows = self._grid.finished(decided).tolist()
         found = []
         for place, (image, done) in enumerate(zip(images, rows, strict=True)):

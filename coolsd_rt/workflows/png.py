@@ -1,7 +1,6 @@
-"""Pixels to files: names in the prompts' order, PNGs with their provenance inside, the contact sheet.
+"""Writes images to PNG files: file names, provenance inside the file, the contact sheet.
 
-Knows PNG and file names. Does not know engines or how an image was drawn. A file appears whole under its name or not
-at all.
+Knows PNG and file names. Does not know engines or how an image was drawn. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -25,35 +24,35 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import open_plain, parse_json
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 
-CHUNK = "coolsd-rt"  # keyword of the text chunk that holds the provenance, as JSON
+CHUNK = "coolsd-rt"  # keyword of the text chunk with the provenance, as JSON
 SHEET = "sheet.png"
-SHEET_LIMIT = 1024  # images on one sheet: more could not be told apart, and the canvas would not fit in memory
-SOFTWARE = "Software"  # keyword of the text chunk that names the package and its version
-MOST_PIXELS = 1 << 26  # of an image that is read back
-# What Pillow raises for a broken file.
+SHEET_LIMIT = 1024  # images on one sheet: more would be too small to see, and the canvas would not fit in memory
+SOFTWARE = "Software"  # keyword of the text chunk with the package and its version
+MOST_PIXELS = 1 << 26  # limit for an image that is read back
+# Exceptions that Pillow raises for a broken file.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _END = b"\xaeB`\x82"  # checksum of the last chunk, IEND
 _SLUG_BYTES = 80
-_CELL = 128  # a smaller image is enlarged by a whole factor to about this
+_CELL = 128  # pixels: smaller images are enlarged by an integer factor to about this size
 _CAPTION = 16
 _GAP = 8
 
 
 def slug(prompt: str) -> str:
-    """A prompt as a part of a file name: its words in lower case, joined by -, at most 80 bytes of UTF-8."""
+    """Return a prompt as part of a file name: its words in lower case, joined by "-", at most 80 bytes of UTF-8."""
     words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", prompt).lower())
     text = "-".join(words).encode()[:_SLUG_BYTES].decode(errors="ignore").rstrip("-")
     return text or "image"
 
 
 def file_name(index: int, count: int, prompt: str) -> str:
-    """`000-red-apple.png`: the index with at least three digits, as many as the last of `count` needs."""
+    """Return a name like `000-red-apple.png`. The index has at least three digits, and more if `count` needs more."""
     digits = max(3, len(str(count - 1)))
     return f"{index:0{digits}d}-{slug(prompt)}.png"
 
 
 def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> bytes:
-    """A PNG of RGB pixels. `provenance` (JSON data) becomes a tEXt chunk: ASCII, so any reader shows it."""
+    """Return RGB pixels as a PNG. `provenance` (JSON data) becomes an ASCII tEXt chunk that any reader shows."""
     info = PngImagePlugin.PngInfo()
     info.add_text(SOFTWARE, f"coolsd-rt {__version__}")
     if provenance is not None:
@@ -64,7 +63,7 @@ def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> by
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """What `png_bytes` put into a file; None if it is not from here. Raises UserError: not a plain file."""
+    """Return a file's provenance; None if this package did not write the file. Raises UserError: not a plain file."""
     with open_plain(path, "an image") as file, Image.open(file) as image:
         text = image.info.get(CHUNK)
     data = parse_json(text) if isinstance(text, str) else None
@@ -72,7 +71,7 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
 
 
 def text_chunks(path: Path) -> dict[str, str]:
-    """The text chunks that stand before a PNG's pixels; none if the file is no PNG. Decodes no pixel."""
+    """Return the text chunks before a PNG's pixels; empty if the file is not a PNG. Decodes no pixels."""
     try:
         with open_plain(path, "a PNG file") as file:
             info = PngImagePlugin.PngImageFile(file).info  # not Image.open, which objects to a large sheet
@@ -82,7 +81,7 @@ def text_chunks(path: Path) -> dict[str, str]:
 
 
 def read_pixels(path: Path) -> Pixels:
-    """The pixels of a PNG, every checksum checked. Raises UserError: no PNG, a cut or damaged one, one too large."""
+    """Read the pixels of a PNG and check every checksum. Raises UserError if it is no PNG, damaged or too large."""
     check_whole(path)
     with open_plain(path, "a PNG file") as file:
         try:
@@ -95,7 +94,7 @@ def read_pixels(path: Path) -> Pixels:
 
 
 def check_whole(path: Path) -> None:
-    """Check a PNG's checksums to its end, without decoding it. Raises UserError: no PNG, a cut or damaged one."""
+    """Check all checksums of a PNG without decoding it. Raises UserError if it is no PNG, cut off or damaged."""
     with open_plain(path, "a PNG file") as file:
         try:
             PngImagePlugin.PngImageFile(file).verify()
@@ -108,9 +107,10 @@ def check_whole(path: Path) -> None:
 def write_png(
     folder: Path, name: str, pixels: Pixels, provenance: Mapping[str, Any] | None = None, *, replace: bool = True
 ) -> Path:
-    """Write one PNG, whole or not at all. replace: whether it may take the place of a file.
+    """Write one PNG atomically. replace: whether an existing file may be replaced.
 
-    Raises NameTaken: there is one and `replace` is off. CoolsdError: no space, a folder not writable.
+    Raises NameTaken if the file exists and `replace` is off, CoolsdError if the disk is full or the folder is not
+    writable.
     """
     path = folder / name
     data = png_bytes(pixels, provenance)
@@ -121,7 +121,7 @@ def write_png(
 
 
 def sheet(images: Sequence[Pixels], captions: Sequence[str], columns: int = 0) -> Pixels:
-    """All images of one size on one white page with captions, uint8 [H, W, 3]. columns 0: about square."""
+    """Draw images of one size with captions on a white page, uint8 [H, W, 3]. columns 0: about square."""
     side = images[0].shape[0]
     cell = side * max(1, _CELL // side)
     columns = columns or math.ceil(math.sqrt(len(images)))

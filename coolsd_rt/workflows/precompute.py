@@ -1,11 +1,11 @@
-"""Caption features computed before any image: where the text encoder is, for engines that run where it is not.
+"""Computes caption features ahead of time, for engines that run on machines without the text encoder.
 
-    1. Clean the captions, drop those that the file has already.
-    2. Encode the rest with the spec's T5 encoder, one at a time.
-    3. Write all of them, each with its checksum, whole under its name or not at all. The same captions, encoder and
-       torch on the same machine give the same bytes.
+    1. Clean the captions, and drop those that the file already has.
+    2. Encode the others with the spec's T5 encoder, one at a time.
+    3. Write all of them with checksums, atomically. The same captions, encoder and torch on the same machine give the
+       same bytes.
 
-Knows specs and the file of features. Does not know engines. Needs the extra `text` (torch, transformers).
+Knows specs and the feature file. Does not know engines. Needs the extra `text` (torch, transformers).
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def precompute(
     device: str = "cpu",
     on_caption: Callable[[str], None] = lambda caption: None,
 ) -> FeatureFile:
-    """Write the features of `prompts` to `out`, beside those it has already.
+    """Write the features of `prompts` to `out`, together with those that it already has.
 
-    encoder: a folder in the place of the spec's encoder. device: as torch names it.
+    encoder: a folder to use instead of the spec's encoder. device: a torch device name.
 
     Raises:
-        UserError: the spec has no T5 condition or no encoder; a prompt that is empty or too long; `out` holds something
+        UserError: the spec has no T5 condition or no encoder; a prompt is empty or too long; `out` holds something
             else, or features of another encoder.
         MissingExtra: torch or transformers is not installed.
-        CoolsdError: no space.
+        CoolsdError: the disk is full.
     """
     condition = loaded.spec.condition
     if not isinstance(condition, T5Condition):
@@ -67,7 +67,7 @@ def precompute(
         if caption not in found:
             found[caption] = source.features(caption)
             on_caption(caption)
-    latest = _there(out, source.name, condition.length)  # a run beside this one may have added captions meanwhile
+    latest = _there(out, source.name, condition.length)  # another run may have added captions meanwhile
     added = {} if latest is None else {caption: latest.rows(caption) for caption in latest.captions.values()}
     if latest is None or not found.keys() <= added.keys():
         data = _packed(added | found, source.name, condition.length, condition.precision)
@@ -84,7 +84,7 @@ def _cleaned(prompt: str) -> str:
 
 
 def _there(out: Path, encoder: str, length: int) -> FeatureFile | None:
-    """The file as it is. Raises UserError unless it can be added to."""
+    """Return the existing file. Raises UserError if features cannot be added to it."""
     if why_unusable(out) == "nothing":
         return None
     old = FeatureFile.open(out)
@@ -96,10 +96,10 @@ def _there(out: Path, encoder: str, length: int) -> FeatureFile | None:
 
 
 def _packed(found: dict[str, Floats32], encoder: str, length: int, precision: str) -> bytes:
-    """The file: the same bytes for the same features, in whatever order they were asked for.
+    """Return the content of the file: the same bytes for the same features, whatever order they were computed in.
 
-    Features stand in the encoder's own type: nothing is lost, and bf16 takes half the room. The header is ours, since
-    safetensors' own writer puts metadata in another order each time.
+    Features keep the encoder's dtype: nothing is lost, and bf16 takes half the space. The header is written here
+    because the order of metadata in safetensors' writer varies from run to run.
     """
     import torch
 
@@ -116,6 +116,6 @@ def _packed(found: dict[str, Floats32], encoder: str, length: int, precision: st
     return header_bytes(infos, facts) + b"".join(rows)
 
 
-if __name__ == "__main__":  # the command of before: without this it would do nothing, and say so with exit code 0
+if __name__ == "__main__":  # a former command; without this it would do nothing and exit with code 0
     sys.stderr.write("error: python -m coolsd_rt.workflows.precompute: it is a verb now: coolsd-rt precompute\n")
     sys.exit(2)

@@ -1,6 +1,6 @@
-"""A request's run-time values laid over an engine's spec, and what each of its images says of itself.
+"""Applies a request's run-time values to an engine's spec, and describes each image for its provenance.
 
-Knows which values exclude each other. Does not know files, nor how an image is drawn.
+Knows which values exclude each other. Does not know files or how an image is drawn.
 """
 
 from __future__ import annotations
@@ -16,32 +16,39 @@ from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 
-DRAFTS = ("jacobi", "jacobi-coupled")  # what can take the place of a built draft
+DRAFTS = ("jacobi", "jacobi-coupled")  # drafters that can replace the built draft
 SYNTHETIC = "acceptance is synthetic: these are timings, not images of the model"
 
 
 class Values(Protocol):
-    """Run-time values of a request, in the place of the spec's.
-
-    overrides: spec keys (`schedule.delta`) and their values. draft_length: None is the built one. plain: decode without
-    a draft. draft: one of `DRAFTS`, or None for the spec's.
-    """
+    """Run-time values of a request, which replace the spec's."""
 
     @property
-    def overrides(self) -> Mapping[str, Any]: ...
+    def overrides(self) -> Mapping[str, Any]:
+        """Spec keys (`schedule.delta`) and their values."""
+        ...
+
     @property
-    def draft_length(self) -> int | None: ...
+    def draft_length(self) -> int | None:
+        """Draft length; None is the built one."""
+        ...
+
     @property
-    def plain(self) -> bool: ...
+    def plain(self) -> bool:
+        """Whether to decode without a draft."""
+        ...
+
     @property
-    def draft(self) -> str | None: ...
+    def draft(self) -> str | None:
+        """One of `DRAFTS`, or None for the spec's draft."""
+        ...
 
 
 def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | None = None) -> Spec:
-    """The engine's spec with a request's run-time values.
+    """Return the engine's spec with a request's run-time values.
 
-    names: what the user typed for a spec key; default: the command line's options. Raises UserError on any value that
-    the spec refuses.
+    names: what the user typed for each spec key; default: the options of the command line. Raises UserError if the spec
+    refuses a value.
     """
     spec = opened.spec
     if values.plain:
@@ -64,7 +71,7 @@ def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | Non
 
 @dataclass(frozen=True)
 class Prepared:
-    """An engine, and how a request decodes on it. Its files are checked; nothing is loaded."""
+    """An engine and the settings of a request. The engine's files are verified; the engine is not loaded yet."""
 
     opened: OpenedEngine
     spec: Spec
@@ -72,7 +79,11 @@ class Prepared:
 
     @staticmethod
     def of(opened: OpenedEngine, values: Values, names: Mapping[str, str] | None = None) -> Prepared:
-        """Raises UserError: a value that the spec refuses, a draft longer than the image. CoolsdError: broken files."""
+        """Prepare a request.
+
+        Raises UserError if the spec refuses a value or the draft is longer than the image, CoolsdError if a file is
+        broken.
+        """
         spec = resolve(opened, values, names)
         settings = opened.settings(spec, plain=values.plain)
         tokens = opened.description.dims.tokens
@@ -82,7 +93,7 @@ class Prepared:
         return Prepared(opened, spec, settings)
 
     def provenance(self, one: Asked) -> dict[str, Any]:
-        """What it takes to draw an image again: with `--seed` its seed and -n 1. JSON data."""
+        """Return the JSON data needed to draw an image again, with its `seed` as `--seed` and `-n 1`."""
         conditioner, manifest = self.opened.conditioner, self.opened.manifest
         origin = {"condition": conditioner.origin(one.prompt)} if isinstance(conditioner, T5Conditioner) else {}
         return {
@@ -96,12 +107,12 @@ class Prepared:
         }
 
     def warnings(self, jobs: Sequence[Job]) -> tuple[str, ...]:
-        """What has to be said of the images beside them."""
+        """Return the warnings to show with the images."""
         return (*unknown_words(jobs), *([SYNTHETIC] if self.settings.law.rule == "synthetic" else []))
 
 
 def unknown_words(jobs: Sequence[Job]) -> tuple[str, ...]:
-    """One line for each prompt with words that the model never saw."""
+    """Return one line for each prompt with words that the model does not know."""
     lines = {
         job.prompt: f"{job.prompt!r}: the model does not know {', '.join(dict.fromkeys(job.unknown))}; drawn anyway"
         for job in jobs

@@ -1,7 +1,7 @@
-"""From a plan to an engine that its pipeline's name may mean: built, verified where that is gated, promoted.
+"""Builds an engine, verifies it where that is required, and promotes it: points its pipeline's name to it.
 
-An engine for a GPU is verified on a GPU before `engines/NAME` points to it; any other is promoted as it is built. Knows
-the order and who decides. Does not know what a build or a parity run does, nor how either is shown.
+A GPU engine is verified on a GPU before `engines/NAME` points to it; any other engine is promoted as soon as it is
+built. Knows the order of the steps and the condition. Does not know how building or parity works or how they are shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coolsd_rt.workflows.build import run as building
 from coolsd_rt.workflows.build.run import BuildPlan, Built
 from coolsd_rt.workflows.parity import run as proving
 
-ENGINES = Path("engines")  # where engines are built unless another folder is asked for
+ENGINES = Path("engines")  # default folder for engines
 
 
 def _silent_build(plan: BuildPlan) -> AbstractContextManager[building.BuildCallbacks]:
@@ -31,8 +31,13 @@ def _silent_parity() -> AbstractContextManager[proving.ParityCallbacks]:
 
 @dataclass(frozen=True)
 class PromoteCallbacks:
-    """Who wants to hear of the work. build and parity are entered before their part begins and left when it is over;
-    verified hears how an engine for a GPU fared."""
+    """Callbacks that report progress.
+
+    Attributes:
+        build: returns a context manager that is entered before the build and left after it.
+        parity: the same for the parity run.
+        verified: called with the outcome for a GPU engine.
+    """
 
     build: Callable[[BuildPlan], AbstractContextManager[building.BuildCallbacks]] = _silent_build
     parity: Callable[[], AbstractContextManager[proving.ParityCallbacks]] = _silent_parity
@@ -41,9 +46,12 @@ class PromoteCallbacks:
 
 @dataclass(frozen=True)
 class Promoted:
-    """A finished build. passed: whether it passes parity; None if that was not asked, or if there is no GPU here.
+    """A finished build.
 
-    compared: whether this call ran parity; else an earlier receipt decided. failures: a line for each threshold missed.
+    Attributes:
+        passed: whether the engine passed parity; None if none was required or no GPU is available.
+        failures: one line for each threshold that was missed.
+        compared: whether this call ran parity; otherwise an earlier receipt decided.
     """
 
     built: Built
@@ -53,7 +61,7 @@ class Promoted:
 
     @property
     def folder(self) -> Path:
-        """The engine's own folder, engines/NAME/FINGERPRINT."""
+        """The engine's folder, engines/NAME/FINGERPRINT."""
         return self.built.engine.folder
 
     @property
@@ -63,12 +71,12 @@ class Promoted:
 
     @property
     def current(self) -> bool:
-        """Whether engines/NAME means this engine now."""
+        """Whether engines/NAME points to this engine now."""
         return self.passed is True or not self.gated
 
 
 def promote(plan: BuildPlan, listener: PromoteCallbacks | None = None) -> Promoted:
-    """Build what is planned, and verify it if it has to be. Raises as `build.build` and `parity.parity`."""
+    """Build a plan, and verify the engine if required. Raises as `build.build` and `parity.parity` do."""
     listener = listener or PromoteCallbacks()
     building.require_packages(plan)
     with listener.build(plan) as hears:
@@ -93,9 +101,10 @@ def _verified(built: Built, listener: PromoteCallbacks) -> Promoted:
 
 
 def engine_of(spec: Path, out: Path = ENGINES, listener: PromoteCallbacks | None = None) -> Path:
-    """A spec's engine, OUT/NAME/FINGERPRINT, built now if it is not there.
+    """Return the folder of a spec's engine, OUT/NAME/FINGERPRINT; builds it if it does not exist.
 
-    Raises CoolsdError: it does not pass parity. UserError, MissingExtra: as `promote`, and without the GPU it is for.
+    Raises CoolsdError if the engine does not pass parity, UserError and MissingExtra as `promote` does, and UserError
+    if the engine is for a GPU and this machine has none.
     """
     plan = building.plan(load_spec(spec), out)
     if plan.gated:

@@ -1,6 +1,6 @@
-"""What a call of `coolsd_rt.Pipeline` returns: images with all that they were made of, and the figures of making them.
+"""The result of a `coolsd_rt.Pipeline` call: images with their provenance, and figures of drawing them.
 
-Knows images, tokens and provenance. Does not know engines, nor how an image is drawn.
+Knows images, tokens and provenance. Does not know engines or how an image is drawn.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from coolsd_rt.workflows.prepared import Prepared
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """One image, and what it takes to draw it again.
+    """One image, and the values needed to draw it again.
 
     Attributes:
         image: RGB, F x F pixels.
-        index: its place in the call, from 0.
-        prompt: the text it was drawn from.
-        seed: of its random numbers; the same seed, prompt and settings give the same image.
-        tokens: int64 [N], the image tokens in the order they were decided in (read only).
-        provenance: JSON data, as the PNG that `PipelineOutput.save` writes carries it.
+        index: position in the call, from 0.
+        prompt: the text that the image was drawn from.
+        seed: seed of its random numbers; the same seed, prompt and settings give the same image.
+        tokens: int64 [N], the image tokens in the order in which they were decided (read only).
+        provenance: JSON data; `PipelineOutput.save` writes it into the PNG.
     """
 
     image: Image.Image = field(repr=False)
@@ -54,13 +54,14 @@ class GenerationStats:
     """Figures of a call.
 
     Attributes:
-        images: how many were drawn.
-        tokens: image tokens of all of them.
-        rounds: rounds of all of them: steps of the target that decide tokens.
+        images: number of images drawn.
+        tokens: image tokens of all images.
+        rounds: rounds of all images; a round is a step of the target that decides tokens.
         seconds: wall time, without loading the engine.
-        seconds_by_phase: wall time by phase; the phases add up to `seconds`. None: the loop that ran does not tell.
-        loop: which loop ran, "host" or "device"; None where nothing was drawn.
-        mean_acceptance_length: tokens per round, the resampled or bonus token included; 1.0 in plain decoding, NaN
+        seconds_by_phase: wall time by phase; the phases add up to `seconds`. None: the loop that ran does not measure
+            it.
+        loop: the loop that ran, "host" or "device"; None if nothing was drawn.
+        mean_acceptance_length: tokens per round, including the resampled or bonus token; 1.0 in plain decoding, NaN
             without rounds.
         acceptance_by_position: share of accepted drafts among those evaluated at each draft position, L values; empty
             in plain decoding.
@@ -82,7 +83,7 @@ class GenerationStats:
 
     @staticmethod
     def of(parts: Sequence[Generation], length: int, tokens: int, seconds: float) -> GenerationStats:
-        """The sum over batches. length: of the draft. tokens: of one image."""
+        """Sum the statistics of batches. length: draft length. tokens: image tokens per image."""
         whole = drawing.total([part.statistics for part in parts], length)
         loop = drawing.one_loop(part.loop for part in parts)
         images = len(whole.rounds)
@@ -107,13 +108,13 @@ _FIXES = {
 
 @dataclass(frozen=True, eq=False)
 class PipelineOutput:
-    """The images of a call, in the prompts' order: all images of the first prompt, then of the second.
+    """The images of a call, in the order of the prompts: all images of the first prompt, then of the second.
 
     Attributes:
         records: each image with its prompt, seed, tokens and provenance.
         stats: figures of the call.
-        warnings: what has to be said of the images: words that the model does not know, synthetic acceptance.
-        images_per_prompt: as it was asked for.
+        warnings: warnings about the images, such as unknown words or synthetic acceptance.
+        images_per_prompt: the requested number.
     """
 
     records: tuple[ImageRecord, ...]
@@ -123,20 +124,20 @@ class PipelineOutput:
 
     @property
     def images(self) -> list[Image.Image]:
-        """The images alone."""
+        """The images without their records."""
         return [record.image for record in self.records]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
-        """Write the images, and a contact sheet of several, as the command `generate` writes them: the same files.
+        """Write the images, and a contact sheet if there are several, to the same files as the command `generate`.
 
-        overwrite: replace files that have the names of new ones. Without it an image that is there already is left, and
-        any other file of its name is an error.
+        overwrite: replace existing files. Without it, an image that exists already is kept, and any other file with one
+        of the names is an error.
 
-        Returns the images' paths, in the order of `records`.
+        Returns the paths of the images, in the order of `records`.
 
         Raises:
-            UserError: a file of another image, or of something else, has one of the names.
-            CoolsdError: no space, or a folder that cannot be written.
+            UserError: a file with other content has one of the names.
+            CoolsdError: the disk is full, or the folder is not writable.
         """
         if not isinstance(folder, str | Path):
             raise UserError("folder", expected="a path: str or pathlib.Path", found=shown(folder))
@@ -165,13 +166,13 @@ class PipelineOutput:
 
 
 def records_of(prepared: Prepared, batch: DrawnBatch) -> list[ImageRecord]:
-    """The images of a batch."""
+    """Return the images of a batch."""
     rows = zip(batch.jobs, batch.generation.codes, batch.pixels, strict=True)
     return [_record(prepared, job, codes, pixels) for job, codes, pixels in rows]
 
 
 def _record(prepared: Prepared, job: Job, codes: NDArray[np.int64], pixels: NDArray[np.uint8]) -> ImageRecord:
-    # Copies: one image that is kept must not keep its batch's arrays.
+    # Copy, so that keeping one image does not keep the arrays of its whole batch.
     tokens = np.array(codes, np.int64)
     tokens.setflags(write=False)
     said = prepared.provenance(Asked(job.index, job.prompt, job.seed))

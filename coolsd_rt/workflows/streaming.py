@@ -1,7 +1,7 @@
-"""Images while they are drawn: an iterator of partial images, and of each final image as soon as it is there.
+"""An iterator over the partial images of a call, and each final image as soon as it is finished.
 
-The loop of rounds tells of its progress by a callback, and an iterator is asked for its next item: so a stream draws in
-a thread of its own, one event ahead of whoever takes them, and ends it when it is exhausted, closed or dropped.
+The loop reports progress with a callback, while an iterator is asked for its next item. A stream therefore draws in a
+separate thread, at most one event ahead of the consumer, and ends that thread when it is exhausted, closed or dropped.
 
 Knows threads and events. Does not know how an image is drawn.
 """
@@ -28,15 +28,15 @@ from coolsd_rt.workflows.results import ImageRecord, PipelineOutput
 
 @dataclass(frozen=True, eq=False)
 class PartialImage:
-    """An image on its way.
+    """An image that is not finished yet.
 
     Attributes:
-        image: RGB, F x F pixels: the finished rows of codes decoded, white below them. Near the seam, and a little
-            everywhere, pixels differ from the final image's, since the decoder looks at its surroundings.
-        index: the image's place in the call, from 0.
-        prompt: the text it is drawn from.
-        seed: of its random numbers.
-        rows: finished rows of codes, at least 1.
+        image: RGB, F x F pixels: the finished rows of codes decoded, white below them. Pixels differ slightly from the
+            final image's, most near the boundary, since the decoder's receptive field reaches across it.
+        index: position in the call, from 0.
+        prompt: the text that the image is drawn from.
+        seed: seed of its random numbers.
+        rows: number of finished rows of codes, at least 1.
         total_rows: rows of codes of an image; the top `rows / total_rows` of the pixels are drawn.
     """
 
@@ -65,7 +65,7 @@ class FinalImage:
 
     @property
     def index(self) -> int:
-        """Its place in the call, from 0."""
+        """Position in the call, from 0."""
         return self.record.index
 
 
@@ -73,16 +73,16 @@ StreamEvent = PartialImage | FinalImage
 
 
 class ImageStream(Iterator[StreamEvent]):
-    """Iterator of a call's events. Also a context manager that closes itself. Made by `Pipeline.stream`.
+    """Iterator over the events of a call, and a context manager that closes it. Created by `Pipeline.stream`.
 
-    Drawing begins with the first `next`. From then on the pipeline is this stream's until it is exhausted, closed, or
-    dropped (a `for` loop that is left by `break` drops a stream that has no name).
+    Drawing starts with the first `next`. From then on the stream owns the pipeline until it is exhausted, closed or
+    dropped (leaving a `for` loop by `break` drops a stream that has no other reference).
     """
 
     def __init__(
         self, drawing: Drawing, partial_images: int, take: Callable[[ImageStream], None], give: Callable[[], None]
     ) -> None:
-        """take: waits for the pipeline's turn, or raises. give: ends that turn."""
+        """take: waits for exclusive use of the pipeline, or raises. give: ends that use."""
         self._drawing, self._take, self._give = drawing, take, give
         self._output: PipelineOutput | None = None
         self._events: Handoff[StreamEvent] = Handoff()
@@ -90,10 +90,10 @@ class ImageStream(Iterator[StreamEvent]):
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(work.run,), name="coolsd-rt-stream", daemon=True)
         self._ending = threading.Lock()
-        self._state = "new"  # then "open", and "finished" or "closed"
+        self._state = "new"  # later "open", then "finished" or "closed"
 
     def __next__(self) -> StreamEvent:
-        """The next event. Raises StopIteration after the last, and what drawing raises."""
+        """Return the next event. Raises StopIteration after the last one, and any error of drawing."""
         if self._state == "new":
             self._take(self)
             self._state = "open"
@@ -104,25 +104,25 @@ class ImageStream(Iterator[StreamEvent]):
             return self._events.get()
         except StopIteration:
             self._end("finished")
-            if self._output is None:  # another thread has closed it, or its pipeline
+            if self._output is None:  # another thread has closed the stream or its pipeline
                 raise UserError(
                     "the stream", expected="an open stream", found="a stream that was closed while it was read"
                 ) from None
             raise
-        except BaseException:  # also Ctrl-C
+        except BaseException:  # includes KeyboardInterrupt
             self.close()
             raise
 
     @property
     def output(self) -> PipelineOutput:
-        """All images and the figures, as a plain call returns them. Raises UserError before the last event is taken."""
+        """All images and figures, as a plain call returns them. Raises UserError before the last event is taken."""
         if self._output is None:
             found = "one that was closed early" if self._state == "closed" else "one with events to come"
             raise UserError("the stream", expected="an exhausted stream", found=found)
         return self._output
 
     def close(self) -> None:
-        """Stop drawing, at the end of the round under way at the latest. Does nothing to a stream that has ended."""
+        """Stop drawing, at the latest at the end of the current round. Has no effect on a stream that has ended."""
         self._end("closed")
 
     def _end(self, state: str) -> None:
@@ -137,7 +137,7 @@ class ImageStream(Iterator[StreamEvent]):
                 self._thread.join()
             if state == "finished":
                 self._output = self._drawing.output()
-            del self._drawing, self._thread  # and with them the engine, if its pipeline is closed
+            del self._drawing, self._thread  # this frees the engine if the pipeline is closed
             self._give()
 
     def __enter__(self) -> ImageStream:
@@ -152,7 +152,7 @@ class ImageStream(Iterator[StreamEvent]):
 
 
 class _Worker:
-    """Draws in the stream's thread. Does not know the stream, which can so be dropped while it draws."""
+    """Draws in the stream's thread. Holds no reference to the stream, which can be dropped meanwhile."""
 
     def __init__(self, drawing: Drawing, partial_images: int, events: Handoff[StreamEvent]) -> None:
         self._drawing, self._events = drawing, events
@@ -161,14 +161,14 @@ class _Worker:
         self._partial = PartialImages(self._grid, partial_images)
 
     def run(self) -> None:
-        """Everything, to its end or until nobody takes events any more."""
+        """Draw until all images are finished or the consumer stops."""
         try:
             for records in self._drawing.run(self._progress):
                 for record in records:
                     self._events.put(FinalImage(record))
         except Cancelled:
             self._events.end()
-        except BaseException as error:  # whoever takes events gets it
+        except BaseException as error:  # raised in the consumer's thread
             self._events.end(error)
         else:
             self._events.end()

@@ -1,8 +1,8 @@
-"""How near each decision of the host's loop was to falling the other way: where two loops part, was it a near tie?
+"""Measures how close each decision of the host's loop was to the opposite outcome.
 
-Two loops over one engine take the same decisions from the same uniforms, but kernels for another number of positions
-round otherwise, and a decision whose uniform stands at its boundary may fall either way. Knows the law's decisions.
-Does not know backends, nor who drew the other side.
+This explains differences between two loops on one engine. They take the same decisions from the same uniforms, but
+kernels for another number of positions round differently, and a decision whose uniform is at its boundary may change.
+Knows the decisions of the law. Does not know backends or which loop drew the other image.
 
 Legend: M images, N image tokens, V codes.
 """
@@ -21,12 +21,12 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.workflows.parity.distance import host
 
-NEAR = 1e-4  # probability mass: what float32 networks are apart by, and guidance makes more of
+NEAR = 1e-4  # probability mass: differences of float32 networks after guidance amplifies them
 
 
 @dataclass(frozen=True)
 class Parting:
-    """An image whose tokens part, first at `token`; margin: of the nearest decision up to there, as probability."""
+    """The first `token` at which an image differs. margin: of the closest decision up to there, as probability mass."""
 
     image: int
     token: int
@@ -34,23 +34,27 @@ class Parting:
 
     @property
     def near(self) -> bool:
+        """Whether a decision up to that token was a near tie, which rounding can change."""
         return self.margin <= NEAR
 
 
 class Margins:
-    """An `on_round` hook of the host's loop: the margin of every decision. Of the first token's none, unless told."""
+    """An `on_round` hook of the host's loop that records the margin of every decision.
+
+    `first_token` adds the prefill's.
+    """
 
     def __init__(self, law: Law, sampling: Sampling, uniforms: Host) -> None:
         """uniforms: [M, N, L + 1, 3], those of the loop."""
         self._law, self._sampling, self._uniforms = law, sampling, uniforms
-        self._closest = np.full(uniforms.shape[:2], np.inf)  # [M, N] of the decisions on each token
+        self._closest = np.full(uniforms.shape[:2], np.inf)  # [M, N] smallest margin of the decisions on each token
 
     def first_token(self, image: int, p: Host) -> None:
-        """The P [V] that an image's first token was drawn from: the prefill belongs to no round."""
+        """Record the decision on an image's first token, drawn from P [V] by the prefill, which belongs to no round."""
         self._closest[image, 0] = _edge(p, self._uniforms[image, 0, 0, RESAMPLE])
 
     def __call__(self, state: State, record: RoundRecord) -> None:
-        """After a commit."""
+        """Record a round after its commit."""
         p, q = host(record.target), host(record.draft)
         starts = state.committed - state.prefix - record.accepted - 1
         for m in np.flatnonzero(record.active).tolist():
@@ -59,7 +63,7 @@ class Margins:
                 self._closest[m, at] = min(self._closest[m, at], margin)
 
     def partings(self, mine: Host, others: Host) -> list[Parting]:
-        """Images int64 [M, N] of the loop beside the same drawn by another: one for each that is not the same."""
+        """Compare the loop's images int64 [M, N] with those of another loop: one entry per image that differs."""
         found = []
         for m in np.flatnonzero((others != mine).any(1)).tolist():
             token = int((others[m] != mine[m]).argmax())
@@ -67,7 +71,7 @@ class Margins:
         return found
 
     def _margins(self, m: int, start: int, record: RoundRecord, p: Host, q: Host) -> list[float]:
-        """Of the decisions on the round's tokens, up to the one that ends it."""
+        """Return the margins of the decisions on the round's tokens, up to the one that ends the round."""
         accepted, num_drafts = int(record.accepted[m]), int(record.num_drafts[m])
         found: list[float] = []
         for i in range(accepted + 1):
@@ -84,16 +88,16 @@ class Margins:
         return found
 
     def _chance(self, i: int, token: int, u: float, p: Host, q: Host) -> float:
-        """How far an acceptance was from falling the other way."""
+        """Return the distance of an acceptance test from its boundary, as probability."""
         if self._law.rates is not None:
             return abs(float(u) - self._law.rates[i])
         return abs(self._law.omegas[i] * float(p[token]) - float(u) * float(q[token]))
 
 
 def _edge(weights: Host, u: float) -> float:
-    """How far a draw was from another token: the mass between its uniform and the nearer end of its interval."""
+    """Return the mass between a draw's uniform and the closer end of its token's interval."""
     cdf = np.cumsum(weights, dtype=np.float64)
     reached = float(u) * cdf[-1]
     ends = np.concatenate([[0.0], cdf])
-    inner = ends[(ends > 0) & (ends < cdf[-1])]  # a point mass has no other token
+    inner = ends[(ends > 0) & (ends < cdf[-1])]  # a point mass has no inner boundary
     return float(np.abs(inner - reached).min(initial=np.inf) / max(float(cdf[-1]), 1e-30))

@@ -1,4 +1,4 @@
-"""One call at a time on an engine that several threads share. Knows threads; does not know what a call does."""
+"""Serialises calls on an engine that several threads share. Knows threads; does not know what a call does."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from coolsd_rt.errors import UserError
 
 
 class Turns:
-    """A lock that a thread which holds it already is refused instead of left waiting for itself for ever."""
+    """A lock that raises an error, instead of deadlocking, if the thread already holds it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._owner: int | None = None
 
     def take(self) -> None:
-        """Wait for the turn. Raises UserError: this thread has it."""
+        """Wait for the turn. Raises UserError if this thread already holds it."""
         if self._owner == threading.get_ident():
             expected, found = "no other call of this thread under way", "an open stream, or a callback that draws"
             fix = "exhaust the stream or close it first"
@@ -24,6 +24,6 @@ class Turns:
         self._owner = threading.get_ident()
 
     def give(self) -> None:
-        """End the turn, from any thread."""
+        """End the turn. May be called from any thread."""
         self._owner = None
         self._lock.release()

@@ -11,6 +11,7 @@ Legend: M images, R rows, W prefix, N image tokens, V codes, S positions of a st
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,22 @@ def contexts(vocab: int, tokens: int) -> int:
 
 
 class Tables:
-    """Distributions by context index, [contexts, V]: target and draft, conditional and unconditional."""
+    """Distributions by context index, [contexts, V]: target and draft, conditional and unconditional.
+
+    dtype: the dtype of the logits that a session over the tables returns.
+    """
+
+    dtype = "float64"
 
     def __init__(self, target: Floats64, draft: Floats64, uncond: tuple[Floats64, Floats64] | None = None) -> None:
         other = uncond or (target, draft)
         self.target, self.draft = (target, other[0]), (draft, other[1])
+
+    def as_float32(self) -> Tables:
+        """The same tables, for sessions whose logits are float32."""
+        other = copy(self)
+        other.dtype = "float32"
+        return other
 
     @staticmethod
     def random(vocab: int, tokens: int, seed: int = 0, zeros: bool = False, spread: float = 1.0) -> Tables:
@@ -72,7 +84,7 @@ class Tables:
 
 
 class FakeSession:
-    """`Session` over tables. library: "numpy" or "torch". dtype: of the logits. slack: cache rows past the image.
+    """`Session` over tables. library: "numpy" or "torch". slack: cache rows past the image.
     paced: rounds may go without a draft, whose cache then lags behind."""
 
     def __init__(
@@ -83,12 +95,11 @@ class FakeSession:
         *,
         guided: bool = False,
         library: str = "numpy",
-        dtype: str = "float64",
         propose_length: int = 0,
         slack: int = 8,
         paced: bool = False,
     ) -> None:
-        self.tables, self._dims, self.library, self.dtype = tables, dims, library, dtype
+        self.tables, self._dims, self.library, self.dtype = tables, dims, library, tables.dtype
         self._propose_length = propose_length
         self.images, self.guided, self.paced = images, guided, paced
         self.rows = images * (2 if guided else 1)

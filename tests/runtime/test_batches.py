@@ -14,14 +14,14 @@ from tests.runtime.fakes import FakeSession, Tables, dims
 from tests.runtime.progresses import Heard
 
 VOCAB, TOKENS, LENGTH = 3, 8, 3
-TABLES = Tables.random(VOCAB, TOKENS, seed=1)
+TABLES = Tables.random(VOCAB, TOKENS, seed=1).as_float32()
 LAW = Law(make_omegas("exponential", LENGTH, delta=1.3))
 SCALES = (3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.5)
 SEEDS = [11, 12, 13, 14, 15]
 
 
 def session(images: int, guided: bool = True, **more: Any) -> FakeSession:
-    return FakeSession(TABLES, dims(VOCAB, TOKENS), images, guided=guided, dtype="float32", **more)
+    return FakeSession(TABLES, dims(VOCAB, TOKENS), images, guided=guided, **more)
 
 
 def draw(seeds: list[int], law: Law = LAW, **more: Any) -> Generation:
@@ -144,7 +144,7 @@ class Poisoned(FakeSession):
 
 
 def test_finished_images_do_not_matter() -> None:
-    fake = Poisoned(TABLES, dims(VOCAB, TOKENS), len(SEEDS), guided=True, dtype="float32")
+    fake = Poisoned(TABLES, dims(VOCAB, TOKENS), len(SEEDS), guided=True)
     result = generate(fake, LAW, Sampling(cfg_scale=SCALES), SEEDS)
     assert fake.finished.any()
     np.testing.assert_array_equal(result.codes, draw(SEEDS).codes)

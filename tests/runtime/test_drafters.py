@@ -107,13 +107,13 @@ def test_a_model_of_its_own_draws_every_leaf(
         assert exact.total_variation(output_law(found), exact.target_law(t.p, 5)) < 1e-12
 
 
-TABLES = Tables.random(3, 8, seed=1)
+TABLES = Tables.random(3, 8, seed=1).as_float32()
 SEEDS = list(range(60, 72))
 
 
 def draw(seeds: list[int], drafter: DrafterName, slack: int, **sampling: Any) -> Generation:
     cls = ModelSession if drafter == "model" else FakeSession
-    session = cls(TABLES, dims(3, 8), len(seeds), guided=True, dtype="float32", slack=slack)
+    session = cls(TABLES, dims(3, 8), len(seeds), guided=True, slack=slack)
     law = Law(make_omegas("exponential", 3, delta=1.3))
     return generate(session, law, Sampling(cfg_scale=1.5, **sampling), seeds, drafter=drafter)
 
@@ -139,7 +139,7 @@ def test_a_image_does_not_depend_on_its_batch(
 def test_forced_tokens_hold_and_the_rest_keeps_its_law(drafter: DrafterName) -> None:
     forced = [-1, -1, 2, -1, 0, -1, -1, -1]
     cls = ModelSession if drafter == "model" else FakeSession
-    session = cls(TABLES, dims(3, 8), len(SEEDS), guided=True, dtype="float32")
+    session = cls(TABLES, dims(3, 8), len(SEEDS), guided=True)
     result = generate(session, Law((1.0,) * 3), Sampling(cfg_scale=1.5), SEEDS, forced, drafter=drafter)
     assert (result.codes[:, 2] == 2).all()
     assert (result.codes[:, 4] == 0).all()

@@ -59,7 +59,7 @@ class Case:
 
     def session(self, images: int) -> FakeSession:
         """As if always paced: otherwise the fake checks its caches row by row, as the exact tests have it do."""
-        return FakeSession(self.tables, dims(self.vocab, self.tokens), images, dtype="float32", paced=True)
+        return FakeSession(self.tables.as_float32(), dims(self.vocab, self.tokens), images, paced=True)
 
 
 PAPER = make_omegas("exponential", 2, delta=1.1)

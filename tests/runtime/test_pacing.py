@@ -17,7 +17,7 @@ from tests.runtime.tree import Method, leaves, output_law, probes
 VOCAB, TOKENS, LENGTH = 3, 8, 3
 LAW = Law(make_omegas("exponential", LENGTH, delta=1.3))
 SEEDS = list(range(40, 52))
-TABLES = Tables.random(VOCAB, TOKENS, seed=1)
+TABLES = Tables.random(VOCAB, TOKENS, seed=1).as_float32()
 
 
 @pytest.fixture(params=[16, 2, 1], ids=lambda n: f"catch-up-{n}")
@@ -51,7 +51,7 @@ def test_every_leaf_is_drawn(
 
 
 def draw(seeds: list[int], confidence: float = 0.5, stop: float = 0.0, **more: int) -> tuple[Generation, FakeSession]:
-    session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(seeds), guided=True, dtype="float32", paced=True, **more)  # type: ignore[arg-type]
+    session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(seeds), guided=True, paced=True, **more)  # type: ignore[arg-type]
     return generate(session, LAW, Sampling(cfg_scale=1.5, confidence=confidence, draft_confidence=stop), seeds), session
 
 
@@ -92,7 +92,7 @@ def test_rounds_without_a_draft_say_so_and_invariants_hold(catch_up: int) -> Non
         assert (behind >= 1).all()
         assert (behind < catch_up + LENGTH + 1).all()
 
-    session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), guided=True, dtype="float32", paced=True)
+    session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), guided=True, paced=True)
     generate(
         session, LAW, Sampling(cfg_scale=1.5, confidence=0.5), SEEDS, loop="host", hooks=LoopHooks(on_round=on_round)
     )
@@ -113,7 +113,7 @@ def test_unsure_drafts_are_not_judged() -> None:
         def on_round(state: State, record: RoundRecord) -> None:
             num_drafts.extend(record.num_drafts[record.active].tolist())
 
-        session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), dtype="float32", paced=True)
+        session = FakeSession(TABLES, dims(VOCAB, TOKENS), len(SEEDS), paced=True)
         result = generate(
             session, LAW, Sampling(draft_confidence=stop), SEEDS, loop="host", hooks=LoopHooks(on_round=on_round)
         )

@@ -13,8 +13,8 @@ from coolsd_rt.prompts import UNCONDITIONAL, UNKNOWN
 from coolsd_rt.train.loop import Ema, optimizers, rate
 from coolsd_rt.train.networks import write_weights
 from tools.emoji import data
-from tools.emoji.common import Log, learning_rate
-from tools.emoji.loop import Training
+from tools.emoji.common import learning_rate
+from tools.emoji.loop import Training, TrainSettings
 from tools.emoji.quality import references, retrieve
 from tools.emoji.train_target import GlyphOrder, drop_words
 
@@ -94,15 +94,12 @@ def _run(folder: Path, name: str, steps: int) -> nn.Linear:
     torch.manual_seed(0)
     model = nn.Linear(4, 4)
     run = Training(
-        "little",
+        name,
         model,
         optimizers(model, [model.weight], 0.05, 0.0),
         Ema(model, 0.9),
-        lr=0.05,
-        steps=steps,
-        save_every=10,
-        file=folder / f"{name}.pt",
-        log=Log(folder / f"{name}.log"),
+        TrainSettings(steps, batch=16, lr=0.05, save_every=10),
+        folder,
     )
     run.resume()
     for step in run.remaining():

@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -21,7 +22,7 @@ import click
 from coolsd_rt import cores, limits
 from coolsd_rt.bench.machine import machine
 from coolsd_rt.bench.timing import Variant, take_turns
-from coolsd_rt.cli.entry import enter, overwrite_option
+from coolsd_rt.cli.entry import enter, gathered, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import moved_spec_option, sample_prompts_option
 from coolsd_rt.cli.paths import ENGINE, WRITES
@@ -130,6 +131,21 @@ def measure(
     return Table(timed, memory)
 
 
+@dataclass(frozen=True)
+class _BenchmarkOptions:
+    """Value of each option, by its name in click."""
+
+    engine: Path
+    runs: int
+    batch: int
+    prompts: tuple[str, ...]
+    threads: int | None
+    spec_file: Path | None
+    json_file: Path | None
+    md_file: Path | None
+    overwrite: bool
+
+
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
@@ -146,45 +162,42 @@ def measure(
 @click.option("--json", "json_file", type=WRITES, help="JSON file to write, with all figures.")
 @click.option("--markdown", "md_file", type=WRITES, help="Markdown file to write, with the tables.")
 @overwrite_option
-def command(
-    engine: Path,
-    runs: int,
-    batch: int,
-    prompts: tuple[str, ...],
-    threads: int | None,
-    spec_file: Path | None,
-    json_file: Path | None,
-    md_file: Path | None,
-    overwrite: bool,
-) -> None:
+@gathered(_BenchmarkOptions)
+def command(given: _BenchmarkOptions) -> None:
     """Time eager PyTorch, our fp32 and our int8 engine, plain and speculating, side by side in one run.
 
     \b
     Example:
       python -m tools.demo.benchmark engines/emoji --markdown out/figures.md
     """
-    for option, path in (("--json", json_file), ("--markdown", md_file)):
+    for option, path in (("--json", given.json_file), ("--markdown", given.md_file)):
         if path is not None:
-            check_output(path, option, overwrite=overwrite)
-    threads = cores.threads_for(threads)
+            check_output(path, option, overwrite=given.overwrite)
+    threads = cores.threads_for(given.threads)
     with progress() as work:
         table = measure(
-            engine, runs=runs, batch=batch, prompts=prompts, threads=threads, spec_file=spec_file, work=work
+            given.engine,
+            runs=given.runs,
+            batch=given.batch,
+            prompts=given.prompts,
+            threads=threads,
+            spec_file=given.spec_file,
+            work=work,
         )
     here = machine(threads)
-    note = f"{here['cpu']}, {threads} threads, {batch} image(s) at once, medians of {runs} interleaved runs"
+    note = f"{here['cpu']}, {threads} threads, {given.batch} image(s) at once, medians of {given.runs} interleaved runs"
     goals = [goal.cells() for goal in table.goals()]
     show_table(COLUMNS, table.rows(), title=note)
     for line in table.losing():
         say(f"speculation does not pay here: {line}")
     show_table(GOAL_COLUMNS, goals, title="goals")
-    if json_file:
-        document = {"machine": here, "runs": runs, "batch": batch, **table.as_dict()}
-        write_output(json_file, (json.dumps(document, indent=2) + "\n").encode(), overwrite=overwrite)
-    if md_file:
+    if given.json_file:
+        document = {"machine": here, "runs": given.runs, "batch": given.batch, **table.as_dict()}
+        write_output(given.json_file, (json.dumps(document, indent=2) + "\n").encode(), overwrite=given.overwrite)
+    if given.md_file:
         body = "".join(f"\nSpeculation does not pay here: {line}.\n" for line in table.losing())
         text = f"{note}\n\n{markdown(COLUMNS, table.rows())}{body}\n{markdown(GOAL_COLUMNS, goals)}"
-        write_output(md_file, text.encode(), overwrite=overwrite)
+        write_output(given.md_file, text.encode(), overwrite=given.overwrite)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ from .common import Log
 _REPORT_EVERY = 20
 
 
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of a stage. batch: images per step. pool: tokenisations kept per glyph. fuse: compile the layers.
+    save_every: steps between checkpoints."""
+
+    steps: int
+    batch: int
+    lr: float
+    seed: int = 0
+    device: str = "cpu"
+    pool: int = 64
+    fuse: bool = False
+    save_every: int = 100
+
+
 class Training(TrainSteps[M]):
     """One model on its way: `resume`, then for each step of `remaining` an `update` with its loss."""
 
@@ -31,16 +47,12 @@ class Training(TrainSteps[M]):
         model: M,
         opts: list[torch.optim.Optimizer],
         ema: Ema[M],
-        *,
-        lr: float,
-        steps: int,
-        save_every: int,
-        file: Path,
-        log: Log,
+        settings: TrainSettings,
+        folder: Path,
     ) -> None:
-        super().__init__(model, opts, ema, lr=lr, steps=steps)
-        self.name, self.log = name, log
-        self._save_every, self._file = save_every, file
+        super().__init__(model, opts, ema, lr=settings.lr, steps=settings.steps)
+        self.name, self.log = name, Log(folder / f"{name}.log")
+        self._save_every, self._file = settings.save_every, folder / f"{name}.safetensors"
         self._reports: list[Sequence[float]] = []
         self._clock = time.monotonic()
 

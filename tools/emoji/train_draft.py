@@ -23,9 +23,9 @@ from coolsd_rt.train.networks import write_weights
 from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.students import Example, HeadStudent
 
-from .common import Log, Workspace, read_weights
+from .common import Workspace, read_weights
 from .data import Glyphs
-from .loop import Training
+from .loop import Training, TrainSettings
 from .train_target import CONFIG, GlyphOrder, TokenPool, blur_words, load_tokenizer, vocabulary
 
 STEPS = 3  # of its own predictions in training
@@ -52,39 +52,37 @@ def share_pool(work: Workspace, source: TokenPool) -> None:
         source.codes, source.filled = saved["codes"], saved["filled"]
 
 
-def train(
-    work: Workspace, glyphs: Glyphs, *, steps: int, batch: int, lr: float, pool: int, seed: int, device: str, fuse: bool
-) -> None:
+def train(work: Workspace, glyphs: Glyphs, settings: TrainSettings) -> None:
+    """Train the model, or go on from its checkpoint, and write the weights of the release."""
+    device, seed = settings.device, settings.seed
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed + 1)
     target = load_target(work, glyphs).to(device)
     head = Eagle(draft_config(target.cfg)).to(device)
     vocab = vocabulary(glyphs)
     words = torch.tensor([vocab.encode(c).ids for c in glyphs.captions])
-    source = TokenPool(glyphs, load_tokenizer(work, device), pool, rng)
+    source = TokenPool(glyphs, load_tokenizer(work, device), settings.pool, rng)
     share_pool(work, source)
     order = GlyphOrder(len(words), rng)
     matrices = [p for p in head.parameters() if p.ndim == 2]
+    work.root.mkdir(parents=True, exist_ok=True)
     run = Training(
         "draft",
         head,
-        optimizers(head, matrices, lr, 0.01),
+        optimizers(head, matrices, settings.lr, 0.01),
         Ema(head, 0.99),
-        lr=lr,
-        steps=steps,
-        save_every=100,
-        file=work.file("draft.safetensors"),
-        log=Log(work.file("draft.log")),
+        settings,
+        work.root,
     )
     if state := run.resume():
         rng.set_state(state["rng"])
-    if fuse:
+    if settings.fuse:
         for layer in target.layers:
             layer.compile()
     student = HeadStudent(head, target)
     free = torch.ones(target.cfg.tokens, dtype=torch.bool, device=device)
     for _ in run.remaining():
-        index = order.next(batch)
+        index = order.next(settings.batch)
         with_words = blur_words(words[index], rng)
         caption = torch.cat([with_words, torch.full_like(with_words, UNCONDITIONAL)]).to(device)
         codes = source.draw(index).to(device)

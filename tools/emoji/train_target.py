@@ -18,9 +18,9 @@ from coolsd_rt.prompts import UNCONDITIONAL, UNKNOWN, WordVocabulary
 from coolsd_rt.train.loop import Ema, optimizers
 from coolsd_rt.train.networks import initialise, write_weights
 
-from .common import Log, Workspace, read_weights
+from .common import Workspace, read_weights
 from .data import Glyphs, jitter, may_flip
-from .loop import Training
+from .loop import Training, TrainSettings
 
 CONFIG = LlamaGenConfig(
     vocab=1024, dim=192, layers=12, heads=3, ffn=512, grid=16, prefix=8, words=0, word_dim=192, prefix_rope="identity"
@@ -106,9 +106,9 @@ def drop_words(words: Tensor, rng: torch.Generator) -> Tensor:
     return out
 
 
-def train(
-    work: Workspace, glyphs: Glyphs, *, steps: int, batch: int, lr: float, pool: int, seed: int, device: str, fuse: bool
-) -> None:
+def train(work: Workspace, glyphs: Glyphs, settings: TrainSettings) -> None:
+    """Train the model, or go on from its checkpoint, and write the weights of the release."""
+    device, seed = settings.device, settings.seed
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     vocab = vocabulary(glyphs)
@@ -117,28 +117,26 @@ def train(
     initialise(model)
     model.to(device)
     words = torch.tensor([vocab.encode(c).ids for c in glyphs.captions])
-    source = TokenPool(glyphs, load_tokenizer(work, device), pool, rng)
+    source = TokenPool(glyphs, load_tokenizer(work, device), settings.pool, rng)
     order = GlyphOrder(len(words), rng)
     matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
+    work.root.mkdir(parents=True, exist_ok=True)
     run = Training(
         "target",
         model,
-        optimizers(model, matrices, lr, 0.02),
+        optimizers(model, matrices, settings.lr, 0.02),
         Ema(model, 0.998),
-        lr=lr,
-        steps=steps,
-        save_every=100,
-        file=work.file("target.safetensors"),
-        log=Log(work.file("target.log")),
+        settings,
+        work.root,
     )
     if state := run.resume():
         source.codes, source.filled = state["codes"], state["filled"]
         rng.set_state(state["rng"])
-    if fuse:  # one compiled graph serves all layers; it takes a minute or two and halves the step
+    if settings.fuse:  # one compiled graph serves all layers; it takes a minute or two and halves the step
         for layer in model.layers:
             layer.compile()
     for _ in run.remaining():
-        index = order.next(batch)
+        index = order.next(settings.batch)
         codes = source.draw(index).to(device)
         caption = drop_words(words[index], rng).to(device)
         with torch.autocast(device, torch.bfloat16):

@@ -23,6 +23,7 @@ from coolsd_rt.train.networks import write_weights
 
 from .common import Log, Workspace, learning_rate
 from .data import Glyphs, jitter, may_flip, on_white
+from .loop import TrainSettings
 
 CONFIG = VQConfig(
     codebook_size=1024,
@@ -42,16 +43,17 @@ BACKGROUND_WEIGHT = 0.1
 CLEARANCE = 0.9  # cosine between the background's code and any other, at most
 
 
-def train(  # noqa: C901  (one training step, from top to bottom)
-    work: Workspace, glyphs: Glyphs, chosen: np.ndarray, *, steps: int, batch: int, lr: float, seed: int, device: str
-) -> None:
-    torch.manual_seed(seed)
+# One training step, from top to bottom.
+def train(work: Workspace, glyphs: Glyphs, chosen: np.ndarray, settings: TrainSettings) -> None:  # noqa: C901
+    """Train the tokenizer, or go on from its checkpoint, and write the weights of the release."""
+    steps, device = settings.steps, settings.device
+    torch.manual_seed(settings.seed)
     log = Log(work.file("vq.log"))
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(settings.seed)
     model = VQTokenizer(CONFIG).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.quantize.embedding.weight.requires_grad_(False)
     params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.95), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(params, lr=settings.lr, betas=(0.9, 0.95), weight_decay=1e-4)
     ema = Ema(model, 0.995)
     usage = torch.ones(CONFIG.codebook_size, device=device)
     start = 0
@@ -66,9 +68,9 @@ def train(  # noqa: C901  (one training step, from top to bottom)
     picked = torch.from_numpy(chosen)
     for step in range(start, steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, lr, 100)
+            group["lr"] = learning_rate(step, steps, settings.lr, 100)
         # Half of each batch from the glyphs that the target will draw, half from all.
-        index = torch.randint(len(rgba), (batch,), generator=rng)
+        index = torch.randint(len(rgba), (settings.batch,), generator=rng)
         index[::2] = picked[torch.randint(len(picked), (len(index[::2]),), generator=rng)]
         x = jitter(rgba[index], flippable[index], rng).to(device, memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16):

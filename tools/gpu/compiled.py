@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from coolsd_rt.backends.description import Description, dtype_of
-from coolsd_rt.backends.tensorrt.build import build_engine
+from coolsd_rt.backends.tensorrt.build import SourceGraph, build_engine
 from coolsd_rt.backends.tensorrt.engine import FILE, TrtEngine, load_engines
 from coolsd_rt.backends.tensorrt.package import Flavour
 from coolsd_rt.backends.tensorrt.profiles import ProfileSizes, profiles
@@ -78,7 +78,7 @@ def compile_size(
         if kind == "int8":
             quantize(model)
         path = write(for_tensorrt(model, {"T": sizes.capacity}, name=name), folder / f"{name}.onnx")
-        built = build_engine(path, contract, profiles(contract, sizes), name=name, flavour=flavour, precision=kind)
+        built = build_engine(SourceGraph(name, path, contract, kind), profiles(contract, sizes), flavour=flavour)
         (folder / FILE.format(name)).write_bytes(built.data)
         out.facts[name] = built.facts.as_dict()
         say(f"{size.name}: {name} compiled, {built.data.nbytes / 1e6:.0f} MB")

@@ -1,1 +1,1 @@
-"""ONNX Runtime, on a CPU or by its CUDA provider."""
+"""The backend ONNX Runtime, on a CPU or with its CUDA provider."""

@@ -1,9 +1,10 @@
-"""ONNX Runtime: the engine of a build, stepped with its caches bound in place, on a CPU or by its CUDA provider.
+"""ONNX Runtime as a backend: sessions that step an engine's graphs, with caches bound in place.
 
-On a GPU the caches stay there, and logits come to the host at each step. That has not been run on a GPU yet.
+It runs on a CPU or with the CUDA provider. On a GPU the caches stay on the device, and logits are copied to the host at
+each step; this has not been run on a GPU yet.
 
-Knows sessions of the contract and NumPy. Does not know the loop's maths, nor torch or onnx. Graph calls and their
-bound memory are in `ort_graph`. Legend as in `coolsd_rt.contract`.
+Knows sessions of the contract and NumPy. Does not know the mathematics of the loop, nor torch or onnx. Graph calls and
+their bound memory are in `graph`. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from coolsd_rt.store import VerifiedEngine
 
 
 def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
-    """All graphs of a checked engine.
+    """Load all graphs of a verified engine.
 
-    Raises CoolsdError: a graph is not of the contract, or ONNX Runtime cannot run it on the providers asked for.
+    Raises CoolsdError: a graph does not match its contract, or ONNX Runtime cannot run it on the requested providers.
     """
     description = Description.from_dict(verified.manifest.contract)
     engine = EngineOptions.model_validate(verified.manifest.spec.get("engine", {}))
@@ -35,7 +36,7 @@ def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
         options = replace(options, providers=(CUDA,) if engine.device == "cuda" else (CPU,))
     graphs = {}
     for name, record in description.graphs.items():
-        # Weights beside a graph are mapped by ONNX Runtime; their hash held when `verified` was made.
+        # ONNX Runtime maps weights beside a graph; their hash was checked when `verified` was made.
         data = f"{record.file}{DATA}"
         weights = verified.path(data) if data in verified.manifest.files else None
         linked = weights is not None and weights.parent != verified.engine.folder
@@ -51,10 +52,10 @@ def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
 
 
 class OrtEngine:
-    """`runtime.interface.Engine` on ONNX Runtime. Arrays are NumPy's.
+    """`runtime.interface.Engine` on ONNX Runtime. Arrays are NumPy arrays.
 
-    even_rows: sessions step an even number of rows. int8 products of an odd number use another kernel for the last row,
-    which rounds differently.
+    even_rows: whether sessions step an even number of rows. int8 products of an odd number of rows use another kernel
+    for the last row, which rounds differently.
     """
 
     def __init__(self, description: Description, graphs: dict[str, OrtGraph], even_rows: bool = False) -> None:
@@ -62,22 +63,32 @@ class OrtEngine:
 
     @property
     def dims(self) -> ModelDims:
+        """Sizes of the engine."""
         return self._description.dims
 
     @property
     def draft_length(self) -> int:
-        """Draft length of the spec that was built, which `propose` was compiled for."""
+        """Draft length of the spec that was built, for which `propose` was compiled."""
         return self._description.draft_length
 
     def encode_condition(self, condition: Ints | Floats32) -> Floats32:
+        """Return the prefix [R, W, C] of a condition: int64 [R, W] ids, or float features."""
         spec = self._graphs["condition"].contract.inputs[0]
         return self._graphs["condition"].call(**{spec.name: np.asarray(condition, spec.dtype)})["prefix"]
 
     def open(self, prefix: Floats32, capacity: int, start: Ints | None = None) -> OrtSession:
+        """Open a session for the rows of `prefix` [R, W, C].
+
+        capacity: largest number of positions in its caches.
+        start: int64 [R], the first position of each row that is not padding; None: 0.
+        """
         return OrtSession(self._description, self._graphs, prefix, capacity, start, self._even_rows)
 
     def decode_images(self, codes: Ints) -> NDArray[np.uint8]:
-        """One image at a time: the decoder's memory is the largest of a generation, and grows with the batch."""
+        """Decode codes int64 [M, tokens] to pixels uint8 [M, side, side, 3], one image at a time.
+
+        The image decoder needs the most memory of a generation, and its memory grows with the batch.
+        """
         codes = np.asarray(codes, np.int64)
         pixels = [self._graphs["image"].call(codes=codes[i : i + 1])["pixels"] for i in range(len(codes))]
         return np.concatenate(pixels)
@@ -86,8 +97,8 @@ class OrtEngine:
 class OrtSession:
     """`runtime.interface.Session` on ONNX Runtime.
 
-    A step's cost grows with the capacity of its caches, so they start small and grow by buckets as positions need
-    them; `capacity` is only the limit up to which they may.
+    The cost of a step grows with the capacity of its caches, so they start small and grow in buckets as positions are
+    needed; `capacity` is the upper limit.
     """
 
     def __init__(
@@ -120,16 +131,25 @@ class OrtSession:
 
     @property
     def propose_length(self) -> int:
-        """0 for an odd number of rows: the graph `propose` wants pairs. Only an EAGLE head has one."""
+        """Draft length of the graph `propose`; 0 if the engine has none.
+
+        It is also 0 for an odd number of rows, since the graph needs pairs of rows.
+        """
         return 0 if self._rows % 2 or self._propose is None else self._length
 
     def asarray(self, data: Any, dtype: str) -> NDArray[Any]:
+        """Return host data as a NumPy array of this dtype."""
         return np.asarray(data, dtype=dtype)
 
     def target(self, ids: Ints, pos: Ints) -> tuple[Floats32, Floats32]:
+        """Step the target over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C]."""
         return self._step(self._target, ids, pos)
 
     def draft(self, ids: Ints, features: Floats32 | None, pos: Ints) -> tuple[Floats32, Floats32]:
+        """Step the draft model over ids int64 [R, S] from pos int64 [R] on, with features [R, S, C] for an EAGLE head.
+
+        Returns logits float32 [R, S, V] and features [R, S, C]. Raises CoolsdError: an engine without a draft model.
+        """
         if self._draft is None:
             raise CoolsdError(
                 "a draft step", expected="an engine with a draft model", found="an engine built without one"
@@ -137,7 +157,7 @@ class OrtSession:
         return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
 
     def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats32) -> tuple[Floats32, Floats32]:
-        """Logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
+        """Return logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
         size = ids.shape[1]
         step = steps.at({"R": self._rows + self._spare, "S": size}, int(pos.max()) + size)
         given: dict[str, NDArray[Any]] = {"ids": ids, "pos": pos, **others}
@@ -158,6 +178,15 @@ class OrtSession:
         temperature: float,
         top_k: int,
     ) -> tuple[Ints, Floats32]:
+        """Draft with all draft steps in one graph: tokens int64 [M, L] and their distributions float32 [M, L, V].
+
+        ids int64 [R, S], features [R, S, C]: the newly accepted positions, of which the first `count` int64 [R] are
+        valid.
+        pos: int64 [R], the first of them.
+        uniforms, scale: float32 [M, L].
+
+        Raises CoolsdError: no graph `propose`, or an odd number of rows.
+        """
         if not self.propose_length or self._propose is None:
             expected = "an EAGLE head, and rows in pairs"
             raise CoolsdError("the graph propose", expected=expected, found=f"{self._rows} rows")

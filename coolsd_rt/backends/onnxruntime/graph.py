@@ -1,8 +1,8 @@
-"""One ONNX Runtime session, and calls of it whose memory is bound beforehand.
+"""One ONNX Runtime session, and calls with memory that is bound in advance.
 
 Knows IOBinding, buckets and providers. Does not know what a graph computes. A call is bound once for each of its
-shapes: its inputs and outputs are NumPy arrays that ONNX Runtime reads and writes where they are, so a step costs
-copies of small inputs and outputs, and the caches none.
+shapes: its inputs and outputs are NumPy arrays that ONNX Runtime reads and writes in place, so a step copies small
+inputs and outputs, and never the caches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.install import install_line
 
-with native_words([]):  # it looks for GPUs, and warns in colours where it may not read what there is
+with native_words([]):  # the import looks for GPUs, and prints warnings if it may not read the devices
     import onnxruntime as ort
 
 BUCKET = 64  # cache rows; capacities are multiples of it
@@ -33,46 +33,48 @@ _TYPES = {
     "bfloat16": "tensor(bfloat16)", "uint8": "tensor(uint8)",
 }  # fmt: skip
 _WARNING, _FATAL = 2, 4
-ort.set_default_logger_severity(_FATAL)  # an error is raised as well, with the same words
+ort.set_default_logger_severity(_FATAL)  # errors are also raised, with the same text
 _SETTINGS = {CUDA: {"use_tf32": "0"}}
-"""Of providers. By default float32 is multiplied with 10 bits on a GPU, which parity would not pass."""
+"""Options of providers. The default on a GPU multiplies float32 with 10 bits of mantissa, which would fail parity."""
 
 
 @dataclass(frozen=True)
 class OrtMemory:
-    """ONNX Runtime's view of an array: of the same bytes on a CPU, of a copy on another device."""
+    """An array and its OrtValue: of the same bytes on a CPU, of a copy on another device."""
 
     array: NDArray[Any]
     value: Any  # ort.OrtValue
 
     @staticmethod
     def of(array: NDArray[Any], device: str = "cpu") -> OrtMemory:
+        """Return the memory of an array on a device."""
         return OrtMemory(array, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
 
     @staticmethod
     def zeros(shape: Sequence[int], dtype: str) -> OrtMemory:
+        """Return zeros of this shape and dtype in host memory."""
         return OrtMemory.of(np.zeros(tuple(shape), dtype))
 
     def read(self) -> NDArray[Any]:
-        """What is there now, as an array of the host."""
+        """Return the current contents as an array on the host."""
         values: NDArray[Any] = self.value.numpy()
         return values
 
 
 def session_options(options: LoadOptions, beside: Path | None = None, mapped: bool = False) -> Any:
-    """ONNX Runtime's options of every session.
+    """Return ONNX Runtime's options for a session.
 
-    beside: the folder of the weights that are not in the graph. mapped: leave them where they are, without the copy
-    in the layout that products run fastest on.
+    beside: folder of the weights that are not in the graph.
+    mapped: keep weights mapped from their file, without a copy in the layout that makes products fastest.
     """
     so = ort.SessionOptions()
     so.log_severity_level = _WARNING if options.verbose else _FATAL
-    so.intra_op_num_threads = cores.threads_for(options.threads)  # its own default, 0, knows no cgroup
+    so.intra_op_num_threads = cores.threads_for(options.threads)  # ONNX Runtime's default, 0, ignores cgroups
     so.inter_op_num_threads = 1  # nodes run one after another
     # Block DequantizeLinear + MatMul becomes MatMulNBits with int8 arithmetic; level 1 would be float, and far slower.
     so.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
     so.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
-    # Each session has threads of its own; without this those of one graph would spin while the next one runs.
+    # Each session has a thread pool; without this the threads of one graph would spin while the next graph runs.
     so.add_session_config_entry("session.force_spinning_stop", "1")
     if beside is not None:
         so.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.absolute()))
@@ -82,7 +84,7 @@ def session_options(options: LoadOptions, beside: Path | None = None, mapped: bo
 
 
 class OrtGraph:
-    """A session whose inputs and outputs are those of its contract."""
+    """An ONNX Runtime session whose inputs and outputs match its contract."""
 
     def __init__(
         self,
@@ -94,15 +96,19 @@ class OrtGraph:
         mapped: bool = False,
         linked: Mapping[str, Path] | None = None,
     ) -> None:
-        """data: the graph; its weights too, or they are in the folder `beside`. mapped: as in `session_options`.
-        linked: files of weights by the names that the graph has for them, where these are links out of the folder:
-        ONNX Runtime follows none, and is given their contents.
+        """Load a graph.
 
-        Raises CoolsdError: ONNX Runtime cannot load it, falls back to other providers, or it is another graph.
+        data: the serialised graph, with its weights unless they are in the folder `beside`.
+        mapped: as in `session_options`.
+        linked: weight files by the names that the graph uses, if these are links out of the folder: ONNX Runtime
+        follows no such links, so it gets the contents instead.
+
+        Raises CoolsdError: ONNX Runtime cannot load the graph, falls back to other providers, or the graph does not
+        match its contract.
         """
         self.name, self.contract = name, contract
         asked = list(options.providers) or [CPU]
-        self.device = "cuda" if asked[0] == CUDA else "cpu"  # where its caches are
+        self.device = "cuda" if asked[0] == CUDA else "cpu"  # device of the caches
         if absent := [p for p in asked if p not in ort.get_available_providers()]:
             found = ", ".join(ort.get_available_providers())
             fix = f"{install_line('gpu')} in place of onnxruntime, on a machine with an NVIDIA GPU"
@@ -110,7 +116,9 @@ class OrtGraph:
         try:
             providers = [(name, _SETTINGS.get(name, {})) for name in asked]
             so = session_options(options, None if linked else beside, mapped)
-            contents = [np.memmap(path, np.uint8, "r") for path in (linked or {}).values()]  # alive until it is made
+            contents = [
+                np.memmap(path, np.uint8, "r") for path in (linked or {}).values()
+            ]  # must live until the session exists
             if linked:
                 so.add_external_initializers_from_files_in_memory(list(linked), contents, [c.size for c in contents])
             self.session = ort.InferenceSession(data, so, providers=providers)
@@ -135,7 +143,7 @@ class OrtGraph:
                 raise CoolsdError(f"graph {self.name}", expected=str(odd[1]), found=str(odd[0]), fix="build it again")
 
     def call(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Run once, with fresh outputs."""
+        """Run the graph once and return new output arrays by name. Raises CoolsdError if the run fails."""
         try:
             outputs = self.session.run(None, inputs)
         except Exception as error:  # its exceptions share no base class
@@ -144,7 +152,7 @@ class OrtGraph:
 
 
 class Caches:
-    """KV tensors [R, H, T, D] in binding order, zeros where nothing was written: NaN there would poison attention."""
+    """KV tensors [R, H, T, D] in binding order. Unwritten rows are zeros: NaN there would spread through attention."""
 
     def __init__(
         self,
@@ -154,14 +162,19 @@ class Caches:
         dtype: str = "float32",
         device: str = "cpu",
     ) -> None:
-        """sizes: R, H, D. limit: capacity that is never exceeded, but for rounding up to a bucket."""
+        """Create caches without memory.
+
+        names: names of the input and the output of each cache.
+        sizes: R, H, D.
+        limit: largest capacity, rounded up to a bucket.
+        """
         self.names, self._sizes, self._dtype, self._device = tuple(names), sizes, dtype, device
         self._limit = -(-limit // BUCKET) * BUCKET
         self.capacity = 0
         self.memory: dict[str, OrtMemory] = {}
 
     def reach(self, positions: int) -> None:
-        """Have room for `positions` positions; what was written stays. Raises CoolsdError beyond the limit."""
+        """Grow to hold `positions` positions; the contents stay. Raises CoolsdError beyond the limit."""
         if positions <= self.capacity:
             return
         capacity = -(-positions // BUCKET) * BUCKET
@@ -178,7 +191,7 @@ class Caches:
 
 
 class OrtStep:
-    """A graph bound to memory for one set of shapes: assign, run, copy out."""
+    """A graph bound to memory for one set of shapes. A call copies inputs in, runs, and copies outputs out."""
 
     def __init__(
         self, graph: OrtGraph, sizes: Mapping[str, int], fixed: Mapping[str, OrtMemory], caches: Caches
@@ -208,10 +221,10 @@ class OrtStep:
         bind(name, memory.value)
 
     def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]:
-        """Run on these inputs; the outputs are the caller's own."""
+        """Run on these inputs and return copies of the outputs by name. Raises CoolsdError if the run fails."""
         for name, memory in self._inputs.items():
             memory.array[...] = inputs[name]
-            if self._graph.device != "cpu":  # what is bound there is a copy, made while binding
+            if self._graph.device != "cpu":  # on a device, binding makes a copy
                 self._binding.bind_ortvalue_input(name, memory.value)
         try:
             self._graph.session.run_with_iobinding(self._binding)
@@ -221,7 +234,7 @@ class OrtStep:
 
 
 class OrtSteps:
-    """The bound calls of one graph on one set of caches, made as shapes come up."""
+    """The bound calls of one graph on one set of caches, created when a shape first occurs."""
 
     def __init__(self, graph: OrtGraph, caches: Caches, fixed: Mapping[str, OrtMemory]) -> None:
         self._graph, self._caches, self._fixed = graph, caches, fixed
@@ -229,7 +242,7 @@ class OrtSteps:
         self._capacity = 0
 
     def at(self, sizes: Mapping[str, int], positions: int) -> OrtStep:
-        """The call for these sizes (they differ in S alone), with room for `positions`."""
+        """Return the call for these sizes (they differ in S alone), with caches for `positions` positions."""
         self._caches.reach(positions)
         if self._capacity != self._caches.capacity:
             self._bound.clear()
@@ -245,6 +258,6 @@ def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> OrtMemory:
 
 
 def _line(error: Exception) -> str:
-    """The first line of an ONNX Runtime message, without its error number and the place in its own source."""
+    """Return the first line of an ONNX Runtime message, without its error number and source location."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S+ ", "", first)[:300]

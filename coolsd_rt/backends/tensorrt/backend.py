@@ -1,6 +1,6 @@
-"""The backends `tensorrt` and `tensorrt-rtx`: a build's engines under the loop on the device.
+"""The backends `tensorrt` and `tensorrt-rtx`: a build's engines under the device loop.
 
-Knows which loop goes with which steps. Not run on a GPU yet.
+Knows which loop runs these engines. Does not know their steps. Not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ from coolsd_rt.store import VerifiedEngine
 
 
 def load(verified: VerifiedEngine, options: LoadOptions) -> DeviceEngine:
-    """The engines of a checked build, each round one CUDA graph. Raises as `tensorrt.engine.load`."""
+    """Load the engines of a verified build; each round is one CUDA graph. Raises as `tensorrt.engine.load`."""
     return DeviceEngine(load_steps(verified, options))

@@ -1,11 +1,11 @@
-"""An ONNX graph of the contract, its T pinned, to a serialised TensorRT engine and the facts a load compares.
+"""Compile an ONNX graph of the contract with a fixed T to a serialised TensorRT engine, and record facts about it.
 
-Knows TensorRT's builder. Does not know where an engine is kept, nor which model it is. TensorRT-RTX builds on any
-machine, for all GPUs it supports unless told otherwise; TensorRT needs the GPU it builds for, and its way through here
-has been tried with nothing but its twin.
+Knows TensorRT's builder. Does not know where an engine is stored, nor which model it is. TensorRT-RTX builds on any
+machine, by default for all GPUs it supports; TensorRT needs the GPU it builds for, and its path through this module has
+only been tested with TensorRT-RTX.
 
-Nothing is written before the whole engine is there, so an interrupted build leaves nothing behind. The builder runs in
-a thread of its own: an interrupt reaches Python at once, and the next step of the builder ends it.
+Nothing is written before the whole engine exists, so an interrupted build leaves nothing behind. The builder runs in a
+separate thread: an interrupt reaches Python at once, and the builder stops at its next step.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ from coolsd_rt.backends.tensorrt.profiles import Profile
 from coolsd_rt.contract import GraphContract
 from coolsd_rt.errors import CoolsdError, UserError
 
-OnProgress = Callable[[str, int, int], None]  # a phase of the builder, its steps done, its steps
+OnProgress = Callable[[str, int, int], None]  # phase of the builder, finished steps, all steps
 HEAD = 8
-_TICK = 0.1  # seconds between two looks for an interrupt
+_TICK = 0.1  # seconds between two checks for an interrupt
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build, apart from what.
+    """Settings of the builder; they do not change what is built.
 
-    capabilities: compute capabilities such as `8.9` to build for (TensorRT-RTX only); None is the local GPU, or every
-    supported one where there is none. workspace: bytes of scratch memory a plan may want; None is TensorRT's own limit.
-    timing_cache: a file shared by builds (TensorRT only; TensorRT-RTX times nothing). level: 0 (fast build) to 5.
+    capabilities: compute capabilities such as `8.9` to build for (TensorRT-RTX only); None: the local GPU, or every
+    supported one if there is none.
+    workspace: bytes of scratch memory that an engine may use; None: TensorRT's limit.
+    timing_cache: a file that builds share (TensorRT only; TensorRT-RTX times nothing).
+    level: optimisation level, 0 (fast build) to 5.
     """
 
     capabilities: tuple[str, ...] | None = None
@@ -50,59 +52,80 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialised engine in TensorRT's own memory: write `data` with `open(path, "wb").write`, without a copy."""
+    """A serialised engine in TensorRT's memory. Write `data` with `open(path, "wb").write`, without a copy."""
 
     data: memoryview
     facts: Facts
 
 
+@dataclass(frozen=True)
+class SourceGraph:
+    """An ONNX graph of the contract to compile.
+
+    data: the graph's bytes, or the path of its file, whose weights lie beside it. beside: the path of a graph file in
+    whose folder the weights are that `data`, given as bytes, names; TensorRT alone reads them, so that no message
+    holds them. precision: of the graph's tensors, as in a spec.
+    """
+
+    name: str
+    data: bytes | Path
+    contract: GraphContract
+    precision: str
+    beside: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Build:
+    """Parts of TensorRT that the steps of one build share."""
+
+    trt: Any
+    log: Log
+    flavour: Flavour
+    options: BuildOptions
+    monitor: Any
+
+
 def build_engine(
-    graph: bytes | Path,
-    contract: GraphContract,
+    graph: SourceGraph,
     profiles: Sequence[Profile],
     *,
-    name: str,
     flavour: Flavour,
-    precision: str,
     options: BuildOptions | None = None,
     on_progress: OnProgress | None = None,
-    beside: Path | None = None,
 ) -> BuiltEngine:
-    """Parse, check the layers, build. A path is for a graph whose weights lie beside it.
-
-    beside: a graph's file in whose folder the weights are that `graph`, its bytes, names: they are read by TensorRT
-    alone, and no message holds them.
+    """Parse a graph, check its layers, and build its engine for the shapes of `profiles`.
 
     on_progress is called in another thread; what it raises ends the build and is raised here.
 
     Raises:
         MissingExtra: the package is not installed.
         UserError: a compute capability that the package does not know.
-        CoolsdError: no GPU where one is needed; a node that TensorRT does not take; layers that are not those of the
-            contract; a build that failed. One line each, with the library's reason.
+        CoolsdError: no GPU where one is needed; a node that TensorRT does not accept; layers that do not match the
+            contract; a failed build. One line each, with TensorRT's reason.
         KeyboardInterrupt: after the builder has stopped.
     """
     options, trt = options or BuildOptions(), Package(flavour).load()
-    check_heads(flavour, contract, precision, name)
+    contract, precision = graph.contract, graph.precision
+    check_heads(flavour, contract, precision, graph.name)
     log = make_log(trt)
     begun = time.perf_counter()
     with native_words(log):
         capabilities = _capabilities(trt, flavour, options)
-        parsed = parse(trt, log, graph, name, beside)
+        parsed = parse(trt, log, graph.data, graph.name, graph.beside)
         products = tune_attention(trt, parsed.network)
         layers = read_layers(trt, parsed.network)
         capacity = profiles[0].fixed.get("T", 0)
-        check_layers(layers, contract, capacity, precision, name=f"graph {name}")
-        monitor = _monitor(trt, on_progress)
-        config = _config(trt, log, flavour, parsed, contract, profiles, capabilities, options, monitor)
-        data = _serialise(flavour, log, parsed, config, name, options, monitor)
+        check_layers(layers, contract, capacity, precision, name=f"graph {graph.name}")
+        build = _Build(trt, log, flavour, options, _monitor(trt, on_progress))
+        config = _config(build, parsed, contract, profiles, capabilities)
+        data = _serialise(build, parsed, config, graph.name)
     details = _details(layers, contract, data, products, time.perf_counter() - begun)
     facts = Facts(flavour, str(trt.__version__), capabilities, precision, capacity, tuple(profiles), details)
     return BuiltEngine(data, facts)
 
 
 def check_heads(flavour: Flavour, contract: GraphContract, precision: str, name: str) -> None:
-    """Raise UserError where the compiler has no kernels: TensorRT-RTX 1.7.1 fails inside itself, without saying so."""
+    """Raise UserError for head widths without kernels: TensorRT-RTX 1.7.1 fails on them with an internal error."""
     if flavour != "tensorrt-rtx":
         return
     widths = {spec.shape[-1] for spec in contract.inputs if "T" in spec.shape}
@@ -126,7 +149,10 @@ def _details(
 
 
 def _capabilities(trt: Any, flavour: Flavour, options: BuildOptions) -> tuple[str, ...]:
-    """What the engine will be for. Empty: all that TensorRT-RTX supports; also for a GPU that it has no name for."""
+    """Return the compute capabilities to build for; empty: all that TensorRT-RTX supports.
+
+    It is also empty for a local GPU that TensorRT-RTX does not list.
+    """
     gpu = local_gpu()
     if flavour == "tensorrt":
         if options.capabilities is not None:
@@ -142,38 +168,34 @@ def _capabilities(trt: Any, flavour: Flavour, options: BuildOptions) -> tuple[st
 
 
 def _targets(trt: Any) -> dict[str, Any]:
-    """TensorRT-RTX's targets by compute capability: `8.9` is SM89."""
+    """Return TensorRT-RTX's targets by compute capability: `8.9` is SM89."""
     members = trt.ComputeCapability.__members__
     return {f"{name[2:-1]}.{name[-1]}": aim for name, aim in members.items() if name.startswith("SM")}
 
 
 def _config(
-    trt: Any,
-    log: Log,
-    flavour: Flavour,
+    build: _Build,
     parsed: Parsed,
     contract: GraphContract,
     profiles: Sequence[Profile],
     capabilities: tuple[str, ...],
-    options: BuildOptions,
-    monitor: Any,
 ) -> Any:
-    """The builder's config. Raises UserError: a compute capability that TensorRT-RTX does not know; CoolsdError: a
-    profile that TensorRT does not take."""
-    known = loaders(flavour)
+    """Return the builder's config. Raises UserError: an unknown compute capability of TensorRT-RTX; CoolsdError: a
+    profile that TensorRT rejects."""
+    trt, options, known = build.trt, build.options, loaders(build.flavour)
     wanted = [known.profile() for _ in profiles]
     for made, profile in zip(wanted, profiles, strict=True):
         for spec in contract.inputs:
             made.add(spec.name, *profile.shapes(spec))
     pools = None if options.workspace is None else {trt.MemoryPoolType.WORKSPACE: options.workspace}
-    own = {"compute_capabilities": _aims(trt, capabilities)} if flavour == "tensorrt-rtx" else {"tf32": False}
+    own = {"compute_capabilities": _aims(trt, capabilities)} if build.flavour == "tensorrt-rtx" else {"tf32": False}
     create = known.config(
         profiles=wanted,
         memory_pool_limits=pools,
         builder_optimization_level=options.level,
         profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
-        progress_monitor=monitor,
-        load_timing_cache=_times(flavour, options),
+        progress_monitor=build.monitor,
+        load_timing_cache=_times(build.flavour, options),
         **own,
     )
     try:
@@ -182,14 +204,14 @@ def _config(
     except Exception as error:
         if not refused(error):
             raise
-        found = f"{reason(log)} ({', '.join(profile.name for profile in profiles)})"
+        found = f"{reason(build.log)} ({', '.join(profile.name for profile in profiles)})"
         raise CoolsdError("profiles", expected="profiles that TensorRT accepts", found=found) from error
-    config.clear_flag(trt.BuilderFlag.TF32)  # float32 in a graph is float32: TensorRT-RTX would have it on
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 stays float32: TensorRT-RTX enables TF32 by default
     return config
 
 
 def _aims(trt: Any, capabilities: tuple[str, ...]) -> list[tuple[int, int]] | None:
-    """TensorRT-RTX's targets; None is all. Raises UserError: one that it does not know."""
+    """Return TensorRT-RTX's targets; None: all. Raises UserError: a capability that it does not know."""
     known = _targets(trt)
     if odd := [capability for capability in capabilities if capability not in known]:
         raise UserError("compute capabilities", expected=f"only {', '.join(known)}", found=odd[0])
@@ -198,9 +220,9 @@ def _aims(trt: Any, capabilities: tuple[str, ...]) -> list[tuple[int, int]] | No
 
 
 def _times(flavour: Flavour, options: BuildOptions) -> str | None:
-    """The file of tactics' times: loaded before a build, and merged into after it under a lock.
+    """Return the timing cache file, which is loaded before a build and merged into, under a lock, after it.
 
-    It is not written atomically: what a kill cuts off is timed again.
+    It is not written atomically: timings lost when the process is killed are measured again.
     """
     if options.timing_cache is None or flavour == "tensorrt-rtx":
         return None
@@ -208,13 +230,11 @@ def _times(flavour: Flavour, options: BuildOptions) -> str | None:
     return str(options.timing_cache)
 
 
-def _serialise(
-    flavour: Flavour, log: Log, parsed: Parsed, config: Any, name: str, options: BuildOptions, monitor: Any
-) -> memoryview:
-    """Run the builder; its memory, unread."""
-    known = loaders(flavour)
+def _serialise(build: _Build, parsed: Parsed, config: Any, name: str) -> memoryview:
+    """Run the builder and return the engine in the builder's memory."""
+    known, monitor = loaders(build.flavour), build.monitor
     network = (parsed.builder, parsed.network)
-    run = known.engine(network, config=config, save_timing_cache=_times(flavour, options))
+    run = known.engine(network, config=config, save_timing_cache=_times(build.flavour, build.options))
     try:
         memory = _interruptible(run, monitor)
     except Exception as error:
@@ -222,14 +242,14 @@ def _serialise(
             raise monitor.error from None
         if not refused(error):
             raise
-        raise CoolsdError(f"graph {name}", expected="an engine from TensorRT", found=reason(log)) from error
+        raise CoolsdError(f"graph {name}", expected="an engine from TensorRT", found=reason(build.log)) from error
     if monitor.error is not None:
         raise monitor.error
     return memoryview(memory)
 
 
 def _monitor(trt: Any, on_progress: OnProgress | None) -> Any:
-    """Passes the builder's steps on, and tells it when to stop."""
+    """Return a progress monitor that reports the builder's steps and can stop it."""
 
     class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -245,7 +265,7 @@ def _monitor(trt: Any, on_progress: OnProgress | None) -> Any:
             self._steps.pop(phase_name, None)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            # An exception must not cross TensorRT's own frames.
+            # An exception must not cross TensorRT's native frames.
             try:
                 if on_progress is not None and not self.stop:
                     on_progress(phase_name, int(step) + 1, self._steps.get(phase_name, 0))
@@ -257,7 +277,7 @@ def _monitor(trt: Any, on_progress: OnProgress | None) -> Any:
 
 
 def _interruptible(work: Callable[[], Any], monitor: Any) -> Any:
-    """`work()` in a thread. An interrupt here stops the builder at its next step, is waited for, and goes on up."""
+    """Run `work()` in a thread. On an interrupt, stop the builder at its next step, wait for it, and raise."""
     done, result, errors = threading.Event(), [], []
 
     def run() -> None:

@@ -1,10 +1,11 @@
 """A build's TensorRT engines on a GPU: the models that `device.engine.DeviceEngine` decodes with.
 
-Knows the four models, their caches and what stays fixed for a batch. Does not know the loop's maths, nor what a context
-is (`model`). It has not run on a GPU; the tests drive it with a fake runtime. Legend as in `coolsd_rt.contract`.
+Knows the four models, their caches and the inputs that stay fixed for a batch. Does not know the mathematics of the
+loop, nor execution contexts (`model`). It has not run on a GPU; the tests use a fake runtime. Legend as in
+`coolsd_rt.contract`.
 
-`TrtSteps` is what a loop on the device wants: a step enqueues and returns its own memory, which the next step of the
-same S overwrites.
+`TrtSteps` serves the device loop: a step enqueues work and returns its output memory, which the next step of the same S
+overwrites.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.store import VerifiedEngine
 from coolsd_rt.store.manifest import rebuild_hint
 
-STAGES = "compile_"  # how the names of stages begin whose facts are those of engines, by graph
+STAGES = "compile_"  # prefix of the stages whose facts describe engines, by graph
 FILE = "{}.engine"
 
 
 def load(verified: VerifiedEngine, options: LoadOptions) -> TrtEngine:
-    """All engines of a checked build. Each is compared with this machine, then its hash is checked, then it is parsed.
+    """Load all engines of a verified build.
+
+    Each is compared with this machine, then its hash is checked, then it is parsed.
 
     Raises:
         MissingExtra: the package it was built with is not installed.
@@ -57,8 +60,13 @@ def load_engines(
     rebuild: str,
     device: torch.device | None = None,
 ) -> TrtEngine:
-    """facts: those a build wrote, by graph. read: contents of a file whose hash was checked. device: None is torch's
-    current GPU. Raises as `load`."""
+    """Load the engines of a description. Raises as `load`.
+
+    facts: the facts a build recorded, by graph.
+    read: returns the contents of a file whose hash was checked.
+    rebuild: what to type to build again, for errors.
+    device: None is torch's current GPU.
+    """
     chosen, gpu = package(flavour), require_gpu()
     trt = chosen.load()
     known: dict[str, Facts] = {}
@@ -75,7 +83,7 @@ def load_engines(
             name: TrtModel(trt, log, runtime, read(FILE.format(name)), record.contract, known[name], name, scratch)
             for name, record in description.graphs.items()
         }
-    except torch.cuda.OutOfMemoryError as error:  # torch's own: TensorRT says it in its log
+    except torch.cuda.OutOfMemoryError as error:  # raised by torch; TensorRT reports it in its log
         found = str(error).strip().splitlines()[0]
         raise CoolsdError(
             "engines of TensorRT", expected="GPU memory for their scratch buffers", found=found, fix=LESS
@@ -84,42 +92,47 @@ def load_engines(
 
 
 class TrtEngine:
-    """`device.engine.DeviceBackend`. Arrays are torch tensors on the GPU, features of the graphs' own type."""
+    """`device.engine.DeviceBackend` on TensorRT. Arrays are torch tensors on the GPU, features of the graphs' dtype."""
 
     def __init__(self, description: Description, models: Mapping[str, TrtModel], facts: Facts, rebuild: str) -> None:
-        """facts: of the target."""
+        """Hold the models. facts: those of the target."""
         self._description, self._models, self._facts, self._rebuild = description, models, facts, rebuild
-        self._bound: dict[tuple[str, int], TrtStep] = {}  # condition and image, by the number of rows or images
+        self._bound: dict[tuple[str, int], TrtStep] = {}  # steps of condition and image, by number of rows or images
 
     @property
     def dims(self) -> ModelDims:
+        """Sizes of the engine."""
         return self._description.dims
 
     @property
     def device(self) -> torch.device:
+        """The GPU that the models run on."""
         return self._models["target"].device
 
     @property
     def draft_length(self) -> int:
+        """Draft length of the spec that was built."""
         return self._description.draft_length
 
     def array(self, data: Any, dtype: str) -> Tensor:
-        """Host data on the device."""
+        """Copy host data to the device, as this dtype."""
         return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self.device)
 
     def like(self) -> Tensor:
-        """[0, C], of the features' type, on the device."""
+        """Return an empty tensor [0, C] of the features' dtype and device."""
         spec = next(s for s in self._models["target"].contract.outputs if s.name == "features")
         return torch.empty(0, self.dims.dim, dtype=getattr(torch, spec.dtype), device=self.device)
 
     def encode_condition(self, condition: Any) -> Tensor:
+        """Return the prefix [R, W, C] of a condition: ids int64 [R, W], or text features."""
         return torch.cat(self._batches("condition", "R", condition))
 
     def decode_images(self, codes: Any) -> NDArray[Any]:
+        """Decode codes int64 [M, tokens] to pixels uint8 [M, side, side, 3], on the host."""
         return torch.cat([pixels.cpu() for pixels in self._batches("image", "M", codes)]).numpy()
 
     def _batches(self, name: str, dim: str, data: Any) -> list[Tensor]:
-        """The only output of a graph of one input, for as many rows at once as it was built for."""
+        """Run a graph with one input and one output on batches as large as it was built for; return the outputs."""
         model = self._models[name]
         spec = model.contract.inputs[0]
         rows = self.array(data, spec.dtype)
@@ -133,7 +146,7 @@ class TrtEngine:
         return found
 
     def steps(self, rows: int, capacity: int) -> TrtSteps:
-        """Models with caches of zeros, and a prefix of zeros.
+        """Return models with caches of zeros and a prefix of zeros.
 
         Raises CoolsdError: more rows or positions than the engine was built for.
         """
@@ -144,8 +157,8 @@ class TrtEngine:
 class TrtSteps:
     """Target and draft for `rows` rows, with caches at fixed addresses. A step enqueues on torch's current stream.
 
-    A step whose S has no profile of its own is run in parts. What lies past the capacity is not checked here: the loop
-    asks for `runtime.state.capacity` positions and stays inside.
+    A step whose S has no profile is run in parts. Positions past the capacity are not checked here: the loop requests
+    `runtime.state.capacity` positions and stays within them.
     """
 
     def __init__(self, description: Description, models: Mapping[str, TrtModel], rows: int) -> None:
@@ -167,8 +180,11 @@ class TrtSteps:
         self._bound: dict[tuple[str, int], TrtStep] = {}
 
     def reset(self, prefix: Tensor, start: Tensor | None) -> None:
-        """Another batch of as many rows: prefix [R, W, C] (behind it a draft model's own), the rows' first positions
-        int64 [R] (None: 0), and caches of zeros, where they were."""
+        """Start another batch of the same number of rows: set its prefix and start, and zero the caches in place.
+
+        prefix: [R, W, C], followed by a draft model's prefix in the last dimension.
+        start: int64 [R], the first position of each row that is not padding; None: 0.
+        """
         dims = self.dims
         for name, memory in self._memory.items():
             own = name == "draft" and dims.draft_dim
@@ -179,11 +195,17 @@ class TrtSteps:
                 memory[spec.name].zero_()
 
     def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
-        """ids int64 [R, S], pos int64 [R] -> logits float32 [R, S, V], features [R, S, C]: the step's own memory."""
+        """Step the target over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C].
+
+        The results are the step's output memory.
+        """
         return self._step("target", pos, ids=ids)
 
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of the draft; features None for a draft model of its own."""
+        """Step the draft as `target` does the target. features: None for a small draft model.
+
+        Raises CoolsdError: an engine without a draft model.
+        """
         if "draft" not in self._memory:
             raise CoolsdError(
                 "a draft step", expected="an engine with a draft model", found="an engine built without one"

@@ -1,7 +1,7 @@
-"""What a build writes down about an engine, and a load compares with this machine before a byte of it is parsed.
+"""The facts a build records about an engine, and their comparison with this machine before the engine is parsed.
 
-Knows versions and devices as words. Does not know TensorRT. An engine is code for one version of one package, and for
-one kind of GPU unless it was built for all: anything else would fail later, in words of the library's own.
+Knows versions and devices as strings. Does not know TensorRT. An engine is code for one version of one package, and for
+one kind of GPU unless it was built for all: a mismatch would fail later, with an error of TensorRT.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from coolsd_rt.errors import CoolsdError
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one graph's engine. capabilities: compute capabilities such as `8.9`; empty is any that the package supports.
+    """Facts about the engine of one graph.
 
-    details: for people and tests (counts of layers, seconds); a load does not read them.
+    capabilities: compute capabilities such as `8.9`; empty: any that the package supports.
+    details: for people and tests (layer counts, seconds); a load does not read them.
     """
 
     flavour: str
@@ -31,7 +32,7 @@ class Facts:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data for the manifest."""
+        """Return JSON data for the manifest."""
         return {
             "flavour": self.flavour,
             "version": self.version,
@@ -44,7 +45,7 @@ class Facts:
 
     @staticmethod
     def from_dict(data: Any, name: str) -> Facts:
-        """Read them back. Raises CoolsdError if they are not facts of an engine."""
+        """Read facts from JSON data. Raises CoolsdError if they are not facts of an engine."""
         try:
             return Facts(
                 str(data["flavour"]),
@@ -66,7 +67,7 @@ class Facts:
 
 
 def check_facts(facts: Facts, name: str, *, flavour: str, version: str, gpu: Gpu, rebuild: str) -> None:
-    """Compare an engine with the package and the GPU that are here. rebuild: what to type.
+    """Compare an engine with the package and the GPU of this machine. rebuild: what to type, for errors.
 
     Raises CoolsdError: another package, another version of it, another kind of GPU.
     """
@@ -82,7 +83,7 @@ def check_facts(facts: Facts, name: str, *, flavour: str, version: str, gpu: Gpu
 
 
 def check_capacity(facts: Facts, name: str, wanted: int, rebuild: str) -> None:
-    """Raises CoolsdError: caches of the engine are too short for `wanted` positions."""
+    """Raise CoolsdError if the engine's caches are too short for `wanted` positions."""
     if wanted > facts.capacity:
         expected = f"at most {facts.capacity} positions, the capacity at build time"
         raise CoolsdError(f"engine {name}: the KV caches", expected=expected, found=str(wanted), fix=rebuild)

@@ -1,8 +1,9 @@
-"""What TensorRT made of a graph: layers of the parsed network, checked, and kernels of a built engine, read.
+"""Check the layers that TensorRT parsed from a graph, and read the kernels of a built engine.
 
-Knows which layers a fast and right engine has. Does not know how it is built. `read_layers` and `check_layers` need no
-GPU. TensorRT's own inspector needs a deserialised engine, and so a GPU; what `compiled` reads without one is the text
-that TensorRT-RTX 1.7.1 keeps in its engines, which no document describes: facts for a manifest, not a check.
+Knows which layers a fast and correct engine has. Does not know how it is built. `read_layers` and `check_layers` need
+no GPU. TensorRT's inspector needs a deserialised engine, and so a GPU; `compiled` works without one and reads text that
+TensorRT-RTX 1.7.1 stores in its engines. No document describes this text, so it gives facts for a manifest, not a
+check.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "INT32": "int32", "INT8": "int8",
     "UINT8": "uint8", "BOOL": "bool",
 }  # fmt: skip
-# Layers whose precision is the engine's; norms, angles, masks and positions may have their own.
+# Layers that must have the engine's precision; norms, angles, masks and positions may have another.
 HEAVY = ("MATRIX_MULTIPLY", "CONVOLUTION", "KV_CACHE_UPDATE", "ATTENTION_OUTPUT")
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of a network; -1 is a size that varies."""
+    """A tensor of a network; -1 is a dynamic size."""
 
     name: str
     dtype: str
@@ -36,7 +37,7 @@ class Value:
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """A layer. causal and masked: of an attention; "NONE" and False for all else."""
+    """A layer. causal and masked describe attention; they are "NONE" and False for all other layers."""
 
     name: str
     kind: str
@@ -48,7 +49,7 @@ class EngineLayer:
 
 @dataclass(frozen=True)
 class Layers:
-    """A parsed network."""
+    """Inputs, outputs and layers of a parsed network."""
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
@@ -56,15 +57,16 @@ class Layers:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Layers of each kind, for a manifest."""
+        """Number of layers of each kind, for a manifest."""
         return dict(sorted(Counter(layer.kind for layer in self.layers).items()))
 
     def of(self, kind: str) -> list[EngineLayer]:
+        """Return the layers of a kind."""
         return [layer for layer in self.layers if layer.kind == kind]
 
 
 def read_layers(trt: Any, network: Any) -> Layers:
-    """All layers of a parsed network. Needs no GPU."""
+    """Read all layers of a parsed network. Needs no GPU."""
     return Layers(
         tuple(_value(network.get_input(i)) for i in range(network.num_inputs)),
         tuple(_value(network.get_output(i)) for i in range(network.num_outputs)),
@@ -89,11 +91,12 @@ def _value(tensor: Any) -> Value:
 
 
 def check_layers(found: Layers, contract: GraphContract, capacity: int, precision: str, *, name: str = "graph") -> None:
-    """Compare a parsed network with its contract and its precision (`fp32` | `fp16` | `bf16` | `int8`).
+    """Check a parsed network against its contract and its precision (`fp32` | `fp16` | `bf16` | `int8`).
 
     Raises CoolsdError: other inputs or outputs; a cache that is not written by one KV update from its input to its
-    output; attention that is missing, without a mask, or causal by itself (it would take position 0 for the first of
-    the step); heavy layers of another type than the contract's; int8 weights that are missing, or there unasked.
+    output; attention that is missing, has no mask, or is causal itself (it would treat the first position of the step
+    as position 0); heavy layers of another dtype than the contract's; int8 weights that are missing, or present without
+    being requested.
     """
     for what, values, specs in (
         ("inputs", found.inputs, contract.inputs),
@@ -132,7 +135,7 @@ def _check_caches(found: Layers, caches: Sequence[TensorSpec], name: str) -> Non
 
 def _check_attention(found: Layers, wanted: int, name: str) -> None:
     attention = found.of("ATTENTION_INPUT")
-    if not wanted:  # a tokenizer's attends to a whole image
+    if not wanted:  # an image tokenizer's attention covers the whole image, without caches
         return
     if len(attention) != wanted:
         raise CoolsdError(f"{name}: attention", expected=f"{wanted} layers", found=str(len(attention)))
@@ -146,7 +149,10 @@ def _check_attention(found: Layers, wanted: int, name: str) -> None:
 
 
 def compute_type(contract: GraphContract) -> str | None:
-    """The type a graph computes in: that of its caches, else of its first floating tensor; None if it has none."""
+    """Return the dtype a graph computes in: that of its caches, else of its first floating tensor.
+
+    None if it has no floating tensor.
+    """
     specs = [*(s for s in contract.inputs if "T" in s.shape), *contract.inputs, *contract.outputs]
     return next((s.dtype for s in specs if "float" in s.dtype), None)
 
@@ -156,7 +162,7 @@ def _check_types(found: Layers, wanted: str | None, precision: str, name: str) -
         odd = [v for v in layer.outputs if "float" in v.dtype and v.dtype != wanted]
         if layer.kind in HEAVY and wanted is not None and odd:
             raise CoolsdError(f"{name}: {layer.name}", expected=wanted, found=odd[0].dtype)
-    if precision == "int8" and not found.of("KV_CACHE_UPDATE"):  # what runs once an image may stay as it is
+    if precision == "int8" and not found.of("KV_CACHE_UPDATE"):  # graphs that run once per image need no int8
         return
     coded = [layer for layer in found.of("DEQUANTIZE") if layer.inputs[0].dtype == "int8"]
     if (precision == "int8") != bool(coded):
@@ -166,13 +172,17 @@ def _check_types(found: Layers, wanted: str | None, precision: str, name: str) -
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a TensorRT-RTX engine says of itself. attention: its fused kernels, by name, over all profiles. copied:
-    caches that are copied in a step; None: the engine does not say."""
+    """Facts read from the text of a TensorRT-RTX engine.
+
+    attention: number of calls of its fused attention kernels, by kernel name, over all profiles.
+    copied: caches that are copied in a step; None: the engine does not tell.
+    """
 
     attention: dict[str, int]
     copied: tuple[str, ...] | None
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data for the manifest."""
         return {"attention": self.attention, "copied": None if self.copied is None else list(self.copied)}
 
 
@@ -182,8 +192,11 @@ _NAME = re.compile(rb'"([^"\n.]+?)(?: \[profile \d+\])?\.\d+"')
 
 
 def compiled(data: bytes | memoryview, contract: GraphContract) -> Compiled:
-    """Read a serialised engine's text. A program that takes a cache by its input's name makes another of it; one that
-    works in place takes it by its output's."""
+    """Read the text of a serialised engine.
+
+    A program that takes a cache by the name of its input copies it; one that works in place takes it by the name of its
+    output.
+    """
     caches = {s.name for s in contract.inputs if "T" in s.shape}
     calls = Counter(name.decode() for name in _CALL.findall(data))
     programs = [{n.decode("utf-8", "replace") for n in _NAME.findall(text)} for text in _PROGRAM.findall(data)]

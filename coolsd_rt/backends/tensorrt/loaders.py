@@ -1,7 +1,8 @@
-"""polygraphy's loaders for one of the two TensorRT packages: profiles, a builder's config, the builder's run.
+"""polygraphy's loaders for one of the two TensorRT packages: profiles, builder config, and the builder's run.
 
-Knows how polygraphy is imported and how it fails. Does not know graphs. polygraphy takes one package for good when it
-is imported, by a variable of the environment: so it is imported once a package here, and its own terminal log is off.
+Knows how polygraphy is imported and how it fails. Does not know graphs. When polygraphy is imported, it binds to one
+package for good, by an environment variable: so it is imported once per package here, and its log on the terminal is
+turned off.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _CHOICE = "POLYGRAPHY_USE_TENSORRT_RTX"
 
 @dataclass(frozen=True)
 class Loaders:
-    """Of `polygraphy.backend`: the classes Profile, CreateConfig (or CreateConfigRTX) and EngineBytesFromNetwork."""
+    """Classes of `polygraphy.backend`: Profile, CreateConfig (or CreateConfigRTX) and EngineBytesFromNetwork."""
 
     profile: Any
     config: Any
@@ -32,15 +33,18 @@ class Loaders:
 
 
 def refused(error: Exception) -> bool:
-    """Whether it is polygraphy's own. By name: it imports the type when it raises, so it may be another copy's."""
+    """Return whether an error is polygraphy's exception.
+
+    It is compared by name: polygraphy imports the type when it raises, so the type may belong to another copy.
+    """
     return type(error).__name__ == "PolygraphyException"
 
 
 @functools.cache
 def loaders(flavour: Flavour) -> Loaders:
-    """polygraphy for a package. What another part of the process has imported of it stays as it is.
+    """Return polygraphy's loaders for a package. Copies that other code has imported stay unchanged.
 
-    Raises MissingExtra: it is not installed.
+    Raises MissingExtra: polygraphy is not installed.
     """
     if importlib.util.find_spec("polygraphy") is None:
         raise MissingExtra("polygraphy", flavour, "compiling an engine")
@@ -49,14 +53,16 @@ def loaders(flavour: Flavour) -> Loaders:
         backend = importlib.import_module("polygraphy.backend.trt")
         config = importlib.import_module("polygraphy.backend.tensorrt_rtx").CreateConfigRTX if rtx else None
         log = importlib.import_module("polygraphy.logger").G_LOGGER
-    log.module_severity = log.CRITICAL + 1  # it raises what is critical; that is said once
+    log.module_severity = log.CRITICAL + 1  # critical messages are raised too, and reported once
     return Loaders(backend.Profile, config or backend.CreateConfig, backend.EngineBytesFromNetwork)
 
 
 @contextlib.contextmanager
 def _another_polygraphy() -> Iterator[None]:
-    """Imports inside find none that was imported before, and leave none behind. What polygraphy imports later, in its
-    functions, is a further copy."""
+    """Import a fresh copy of polygraphy inside the context, and restore `sys.modules` afterwards.
+
+    polygraphy's functions import further modules when they run; these belong to yet another copy.
+    """
 
     def taken() -> dict[str, Any]:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "polygraphy"}

@@ -1,6 +1,6 @@
-"""What TensorRT says while it works, kept for the one line of an error instead of a terminal.
+"""Capture TensorRT's messages for the one line of an error, instead of printing them.
 
-Knows its logger and that its compiler writes to the standard error by itself. Does not know what is being built.
+Knows TensorRT's logger, and that its compiler writes to the standard error directly. Does not know what is being built.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from coolsd_rt import captured
 
 _KEPT = 50
 _LONGEST = 300
-# Said on every machine without a GPU, also where none is needed.
+# Logged on every machine without a GPU, even if none is needed.
 _NOISE = re.compile(r"\[checkMacros\S*catchCudaError.*", re.DOTALL)
 _PLACES = re.compile(r"^(I\w+::\w+: )?Error Code \d+: |\(?In \w+ at /\S+:\d+ ?|\[\w+\.\w+(pp|h):\d+: \w+\] ")
 
 
 class Log(Protocol):
-    """A logger, and what it kept: `errors` are the last lines of that severity, `words` what came past it."""
+    """A logger and its records: `errors` are its last errors, `words` is the output that bypassed the logger."""
 
     errors: deque[str]
     words: list[str]
 
 
 def make_log(trt: Any) -> Log:
-    """A logger of the package `trt` that keeps errors and says nothing."""
+    """Return a logger for the package `trt` that records errors and prints nothing."""
 
     class _Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -43,21 +43,21 @@ def make_log(trt: Any) -> Log:
 
 
 def reason(log: Log) -> str:
-    """The last error that means something, as one short line."""
+    """Return the last meaningful error as one short line."""
     said = [line for line in (*log.words, *log.errors) if line.strip()]
     telling = [line for line in said if not _NOISE.match(line)] or said
     return shorten(telling[-1]) if telling else "no reason given"
 
 
 def shorten(text: str) -> str:
-    """One line, without places in TensorRT's own source, cut where it gets long."""
+    """Return text as one line without TensorRT source locations, truncated if it is long."""
     line = " ".join(_PLACES.sub("", _NOISE.sub("", text.strip()) or text).split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
 def native_words(log: Log) -> AbstractContextManager[None]:
-    """Keep what native code writes to the standard error in `log.words`.
+    """Capture the standard error of native code in `log.words` inside the context.
 
-    TensorRT's compiler reports its failures there, past any logger.
+    TensorRT's compiler reports failures there, not through a logger.
     """
     return captured.native_words(log.words, _KEPT)

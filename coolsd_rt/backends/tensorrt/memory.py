@@ -1,7 +1,7 @@
-"""What an engine will need of a GPU, before it is built: numbers from contracts, and an error that says what would fit.
+"""Estimate the GPU memory that an engine needs, before it is built; the error says which batch would fit.
 
-Knows sizes and bytes. Does not know TensorRT or devices. An estimate: nobody outside TensorRT knows how much scratch
-memory a plan takes before there is one.
+Knows sizes and bytes. Does not know TensorRT or devices. It is an estimate: the scratch memory of an engine is unknown
+before it is built.
 """
 
 from __future__ import annotations
@@ -17,13 +17,22 @@ from coolsd_rt.store.atomic import human
 
 _BYTES = {"int64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
 CUDA = 500 << 20  # a context of CUDA and its libraries
-# Scratch of a plan, over the bytes of what goes in and out of its largest step but the caches.
+# Scratch memory of an engine, relative to the bytes of inputs and outputs of its largest step without caches.
 SCRATCH = 2
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes. caches, steps (bound inputs and outputs of all profiles) and scratch grow with the batch."""
+    """GPU memory in bytes.
+
+    weights: all weights.
+    caches: KV caches.
+    steps: bound inputs and outputs of all profiles.
+    scratch: scratch memory that all contexts share.
+    fixed: CUDA context and libraries.
+
+    caches, steps and scratch grow with the batch.
+    """
 
     weights: int
     caches: int
@@ -33,10 +42,11 @@ class Estimate:
 
     @property
     def total(self) -> int:
+        """Sum of all parts."""
         return self.weights + self.caches + self.steps + self.scratch + self.fixed
 
     def as_dict(self) -> dict[str, int]:
-        """JSON data."""
+        """Return JSON data."""
         return {
             "weights": self.weights, "caches": self.caches, "steps": self.steps, "scratch": self.scratch,
             "fixed": self.fixed, "total": self.total,
@@ -44,7 +54,10 @@ class Estimate:
 
 
 def estimate(weights: int, contracts: Iterable[GraphContract], sizes: ProfileSizes) -> Estimate:
-    """For engines of these graphs at these sizes. weights: bytes of all weights, in the types they are built in."""
+    """Estimate the memory of engines of these graphs at these sizes.
+
+    weights: bytes of all weights, in the types they are built in.
+    """
     caches = steps = scratch = 0
     for contract in contracts:
         cached = [s for s in contract.inputs if "T" in s.shape]
@@ -54,7 +67,7 @@ def estimate(weights: int, contracts: Iterable[GraphContract], sizes: ProfileSiz
         moved = [s for s in (*contract.inputs, *contract.outputs) if s.name not in names]
         each = [sum(_bytes(s, profile) for s in moved) for profile in known]
         steps += sum(each)
-        scratch = max(scratch, SCRATCH * max(each))  # one after another, in the same memory
+        scratch = max(scratch, SCRATCH * max(each))  # engines run one after another in the same memory
     return Estimate(weights, caches, steps, scratch)
 
 
@@ -63,9 +76,9 @@ def _bytes(spec: TensorSpec, profile: Profile) -> int:
 
 
 def check_memory(weights: int, contracts: Sequence[GraphContract], sizes: ProfileSizes, free: int) -> Estimate:
-    """The estimate, if it fits into `free` bytes of a GPU.
+    """Return the estimate if it fits into `free` bytes of a GPU.
 
-    Raises CoolsdError: it does not; the line says what batch would, or what the smallest needs.
+    Raises CoolsdError if it does not; the error says which batch would fit, or how much the smallest needs.
     """
     wanted = estimate(weights, contracts, sizes)
     if wanted.total <= free:

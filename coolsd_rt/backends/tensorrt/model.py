@@ -1,11 +1,11 @@
-"""One engine on a GPU: its execution contexts, each bound once to memory of torch's.
+"""One TensorRT engine on a GPU: its execution contexts, each bound once to memory that torch allocated.
 
 Knows TensorRT's runtime and torch tensors. Does not know which model it is, nor the loop. It has not run on a GPU: the
-tests drive it with a fake of TensorRT's runtime that checks what is bound where, and look up every name that is called.
+tests use a fake of TensorRT's runtime that checks all bindings, and look up every name that is called.
 
-A step is one context with one set of shapes and addresses. Calling it copies small inputs to where the context reads
-them and enqueues on torch's current stream: nothing is allocated and nothing waits, so a CUDA graph can capture it once
-it has run (TensorRT-RTX compiles in a shape's first run). Caches are one address for input and output. All contexts
+A step is one context with one set of shapes and addresses. Calling it copies small inputs into the memory of the
+context and enqueues on torch's current stream: it neither allocates nor waits, so a CUDA graph can capture it after its
+first run (TensorRT-RTX compiles in a shape's first run). A cache has one address for input and output. All contexts
 share one scratch memory; they must run on one stream, one after another.
 """
 
@@ -26,14 +26,14 @@ from coolsd_rt.backends.tensorrt.profiles import choose
 from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 
-_LEAST_SCRATCH = 256  # so that there is an address
+_LEAST_SCRATCH = 256  # at least some bytes, so that there is an address
 LESS = "close other programs that use the GPU, or build with a smaller engine.max_batch"
 _MEMORY = re.compile(r"out ?of ?memory|insufficient memory|cudaErrorMemoryAllocation", re.IGNORECASE)
 _DRIVER = ("driver version is insufficient", "no CUDA-capable device", "CUDA initialization")
 
 
 class Scratch:
-    """Memory that the contexts of all models share, as large as the largest of them wants."""
+    """Scratch memory that the contexts of all models share; it has the size of the largest requirement."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -41,7 +41,10 @@ class Scratch:
         self.fixed = False
 
     def want(self, size: int) -> None:
-        """Called by every model while it is loaded. Raises RuntimeError once contexts hold the address."""
+        """Grow to at least `size` bytes. Every model calls this while it is loaded.
+
+        Raises RuntimeError once a context is bound to the address.
+        """
         if size <= self._memory.numel():
             return
         if self.fixed:
@@ -49,6 +52,7 @@ class Scratch:
         self._memory = torch.empty(size, dtype=torch.uint8, device=self.device)
 
     def bind(self, context: Any) -> None:
+        """Let a context use this memory. It cannot grow afterwards."""
         self.fixed = True
         context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
 
@@ -67,10 +71,12 @@ class TrtModel:
         name: str,
         scratch: Scratch,
     ) -> None:
-        """data: bytes whose hash was checked, and `facts` compared; parsing an engine is running it.
+        """Deserialise an engine, which may run code from it.
 
-        Raises CoolsdError: TensorRT refuses it (the line says why: a driver that is too old, too little memory), or its
-        tensors are not those of the contract.
+        data: bytes whose hash was checked, and whose `facts` were compared with this machine.
+
+        Raises CoolsdError: TensorRT refuses the engine (the error says why: a driver that is too old, too little
+        memory), or its tensors do not match the contract.
         """
         self.name, self.contract, self.profiles = name, contract, facts.profiles
         self.device, self._scratch = scratch.device, scratch
@@ -111,37 +117,44 @@ class TrtModel:
                 raise CoolsdError(f"engine {self.name}: {spec.name}_out", expected=expected, found=there)
 
     def _runtime_config(self) -> Any:
-        """Scratch memory is ours; TensorRT-RTX compiles for a shape before its first run, and not beside later ones:
-        a captured graph would keep the kernel it happened to see. Capturing is the loop's."""
+        """Return the runtime config: scratch memory is allocated here, not by TensorRT.
+
+        TensorRT-RTX compiles for a shape before its first run and does not specialise kernels during later runs: a
+        captured graph would keep the kernel that was current. The loop captures graphs, not TensorRT.
+        """
         trt, config = self._trt, self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
             strategies = trt.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
             config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
-            # Contexts of one model share what was compiled for it.
+            # Contexts of one model share compiled kernels.
             config.set_runtime_cache(config.create_runtime_cache())
         return config
 
     @property
     def caches(self) -> list[TensorSpec]:
+        """Inputs of the contract that are KV caches."""
         return [s for s in self.contract.inputs if "T" in s.shape]
 
     def _shape(self, spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """-1 is what `sizes` does not say."""
+        """Return the shape of a tensor at these sizes; -1 where `sizes` has no value."""
         known = {**self._fixed, **sizes}
         return tuple(known.get(n, -1) if isinstance(n, str) else n for n in spec.shape)
 
     def zeros(self, spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
-        """Memory for a tensor of the contract on this model's device."""
-        with torch.inference_mode(False):  # or it could not be written to outside of the mode it was made in
+        """Return zeros for a tensor of the contract on this model's device."""
+        with torch.inference_mode(False):  # inference tensors cannot be written outside inference mode
             return torch.zeros(self._shape(spec, sizes), dtype=getattr(torch, spec.dtype), device=self.device)
 
     def bind(self, sizes: Mapping[str, int], memory: Mapping[str, Tensor]) -> TrtStep:
-        """A step of these sizes. memory: tensors by input name that it reads, or updates, where they are (caches, a
-        batch's prefix); the other inputs and the outputs get memory of their own.
+        """Create a step for these sizes.
 
-        Not while a CUDA graph is captured. Raises CoolsdError: no profile has these sizes; TensorRT refuses a binding.
+        memory: tensors by input name that the step reads, or updates, in place (caches, a batch's prefix); the other
+        inputs and the outputs get new memory.
+
+        Must not be called while a CUDA graph is captured. Raises CoolsdError: no profile has these sizes; TensorRT
+        refuses a binding.
         """
         index = choose(self.profiles, sizes)
         if index is None:
@@ -163,11 +176,12 @@ class TrtModel:
         return TrtStep(self, context, sizes, memory)
 
     def expect(self, done: Any, what: str) -> None:
-        """Raises CoolsdError unless TensorRT says that it did it."""
+        """Raise CoolsdError unless TensorRT reports success. what: the action, for the error."""
         if not done:
             raise self.failed(what)
 
     def failed(self, what: str) -> CoolsdError:
+        """Return the error for an action that TensorRT refused."""
         fix = LESS if _memory_is_out(self._log) else ""
         return CoolsdError(f"engine {self.name}", expected=f"{what} from TensorRT", found=reason(self._log), fix=fix)
 
@@ -196,12 +210,18 @@ class TrtStep:
         self._kept = bound  # a context does not own what it points to
 
     def enqueue(self) -> None:
-        """Run on torch's current stream, on what is in the memory. Raises CoolsdError if TensorRT refuses."""
+        """Run on torch's current stream, on the current contents of the memory.
+
+        Raises CoolsdError if TensorRT refuses.
+        """
         self._model.expect(self._context.execute_async_v3(stream(self._model.device)), "a step")
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Copy the inputs in and enqueue; one row is copied to all rows of the memory. The outputs are the step's own
-        memory: the next call overwrites them."""
+        """Copy the inputs in, enqueue, and return the outputs by name.
+
+        An input of one row is copied to all rows of the memory. The outputs are the step's memory: the next call
+        overwrites them.
+        """
         for name, memory in self.inputs.items():
             if inputs[name].data_ptr() != memory.data_ptr():
                 memory.copy_(inputs[name])
@@ -210,16 +230,16 @@ class TrtStep:
 
 
 def stream(device: torch.device) -> int:
-    """Handle of torch's current stream; 0 where there are none. TensorRT is slower on the default stream."""
+    """Return the handle of torch's current stream; 0 on a CPU. TensorRT is slower on the default stream."""
     return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
 
 
 def make_runtime(trt: Any, log: Log) -> Any:
-    """TensorRT's runtime. Raises CoolsdError where there is no driver that it can use."""
+    """Return TensorRT's runtime. Raises CoolsdError if there is no driver that it can use."""
     try:
         with native_words(log):
             return trt.Runtime(log)
-    except (RuntimeError, TypeError) as error:  # pybind says a null pointer as a TypeError
+    except (RuntimeError, TypeError) as error:  # pybind reports a null pointer as TypeError
         found = reason(log) if log.errors or log.words else str(error)
         raise CoolsdError("TensorRT's runtime", expected="a compatible driver", found=found, fix=_fix(log)) from error
 

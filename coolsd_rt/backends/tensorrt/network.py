@@ -1,10 +1,10 @@
-"""An ONNX graph as TensorRT's network, and attention made to read its caches where they are.
+"""Parse an ONNX graph into a TensorRT network, and let attention read its caches in place.
 
-Knows TensorRT's parser and what it makes of `Attention`. Does not know contracts or engines.
+Knows TensorRT's parser and how it translates `Attention`. Does not know contracts or engines.
 
-The parser multiplies queries and keys by the root of the scale, also by a scale of 1. A key cache that is multiplied
-is no longer the tensor that the KV update wrote: TensorRT-RTX 1.7.1 then copies all of it in every step, and its output
-is another tensor than its input. `tune_attention` takes those products out; the scale is in the weights already.
+The parser multiplies queries and keys by the root of the scale, even if the scale is 1. A multiplied key cache is no
+longer the tensor that the KV update wrote: TensorRT-RTX 1.7.1 then copies all of it in every step, and its output is
+not the tensor of its input. `tune_attention` removes these products; the scale is in the weights already.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from coolsd_rt.backends.tensorrt.log import Log, reason, shorten
 from coolsd_rt.errors import CoolsdError
 
-_THROUGH = ("CAST", "SHUFFLE", "IDENTITY", "UNSQUEEZE")  # a constant is the same number behind these
+_THROUGH = ("CAST", "SHUFFLE", "IDENTITY", "UNSQUEEZE")  # layers that do not change the value of a constant
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A network, and what has to live as long as it does."""
+    """A network, with the builder and the parser that must live as long as it does."""
 
     builder: Any
     network: Any
@@ -29,15 +29,16 @@ class Parsed:
 
 
 def parse(trt: Any, log: Log, graph: bytes | Path, name: str, beside: Path | None = None) -> Parsed:
-    """Strongly typed: every precision is the graph's own. A path is for graphs whose weights lie beside them.
+    """Parse a graph as a strongly typed network: every tensor has the precision that the graph gives it.
 
-    beside: a graph's file in whose folder the weights are that `graph`, its bytes, names.
+    graph: the serialised graph; or its path, if its weights lie in the same folder.
+    beside: path of the graph's file if `graph` is bytes and its weights lie in that file's folder.
 
-    Raises CoolsdError: the parser does not take it; the line names the node.
+    Raises CoolsdError if the parser does not accept the graph; the error names the node.
     """
     builder = trt.Builder(log)
     flags = trt.NetworkDefinitionCreationFlag.__members__
-    # The only kind there is from TensorRT 11 on, where the flag may be gone.
+    # From TensorRT 11 on all networks are strongly typed, and the flag may be missing.
     typed = 1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0
     network = builder.create_network(typed)
     parser = trt.OnnxParser(network, log)
@@ -55,7 +56,7 @@ def parse(trt: Any, log: Log, graph: bytes | Path, name: str, beside: Path | Non
 
 
 def _first_error(parser: Any) -> str:
-    """The first of the parser's errors, with its node; "" if it has none."""
+    """Return the first of the parser's errors, with its node; "" if it has none."""
     if not parser.num_errors:
         return ""
     error = parser.get_error(0)
@@ -64,18 +65,21 @@ def _first_error(parser: Any) -> str:
 
 
 def layers_of(network: Any) -> list[Any]:
+    """Return all layers of a network."""
     return [network.get_layer(i) for i in range(network.num_layers)]
 
 
 def attention_of(trt: Any, layer: Any) -> Any:
-    """The `IAttention` that a layer of type ATTENTION_INPUT begins. The binding hands out plain layers."""
+    """Return the `IAttention` that a layer of type ATTENTION_INPUT begins. TensorRT's binding returns plain layers."""
     layer.__class__ = trt.IAttentionInputLayer
     return layer.attention
 
 
 def tune_attention(trt: Any, network: Any) -> int:
-    """Let attention read caches themselves, and be built from smaller layers where there is no kernel for it (float32
-    has none). Returns how many products by 1 were taken out."""
+    """Let attention read caches in place, and allow TensorRT to build it from smaller layers if it has no kernel.
+
+    float32 has no attention kernel. Returns the number of products by 1 that were removed.
+    """
     layers = layers_of(network)
     makers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
     taken = 0
@@ -93,7 +97,7 @@ def tune_attention(trt: Any, network: Any) -> int:
 
 
 def _times_one(trt: Any, layer: Any, makers: dict[str, Any]) -> bool:
-    """Whether a layer multiplies its first input by a constant 1."""
+    """Return whether a layer multiplies its first input by a constant 1."""
     if layer.type != trt.LayerType.ELEMENTWISE:
         return False
     layer.__class__ = trt.IElementWiseLayer

@@ -1,7 +1,7 @@
-"""Which TensorRT there is: `tensorrt` or `tensorrt_rtx`, its version, and the GPU it would run on.
+"""The installed TensorRT package (`tensorrt` or `tensorrt_rtx`), its version, and the GPU it would run on.
 
-Knows module names, extras and devices. Does not know graphs or engines. Nothing is imported before it is asked for.
-What a driver says of itself could not be tried where this was written: there was none.
+Knows module names, extras and devices. Does not know graphs or engines. Nothing is imported before it is needed. Errors
+that a driver reports could not be tested: the development machine had no driver.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.install import install_line
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
-# What runs without a GPU, said wherever one is missing.
+# Advice in errors where a GPU is missing.
 ON_A_CPU = (
     "use a machine with an NVIDIA GPU, or build with engine.backend onnxruntime, which runs on a CPU in fp32 and int8"
 )
@@ -25,30 +25,31 @@ _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorr
 
 @dataclass(frozen=True)
 class Package:
-    """One of the two, installed or not."""
+    """One of the two packages, installed or not."""
 
     flavour: Flavour
 
     @property
     def module(self) -> str:
-        """Its import name."""
+        """Import name of the package."""
         return _MODULES[self.flavour]
 
     @property
     def installed(self) -> bool:
+        """Whether the package is installed."""
         return importlib.util.find_spec(self.module) is not None
 
     @property
     def version(self) -> str:
-        """As the package says it, e.g. `1.7.1.116`. Raises as `load`."""
+        """Version string of the package, e.g. `1.7.1.116`. Raises as `load`."""
         return str(self.load().__version__)
 
     def load(self) -> ModuleType:
-        """The imported package.
+        """Import the package.
 
         Raises:
             MissingExtra: it is not installed.
-            CoolsdError: it is, and its libraries cannot be loaded.
+            CoolsdError: it is installed, but its libraries cannot be loaded.
         """
         if not self.installed:
             raise MissingExtra(self.module, self.flavour, f"the backend {self.flavour}")
@@ -63,7 +64,7 @@ class Package:
 
 
 def package(flavour: str) -> Package:
-    """The package of a backend's name. Raises UserError if it is neither."""
+    """Return the package for a backend's name. Raises UserError for any other name."""
     if flavour not in get_args(Flavour):
         raise UserError("a TensorRT backend", expected=f"one of {', '.join(get_args(Flavour))}", found=flavour)
     return Package(cast(Flavour, flavour))
@@ -71,7 +72,7 @@ def package(flavour: str) -> Package:
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU that torch would use. `capability` as `9.0`; memory: bytes that are free."""
+    """The GPU that torch would use. capability: such as `9.0`; memory: free bytes."""
 
     name: str
     capability: str
@@ -79,7 +80,7 @@ class Gpu:
 
 
 def local_gpu(torch: Any = None) -> Gpu | None:
-    """The GPU of this machine, None if torch sees none. `torch` is for tests."""
+    """Return the GPU of this machine; None if torch sees none. `torch` is for tests."""
     torch = torch or _torch()
     if torch is None or not torch.cuda.is_available():
         return None
@@ -88,9 +89,10 @@ def local_gpu(torch: Any = None) -> Gpu | None:
 
 
 def require_gpu(torch: Any = None, what: str = "running a TensorRT engine") -> Gpu:
-    """The GPU of this machine. what: needs it.
+    """Return the GPU of this machine. what: the action that needs it, for the error.
 
-    Raises CoolsdError, which says why there is none: no torch, a torch for CPUs, no driver or one that is too old.
+    Raises CoolsdError, which says why there is no GPU: no torch, a torch without CUDA, no driver or one that is too
+    old.
     """
     torch = torch or _torch()
     if (gpu := local_gpu(torch)) is not None:

@@ -1,10 +1,11 @@
-"""The sizes a TensorRT engine is compiled for: optimisation profiles of a graph of the contract.
+"""Optimisation profiles: the sizes that a TensorRT engine of a graph of the contract is compiled for.
 
-Knows the contract's dimension names. Does not know TensorRT. T is one number, because the KV update layer wants it so;
-S is cut into the ranges that a loop asks for, each tuned for its own work. Legend as in `coolsd_rt.contract`.
+Knows the contract's dimension names. Does not know TensorRT. T is one number, because the KV update layer needs a
+static capacity; S is split into the ranges that a loop uses, each tuned for its work. Legend as in
+`coolsd_rt.contract`.
 
 R begins at 2: TensorRT-RTX 1.7.1 finds no kernel for the attention of a single row with S > 1 unless it may decompose
-it, and then also gives up the kernel that reads a cache in place at S = 1. One row is run as two.
+the attention, and then it also gives up the kernel that reads a cache in place at S = 1. One row is run as two.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ProfileSizes:
-    """What an engine has to serve: the most R (2 per image under CFG), L, W, and the most M."""
+    """The sizes an engine has to serve.
+
+    capacity: T.
+    rows: largest R (2 per image under CFG).
+    length: L.
+    prefix: W.
+    images: largest M.
+    """
 
     capacity: int
     rows: int
@@ -34,14 +42,17 @@ class ProfileSizes:
 
     @staticmethod
     def of(dims: ModelDims, length: int, max_batch: int) -> ProfileSizes:
-        """For `max_batch` images under CFG, with room for what a paced loop writes past the end of an image."""
+        """Return the sizes for `max_batch` images under CFG.
+
+        The capacity has room for positions that a loop with pacing writes past the end of an image.
+        """
         room = -(-capacity(dims, length, paced=True) // ALIGN) * ALIGN
         return ProfileSizes(room, max(LEAST_ROWS, 2 * max_batch), length, dims.prefix, max_batch)
 
 
 @dataclass(frozen=True)
 class ProfileRange:
-    """One dimension: the least and the most it can be, and what it is tuned for."""
+    """The least and the largest size of one dimension, and the size it is tuned for."""
 
     least: int
     best: int
@@ -53,14 +64,14 @@ class ProfileRange:
 
 @dataclass(frozen=True)
 class Profile:
-    """A range for each varying dimension of a graph. T is in `fixed`: it does not vary."""
+    """A range for each dynamic dimension of a graph. `fixed` holds T, which is static."""
 
     name: str
     ranges: Mapping[str, ProfileRange]
     fixed: Mapping[str, int]
 
     def shapes(self, spec: TensorSpec) -> tuple[Shape, Shape, Shape]:
-        """(least, best, most) of a tensor."""
+        """Return the (least, best, most) shapes of a tensor."""
         return self._shape(spec, "least"), self._shape(spec, "best"), self._shape(spec, "most")
 
     def _shape(self, spec: TensorSpec, end: str) -> Shape:
@@ -70,16 +81,16 @@ class Profile:
         return self.fixed[name] if name in self.fixed else int(getattr(self.ranges[name], end))
 
     def fits(self, sizes: Mapping[str, int]) -> bool:
-        """Whether a call of these sizes is inside. Dimensions that the graph does not have do not count."""
+        """Return whether these sizes are in range. Dimensions that the graph does not have are ignored."""
         return all(sizes[name] in span for name, span in self.ranges.items())
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data for the manifest."""
+        """Return JSON data for the manifest."""
         return {"name": self.name, "ranges": {n: asdict(r) for n, r in self.ranges.items()}, "fixed": dict(self.fixed)}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Profile:
-        """Read it back. Raises KeyError, TypeError or ValueError if it is not one."""
+        """Read a profile from JSON data. Raises KeyError, TypeError or ValueError if the data is not a profile."""
         ranges = {
             str(n): ProfileRange(*(int(r[k]) for k in ("least", "best", "most"))) for n, r in data["ranges"].items()
         }
@@ -87,7 +98,7 @@ class Profile:
 
 
 def profiles(contract: GraphContract, sizes: ProfileSizes) -> tuple[Profile, ...]:
-    """All profiles of a graph: of one position, of a draft's verification, of a prefill; or a single one without S.
+    """Return all profiles of a graph: for one position, for verification, for the prefill; or one if it has no S.
 
     Raises CoolsdError: a dimension of the contract that has no size here.
     """
@@ -104,7 +115,10 @@ def profiles(contract: GraphContract, sizes: ProfileSizes) -> tuple[Profile, ...
 
 
 def _steps(sizes: ProfileSizes) -> list[tuple[str, ProfileRange]]:
-    """1, then up to L + 1, then up to W; what would be empty is left out, so that the ranges cover 1..max(L + 1, W)."""
+    """Return the ranges of S: 1, up to L + 1, up to W.
+
+    Together they cover 1..max(L + 1, W); empty ranges are left out.
+    """
     found = [("step", ProfileRange(1, 1, 1))]
     most = sizes.length + 1
     if most > 1:
@@ -115,12 +129,12 @@ def _steps(sizes: ProfileSizes) -> list[tuple[str, ProfileRange]]:
 
 
 def choose(known: Sequence[Profile], sizes: Mapping[str, int]) -> int | None:
-    """Index of the profile that a call of these sizes runs under, None if there is none."""
+    """Return the index of the profile that fits these sizes; None if there is none."""
     return next((i for i, profile in enumerate(known) if profile.fits(sizes)), None)
 
 
 def parts(known: Sequence[Profile], sizes: Mapping[str, int]) -> list[int]:
-    """A step's S as steps that have a profile: one, or the largest first. The maths of a step allow it to be cut.
+    """Split a step's S into sizes that have a profile, the largest first; the results of a step do not depend on this.
 
     Raises CoolsdError: no profile serves so many rows.
     """

@@ -1,1 +1,1 @@
-"""The networks themselves, in PyTorch: the eager reference, and an engine on a CPU or a GPU."""
+"""The backend PyTorch: the networks as the eager reference, and as an engine on a CPU or a GPU."""

@@ -1,7 +1,7 @@
-"""The backend `torch`: the networks themselves, with the weights of a build, on a CPU or a GPU.
+"""The backend `torch`: the networks in PyTorch, with the weights of a build, on a CPU or a GPU.
 
-On a GPU it is the reference, and a fast path where TensorRT cannot be had: each round is one CUDA graph. Knows which
-files of an engine are weights. Does not know the round.
+On a GPU it is the reference, and the fast path where TensorRT is not available: each round is one CUDA graph. Knows
+which files of an engine are weights. Does not know the round.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from coolsd_rt.store import VerifiedEngine
 
 
 def load(verified: VerifiedEngine, options: LoadOptions) -> DeviceEngine:
-    """The networks of a checked engine, in the type of its precision.
+    """Load the networks of a verified engine, in the dtype of its precision.
 
-    Raises CoolsdError: the spec asks for a GPU and there is none, or its memory does not hold the weights. UserError:
-    weights that do not fit.
+    Raises CoolsdError: the spec asks for a GPU and there is none, or its memory is too small for the weights.
+    UserError: weights that do not fit the networks.
     """
     try:
         return DeviceEngine(_networks(verified, options))
     except torch.cuda.OutOfMemoryError:
-        pass  # what the frames of the error hold goes with it
+        pass  # leaving the handler frees the tensors that the error's frames hold
     empty_cache()
     raise weights_refused(sum(verified.path(file).stat().st_size for file in _files(verified).values()))
 
 
 def _files(verified: VerifiedEngine) -> dict[str, str]:
-    """The files of weights that an engine has."""
+    """Return the weight files of an engine, by network."""
     kind = Description.from_dict(verified.manifest.contract).dims.draft_kind
     return {name: file for name, file in WEIGHTS.items() if kind != "none" or name != "draft"}
 

@@ -1,6 +1,6 @@
-"""Eager PyTorch: the reference that engines are proven against, and the baseline they are timed against.
+"""Eager PyTorch: the reference for parity, and the baseline of benchmarks.
 
-Knows the eager networks, on any device and in any floating type. Does not know ONNX or files of a build. Static
+Knows the eager networks, on any device and in any floating type. Does not know ONNX or the files of a build. Static
 caches, scaled-dot-product attention, inference mode; nothing is compiled. Legend as in `coolsd_rt.contract`.
 """
 
@@ -27,7 +27,7 @@ from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.models.vq import VQTokenizer
 
 Device = Literal["cpu", "cuda"]
-ALIGN = 16  # positions of a cache on a GPU
+ALIGN = 16  # a cache's capacity on a GPU is a multiple of this
 
 
 def load(
@@ -39,11 +39,14 @@ def load(
     device: Device = "cpu",
     dtype: Floating = "float32",
 ) -> TorchEngine:
-    """The reference with the weights of a spec. draft: None is no draft. `threads` is set for the whole process.
+    """Load the reference networks with the weights of a spec.
 
-    threads: None is torch's own number, at most the usable cores.
+    draft: None: no draft.
+    threads: set for the whole process; None: torch's default, at most the usable cores.
+    draft_kind: what the file `draft` holds, an EAGLE head or a small model.
     dtype: of the target's and the draft's weights, caches and features; the tokenizer stays in float32.
-    Raises UserError: weights that are missing or do not fit (`models.checkpoint`). CoolsdError: no such device.
+
+    Raises UserError: weights that are missing or do not fit (`checkpoints.load`). CoolsdError: no such device.
     """
     cores.limit_torch(threads)
     check_device(device)
@@ -54,7 +57,7 @@ def load(
 
 
 def check_device(device: Device) -> None:
-    """Raise CoolsdError unless torch sees it."""
+    """Raise CoolsdError unless torch can use the device."""
     if device == "cuda" and not torch.cuda.is_available():
         built = f"torch {torch.__version__} that finds no GPU"
         fix = "use a machine with one, or build for a CPU: coolsd-rt build SPEC.yaml --device cpu --precision fp32"
@@ -70,7 +73,7 @@ class TorchEngine:
         self.device = torch.device("cpu")
 
     def to(self, device: Device, dtype: Floating) -> TorchEngine:
-        """Itself, with its networks moved and cast; RoPE tables stay in float32."""
+        """Move the networks to a device and cast their weights; return self. RoPE tables stay in float32."""
         self.device = torch.device(device)
         for network in (self._target, self._draft):
             if network is not None:
@@ -80,42 +83,52 @@ class TorchEngine:
 
     @property
     def dims(self) -> ModelDims:
+        """Sizes of the engine."""
         return self._dims
 
     @property
     def codes(self) -> int:
-        """Ids that are an image's; those behind them are only forced."""
+        """Number of image codes; larger ids can only be forced."""
         return self._target.cfg.layout.codes
 
     @torch.inference_mode()
     def encode_condition(self, condition: Any) -> Tensor:
+        """Return the prefix [R, W, C] of a condition: ids int64 [R, W], or text features.
+
+        The prefix of a small draft model follows in the last dimension.
+        """
         ids = torch.as_tensor(condition, device=self.device)
         prefix = self._target.condition(ids)
         return torch.cat([prefix, self._draft.condition(ids)], -1) if isinstance(self._draft, LlamaGen) else prefix
 
     def open(self, prefix: Any, capacity: int, start: Any = None) -> TorchSession:
+        """Open a session for the rows of `prefix` [R, W, C], with caches of `capacity` positions.
+
+        start: int64 [R], the first position of each row that is not padding; None: 0.
+        """
         session = self.steps(len(prefix), capacity)
         session.reset(torch.as_tensor(prefix), None if start is None else self.array(start, "int64"))
         return session
 
     def steps(self, rows: int, capacity: int) -> TorchSession:
-        """A session for `rows` rows whose prefix is still to come (`TorchSession.reset`)."""
-        if self.device.type == "cuda":  # attention with a mask pads any other width anew in every layer
+        """Return a session for `rows` rows without a prefix; `TorchSession.reset` sets it."""
+        if self.device.type == "cuda":  # masked attention pads any other width again in every layer
             capacity = -(-capacity // ALIGN) * ALIGN
         return TorchSession(self._target, self._draft, self._dims, rows, capacity)
 
     def array(self, data: Any, dtype: str) -> Tensor:
-        """Host data on the device."""
+        """Copy host data to the device, as this dtype."""
         return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self.device)
 
     def like(self) -> Tensor:
-        """[0, C], of the features' type, on the device."""
+        """Return an empty tensor [0, C] of the features' dtype and device."""
         return self._target.output.weight.new_empty(0, self._dims.dim)
 
     @torch.inference_mode()
     def decode_images(self, codes: Any) -> NDArray[np.uint8]:
+        """Decode codes int64 [M, tokens] to pixels uint8 [M, side, side, 3], on the host."""
         ids, layout = torch.as_tensor(codes, dtype=torch.int64, device=self.device), self._target.cfg.layout
-        if not layout.plain:  # line ends and the end are no part of the image
+        if not layout.plain:  # line ends and the end token are not part of the image
             ids = ids[:, torch.from_numpy(layout.code_positions).to(self.device)]
         with _convolutions(exact=self._target.output.weight.dtype == torch.float32):
             pixels = self._tokenizer.decode(ids)
@@ -124,7 +137,7 @@ class TorchEngine:
 
 
 def cast_weights(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """Parameters to `dtype`, in place; buffers (the RoPE table) keep theirs."""
+    """Cast the parameters of a network to `dtype` in place and return it; buffers (the RoPE table) keep their dtype."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)
     return network
@@ -132,7 +145,10 @@ def cast_weights(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Modul
 
 @contextlib.contextmanager
 def _convolutions(exact: bool) -> Iterator[None]:
-    """exact: in float32 itself. On a GPU cuDNN takes TF32 for it unless told, which is off by levels of a pixel."""
+    """Compute convolutions inside the context in full float32 if `exact`.
+
+    On a GPU cuDNN uses TF32 by default, which changes pixel levels.
+    """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = before and not exact
     try:
@@ -142,7 +158,7 @@ def _convolutions(exact: bool) -> Iterator[None]:
 
 
 class TorchSession:
-    """`runtime.interface.Session` over eager networks. Logits are float32, features of the weights' type."""
+    """`runtime.interface.Session` over eager networks. Logits are float32, features have the dtype of the weights."""
 
     @torch.inference_mode()
     def __init__(
@@ -150,7 +166,7 @@ class TorchSession:
     ) -> None:
         self.dims = dims
         self._draft = draft
-        # As `Decoder.step` and, its target left out, `Eagle.step`: what else steps the same networks takes their place.
+        # `Decoder.step`, and `Eagle.step` with its target bound. Other implementations of the steps replace these.
         self.step_target: Callable[..., tuple[Tensor, Tensor]] = target.step
         self.step_draft: Callable[..., tuple[Tensor, Tensor]] | None = None
         if draft is not None:
@@ -165,7 +181,7 @@ class TorchSession:
 
     @torch.inference_mode()
     def reset(self, prefix: Tensor, start: Tensor | None) -> None:
-        """Another batch: its prefix [R, W, C], its first positions [R], and caches of zeros, where they were."""
+        """Start another batch: set its prefix [R, W, C] and start int64 [R] (None: 0), and zero the caches in place."""
         self._whole.copy_(prefix)
         if self._start is not None:
             self._start.copy_(torch.zeros_like(self._start) if start is None else start)
@@ -175,18 +191,25 @@ class TorchSession:
 
     @property
     def caches(self) -> list[Cache]:
-        """The target's and the draft's, where their steps find them."""
+        """Caches of the target and the draft, at the addresses that the steps use."""
         return [*self._target_caches, *self._draft_caches]
 
     def asarray(self, data: Any, dtype: str) -> Tensor:
+        """Copy host data to the session's device, as this dtype."""
         return torch.as_tensor(data, dtype=getattr(torch, dtype), device=self._prefix.device)
 
     @torch.inference_mode()
     def target(self, ids: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Step the target over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C]."""
         return self.step_target(ids, pos, self._prefix, self._target_caches, self._start)
 
     @torch.inference_mode()
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Step the draft over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C].
+
+        features: [R, S, C] for an EAGLE head, None for a small model. Raises CoolsdError: no draft model, or no
+        features for an EAGLE head.
+        """
         if self.step_draft is not None and isinstance(self._draft, LlamaGen):
             return self.step_draft(ids, pos, self._own_prefix, self._draft_caches, self._start)
         if self.step_draft is None or features is None:

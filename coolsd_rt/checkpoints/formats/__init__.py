@@ -1,1 +1,1 @@
-"""Published formats of checkpoints, one module each."""
+"""The published checkpoint formats, one module each."""

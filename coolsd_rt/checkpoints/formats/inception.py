@@ -1,8 +1,8 @@
-"""The published weights of FID's Inception, once, to a safetensors file that `quality --inception` reads.
+"""Converts the published weights of the FID Inception network to the safetensors file that `quality --inception` reads.
 
-Knows the names of `pt_inception-2015-12-05-6726825d.pth` (pytorch-fid) and `weights-inception-2015-12-05-6726825d.pth`
-(torch-fidelity), which are the same. Refuses torchvision's ImageNet network: its distances are not FID. Does not know
-images.
+Knows the tensor names of `pt_inception-2015-12-05-6726825d.pth` (pytorch-fid) and
+`weights-inception-2015-12-05-6726825d.pth` (torch-fidelity), which are the same. Refuses torchvision's ImageNet
+network, whose distances are not FID. Does not know images.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from coolsd_rt.models.finite import NumbersCheck
 from coolsd_rt.models.inception import FAMILY, WIDTH, shapes
 from coolsd_rt.store.weights import TensorInfo
 
-_CLASSES = 1008  # of the network that FID is defined by; ImageNet's has 1,000
-_HEAD = ("fc.weight", "fc.bias")  # behind the features
+_CLASSES = 1008  # classes of the FID network; the ImageNet network has 1,000
+_HEAD = ("fc.weight", "fc.bias")  # layers after the features
 
 
 def convert_inception(source: Path, to: Path, *, overwrite: bool = False) -> Converted:
-    """Write the checkpoint `source` (torch.save or safetensors) as `to`, in float32, one tensor in memory at a time.
+    """Convert the checkpoint `source` (torch.save or safetensors) to `to`, in float32.
 
-    Its classifier and counters of training are dropped. Raises UserError: no checkpoint, another network, a tensor that
-    is missing, surplus or of another shape, numbers that are NaN or infinite; CoolsdError: no space.
+    One tensor is in memory at a time. Drops the classifier and training counters.
+
+    Raises UserError if the file is not a checkpoint or is another network, or a tensor is missing, surplus, of another
+    shape, or has NaN or infinite values; CoolsdError if the disk is full.
     """
     begun = time.perf_counter()
     check_place(source, to, overwrite)

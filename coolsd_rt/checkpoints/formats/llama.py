@@ -1,7 +1,7 @@
-"""Published checkpoints in Llama's names: Lumina-mGPT and Anole (Chameleon), Janus-Pro, and EAGLE heads.
+"""Published checkpoints with Llama's tensor names: Lumina-mGPT and Anole (Chameleon), Janus-Pro, and EAGLE heads.
 
-Three projections become one matrix, the model's own token table is cut to an image's ids, and Janus' MLP over its
-codebook becomes a table. Knows names and shapes (facts of transformers and of the models' public code), and reads no
+Joins three projections to one matrix, cuts the language model's token table to the ids of an image, and turns Janus'
+MLP over its codebook into a table. Knows names and shapes (from transformers and the models' public code). Reads no
 tensors.
 """
 
@@ -37,7 +37,7 @@ ROTARY = r".*rotary_emb\.inv_freq"
 
 
 def layer_part(name: str, root: str, layer: LayerConfig) -> Part | None:
-    """Where a tensor of our layers comes from, in Llama's names behind `root`; None if it is not of a layer."""
+    """Return the source of a layer's tensor in Llama's names after `root`; None if `name` is not of a layer."""
     match = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
     if not match:
         return None
@@ -51,7 +51,7 @@ def layer_part(name: str, root: str, layer: LayerConfig) -> Part | None:
 
 
 def _for_each_head(heads: int) -> Callable[[Tensor], Tensor]:
-    """A norm's numbers, stored once for each of n ranks [n, D] or once [D], for each head [heads, D]."""
+    """Return a function that expands a norm's weight, stored per rank [n, D] or once [D], to every head [heads, D]."""
 
     def make(value: Tensor) -> Tensor:
         ranks = value if value.ndim > 1 else value[None]
@@ -61,7 +61,7 @@ def _for_each_head(heads: int) -> Callable[[Tensor], Tensor]:
 
 
 def _images(table: Tensor, behind: tuple[int, ...] = ()) -> Tensor:
-    """Rows of Chameleon's token table or head [ids, C] in our order: image codes, then the ids `behind` them."""
+    """Select rows of Chameleon's token table or head [ids, C] in our order: image codes, then the ids `behind` them."""
     codes = table[FIRST_CODE : FIRST_CODE + CODES]
     return torch.cat([codes, table[list(behind)]]) if behind else codes
 
@@ -73,7 +73,10 @@ def _base(given: Given) -> float:
 
 
 def _sizes(given: Given, root: str, heads: int) -> dict[str, Any]:
-    """What every model in Llama's names says by its shapes. root: what its layers' names start with."""
+    """Return the sizes that tensor shapes give for every model with Llama's names.
+
+    root: prefix of the layers' names.
+    """
     at = f"{root}layers.0."
     dim = given.size(f"{at}self_attn.q_proj.weight", 1)
     kv = given.size(f"{at}self_attn.k_proj.weight", 0) // max(1, dim // heads)
@@ -111,7 +114,7 @@ def _chameleon_config(family: Family, behind: tuple[int, ...], given: Given) -> 
 
 
 def _check_ids(given: Given) -> None:
-    """The model's image tokens are named after their codes; each has to have the id that we cut it out by."""
+    """Check that each image token, which is named after its code, has the id by which its row is selected."""
     names = given.json.get("vocabulary_map")
     for name, found in names.items() if isinstance(names, dict) else ():
         if match := re.fullmatch(r"IMGIMG([A-J]{1,9})Z", name):
@@ -133,14 +136,17 @@ def _chameleon_part(behind: tuple[int, ...], name: str, given: Given, config: An
 
 
 def _chameleon(family: Family, title: str, *behind: int) -> Format:
-    """Of one of Chameleon's kin, whose tensors are alike: `--family` tells. behind: ids that follow the image codes."""
+    """Return the format of one Chameleon model.
+
+    Their tensors are alike: `--family` selects one. behind: ids after the image codes.
+    """
     marks = (r"model\.embed_tokens\.weight", r"model\.layers\.0\.self_attn\.q_norm\.weight", r"lm_head\.weight")
     config, part = partial(_chameleon_config, family, behind), partial(_chameleon_part, behind)
     return Format(family.name, title, marks, (r"model\.vqmodel\..*", ROTARY), config, part)
 
 
 def _janus_names(given: Given) -> tuple[str, str, str, str, str, str]:
-    """Where things are: layers, codebook, MLP over it, its matrices' names, head's first and second matrix."""
+    """Return the names of layers, codebook, its MLP, the MLP's matrices, and both matrices of the head."""
     if "model.generation_embeddings.weight" in given.tensors:  # transformers
         return (
             "model.language_model.", "model.generation_embeddings.weight", "model.generation_aligner.",
@@ -170,7 +176,7 @@ def _janus_config(given: Given) -> Config:
 
 
 def _through_mlp(codebook: Tensor, *layers: Tensor) -> Tensor:
-    """Codebook [V, E] through matrices and biases with GELUs between them -> [V, C], computed in float32."""
+    """Map the codebook [V, E] through matrices and biases with GELUs between them to [V, C], in float32."""
     x = codebook.float()
     for i in range(0, len(layers), 2):
         x = F.linear(F.gelu(x) if i else x, layers[i].float(), layers[i + 1].float())
@@ -199,10 +205,13 @@ def _by_number(name: str) -> tuple[str, int]:
 
 
 def _eagle_config(given: Given) -> Config:
-    """LANTERN's heads: for LlamaGen, whose prefix they know by features alone, padding included, with a table that is
-    not the target's (of its head); for Chameleon's kin, whose layers they have as they are, with the target's table."""
+    """Return the config of one of LANTERN's heads.
+
+    Heads for LlamaGen know the prefix by features only, padding included, and have a token table that differs from the
+    target's. Heads for Chameleon models have unchanged layers and the target's table.
+    """
     rows = given.size("embed_tokens.weight", 0) if "embed_tokens.weight" in given.tensors else None
-    text = rows is not None and rows > LINE_END and rows != 16384  # a language model's table, images and all
+    text = rows is not None and rows > LINE_END and rows != 16384  # the whole table of a language model
     dim, q_norm = given.size("fc.weight", 0), "layers.0.self_attn.q_norm.weight"
     known = given.options.heads or (dim // given.last(q_norm) if q_norm in given.tensors else 0)
     data = {

@@ -1,6 +1,6 @@
-"""LlamaGen's published GPTs: under their authors' names, which are ours, or in Llama's names (LANTERN's copies).
+"""LlamaGen's published GPTs, with the authors' tensor names (which are ours too) or with Llama's (LANTERN's copies).
 
-Knows the names and shapes of these checkpoints (facts of their public code). Does not read tensors.
+Knows the names and shapes of these checkpoints (from their public code). Does not read tensors.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from coolsd_rt.models.families import Family
 from coolsd_rt.models.families.llamagen import CAPTIONED, CLASS
 
 _TABLE, _UNCOND = "cls_embedding.embedding_table.weight", "cls_embedding.uncond_embedding"
-_DROPPED = (r"freqs_cis", r"(causal_mask|.*\.kv_cache\..*)", ROTARY)  # tables, the sampler's buffers
+_DROPPED = (r"freqs_cis", r"(causal_mask|.*\.kv_cache\..*)", ROTARY)  # RoPE tables, buffers of the sampler
 _LLAMA = "model."
-"""What all but the head starts with in Llama's names."""
+"""Prefix of all tensor names except the head's, in Llama's names."""
 _LLAMA_NAMES = {"tok_embeddings.weight": f"{_LLAMA}embed_tokens.weight", "output.weight": "lm_head.weight"}
 
 
@@ -46,7 +46,7 @@ def _grid_config(given: Given, family: Family, **more: Any) -> Config:
 
 
 def _pixels(given: Given, family: Family) -> int | None:
-    """The side of an image: given, or of as many cells as a config.json counts. Raises UserError if they differ."""
+    """Return the side of an image: given, or from config.json's number of cells. Raises UserError if the two differ."""
     size, cells = given.options.size, given.said("block_size")
     if not isinstance(cells, int):
         return size

@@ -1,6 +1,7 @@
-"""Checkpoints of networks that others' packages run, as safetensors: the same tensors by the same names.
+"""Converts checkpoints of networks that third-party packages run: safetensors with the same tensors and names.
 
-What `quality` scores with. Knows which tensor tells each network; does not know the networks.
+These are the networks that `quality` scores with. Knows a tensor that identifies each network. Does not know the
+networks.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ PLAIN: Mapping[str, str] = {
     "image-reward": "mlp.layers.0.weight",
     "hpsv2": "visual.conv1.weight",
 }
-"""Families to a tensor that each has."""
-_WHOLE = ("i", "u", "bool")  # first letters of the types of whole numbers
+"""Family to a tensor name that identifies it."""
+_WHOLE = ("i", "u", "bool")  # prefixes of the names of integer dtypes
 
 
 def convert_plain(source: Path, to: Path, family: str, *, overwrite: bool = False) -> Converted:
-    """Write the checkpoint `source` (torch.save or safetensors) as `to`; tensors of integers, which are counters and
-    positions, are dropped. Raises UserError: no checkpoint, another network, numbers that are NaN or infinite or of a
-    type we do not write; CoolsdError: no space."""
+    """Convert the checkpoint `source` (torch.save or safetensors) to `to`.
+
+    Integer tensors (counters, positions) are dropped.
+
+    Raises UserError if the file is not a checkpoint, is another network, or has NaN, infinite values or an unsupported
+    dtype; CoolsdError if the disk is full.
+    """
     begun = time.perf_counter()
     check_place(source, to, overwrite)
     opened = CheckpointReader(source)

@@ -1,7 +1,7 @@
-"""Published image tokenizers: LlamaGen's names, and VQGAN's, by themselves or inside a model's checkpoint.
+"""Published image tokenizers, with LlamaGen's or VQGAN's tensor names.
 
-VQGAN counts the decoder's levels from the finest, transformers and LlamaGen in the order they run. Knows names and
-shapes, and reads no tensors.
+They are separate files, or part of a model's checkpoint. VQGAN numbers the decoder's levels from the finest;
+transformers and LlamaGen number them in the order they run. Knows names and shapes. Reads no tensors.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _part(name: str, given: Given, config: Any) -> Part:
     return Part((root + name,), same)
 
 
-# Around a tokenizer inside a model stands the model; beside VQGAN's, what it was trained with.
+# Not part of the tokenizer: the model that contains it, or VQGAN's training losses.
 _DROPPED = (
     r"(quantize|.*\.quantize)\.codebook_used",
     r"(model\.)?(language_model|vision_model|aligner|generation_\w+|gen_(embed|aligner|head))\..*",

@@ -1,7 +1,7 @@
-"""The families of targets that can be loaded, exported and drawn with: one small adapter each, side by side.
+"""The families of targets that can be loaded and exported: one small adapter each, side by side.
 
-An adapter is a config, whose properties say which forms the one network takes, and facts on published models. Needs no
-torch. `docs/add-a-model.md` takes a reader through adding one.
+An adapter is a config, whose properties select the forms of the one network, and facts about published models. Knows
+configs. Does not know torch. `docs/add-a-model.md` explains how to add one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 FAMILY_KEY = "family"
-"""Of a header's config; without it a file is of the first family, as all were before there were others."""
+"""Key of a header's config; a file without it belongs to the first family, as files from before there were others."""
 
 
 _SHARED = (
@@ -39,7 +39,7 @@ _SHARED = (
     "classes",
     "text_dim",
     "text",
-)  # of a target and a model that drafts for it
+)  # fields that a target and its small draft model share
 
 
 def _registry(*families: Family) -> Mapping[str, Family]:
@@ -53,7 +53,7 @@ FAMILIES: Mapping[str, Family] = _registry(WORDS, CLASS, CAPTIONED, LUMINA, ANOL
 
 
 def family_named(name: object, what: str) -> Family:
-    """The family of a name. what: where it was read. Raises UserError if there is none."""
+    """Return the family of a name. what: where the name was read. Raises UserError if there is none."""
     if isinstance(name, str) and name in FAMILIES:
         return FAMILIES[name]
     near = difflib.get_close_matches(str(name), FAMILIES, n=1)
@@ -62,34 +62,39 @@ def family_named(name: object, what: str) -> Family:
 
 
 def family_of(config: DecoderConfig) -> Family:
-    """The family that a config belongs to."""
+    """Return the family that a config belongs to."""
     return next(f for f in FAMILIES.values() if f.config is type(config))
 
 
 def parse_target(path: Path, data: Mapping[str, Any]) -> DecoderConfig:
-    """A target's config from its header's JSON. Raises UserError: an unknown family, or a key that is wrong."""
+    """Return a target's config from its header's JSON. Raises UserError: an unknown family, or a wrong key."""
     family = family_named(data.get(FAMILY_KEY, WORDS.name), f"{path}: config: {FAMILY_KEY}")
     return parse_config(path, family.config, {k: v for k, v in data.items() if k != FAMILY_KEY})
 
 
 def read_target(path: Path) -> DecoderConfig:
-    """The config of a target's weights file. Raises UserError: not whole safetensors, or as `parse_target` does."""
+    """Return the config of a target's weights file.
+
+    Raises UserError: not a complete safetensors file, or as `parse_target`.
+    """
     return parse_target(path, read_config(path))
 
 
 def read_eagle(path: Path) -> EagleConfig:
-    """The config of an EAGLE head's weights file. Raises UserError as `read_target` does."""
+    """Return the config of an EAGLE head's weights file. Raises UserError as `read_target` does."""
     return parse_config(path, EagleConfig, read_config(path))
 
 
 def read_tokenizer(path: Path) -> VQConfig:
-    """The config of an image tokenizer's weights file. Raises UserError as `read_target` does."""
+    """Return the config of an image tokenizer's weights file. Raises UserError as `read_target` does."""
     return parse_config(path, VQConfig, read_config(path))
 
 
 def check_draft_model(path: Path, draft: DecoderConfig, target: DecoderConfig) -> None:
-    """Raise UserError, naming the draft's file, unless a model of its own speaks of the target's codes, cells and
-    conditions."""
+    """Raise UserError unless a small draft model has the family, codes, cells and conditions of the target.
+
+    path: the draft's file, for the error.
+    """
     known = [f.name for f in fields(target) if f.name in _SHARED]
     fix = "name a draft that was trained on the target's codes and words"
     wanted_family, found_family = family_of(target).name, family_of(draft).name
@@ -102,7 +107,7 @@ def check_draft_model(path: Path, draft: DecoderConfig, target: DecoderConfig) -
 
 
 def model_dims(target: DecoderConfig, draft: EagleConfig | DecoderConfig | None) -> ModelDims:
-    """The contract's sizes of a target and its draft; None is no draft."""
+    """Return the contract's sizes of a target and its draft; None: no draft."""
     return ModelDims(
         vocab=target.vocab,
         dim=target.dim,

@@ -1,11 +1,11 @@
-"""Anole: Chameleon that draws, its images plain rows of codes without line ends or an end.
+"""Anole: a Chameleon that generates images, whose images are plain rows of codes without line ends or an end.
 
-A prompt's text tokens between the first token and an end of turn, then begin of image, are the prefix; the
-unconditional row has the first token and begin of image alone. Image codes 0 .. 8191 of the graph are the model's ids
-4 .. 8195 (id - 4). The end of image that may stand behind them is not drawn.
+The prefix holds the first token, a prompt's text tokens, an end of turn and begin of image; the unconditional row has
+only the first token and begin of image. Image codes 0 .. 8191 of the graph are the model's ids 4 .. 8195 (id - 4). The
+end of image that may follow them is not generated.
 
-Sizes and facts; the network is `coolsd_rt.models.decoder`. Source: Anole (Chern et al., 2024), and LANTERN's public
-code, whose EAGLE head it has.
+Knows sizes and facts. Does not know the network, `coolsd_rt.models.decoder`. Source: Anole (Chern et al., 2024), and
+LANTERN's public code, which publishes an EAGLE head for it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from coolsd_rt.models.layout import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class AnoleConfig(ChameleonConfig):
-    """vocab: image codes."""
+    """Config of Anole. vocab: image codes."""
 
     bare: ClassVar[int] = 2  # the first token, begin of image
 
     @property
     def layout(self) -> Layout:
+        """The order of an image's tokens: plain rows of codes."""
         return Layout(self.vocab, self.grid, self.grid)
 
 

@@ -1,4 +1,7 @@
-"""One family of targets: its name, its config, and what its published models look like. Pure data, no torch."""
+"""One family of targets: its name, its config, and facts about its published models.
+
+Knows pure data. Does not know torch.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from coolsd_rt.models.config import DecoderConfig
 
 @dataclass(frozen=True)
 class Family:
-    """`name`: the key `family` of a header. `config`: its sizes, and through them its forms.
+    """A family of targets.
 
-    cell: pixels along one side of a code's cell in published models, 0 where it depends on the tokenizer. sizes: pixels
-    along one side of the images that published models were trained on; () is any. models: published sizes by name.
+    name: value of the key `family` in a header.
+    config: class of its configs, which selects the forms of the network.
+    cell: pixels along one side of a code's cell in published models, 0 if it depends on the tokenizer.
+    sizes: pixels along one side of the images that published models were trained on; () means any.
+    models: sizes of published models by name.
     """
 
     name: str
@@ -24,10 +30,12 @@ class Family:
     models: Mapping[str, Mapping[str, int]]
 
     def check_size(self, what: str, pixels: int | None, cell: int | None = None) -> int:
-        """Cells along one side of an image of `pixels` a side; None stands for the one trained size.
+        """Return the cells along one side of an image of `pixels` per side; None stands for the only trained size.
 
-        what: where the number was given. cell: of another tokenizer (8 for VQ-8). Raises UserError: a size that no
-        published model was trained on.
+        what: where the number was given, for the error.
+        cell: pixels per cell of another tokenizer (8 for VQ-8).
+
+        Raises UserError: a size that no published model was trained on.
         """
         if pixels is None and len(self.sizes) == 1:
             pixels = self.sizes[0]
@@ -37,6 +45,6 @@ class Family:
         return pixels // (cell or self.cell)
 
     def of_sizes(self, **sizes: int) -> Mapping[str, int] | None:
-        """The published model that has all these sizes, if there is one."""
+        """Return the published model that has all these sizes; None if there is none."""
         fits = (m for m in self.models.values() if all(m.get(k) == v for k, v in sizes.items()))
         return next(fits, None)

@@ -1,10 +1,12 @@
-"""Janus-Pro: a language model that draws with LlamaGen's tokenizer, through an embedding and a head of its own.
+"""Janus-Pro: a language model that generates codes of LlamaGen's tokenizer.
 
-A prompt's text tokens, the last of them the begin of image, are the prefix; the unconditional row has padding tokens
-instead of the words, and sees them. Codes reach the model through an MLP over the codebook, which is folded into a
-table when a checkpoint is converted. The head is two matrices with a GELU between them.
+It has a separate embedding and a separate head for codes. The prefix holds a prompt's text tokens, the last of which is
+begin of image; the unconditional row has padding tokens in place of the words, and attends to them. Codes reach the
+model through an MLP over the codebook, which is folded into a table when a checkpoint is converted. The head is two
+matrices with a GELU between them.
 
-Sizes and facts; the network is `coolsd_rt.models.decoder`. Source: Janus-Pro (Chen et al., 2025) and transformers.
+Knows sizes and facts. Does not know the network, `coolsd_rt.models.decoder`. Source: Janus-Pro (Chen et al., 2025) and
+transformers.
 """
 
 from __future__ import annotations
@@ -18,17 +20,19 @@ from coolsd_rt.models.layout import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class JanusConfig(PromptedConfig):
-    """`head`: width between the head's two matrices."""
+    """Config of Janus-Pro. head: width between the head's two matrices."""
 
     head: int
     norm_eps: float = 1e-6
 
     @property
     def layout(self) -> Layout:
+        """The order of an image's tokens: plain rows of codes."""
         return Layout(self.vocab, self.grid, self.grid)
 
     @property
     def head_width(self) -> int:
+        """Width between the two matrices of the head."""
         return self.head
 
 

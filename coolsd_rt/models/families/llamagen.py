@@ -1,6 +1,7 @@
-"""LlamaGen: image codes in raster order behind a prefix of words (our own demo's), of one class, or of a caption.
+"""LlamaGen: image codes in raster order behind a prefix of words (this project's demo), of a class, or of a caption.
 
-Sizes and facts; the network is `coolsd_rt.models.decoder`. Source: LlamaGen (Sun et al., 2024) and its public code.
+Knows sizes and facts. Does not know the network, `coolsd_rt.models.decoder`. Source: LlamaGen (Sun et al., 2024) and
+its public code.
 """
 
 from __future__ import annotations
@@ -13,58 +14,69 @@ from coolsd_rt.models.config import Condition, DecoderConfig, Fault, Rope
 from coolsd_rt.models.families.family import Family
 from coolsd_rt.models.layout import Layout
 
-CLASSES = 1000  # of ImageNet; the id behind the last is the unconditional one
+CLASSES = 1000  # classes of ImageNet; the id behind the last is the unconditional one
 CAPTION = 120  # positions of a caption
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig(DecoderConfig):
-    """What the three share: every token is a cell of a square image, turned by its row and column."""
+    """The fields that the three share. Every token is a cell of a square image, with RoPE by its row and column."""
 
     grid: int
     prefix_rope: Literal["zero", "identity"] = "zero"
 
     @property
     def layout(self) -> Layout:
+        """The order of an image's tokens: plain rows of codes."""
         return Layout(self.vocab, self.grid, self.grid)
 
     @property
     def rope(self) -> Rope:
+        """RoPE angles over a grid."""
         return Rope("grid", self.rope_base, self.grid, self.prefix_rope)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaGenConfig(GridConfig):
-    """Sizes of a target. `words` is the size of the word vocabulary of its condition."""
+    """Config of a target with a word condition.
+
+    words: size of its word vocabulary.
+    word_dim: width of its word embeddings.
+    """
 
     words: int
     word_dim: int
 
     @property
     def condition(self) -> Condition:
+        """The prefix is made from word ids."""
         return "words"
 
     @property
     def condition_size(self) -> tuple[int, int]:
+        """Words, and the width of their embeddings."""
         return self.words, self.word_dim
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassConfig(GridConfig):
-    """A class id is the whole prefix: one position."""
+    """Config of a class-conditional target. The prefix is one position, the class id."""
 
     prefix: int = 1
     classes: int = CLASSES
 
     @property
     def condition(self) -> Condition:
+        """The prefix is made from a class id."""
         return "class"
 
     @property
     def condition_size(self) -> tuple[int, int]:
+        """Classes and the unconditional one, and the model's width."""
         return self.classes + 1, self.dim
 
     def faults(self) -> Iterator[Fault]:
+        """Yield the values for which no network can be built."""
         if self.prefix != 1:
             yield Fault("prefix", "1, the class", str(self.prefix))
         yield from super().faults()
@@ -72,17 +84,22 @@ class ClassConfig(GridConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig(GridConfig):
-    """A caption's T5 features, padded on the left; angles do not count from where it starts: prefix rows have none."""
+    """Config of a captioned target. The prefix is a caption's T5 features, padded on the left.
+
+    Angles do not count from the start of the caption: prefix rows have no RoPE.
+    """
 
     prefix: int = CAPTION
     text_dim: int = 2048
 
     @property
     def condition(self) -> Condition:
+        """The prefix is made from text features."""
         return "text"
 
     @property
     def condition_size(self) -> tuple[int, int]:
+        """No table, and the width of the text features."""
         return 0, self.text_dim
 
 

@@ -1,14 +1,15 @@
-"""Lumina-mGPT: Chameleon with images in rows, each with a line end behind it, and an end.
+"""Lumina-mGPT: a Chameleon whose images are rows of codes with a line end behind each row, and an end.
 
-A prompt's text tokens, then begin of image and the two grid tokens, are the prefix; the unconditional row has the last
-three alone. The token ids of the model are not those of the graph, which knows images only:
+The prefix holds a prompt's text tokens, then begin of image and the two grid tokens; the unconditional row has only
+these three. The token ids of the model differ from those of the graph, which knows images only:
 
     graph            model
     0 .. 8191        4 .. 8195     image codes (id - 4)
     8192             8803          line end
     8193             8196          end of image
 
-Sizes and facts; the network is `coolsd_rt.models.decoder`. Source: Lumina-mGPT (Liu et al., 2024), Chameleon (2024).
+Knows sizes and facts. Does not know the network, `coolsd_rt.models.decoder`. Source: Lumina-mGPT (Liu et al., 2024),
+Chameleon (2024).
 """
 
 from __future__ import annotations
@@ -23,30 +24,33 @@ from coolsd_rt.models.families.family import Family
 from coolsd_rt.models.layout import Layout
 
 LINE_END, GRID = 8803, 8804
-"""Ids of the model: a line's end, and the grid token of size 0."""
+"""Token ids of the model: the line end, and the grid token of size 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LuminaConfig(ChameleonConfig):
-    """vocab: image codes, line end, end."""
+    """Config of Lumina-mGPT. vocab: image codes, line end and end."""
 
     bare: ClassVar[int] = 3  # begin of image, rows, columns
 
     @property
     def layout(self) -> Layout:
+        """The order of an image's tokens: rows of codes, each with a line end, then an end."""
         codes = self.vocab - 2
         return Layout(codes, self.grid, self.grid, line_end=codes, end=codes + 1)
 
     def faults(self) -> Iterator[Fault]:
+        """Yield the values for which no network can be built."""
         if self.vocab < 3:
             yield Fault("vocab", "image codes, a line end and an end", str(self.vocab))
         yield from super().faults()
 
 
 def image_head(grid: int) -> tuple[int, int, int]:
-    """The model's ids between a prompt and the codes of `grid` rows: begin of image, height and width over 32 pixels.
+    """Return the model's ids between a prompt and the codes of `grid` rows: begin of image, height, width.
 
-    They end every prefix, and are all that the unconditional row has.
+    Height and width are in units of 32 pixels. These ids end every prefix, and are the whole prefix of the
+    unconditional row.
     """
     return BEGIN_OF_IMAGE, GRID + grid // 2, GRID + grid // 2
 

@@ -1,4 +1,7 @@
-"""What families share whose prompt is text in the target's own tokens: language models that draw."""
+"""The fields that families share whose prompt is text in the target's tokens: language models that generate images.
+
+Knows sizes. Does not know tokenizers of text.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ from dataclasses import dataclass, replace
 
 from coolsd_rt.models.config import Condition, DecoderConfig, LayerConfig, Rope
 
-PROMPT = 256  # positions of a prefix where nothing else is said
+PROMPT = 256  # default number of prefix positions
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptedConfig(DecoderConfig):
-    """`text`: rows of the model's own embedding table. `grid`: rows and columns of an image's codes."""
+    """Config of a language model that generates images.
+
+    text: rows of the model's text embedding table.
+    grid: rows and columns of an image's codes.
+    """
 
     text: int
     grid: int
@@ -20,16 +27,20 @@ class PromptedConfig(DecoderConfig):
 
     @property
     def layer(self) -> LayerConfig:
+        """Config of each layer."""
         return replace(super().layer, kv_heads=self.kv_heads, pairs="half")
 
     @property
     def rope(self) -> Rope:
+        """RoPE angles over a line."""
         return Rope("line", self.rope_base)
 
     @property
     def condition(self) -> Condition:
+        """The prefix is made from ids of text tokens."""
         return "ids"
 
     @property
     def condition_size(self) -> tuple[int, int]:
+        """Rows of the text embedding table, and the model's width."""
         return self.text, self.dim

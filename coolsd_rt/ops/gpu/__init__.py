@@ -1,12 +1,12 @@
-"""The operations of the loop on a GPU: torch operators over Triton kernels, one launch each, no waiting.
+"""The operations of the loop on a GPU: torch operators over Triton kernels, one launch each, without synchronisation.
 
     process_logits   logits -> P or Q
     draft_sample     logits -> Q and the drafted tokens
     sample           weights -> tokens
-    verify           P, Q, the drafts -> how many are accepted and the token that ends the round
+    verify           P, Q, the drafts -> number of accepted drafts and the token that ends the round
 
-The eager reference in `coolsd_rt.ops` says what they mean; on a CPU they are it. Importing this needs torch; the first
-launch on a GPU needs triton too.
+The eager reference in `coolsd_rt.ops` defines their results; on a CPU the operators call it. Importing this package
+needs torch; the first launch on a GPU needs triton too.
 """
 
 from coolsd_rt.ops.gpu.faults import FAULT_DRAFT, FAULT_TOTAL, FAULT_WINDOW, raise_fault

@@ -1,7 +1,7 @@
-"""What a kernel says instead of raising: bits of an int32 a row, and their way back to an error on the host.
+"""Fault bits that a kernel sets instead of raising, one int32 per row, and their translation into errors on the host.
 
-A kernel cannot raise, and a host that waits for each verdict to look for NaN loses what the kernel won. So the bits
-travel with the tokens and are read when those are. Does not know tensors beyond `tolist`.
+A kernel cannot raise, and a host that waits for each round to look for NaN loses the time that the kernel saved. So the
+bits travel with the tokens and are read together with them. Does not know tensors beyond `tolist`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FAULT_TOTAL = 2
 # `num_drafts` is outside 0..L.
 FAULT_WINDOW = 4
 
-# The first that applies is raised, the cause before its consequences.
+# The first that applies is raised: causes come before their consequences.
 _MEANINGS = (
     (
         FAULT_WINDOW,
@@ -44,7 +44,7 @@ _MEANINGS = (
 
 
 def raise_fault(fault: Any) -> None:
-    """Raise the reference's CoolsdError for the first bit that any row has; return if none has one.
+    """Raise the reference's CoolsdError for the first bit that any row has; return if no row has one.
 
     fault: int32, any shape; an array, a tensor on any device (this waits for it) or nested lists.
     """

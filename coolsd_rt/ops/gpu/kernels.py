@@ -1,17 +1,18 @@
-"""The three Triton kernels: logits to a distribution (and a token), the verdict on a window, a token from weights.
+"""The three Triton kernels: logits to a distribution (and a token), verification of a window, a token from weights.
 
-One program a row, the row in registers from one read to one write: a launch reads each number once. Thresholds are
-found by bisection over the bits of the floats, which order as integers do, so nothing is sorted and ties stay together.
-Sums that decide a token are in float64. Knows pointers to contiguous tensors; no devices, no allocation, no grids.
+One program handles one row, which stays in registers from one read to one write: a launch reads each number once.
+Thresholds are found by bisection over the bits of the floats, which order as integers do, so nothing is sorted and ties
+stay together. Sums that decide a token are in float64. Knows pointers to contiguous tensors. Does not know devices,
+allocation or grids.
 
 Imported only where a kernel is launched or compiled: it needs triton. Parameters are inputs, then scalars, then
-outputs, then constants, the order that a TensorRT plugin passes them in.
+outputs, then constants: the order in which a TensorRT plugin passes them.
 
 Legend: M images, S positions, L draft length, V codes. A row of V codes is held as [C, B], C * B >= V, row-major, the
 rest masked; LB is a power of two, at least L.
 """
 
-# triton ships no types: what it decorates and what flows through a kernel have none either.
+# triton ships no types, so decorated functions and the values in a kernel are untyped.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
@@ -29,21 +30,24 @@ _DRAFT = tl.constexpr(FAULT_DRAFT)
 _TOTAL = tl.constexpr(FAULT_TOTAL)
 _WINDOW = tl.constexpr(FAULT_WINDOW)
 _INF = tl.constexpr(float("inf"))
-# No NaN among them: at each launch triton compares a kernel's globals with those it was compiled with.
+# No NaN here: at each launch triton compares a kernel's globals with those it was compiled with, and NaN != NaN.
 
 
 @triton.jit
 def _order(x):
-    """int32 keys that order as the float32 x do, and x's bits again if given keys' bits. No -0.0 and no NaN."""
+    """Map float32 x to int32 keys that have the same order, or the bits of a key back to those of x.
+
+    x has no -0.0 and no NaN.
+    """
     bits = x.to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
 def _top_k_key(key, highest, k, V: tl.constexpr):
-    """The greatest t with at least k keys >= t, or any t that exactly k keys reach; k outside 1..V-1: below all.
+    """Return the greatest t with at least k keys >= t, or any t with exactly k keys >= t.
 
-    Masked keys are the least int32, under every t.
+    If k is outside 1..V-1, t lies below all keys. Masked keys are the least int32, below every t.
     """
     lo = tl.full((), -2147483647, tl.int64)
     hi = tl.where((k > 0) & (k < V), highest.to(tl.int64), lo)
@@ -57,24 +61,25 @@ def _top_k_key(key, highest, k, V: tl.constexpr):
 
 @triton.jit
 def _top_p_key(probs, top_p, V: tl.constexpr):
-    """The t for which a probability stays where its bits are > t: the mass of the likelier ones is at most top_p.
+    """Return t such that top-p keeps the probabilities whose bits are > t.
 
-    Non-negative floats order as their bits do. The mass over t falls as t rises, and the last probability that stays is
-    in (lo, hi]: the search is over when at most one is left there.
+    A probability stays while the mass of the likelier ones is at most top_p. Non-negative floats order as their bits
+    do. The mass above t falls as t rises, and the last probability to keep is in (lo, hi]: the search is over when at
+    most one is left there.
     """
     bits = probs.to(tl.int32, bitcast=True)
     mass = probs.to(tl.float64)
     bound = tl.full((), top_p, tl.float64)
-    # V codes under `least` have too little mass to bring those above it down to top_p: none of them stays.
+    # V codes below `least` have too little mass to bring the mass above them down to top_p: none of them stays.
     least = tl.maximum(((0.99 - bound) / V).to(tl.float32), 0.0)
     lo = tl.where(least > 0, least.to(tl.int32, bitcast=True), -1)
     hi = tl.max(bits)
-    over_lo = tl.full((), 2.0, tl.float64)  # not known yet: more than there can be
+    over_lo = tl.full((), 2.0, tl.float64)  # unknown: greater than any possible mass
     over_hi = tl.full((), 0.0, tl.float64)
-    # Two probabilities over lo weigh more than twice what lo stands for: counting them would take another sum.
+    # Two probabilities above lo weigh more than twice the float of lo; this test avoids a second sum that counts them.
     while (hi - lo > 1) & (over_lo - over_hi > 2.0 * least.to(tl.float64)):
         mid = lo + ((hi - lo) >> 1)
-        # By column first: so it needs the fewest registers.
+        # Summing by column first needs the fewest registers.
         over = tl.sum(tl.sum(tl.where(bits > mid, mass, 0.0), axis=0))
         few = over <= bound
         lo = tl.where(few, lo, mid)
@@ -87,11 +92,13 @@ def _top_p_key(probs, top_p, V: tl.constexpr):
 
 @triton.jit
 def inverse_cdf(weights, sums, u, C: tl.constexpr, B: tl.constexpr):
-    """(index int32, total float64) of weights float32 [C, B] whose rows sum to `sums` float64 [C], at the uniform u.
+    """Return (index int32, total float64): the code that uniform u selects from weights float32 [C, B].
 
-    The smallest index of positive weight whose cumulative weight passes u * total. First the row of [C, B], then the
-    place in it: two short scans instead of one over V. Where rounding leaves nothing that passes, the last of positive
-    weight; index 0 if there is none, or a NaN.
+    sums: float64 [C], the sums of the rows of `weights`.
+
+    The index is the smallest of positive weight whose cumulative weight is greater than u * total. The search finds the
+    row of [C, B] first, then the place in it: two short scans instead of one over V. If rounding leaves no such index,
+    it is the last of positive weight; 0 if there is none, or a NaN.
     """
     row = tl.arange(0, C)
     column = tl.arange(0, B)
@@ -102,7 +109,7 @@ def inverse_cdf(weights, sums, u, C: tl.constexpr, B: tl.constexpr):
     first = tl.min(tl.where((ends > reached) & (sums > 0), row, C))
     first = tl.minimum(first, tl.max(tl.where(sums > 0, row, 0)))
     before = tl.sum(tl.where(row == first - 1, ends, 0.0))
-    # From the registers: one of the C terms of each sum is not 0.
+    # Selects the row from registers: at most one of the C terms of each sum is not 0.
     inner = tl.sum(tl.where(row[:, None] == first, weights, 0.0), axis=0)
     cdf = before + tl.cumsum(inner.to(tl.float64), axis=0)
 
@@ -120,9 +127,13 @@ def _total_fault(total):
 def distribution(
     logits, row, pair, scale, forced, at, temperature, top_k, top_p, V: tl.constexpr, C: tl.constexpr, B: tl.constexpr
 ):
-    """CFG, temperature, top-k, softmax, top-p, a point mass where forced: float32 [C, B], V of them; NaN all or none.
+    """Return a distribution float32 [C, B] after CFG, temperature, top-k, softmax, top-p and forcing.
 
-    row: of the logits, `pair`: its unconditional one, which counts where scale is not None. at: of scale and forced.
+    The first V numbers count. A row is NaN throughout or not at all.
+
+    row: index of the row of logits.
+    pair: index of its unconditional row, used if scale is not None.
+    at: index into scale and forced.
     """
     index = tl.arange(0, C)[:, None] * B + tl.arange(0, B)[None, :]
     inside = index < V
@@ -167,7 +178,7 @@ def process_logits(
     C: tl.constexpr,
     B: tl.constexpr,
 ):
-    """Row r = program of M * S: a distribution, and a token."""
+    """Compute row r = program of M * S: a distribution and, if u is given, a token."""
     r = tl.program_id(0).to(tl.int64)
     pair = r + tl.num_programs(0)
     weights = distribution(logits, r, pair, scale, forced, r, temperature, top_k, top_p, V, C, B)
@@ -190,7 +201,7 @@ def sample(
     C: tl.constexpr,
     B: tl.constexpr,
 ):
-    """Row r = program of M * S: one token."""
+    """Draw the token of row r = program of M * S."""
     r = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, C)[:, None] * B + tl.arange(0, B)[None, :]
     row = tl.load(weights + r * V + index, mask=index < V, other=0.0)
@@ -221,9 +232,9 @@ def verify(
     B: tl.constexpr,
     LB: tl.constexpr,
 ):
-    """Image m = program: the drafts up to the first rejection, then the token that ends the round.
+    """Verify image m = program: accept drafts up to the first rejection, then draw the token that ends the round.
 
-    Of P it reads L numbers and one row, of Q as much or, with no rejection, no row.
+    Reads L numbers and one row of P; of Q, L numbers and, after a rejection, one row.
     """
     tl.static_assert(KIND == "optimal" or KIND == "residual" or KIND == "target", "no such resampler in the kernel")
     m = tl.program_id(0).to(tl.int64)
@@ -236,7 +247,7 @@ def verify(
     q = tl.load(draft + (m * L + i) * V + ids, mask=named, other=0.0).to(tl.float64)
     unsound = tl.max((evaluated & ~((q > 0) & (p >= 0))).to(tl.int32))
 
-    # Strict and in float64, as law/acceptance.py has it: there the products are exact.
+    # Strict and in float64, as in law/acceptance.py, where the products are exact.
     chance = tl.load(u_accept + m * L + i, mask=evaluated, other=0.0).to(tl.float64)
     omega = tl.load(omegas + i, mask=i < L, other=0.0)
     is_accepted = chance * q < omega * p if rates is None else chance < tl.load(rates + i, mask=i < L, other=0.0)

@@ -2,8 +2,8 @@
 
 CUDA tensors go to the Triton kernels, CPU tensors to the eager reference, or through the kernels in Triton's
 interpreter where the variable TRITON_INTERPRET is 1 (set it before triton is imported). The fake implementations know
-shapes only, so torch.compile and torch.export see through the operators. None of them waits for the device: what the
-reference raises, a kernel puts into `fault`. Does not know models, caches or where uniforms come from.
+shapes only, so torch.compile and torch.export see through the operators. No operator waits for the device: where the
+reference raises, a kernel sets `fault`. Does not know models, caches or where uniforms come from.
 
 Legend: M images, R rows (2M under CFG: all conditional rows first), S positions, L draft length, V codes.
 """
@@ -25,11 +25,14 @@ from coolsd_rt.ops.logits import MIN_TEMPERATURE
 def process_logits(
     logits: Tensor, scale: Tensor | None, temperature: float, top_k: int, top_p: float, forced: Tensor | None = None
 ) -> Tensor:
-    """Distributions float32 [M, S, V]: CFG, temperature, top-k, softmax, top-p.
+    """Return distributions float32 [M, S, V]: CFG, temperature, top-k, softmax, top-p.
 
-    logits: float32, float16 or bfloat16 [R, S, V]. scale: float32 [M, S], R = 2M; None = no CFG, R = M. temperature,
-    top_k, top_p: as in `coolsd_rt.ops.process_logits`. forced: int64 [M, S], an id makes its row an exact point mass,
-    whatever the logits hold; -1 = free. A row with a logit that is not finite, or a forced id >= V, is all NaN.
+    logits: float32, float16 or bfloat16 [R, S, V].
+    scale: float32 [M, S], R = 2M; None: no CFG, R = M.
+    temperature, top_k, top_p: as in `coolsd_rt.ops.process_logits`.
+    forced: int64 [M, S]; an id makes its row an exact point mass, whatever the logits hold; -1: free.
+
+    A row with a logit that is not finite, or with a forced id >= V, is NaN throughout.
 
     Raises CoolsdError on shapes or dtypes that do not fit. Source: `coolsd_rt.ops.process_logits`.
     """
@@ -47,10 +50,10 @@ def draft_sample(
     top_p: float,
     forced: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Tokens int64 [M, S] and the very distributions float32 [M, S, V] they were drawn from, in one launch.
+    """Draw tokens int64 [M, S], and return them with the distributions float32 [M, S, V] they were drawn from.
 
-    u: float32 [M, S], uniforms in [0, 1). The rest as `process_logits`. On a GPU the token of a NaN row is 0, and
-    `verify` finds the NaN in Q; the reference, on a CPU, raises at once.
+    One launch. u: float32 [M, S], uniforms in [0, 1). The other arguments are those of `process_logits`. On a GPU the
+    token of a NaN row is 0, and `verify` finds the NaN in Q; on a CPU the reference raises at once.
 
     Raises CoolsdError on shapes or dtypes that do not fit. Source: `coolsd_rt.ops.sample`.
     """
@@ -60,10 +63,11 @@ def draft_sample(
 
 @torch.library.custom_op("coolsd::sample", mutates_args=(), device_types=("cpu", "cuda"))
 def sample(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens int64 [M, S] from weights float32 [M, S, V] at uniforms u float32 [M, S]; and fault int32 [M, S].
+    """Draw tokens int64 [M, S] from weights float32 [M, S, V] at uniforms u float32 [M, S].
 
-    Where a total is not finite and positive, fault is FAULT_TOTAL and the token means nothing (on a CPU the reference
-    raises). Raises CoolsdError on shapes or dtypes that do not fit. Source: `coolsd_rt.ops.sample`.
+    Returns the tokens and fault, int32 [M, S]. If a total is not finite and positive, fault is FAULT_TOTAL and the
+    token is meaningless (on a CPU the reference raises). Raises CoolsdError on shapes or dtypes that do not fit.
+    Source: `coolsd_rt.ops.sample`.
     """
     images, positions, vocab = weights.shape
     require("weights", weights, (images, positions, vocab), torch.float32)
@@ -89,15 +93,21 @@ def verify(
     rates: Tensor | None,
     resampler: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """accepted int64 [M], token int64 [M], degenerate bool [M], fault int32 [M], in one launch and without waiting.
+    """Verify drafts in one launch: accepted int64 [M], token int64 [M], degenerate bool [M], fault int32 [M].
 
-    target: P float32 [M, L+1, V]. draft: Q float32 [M, L, V], the very tensor the tokens were drawn from. tokens:
-    int64 [M, L]. num_drafts: int64 [M], 0..L. omegas: float64 [L]. u_accept: float32 [M, L]; u_resample: float32 [M,
-    L+1].
-    forced: bool [M, L] or None. rates: float64 [L] or None. resampler: one of DEVICE_RESAMPLERS. L may be 0.
+    target: P float32 [M, L+1, V].
+    draft: Q float32 [M, L, V], the same tensor that the tokens were drawn from.
+    tokens: int64 [M, L].
+    num_drafts: int64 [M], 0..L.
+    omegas: float64 [L].
+    u_accept, u_resample: float32 [M, L] and [M, L+1].
+    forced: bool [M, L] or None.
+    rates: float64 [L] or None.
+    resampler: one of DEVICE_RESAMPLERS. L may be 0.
 
-    Means what `coolsd_rt.ops.verify` means. What that raises is a bit of fault here, and `raise_fault` raises it; the
-    other results of such a row mean nothing, but its token is a code. On a CPU the reference raises and fault is 0.
+    Does not wait for the device. The results are those of `coolsd_rt.ops.verify`. Where that raises, this sets a bit of
+    fault, which `raise_fault` raises; the other results of such a row are meaningless, but its token is a valid code.
+    On a CPU the reference raises and fault is 0.
 
     Raises CoolsdError on shapes, dtypes or a resampler that do not fit. Source: arXiv 2601.09212.
     """
@@ -192,7 +202,7 @@ def _processed(
     top_p: float,
     forced: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities and, given u, tokens (empty without)."""
+    """Return the probabilities and, if u is given, the tokens (else an empty tensor)."""
     probs = _empty_probs(logits, scale)
     images, positions, vocab = probs.shape
     require_logits(logits, (images if scale is None else 2 * images, positions, vocab))

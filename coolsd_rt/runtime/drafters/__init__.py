@@ -1,11 +1,13 @@
-"""Drafters: the sources of draft tokens. All share one interface, so that the round and the law are the same for each.
+"""Drafters: the sources of draft tokens.
 
-| drafter | draft | what it keeps between rounds |
+All implement one protocol, so that the round and the law are the same for each.
+
+| drafter | source of drafts | state between rounds |
 |---|---|---|
-| `eagle` | a head on the target's features | features that the head has not seen yet |
-| `model` | a small model of its own | its KV cache, as long as the decided tokens |
-| `jacobi` | the target's own last round: no draft model at all | the distributions of that round |
-| `jacobi_coupled` | the same, and a token stays where it still fits | those, and its tokens |
+| `eagle` | an EAGLE head on the target's features | features that the head has not processed yet |
+| `model` | an independent small model | its KV cache, as long as the decided tokens |
+| `jacobi` | the target's last round; no draft model | the distributions of that round |
+| `jacobi_coupled` | the same; keeps a token where it still fits | those distributions and their tokens |
 """
 
 from __future__ import annotations
@@ -25,34 +27,52 @@ __all__ = ["DRAFTERS", "Drafter", "DrafterName", "make_drafter"]
 
 
 class Drafter(Protocol):
-    """Proposes tokens. Called in this order: `prefill` and `evaluated` once, then in each round `draft` (if there are
-    to be drafts), `seen`, `evaluated`, `committed`."""
+    """Proposes draft tokens.
+
+    The loop first calls `prefill` and `evaluated` once. Then, in each round, it calls `draft` (if the round has
+    drafts), `seen`, `evaluated` and `committed`.
+    """
 
     def prefill(self, features: Array) -> None:
-        """The prefix has been through the target: its features [R, W, C]. The state still counts nothing."""
+        """Receive the features [R, W, C] of the prefix after the target's prefill.
+
+        The counters of the state are still zero.
+        """
         ...
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
-        """`count` drafts of each image: tokens int64 [M, count], and Q [M, count, V], the law that each was drawn
-        from given the tokens before it, independent of them otherwise."""
+        """Return `count` drafts per image: tokens int64 [M, count] and Q [M, count, V].
+
+        Q_i is the distribution that draft i was drawn from, given the tokens before it; apart from that, drafts are
+        independent of each other.
+        """
         ...
 
     def seen(self, features: Array) -> None:
-        """The target has stepped over [pending, drafts]: features [R, 1 + drafts, C]. Nothing is committed yet."""
+        """Receive the features [R, 1 + drafts, C] of the target's step over [pending, drafts].
+
+        Nothing is committed yet.
+        """
         ...
 
     def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
-        """The verdict: P [M, L' + 1, V], Q [M, L', V], drafts [M, L'], how many were accepted and how many counted,
-        [M]. After the prefill, P [M, 1, V] of the first token and no drafts."""
+        """Receive the outcome of a verification, before the commit.
+
+        p: [M, L' + 1, V]. q: [M, L', V]. drafts: [M, L']. accepted: [M], number of accepted drafts. num_drafts: [M],
+        number of drafts that counted. After the prefill, p is [M, 1, V] of the first token and there are no drafts.
+        """
         ...
 
     def committed(self, active: Host) -> None:
-        """The state has moved on."""
+        """Called after the commit, when the counters of the state have advanced.
+
+        active: bool [M], the images of the round.
+        """
         ...
 
 
 def make_drafter(name: DrafterName, batch: Batch) -> Drafter:
-    """The drafter of that name for one batch."""
+    """Create the drafter `name` for one batch."""
     if name == "eagle":
         return EagleDrafter(batch)
     if name == "model":

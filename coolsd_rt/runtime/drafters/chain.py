@@ -1,4 +1,4 @@
-"""A chain of drafts, one token at a time: the code shared by drafters that step a model. Does not know the model."""
+"""Drafts a chain of tokens one at a time: code shared by the drafters that step a model. Does not know the model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from coolsd_rt.runtime.randomness import DRAFT
 def chain(
     batch: Batch, window: Window, count: int, logits: Array, step: Callable[[int, Array], Array]
 ) -> tuple[Array, Array]:
-    """`count` drafts of each image, tokens int64 [M, count] and their Q [M, count, V].
+    """Draw `count` drafts of each image. Returns tokens int64 [M, count] and their Q [M, count, V].
 
-    logits: [R, 1, V] of the first. step: the number of a draft from 1 on, and the token int64 [R, 1] before it, to its
-    logits [R, 1, V].
+    logits: [R, 1, V] of the first draft. step: called with the index of a draft, from 1 on, and the token before it,
+    int64 [R, 1]; returns the draft's logits [R, 1, V].
     """
     u = batch.put(window.uniforms[..., DRAFT])
     tokens: list[Array] = []

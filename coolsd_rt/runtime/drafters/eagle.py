@@ -1,7 +1,7 @@
 """Drafts of an EAGLE head: a chain of predictions from the target's features at the decided tokens.
 
-Knows the head's cache and what of the target it has not seen. Does not know how drafts are evaluated.
-Source: EAGLE (arXiv 2401.15077). Legend as in `coolsd_rt.runtime.round`.
+Knows the head's cache and which of the target's features the head has not processed. Does not know how drafts are
+verified. Source: EAGLE (arXiv 2401.15077). Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from coolsd_rt.runtime.state import CATCH_UP
 
 
 class EagleDrafter:
-    """`drafted <= cached`: the rows between enter the head in its next step, with real features. What the head makes
-    of its own guesses lies beyond `drafted` and is overwritten."""
+    """Drafts with an EAGLE head.
+
+    `drafted <= cached`: the positions between them enter the head in its next step, with the target's features. Cache
+    rows made from the head's own features are at or after `drafted` and are overwritten.
+    """
 
     def __init__(self, batch: Batch) -> None:
         self._batch, self._session = batch, batch.session
@@ -30,6 +33,10 @@ class EagleDrafter:
         self._proposing = proposing(self._session, batch.length) if fits else None
 
     def prefill(self, features: Array) -> None:
+        """Step the head over the prefix, except for its last position.
+
+        The features of that position enter with the first decided token.
+        """
         batch, state = self._batch, self._batch.state
         width = state.prefix
         if width > 1:
@@ -40,11 +47,13 @@ class EagleDrafter:
         self._unseen = PendingFeatures(state, batch.rowwise, batch.row_ids, features[:, -1:])
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
-        """The first step is ragged: as many rows as the last round decided tokens, padded to the longest. What the
-        padding writes is overwritten before a mask shows it.
+        """Draft with the graph `propose` where possible, else in single steps.
 
-        Which way an image's drafts are computed depends on that image alone, never on those beside it: the graph
-        `propose` and single steps round differently.
+        The first step is ragged: in each row it has as many positions as the last round decided tokens, padded to the
+        longest row. Cache rows written by padding are overwritten before a mask exposes them.
+
+        The choice between `propose` and single steps depends on each image alone, never on the other images of the
+        batch, because the two round differently.
         """
         batch = self._batch
         step = self._unseen.take(window.active)
@@ -61,7 +70,10 @@ class EagleDrafter:
         return tokens, q
 
     def _needs_single_steps(self, window: Window) -> Host:
-        """bool [M]: images whose window has a forced token, which `propose` does not know; all without that graph."""
+        """Return bool [M]: images that `propose` cannot draft, because a token in the window is forced.
+
+        All images, if there is no such graph.
+        """
         batch = self._batch
         if self._proposing is None:
             return np.ones(len(batch.rows), bool)
@@ -80,7 +92,7 @@ class EagleDrafter:
         pos: Array,
         num_pending: Ints,
     ) -> tuple[Array, Array]:
-        """All steps and their sampling in one graph."""
+        """Run all draft steps and their sampling in one graph."""
         batch, s = self._batch, self._batch.sampling
         u = batch.put(window.uniforms[..., DRAFT])
         tokens, q = session.propose(
@@ -99,7 +111,7 @@ class EagleDrafter:
     def _in_steps(
         self, window: Window, count: int, ids: Array, features: Array, pos: Array, num_pending: Ints
     ) -> tuple[Array, Array]:
-        """One graph call a draft."""
+        """Run one graph call per draft."""
         batch, session = self._batch, self._session
         logits, guessed = session.draft(ids, features, pos)
         if ids.shape[1] > 1:
@@ -107,7 +119,7 @@ class EagleDrafter:
             logits, guessed = logits[batch.row_ids, last][:, None], guessed[batch.row_ids, last][:, None]
 
         def step(i: int, token: Array) -> Array:
-            """On the head's own features, in cache rows that the next round overwrites."""
+            """Step on the head's own features. The next round overwrites the cache rows that this writes."""
             nonlocal guessed
             logits, guessed = session.draft(token, guessed, batch.rowwise(batch.state.cached + i - 1))
             return logits
@@ -115,14 +127,20 @@ class EagleDrafter:
         return chain(batch, window, count, logits, step)
 
     def seen(self, features: Array) -> None:
+        """Store the features of the target's step.
+
+        The positions that are committed enter the head with the next draft.
+        """
         self._unseen.add(features)
 
     def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
-        """Nothing: the next drafts come from features."""
+        """Do nothing: the next drafts come from features."""
 
     def committed(self, active: Host) -> None:
-        """After many rounds without a draft its cache follows, so that its next step stays narrow. The last row is
-        left: the next drafts start from what the head makes of it."""
+        """Update the head's cache after `CATCH_UP` rounds without a draft, so that its next step stays narrow.
+
+        The last row is left for the next `draft`, which starts from the head's output at that row.
+        """
         state = self._batch.state
         if int((state.cached - state.drafted)[active].max()) < CATCH_UP:
             return

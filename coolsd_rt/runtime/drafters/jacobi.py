@@ -1,17 +1,18 @@
-"""Drafts without a draft model: the target's own distributions of the last round, beyond its first rejection.
+"""Speculative Jacobi decoding: drafts from the target's last round after its first rejection, without a draft model.
 
-Speculative Jacobi decoding. A round gives P at every window index, computed after drafts that were partly wrong. Beyond
-the rejection these P serve as the next round's Q, and tokens are drawn from them; what the window gains at its end is
-drawn from the last of them. The next round's P follows drafts that are better by one iteration.
+A round gives P at every window index, computed after drafts that were partly wrong. After the rejection these P serve
+as the next round's Q, and its drafts are drawn from them. Window indices beyond the end of the last round use its last
+P. The next round's P follows drafts that are better by one iteration.
 
-Coupled: a draft beyond the rejection is not drawn again but passed on from its old law Q to the new one, P, by the
-lossless rule itself (accepted with min(1, P / Q), else drawn from the residual). Its law is P either way; but tokens
-stay where laws agree, so that the contexts of later ones settle sooner.
+Coupled: a draft after the rejection is not drawn again but carried over from its old distribution Q to the new one, P,
+by the lossless rule (accepted with probability min(1, P / Q), else drawn from the residual). Its distribution is P
+either way, but tokens stay the same where the distributions agree, so that the contexts of later tokens converge
+sooner.
 
-Why the law of the output stays: a draft's law is fixed by tokens before it, of this round and earlier ones, and its
-random numbers are its own. So given all that came before it in the window, in every iteration, it has the law Q that
-the verdict divides by, and the proof for one position applies. Source: SJD (arXiv 2410.01699); the coupling is the
-maximal one. Legend as in `coolsd_rt.runtime.round`.
+Why the distribution of the output stays the target's: the distribution of a draft is determined by tokens before it, of
+this round and earlier ones, and each draft has separate random numbers. So in every iteration, given everything before
+it in the window, a draft has the distribution Q that the verification divides by, and the proof for one position
+applies. Source: SJD (arXiv 2410.01699); the coupling is the maximal coupling. Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
 
 
 class JacobiDrafter:
-    """Keeps the last round's P, and how far into it each image's next window begins."""
+    """Stores the P of the last round, and the index in it at which each image's next window begins."""
 
     def __init__(self, batch: Batch, coupled: bool) -> None:
         self._batch, self._coupled = batch, coupled
-        self._probs: Array = None  # P of the last round [M, L' + 1, V]; after the prefill, that of the first token
-        self._moved: Array | None = None  # its drafts, passed on to P [M, L']; coupled only
-        self._start = np.zeros(len(batch.rows), np.int64)  # its window index that is the next window's first
-        self._end = np.zeros(len(batch.rows), np.int64)  # its last window index that was evaluated, or could have been
+        self._probs: Array = None  # P of the last round [M, L' + 1, V]; after the prefill, P of the first token
+        self._moved: Array | None = None  # drafts of that round carried over to P [M, L']; coupled only
+        self._start = np.zeros(len(batch.rows), np.int64)  # index in that round of the next window's start
+        self._end = np.zeros(len(batch.rows), np.int64)  # last index in that round that could be evaluated
 
     def prefill(self, features: Array) -> None:
-        """Nothing: it reads distributions alone."""
+        """Do nothing: this drafter uses distributions only."""
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
+        """Return drafts from the last round's P; coupled, tokens that were carried over are kept."""
         batch = self._batch
         index = self._start[:, None] + np.arange(count)
         old = np.minimum(index, self._end[:, None])
@@ -55,15 +57,20 @@ class JacobiDrafter:
         return tokens, q
 
     def seen(self, features: Array) -> None:
-        """Nothing: it reads distributions alone."""
+        """Do nothing: this drafter uses distributions only."""
 
     def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
+        """Store P and the start of the next window; coupled, carry the drafts over from Q to P."""
         self._probs, self._start, self._end = p, accepted + 1, num_drafts
         coupled = self._coupled and drafts.shape[1] > 0
         self._moved = self._pass_on(p[:, :-1], q, drafts, window) if coupled else None
 
     def _pass_on(self, p: Array, q: Array, drafts: Array, window: Window) -> Array:
-        """Tokens [M, L'] of law P, coupled with `drafts` of law Q; the numbers are those that the verdict left."""
+        """Return tokens [M, L'] distributed as P, coupled with `drafts` distributed as Q.
+
+        Uses the uniforms of the accept and resample purposes, which the verification does not use after the first
+        rejection.
+        """
         batch, count = self._batch, drafts.shape[1]
         xp = namespace(p)
         u = batch.put(window.uniforms[:, :count])
@@ -74,4 +81,4 @@ class JacobiDrafter:
         return xp.where(is_accepted, drafts, sample(weights, u[..., RESAMPLE]))
 
     def committed(self, active: Host) -> None:
-        """Nothing: there is no cache."""
+        """Do nothing: this drafter has no cache."""

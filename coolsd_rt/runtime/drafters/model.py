@@ -1,8 +1,8 @@
 """Drafts of an independent small model with a separate KV cache.
 
-Knows the model's cache: row t is the token at position t, and its logits are the law of position t + 1. `drafted`
-counts rows made from decided tokens; between rounds `drafted <= committed`, and the rows between enter in the next
-step. Does not look at the target's features. Source: Leviathan et al., 2023. Legend as in `coolsd_rt.runtime.round`.
+Knows the model's cache: row t is the token at position t, and its logits are the distribution of position t + 1.
+`drafted` counts rows made from decided tokens; between rounds `drafted <= committed`, and the rows between enter in the
+next step. Does not use the target's features. Source: Leviathan et al., 2023. Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from coolsd_rt.runtime.state import CATCH_UP
 
 
 class ModelDrafter:
-    """Rows made from its own guesses lie beyond `drafted`, and the next round's step overwrites them."""
+    """Drafts with a small model.
+
+    Cache rows made from drafts are at or after `drafted`; the next round overwrites them.
+    """
 
     def __init__(self, batch: Batch) -> None:
         self._batch, self._session = batch, batch.session
 
     def prefill(self, features: Array) -> None:
+        """Step the model over the prefix."""
         batch, state = self._batch, self._batch.state
         blank = np.zeros((len(batch.rows), state.prefix), np.int64)
         self._session.draft(batch.rowwise(blank), None, batch.rowwise(state.drafted))
@@ -29,20 +33,26 @@ class ModelDrafter:
         batch.watch.lap("draft")
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
-        """The first step is ragged, padded to the longest row; the mask hides what the padding writes."""
+        """Step the model over the newly decided tokens, then over its own drafts.
+
+        The first step is ragged, padded to the longest row; the mask hides the cache rows that padding writes.
+        """
         batch = self._batch
         logits, num_pending = self._enter(window.active)
         logits = logits[batch.row_ids, batch.rowwise(num_pending - 1)][:, None]
 
         def step(i: int, token: Array) -> Array:
-            """On its own guesses, in cache rows that the next round overwrites."""
+            """Step on the model's own drafts. The next round overwrites the cache rows that this writes."""
             logits, _ = self._session.draft(token, None, batch.rowwise(batch.state.committed + i - 1))
             return logits
 
         return chain(batch, window, count, logits, step)
 
     def _enter(self, active: Host, spared: int = 0) -> tuple[Array, Ints]:
-        """Decided tokens but the last `spared` enter: logits [R, S, V], and how many of S are each image's own."""
+        """Step over the decided tokens except the last `spared`.
+
+        Returns logits [R, S, V], and the number of valid columns of each image, int64 [M].
+        """
         batch, state = self._batch, self._batch.state
         num_pending = state.committed - state.drafted - spared
         width = int(num_pending[active].max())
@@ -55,14 +65,14 @@ class ModelDrafter:
         return logits, num_pending
 
     def seen(self, features: Array) -> None:
-        """Nothing: it reads tokens alone."""
+        """Do nothing: this drafter uses tokens only."""
 
     def evaluated(self, p: Array, q: Array, drafts: Array, accepted: Ints, num_drafts: Ints, window: Window) -> None:
-        """Nothing."""
+        """Do nothing: the next drafts come from the decided tokens."""
 
     def committed(self, active: Host) -> None:
-        """After many rounds without a draft its cache follows, so that its next step stays narrow."""
+        """Update the model's cache after `CATCH_UP` rounds without a draft, so that its next step stays narrow."""
         state = self._batch.state
         if int((state.committed - state.drafted)[active].max()) > CATCH_UP:
-            self._enter(active, spared=1)  # the last enters with the next drafts
+            self._enter(active, spared=1)  # the last token enters with the next drafts
             self._batch.watch.lap("draft")

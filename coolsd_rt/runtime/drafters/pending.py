@@ -1,6 +1,6 @@
 """Features of the target's last steps that the draft has not processed yet, ragged over the images of a batch.
 
-After a round with drafts it is that round's accepted positions; after rounds without any it grows by a position each.
+After a round with drafts these are the features of the accepted positions. Each round without drafts adds one position.
 Knows counters and arrays of a session. Does not know probabilities.
 
 Legend: M images, R rows, C model dim.
@@ -18,15 +18,18 @@ from coolsd_rt.runtime.state import State
 
 
 class PendingFeatures:
-    """Features [R, >= longest, C] of positions `drafted..cached-1` of each row, from column 0 on."""
+    """Features [R, >= longest, C] of each row's positions `drafted..cached-1`, starting at column 0."""
 
     def __init__(self, state: State, rowwise: Callable[[Host], Array], row_ids: Array, features: Array) -> None:
-        """rowwise: a value per image -> per row, as the session's array. row_ids: int64 [R], 0, 1, ..."""
+        """rowwise: converts a value per image to a value per row, as the session's array.
+
+        row_ids: int64 [R], 0, 1, ...
+        """
         self._state, self._rowwise, self._row_ids, self._features = state, rowwise, row_ids, features
         self._rows = np.arange(len(state.cached))
 
     def add(self, features: Array) -> None:
-        """The features [R, S, C] of a target step at `cached`, behind those that are here."""
+        """Append the features [R, S, C] of a target step that started at `cached`."""
         num_pending = self._state.cached - self._state.drafted
         most = int(num_pending.max())
         if not most:
@@ -42,8 +45,11 @@ class PendingFeatures:
         self._features = whole
 
     def take(self, active: Host, spared: int = 0) -> tuple[Array, Array, Array, Ints]:
-        """A ragged draft step over all but the last `spared`: ids, features, positions, and how many columns of it are
-        each image's own, int64 [M]. They count as seen from here on."""
+        """Return the inputs of a ragged draft step over all pending positions except the last `spared`.
+
+        Returns ids, features, positions, and the number of valid columns of each image, int64 [M]. The state counts
+        these positions as drafted from here on.
+        """
         state = self._state
         num_pending = state.cached - state.drafted - spared
         width = int(num_pending[active].max())
@@ -54,6 +60,9 @@ class PendingFeatures:
         return ids, self._features[:, :width], pos, num_pending
 
     def leave_one(self, num_pending: Ints) -> None:
-        """After `take` with one spared and its `num_pending` [M]: that one is all that is left."""
+        """Keep only the last pending position.
+
+        Call after `take` with `spared=1`, with the `num_pending` [M] that it returned.
+        """
         last = np.minimum(np.maximum(num_pending, 0), self._features.shape[1] - 1)
         self._features = self._features[self._row_ids, self._rowwise(last)][:, None]

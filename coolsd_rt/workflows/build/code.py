@@ -1,9 +1,9 @@
-"""The source code that each stage of a build depends on: its digest is part of the stage's key.
+"""The source code that each stage of a build depends on. Its digest is part of the stage's key.
 
-A stage is stale when the code that makes its result has changed, and only then: editing the exporter rebuilds graphs,
-editing a checkpoint converter rebuilds nothing. A test compares these lists with what the stages import.
+A stage becomes stale only when the code that produces its result has changed: editing the exporter rebuilds graphs,
+editing a checkpoint converter rebuilds nothing. A test compares these lists with the modules that the stages import.
 
-Knows the rooms by their paths. Does not know what a stage does, and imports none of that code.
+Knows the rooms by their paths. Does not know how a stage works, and imports none of the listed code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from coolsd_rt.store import hash_sources
 PACKAGE = Path(__file__).resolve().parents[2]
 
 COMPILE = "compile_"
-"""What the names of the stages that compile a graph begin with."""
+"""Prefix of the names of stages that compile a graph."""
 
 _STAGE = ("workflows/build/stages.py",)
 _NETWORKS = ("models", "checkpoints/load.py", "contract.py", "backends/description.py")
@@ -34,13 +34,13 @@ READ_BY = {
     "weights": (*_STAGE, *_NETWORKS),
     COMPILE: _COMPILER,
 }
-"""By stage, the files and folders of the package whose code decides its result."""
+"""Stage name to the files and folders of the package whose code determines the result of the stage."""
 
 
 def read_by(stage: str) -> tuple[Path, ...]:
-    """The files and folders that stage `stage` reads; none of a stage that this version does not have.
+    """Return the files and folders whose code stage `stage` depends on.
 
-    Stages `compile_*` share one list.
+    Empty for a stage that this version does not have. All stages `compile_*` share one list.
     """
     name = COMPILE if stage.startswith(COMPILE) else stage
     return tuple(PACKAGE / part for part in READ_BY.get(name, ()))
@@ -48,5 +48,5 @@ def read_by(stage: str) -> tuple[Path, ...]:
 
 @cache
 def code_digest(stage: str) -> str:
-    """16 hex digits that change with the code that makes the result of `stage`."""
+    """Return 16 hex digits that change whenever the code of `stage` changes."""
     return hash_sources(read_by(stage))

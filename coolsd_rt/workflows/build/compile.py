@@ -1,6 +1,6 @@
-"""The stage that compiles a graph to a TensorRT engine.
+"""The build stage that compiles a graph to a TensorRT engine.
 
-Knows graphs of a build and the compiler. Does not know caching, nor what the engine will be asked.
+Knows the graphs of a build and the compiler. Does not know caching or the requests that the engine will serve.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, cast
 import onnx
 
 from coolsd_rt.backends import Description
-from coolsd_rt.backends.tensorrt.build import BuildOptions, build_engine, check_heads
+from coolsd_rt.backends.tensorrt.build import BuildOptions, SourceGraph, build_engine, check_heads
 from coolsd_rt.backends.tensorrt.engine import FILE
 from coolsd_rt.backends.tensorrt.loaders import loaders
 from coolsd_rt.backends.tensorrt.memory import Estimate, check_memory
@@ -25,14 +25,19 @@ from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store.weights import check_safetensors
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-ALWAYS_FP32 = ("image",)  # it runs once an image
+ALWAYS_FP32 = ("image",)  # runs once per image, so its speed matters little
 
 
 def check_fits(loaded: LoadedSpec, description: Description) -> Estimate | None:
-    """What the engine will need of the GPU that is here, before anything is built; None where there is none.
+    """Estimate the GPU memory that the engine will need, before anything is built.
 
-    Raises CoolsdError: it would not fit (the line says what would), or TensorRT has no GPU to build for. UserError:
-    heads of a width it has no kernels for. MissingExtra: the compiler's package, or polygraphy, is not installed.
+    Returns None if this machine has no GPU.
+
+    Raises:
+        CoolsdError: the engine would not fit (the message names a batch size or precision that would), or TensorRT has
+            no GPU to build for.
+        UserError: TensorRT has no attention kernels for this head width.
+        MissingExtra: the compiler's package or polygraphy is not installed.
     """
     engine = loaded.spec.engine
     chosen = package(engine.backend)
@@ -63,27 +68,25 @@ def compile_graph(
     on_progress: Callable[[str, int, int], None],
     times: Path,
 ) -> dict[str, Any]:
-    """`<folder>/<name>.engine` from the ONNX file `source`; facts for the manifest. times: a folder that builds share.
+    """Compile the ONNX file `source` to `<folder>/<name>.engine`. Returns facts for the manifest.
 
-    Raises CoolsdError: a graph that TensorRT does not take, no GPU where one is needed. MissingExtra: no package.
+    times: folder of timing caches, shared by all builds.
+    Raises CoolsdError if TensorRT rejects the graph or needs a GPU and finds none, MissingExtra if its package is
+    missing.
     """
     contract = description.graphs[name].contract
     sizes = ProfileSizes.of(description.dims, description.draft_length, spec.engine.max_batch)
-    # Weights beside the graph stay there: TensorRT reads them, and no message has to hold them.
+    # External weights stay in their file: TensorRT reads them there, and a protobuf message is limited to 2 GB.
     graph = for_tensorrt(onnx.load(str(source), load_external_data=False), {"T": sizes.capacity}, name=name)
     precision = "fp32" if name in ALWAYS_FP32 else spec.engine.precision
-    gpu = local_gpu()  # times are of one kind of GPU
+    gpu = local_gpu()  # timings are valid for one compute capability only
     options = BuildOptions(timing_cache=times / (gpu.capability if gpu else "any"))
     built = build_engine(
-        graph.SerializeToString(),
-        contract,
+        SourceGraph(name, graph.SerializeToString(), contract, precision, beside=source),
         profiles(contract, sizes),
-        name=name,
         flavour=cast(Flavour, spec.engine.backend),
-        precision=precision,
         options=options,
         on_progress=on_progress,
-        beside=source,
     )
     (folder / FILE.format(name)).write_bytes(built.data)
     return {name: built.facts.as_dict()}

@@ -1,6 +1,7 @@
-"""From a spec and the headers of its weights to the engine's sizes: the description that everything after follows.
+"""Computes the sizes of an engine from a spec and the headers of its weights files.
 
-Knows specs and weights files' headers. Reads no tensor, and needs neither torch nor onnx.
+Every later stage follows this description. Knows specs and the headers of weights files. Reads no tensor, and needs
+neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from coolsd_rt.prompts import describe_condition
 from coolsd_rt.spec import LoadedSpec
 
 _KINDS = {"words": "words", "class": "class", "t5": "text", "tokens": "ids"}
-"""Kind of a spec's condition to the prefix that a target of that kind reads."""
+"""The spec's `condition.kind` to the kind of prefix in a target's header."""
 
 
 def describe(loaded: LoadedSpec) -> Description:
-    """The engine's sizes, from the headers of its weights.
+    """Return the sizes of the engine, read from the headers of its weights files.
 
-    Raises UserError: files that are missing, broken, or not made for each other; a draft longer than the image.
+    Raises UserError if a file is missing or broken, if the files do not fit each other, or if the draft is longer than
+    the image.
     """
     spec, files = loaded.spec, loaded.files
     target = read_target(files["target.weights"])
@@ -37,7 +39,7 @@ def describe(loaded: LoadedSpec) -> Description:
     _same(loaded, "image.weights", "codebook_size", image.codebook_size, target.layout.codes)
     engine, layout = spec.engine, target.layout
     side = layout.rows * image.downsampling
-    for key in ("width", "height"):  # of a condition that tells the target its image's size
+    for key in ("width", "height"):  # only conditions that tell the target the image size have them
         if (pixels := getattr(spec.condition, key, None)) is not None:
             _same(loaded, f"condition.{key}", "pixels", pixels, side)
     made = Description(
@@ -45,7 +47,7 @@ def describe(loaded: LoadedSpec) -> Description:
         spec.draft.length,
         side,
         dtype_of(engine.precision, engine.device),
-        # Elsewhere the draft's steps are operators of their own.
+        # Other backends run each draft step as a separate call.
         propose=engine.backend == "onnxruntime" and engine.device == "cpu",
         forced=None if layout.plain else tuple(layout.forced.tolist()),
     )
@@ -54,7 +56,10 @@ def describe(loaded: LoadedSpec) -> Description:
 
 
 def _check_sizes(loaded: LoadedSpec, made: Description) -> None:
-    """Raise UserError at sizes that an engine's manifest may not have: it would be built, and refused when opened."""
+    """Raise UserError for sizes that a manifest may not have.
+
+    Otherwise the engine would be built and then refused when it is opened.
+    """
     try:
         Description.from_dict(made.as_dict(), str(loaded.path))
     except CoolsdError as error:
@@ -63,7 +68,7 @@ def _check_sizes(loaded: LoadedSpec, made: Description) -> None:
 
 
 def _check_condition(loaded: LoadedSpec, target: DecoderConfig) -> None:
-    """The spec's condition gives what the target's prefix is made of."""
+    """Raise UserError unless the spec's condition produces the prefix that the target reads."""
     condition, (rows, width) = loaded.spec.condition, target.condition_size
     key = next((k for k in loaded.files if k.startswith("condition.")), "condition.kind")
     _same(loaded, "condition.kind", "prefix of", _KINDS[condition.kind], target.condition)

@@ -1,10 +1,10 @@
-"""Estimates of a build before it starts: bytes on the disk, memory, and time.
+"""Estimates the disk space, memory and time of a build before it starts.
 
-Bytes follow from the headers of weights files and the precision: exact for weights, to a few hundred bytes a layer for
-the graphs around them. Memory and time are rough: rates measured on one machine (`MEASURED_ON`), at sizes from 0.06 to
-800 million weights, with nothing known of this machine's speed or load. Knows headers and configs. Reads no tensor, and
-needs neither torch nor onnx. Does not know stages' keys, nor what is cached. The time that TensorRT's compiler takes is
-not in it.
+Disk space follows from the headers of weights files and the precision: exact for weights, within a few hundred bytes
+per layer for the graphs around them. Memory and time are rough. Their rates were measured on one machine
+(`MEASURED_ON`), with 0.06 to 800 million weights, and take no account of the speed or load of the present machine. The
+compile time of TensorRT is not included. Knows headers and configs. Reads no tensor, and needs neither torch nor onnx.
+Does not know the keys of stages or what is cached.
 """
 
 from __future__ import annotations
@@ -25,40 +25,47 @@ from coolsd_rt.store.atomic import free_bytes, no_space
 from coolsd_rt.store.weights import check_safetensors
 
 MEASURED_ON = "two cores of a shared server"
-BESIDE = 256 << 20  # as `export.external.LARGEST`: from there on equal content is stored once
+BESIDE = 256 << 20  # as `export.external.LARGEST`: larger graphs store their weights once, in a separate file
 BLOCKS = (128, 64, 32, 16)  # as `export.quantize`
 _WIDTH = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 _ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}
-_NPY = 128  # header of an array's file
+_NPY = 128  # bytes of the header of a .npy file
 
-# Bytes of a graph beside its weights: of its own, and of each layer, in whole numbers or with int8 codes.
+# Bytes of a graph without its weights: fixed part, per layer, per layer with int8 weights, per step of `propose`,
+# and the image graph.
 _GRAPH, _LAYER, _LAYER_INT8, _STEP, _IMAGE = 2_500, 2_900, 4_300, 4_500, 25_000
 
-# Seconds: to start, to trace a graph and each of its layers, to read, quantise, write, hash and try a million weights,
-# a million pixels of the image tokenizer, a million distances between codes.
+# Seconds: to start; to trace a graph, and each of its layers; to read, quantise, write, hash and smoke-test a million
+# weights; to export the image tokenizer, per million pixels; per million distances between codes.
 _START, _TRACE, _TRACE_LAYER = 5.0, 4.0, 0.35
 _MILLION, _PIXELS, _DISTANCES = 0.035, 700.0, 0.05
 
-# Memory: of torch, onnx and onnxruntime before a weight is read, and of what they keep of a large graph; bytes a number
-# while one tensor is read and written, and while a matrix of a pair is joined, turned and quantised.
+# Memory in bytes: of torch, onnx and onnxruntime before any weight is read; that these libraries retain for a large
+# graph; per number while a tensor is read and written; per number while a matrix is joined, transposed and quantised.
 _IMPORTS, _KEPT, _READ, _JOINED = 500 << 20, 270 << 20, 7, 27
 
 
 @dataclass(frozen=True)
 class Amount:
-    """Of one stage. disk: bytes of its files. memory: bytes at the peak. seconds: of a build of it alone."""
+    """The estimated cost of one stage.
+
+    Attributes:
+        disk: size of the stage's files, in bytes.
+        memory: peak memory, in bytes.
+        seconds: wall time of running this stage alone.
+    """
 
     disk: int
     memory: int
     seconds: float
 
     def as_dict(self) -> dict[str, float]:
-        """JSON data."""
+        """Return JSON data."""
         return {"disk_bytes": self.disk, "memory_bytes": self.memory, "seconds": round(self.seconds, 1)}
 
 
 def total(amounts: Iterable[Amount]) -> Amount:
-    """Of stages that run one after another: files add up, the largest peak counts."""
+    """Return the cost of stages that run one after another: disk and seconds add up, memory is the largest peak."""
     each = list(amounts)
     peak = max((a.memory for a in each), default=0)
     return Amount(sum(a.disk for a in each), peak, sum(a.seconds for a in each) + (_START if each else 0.0))
@@ -66,14 +73,14 @@ def total(amounts: Iterable[Amount]) -> Amount:
 
 @dataclass(frozen=True)
 class MatrixEstimate:
-    """[K, N] of a product, `times` times in a graph."""
+    """A weight matrix [K, N] that a graph multiplies by in `times` places."""
 
     rows: int
     columns: int
     times: int = 1
 
     def bytes(self, item: int, quantised: bool) -> int:
-        """Of one of them."""
+        """Return the size of one copy in bytes. item: bytes per number. quantised: int8 with one scale per block."""
         block = next((b for b in BLOCKS if self.rows % b == 0), 0)
         if not quantised or not block:
             return self.rows * self.columns * item
@@ -82,23 +89,31 @@ class MatrixEstimate:
 
 @dataclass(frozen=True)
 class GraphEstimate:
-    """One graph's numbers: matrices, and all other weights. structure: bytes of its nodes."""
+    """The weights of one graph.
+
+    Attributes:
+        matrices: weights of matrix products, which int8 precision quantises.
+        others: count of all other numbers.
+        layers: count of layers, for the time to trace them.
+        structure: bytes of the graph's nodes.
+    """
 
     matrices: tuple[MatrixEstimate, ...]
     others: int
     layers: int
     structure: int
-    largest: int  # numbers of the largest of all
+    largest: int  # count of numbers in the largest tensor
 
     def amount(self, item: int, quantised: bool) -> Amount:
-        # What a quantised matrix is used for n times is stored n times, unless it is beside the graph.
+        """Return the cost of exporting the graph. item: bytes per number. quantised: whether matrices become int8."""
+        # A quantised matrix used n times is stored n times inside the graph, and once in an external file.
         copies = sum(m.bytes(item, quantised) * (m.times if quantised else 1) for m in self.matrices)
         once = sum(m.bytes(item, quantised) for m in self.matrices)
         rest = self.others * item
         beside = copies + rest > BESIDE
         size = (once if beside else copies) + rest
         numbers = sum(m.rows * m.columns for m in self.matrices) + self.others
-        # Beside the graph its file is mapped; in it, it is parsed and copied.
+        # External weights are memory-mapped; weights inside the graph are parsed and copied.
         held = _KEPT + int(1.07 * size) if beside else size * 4
         work = max(_READ * self.largest, _JOINED * max((m.rows * m.columns for m in self.matrices), default=0))
         seconds = _TRACE + _TRACE_LAYER * self.layers + _MILLION * numbers / 1e6
@@ -107,27 +122,33 @@ class GraphEstimate:
 
 @dataclass(frozen=True)
 class SpecSizes:
-    """The headers of a spec's weights files, as graphs see them."""
+    """The sizes of a spec's stages, computed from the headers of its weights files."""
 
     loaded: LoadedSpec
     description: Description
 
     @cached_property
     def shapes(self) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
-        """File's key to tensor name to shape."""
+        """Tensor shapes: file key -> tensor name -> shape."""
         files = {k: v for k, v in self.loaded.files.items() if k.endswith(".weights")}
         return {k: {n: t.shape for n, t in check_safetensors(v).tensors.items()} for k, v in files.items()}
 
     @property
     def item(self) -> int:
+        """Bytes per number in the graphs."""
         return _ITEM[self.description.dtype]
 
     @property
     def quantised(self) -> bool:
+        """Whether the graphs' matrices are int8."""
         return self.loaded.spec.engine.precision == "int8"
 
     def stage(self, name: str) -> Amount:
-        """Of a stage by its name. A compiler's stages are as large as the weights; their time is not known."""
+        """Return the cost of a stage by its name.
+
+        A `compile_*` stage counts as much disk as the graph that it compiles, and zero seconds, since its time is not
+        known.
+        """
         made: Mapping[str, Callable[[], Amount]] = {
             "condition": self._condition, "target": self._target, "draft": self._draft, "image": self._image,
             "weights": self._weights, "prompts": self._prompts, "codes": self._codes,
@@ -138,13 +159,13 @@ class SpecSizes:
         return Amount(source.disk, 2 * source.memory, 0.0)
 
     def _table(self, config: DecoderConfig) -> int:
-        """Numbers of both RoPE tables."""
+        """Count of numbers in both RoPE tables (cosine and sine)."""
         grid = config.rope.kind == "grid"
         positions = config.prefix + (config.rope.grid**2 if grid else config.tokens)
         return positions * config.layer.head_dim
 
     def _decoder(self, key: str) -> GraphEstimate:
-        """The graph of a target, or of a draft that is one."""
+        """Estimate the graph of a target, or of a draft model that is a decoder."""
         config = read_target(self.loaded.files[key])
         shapes = {n: s for n, s in self.shapes[key].items() if not n.startswith("cls_embedding.")}
         matrices, others = _split(shapes)
@@ -181,7 +202,7 @@ class SpecSizes:
     def _condition(self) -> Amount:
         keys = ["target.weights", *(["draft.weights"] if self.description.dims.draft_kind == "model" else [])]
         shapes = [s for k in keys for n, s in self.shapes[k].items() if n.startswith("cls_embedding.")]
-        # What a target learned for no prompt stands in a file of its own.
+        # The target's learned unconditional embedding has a separate file.
         numbers = sum(prod(s) for s in shapes) - self._unconditional
         graph = GraphEstimate((), numbers, 0, 500, _largest(shapes)).amount(self.item, False)
         return _together([graph, self._prompts()])
@@ -207,7 +228,7 @@ class SpecSizes:
         graph = GraphEstimate((), numbers, 0, _IMAGE, 0).amount(4, False)
         pixels = self.description.side**2
         whole = 4 * sum(prod(s) for s in shapes.values())
-        memory = graph.memory + whole + 12 * 4 * pixels * config.channels  # activations, on both sides of the trial
+        memory = graph.memory + whole + 12 * 4 * pixels * config.channels  # activations of both sides of the smoke test
         widths = config.channels**2 / 128**2
         return _together([Amount(graph.disk, memory, graph.seconds + pixels / 1e6 * _PIXELS * widths), self._codes()])
 
@@ -218,24 +239,24 @@ class SpecSizes:
 
 
 def _split(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[MatrixEstimate, ...], int]:
-    """Matrices [out, in] of products, and how many numbers there are beside them."""
+    """Split tensors into the matrices [out, in] of products and the count of all other numbers."""
     products = {n for n, s in shapes.items() if len(s) == 2 and "embedding" not in n and "norm" not in n}
     matrices = tuple(MatrixEstimate(shapes[n][1], shapes[n][0]) for n in sorted(products))
     return matrices, sum(prod(s) for n, s in shapes.items() if n not in products)
 
 
 def _largest(shapes: Iterable[tuple[int, ...]]) -> int:
-    """Numbers of the largest tensor."""
+    """Count of numbers in the largest tensor."""
     return max((prod(s) for s in shapes), default=0)
 
 
 def _together(amounts: Iterable[Amount]) -> Amount:
-    """Of parts of one stage."""
+    """Add up the parts of one stage."""
     each = list(amounts)
     return Amount(sum(a.disk for a in each), max(a.memory for a in each), sum(a.seconds for a in each))
 
 
 def check_disk(out: Path, need: int) -> None:
-    """Raise CoolsdError if there are not `need` bytes free where a build is to be written."""
+    """Raise CoolsdError if fewer than `need` bytes are free on the disk that holds `out`."""
     if need and free_bytes(out) < need:
         raise no_space(out, need)

@@ -1,19 +1,21 @@
-"""The stages of a spec, and the dependencies of each stage.
+"""The stages of a spec, and the inputs that each stage depends on.
+
+    stage       result                                      depends on
 
     backend onnxruntime
-    condition   words -> prefix, vocabulary     target weights, vocabulary (and those of a draft model of its own)
-    target      one step of the target          target weights, precision
-    draft       one step, and an EAGLE head's L    draft and target weights, draft length, precision
-    image       codes -> pixels, neighbours     tokenizer weights, number of neighbours
+    condition   prompt ids -> prefix; prompt files          target weights, condition files, a draft model's weights
+    target      one step of the target                      target weights, precision
+    draft       one step; for EAGLE also all L steps        draft and target weights, draft length, precision
+    image       codes -> pixels; neighbours of codes        tokenizer weights, number of neighbours
 
-    backends tensorrt and tensorrt-rtx: as onnxruntime, and then
-    compile_*   a graph to an engine            its stage, profiles, package and GPU
-    The graphs stay in the cache; the engine has what is compiled, the vocabulary and the codes' neighbours.
+    backends tensorrt and tensorrt-rtx: the stages above, and
+    compile_*   a graph to an engine                        its stage, profiles, package and GPU
+    The graphs stay in the cache; the engine holds the compiled files, the prompt files and the neighbours of codes.
 
     backend torch
-    weights     the networks' files             their hashes
-    prompts     what prompts are read with      the condition's files (and what a target learned for no prompt)
-    codes       neighbours                      tokenizer weights, number of neighbours
+    weights     the networks' files                         their hashes
+    prompts     the files that read prompts                 condition files, the target's unconditional embedding
+    codes       neighbours of codes                         tokenizer weights, number of neighbours
 
 Knows specs, hashes and the store. Does not know how a stage works.
 """
@@ -36,20 +38,26 @@ from coolsd_rt.workflows.build.code import COMPILE, code_digest
 from coolsd_rt.workflows.build.estimate import Amount, SpecSizes
 
 COMPILED = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_cu13"}
-"""Backends whose graphs are compiled, and the distribution that does it."""
+"""Backends that compile their graphs, and the distribution with their compiler."""
 
-_HEADROOM = 1.02  # disk a stage may take, over its estimate
+_HEADROOM = 1.02  # disk that a stage may take, relative to its estimate
 
 
 def by_lengths(engine: EngineOptions, description: Description) -> bool:
-    """Whether attention goes by lengths instead of a mask: for ONNX Runtime's CUDA provider, without padding."""
+    """Whether attention takes lengths instead of a mask: ONNX Runtime's CUDA provider, prefixes without padding."""
     return engine.backend == "onnxruntime" and engine.device == "cuda" and not description.dims.padded
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage, and whether its result is cached. ships: its files are part of the engine. amount: the estimated
-    cost of running it."""
+    """A stage of a build plan.
+
+    Attributes:
+        stage: its name, key and inputs.
+        cached: whether the cache has its result.
+        amount: estimated cost of running it.
+        ships: whether its files become part of the engine.
+    """
 
     stage: Stage
     cached: bool
@@ -58,14 +66,16 @@ class PlannedStage:
 
     @property
     def name(self) -> str:
+        """The stage's name, such as "target"."""
         return self.stage.name
 
     @property
     def need_bytes(self) -> int:
-        """Disk that has to be free before it runs."""
+        """Bytes of disk that must be free before the stage runs."""
         return int(_HEADROOM * self.amount.disk)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "stage": self.name, "key": self.stage.key, "cached": self.cached, "inputs": self.stage.inputs,
             "estimate": self.amount.as_dict(),
@@ -74,7 +84,15 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Planner:
-    """The inputs of the keys of all stages."""
+    """Computes the stages of a spec and their keys.
+
+    Attributes:
+        loaded: the spec and its files.
+        description: the sizes of the engine.
+        hashes: file key to SHA-256.
+        tools: package name to version, of the packages that stages use.
+        store: the cache of finished stages.
+    """
 
     loaded: LoadedSpec
     description: Description
@@ -83,7 +101,7 @@ class Planner:
     store: Store
 
     def stages(self) -> tuple[PlannedStage, ...]:
-        """The stages of the spec's backend, in the order they run."""
+        """Return the stages of the spec's backend, in the order in which they run."""
         backend = self.loaded.spec.engine.backend
         if backend == "torch":
             return self._networks()
@@ -126,7 +144,7 @@ class Planner:
 
     @property
     def _condition(self) -> dict[str, Any]:
-        """The section without the names of its files, whose contents count."""
+        """The spec's condition section without file names: the contents of the files count, their names do not."""
         names = {key.removeprefix("condition.") for key in self._condition_files}
         return self.loaded.spec.condition.model_dump(mode="json", exclude=names)
 

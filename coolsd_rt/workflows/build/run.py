@@ -1,7 +1,7 @@
-"""From a spec to an engine: a plan of its stages, and running those whose inputs changed.
+"""Builds an engine from a spec: plans the stages, then runs those whose inputs changed.
 
-Knows specs, hashes and the store. Does not know what a stage depends on (`planning`), nor how it works: `stages` does,
-and is imported only if one has to run, so that a plan needs neither torch nor onnx.
+Knows specs, hashes and the store. Does not know what a stage depends on (`plan` does) or how it works (`stages` does).
+`stages` is imported only if a stage has to run, so that planning needs neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -48,7 +48,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """The stages that a build will run. Nothing has been written yet."""
+    """The stages that a build will run. Making a plan writes nothing.
+
+    Attributes:
+        loaded: the spec and its files.
+        out: folder for engines.
+        stages: all stages, in order.
+        description: the sizes of the engine.
+        hashes: file key to SHA-256.
+        tools: package name to version.
+    """
 
     loaded: LoadedSpec
     out: Path
@@ -59,35 +68,37 @@ class BuildPlan:
 
     @property
     def fingerprint(self) -> str:
+        """Hash of everything that the engine is made from; the name of its folder."""
         keys = {s.name: s.stage.key for s in self.stages}
         return engine_fingerprint(keys, self.loaded.spec.build_view())
 
     @property
     def folder(self) -> Path:
+        """The engine's folder, OUT/NAME/FINGERPRINT."""
         return self.out / self.loaded.spec.name / self.fingerprint
 
     @property
     def gated(self) -> bool:
-        """Whether `current` waits for parity: on a GPU kernels are chosen that nobody has seen on it."""
+        """Whether promotion requires parity: a GPU build selects kernels that were not yet verified on that GPU."""
         return self.loaded.spec.engine.device == "cuda"
 
     @property
     def estimate(self) -> Amount:
-        """What the stages that are not cached will take."""
+        """Estimated cost of the stages that are not cached."""
         return total(s.amount for s in self.stages if not s.cached)
 
     @property
     def need_bytes(self) -> int:
-        """Disk that has to be free before it begins."""
+        """Bytes of disk that must be free before the build starts."""
         return sum(s.need_bytes for s in self.stages if not s.cached)
 
     @property
     def fits(self) -> bool:
-        """Whether the disk has that much."""
+        """Whether the disk has `need_bytes` free."""
         return free_bytes(self.out) >= self.need_bytes
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data for `--dry-run --json`."""
+        """Return JSON data for `--dry-run --json`."""
         return {
             "name": self.loaded.spec.name,
             "fingerprint": self.fingerprint,
@@ -102,8 +113,14 @@ class BuildPlan:
 
 @dataclass(frozen=True)
 class BuildCallbacks:
-    """Who wants to hear of the work: a stage begins; it is done, after some seconds, run here or found cached;
-    another process is at it and is waited for; a compiler has done so many of a phase's steps (in another thread)."""
+    """Callbacks that report the progress of a build.
+
+    Attributes:
+        started: called with a stage when it begins.
+        finished: called with a stage, its seconds, and whether this call ran it (False: found in the cache).
+        waiting: called with a stage's name while another process runs that stage.
+        compiling: called with phase, steps done and steps in total, from another thread.
+    """
 
     started: Callable[[PlannedStage], None] = lambda stage: None
     finished: Callable[[PlannedStage, float, bool], None] = lambda stage, seconds, fresh: None
@@ -113,7 +130,7 @@ class BuildCallbacks:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished build. `fresh` names the stages that this call ran."""
+    """A finished build. `fresh` names the stages that this call ran; `seconds` is wall time."""
 
     plan: BuildPlan
     engine: EngineFolder
@@ -121,7 +138,7 @@ class Built:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data for `build --json`."""
+        """Return JSON data for `build --json`."""
         manifest = self.engine.manifest
         return {
             "name": manifest.name,
@@ -135,7 +152,7 @@ class Built:
 
 
 def with_precision(loaded: LoadedSpec, precision: str | None) -> LoadedSpec:
-    """The spec at another precision; None leaves it as it is."""
+    """Return the spec with another precision; None keeps the spec's."""
     return with_engine(loaded, precision=precision)
 
 
@@ -147,10 +164,12 @@ def with_engine(
     precision: str | None = None,
     option: str = "--{key} {value}",
 ) -> LoadedSpec:
-    """The spec for another backend, device or precision; None leaves each as it is, but for the backend's own device.
+    """Return the spec with another backend, device or precision.
 
-    option: how a value was asked for, for errors.
-    Raises UserError: a precision or device that the backend does not have.
+    None keeps the spec's value; a new backend without a device selects that backend's default device.
+
+    option: how the user typed a value, for error messages.
+    Raises UserError if the backend does not support the precision or device.
     """
     asked = {k: v for k, v in (("backend", backend), ("device", device), ("precision", precision)) if v is not None}
     if not asked:
@@ -168,10 +187,9 @@ def with_engine(
 
 
 def plan(loaded: LoadedSpec, out: Path) -> BuildPlan:
-    """What a build of this spec would do. Reads headers and hashes files; runs nothing, writes nothing.
+    """Plan the build of a spec. Reads headers and hashes files; runs no stage and writes nothing.
 
-    Raises:
-        UserError: weights that are missing, broken or do not belong together; a draft longer than the image.
+    Raises UserError if weights are missing, broken or do not fit each other, or if the draft is longer than the image.
     """
     check_folder(out)
     files = loaded.files
@@ -183,7 +201,7 @@ def plan(loaded: LoadedSpec, out: Path) -> BuildPlan:
 
 
 def require_packages(plan: BuildPlan) -> None:
-    """Raise MissingExtra if a stage has to run and a package that stages run with is missing."""
+    """Raise MissingExtra if a stage has to run and a package that it needs is not installed."""
     if all(stage.cached for stage in plan.stages):
         return
     for package, extra in _PACKAGES.items():
@@ -192,14 +210,14 @@ def require_packages(plan: BuildPlan) -> None:
 
 
 def build(plan: BuildPlan, listener: BuildCallbacks | None = None) -> Built:
-    """Run what is not cached, put the engine together, point `current` at it.
+    """Run the stages that are not cached, assemble the engine, and promote it unless parity has to pass first.
 
-    Killed or failing at any moment, it leaves finished stages for the next time and no engine that looks whole.
+    A build that is killed or fails leaves its finished stages in the cache and no incomplete engine.
 
     Raises:
         MissingExtra: a stage has to run, and torch, onnx or onnxruntime is missing.
-        CoolsdError: a stage failed, a check did not hold, no space.
-        UserError: a tensor of the weights does not fit.
+        CoolsdError: a stage or a check failed, or the disk is full.
+        UserError: a tensor of the weights has a wrong shape.
     """
     listener = listener or BuildCallbacks()
     begun, store, spec = time.perf_counter(), Store(plan.out), plan.loaded.spec
@@ -243,7 +261,7 @@ def build(plan: BuildPlan, listener: BuildCallbacks | None = None) -> Built:
 
 
 class _Runner:
-    """Runs stages by name; loads torch, and each weights file, with the first stage that needs it."""
+    """Runs stages by name. Imports torch and reads each weights file when a stage first needs it."""
 
     def __init__(self, plan: BuildPlan, compiling: Callable[[str, int, int], None]) -> None:
         self._plan, self._progress = plan, compiling

@@ -1,7 +1,7 @@
-"""Smoke test of every graph of a build: ONNX Runtime compared with the torch module that it was exported from.
+"""Smoke test of every graph of a build: compares ONNX Runtime with the torch module that was exported.
 
-Knows contracts and tolerances. It uses random inputs and proves nothing further; `parity` is the full verification.
-Legend as in `coolsd_rt.contract`.
+Knows contracts and tolerances. Uses random inputs only; `parity` is the full verification. Legend as in
+`coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from coolsd_rt.export.hollow import streamed
 from coolsd_rt.export.torch_onnx import nest
 
 SIZES = {"M": 1, "R": 2, "S": 3, "T": 16}
-# Largest error over the largest value. int8 weights move every output; how far is the parity report's business.
+# Largest error relative to the largest value. int8 weights change every output; `parity` judges by how much.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.25}
 _PIXEL_LEVELS = 1
 
 
 def inputs(contract: GraphContract, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Valid inputs of a contract: small ids, caches that were written, positions in the image."""
+    """Return valid random inputs for a contract: small ids, caches with content, positions inside the image."""
     rng = np.random.default_rng(seed)
     made: dict[str, NDArray[Any]] = {}
     for spec in contract.inputs:
@@ -50,12 +50,12 @@ def inputs(contract: GraphContract, seed: int = 0) -> dict[str, NDArray[Any]]:
 def smoke(
     name: str, path: Path, contract: GraphContract, module: nn.Module, precision: str, beside: bool = False
 ) -> float:
-    """Run a graph's file and its module on the same inputs; returns the largest relative error of any output.
+    """Run a graph's file and its module on the same inputs. Returns the largest relative error of any output.
 
-    beside: its weights are in a file of their own; they are then mapped, and so are not in memory twice with the
-    module's, of which one matrix is read at a time.
+    beside: the weights are in a separate file. They are memory-mapped, so that they are not in memory twice; the
+    module's weights are read one matrix at a time.
 
-    Raises CoolsdError: ONNX Runtime cannot load or run it, or an output is further off than the precision allows.
+    Raises CoolsdError if ONNX Runtime cannot load or run the graph, or if an error exceeds the precision's tolerance.
     """
     feed = inputs(contract)
     with torch.inference_mode(), streamed(module):
@@ -65,7 +65,7 @@ def smoke(
     found = graph.call(**feed)
     wanted = dict(zip((s.name for s in contract.outputs), out if isinstance(out, tuple) else (out,), strict=True))
     if precision != "fp32" and "tokens" in wanted:
-        wanted = _first_draft(wanted)  # one other token, and all that follow have another distribution
+        wanted = _first_draft(wanted)  # a different token changes the distribution of all later ones
     return max(_error(name, key, found[key], value.numpy(), precision) for key, value in wanted.items())
 
 
@@ -80,7 +80,7 @@ def _error(graph: str, name: str, found: NDArray[Any], wanted: NDArray[Any], pre
     else:
         error = float(gap.max() / max(1e-6, float(np.abs(wanted).max())))
         limit = TOLERANCE[precision]
-    if not error <= limit:  # NaN is not
+    if not error <= limit:  # written so that NaN fails
         raise CoolsdError(
             f"graph {graph}: {name}", expected=f"torch's values within {limit:g}", found=f"{error:.3g} away"
         )

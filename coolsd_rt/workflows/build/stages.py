@@ -1,7 +1,7 @@
-"""The stages of a build, each from weights to checked graphs in a folder.
+"""The stages of a build: each turns weights into checked files in a folder.
 
-Knows networks, export, precision, and the comparison every graph has to pass. Does not know caching or folders of
-engines (`build` and the store do). Imports torch and onnx; is imported when a stage has to run.
+Knows networks, export, precision and the smoke test that every graph has to pass. Does not know caching or engine
+folders (`build` and the store do). Imports torch and onnx, so it is imported only when a stage has to run.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ from coolsd_rt.workflows.build.smoke import smoke
 
 @dataclass
 class BuildInputs:
-    """The files of a spec, loaded when a stage first needs them. `hashes` are those its stage keys were made from."""
+    """The files of a spec, loaded when a stage first needs them. `hashes` are those in the stage keys."""
 
     files: Mapping[str, Path]
     hashes: Mapping[str, str]
     description: Description
     precision: str
     neighbours: int
-    prompts: Mapping[str, str]  # what prompts are read with: file name in an engine's folder to the spec's key
-    lengths: bool = False  # attention by lengths instead of a mask, as ONNX Runtime's CUDA provider has it fast
-    invariant: bool = False  # numbers that do not depend on how many positions a step has
+    prompts: Mapping[str, str]  # files that read prompts: name in the engine's folder to the spec's key
+    lengths: bool = False  # attention takes lengths instead of a mask: the fast path of ONNX Runtime's CUDA provider
+    invariant: bool = False  # results do not depend on the number of positions in a step
     _read: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         limit_torch()
 
     def path(self, key: str) -> Path:
-        """A file that still is what it was when the build was planned. Raises CoolsdError if it is not."""
+        """Return the path of a file. Raises CoolsdError if the file has changed since the build was planned."""
         path = self.files[key]
         if (found := sha256_file(path)) != self.hashes[key]:
             expected = f"SHA-256 {self.hashes[key][:12]}…, as when the build began"
@@ -72,32 +72,37 @@ class BuildInputs:
 
     @cached_property
     def target(self) -> Decoder:
-        """In the graphs' own type, its RoPE table too: the operator wants one type of all its inputs. Its weights
-        are read one at a time, when they are written."""
+        """The target network in the graphs' dtype.
+
+        Its RoPE table has that dtype too, since the operator requires one dtype for all inputs. Each weight is read
+        when it is written.
+        """
         return load_target(self.path("target.weights"), self.dtype, lazy=True)
 
     @property
     def layout(self) -> Layout:
-        """Where image codes stand among an image's tokens; from the target's header alone."""
+        """Positions of the image codes among the image tokens, from the target's header."""
         return read_target(self.files["target.weights"]).layout
 
     @property
     def dtype(self) -> torch.dtype:
+        """The torch dtype of the graphs."""
         return cast(torch.dtype, getattr(torch, self.description.dtype))
 
     @cached_property
     def draft(self) -> Eagle | Decoder:
-        """The draft's network; the spec has one."""
+        """The draft network. Call only if the spec has a draft with weights."""
         loader = load_draft if self.description.dims.draft_kind == "eagle" else load_draft_model
         return loader(self.path("draft.weights"), self.target, self.dtype, lazy=True)
 
     @cached_property
     def tokenizer(self) -> VQTokenizer:
+        """The image tokenizer, whose decoder turns codes into pixels."""
         return load_tokenizer(self.path("image.weights"))
 
 
 def condition(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """condition.onnx, and the vocabulary, so that an engine reads prompts by itself."""
+    """Write condition.onnx, and the files that read prompts, so that the engine is self-contained."""
     facts = prompts(sources, folder)
     networks = [sources.target, *([sources.draft] if sources.description.dims.draft_kind == "model" else [])]
     embedders = [n.cls_embedding for n in networks if isinstance(n, Decoder)]
@@ -105,12 +110,12 @@ def condition(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 
 def target(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """target.onnx"""
+    """Write target.onnx."""
     return _write(sources, folder, "target", TargetGraph(sources.target), sources.precision)
 
 
 def draft(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """draft.onnx; of an EAGLE head propose.onnx too, all its steps in one graph."""
+    """Write draft.onnx, and for an EAGLE head propose.onnx, which runs all draft steps in one graph."""
     network, precision = sources.draft, sources.precision
     if isinstance(network, Decoder):
         return _write(sources, folder, "draft", TargetGraph(network), precision)
@@ -122,13 +127,19 @@ def draft(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 
 def image(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """image.onnx, in float32 at any precision: it runs once an image. And the codes' neighbours in its codebook."""
+    """Write image.onnx and the neighbours of each code in the codebook.
+
+    The graph is float32 at any precision, since it runs once per image.
+    """
     codes(sources, folder)
     return _write(sources, folder, "image", ImageGraph(sources.tokenizer, sources.layout), "fp32")
 
 
 def codes(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """The codes' neighbours in the tokenizer's codebook, one more than may lend: LANTERN's own residual reads it."""
+    """Write the neighbours of each code in the codebook.
+
+    The table has one column more than the lantern rules lend from, because LANTERN's original residual reads it.
+    """
     codebook = sources.tokenizer.quantize.embedding.weight.numpy()
     near = nearest_codes(codebook, columns_read(sources.neighbours, len(codebook)))
     np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
@@ -136,7 +147,7 @@ def codes(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 
 def prompts(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """What an engine reads prompts with: the condition's files, and what the target learned for lack of a prompt."""
+    """Write the files that read prompts: the condition's, and the target's unconditional embedding."""
     for file, key in sources.prompts.items():
         shutil.copyfile(sources.path(key), folder / file)
     embedder = sources.target.cls_embedding if sources.description.dims.condition_dim else None
@@ -146,7 +157,10 @@ def prompts(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 
 def weights(sources: BuildInputs, folder: Path) -> dict[str, Any]:
-    """The networks' own files, for a backend that runs them; each number is read once, so that none is broken."""
+    """Copy the weights files for a backend that runs the networks directly.
+
+    Reads every number once to check it is finite.
+    """
     for network in (sources.target, sources.tokenizer, *([sources.draft] if "draft.weights" in sources.files else [])):
         for tensor in network.state_dict().values():
             value(tensor)
@@ -168,7 +182,7 @@ PRODUCERS: Mapping[str, Callable[[BuildInputs, Path], dict[str, Any]]] = {
 
 
 def _write(sources: BuildInputs, folder: Path, name: str, module: nn.Module, precision: str) -> dict[str, Any]:
-    """Export, quantise, check, run once beside the module, write. Returns facts for the manifest."""
+    """Export a graph, quantise it, compare it with the module, and write it. Returns facts for the manifest."""
     record = sources.description.graphs[name]
     outline = to_outline(module, record.contract)
     if sources.lengths:
@@ -180,7 +194,7 @@ def _write(sources: BuildInputs, folder: Path, name: str, module: nn.Module, pre
     path = folder / record.file
     beside = write(outline, path, folder / f"{record.file}{DATA}")
     dtypes = {spec.dtype for spec in (*record.contract.inputs, *record.contract.outputs)}
-    error: float | None = None  # ONNX Runtime's CPU provider has no bfloat16: parity on the GPU is the first run
+    error: float | None = None  # None: the CPU provider cannot run bfloat16; parity on the GPU tests it
     if "bfloat16" not in dtypes:
         halved = "float16" in dtypes and precision != "int8"
         error = smoke(name, path, record.contract, module, "fp16" if halved else precision, beside)

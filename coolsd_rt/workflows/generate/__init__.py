@@ -1,1 +1,1 @@
-"""From an engine and prompts to image files."""
+"""Draws images from prompts with a built engine, and writes them to files."""

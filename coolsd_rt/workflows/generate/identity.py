@@ -1,7 +1,7 @@
-"""Identity of an image file: checked before anything is drawn or replaced.
+"""Identity of an image file: whether a file holds the image that a request would draw.
 
-An image is decided by its engine, prompt, seed, decoding law, sampling and pacing, all of which its PNG carries. The
-images beside it, the version of the package and its place in a request do not count.
+An image is determined by its engine, prompt, seed, decoding law, sampling and pacing; its PNG carries all of them. The
+other images of the request, the package version and the image's index do not affect it.
 
 Knows provenance and PNG files. Does not know engines or requests.
 """
@@ -24,32 +24,33 @@ from coolsd_rt.store.hashing import sha256_json
 from coolsd_rt.store.outputs import is_taken
 from coolsd_rt.workflows.png import CHUNK, read_pixels, text_chunks
 
-PIXELS = "pixels"  # key of the provenance: SHA-256 of the RGB bytes
-_DIGITS = 12  # of an omega: other machines compute the last bits otherwise
+PIXELS = "pixels"  # key in the provenance for the SHA-256 of the RGB bytes
+_DIGITS = 12  # of an omega: its last bits differ between machines
 
 
 class Standing(StrEnum):
-    """What has the name of an image."""
+    """What the file system holds under the name of an image."""
 
-    ABSENT = "absent"  # nothing
-    SAME = "same"  # that image, whole
-    DAMAGED = "damaged"  # a file that says it is that image, and cannot be decoded
+    ABSENT = "absent"  # no file
+    SAME = "same"  # the same image, complete
+    DAMAGED = "damaged"  # the file claims to be that image but cannot be decoded
     OTHER = "other"  # anything else
 
 
 @dataclass(frozen=True)
 class Identity:
-    """All that decides an image, as JSON data. Two images with equal identities are one."""
+    """All values that determine an image, as JSON data. Two images with equal identities are the same image."""
 
     facts: Mapping[str, Any]
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the facts."""
         return sha256_json(self.facts)
 
     @staticmethod
     def of(provenance: Mapping[str, Any]) -> Identity | None:
-        """The identity of the image that a provenance describes; None if it describes none."""
+        """Return the identity of the image that `provenance` describes; None if it describes no image."""
         try:
             law, spec = provenance["law"], provenance["spec"]
             facts = {
@@ -67,7 +68,7 @@ class Identity:
 
 
 def _speculation(law: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What plain decoding has nothing of."""
+    """Return the values that only speculative decoding has."""
     return {
         **{key: law[key] for key in ("plain", "draft", "draft_length", "rule", "resampler")},
         "omegas": [float(f"{omega:.{_DIGITS}g}") for omega in law["omegas"]],
@@ -77,12 +78,12 @@ def _speculation(law: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, A
 
 
 def sha256_pixels(pixels: Pixels) -> str:
-    """What a provenance says of its own pixels, so that a file that was edited is not taken for the image."""
+    """Return the digest that a provenance records of the pixels, so that an edited file does not count as the image."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def standing(path: Path, identity: Identity) -> Standing:
-    """What `path` is to the image of this identity. Reads the file to its end; never raises for what is in it."""
+    """Compare the file `path` with an image's identity. Reads the whole file; never raises because of its content."""
     if not is_taken(path):
         return Standing.ABSENT
     said = said_by(path)
@@ -96,7 +97,7 @@ def standing(path: Path, identity: Identity) -> Standing:
 
 
 def said_by(path: Path) -> dict[str, Any]:
-    """The provenance in a PNG, whole or cut after it; empty if there is none that can be read."""
+    """Return the provenance in a PNG, even if the file is cut off after it; empty if no provenance can be read."""
     try:
         said = parse_json(text_chunks(path).get(CHUNK, ""))
     except JsonError:

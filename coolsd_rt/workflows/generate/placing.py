@@ -1,11 +1,11 @@
-"""The files of a request, before anything is drawn: existing images, free names, and names taken by other files.
+"""Assigns a file name to each image of a request, before anything is drawn.
 
-A name is free, or has the very image that would get it (that one is skipped; one of it that is damaged is drawn again),
-or something else: then the request is refused, since a number that depends on the folder would make neither the same
-command nor a list of files repeatable. The contact sheet is derived: one of ours is replaced where it shows other
-images, somebody else's sheet.png is refused like any other file.
+A name may be free. If its file holds the very image that would be written, the image is skipped; if that file is
+damaged, the image is drawn again. Any other file makes the request fail: choosing another number instead would make
+file names depend on the folder's content. The contact sheet is derived: a sheet of this package is replaced if it shows
+other images, any other sheet.png makes the request fail.
 
-Knows names and what stands there. Does not know engines.
+Knows file names and their content. Does not know engines.
 """
 
 from __future__ import annotations
@@ -26,15 +26,23 @@ from coolsd_rt.workflows.drawing import Asked
 from coolsd_rt.workflows.generate.identity import PIXELS, Identity, Standing, said_by, sha256_pixels, standing
 from coolsd_rt.workflows.png import CHUNK, SHEET, SOFTWARE
 
-SHOWN = "sheet"  # key in a sheet's text chunk: its columns, and each file it shows with the identity of its image
-_WIDEST_ROW = 12  # images of one prompt that the sheet still shows as one row
+SHOWN = "sheet"  # key in a sheet's text chunk: number of columns, and each file shown with the identity of its image
+_WIDEST_ROW = 12  # most images of one prompt that the sheet shows in one row
 FIX_TAKEN = "give another --out, or --overwrite to replace the existing files"
 FIX_PLACE = "give another --out"
 
 
 @dataclass(frozen=True)
 class Placed:
-    """One image and its file. there: the file is that image already. said: what the file's text chunk says."""
+    """One image and its file.
+
+    Attributes:
+        asked: the image.
+        path: its file.
+        said: the provenance that is written into the file.
+        identity: the identity of the image.
+        there: whether the file already holds this image.
+    """
 
     asked: Asked
     path: Path
@@ -46,10 +54,12 @@ class Placed:
 def place(
     out: Path, every: Sequence[Asked], say: Callable[[Asked], Mapping[str, Any]], overwrite: bool
 ) -> list[Placed]:
-    """A file for each image of a request, and for the contact sheet of several.
+    """Assign a file to each image of a request, and to the contact sheet if there are several images.
 
-    say: an image's provenance. overwrite: nothing counts as there. Raises UserError: a name has something else, or,
-    with `overwrite`, something that is no plain file. CoolsdError: there is something to draw and `out` is read-only.
+    say: returns the provenance of an image. overwrite: draw every image, even if its file exists.
+
+    Raises UserError if another file has one of the names or, with `overwrite`, if a name belongs to something other
+    than a plain file; CoolsdError if images are to be drawn and `out` is read-only.
     """
     placed, taken = [], []
     for one in every:
@@ -76,13 +86,13 @@ def place(
 
 
 def _check_plain(path: Path) -> None:
-    """Raise UserError if something has the name that no file can take the place of."""
+    """Raise UserError if `path` exists and is not a plain file, which cannot be replaced."""
     if path.exists() and (kind := why_unusable(path)):
         raise UserError(str(path), expected="a place for a file", found=kind, fix=FIX_PLACE)
 
 
 def _found(path: Path, wanted: Identity) -> str:
-    """What is there in the place of an image, in words."""
+    """Describe the file that has the image's name."""
     found = Identity.of(said_by(path))
     if found is None:
         return "a file that is no image of coolsd-rt"
@@ -91,9 +101,10 @@ def _found(path: Path, wanted: Identity) -> str:
 
 
 def write_image(one: Placed, pixels: Pixels, overwrite: bool) -> bool:
-    """Write an image that was drawn; False if it appeared meanwhile, from a run beside this one.
+    """Write a drawn image. Returns False if another run has written the same image meanwhile.
 
-    Raises UserError: another file appeared in its place. CoolsdError: no space, a folder that cannot be written.
+    Raises UserError if another file has appeared under the name, CoolsdError if the disk is full or the folder is not
+    writable.
     """
     said = {**one.said, PIXELS: sha256_pixels(pixels)}
     replace = overwrite or standing(one.path, one.identity) is Standing.DAMAGED
@@ -109,12 +120,12 @@ def write_image(one: Placed, pixels: Pixels, overwrite: bool) -> bool:
 
 @contextlib.contextmanager
 def output_folder(out: Path) -> Iterator[None]:
-    """The output folder, made before any work is done; removed again if it was made here and stayed empty."""
+    """Create the output folder before any work starts; on exit remove it if it was created here and is empty."""
     new = not out.exists()
     with disk_errors(out):
         try:
             out.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError as error:  # below /proc and its like
+        except FileNotFoundError as error:  # raised below /proc and similar file systems
             fix = "choose another folder"
             found = str(error.strerror)
             raise CoolsdError(str(out), expected="a folder that can be made", found=found, fix=fix) from error
@@ -127,7 +138,7 @@ def output_folder(out: Path) -> Iterator[None]:
 
 
 def is_our_sheet(path: Path) -> bool:
-    """Whether a file is a contact sheet of ours: it says so, or it is one of a version that said nothing."""
+    """Whether a file is a contact sheet of this package, including those of versions that wrote no text chunk."""
     chunks = png.text_chunks(path)
     return SHOWN in said_by(path) or (chunks.get(SOFTWARE, "").startswith("coolsd-rt ") and CHUNK not in chunks)
 
@@ -135,9 +146,9 @@ def is_our_sheet(path: Path) -> bool:
 def write_sheet(
     out: Path, placed: Sequence[Placed], columns: int, pixels: Callable[[Placed], Pixels], overwrite: bool
 ) -> Path:
-    """Write the contact sheet of a request, or leave one that shows these very images.
+    """Write the contact sheet of a request, or keep the existing sheet if it shows exactly these images.
 
-    pixels: of an image. Raises as `write_image`.
+    pixels: returns the pixels of an image. Raises as `write_image` does.
     """
     path, shown = out / SHEET, placed[: png.SHEET_LIMIT]
     images = [{"file": one.path.name, "identity": one.identity.digest} for one in shown]
@@ -148,7 +159,7 @@ def write_sheet(
     try:
         return png.write_png(out, SHEET, page, said, replace=overwrite or is_our_sheet(path))
     except NameTaken:
-        if is_our_sheet(path):  # of a run beside this one
+        if is_our_sheet(path):  # another run has written it meanwhile
             return png.write_png(out, SHEET, page, said)
         found = "one that is no contact sheet of coolsd-rt, which was not there before"
         raise UserError(str(path), expected="no file yet", found=found, fix=FIX_TAKEN) from None
@@ -157,9 +168,10 @@ def write_sheet(
 def finish_sheet(
     out: Path, placed: Sequence[Placed], variants: int, pixels: Callable[[Placed], Pixels], overwrite: bool
 ) -> Path | None:
-    """The contact sheet of several images: a row a prompt if each has a few (`variants`), else about square.
+    """Write the contact sheet of several images. Returns None for one image, which has no sheet.
 
-    Of one image there is none. pixels: of an image. Raises as `write_image`.
+    The sheet has one row per prompt if each prompt has few images (`variants`), otherwise it is about square.
+    pixels: returns the pixels of an image. Raises as `write_image` does.
     """
     if len(placed) < 2:
         drop_stale_sheet(out, placed)
@@ -169,7 +181,7 @@ def finish_sheet(
 
 
 def drop_stale_sheet(out: Path, placed: Sequence[Placed]) -> None:
-    """After a run that makes no sheet: remove one of ours that shows an image which this run has replaced."""
+    """Remove our contact sheet if it shows an image which this run replaced. For runs that write no sheet."""
     path = out / SHEET
     said = said_by(path).get(SHOWN)
     images = said.get("images") if isinstance(said, dict) else None

@@ -1,4 +1,4 @@
-"""The result of a request: its images and the figures of drawing them. Pure data; knows no engine and no terminal."""
+"""The result of a request: its images and figures. Pure data; knows neither engines nor the terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from coolsd_rt.workflows.drawing import Job
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """One image of the request. written: by this run; else the file was that image already, and was left."""
+    """One image of the request. `written` is False if the file already held the image and was left unchanged."""
 
     path: Path
     job: Job
     written: bool = True
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {
             "path": str(self.path),
             "prompt": self.job.prompt,
@@ -29,22 +30,26 @@ class GeneratedImage:
 
 
 def seconds_by_phase(statistics: Statistics, loop: LoopTaken | None, seconds: float) -> dict[str, float | None]:
-    """Wall time by phase; `other` is what is left of `seconds`, all of them. None: the loop that ran does not tell."""
+    """Return wall time by phase; `other` is the rest of the total `seconds`.
+
+    A phase that the loop does not measure is None.
+    """
     parts = statistics.seconds_by_phase(loop)
     return {**parts, "other": seconds - sum(parts[phase] or 0.0 for phase in parts if phase != "other")}
 
 
 @dataclass(frozen=True)
 class GenerateReport:
-    """The figures of a request. Times are wall seconds; the phases add up to `seconds`, those that are known.
+    """The figures of a request. Times are wall seconds; the known phases add up to `seconds`.
 
-    Images that were skipped are in `drawn` and in no figure: of a request that skips all, rates are NaN.
+    Skipped images are in `drawn` but in no figure; if all images were skipped, rates are NaN.
 
-    loop: which loop ran; None where nothing was drawn. The host's tells target, draft and law apart; of a device's only
-    the whole is known, `seconds_device`. `seconds_other` is everything else: prompts, image decoding,
-    files, Python.
-    `seconds_image` is the part of it that the condition and image graphs and fresh caches took. Loading the engine is
-    in none of them.
+    Attributes:
+        loop: the loop that ran; None if nothing was drawn. The host's loop measures target, draft and law separately; a
+            device's loop measures only its total, `seconds_device`.
+        seconds_image: time of the condition graph, the image graph and the allocation of caches. It is part of the
+            phase "other", which also includes prompts, image decoding, files and Python.
+        seconds_load: time to load the engine; not part of `seconds`.
     """
 
     drawn: tuple[GeneratedImage, ...]
@@ -59,20 +64,21 @@ class GenerateReport:
 
     @property
     def tokens_per_second(self) -> float:
+        """Image tokens per wall second; NaN if nothing was drawn."""
         return self.tokens / self.seconds if self.tokens else float("nan")
 
     @property
     def written(self) -> int:
-        """Images that this run has drawn."""
+        """Number of images that this run drew."""
         return sum(one.written for one in self.drawn)
 
     @property
     def seconds_by_phase(self) -> dict[str, float | None]:
-        """None: the loop that ran does not tell."""
+        """Wall seconds by phase; None for a phase that the loop does not measure."""
         return seconds_by_phase(self.statistics, self.loop, self.seconds)
 
     def as_dict(self) -> dict[str, Any]:
-        """The document of `generate --json`."""
+        """Return the JSON document of `generate --json`."""
         s = self.statistics
         return {
             "images": [d.as_dict() for d in self.drawn],

@@ -1,13 +1,15 @@
 """The main workflow: takes a built engine and prompts, writes PNG files, returns figures.
 
-    1. Open: find the engine's manifest, lay the request's run-time values over its spec, check every file's hash.
-    2. Name the files (`placing`): an image that is there already is skipped, a name with anything else is refused.
-    3. Encode the prompts; words that the model never saw are reported and drawn anyway. Load the engine.
-    4. For each batch of at most `engine.max_batch` images: prefix, rounds, decode_images, one PNG an image.
-    5. A contact sheet if there are several, and the figures of what was drawn.
+    1. Open the engine: read its manifest, apply the request's run-time values to its spec, verify the hash of every
+       file.
+    2. Assign file names (`placing`): skip images that exist already, fail if another file has a name.
+    3. Encode the prompts, with a warning for words that the model does not know. Load the engine.
+    4. For each batch of at most `engine.max_batch` images: encode the condition, run the rounds, decode the images,
+       write one PNG per image.
+    5. Write a contact sheet if there are several images, and return the figures.
 
-Knows requests and the order of work. Does not know which backend steps (`opening` does) or how a terminal shows
-anything. Needs neither torch nor onnx.
+Knows requests and the order of the steps. Does not know the backend (`opening` does) or how a terminal shows anything.
+Needs neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -38,14 +40,20 @@ __all__ = ["DRAFTS", "SYNTHETIC", "GenerateCallbacks", "GenerateConfig", "genera
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """A user's request. Each field is checked on construction; values that depend on the engine are checked when it is
-    known.
+    """A request of the user.
 
-    variants: images per prompt. overrides: run-time spec keys (`schedule.delta`) and their values. draft_length:
-    another draft length than the built one; None is the built one. plain: decode without a draft. draft: one of
-    `DRAFTS` in the place of the spec's; None is the spec's. threads: of the engine; None is the usable cores.
-    features, text_encoder: a file of precomputed features and a text encoder's folder in the place of the spec's.
-    overwrite: draw every image, and replace files that have their names.
+    Fields are checked on construction; values that depend on the engine are checked once it is open.
+
+    Attributes:
+        variants: images per prompt.
+        overrides: run-time spec keys (`schedule.delta`) and their values.
+        draft_length: draft length; None is the built one.
+        plain: decode without a draft.
+        draft: one of `DRAFTS`, replaces the spec's draft; None keeps it.
+        threads: CPU threads of the engine; None is the usable cores.
+        features: file of precomputed features, replaces the spec's.
+        text_encoder: folder of a text encoder, replaces the spec's.
+        overwrite: draw every image and replace existing files.
     """
 
     prompts: Sequence[str]
@@ -67,26 +75,34 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class GenerateCallbacks:
-    """Callbacks that report progress during the work."""
+    """Callbacks that report progress.
+
+    Attributes:
+        warning: called with a line of text.
+        start: called with the number of image tokens to draw.
+        tokens: called with the tokens decided so far and the mean acceptance length.
+        image: called with the path of each complete file.
+        skipped: called with the path of each image that existed already.
+    """
 
     warning: Callable[[str], None] = lambda line: None
-    start: Callable[[int], None] = lambda tokens: None  # image tokens of all that is to be drawn
-    tokens: Callable[[int, float], None] = lambda done, accept_length: None  # so far
-    image: Callable[[Path], None] = lambda path: None  # a file that is whole
-    skipped: Callable[[Path], None] = lambda path: None  # one that was there already
+    start: Callable[[int], None] = lambda tokens: None  # image tokens in total
+    tokens: Callable[[int, float], None] = lambda done, accept_length: None
+    image: Callable[[Path], None] = lambda path: None  # written
+    skipped: Callable[[Path], None] = lambda path: None  # existed already
 
 
 def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCallbacks | None = None) -> GenerateReport:
-    """Draw a request with a built engine (`engines/NAME` or a fingerprint's folder).
+    """Draw a request with a built engine (`engines/NAME` or the folder of a fingerprint).
 
-    Images are written batch by batch, each whole or not at all: after an error or Ctrl-C the ones reported to
-    `listener.image` stay, and the same request goes on after them. No file is replaced but a damaged one of the same
-    image and a contact sheet of ours, unless `request.overwrite` is on.
+    Images are written batch by batch, each atomically. After an error or Ctrl-C, files that were reported to
+    `listener.image` remain, and the same request continues after them. Only a damaged file of the same image or a
+    contact sheet of this package is replaced, unless `request.overwrite` is set.
 
     Raises:
-        UserError: no engine, a bad value, an empty prompt, a name that another file has; before anything is loaded
-            where that is possible.
-        CoolsdError: a broken engine, a full disk.
+        UserError: no engine, a bad value, an empty prompt, or a name that another file has. Raised before anything is
+            loaded where possible.
+        CoolsdError: the engine is broken, or the disk is full.
     """
     listener = listener or GenerateCallbacks()
     check_folder(request.out)
@@ -100,14 +116,14 @@ def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCall
     for line in warnings:
         listener.warning(line)
     if not all(one.there for one in placed):
-        opened.load()  # now: what it takes is booked apart from drawing
+        opened.load()  # now, so that loading is timed separately from drawing
     load = time.perf_counter() - began
     with placing.output_folder(request.out):
         return _GenerateRun(prepared, request, listener, placed).report(jobs, load, warnings)
 
 
 def _jobs(placed: Sequence[Placed], conditioner: Conditioner) -> list[Job]:
-    """A job for each image. What a text encoder would have to compute is left out of those that are not drawn."""
+    """Return one job per image. Skipped images are not encoded if that would need a text encoder."""
     cheap = not conditioner.features_dim
     wanted = [one.asked.prompt for one in placed if cheap or not one.there]
     encoded = dict(zip(wanted, drawing.encode(wanted, conditioner), strict=True))
@@ -116,7 +132,7 @@ def _jobs(placed: Sequence[Placed], conditioner: Conditioner) -> list[Job]:
 
 
 class _GenerateRun:
-    """One request on its way through the batches: each image to its file, at last the contact sheet."""
+    """Draws the batches of one request, writes each image, and finally the contact sheet."""
 
     def __init__(
         self, prepared: Prepared, request: GenerateConfig, listener: GenerateCallbacks, placed: Sequence[Placed]
@@ -124,13 +140,13 @@ class _GenerateRun:
         self.prepared, self.request, self.listener, self.placed = prepared, request, listener, placed
         self.tokens = prepared.opened.description.dims.tokens
         self.done = 0  # images drawn
-        self.written: set[int] = set()  # indices of those that this run has put there
-        self.pixels: dict[int, Pixels] = {}  # of those that the sheet shows, as far as they were drawn
+        self.written: set[int] = set()  # indices of the images that this run wrote
+        self.pixels: dict[int, Pixels] = {}  # drawn images that the sheet shows
         self.generations: list[Generation] = []
         self.seconds_image = 0.0
 
     def report(self, jobs: Sequence[Job], load: float, warnings: tuple[str, ...]) -> GenerateReport:
-        """Draw and write what is missing. load: seconds that opening the engine took."""
+        """Draw and write the missing images. load: seconds that opening the engine took."""
         began = time.perf_counter()
         settings = self.prepared.settings
         todo = [job for job, one in zip(jobs, self.placed, strict=True) if not one.there]
@@ -156,7 +172,7 @@ class _GenerateRun:
         self.listener.tokens(self.done * self.tokens + progress.total, progress.mean_acceptance_length)
 
     def write(self, batch: DrawnBatch) -> None:
-        """A batch's images to their files, each whole or not at all."""
+        """Write each image of a batch to its file, atomically."""
         self.generations.append(batch.generation)
         self.seconds_image += batch.seconds_image
         self.done += len(batch.jobs)
@@ -171,6 +187,6 @@ class _GenerateRun:
                 self.listener.skipped(one.path)
 
     def shown(self, one: Placed) -> Pixels:
-        """An image for the sheet: as it was drawn, or from its file."""
+        """Return the pixels of an image for the sheet: as drawn, or from its file."""
         drawn = self.pixels.get(one.asked.index)
         return png.read_pixels(one.path) if drawn is None else drawn

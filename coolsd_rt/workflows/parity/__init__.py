@@ -1,1 +1,1 @@
-"""Proof of an engine against the eager reference."""
+"""Verifies an engine against the eager reference."""

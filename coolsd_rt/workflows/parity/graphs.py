@@ -1,8 +1,8 @@
-"""Parity of single steps: every graph of an engine beside the reference, on the same inputs.
+"""Parity of single steps: runs every graph of an engine and the reference on the same inputs.
 
-Walks whole images the way the loop does: prefill, rounds of L+1 positions with wrong tokens in them, ragged rows,
-rollback by position, the end of the image. Both sides get the reference's prefix and features, so an error is that of
-one graph and does not pile up. Does not know which backend either side is, nor thresholds.
+Walks over whole images as the loop does: prefill, rounds of L+1 positions that include wrong tokens, ragged rows,
+rollback by position, the end of the image. Both sides receive the reference's prefix and features, so that each error
+belongs to one graph and does not accumulate. Does not know the backends or thresholds.
 
 Legend as in `coolsd_rt.contract`.
 """
@@ -23,7 +23,7 @@ from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.parity.distance import Distances, GraphParity, host
 
-PROPOSE_EVERY = 4  # rounds: the graph `propose` takes turns with the single steps it was made from
+PROPOSE_EVERY = 4  # every 4th round runs the graph `propose`, the others single steps
 
 
 def compare_graphs(
@@ -34,7 +34,7 @@ def compare_graphs(
     settings: Settings,
     codes: Host,
 ) -> GraphParity:
-    """Step both engines over the images `codes` int64 [M, tokens], drawn for `jobs`, at the law's draft length."""
+    """Step both engines over the images `codes` int64 [M, tokens], drawn for `jobs`, with the law's draft length."""
     out = GraphParity()
     guided = settings.sampling.guided
     rows = drawing.prefix_rows(jobs, conditioner, guided)
@@ -51,9 +51,9 @@ def compare_graphs(
 
 
 class _Walk:
-    """Both sessions along given images. `position` int64 [M]: next position to enter the target.
+    """Runs both sessions along given images. `position` int64 [M]: the next position to enter the target.
 
-    start: int64 [R], each row's first position. What stands before it is nobody's business, and is not compared.
+    start: int64 [R], the first position of each row. Outputs before it are padding and are not compared.
     """
 
     def __init__(
@@ -79,19 +79,19 @@ class _Walk:
         _, features = self._target(blank, zero)
         if self.kind == "model":
             self._draft(blank, None, zero)
-            self.drafted += 1  # row t of its cache is token t, not feature t
+            self.drafted += 1  # row t of its cache belongs to token t, not to feature t
         elif self.kind == "eagle" and width > 1:
             self._draft(blank[:, 1:], features[:, :-1], zero)
         self.features = features[:, -1:]
 
     def round(self) -> None:
-        """One round of the loop's shape, along the true tokens: k of L drafts count as accepted, k going round."""
+        """Run one round along the true tokens. The number of drafts that count as accepted cycles through 0..L."""
         if self.kind == "eagle":
-            self._drafts(np.maximum(self.position - self.drafted, 1))  # a finished image rides along
+            self._drafts(np.maximum(self.position - self.drafted, 1))  # finished images are stepped too
         elif self.kind == "model":
             self._own_drafts(np.maximum(self.position + 1 - self.drafted, 1))
         accepted = (np.arange(self.images) + self.rounds) % (self.length + 1)
-        last = self.dims.positions - 1  # the last token is never stepped on
+        last = self.dims.positions - 1  # the last token never enters the target
         accepted = np.clip(np.minimum(accepted, last - self.position - 1), 0, None)
         at = self._at(self.position - self.dims.prefix, self.length + 1)
         window = self.codes[np.arange(self.images)[:, None], at]
@@ -104,7 +104,7 @@ class _Walk:
         self.rounds += 1
 
     def _drafts(self, num_pending: Host) -> None:
-        """The newly cached positions with real features, then the draft on its own."""
+        """Draft steps of an EAGLE head: first with the target's features, then on its own features."""
         width = int(num_pending.max())
         index = self._at(self.drafted + 1 - self.dims.prefix, width)
         ids = self.codes[np.arange(self.images)[:, None], index]
@@ -131,7 +131,7 @@ class _Walk:
                 logits, guessed = self._draft(token, guessed, self.position + i)
 
     def _own_drafts(self, num_pending: Host) -> None:
-        """A draft model of its own: the decided tokens up to `position`, then the draft on its own."""
+        """Draft steps of an independent model: the decided tokens up to `position`, then its own tokens."""
         rows, width = np.arange(self.images), int(num_pending.max())
         ids = self.codes[rows[:, None], self._at(self.drafted - self.dims.prefix, width)]
         logits, _ = self._draft(ids, None, self.drafted)
@@ -168,7 +168,7 @@ class _Walk:
         return host(tokens), host(probs)
 
     def _target(self, ids: Host, pos: Host) -> tuple[tuple[Host, Host], Host]:
-        """Both sides' logits [R, S, V], and the reference's features."""
+        """Return both sides' logits [R, S, V] and the reference's features."""
         ids, pos = self._rowwise(ids), self._rowwise(pos)
         (a, fa), (b, fb) = (
             tuple(host(x) for x in side.target(side.asarray(ids, "int64"), side.asarray(pos, "int64")))
@@ -180,7 +180,7 @@ class _Walk:
         return (a.copy(), b.copy()), fb.copy()
 
     def _draft(self, ids: Host, features: Host | None, pos: Host) -> tuple[tuple[Host, ...], Host]:
-        """Both sides' logits [R, S, V], and the features that the reference guesses."""
+        """Return both sides' logits [R, S, V] and the features that the reference predicts."""
         ids, pos = self._rowwise(ids), self._rowwise(pos)
         (a, _), (b, guessed) = (
             tuple(
@@ -198,18 +198,22 @@ class _Walk:
         return (a.copy(), b.copy()), guessed.copy()
 
     def _real(self, pos: Host, width: int, shift: int = 0) -> Host:
-        """bool [R, S, 1]: outputs that count. Before a row's start and past the image there is only padding.
+        """Return bool [R, S, 1]: the outputs that count.
 
-        shift: 1 for an EAGLE row, which stands for the token after its feature.
+        Before a row's start and after the image there is only padding.
+
+        shift: 1 for rows of an EAGLE head, which stand for the token after their feature.
         """
         at = pos[:, None] + np.arange(width)
         real: Host = ((at >= self.start[:, None]) & (at + shift < self.dims.positions))[..., None]
         return real
 
     def _probs(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
-        """Distributions of both sides at image tokens `at` [M, S], compared where `keep`; the reference's [M, S, V].
+        """Compare both sides' distributions at image tokens `at` [M, S] where `keep` is set.
 
-        A forced token is a point mass on both sides, whatever the logits are: it is not compared.
+        Returns the reference's [M, S, V].
+
+        A forced token is a point mass on both sides whatever the logits are, so it is not compared.
         """
         s = self.settings.sampling
         inside = at < self.dims.tokens
@@ -225,5 +229,5 @@ class _Walk:
         return np.minimum(np.maximum(start, 0)[:, None] + np.arange(width), self.dims.tokens - 1)
 
     def _rowwise(self, x: Host) -> Host:
-        """[M, ...] to [R, ...]: both CFG rows of an image share tokens and positions."""
+        """Repeat [M, ...] to [R, ...]: both CFG rows of an image have the same tokens and positions."""
         return np.concatenate([x] * self.rows)

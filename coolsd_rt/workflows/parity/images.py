@@ -1,16 +1,17 @@
-"""Parity of whole images: each drawn as `generate` draws it, and beside it the reference, from the same uniforms.
+"""Parity of whole images: draws each image on the engine and on the reference from the same uniforms.
 
-Both sides are drawn by `drawing.draw`: the tested engine by the loop that it takes, its own where it has one, the
-reference by the host's. Batches with an image that differs are drawn again by the host's loop on both engines, in
-lockstep, to explain it; as whole batches, since the number of rows decides how kernels round. Two things can part a
-image:
+`drawing.draw` draws both sides: the tested engine with the loop that `generate` takes (the device's where there is
+one), the reference with the host's. A batch with an image that differs is drawn again by the host's loop on both
+engines in lockstep, to explain the difference. It is drawn as a whole batch, because the number of rows affects how
+kernels round. Two causes can make an image differ:
 
-- The engines. The decision that parted them is looked for and measured: how far its uniform was from the boundary, and
-  how far the two sides' probabilities were from each other there. It is explained when the decision follows on each
-  side from that side's own probabilities; how near those have to be is `parity`'s to say.
-- The loops of the tested engine. It is explained when one of the host's decisions up to there was a near tie (`ties`).
+- The engines. The first decision that differs is found and measured: the distance of its uniform from the boundary, and
+  the difference of both sides' probabilities. It is explained if each side's decision follows from that side's
+  probabilities; `parity` judges how close these have to be.
+- The two loops of the tested engine. It is explained if one of the host's decisions up to that token was a near tie
+  (`ties`).
 
-Does not know which backend either side is.
+Does not know the backends.
 
 Legend as in `coolsd_rt.contract`. Window index i counts from the first undecided token.
 """
@@ -40,17 +41,19 @@ from coolsd_rt.workflows.parity.distance import host
 from coolsd_rt.workflows.ties import NEAR, Margins
 
 Decision = Literal["first token", "draft", "acceptance", "resampling", "bonus", "between loops", "none found"]
-ROUNDING = 2e-6  # of a float32 cumulative sum inside a graph, as probability mass
+ROUNDING = 2e-6  # error of a float32 cumulative sum inside a graph, as probability mass
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where an image's tokens part: of both engines, or ("between loops") of the tested engine's two.
+    """The first token at which an image differs, between engines or ("between loops") between two loops of one engine.
 
-    token: index in the image. margin: probability mass between the uniform and the boundary of the decision, on the
-    reference's side. error: how far the two sides' values are apart there; at least the margin, or the decision could
-    not have changed. Between loops the margin is that of the nearest decision up to there on the host's loop, and error
-    how near is near.
+    Attributes:
+        token: index in the image.
+        margin: probability mass between the uniform and the boundary of the decision, on the reference. Between loops:
+            of the closest decision up to that token on the host's loop.
+        error: difference of both sides' values there; at least `margin`, or the decision could not have changed.
+            Between loops: the limit below which a decision is a near tie.
     """
 
     image: int
@@ -63,17 +66,21 @@ class Difference:
 
     @property
     def explained(self) -> bool:
+        """Whether rounding can have caused the difference."""
         return self.decision != "none found" and self.margin <= self.error + ROUNDING
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return asdict(self) | {"explained": self.explained}
 
 
 @dataclass
 class ImageParity:
-    """Whole images beside each other. `equal_tokens` counts equal places, `tokens` all of them.
+    """The comparison of whole images.
 
-    loops: which loop drew each batch of the tested engine.
+    Attributes:
+        equal_tokens: number of tokens, of `tokens`, that are equal on both sides.
+        loops: the loop that drew each batch of the tested engine.
     """
 
     images: int = 0
@@ -81,23 +88,26 @@ class ImageParity:
     tokens: int = 0
     equal_tokens: int = 0
     differences: list[Difference] = field(default_factory=list)
-    codes: list[Host] = field(default_factory=list)  # the reference's, by batch
+    codes: list[Host] = field(default_factory=list)  # code ids of the reference, by batch
     loops: list[LoopTaken] = field(default_factory=list)
 
     @property
     def loop(self) -> LoopTaken | None:
+        """The loop of the tested engine; None before the first batch."""
         return drawing.one_loop(self.loops)
 
     @property
     def unexplained(self) -> int:
+        """Number of differences without an explanation."""
         return sum(not d.explained for d in self.differences)
 
     @property
     def largest_error(self) -> float:
-        """Most that the two engines' probability masses were apart where a decision fell differently."""
+        """Largest difference of both engines' probabilities at a decision that differs."""
         return max((d.error for d in self.differences if d.decision != "between loops"), default=0.0)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data for the receipt."""
         return {
             "loop": self.loop,
             "images": self.images,
@@ -118,7 +128,7 @@ def compare_images(
     settings: Settings,
     into: ImageParity,
 ) -> None:
-    """Draw one batch on both engines and add what came out to `into`."""
+    """Draw one batch on both engines and add the comparison to `into`."""
     drawn = drawing.draw(tested, jobs, conditioner, settings, loop="auto")
     b = drawing.draw(reference, jobs, conditioner, settings, loop="host").codes
     a = drawn.codes
@@ -137,7 +147,7 @@ def compare_images(
 
     pair = _Pair(fresh(), jobs, settings, np.flatnonzero(~same).tolist())
     pair.run()
-    if pair.first or (a[:, 0] != pair.codes[0][:, 0]).any():  # the loop does not keep the prefill's P: step it again
+    if pair.first or (a[:, 0] != pair.codes[0][:, 0]).any():  # the prefill's P is not kept: step again
         pair.explain_first(fresh())
     pair.explain_loops(a)
     pair.explain_rest(a, b)
@@ -145,12 +155,12 @@ def compare_images(
 
 
 class _Pair:
-    """The host's loop on two engines, which take their rounds in turns; images are compared until they part."""
+    """Runs the host's loop on two engines in lockstep; compares images until they differ."""
 
     def __init__(
         self, sessions: Sequence[Session], jobs: Sequence[Job], settings: Settings, wanted: Sequence[int]
     ) -> None:
-        """sessions: of the tested engine, of the reference. wanted: the images that are to be explained."""
+        """sessions: of the tested engine and of the reference. wanted: indices of the images to explain."""
         self.jobs, self.settings, self.dims, self._wanted = jobs, settings, sessions[0].dims, set(wanted)
         self._explained: set[int] = set()
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
@@ -159,15 +169,15 @@ class _Pair:
         self.decoders = [DecodingLoop(s, request) for s in sessions]
         self._margins = Margins(settings.law, settings.sampling, self.uniforms)
         self.differences: list[Difference] = []
-        self.first: list[int] = []  # images whose first token already differs
+        self.first: list[int] = []  # images whose first token differs
 
     @property
     def codes(self) -> tuple[Host, Host]:
-        """int64 [M, N] of the tested engine and of the reference."""
+        """Code ids int64 [M, N] of the tested engine and of the reference."""
         return self.decoders[0].state.codes, self.decoders[1].state.codes
 
     def run(self) -> None:
-        """All rounds of both."""
+        """Run all rounds on both engines."""
         a, b = self.decoders
         a.prefill()
         b.prefill()
@@ -180,7 +190,7 @@ class _Pair:
             if tested is not None:
                 self._margins(a.state, tested)
             if tested is None or reference is None:
-                continue  # only images that parted are left
+                continue  # only images that differ are left
             ends = a.state.committed == b.state.committed
             parted = same & ~(ends & (a.state.codes == b.state.codes).all(1))
             for image in np.flatnonzero(parted).tolist():
@@ -188,7 +198,7 @@ class _Pair:
             same &= ~parted
 
     def _explain(self, m: int, start: int, tested: RoundRecord, reference: RoundRecord) -> None:
-        """Walk both sides' decisions of one round in the order they were taken, to the first that differs."""
+        """Replay both sides' decisions of one round in order, up to the first that differs."""
         law = self.settings.law
         p = [host(r.target[m]) for r in (tested, reference)]
         q = [host(r.draft[m]) for r in (tested, reference)]
@@ -219,7 +229,7 @@ class _Pair:
                 return
 
     def explain_first(self, sessions: Sequence[Session]) -> None:
-        """The first token comes from the prefill: where it parted engines, and how near it was on the tested one."""
+        """Explain first tokens, which the prefill draws: differences between engines, and margins on the tested one."""
         s, width = self.settings.sampling, self.dims.prefix
         rows = (2 if s.guided else 1) * len(self.jobs)
         scale = np.broadcast_to(s.scales(self.dims.tokens)[:1], (len(self.jobs), 1)) if s.guided else None
@@ -234,12 +244,12 @@ class _Pair:
             self._add(m, 0, "first token", *_drawn_apart(probs[0][m], probs[1][m], self.uniforms[m, 0, 0, RESAMPLE]))
 
     def explain_loops(self, drawn: Host) -> None:
-        """Where the tested engine drew another image, int64 [M, N], than the host's loop on it does."""
+        """Explain images int64 [M, N] that the tested engine's loop and the host's loop drew differently."""
         for parting in self._margins.partings(self.codes[0], drawn):
             self._add(parting.image, parting.token, "between loops", parting.margin, NEAR)
 
     def explain_rest(self, tested: Host, reference: Host) -> None:
-        """Images int64 [M, N] that differ, while the host's loop draws the same on both: nothing explains them."""
+        """Record images int64 [M, N] that differ although the host's loop draws them equal: unexplained."""
         for m in sorted(self._wanted - self._explained):
             self._add(m, int((tested[m] != reference[m]).argmax()), "none found", 0.0, 0.0)
 
@@ -258,11 +268,11 @@ def _drawn(weights: Host, u: float) -> int:
 
 
 def _drawn_apart(tested: Host, reference: Host, u: float, tokens: Sequence[int] | None = None) -> tuple[float, float]:
-    """Margin and error of a draw that came out differently; NaN if these weights do not draw apart.
+    """Return margin and error of a draw that differs between the sides; NaN if the weights do not explain it.
 
     Both draws are the inverse CDF at `u * total`. The boundary is the end of the smaller token's interval: on one side
-    it lies above the uniform, on the other not. Values are masses of the weights as they are, not normalised. tokens:
-    what was drawn, if it is known; a graph's own draw can differ from the weights' by rounding.
+    it is above the uniform, on the other it is not. Values are masses of the weights as given, not normalised. tokens:
+    the drawn tokens, if known; the draw inside a graph can differ from the weights' by rounding.
     """
     tokens = tokens or [_drawn(w, u) for w in (tested, reference)]
     if tokens[0] == tokens[1]:

@@ -1,21 +1,21 @@
-"""Proof of an engine against the eager PyTorch reference, and its receipt in the manifest.
+"""Verifies an engine against the eager PyTorch reference, and writes a receipt to the manifest.
 
-    1. Find the weights that the engine was built from: hashes in the manifest must hold.
-    2. Draw whole images on both sides from the same uniforms, the engine's by the loop that `generate` takes; measure
-       each decision that fell differently.
-    3. Step every graph along those images, beside the reference; measure logits and distributions.
-    4. Step the engine over those images in wide steps, in steps of one position, and alone: equal bits, or how far
-       apart.
-    5. Judge by the precision's thresholds, and write the receipt.
+    1. Find the weights that the engine was built from, and check their hashes against the manifest.
+    2. Draw whole images on both sides from the same uniforms, the engine with the loop that `generate` takes. Measure
+       each decision that differs.
+    3. Step every graph along those images beside the reference. Measure logits and distributions.
+    4. Step the engine over those images in wide steps, in steps of one position, and with one image alone. Measure
+       whether the results are bitwise equal.
+    5. Compare with the precision's thresholds, and write the receipt.
 
 Knows thresholds. Needs the build extra (torch). Does not know ONNX.
 
-Thresholds. fp32 is the same function to rounding: logits within 1e-3, or within 1e-5 of the largest where logits are
-large (float32 has 7 digits), pixels within 1 of 255, 99% of images identical to the token, every difference explained
-by probabilities no more than 1e-3 apart. int8 is another function,
-near the first: mean total variation of P at most 0.05 (8-bit weights alone give 0.012-0.015 on random weights, before
-guidance widens it), pixels within 2 on average; identical images and the draft's own distance are reported, not
-judged, since Q may be anything: the law corrects it. An engine that is built batch invariant has to be.
+Thresholds. fp32 equals the reference up to rounding: logits within 1e-3, or within 1e-5 of the largest where logits are
+large (float32 has 7 digits); pixels within 1 of 255; 99% of images identical in every token; every difference explained
+by probabilities that differ by at most 1e-3. int8 approximates the reference: the mean total variation of P is at most
+0.05 (8-bit weights alone give 0.012-0.015 on random weights, before guidance amplifies it), and pixels differ by at
+most 2 on average. For int8, identical images and the draft's distance are reported but not judged: Q may be any
+distribution, because the law corrects for it. An engine that is built batch invariant must be batch invariant.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a precision has to reach; None is not judged."""
+    """Limits that a precision has to meet; None is not judged."""
 
     logit_error: float | None
-    relative_logit_error: float | None  # of the largest; either of the two is enough
+    relative_logit_error: float | None  # relative to the largest logit; meeting either limit is enough
     identical_share: float | None
     decision_error: float | None
     mean_tv: float | None
@@ -61,7 +61,7 @@ class Thresholds:
 
 THRESHOLDS = {
     "fp32": Thresholds(1e-3, 1e-5, 0.99, 1e-3, None, 1.0, False),
-    # Rounding of 11 and 8 bits in every product; CFG multiplies it. Distributions are compared, not tokens.
+    # Products round to 11 (fp16) or 8 (bf16) bits, and CFG amplifies that. So distributions are judged, not tokens.
     "fp16": Thresholds(None, None, None, None, 0.02, 2.0, True),
     "bf16": Thresholds(None, None, None, None, 0.05, 2.0, True),
     "int8": Thresholds(None, None, None, None, 0.05, 2.0, True),
@@ -70,28 +70,29 @@ THRESHOLDS = {
 
 @dataclass(frozen=True)
 class ParityCallbacks:
-    """Callbacks that report progress during the work."""
+    """Callbacks that report progress."""
 
-    images: Callable[[int], None] = lambda done: None  # whole images drawn on both sides so far
+    images: Callable[[int], None] = lambda done: None  # images drawn on both sides so far
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The outcome. `failures` has one line for each threshold that was missed; none means passed."""
+    """The outcome of a comparison. `failures` has one line for each threshold that was missed."""
 
     precision: str
     graphs: GraphParity
     images: ImageParity
     widths: WidthDependence
     failures: tuple[str, ...]
-    threads: int = 1  # of the engine
+    threads: int = 1  # CPU threads of the engine
 
     @property
     def passed(self) -> bool:
+        """Whether every threshold was met."""
         return not self.failures
 
     def receipt(self) -> dict[str, Any]:
-        """JSON data for the manifest and for `parity --json`."""
+        """Return JSON data for the manifest and for `parity --json`."""
         p = self.images
         return {
             "passed": self.passed,
@@ -122,33 +123,33 @@ def parity(
     reading: opening.PromptInputs | None = None,
     listener: ParityCallbacks | None = None,
 ) -> Parity:
-    """Compare an engine with the reference on `images` whole images and write the receipt.
+    """Compare an engine with the reference on `images` whole images, and write the receipt.
 
-    A compiled engine that passes becomes what its pipeline's name means.
+    A GPU engine that passes becomes the engine that its pipeline's name points to.
 
-    prompts go round until there are enough images; none are given: `opening.default_prompts`.
-    spec_file: the spec, if it is not where the build found it. reading: what prompts are read with.
+    prompts: repeated until there are enough images; empty: `opening.default_prompts`. spec_file: path of the spec, if
+    it has moved since the build. reading: files that read prompts instead of the spec's.
 
     Raises:
-        UserError: no engine, the weights are not the ones it was built from, a bad prompt or number.
+        UserError: no engine, other weights than it was built from, or a bad prompt or number.
         MissingExtra: torch is not installed.
-        CoolsdError: a broken engine.
+        CoolsdError: the engine is broken.
     """
     listener = listener or ParityCallbacks()
     images, seed = limits.IMAGES.check("images", images), limits.SEED.check("seed", seed)
     count = cores.threads_for(threads)
     opened = OpenedEngine.at(engine, reading, threads, spec_file)
-    check_writable(opened.folder.folder)  # the receipt's place: not after an hour of comparing
+    check_writable(opened.folder.folder)  # fail now rather than after an hour of comparing
     loaded, spec = opened.find_spec(), opened.spec
     if spec.engine.device == "cuda":
         require_gpu(what="proving an engine for a GPU")
     reference = opening.open_reference(loaded, threads, spec.engine.device)
     conditioner, tested = opened.conditioner, opened.engine
-    # The law is not what is tested, and a tie is explained by the ratio's margins: that rule, whatever the spec has,
-    # and a draft in every round.
+    # Parity tests the graphs, not the law, and near ties are measured by the margins of the ratio rule. So it uses that
+    # rule whatever the spec says, and drafts in every round.
     usual: dict[str, Any] = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
     usual |= {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
-    # Jacobi drafts are made of the target's own distributions: the target is all there is to prove.
+    # Jacobi drafts come from the target's distributions, so only the target has to be verified.
     plain = isinstance(spec.draft, JacobiDraft)
     settings = opened.settings(with_overrides(spec, usual), plain=plain)
     texts = prompts or opening.default_prompts(loaded, conditioner)
@@ -164,13 +165,13 @@ def parity(
     failures = (*judge(spec.engine.precision, graphs, whole), *_judge_widths(spec.engine, widths))
     outcome = Parity(spec.engine.precision, graphs, whole, widths, failures, count)
     proven = opened.folder.with_receipt(outcome.receipt())
-    if outcome.passed and spec.engine.device == "cuda":  # it waited for this
+    if outcome.passed and spec.engine.device == "cuda":  # its promotion waited for parity
         proven.make_current()
     return outcome
 
 
 def judge(precision: str, graphs: GraphParity, whole: ImageParity) -> tuple[str, ...]:
-    """One line for each threshold that is missed."""
+    """Return one line for each threshold that was missed."""
     t = THRESHOLDS[precision]
     image = graphs.image.as_dict()["mean_error" if t.pixel_error_is_mean else "max_error"]
     share = whole.identical / whole.images
@@ -194,7 +195,7 @@ def judge(precision: str, graphs: GraphParity, whole: ImageParity) -> tuple[str,
 
 
 def _judge_widths(engine: EngineOptions, found: WidthDependence) -> tuple[str, ...]:
-    """A line if an engine that is to be batch invariant is not, on this machine."""
+    """Return one line if an engine that was built batch invariant is not batch invariant on this machine."""
     if not engine.invariant or found.exact:
         return ()
     by = f"logits that move by {max(found.width, found.mates):.2g}"
@@ -203,7 +204,7 @@ def _judge_widths(engine: EngineOptions, found: WidthDependence) -> tuple[str, .
 
 
 def _logits(t: Thresholds, name: str, found: Deviation) -> str:
-    """What is wrong with a graph's logits; empty if nothing is."""
+    """Return an error message about a graph's logits; empty if they are within the thresholds."""
     if t.logit_error is None or t.relative_logit_error is None:
         return ""
     relative = found.as_dict()["relative_error"]
@@ -214,7 +215,7 @@ def _logits(t: Thresholds, name: str, found: Deviation) -> str:
 
 
 def _number(value: Any) -> Any:
-    """JSON has no infinity and no NaN: a word instead."""
+    """Replace infinity and NaN, which JSON does not have, by a word."""
     if isinstance(value, dict):
         return {k: _number(v) for k, v in value.items()}
     if isinstance(value, list):

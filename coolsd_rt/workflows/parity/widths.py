@@ -1,8 +1,8 @@
-"""Whether an engine's numbers depend on what shares a step with them: the step's width, and the other images' rows.
+"""Tests whether an engine's results depend on the width of a step or on the other images of the batch.
 
-The same tokens go through the target three ways: in steps of L + 1 positions, one position at a time, and one position
-at a time with the first image alone in its session. Equal bits mean that a decision depends on neither. Does not know
-which backend steps, nor thresholds.
+The same tokens go through the target three ways: in steps of L + 1 positions, in steps of one position, and in steps of
+one position with the first image alone in its session. Bitwise equal results mean that no decision depends on either.
+Does not know the backend or thresholds.
 
 Legend as in `coolsd_rt.contract`.
 """
@@ -23,13 +23,18 @@ from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.parity.distance import host
 
-TOKENS = 64  # of each image that are stepped on: enough for a cache to grow, and few enough for a model of 7B
+TOKENS = 64  # per image: enough for the cache to grow, and few enough for a 7B model
 
 
 @dataclass(frozen=True)
 class WidthDependence:
-    """width: largest difference of a logit between wide steps and steps of one position. mates: between steps of one
-    position beside other images and alone; 0 if there was one image."""
+    """Largest differences of a logit.
+
+    Attributes:
+        width: between wide steps and steps of one position.
+        mates: between steps beside other images and alone; 0 if there was one image.
+        images: number of images compared.
+    """
 
     width: float
     mates: float
@@ -37,16 +42,18 @@ class WidthDependence:
 
     @property
     def exact(self) -> bool:
+        """Whether all results were bitwise equal."""
         return self.width == 0 and self.mates == 0
 
     def as_dict(self) -> dict[str, Any]:
+        """Return JSON data."""
         return {"exact": self.exact, "width": self.width, "mates": self.mates, "images": self.images}
 
 
 def compare_widths(
     engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings, codes: Host
 ) -> WidthDependence:
-    """Step `engine` over the first tokens of the images `codes` int64 [M, tokens], drawn for `jobs`, in each way."""
+    """Step `engine` in all three ways over the first tokens of the images `codes` int64 [M, tokens] of `jobs`."""
     wide = max(1, settings.law.length) + 1
     images, rows = len(jobs), 2 if settings.sampling.guided else 1
     tokens = codes[:, : min(TOKENS, engine.dims.tokens)]
@@ -67,7 +74,7 @@ def _open(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, setting
 
 
 def _logits(session: Session, tokens: Host, rows: int, width: int) -> Host:
-    """Logits [R, tokens, V] of the prefix's last position and all tokens but the last, in steps of `width`."""
+    """Return logits [R, tokens, V] of the last prefix position and all tokens but the last, in steps of `width`."""
     images, count = tokens.shape
     prefix = session.dims.prefix
 

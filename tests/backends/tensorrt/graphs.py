@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from coolsd_rt.backends.tensorrt.build import BuildOptions, BuiltEngine, OnProgress, build_engine
+from coolsd_rt.backends.tensorrt.build import BuildOptions, BuiltEngine, OnProgress, SourceGraph, build_engine
 from coolsd_rt.backends.tensorrt.profiles import ProfileSizes, profiles
 from coolsd_rt.contract import (
     Floating,
@@ -73,12 +73,9 @@ class Case:
     def build(self, options: BuildOptions | None = None, on_progress: OnProgress | None = None) -> BuiltEngine:
         """With TensorRT-RTX."""
         return build_engine(
-            self.model.SerializeToString(),
-            self.contract,
+            SourceGraph(self.name, self.model.SerializeToString(), self.contract, self.precision),
             profiles(self.contract, self.sizes),
-            name=self.name,
             flavour="tensorrt-rtx",
-            precision=self.precision,
             options=options,
             on_progress=on_progress,
         )

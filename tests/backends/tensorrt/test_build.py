@@ -21,7 +21,7 @@ from onnx import helper  # noqa: E402
 
 from coolsd_rt.backends.tensorrt import build as build_module  # noqa: E402
 from coolsd_rt.backends.tensorrt import package as package_module  # noqa: E402
-from coolsd_rt.backends.tensorrt.build import BuildOptions, BuiltEngine, build_engine  # noqa: E402
+from coolsd_rt.backends.tensorrt.build import BuildOptions, BuiltEngine, SourceGraph, build_engine  # noqa: E402
 from coolsd_rt.backends.tensorrt.facts import Facts  # noqa: E402
 from coolsd_rt.backends.tensorrt.log import make_log  # noqa: E402
 from coolsd_rt.backends.tensorrt.model import Scratch, TrtModel, make_runtime  # noqa: E402
@@ -132,7 +132,7 @@ def test_a_graph_with_its_weights_beside_it_is_built_from_its_path(target: Case,
     path = write(target.model, tmp_path / "target.onnx", largest=1)
     assert (tmp_path / "target.onnx.data").is_file()
     known = profiles(target.contract, target.sizes)
-    made = build_engine(path, target.contract, known, name="target", flavour="tensorrt-rtx", precision="bf16")
+    made = build_engine(SourceGraph("target", path, target.contract, "bf16"), known, flavour="tensorrt-rtx")
     assert made.facts.details["layers"] == built("target", "bf16")[0].facts.details["layers"]
 
 

@@ -16,7 +16,7 @@ trt = pytest.importorskip("tensorrt_rtx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from coolsd_rt.backends.tensorrt import build as build_module  # noqa: E402
-from coolsd_rt.backends.tensorrt.build import BuildOptions, build_engine  # noqa: E402
+from coolsd_rt.backends.tensorrt.build import BuildOptions, SourceGraph, build_engine  # noqa: E402
 from coolsd_rt.backends.tensorrt.log import make_log  # noqa: E402
 from coolsd_rt.backends.tensorrt.network import parse  # noqa: E402
 from coolsd_rt.backends.tensorrt.profiles import profiles  # noqa: E402
@@ -38,13 +38,9 @@ def test_weights_beside_a_graph_are_read_by_tensorrt_alone(target: Case, tmp_pat
     assert light.ByteSize() < path.with_name("target.onnx.data").stat().st_size / 4
     known = profiles(target.contract, target.sizes)
     found = build_engine(
-        light.SerializeToString(),
-        target.contract,
+        SourceGraph("target", light.SerializeToString(), target.contract, "bf16", beside=path),
         known,
-        name="target",
         flavour="tensorrt-rtx",
-        precision="bf16",
-        beside=path,
     )
     wanted = target.build()
     assert found.facts.details["layers"] == wanted.facts.details["layers"]

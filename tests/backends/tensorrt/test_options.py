@@ -183,8 +183,9 @@ def build(trt: Any, builder: Builder, options: BuildOptions) -> memoryview:
     monitor: Any = SimpleNamespace(error=None, stop=False)
     contract: Any = SimpleNamespace(inputs=())
     log: Any = SimpleNamespace(errors=["out of tactics"], words=[])
-    config = module._config(trt, log, "tensorrt", parsed, contract, (), ("8.9",), options, monitor)
-    return module._serialise("tensorrt", log, parsed, config, "target", options, monitor)
+    shared = module._Build(trt, log, "tensorrt", options, monitor)
+    config = module._config(shared, parsed, contract, (), ("8.9",))
+    return module._serialise(shared, parsed, config, "target")
 
 
 def test_tensorrt_is_configured(tensorrt: Any) -> None:

@@ -1,13 +1,14 @@
-"""The Triton kernel of attention over a static cache: norms of heads, RoPE, the cache's new rows, and the attention.
+"""The Triton kernel of attention over a static cache: norms of heads, RoPE, cache writes, and the attention.
 
-Reads of the cache what is valid, whatever its capacity. Knows pointers to contiguous tensors; no networks, no devices,
-no grids. Imported only where it is launched or compiled. The eager twin is `coolsd_rt.models.layers.Attention`.
+Reads only the valid part of the cache, whatever its capacity. Knows pointers to contiguous tensors. Does not know
+networks, devices or grids. Imported only where it is launched or compiled. The eager counterpart is
+`coolsd_rt.models.layers.Attention`.
 
-Legend: R rows of a batch, S new positions, KH heads of the cache, each read by G heads of queries, D their width, T
-the cache's capacity; DB, QB, SB powers of two, at least 16, that hold D, G * S and S.
+Legend: R rows of a batch, S new positions, KH heads of the cache, each read by G heads of queries, D their width, T the
+cache's capacity; DB, QB, SB powers of two, at least 16, that hold D, G * S and S.
 """
 
-# triton ships no types: what it decorates and what flows through a kernel have none either.
+# triton ships no types, so decorated functions and the values in a kernel are untyped.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 
 from coolsd_rt.backends.torch.triton.kernels import pdl_launch_dependents, pdl_wait
 
-_NOTHING = tl.constexpr(-1e30)  # a score under every other, whose difference with itself is 0
+_NOTHING = tl.constexpr(-1e30)  # below every score; finite, so that its difference with itself is 0
 
 
 @triton.jit
 def _normed(x, mean, root, weight, bias):
-    """LayerNorm as eager networks round it."""
+    """Apply LayerNorm with the roundings of the eager networks."""
     y = ((x.to(tl.float32) - mean) * root).to(x.dtype).to(tl.float32)
     y = (y * weight.to(tl.float32)).to(x.dtype).to(tl.float32)
     return (y + bias.to(tl.float32)).to(x.dtype)
@@ -30,9 +31,10 @@ def _normed(x, mean, root, weight, bias):
 
 @triton.jit
 def _turned(x, row, head, weight, bias, eps, table, turn, D: tl.constexpr, DB: tl.constexpr, HALF: tl.constexpr):
-    """Heads at x + row [I, 1], of `head` [I, 1], normed with weight and bias [H, D] if there are, and turned by `turn`.
+    """Load heads at x + row [I, 1], normalise them if weight and bias [H, D] are given, and rotate them by `turn`.
 
-    turn: int64 [I], rows of the table [P, D/2, 2]. Each number is read with its partner of the pair.
+    head: [I, 1], number of each head.
+    turn: int64 [I], rows of the table [P, D/2, 2]. Each number is read together with its partner of the pair.
     """
     d = tl.arange(0, DB)
     if HALF:
@@ -62,7 +64,7 @@ def _turned(x, row, head, weight, bias, eps, table, turn, D: tl.constexpr, DB: t
 
 @triton.jit
 def _grown(best, mass, sums, scores, seen, values):
-    """The running maximum, mass and weighted sum of a softmax, with more scores [I, J] and values [J, D]."""
+    """Update the running maximum, mass and weighted sum of a softmax with scores [I, J] and values [J, D]."""
     scores = tl.where(seen, scores, _NOTHING)
     top = tl.maximum(best, tl.max(scores, axis=1))
     old = tl.exp(best - top)
@@ -77,7 +79,7 @@ def attend(
     qkv,  # [R, S, (G + 2) * KH * D], in the order q | k | v
     table,  # float32 [positions, D/2, 2], cos and sin
     pos,  # int64 [R]
-    start,  # int64 [R], the first position that is no padding, or None
+    start,  # int64 [R], the first position that is not padding, or None
     q_weight,  # [G * KH, D] or None, and the other three likewise
     q_bias,
     k_weight,
@@ -87,7 +89,7 @@ def attend(
     out,  # out: [R, S, G * KH * D]
     part_sums,  # scratch: float32 [R * KH, chunks, QB, D]
     part_top,  # scratch: float32 [R * KH, chunks, 2, QB]
-    arrived,  # scratch: int32 [R * KH], zeros, and zeros again behind
+    arrived,  # scratch: int32 [R * KH], arrival counters; zero on entry, reset to zero on exit
     scale,  # float32, of scores
     eps,  # float32, of the norms
     capacity,
@@ -101,14 +103,14 @@ def attend(
     QB: tl.constexpr,
     SB: tl.constexpr,
     CHUNK: tl.constexpr,  # cache rows of a program of axis 1
-    HALF: tl.constexpr,  # pairs are halves of a head, and not neighbours
+    HALF: tl.constexpr,  # RoPE pairs the halves of a head, not neighbours
     FROM_START: tl.constexpr,  # angles count from `start`
     PDL: tl.constexpr,
 ):
-    """Head h of row r, program of R * KH: attention of its S positions, over a chunk of what was cached before.
+    """Compute attention of head h of row r, program of R * KH, for its S positions over one chunk of the cache.
 
-    The first chunk also has the new positions, and writes them. What is masked is as in `layers.visible`. The last of a
-    head's programs to arrive merges their chunks, in their order.
+    The first chunk also handles the new positions and writes them. The mask is that of `layers.visible`. The last of a
+    head's programs to finish merges the chunks, in their order.
     """
     r = (tl.program_id(0) // KH).to(tl.int64)
     h = tl.program_id(0) % KH
@@ -136,9 +138,9 @@ def attend(
     turn = tl.minimum(tl.maximum(at + turned_by, 0), positions - 1)
     rows = ((r * S + s) * wide + head * D)[:, None]
     q = _turned(qkv, rows, head[:, None], q_weight, q_bias, eps, table, turn, D, DB, HALF)
-    lowest = tl.where(at >= first, first, 0)  # padding sees padding
+    lowest = tl.where(at >= first, first, 0)  # padding attends to padding
 
-    # Asked for before the new positions are looked at.
+    # These loads are issued before the new positions are processed.
     t = chunk * CHUNK + tl.arange(0, CHUNK)
     before = t < old
     block = cache + t[:, None].to(tl.int64) * D + d[None, :]
@@ -177,14 +179,14 @@ def attend(
         tl.store(tops, best)
         tl.store(tops + QB, mass)
         tl.store(part_sums + (here + chunk) * QB * D + square, sums, mask=inside)
-        tl.debug_barrier()  # all of it, before this program counts as arrived
+        tl.debug_barrier()  # finish all stores before this program counts as arrived
         last = tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == chunks - 1
         if last:
             tl.store(arrived + tl.program_id(0), 0)
             best = tl.full([QB], _NOTHING, tl.float32)
             mass = tl.zeros([QB], tl.float32)
             sums = tl.zeros([QB, DB], tl.float32)
-            for c in range(chunks):  # not from the cache of this processor: others wrote them
+            for c in range(chunks):  # bypass the L1 cache: other processors wrote these
                 tops = part_top + (here + c) * 2 * QB + i
                 top = tl.load(tops, cache_modifier=".cg")
                 more = tl.load(tops + QB, cache_modifier=".cg")

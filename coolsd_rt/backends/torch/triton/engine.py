@@ -1,7 +1,7 @@
-"""The engine whose narrow steps are fused kernels, and the proof of them before it is used.
+"""An engine whose narrow steps are fused kernels, and the check of these kernels before they are used.
 
 Knows when the kernels can serve and how they are compared with the eager networks on the same device. Does not know
-rounds. None of it has run on a GPU: so no kernel is believed before its numbers were seen.
+rounds. Nothing here has run on a GPU, so the kernels are used only if their results match.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from coolsd_rt.models.layers import Layer, cached_step, new_caches
 _LOG = logging.getLogger(__name__)
 CAPABILITY = (8, 0)  # bfloat16 on tensor cores, and copies that do not wait
 LAYER = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 0.03}
-"""How far a layer's change of what it is given may be from the eager one's, relative L2: a few roundings.
+"""Largest relative L2 distance between a layer's change of its input and the eager layer's: a few roundings.
 
-By roundings alone an eager layer as wide as LlamaGen-XL's is 0.0011 and 0.009 from float32's in half precision; one row
-of 150 that is not seen makes 0.02.
+From roundings alone, an eager layer as wide as LlamaGen-XL's differs from float32 by 0.0011 in float16 and 0.009 in
+bfloat16; attention that misses one row of 150 gives 0.02.
 """
 WHOLE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
-"""And of whole steps, where roundings add up: 0.044 from float32's in bfloat16 over 36 layers."""
-_STEPS = (1, 2, 5, 9)  # widths of the steps compared, at two rows: without tensor cores, with them, torch's products
-_CAPACITY = 160  # and more than one chunk of the cache
+"""Likewise for whole steps, where roundings add up: bfloat16 differs from float32 by 0.044 over 36 layers."""
+_STEPS = (1, 2, 5, 9)  # positions of the compared steps, at two rows: without tensor cores, with them, torch's products
+_CAPACITY = 160  # more than one chunk of the cache
 
 
 class FusedEngine(TorchEngine):
-    """`TorchEngine` over the same networks; its sessions take narrow steps by kernels."""
+    """`TorchEngine` over the same networks; its sessions run narrow steps with fused kernels."""
 
     def __init__(self, engine: TorchEngine, pdl: bool = False) -> None:
-        """The networks of `engine`, where they are. pdl: as `Launcher`."""
+        """Share the networks of `engine`. pdl: as in `Launcher`."""
         target, draft = engine._target, engine._draft
         super().__init__(target, draft, engine._tokenizer)
         self.device = engine.device
@@ -54,12 +54,13 @@ class FusedEngine(TorchEngine):
 
     @property
     def both(self) -> Iterator[tuple[str, Decoder | Eagle, FusedLayer]]:
-        """The networks, and the first layer of each by kernels."""
+        """Name, network and first fused layer of the target and, if there is one, the draft."""
         yield "target", self._target, self._by_kernels.layers[0]
         if self._draft is not None and self._draft_by_kernels is not None:
             yield "draft", self._draft, self._draft_by_kernels.layers[0]
 
     def steps(self, rows: int, capacity: int) -> TorchSession:
+        """Return a session for `rows` rows that runs narrow steps with fused kernels."""
         session = super().steps(rows, capacity)
         session.step_target = self._by_kernels.step
         if self._draft_by_kernels is not None:
@@ -68,9 +69,9 @@ class FusedEngine(TorchEngine):
 
 
 def with_triton(engine: TorchEngine) -> TorchEngine:
-    """`engine` with fused steps, where they can serve and are right; otherwise itself, and a warning if they are wrong.
+    """Return an engine with fused steps if they can serve and are correct; otherwise `engine`.
 
-    In float32 the eager networks are the reference, and stay.
+    A mismatch is logged as a warning. In float32 the eager networks are the reference and are always used.
     """
     if engine.like().dtype == torch.float32 or torch.cuda.get_device_capability(engine.device) < CAPABILITY:
         return engine
@@ -84,10 +85,10 @@ def with_triton(engine: TorchEngine) -> TorchEngine:
 
 
 def mismatch_reason(engine: TorchEngine, fused: FusedEngine) -> str:
-    """Why the steps of `fused` are not those of `engine`, in a line; empty if they are.
+    """Return why the steps of `fused` differ from those of `engine`, in one line; empty if they agree.
 
-    A layer of each network, and then a few whole steps of a guided image, over the same random caches: at most
-    `LAYER` and `WHOLE` apart.
+    Compares a layer of each network, then a few whole steps of a guided image, over the same random caches. They may
+    differ by at most `LAYER` and `WHOLE`.
     """
     dtype = engine.like().dtype
     try:
@@ -107,7 +108,10 @@ def mismatch_reason(engine: TorchEngine, fused: FusedEngine) -> str:
 
 @torch.inference_mode()
 def _layers(engine: TorchEngine, fused: FusedEngine) -> Iterator[tuple[str, float]]:
-    """The first layer of each network, at every width of `_STEPS`: how far it is from the eager one, of its change."""
+    """Yield, for the first layer of each network at every width of `_STEPS`, its distance from the eager layer.
+
+    The distance is relative to the layer's change of its input.
+    """
     table = engine._target.rope
     random = torch.Generator(engine.device).manual_seed(0)
     capacity, start, pos = _places(engine)
@@ -123,7 +127,7 @@ def _layers(engine: TorchEngine, fused: FusedEngine) -> Iterator[tuple[str, floa
             step = cached_step(turns, pos, size, capacity, shift, start, from_start)
             wanted = layer(x, step, caches[0])
             found = mine(x.flatten(0, 1).clone(), FusedStep(turns, pos, size, start, shift), caches[1]).view_as(x)
-            # What is added to is rounded too, and its rounding is no layer's fault.
+            # The input is rounded too; an allowance excludes this rounding from the layer's error.
             allowance = torch.finfo(x.dtype).eps / 4 * _norm(wanted)
             apart = max(0.0, _distance(found, wanted) - allowance) if bool(found.isfinite().all()) else float("nan")
             yield f"a layer of the {name}", apart / _norm(wanted.float() - x.float())
@@ -131,7 +135,10 @@ def _layers(engine: TorchEngine, fused: FusedEngine) -> Iterator[tuple[str, floa
 
 @torch.inference_mode()
 def _steps(engine: TorchEngine, fused: TorchEngine) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """What each step gives on both: a name, the eager networks' tensor, and the kernels'. Of logits, images' codes."""
+    """Yield the results of each step on both engines: a name, the eager tensor, and the kernels'.
+
+    Logits are compared at image codes only.
+    """
     dims, codes = engine.dims, engine.codes
     random = torch.Generator(engine.device).manual_seed(0)
     capacity, start, pos = _places(engine)
@@ -154,7 +161,10 @@ def _steps(engine: TorchEngine, fused: TorchEngine) -> Iterator[tuple[str, Tenso
 
 
 def _places(engine: TorchEngine) -> tuple[int, Tensor | None, Tensor]:
-    """Rows of a cache, where each of two rows begins, and where their steps do: one far on, one at the prefix' end."""
+    """Return the capacity of the caches, and start and position of two rows.
+
+    One row is far on, the other at the end of the prefix.
+    """
     dims = engine.dims
     capacity = max(dims.prefix + sum(_STEPS), _CAPACITY)
     start = engine.array([0, dims.prefix // 2], "int64") if dims.padded else None

@@ -1,18 +1,18 @@
-"""Triton kernels of a narrow step, all but attention: embeddings, norms, and products of few rows with a weight.
+"""Triton kernels of a narrow step except attention: embeddings, norms, and products of few rows with a weight.
 
-A step of decoding reads every weight once for two to sixteen rows, so a product is a stream of weights, and what
-stands before it (the norm) and behind it (bias, gate, residual) is done on the way. Norms and sums are float32; what
-eager networks round to the weights' type in between is rounded here too. Knows pointers to contiguous tensors; no
-networks, no devices, no grids.
+A decoding step reads every weight once for two to sixteen rows, so a product is a stream of weights; the operations
+before it (norm) and after it (bias, gate, residual) are fused into it. Norms and sums are float32; values that eager
+networks round to the weights' type are rounded here too. Knows pointers to contiguous tensors. Does not know networks,
+devices or grids.
 
 Imported only where a kernel is launched or compiled: it needs triton. The eager twin is `coolsd_rt.models.layers`.
 
-Legend: M rows of activations, of K numbers; N outputs; T the weights' type. PDL: the launch may begin while the kernel
-before it still runs (programmatic dependent launch, sm_90 on); what that wrote is read behind `gdc_wait` alone, and
-weights, which nothing writes, before it.
+Legend: M rows of activations, of K numbers; N outputs; T the weights' type. PDL: the launch may begin while the
+previous kernel still runs (programmatic dependent launch, sm_90 on); that kernel's output is read only after
+`gdc_wait`, and weights, which nothing writes, before it.
 """
 
-# triton ships no types: what it decorates and what flows through a kernel have none either.
+# triton ships no types, so decorated functions and the values in a kernel are untyped.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 
 @triton.jit
 def pdl_launch_dependents(PDL: tl.constexpr):
-    """With PDL: once every program is here, the next kernel may begin."""
+    """With PDL: allow the next kernel to begin once every program has reached this point."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit
 def pdl_wait(PDL: tl.constexpr):
-    """With PDL: until the kernel before is over, and what it wrote can be read."""
+    """With PDL: wait until the previous kernel has finished and its output can be read."""
     if PDL:
         tl.extra.cuda.gdc_wait()
 
 
 @triton.jit
 def _rescaled(x, scale, gain):
-    """x * scale rounded to its type, times the gain: RMSNorm as eager networks round it."""
+    """Return x * scale, rounded to the type of x, times the gain: RMSNorm with the roundings of eager networks."""
     return ((x.to(tl.float32) * scale).to(x.dtype).to(tl.float32) * gain.to(tl.float32)).to(x.dtype)
 
 
 @triton.jit
 def _root(total, K: tl.constexpr, eps):
-    """1 / sqrt(mean + eps) of a sum of squares."""
+    """Return 1 / sqrt(mean + eps) for a sum of squares."""
     return tl.rsqrt(total / K + eps)
 
 
 @triton.jit
 def _finished(y, n, bias, residual, row, inside, N: tl.constexpr, T: tl.constexpr):
-    """A product's sums y float32, with a bias, or rounded and added to the residual: what eager networks do."""
+    """Add a bias to the sums y float32 of a product, or round them and add the residual, as eager networks do."""
     if bias is not None:
         y += tl.load(bias + n, mask=inside, other=0.0).to(tl.float32)
     if residual is not None:
@@ -59,7 +59,7 @@ def _finished(y, n, bias, residual, row, inside, N: tl.constexpr, T: tl.constexp
 
 @triton.jit
 def _gated(y, g, T: tl.constexpr):
-    """silu(y) * g with both rounded to T first."""
+    """Return silu(y) * g, with both rounded to T first."""
     y = y.to(T).to(tl.float32)
     return (y * tl.sigmoid(y)).to(T).to(tl.float32) * g.to(T).to(tl.float32)
 
@@ -79,12 +79,12 @@ def embed(
     W: tl.constexpr,
     C: tl.constexpr,
     CB: tl.constexpr,
-    BLANK: tl.constexpr,  # every slot of the prefix holds code 0 of the table
+    BLANK: tl.constexpr,  # every prefix slot is embedded as code 0 of the table
     PDL: tl.constexpr,
 ):
-    """Position i = program of R * S: its embedding, from the prefix below W and from the table from W on.
+    """Embed position i = program of R * S: from the prefix below W, from the table from W on.
 
-    Beside it, if given, its feature.
+    Given features, the position's feature follows its embedding.
     """
     i = tl.program_id(0).to(tl.int64)
     pdl_launch_dependents(PDL)
@@ -118,7 +118,7 @@ def normalise(
     KB: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Row m = program: x += more, and RMSNorm of it."""
+    """Process row m = program: x += more, then RMSNorm of x."""
     m = tl.program_id(0).to(tl.int64)
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
@@ -142,7 +142,7 @@ def gated(
     B: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """silu(y) * g."""
+    """Compute silu(y) * g."""
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
     i = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
@@ -169,9 +169,9 @@ def gemv_rows2(
     BK: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Outputs [BN] of program: RMSNorm, product, and what follows it, for one row or two, without tensor cores.
+    """Compute BN outputs per program for one row or two, without tensor cores: RMSNorm, product, bias, gate, residual.
 
-    All of a program's weights, up to BK numbers an output, are asked for before anything else is done.
+    A program issues the loads of all its weights, up to BK numbers per output, before any other work.
     """
     T: tl.constexpr = w.dtype.element_ty
     pdl_launch_dependents(PDL)
@@ -184,7 +184,7 @@ def gemv_rows2(
         gs = tl.load(gate + at, mask=inside, other=0.0)
     pdl_wait(PDL)
     if not PDL:
-        tl.debug_barrier()  # or the compiler asks for the weights behind the norm
+        tl.debug_barrier()  # or the compiler moves the weight loads behind the norm
 
     scale0 = 1.0
     scale1 = 1.0
@@ -242,22 +242,22 @@ def product(
     residual,  # T [M, N], or None; may be out
     out,  # out: [M, N], float32 or T
     parts,  # scratch: float32 [PARTS, BM, N]
-    arrived,  # scratch: int32 [programs of axis 0], zeros, and zeros again behind
+    arrived,  # scratch: int32 [programs of axis 0], arrival counters; zero on entry, reset to zero on exit
     eps,
     M,
     N: tl.constexpr,
     K: tl.constexpr,
-    PART: tl.constexpr,  # numbers of K a program of axis 1 sums: a multiple of BK
+    PART: tl.constexpr,  # numbers of K that a program of axis 1 sums: a multiple of BK
     PARTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Outputs [M, BN] of program: RMSNorm, product on tensor cores, and what follows it.
+    """Compute outputs [M, BN] per program: RMSNorm, product on tensor cores, bias, gate and residual.
 
-    Where N alone makes too few programs, K is summed in PARTS; the last program to arrive adds them up in their order,
-    so that the same input gives the same sum.
+    If N alone gives too few programs, K is split into PARTS; the last program to finish adds the partial sums in their
+    order, so that equal inputs give equal sums.
     """
     T: tl.constexpr = w.dtype.element_ty
     tile = tl.program_id(0)
@@ -270,7 +270,7 @@ def product(
     scale = tl.full([BM], 1.0, tl.float32)
     if gain is not None:
         squares = tl.zeros([BM, BK], tl.float32)
-        for begin in tl.static_range(0, K, BK):  # unrolled, so that no block is waited for before the next is asked for
+        for begin in tl.static_range(0, K, BK):  # unrolled, so that all loads are issued before one is waited for
             k = begin + column
             xs = tl.load(x + m[:, None] * K + k[None, :], mask=(m < M)[:, None] & (k < K)[None, :], other=0.0)
             squares += xs.to(tl.float32) * xs.to(tl.float32)
@@ -297,12 +297,12 @@ def product(
     last = True
     if PARTS > 1:
         tl.store(parts + part * BM * N + place, y, mask=inside)
-        tl.debug_barrier()  # all of it, before this program counts as arrived
+        tl.debug_barrier()  # finish all stores before this program counts as arrived
         last = tl.atomic_add(arrived + tile, 1, sem="acq_rel") == PARTS - 1
         if last:
             tl.store(arrived + tile, 0)
             y = tl.zeros([BM, BN], tl.float32)
-            for i in range(PARTS):  # not from the cache of this processor: others wrote them
+            for i in range(PARTS):  # bypass the L1 cache: other processors wrote these
                 y += tl.load(parts + i * BM * N + place, mask=inside, other=0.0, cache_modifier=".cg")
     if last:
         y = _finished(y, n[None, :], bias, residual, m[:, None], inside, N, T)

@@ -1,8 +1,8 @@
-"""The kernels of a narrow step as functions of tensors: shapes of blocks, scratch memory, launches.
+"""The kernels of a narrow step as functions of tensors: block shapes, scratch memory, launches.
 
-Knows how many programs a launch should have. Does not know networks. Scratch that has to be zeros is made once and
-left as zeros, since launches of one stream run in turn. Nothing here has run on a GPU: the blocks are chosen by
-counting bytes in flight, not by timing. Legend as in `kernels` and `attention`.
+Knows how many programs a launch should have. Does not know networks. Scratch memory that has to be zero is allocated
+once, and each kernel leaves it zero, since launches of one stream run in order. Nothing here has run on a GPU: the
+blocks are chosen by counting bytes in flight, not by timing. Legend as in `kernels` and `attention`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from torch import Tensor
 from coolsd_rt.ops.gpu.launch import launch_on
 from coolsd_rt.ops.gpu.shapes import power
 
-GEMV_MAX_ROWS = 2  # rows that are multiplied without tensor cores: a guided image, one position
-PRODUCT_MAX_ROWS = 16  # rows of a product here: a block of the tensor cores
+GEMV_MAX_ROWS = 2  # most rows multiplied without tensor cores: a guided image, one position
+PRODUCT_MAX_ROWS = 16  # most rows of a product by kernels: a block of the tensor cores
 _COUNTERS = 4096
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What a program takes on. Chosen by bytes in flight, not by timing: `tools/gpu/kernels.py` times others beside it.
+    """Work per program. Chosen by bytes in flight, not by timing; `tools/gpu/kernels.py` times alternatives.
 
-    numbers: weights of a program of `gemv_rows2`, all asked for at once, at most `longest` of an output. columns,
-    deep: the block of weights in `product`, `stages` of them under way. programs: of a launch, at least where sums can
-    be parted; twice the processors of a large GPU. few_warps, warps: of the two.
+    numbers: weights per program of `gemv_rows2`, all loaded at once, at most `longest` of one output.
+    few_warps, warps: warps of `gemv_rows2` and of `product`.
+    columns, deep: the block of weights in `product`, of which `stages` are in flight.
+    programs: number of programs that a launch of `product` approaches by splitting K; twice the processors of a large
+    GPU.
     """
 
     numbers: int = 16384
@@ -42,8 +44,13 @@ class Blocks:
 
 @dataclass(frozen=True)
 class WeightView:
-    """A product with what stands before and behind it. w: T [N, K]. gain, eps: RMSNorm first. gate: T [N, K], SwiGLU.
-    bias: T [N]."""
+    """The weights of a product and of the operations fused with it.
+
+    w: T [N, K].
+    gain, eps: RMSNorm before the product.
+    gate: T [N, K], for SwiGLU.
+    bias: T [N].
+    """
 
     w: Tensor
     gain: Tensor | None = None
@@ -54,7 +61,15 @@ class WeightView:
 
 @dataclass(frozen=True)
 class Heads:
-    """What attention is told of a layer; weights and biases of the norms T [H, D] or None."""
+    """The parameters of a layer's attention. Weights and biases of the norms are T [H, D] or None.
+
+    shared: heads of the cache.
+    groups: heads of queries per head of the cache.
+    size: width of a head.
+    half: whether RoPE pairs the halves of a head rather than neighbours.
+    from_start: whether angles count from the first position that is not padding.
+    eps: of the norms.
+    """
 
     shared: int
     groups: int
@@ -70,9 +85,9 @@ class Heads:
 
 @dataclass
 class Launcher:
-    """Launches on one device, one after another: two threads that step on one would mix their counts.
+    """Launches kernels on one device in order: two threads that step on one launcher would mix their counters.
 
-    pdl: each may begin while the one before it still runs (compute capability 9.0 on).
+    pdl: each kernel may begin while the previous one still runs (compute capability 9.0 on).
     """
 
     device: torch.device
@@ -86,7 +101,10 @@ class Launcher:
     def embed(
         self, ids: Tensor, pos: Tensor, prefix: Tensor, table: Tensor, features: Tensor | None, shift: int, blank: bool
     ) -> Tensor:
-        """[R * S, C] of int64 ids [R, S] at int64 pos [R] + shift; with features [R, S, C] beside it, [R * S, 2C]."""
+        """Embed ids int64 [R, S] at positions pos int64 [R] + shift: [R * S, C].
+
+        With features [R, S, C], each row is followed by its feature: [R * S, 2C].
+        """
         (rows, size), (width, dim) = ids.shape, prefix.shape[1:]
         out = table.new_empty(rows * size, dim if features is None else 2 * dim)
         self._run(
@@ -111,20 +129,23 @@ class Launcher:
         return out
 
     def normalise(self, x: Tensor, gain: Tensor, eps: float, more: Tensor | None = None) -> Tensor:
-        """RMSNorm of x [M, K], a new tensor; `more` is added to x in place first."""
+        """Return RMSNorm of x [M, K] as a new tensor; `more` is first added to x in place."""
         out = torch.empty_like(x)
         rows, width = x.shape
         self._run("normalise", (rows,), 4, x, more, gain, out, eps, K=width, KB=power(width))
         return out
 
     def gated(self, y: Tensor, g: Tensor) -> Tensor:
-        """silu(y) * g."""
+        """Return silu(y) * g."""
         out = torch.empty_like(y)
         self._run("gated", (-(-y.numel() // 1024),), 4, y, g, out, y.numel(), B=1024)
         return out
 
     def product(self, x: Tensor, weights: WeightView, out: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Into out [M, N], of x T [M, K] with M <= PRODUCT_MAX_ROWS, contiguous. residual: T [M, N], may be out."""
+        """Write the product of x T [M, K] and the weights to out [M, N], and return it.
+
+        x is contiguous, M <= PRODUCT_MAX_ROWS. residual: T [M, N], may be out.
+        """
         w, blocks = weights.w, self.blocks
         (rows, width), outputs = x.shape, w.shape[0]
         given = (x, weights.gain, w, weights.gate, weights.bias, residual, out)
@@ -145,7 +166,9 @@ class Launcher:
                 BK=deep,
             )
             return out
-        deep = blocks.deep * 2 // w.element_size()  # by bytes: float32 would not fit
+        deep = (
+            blocks.deep * 2 // w.element_size()
+        )  # the block is limited in bytes: as many float32 numbers would not fit
         tiles, deeps = -(-outputs // blocks.columns), -(-width // deep)
         parts = 1 if weights.gate is not None else max(1, min(blocks.programs // tiles, deeps // 2))
         part = -(-deeps // parts) * deep
@@ -182,10 +205,10 @@ class Launcher:
         cache: tuple[Tensor, Tensor],
         shift: int,
     ) -> Tensor:
-        """[R * S, H * D] of qkv [R, S, (H + 2 KH) * D], int64 pos [R]; writes the cache's rows of the S positions.
+        """Return the attention [R * S, H * D] of qkv [R, S, (H + 2 KH) * D] and write the S positions into the cache.
 
-        table: float32 [P, D/2, 2]; `shift` is added to a position before its angle is read. cache: k and v
-        [R, KH, T, D].
+        table: float32 [P, D/2, 2]. pos: int64 [R]. cache: k and v [R, KH, T, D].
+        shift: added to a position before its angle is read.
         """
         rows, size = qkv.shape[:2]
         shared, groups, width, capacity = heads.shared, heads.groups, heads.size, cache[0].shape[2]
@@ -234,7 +257,10 @@ class Launcher:
         return out
 
     def _zeros(self, count: int) -> Tensor:
-        """At least `count` of them. The smaller ones stay: a graph of CUDA may hold their address."""
+        """Return at least `count` zeroed counters.
+
+        Smaller buffers stay allocated: a CUDA graph may hold their address.
+        """
         if count > len(self._counters[-1]):
             self._counters.append(torch.zeros(power(count), dtype=torch.int32, device=self.device))
         return self._counters[-1]
@@ -248,7 +274,7 @@ class Launcher:
 
 
 def kernel_of(name: str) -> Any:
-    """The function that triton decorated. Raises ModuleNotFoundError without triton."""
+    """Return a kernel by name. Raises ModuleNotFoundError without triton."""
     from coolsd_rt.backends.torch.triton import attention, kernels
 
     return getattr(attention if name == "attend" else kernels, name)

@@ -1,8 +1,8 @@
-"""Narrow steps of the eager networks by fused kernels: five launches a layer instead of some fifty.
+"""Narrow steps of the eager networks by fused kernels: five launches per layer instead of about fifty.
 
-Knows the networks' parts and which steps are narrow. Does not know rounds, files or how a kernel is launched. The same
-weights and caches as the eager networks, which do every other step; the same roundings, but that logits are never
-rounded to the weights' type. Legend as in `coolsd_rt.contract`.
+Knows the networks' parts and which steps are narrow. Does not know rounds, files or how a kernel is launched. Weights
+and caches are those of the eager networks, which run every other step; roundings are the same too, except that logits
+are never rounded to the weights' type. Legend as in `coolsd_rt.contract`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from coolsd_rt.models.decoder import Decoder, MlpHead, closed
 from coolsd_rt.models.eagle import Eagle, first_seen
 from coolsd_rt.models.layers import Attention, Cache, HeadNorm, Layer, RMSNorm
 
-NARROW_MAX_ROWS = 128  # rows times positions of a step that is still narrow; past it torch's own products gain
-# Queries of a program of attention: more of them spill, or ask for more memory than a processor has.
+NARROW_MAX_ROWS = 128  # most rows times positions of a narrow step; torch's products are faster beyond
+# Most queries of an attention program: more would spill registers or exceed a processor's shared memory.
 ATTENTION_MAX_QUERIES = 32
 
 
@@ -37,7 +37,7 @@ class FusedLayer:
         self.down = WeightView(forward.w2.weight)
 
     def __call__(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
-        """x: [M, C], changed in place."""
+        """Apply the layer to x [M, C] and return the result; x is changed in place."""
         return self._few(x, step, cache) if len(x) <= PRODUCT_MAX_ROWS else self._many(x, step, cache)
 
     def _few(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
@@ -49,7 +49,7 @@ class FusedLayer:
         return run.product(h, self.down, x, residual=x)
 
     def _many(self, x: Tensor, step: FusedStep, cache: Cache) -> Tensor:
-        """Products by torch, what is between them by kernels."""
+        """Run the products with torch and the operations between them with kernels."""
         run, qkv, up = self._run, self.qkv, self.up
         h = x if qkv.gain is None else run.normalise(x, qkv.gain, qkv.eps)
         y = step.attend(run, h @ qkv.w.T, self.heads, cache) @ self.wo.w.T
@@ -59,19 +59,19 @@ class FusedLayer:
 
 
 class FusedStep:
-    """What all layers of a step share. size: S. shift: added to a position before its angle is read."""
+    """The positions of a step, shared by all layers. size: S; shift: added to a position before its angle is read."""
 
     def __init__(self, table: Tensor, pos: Tensor, size: int, start: Tensor | None, shift: int = 0) -> None:
         self._table, self._pos, self._size, self._start, self._shift = table, pos, size, start, shift
 
     def attend(self, run: Launcher, qkv: Tensor, heads: Heads, cache: Cache) -> Tensor:
-        """[M, H * D] of qkv [M, ...]."""
+        """Return the attention [M, H * D] of qkv [M, (H + 2 KH) * D]."""
         shaped = qkv.view(-1, self._size, qkv.shape[-1])
         return run.attend(shaped, heads, self._table, self._pos, self._start, (cache.k, cache.v), self._shift)
 
 
 class FusedDecoder:
-    """`Decoder.step` where the step is narrow."""
+    """`Decoder.step` by kernels where the step is narrow, by the eager network elsewhere."""
 
     def __init__(self, network: Decoder, launcher: Launcher) -> None:
         self.network, self._run = network, launcher
@@ -81,7 +81,7 @@ class FusedDecoder:
     def step(
         self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache], start: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Decoder.step`."""
+        """Run a step as `Decoder.step` does."""
         if not narrow(ids, self.layers):
             return self.network.step(ids, pos, prefix, caches, start)
         net = self.network
@@ -93,7 +93,7 @@ class FusedDecoder:
         return self.logits(features).view(*ids.shape, -1), features.view(*ids.shape, -1)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features [M, C] -> float32 [M, V]."""
+        """Return the logits of features [M, C], float32 [M, V]."""
         head = self.network.output
         if isinstance(head, MlpHead) or len(features) > PRODUCT_MAX_ROWS:
             return self.network.logits(features)
@@ -102,7 +102,7 @@ class FusedDecoder:
 
 
 class FusedEagle:
-    """`Eagle.step` where the step is narrow."""
+    """`Eagle.step` by kernels where the step is narrow, by the eager network elsewhere."""
 
     def __init__(self, network: Eagle, target: FusedDecoder, launcher: Launcher) -> None:
         self.network, self._target, self._run = network, target, launcher
@@ -119,7 +119,7 @@ class FusedEagle:
         caches: Sequence[Cache],
         start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As `Eagle.step` with its target."""
+        """Run a step as `Eagle.step` does with its target."""
         net, target = self.network, self._target.network
         if not narrow(ids, self.layers):
             return net.step(target, ids, features, pos, prefix, caches, start)
@@ -133,12 +133,12 @@ class FusedEagle:
 
 
 def narrow(ids: Tensor, layers: Sequence[FusedLayer]) -> bool:
-    """Whether a step of ids [R, S] is one for kernels."""
+    """Return whether a step over ids [R, S] is narrow enough for the kernels."""
     return ids.numel() <= NARROW_MAX_ROWS and ids.shape[1] * layers[0].heads.groups <= ATTENTION_MAX_QUERIES
 
 
 def heads_of(attention: Attention, from_start: bool) -> Heads:
-    """What the kernel is told of an attention."""
+    """Return the parameters of an attention layer for the kernel."""
     cfg = attention.cfg
     q, k = attention.q_norm, attention.k_norm
     norms = (q.weight, q.bias, k.weight, k.bias) if isinstance(q, HeadNorm) and isinstance(k, HeadNorm) else ()
