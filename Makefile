@@ -57,6 +57,8 @@ lint: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/lint-imports
 	$(TEST_VENV)/bin/coolsd-rt schema --check
 	$(TEST_VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	if git rev-parse --git-dir >/dev/null 2>&1; then \
+	PATH="$(abspath $(TEST_VENV))/bin:$$PATH" pre-commit run hygiene --all-files; fi
 
 # The documentation site, in site/. Strict: a link that leads nowhere, or a page that is in no menu, is an error.
 # The variable quiets the theme's advice about another generator.

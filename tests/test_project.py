@@ -17,6 +17,9 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 """Headings of Keep a Changelog, in its order."""
 
+HYGIENE = ("end-of-file-fixer", "trailing-whitespace-fixer", "check-merge-conflict", "check-added-large-files")
+"""Programs of the package pre-commit-hooks."""
+
 
 def changelog_problems(text: str) -> list[str]:
     """What is not in the form of Keep a Changelog, a line each."""
@@ -87,7 +90,8 @@ def test_hooks_run_what_the_extra_dev_installs() -> None:
         assert hook["language"] == "system"
         program = hook["entry"].split()[0]
         brought = [re.match(r"[\w-]+", line)[0] for line in PROJECT["optional-dependencies"]["dev"]]  # type: ignore[index]
-        assert program in {*brought, *PROJECT["scripts"], "python"}
+        assert program in {*brought, *PROJECT["scripts"], "python", *HYGIENE}
+        assert program not in HYGIENE or "pre-commit-hooks" in brought
 
 
 def test_security_names_files_that_are_there() -> None:

@@ -28,7 +28,6 @@ LONG_FILES = {
     "tests/sweep/test_run.py": 337,
     "tests/tools/test_gpu_check.py": 360,
     "tests/workflows/test_mutated_engines.py": 356,
-    "tests/workflows/test_pipeline.py": 326,
     "tests/workflows/test_placing.py": 357,
     "tests/workflows/test_prefixes.py": 313,
     "tests/workflows/test_streaming.py": 304,

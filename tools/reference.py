@@ -4,6 +4,9 @@
     spec-keys.md    every key of a spec with type, range and default, from the pydantic models' JSON Schema
     index.md, ...   README and the other pages that stand outside docs/, with their links led to the site's pages
 
+The commands' page is not made by mkdocs-click: that sorts the verbs by name, joins the lines of an example, escapes
+nothing, and says of a required option and of one without a default that it is `Sentinel.UNSET`.
+
 Nothing is written into docs/: the pages exist in the site alone. Knows click, JSON Schema and Markdown. Does not know
 what a verb does or what a key means.
 """

@@ -117,11 +117,11 @@ def _phases(report: BenchReport) -> str:
 
 def _acceptance(report: BenchReport) -> str:
     """Plot the acceptance by position, where enough drafts were evaluated; one panel per draft length."""
-    lengths = sorted({row.timed.way.settings.law.length for row in report.rows} - {0})
+    lengths = sorted({row.timed.variant.settings.law.length for row in report.rows} - {0})
     figure = Figure(figsize=(9.5, 3.6 * len(lengths)))
     for axes, length in zip(figure.subplots(len(lengths), squeeze=False)[:, 0], lengths, strict=True):
         for row in report.rows:
-            if row.timed.way.settings.law.length == length:
+            if row.timed.variant.settings.law.length == length:
                 pairs = zip(row.total.accepts.tolist(), row.total.attempts.tolist(), strict=True)
                 points = [(i, a / n) for i, (a, n) in enumerate(pairs, start=1) if n >= _FEWEST]
                 axes.plot([i for i, _ in points], [share for _, share in points], marker=".", label=row.name)

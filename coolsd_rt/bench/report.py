@@ -25,9 +25,9 @@ from coolsd_rt.workflows.drawing import Job
 
 PHASES = ("target", "draft", "verify", "device", "rest")
 _SHOWN = 5  # draft positions shown in a cell; the document has all
-SPEED = ("method", "tokens/s", "s/image", "vs plain", "")
-ROUNDS = ("method", "accept length", "pays from", "accepted", "accepted by position")
-TIMES = ("method", "loop", *PHASES, "draft lengths that pay")
+SPEED = ("variant", "tokens/s", "s/image", "vs plain", "")
+ROUNDS = ("variant", "accept length", "pays from", "accepted", "accepted by position")
+TIMES = ("variant", "loop", *PHASES, "draft lengths that pay")
 DEFINITIONS = {
     "median, low, high": f"median of the turns, and its {LEVEL:.0%} interval (order statistics); null with fewer than "
     f"{LEAST_RUNS} turns. Each interval holds on its own, not all at once",
@@ -47,7 +47,7 @@ DEFINITIONS = {
     "by itself",
     "seconds_per_image_by_phase": "the median, split as the time of all turns was. The host's loop tells target, draft "
     "and verify apart; of the device's loop only the whole is known: the others are null. rest: prefix, caches, Python",
-    "break_even_acceptance_length": "the mean_acceptance_length at which this way would be as fast as plain decoding",
+    "break_even_acceptance_length": "the mean_acceptance_length at which it would be as fast as plain decoding",
     "break_even_draft_length": "longest draft length at which a round that drafts is no slower than plain decoding, 0 "
     "if none; computed from measured acceptance and steps; null where acceptance at another length is unknown (jacobi)",
     "target_seconds_by_window": "median of the target's step over so many tokens, in the middle of an image",
@@ -73,7 +73,7 @@ class BenchRow:
     @property
     def name(self) -> str:
         """Name of the variant."""
-        return self.timed.way.name
+        return self.timed.variant.name
 
     @property
     def batch(self) -> int:
@@ -120,15 +120,15 @@ class BenchRow:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON data."""
-        total, way = self.total, self.timed.way
+        total, variant = self.total, self.timed.variant
         drafts, proposed = total.rounds_with_drafts, total.draft_tokens
-        accepted, law = total.accepts.tolist(), way.settings.law
+        accepted, law = total.accepts.tolist(), variant.settings.law
         even = {"break_even_draft_length": None, "best_draft_length": None, "by_draft_length": None}
         return {
             "way": self.kind,
             "name": self.name,
             "loop": self.timed.loop,
-            "draft": None if way.settings.plain else way.settings.drafter,
+            "draft": None if variant.settings.plain else variant.settings.drafter,
             "draft_length": law.length,
             "law": {"omegas": list(law.omegas), "rule": law.rule, "resampler": law.resampler},
             "tokens_per_second": self.rate.as_dict(),
@@ -240,7 +240,7 @@ class BenchReport:
             return out + ([f"slower than plain decoding in the median: {'; '.join(slower)}"] if slower else [])
         out = [_sentence(row, ratio) for row, ratio in rows]
         if not any(verdict(ratio) == "pays" for _, ratio in rows):
-            out.append("no way of speculating is shown to pay here: plain decoding is as good (--plain)")
+            out.append("no variant with drafts is shown to pay here: plain decoding is as good (--plain)")
         return out
 
     def as_dict(self) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class BenchConfig:
             ("--batch", [self.batch]),
             ("--seed", [self.seed]),
             ("--prompt", self.prompts),
-            ("--ways", choice.names),
+            ("--variant", choice.names),
             ("--delta", [f"{delta:g}" for delta in choice.deltas]),
             ("--draft-length", choice.draft_lengths),
             ("--jacobi-length", [] if choice.jacobi_length is None else [choice.jacobi_length]),
@@ -104,19 +104,19 @@ class BenchCallbacks:
 
     warning: called with each warning.
     start: called with the numbers of variants and turns; the warm-up counts as a turn.
-    way: called with the name of a variant after it has drawn a batch.
+    variant: called with the name of a variant after it has drawn a batch.
     """
 
     warning: Callable[[str], None] = lambda line: None
-    start: Callable[[int, int], None] = lambda ways, turns: None  # the warm-up counts as a turn
-    way: Callable[[str], None] = lambda name: None  # drawn once
+    start: Callable[[int, int], None] = lambda variants, turns: None  # the warm-up counts as a turn
+    variant: Callable[[str], None] = lambda name: None  # drawn once
 
 
 @dataclass
 class StepSeconds:
     """Times the target's step over 1..most tokens in the middle of an image, by number of tokens."""
 
-    way: Variant  # the variant with the longest draft, whose session has caches for all windows
+    variant: Variant  # the variant with the longest draft, whose session has caches for all windows
     jobs: Sequence[Job]
     conditioner: Conditioner
     clock: Callable[[], float] = time.perf_counter
@@ -124,8 +124,8 @@ class StepSeconds:
 
     def __call__(self) -> None:
         """Time each window `_PROBES` times, in turns, after one untimed step of each."""
-        settings, dims = self.way.settings, self.way.engine.dims
-        session = drawing.open_session(self.way.engine, self.jobs, self.conditioner, settings)
+        settings, dims = self.variant.settings, self.variant.engine.dims
+        session = drawing.open_session(self.variant.engine, self.jobs, self.conditioner, settings)
         rows = len(self.jobs) * (2 if settings.sampling.guided else 1)
         most = settings.law.length + 1
         at = max(0, min(dims.prefix + dims.tokens // 2, dims.positions - most))
@@ -172,10 +172,10 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     for line in warnings:
         listener.warning(line)
     listener.start(len(chosen), request.runs + 1)
-    ways = [line.way for line in chosen]
-    windows = StepSeconds(max(ways, key=lambda way: way.settings.law.length), turns[0], conditioner)
-    tell = listener.way
-    timed = take_turns(ways, turns, conditioner, lambda way: tell(way.name), between=windows)
+    variants = [line.variant for line in chosen]
+    windows = StepSeconds(max(variants, key=lambda variant: variant.settings.law.length), turns[0], conditioner)
+    tell = listener.variant
+    timed = take_turns(variants, turns, conditioner, lambda variant: tell(variant.name), between=windows)
     reasons = [entry.graph_fallback_reason for entry in timed] if spec.engine.device == "cuda" else []
     for reason in dict.fromkeys(filter(None, reasons)):
         warnings.append(f"rounds ran without a CUDA graph: {reason}")
@@ -196,8 +196,8 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
 
 def _of_engine(line: VariantRow, opened: OpenedEngine, spec: Spec) -> VariantRow:
     """The row with the engine's forced tokens and, if the spec's pacing is `auto`, its round costs."""
-    settings = opened.paced(replace(line.way.settings, forced=opened.forced), spec)
-    return replace(line, way=replace(line.way, settings=settings))
+    settings = opened.paced(replace(line.variant.settings, forced=opened.forced), spec)
+    return replace(line, variant=replace(line.variant, settings=settings))
 
 
 def _turns(request: BenchConfig, opened: OpenedEngine) -> list[Sequence[Job]]:
@@ -226,11 +226,11 @@ def _rows(
 
 
 def _even(entry: Timed, step: float | None, windows: dict[int, float]) -> BreakEven | None:
-    length = entry.way.settings.law.length
+    length = entry.variant.settings.law.length
     whole = entry.round_seconds(length)
     if not length or step is None or whole is None:
         return None
-    if entry.way.settings.sampling.draft_confidence:
+    if entry.variant.settings.sampling.draft_confidence:
         return None  # only confident drafts were evaluated: the acceptance of drafts that were cut is unknown
     total = entry.statistics
     tokens = tokens_by_length(total.accepts.tolist(), total.attempts.tolist())

@@ -26,7 +26,7 @@ from coolsd_rt.workflows.drawing import Job, Settings
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of decoding. `group` names the engine that steps ("eager", "fp32", "int8"), `name` how it decodes."""
+    """One variant of decoding. `group` names the engine that steps ("eager", "fp32", "int8"), `name` how it decodes."""
 
     group: str
     name: str
@@ -38,7 +38,7 @@ class Variant:
 class Timed:
     """A variant and its turns; every list has one entry per turn."""
 
-    way: Variant
+    variant: Variant
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)  # tokens a second
     # Share of a turn spent outside the engine: law and Python. None: the device loop does not measure it.
@@ -71,14 +71,14 @@ class Timed:
     @property
     def statistics(self) -> Statistics:
         """Statistics over all turns."""
-        return totals.total(self.parts, self.way.settings.law.length)
+        return totals.total(self.parts, self.variant.settings.law.length)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON data."""
         total = self.statistics
         return {
-            "group": self.way.group,
-            "name": self.way.name,
+            "group": self.variant.group,
+            "name": self.variant.name,
             "tokens_per_second": {"median": self.rate, "min": min(self.rates), "max": max(self.rates)},
             "seconds": list(self.seconds),
             "mean_acceptance_length": total.mean_acceptance_length,
@@ -90,10 +90,10 @@ class Timed:
 
 
 def take_turns(
-    ways: Sequence[Variant],
+    variants: Sequence[Variant],
     turns: Sequence[Sequence[Job]],
     conditioner: Conditioner,
-    on_turn: Callable[[Variant], None] = lambda way: None,
+    on_turn: Callable[[Variant], None] = lambda variant: None,
     clock: Callable[[], float] = time.perf_counter,
     between: Callable[[], None] = lambda: None,
     loop: Loop = "auto",
@@ -104,29 +104,29 @@ def take_turns(
     between: called after each turn of all variants, for other measurements at the same time.
     loop: which loop is timed; auto is the one that `generate` takes.
     """
-    timed = [Timed(way) for way in ways]
-    for engine in {id(way.engine): way.engine for way in ways}.values():
+    timed = [Timed(variant) for variant in variants]
+    for engine in {id(variant.engine): variant.engine for variant in variants}.values():
         if isinstance(engine, WholeEngine):  # so that no turn repeats work that `generate` does once
-            engine.expect(sum(way.engine is engine for way in ways))
-    for way in ways:
-        drawing.draw(way.engine, turns[0], conditioner, way.settings, loop=loop)
-        on_turn(way)
+            engine.expect(sum(variant.engine is engine for variant in variants))
+    for variant in variants:
+        drawing.draw(variant.engine, turns[0], conditioner, variant.settings, loop=loop)
+        on_turn(variant)
     for jobs in turns:
         for entry in timed:
             _turn(entry, jobs, conditioner, clock, loop)
-            on_turn(entry.way)
+            on_turn(entry.variant)
         between()
     return timed
 
 
 def _turn(entry: Timed, jobs: Sequence[Job], conditioner: Conditioner, clock: Callable[[], float], loop: Loop) -> None:
-    way = entry.way
+    variant = entry.variant
     began = clock()
-    generation = drawing.draw(way.engine, jobs, conditioner, way.settings, loop=loop)
+    generation = drawing.draw(variant.engine, jobs, conditioner, variant.settings, loop=loop)
     seconds = clock() - began
     phases = generation.statistics.seconds
     entry.seconds.append(seconds)
-    entry.rates.append(len(jobs) * way.engine.dims.tokens / seconds)
+    entry.rates.append(len(jobs) * variant.engine.dims.tokens / seconds)
     known = generation.loop == "host"
     entry.outside.append((phases["verify"] + phases["other"]) / sum(phases.values()) if known else None)
     entry.parts.append(generation.statistics)

@@ -69,12 +69,12 @@ class VariantRow:
     """One row: the requested name (`cool`), and the variant."""
 
     kind: str
-    way: Variant
+    variant: Variant
 
     @property
     def refines(self) -> bool:
         """Whether a draft improves the longer it stays in the window: acceptance then depends on the draft length."""
-        return self.way.settings.drafter in ("jacobi", "jacobi_coupled")
+        return self.variant.settings.drafter in ("jacobi", "jacobi_coupled")
 
 
 def lines(
@@ -114,14 +114,14 @@ def lines(
                 out.append(VariantRow(name, Variant(group, title + mark, engine, settings)))
     if len(out) == 1:
         found = "; ".join(f"{name} is left out: {reason}" for name, reason in left.items())
-        raise UserError("methods to time", expected="at least one beside plain decoding", found=found or "none")
+        raise UserError("variants to time", expected="at least one beside plain decoding", found=found or "none")
     return out, left
 
 
 def _asked(choice: VariantChoice) -> tuple[str, ...]:
     for name in choice.names:
         if name not in NAMES:
-            raise UserError("--ways", expected=f"one of {', '.join(NAMES)}", found=name)
+            raise UserError("--variant", expected=f"one of {', '.join(NAMES)}", found=name)
     if not choice.deltas:
         raise UserError("--delta", expected="at least one", found="none")
     return tuple(name for name in NAMES if not choice.names or name in choice.names)

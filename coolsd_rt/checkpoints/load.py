@@ -135,7 +135,7 @@ def _read(path: Path, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     if made.dtype != value.dtype and (bad := non_finite(made)):
         name = str(dtype).removeprefix("torch.")
         found = f"{bad} of {value.numel()} above its largest, {torch.finfo(dtype).max:g}"
-        fix = "build with --precision bf16 or fp32"
+        fix = "choose the precision bf16 or fp32"
         raise UserError(f"{path}: {key}", expected=f"numbers that {name} can hold", found=found, fix=fix)
     return made
 

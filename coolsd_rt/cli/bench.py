@@ -30,7 +30,7 @@ _DELTAS = VariantChoice.deltas
 
 
 class _BenchScreen:
-    """Progress of a benchmark: every method in every run. The first run is a warm-up and is not timed."""
+    """Progress of a benchmark: every variant in every run. The first run is a warm-up and is not timed."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -38,12 +38,12 @@ class _BenchScreen:
     def listener(self) -> BenchCallbacks:
         from coolsd_rt.bench.run import BenchCallbacks
 
-        return BenchCallbacks(lambda line: note(f"warning: {line}"), self._start, self._way)
+        return BenchCallbacks(lambda line: note(f"warning: {line}"), self._start, self._variant)
 
-    def _start(self, ways: int, turns: int) -> None:
-        self._work.start("bench", ways * turns, f"runs of {ways} ways")
+    def _start(self, variants: int, turns: int) -> None:
+        self._work.start("bench", variants * turns, f"runs of {variants} variants")
 
-    def _way(self, name: str) -> None:
+    def _variant(self, name: str) -> None:
         self._work.advance(name)
 
 
@@ -111,23 +111,30 @@ class _BenchOptions:
     type=number(limits.RUNS),
     default=6,
     show_default=True,
-    help="Runs of each method; a 95% interval requires at least 6.",
+    help="Runs of each variant; a 95% interval requires at least 6.",
 )
-@click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Batch size in images.")
+@click.option(
+    "--batch",
+    type=number(limits.MAX_BATCH),
+    default=1,
+    show_default=True,
+    help="Batch size in images, at most the engine's max_batch.",
+)
 @sample_prompts_option
 @click.option(
     "--seed",
     type=number(limits.SEED),
     default=0,
     show_default=True,
-    help="Random seed. Image i uses seed + i with every method.",
+    help="Random seed. Image i uses seed + i (modulo 2^64) in every variant.",
 )
 @click.option(
+    "--variant",
     "--ways",
     "names",
     multiple=True,
     type=click.Choice(NAMES),
-    help="Decoding method to time beside plain decoding. Repeatable; default: all methods that the engine supports.",
+    help="Decoding variant to time beside plain decoding. Repeatable; default: all variants that the engine supports.",
 )
 @click.option(
     "--delta",
@@ -153,12 +160,12 @@ class _BenchOptions:
 @click.option(
     "--confidence",
     type=number(limits.PROBABILITY),
-    help="Pacing confidence of all methods with a draft model; 0 always drafts.",
+    help="Pacing confidence of all variants with a draft model; 0 always drafts.",
 )
 @click.option(
     "--draft-confidence",
     type=number(limits.PROBABILITY),
-    help="Draft confidence of all methods with a draft model: stop drafting before a token whose top draft "
+    help="Draft confidence of all variants with a draft model: stop drafting before a token whose top draft "
     "probability is below this; 0 never stops.",
 )
 @moved_spec_option
@@ -170,16 +177,16 @@ class _BenchOptions:
 @json_option
 @gathered(_BenchOptions)
 def command(given: _BenchOptions) -> None:
-    """Time plain, lossless, relaxed and other decoding methods side by side, and report whether speculation is faster
-    than plain decoding.
+    """Time plain, lossless, relaxed and other variants of decoding side by side, and report whether speculation is
+    faster than plain decoding.
 
-    All methods use the same prompts and seeds, in interleaved runs. Figures are medians; intervals are 95% intervals
+    All variants use the same prompts and seeds, in interleaved runs. Figures are medians; intervals are 95% intervals
     of order statistics, exact for few samples; ratios to plain decoding are paired by run.
 
     \b
     Example:
       coolsd-rt bench engines/emoji --html out/bench.html
-      coolsd-rt bench engines/emoji --ways lossless --ways cool --delta 1.1 --runs 9
+      coolsd-rt bench engines/emoji --variant lossless --variant cool --delta 1.1 --runs 9
     """
     from coolsd_rt.bench.run import BenchConfig, bench  # needs scipy
 

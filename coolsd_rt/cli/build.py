@@ -103,7 +103,8 @@ def _show(built: Built) -> None:
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
-    help="Precision of weights and KV cache; replaces the spec's engine.precision.",
+    help="Precision of weights and KV cache; replaces the spec's engine.precision. fp16 needs a GPU; bf16 runs on "
+    "torch and TensorRT, int8 on ONNX Runtime on a CPU and TensorRT.",
 )
 @click.option(
     "--backend",
@@ -128,7 +129,7 @@ def command(
 ) -> None:
     """Compile a spec's models into an engine.
 
-    Stages whose weights, settings and tools did not change are taken from the cache. The engine is written to
+    Stages whose weights, settings, tools and code did not change are taken from the cache. The engine is written to
     OUT/NAME/FINGERPRINT, and OUT/NAME/current points to the latest build. An engine for a GPU is verified on
     the GPU first: until parity passes, OUT/NAME/current does not point to it.
 

@@ -149,18 +149,27 @@ class _GenerateOptions:
     type=number(limits.SEED),
     default=0,
     show_default=True,
-    help="Random seed. Image i of each prompt, from 0, uses seed + i.",
+    help="Random seed. Image i of each prompt, from 0, uses seed + i (modulo 2^64).",
 )
 @click.option("--out", type=WRITES_IN, default=Path("out"), show_default=True, help="Output folder.")
 @click.option(
     "--delta",
     type=number(limits.OMEGA),
-    help="Relaxation budget of the schedule: the mean of omega before the floor. The paper uses 1.1.",
+    help="Relaxation budget: the mean of omega before the floor (schedules exponential, linear and uniform). The paper "
+    "uses 1.1.",
 )
-@click.option("--schedule", type=click.Choice(SCHEDULES), help="Relaxation schedule; none is lossless.")
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    help="Relaxation schedule; none is lossless with the rule ratio and the resampler optimal, waterfill or residual.",
+)
 @click.option("--nu", type=number(limits.DECAY), help="Decay per draft position (schedules exponential and excess).")
 @click.option("--beta", type=number(limits.OMEGA), help="First omega minus 1 (schedule excess).")
-@click.option("--floor", type=number(limits.OMEGA), help="Lower bound of omega at every position; 0 sets no bound.")
+@click.option(
+    "--floor",
+    type=number(limits.OMEGA),
+    help="Lower bound of omega at every position; 0 sets no bound (schedules exponential, linear, uniform and custom).",
+)
 @click.option(
     "--values",
     metavar="W,W,...",
@@ -171,7 +180,10 @@ class _GenerateOptions:
     "--resampler", type=click.Choice(RESAMPLERS), help="Distribution that a token is drawn from after a rejection."
 )
 @click.option(
-    "--rule", type=click.Choice([r for r in RULES if r != "synthetic"]), help="Acceptance rule of draft tokens."
+    "--rule",
+    type=click.Choice([r for r in RULES if r != "synthetic"]),
+    help="Acceptance rule of draft tokens. lantern (needs --bound and --neighbours) and lantern_pp (needs --factor and "
+    "--neighbours) relax by themselves: they replace the spec's schedule by none and refuse another one.",
 )
 @click.option(
     "--bound",
@@ -193,7 +205,12 @@ class _GenerateOptions:
     type=number(limits.DRAFT_LENGTH, "use --plain to decode without a draft"),
     help="Tokens drafted per round; a length other than the built one runs unfused.",
 )
-@click.option("--plain", is_flag=True, help="Decode without a draft: the baseline of the comparisons.")
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Decode with the target alone, one token per step; refuses options of drafts, schedule, rule, resampler and "
+    "pacing.",
+)
 @click.option(
     "--confidence",
     type=number(limits.PROBABILITY),
@@ -207,7 +224,9 @@ class _GenerateOptions:
 @click.option(
     "--draft",
     type=click.Choice(DRAFTS),
-    help="Draft from the target's distributions of the previous round (Jacobi decoding), without a draft model.",
+    help="Draft from the target's distributions of the previous round (Jacobi decoding) instead of the draft model; "
+    "jacobi-coupled keeps drafts where the old and the new distribution agree. Drafts 15 tokens unless --draft-length "
+    "is given, and drops the spec's pacing.",
 )
 @click.option("--cfg-scale", type=number(limits.CFG_SCALE), help="Classifier-free guidance scale; 1 disables guidance.")
 @click.option(

@@ -33,6 +33,11 @@ def _reasons(engine: EngineFolder, spec_file: Path | None) -> list[Reason]:
     )
 
 
+def _runnable(engine: EngineFolder) -> bool:
+    """Whether this version can run the engine, by its contract."""
+    return bool(engine.manifest.contract.get("version") == CONTRACT_VERSION)
+
+
 def _parity(receipt: dict[str, Any] | None) -> str:
     if receipt is None:
         return "none; run: coolsd-rt parity"
@@ -61,7 +66,7 @@ def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -
     say("stale: " + ("yes, a build would differ" if work else "no" if spec_file else unknown))
     for reason in reasons:
         say(f"  {reason}")
-    if m.contract.get("version") != CONTRACT_VERSION:
+    if not _runnable(engine):
         say(f"this version cannot run the engine; {rebuild_hint(engine.folder, m)}")
 
 
@@ -76,7 +81,8 @@ def command(path: Path, spec_file: Path | None, verify: bool, as_json: bool) -> 
     """Show an engine's manifest, and why the engine is stale. No graph or array is loaded.
 
     PATH is engines/NAME (its current build) or the folder of one fingerprint. With --verify, a missing or
-    changed file is an error (exit code 1).
+    changed file is an error (exit code 1). An engine of another contract version, which this version cannot run, is
+    reported like any other (exit code 0; "runnable" with --json).
 
     \b
     Example:
@@ -93,6 +99,7 @@ def command(path: Path, spec_file: Path | None, verify: bool, as_json: bool) -> 
             "stale": any(r.kind != "run-time" for r in reasons),
             "compared_with": spec_file,
             "reasons": [r.as_dict() for r in reasons],
+            "runnable": _runnable(engine),
             "verified": verify,
         }
         print_json(document)

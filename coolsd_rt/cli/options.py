@@ -39,7 +39,11 @@ sample_prompts_option = click.option(
 """Passed as `prompts`; of verbs that need some prompts, whichever they are."""
 
 image_seed_option = click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Image i uses seed + i."
+    "--seed",
+    type=number(limits.SEED),
+    default=0,
+    show_default=True,
+    help="Random seed. Image i uses seed + i (modulo 2^64).",
 )
 """Passed as `seed`."""
 

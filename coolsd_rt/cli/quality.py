@@ -109,7 +109,11 @@ class _QualityOptions:
 @click.option("--reference", type=FOLDER, help="Folder of real images, named by the same ids.")
 @click.option("--out", type=WRITES_IN, required=True, help="Output folder of the run: images and figures.")
 @click.option(
-    "--seed", type=number(limits.SEED), default=0, show_default=True, help="Random seed. Each image uses seed + its id."
+    "--seed",
+    type=number(limits.SEED),
+    default=0,
+    show_default=True,
+    help="Random seed. Each image uses seed + its id (modulo 2^64).",
 )
 @click.option("--inception", type=READS, help="Inception weights for FID, a safetensors file made by `convert`.")
 @click.option("--clip", type=FOLDER, help="Folder of the CLIP model for the CLIP score.")

@@ -127,14 +127,18 @@ class _TrainDraftOptions:
     "small model.",
 )
 @click.option(
-    "--prompts", "file", type=READS_OR_STDIN, help="File of prompts for self:N, one per line; - reads standard input."
+    "--prompts",
+    "file",
+    type=READS_OR_STDIN,
+    help="File of prompts for --data self:N, one per line; - reads standard input. Default: sample prompts of the "
+    "condition. Refused with --data DIR, whose captions are the prompts.",
 )
 @click.option(
     "--measure-on",
     type=READS_OR_STDIN,
     metavar="FILE",
-    help="File of prompts for the held-out images, one per line. Default: a tenth of the prompts, excluded from "
-    "training.",
+    help="File of prompts for the held-out images, one per line. Default: a tenth of the prompts, at least 1 and at "
+    "most --held-out, excluded from training.",
 )
 @click.option("--from", "start_from", type=READS, help="Weights of a draft to start from.")
 @click.option(
@@ -142,24 +146,24 @@ class _TrainDraftOptions:
     type=number(limits.LAYERS),
     help="Number of draft layers. Default: 1; for kind model, a quarter of the target's layers.",
 )
-@click.option("--dim", type=number(limits.WIDTH), help="Hidden width (kind model). Default: the target's width.")
+@click.option("--dim", type=number(limits.WIDTH), help="Hidden width (kind model only). Default: the target's width.")
 @click.option(
     "--heads",
     type=number(limits.HEADS),
-    help="Number of attention heads (kind model). Default: heads as wide as the target's.",
+    help="Number of attention heads (kind model only). Default: heads as wide as the target's.",
 )
 @click.option("--ffn", type=number(limits.FFN), help="Feed-forward width. Default: the target's, scaled with --dim.")
 @click.option(
     "--own-steps",
     type=number(limits.OWN_STEPS),
-    help="Number of its own predictions that the draft is trained on (kind eagle3). Default: the draft length, at "
-    "most 5.",
+    help="Number of draft positions trained on (kind eagle3 only): the first reads the target's features, each other "
+    "one the draft's own prediction, so that N feeds back N - 1 predictions. Default: the draft length, at most 5.",
 )
 @click.option(
     "--noise",
     type=number(limits.NOISE),
-    help="Range of the uniform noise added to the features, in standard deviations (EAGLE kinds). Default: 0.1 for "
-    "eagle, otherwise 0.",
+    help="Range of the uniform noise added to the features, in standard deviations (kinds eagle and eagle3 only). "
+    "Default: 0.1 for eagle, 0 for eagle3.",
 )
 @click.option("--steps", type=number(limits.STEPS), default=4000, show_default=True, help="Maximum training steps.")
 @click.option(
@@ -191,7 +195,13 @@ class _TrainDraftOptions:
     show_default=True,
     help="Number of held-out images to measure on.",
 )
-@click.option("--seed", type=number(limits.TRAIN_SEED), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=number(limits.TRAIN_SEED),
+    default=0,
+    show_default=True,
+    help="Random seed of the initial weights, held-out prompts, drawn images, batches, guidance scales and noise.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),

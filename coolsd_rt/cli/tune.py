@@ -77,7 +77,13 @@ class _TuneOptions:
     show_default=True,
     help="Confidence that images other than the recorded ones meet the budget.",
 )
-@click.option("--resampler", type=click.Choice(["optimal", "waterfill"]), default="optimal", show_default=True)
+@click.option(
+    "--resampler",
+    type=click.Choice(["optimal", "waterfill"]),
+    default="optimal",
+    show_default=True,
+    help="Resampler that the schedules are compared with, and that --write puts into the spec.",
+)
 @click.option(
     "-n",
     "--images",
@@ -85,7 +91,7 @@ class _TuneOptions:
     type=number(limits.IMAGES),
     default=32,
     show_default=True,
-    help="Number of images to record.",
+    help="Number of images to record, at least 16.",
 )
 @sample_prompts_option
 @image_seed_option
@@ -106,8 +112,8 @@ class _TuneOptions:
 @json_option
 @gathered(_TuneOptions)
 def command(given: _TuneOptions) -> None:
-    """Find the best schedule under a budget on recorded rounds: a free omega per position, compared with the schedule
-    families.
+    """Find the best schedule under one budget (--accept-length, --kl or --tv) on recorded rounds: a free omega per
+    position, compared with the schedule families.
 
     The best schedule is chosen on a third of the images. Its relaxation is chosen on the other images: the largest one
     whose one-sided bound over images meets the budget, so that new images meet the budget with the stated confidence.

@@ -19,7 +19,7 @@ from coolsd_rt.law.traces import outlook
 from coolsd_rt.schedules.analyze import RecordingConfig, recorded
 from coolsd_rt.schedules.budget import Budget
 from coolsd_rt.schedules.recording import Recording
-from coolsd_rt.schedules.search import Tuned, tune
+from coolsd_rt.schedules.search import LEAST_IMAGES, Tuned, tune
 from coolsd_rt.schedules.shapes import compact, families
 from coolsd_rt.spec import LoadedSpec, Spec, load_spec
 from coolsd_rt.store.outputs import check_output, write_output
@@ -44,6 +44,9 @@ def tune_engine(
     """
     loaded = None
     budget.check()
+    if request.images < LEAST_IMAGES:
+        fix = f"give -n {LEAST_IMAGES} or more"
+        raise UserError("--images", expected=f"at least {LEAST_IMAGES}", found=str(request.images), fix=fix)
     if write is not None:
         loaded = request.open().find_spec()
         if write.parent.resolve() != loaded.path.parent.resolve():

@@ -40,7 +40,8 @@ class EngineOptions(Section):
         default="fp32",
         description="Precision of weights, arithmetic and KV cache; logits are always float32. `int8` stores weights "
         "in 8 bits "
-        "by blocks, with float32 arithmetic on a CPU and fp16 on a GPU.",
+        "by blocks, with float32 arithmetic on a CPU and fp16 on a GPU. `fp16` needs a GPU; `bf16` runs on torch and "
+        "TensorRT, `int8` on ONNX Runtime on a CPU and TensorRT.",
     )
     max_batch: Annotated[int, Within(limits.MAX_BATCH)] = Field(
         default=4, description="Maximum batch size in images; more images are drawn in several batches."

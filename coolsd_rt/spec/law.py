@@ -62,9 +62,11 @@ class Excess(Section):
 
 
 class NoRelaxation(Section):
-    """omega_i = 1: classic speculative decoding, lossless."""
+    """omega_i = 1: classic speculative decoding, lossless with an exact resampler."""
 
-    kind: Literal["none"] = Field(description="`none`: lossless.")
+    kind: Literal["none"] = Field(
+        description="`none`: lossless with the rule ratio and the resampler optimal, waterfill or residual."
+    )
 
 
 class Custom(Section):
@@ -86,8 +88,8 @@ class Resampler(Section):
     kind: Literal["optimal", "waterfill", "residual", "lantern", "target"] = Field(
         default="optimal",
         description="`optimal`: G* = Norm([P - min(Q, omega P)]+), exact where omega <= 1. `waterfill`: the same "
-        "acceptance and the same distance to P, with the least KL. `residual` (the classic Norm([P - Q]+)) and "
-        "`target` (P itself) are biased where omega < 1 and exist for comparison, as does `lantern`, LANTERN's own. "
+        "acceptance and the same distance to P, with the least KL. For comparison: `residual` (the classic "
+        "Norm([P - Q]+)), exact where omega = 1 alone; `target` (P itself) and `lantern` (LANTERN's own), never exact. "
         "The rule synthetic ignores it and draws from P.",
     )
 

@@ -36,15 +36,21 @@ def dotted(path: KeyPath) -> str:
 
 
 class SpecError(UserError):
-    """All errors of one spec. `problems` has one error each; the text has one line each."""
+    """All errors of one spec. `problems` has one error each; the text has one line each.
 
-    def __init__(self, problems: Sequence[UserError]) -> None:
-        self.problems = tuple(problems)
+    one_line: several problems are numbered on one line instead, for values of a call that are in no file.
+    """
+
+    def __init__(self, problems: Sequence[UserError], *, one_line: bool = False) -> None:
+        self.problems, self._one_line = tuple(problems), one_line
         first = problems[0]
         super().__init__(first.what, expected=first.expected, found=first.found, fix=first.fix)
 
     def __str__(self) -> str:
-        return "\n".join(str(problem) for problem in self.problems)
+        lines = [str(problem) for problem in self.problems]
+        if not self._one_line or len(lines) == 1:
+            return "\n".join(lines)
+        return f"{len(lines)} problems: " + "; ".join(f"({place}) {line}" for place, line in enumerate(lines, 1))
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def check_folder(path: Path) -> None:
     elif link is not None and not os.path.exists(link):
         found = f"the link {link}, which leads nowhere"
     if found:
-        fix = "choose another with --out DIR"
+        fix = "choose another folder"
         raise UserError(str(path), expected="a folder, or a path for a new folder", found=found, fix=fix)
 
 

@@ -18,9 +18,9 @@ from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.spec.fields import Flag, Images, Threads, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.train.acceptance import Acceptance
-from coolsd_rt.train.networks import DraftSizes, Kind
+from coolsd_rt.train.networks import DraftSizes, Kind, check_sizes
 
-OWN_STEPS = 5  # default limit for steps of the head's own predictions
+OWN_STEPS = 5  # default limit for the number of depths
 NOISE = 0.1  # EAGLE-1's noise, in standard deviations of the target's features
 
 
@@ -84,6 +84,11 @@ class TrainConfig:
             raise UserError(
                 "--own-steps", expected=f"none for the kind {self.kind}", found=str(self.own_steps), fix=fix
             )
+        check_sizes(self.kind, self.shape)
+        if self.kind == "model" and self.noise:
+            fix = "leave it out, or use --kind eagle or eagle3"
+            expected = "none for the kind model, which reads no features"
+            raise UserError("--noise", expected=expected, found=f"{self.noise:g}", fix=fix)
 
     @property
     def depths(self) -> int:

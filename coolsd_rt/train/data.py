@@ -76,6 +76,13 @@ def count_of(data: str) -> int | None:
     return int(number)
 
 
+def check_data(data: str, prompts: Sequence[str]) -> None:
+    """Raise UserError: another word behind `self:`, or prompts beside a folder, whose captions are the prompts."""
+    if count_of(data) is None and prompts:
+        expected, fix = "none with --data DIR, whose captions are the prompts", "leave it out, or use --data self:N"
+        raise UserError("--prompts", expected=expected, found=str(len(prompts)), fix=fix)
+
+
 def prepare(
     request: TrainConfig, target: Decoder, sampling: Sampling, process: Process, listener: TrainCallbacks
 ) -> Data:

@@ -69,6 +69,7 @@ def make_student(
     if start_from is not None and shape.given:
         found = ", ".join(f"--{name}" for name in shape.given)
         raise UserError("--from", expected="the sizes of that file", found=found, fix="leave them out")
+    check_sizes(kind, shape)
     torch.manual_seed(seed)
     if kind == "model":
         if start_from is not None:
@@ -81,11 +82,16 @@ def make_student(
     return HeadStudent(head.train().requires_grad_(True), target)
 
 
-def _head_config(target: DecoderConfig, shape: DraftSizes) -> EagleConfig:
+def check_sizes(kind: Kind, shape: DraftSizes) -> None:
+    """Raise UserError: a width or heads for an EAGLE head, which has the target's."""
     for name in ("dim", "heads"):
-        if name in shape.given:
-            expected, found = f"the target's {getattr(target, name)}", str(shape.given[name])
-            raise UserError(f"--{name}", expected=expected, found=found, fix="leave it out, or use --kind model")
+        if kind != "model" and name in shape.given:
+            expected = f"none for the kind {kind}, which has the target's"
+            fix = "leave it out, or use --kind model"
+            raise UserError(f"--{name}", expected=expected, found=str(shape.given[name]), fix=fix)
+
+
+def _head_config(target: DecoderConfig, shape: DraftSizes) -> EagleConfig:
     layer = target.layer
     config = EagleConfig(
         dim=layer.dim,

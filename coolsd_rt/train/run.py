@@ -36,7 +36,7 @@ from coolsd_rt.store.outputs import check_output
 from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.checkpoint import MISFITS, load_state, save_tree, unfit
 from coolsd_rt.train.config import TrainCallbacks, TrainConfig, TrainProgress, TrainReport
-from coolsd_rt.train.data import Data, batch_at, count_of, prepare
+from coolsd_rt.train.data import Data, batch_at, check_data, prepare
 from coolsd_rt.train.interrupt import held_back
 from coolsd_rt.train.loop import Ema, TrainSteps, optimizers
 from coolsd_rt.train.measuring import measure
@@ -77,7 +77,7 @@ def train_draft(request: TrainConfig, listener: TrainCallbacks | None = None) ->
 
 def check_before(request: TrainConfig) -> None:
     """Check everything that is known before loading anything. Raises UserError."""
-    count_of(request.data)
+    check_data(request.data, request.prompts)
     check_folder(request.out.parent)
     check_folder(request.folder)
     check_target(request.out)

@@ -37,12 +37,13 @@ class DrawOptions(TypedDict, total=False):
 
     images_per_prompt, num_images_per_prompt: number of images per prompt, 1 to 100000; two names of one option. Default
     1.
-    seed: image i of every prompt (i from 0) uses seed + i. Default 0.
+    seed: image i of every prompt (i from 0) uses seed + i, modulo 2^64. Default 0.
     seeds: one seed per image instead of `seed`; its length is prompts x images per prompt.
     guidance_scale: scale of classifier-free guidance, at least 1; 1 disables guidance.
     cfg_interval: last decode step with guidance; -1 guides all steps.
     temperature, top_k, top_p: processing of logits, the same for target and draft.
-    schedule: relaxation: a kind ("none" is lossless), or keys of the spec's `schedule`, such as {"delta": 1.1}.
+    schedule: relaxation: a kind, or keys of the spec's `schedule`, such as {"delta": 1.1}. "none" is lossless with the
+        acceptance "ratio" and the resampler "optimal", "waterfill" or "residual".
     acceptance: a rule, or keys of the spec's `acceptance`.
     resampler: a kind, or {"kind": ...}.
     pacing: keys of the spec's `pacing`.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from coolsd_rt.runtime.statistics import Generation
+from coolsd_rt.spec import SpecError
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.batches import OnBatchProgress, draw_batches
 from coolsd_rt.workflows.call_options import Call
@@ -23,7 +24,10 @@ class Drawing:
     def __init__(self, opened: OpenedEngine, call: Call) -> None:
         """Raises UserError if the spec or the engine refuses a value, or if the number of seeds is wrong."""
         self.asked = call.asked
-        self.prepared = Prepared.of(opened, call, call.names)
+        try:
+            self.prepared = Prepared.of(opened, call, call.names)
+        except SpecError as error:
+            raise SpecError(error.problems, one_line=True) from None
         self.tokens = opened.description.dims.tokens
         self._images_per_prompt = call.images_per_prompt
         self._records: list[ImageRecord] = []

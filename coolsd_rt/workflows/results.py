@@ -99,6 +99,13 @@ class GenerationStats:
         )
 
 
+_FIXES = {
+    placing.FIX_TAKEN: "give another folder, or overwrite=True to replace the existing files",
+    placing.FIX_PLACE: "give another folder",
+}
+"""What the command says to do about a name that is taken, to what a caller of `save` has to do."""
+
+
 @dataclass(frozen=True, eq=False)
 class PipelineOutput:
     """The images of a call, in the order of the prompts: all images of the first prompt, then of the second.
@@ -137,6 +144,13 @@ class PipelineOutput:
         if found := bad_name(folder):
             raise UserError("folder", expected="a folder, or a path for a new folder", found=found)
         out = Path(folder)
+        try:
+            return self._save(out, overwrite)
+        except UserError as error:  # in the words of the command that writes the same files
+            fix = _FIXES.get(error.fix, error.fix)
+            raise UserError(error.what, expected=error.expected, found=error.found, fix=fix) from None
+
+    def _save(self, out: Path, overwrite: bool) -> list[Path]:
         check_folder(out)
         every = [Asked(record.index, record.prompt, record.seed) for record in self.records]
         placed = placing.place(out, every, lambda one: self.records[one.index].provenance, overwrite)

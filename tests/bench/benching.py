@@ -30,7 +30,7 @@ def fake_engine(folder: Path) -> Path:
 
 
 def fake_report(engine: Path) -> BenchReport:
-    """Every way, six turns of two images."""
+    """Every variant, six turns of two images."""
     with pytest.MonkeyPatch.context() as patch:
         use_fakes(patch)
         return bench(BenchConfig(engine, 6, 2, PROMPTS, seed=5, threads=1))

@@ -60,6 +60,6 @@ def test_what_a_user_wrote_is_text(report: BenchReport) -> None:
 def test_names_are_drawn_as_they_stand(report: BenchReport) -> None:
     """A dollar is no formula: matplotlib would refuse this one."""
     row = report.rows[1]
-    way = replace(row.timed.way, name="cost $\\nosuch$ <&>")
-    page = html.page(replace(report, rows=(report.rows[0], replace(row, timed=replace(row.timed, way=way)))))
+    variant = replace(row.timed.variant, name="cost $\\nosuch$ <&>")
+    page = html.page(replace(report, rows=(report.rows[0], replace(row, timed=replace(row.timed, variant=variant)))))
     assert "cost $\\nosuch$ <&>" in "".join(elements(page).itertext())

@@ -44,29 +44,31 @@ def report(engine: Path) -> BenchReport:
 
 def test_counts_agree(report: BenchReport) -> None:
     document = report.as_dict()
-    ways = {way["name"]: way for way in document["ways"]}
-    plain = ways["plain"]
+    variants = {variant["name"]: variant for variant in document["ways"]}
+    plain = variants["plain"]
     images = 6 * 2
     assert (plain["rounds"], plain["mean_acceptance_length"]) == (images * (DIMS.tokens - 1), 1.0)
     assert (plain["rounds_with_drafts"], plain["num_draft_tokens"], plain["draft_acceptance_rate"]) == (0, 0, None)
     assert (plain["versus_plain"], plain["verdict"], plain["break_even_acceptance_length"]) == (None, None, None)
-    assert len(ways) == 12
-    assert {way["draft"] for way in ways.values()} == {None, "eagle", "jacobi", "jacobi_coupled"}
+    assert len(variants) == 12
+    assert {variant["draft"] for variant in variants.values()} == {None, "eagle", "jacobi", "jacobi_coupled"}
     assert plain["draft"] is None
-    for name, way in ways.items():
+    for name, variant in variants.items():
         if name == "plain":
             continue
-        accepted, drafts, proposed = (way[x] for x in ("num_accepted_tokens", "rounds_with_drafts", "num_draft_tokens"))
-        assert way["rounds"] + accepted == images * (DIMS.tokens - 1)  # each round adds one to what it keeps
-        assert accepted == sum(way["num_accepted_tokens_per_pos"])
-        assert way["draft_acceptance_rate"] == accepted / proposed
-        assert drafts <= way["rounds"]  # the last token of an image is drawn without a draft
-        assert way["rounds"] - images <= drafts <= proposed <= drafts * way["draft_length"]
-        assert way["mean_acceptance_length"] == pytest.approx(1 + accepted / way["rounds"])
-        assert way["mean_acceptance_length_drafted"] == pytest.approx(1 + accepted / drafts)
-        assert way["per_position_acceptance_rate"] == [n / drafts for n in way["num_accepted_tokens_per_pos"]]
-        assert way["acceptance_by_position"][0] == way["per_position_acceptance_rate"][0]
-    assert ways["COOL-SD, delta 2"]["num_accepted_tokens"] > ways["lossless"]["num_accepted_tokens"]
+        accepted, drafts, proposed = (
+            variant[x] for x in ("num_accepted_tokens", "rounds_with_drafts", "num_draft_tokens")
+        )
+        assert variant["rounds"] + accepted == images * (DIMS.tokens - 1)  # each round adds one to what it keeps
+        assert accepted == sum(variant["num_accepted_tokens_per_pos"])
+        assert variant["draft_acceptance_rate"] == accepted / proposed
+        assert drafts <= variant["rounds"]  # the last token of an image is drawn without a draft
+        assert variant["rounds"] - images <= drafts <= proposed <= drafts * variant["draft_length"]
+        assert variant["mean_acceptance_length"] == pytest.approx(1 + accepted / variant["rounds"])
+        assert variant["mean_acceptance_length_drafted"] == pytest.approx(1 + accepted / drafts)
+        assert variant["per_position_acceptance_rate"] == [n / drafts for n in variant["num_accepted_tokens_per_pos"]]
+        assert variant["acceptance_by_position"][0] == variant["per_position_acceptance_rate"][0]
+    assert variants["COOL-SD, delta 2"]["num_accepted_tokens"] > variants["lossless"]["num_accepted_tokens"]
 
 
 def test_raw_samples_are_in_the_document_and_figures_follow_from_them(report: BenchReport) -> None:
@@ -74,26 +76,26 @@ def test_raw_samples_are_in_the_document_and_figures_follow_from_them(report: Be
     assert document["runs"] == 6
     assert document["batch"] == 2
     plain = document["ways"][0]["tokens_per_second"]["samples"]
-    for way in document["ways"]:
-        rates, seconds = way["tokens_per_second"]["samples"], way["seconds_per_image"]["samples"]
+    for variant in document["ways"]:
+        rates, seconds = variant["tokens_per_second"]["samples"], variant["seconds_per_image"]["samples"]
         assert len(rates) == 6
         assert [DIMS.tokens / s for s in seconds] == pytest.approx(rates)
-        assert way["tokens_per_second"]["median"] == np.median(rates)
-        assert [sample["seconds"] for sample in way["samples"]] == seconds
-        for sample in way["samples"]:
+        assert variant["tokens_per_second"]["median"] == np.median(rates)
+        assert [sample["seconds"] for sample in variant["samples"]] == seconds
+        for sample in variant["samples"]:
             assert list(sample["by_phase"]) == list(PHASES)
             assert sample["by_phase"]["device"] is None  # the fakes are stepped by the host
             known = [seconds for seconds in sample["by_phase"].values() if seconds is not None]
             assert sum(known) == pytest.approx(sample["seconds"])
             assert min(known) >= 0
-        phases, whole = way["seconds_per_image_by_phase"], way["seconds_per_image"]["median"]
+        phases, whole = variant["seconds_per_image_by_phase"], variant["seconds_per_image"]["median"]
         assert sum(spent or 0.0 for spent in phases.values()) == pytest.approx(whole)
-        spent = sum(sample["by_phase"]["target"] for sample in way["samples"]) / sum(seconds)
+        spent = sum(sample["by_phase"]["target"] for sample in variant["samples"]) / sum(seconds)
         assert phases["target"] == pytest.approx(spent * whole)
-        if way["versus_plain"]:
+        if variant["versus_plain"]:
             ratios = [a / b for a, b in zip(rates, plain, strict=True)]
-            assert way["versus_plain"]["samples"] == pytest.approx(ratios)
-            middle = way["mean_acceptance_length"] / way["break_even_acceptance_length"]
+            assert variant["versus_plain"]["samples"] == pytest.approx(ratios)
+            middle = variant["mean_acceptance_length"] / variant["break_even_acceptance_length"]
             assert middle == pytest.approx(np.median(ratios))
     assert [job["seed"] for jobs in document["turns"] for job in jobs] == list(range(5, 17))
     assert [job["prompt"] for job in document["turns"][0]] == ["red apple", "yellow star"]
@@ -122,7 +124,7 @@ def test_jacobis_drafts_at_another_length_are_not_guessed_at(engine: Path) -> No
     assert found.as_dict()["ways"][2]["by_draft_length"] is None
 
 
-def test_the_same_images_in_every_way(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_images_in_every_variant(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[str, tuple[tuple[str, int], ...]]] = []
     old = drawing.open_session
 
@@ -132,7 +134,7 @@ def test_the_same_images_in_every_way(engine: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(drawing, "open_session", watched)
     heard: list[object] = []
-    listener = BenchCallbacks(heard.append, lambda ways, turns: heard.append((ways, turns)), heard.append)
+    listener = BenchCallbacks(heard.append, lambda variants, turns: heard.append((variants, turns)), heard.append)
     bench(BenchConfig(engine, 2, 1, ("a blue star",), 0, VariantChoice(("lossless", "jacobi")), threads=1), listener)
     first, second = (("a blue star", 0),), (("a blue star", 1),)
     turns = [jobs for _, jobs in drawn]
@@ -164,14 +166,14 @@ def test_mistakes_are_said_before_anything_is_drawn(
 
 def test_pacing_can_be_set_and_rounds_without_a_draft_count(engine: Path) -> None:
     found = bench(BenchConfig(engine, 1, 1, PROMPTS, choice=VariantChoice(("lossless",)), confidence=0.3, threads=1))
-    way = found.as_dict()["ways"][1]
-    assert 0 < way["rounds_with_drafts"] < way["rounds"] - 1
-    assert 1 < way["mean_acceptance_length"] < way["mean_acceptance_length_drafted"]
+    variant = found.as_dict()["ways"][1]
+    assert 0 < variant["rounds_with_drafts"] < variant["rounds"] - 1
+    assert 1 < variant["mean_acceptance_length"] < variant["mean_acceptance_length_drafted"]
     cut = bench(
         BenchConfig(engine, 1, 1, PROMPTS, choice=VariantChoice(("lossless",)), draft_confidence=0.5, threads=1)
     )
-    way = cut.as_dict()["ways"][1]
-    assert way["num_draft_tokens"] < 2 * way["rounds_with_drafts"]  # of 3, at most 3 fewer at the image's end
+    variant = cut.as_dict()["ways"][1]
+    assert variant["num_draft_tokens"] < 2 * variant["rounds_with_drafts"]  # of 3, at most 3 fewer at the image's end
 
 
 def test_the_command_draws_the_same_again(engine: Path, report: BenchReport) -> None:
@@ -182,7 +184,7 @@ def test_the_command_draws_the_same_again(engine: Path, report: BenchReport) -> 
     choice = VariantChoice(("jacobi",), (1.3,), (2, 3), 7)
     other = BenchConfig(Path("e"), choice=choice, confidence=0.5, draft_confidence=0.25, spec_file=Path("my spec.yaml"))
     assert other.command(2) == (
-        "coolsd-rt bench e --runs 6 --batch 1 --seed 0 --ways jacobi --delta 1.3 --draft-length 2 --draft-length 3 "
+        "coolsd-rt bench e --runs 6 --batch 1 --seed 0 --variant jacobi --delta 1.3 --draft-length 2 --draft-length 3 "
         "--jacobi-length 7 --confidence 0.5 --draft-confidence 0.25 --spec 'my spec.yaml' --threads 2"
     )
 
@@ -236,8 +238,8 @@ def test_what_does_not_pay_is_said(report: BenchReport) -> None:
     )
     assert len(lines) == 11
     assert [row[-1] for row in mixed.tables[0].rows][:4] == ["the baseline", "does not pay", "unclear", "pays"]
-    assert "no way of speculating" in with_ratios(report, lambda k: spread).verdicts[-1]
-    assert not any("no way of speculating" in line for line in lines)
+    assert "no variant with drafts is shown to pay" in with_ratios(report, lambda k: spread).verdicts[-1]
+    assert not any("no variant with drafts is shown to pay" in line for line in lines)
 
 
 def test_too_few_turns_claim_nothing(report: BenchReport) -> None:
@@ -278,6 +280,6 @@ def test_synthetic_acceptance_is_marked(engine: Path, report: BenchReport, monke
     document = found.as_dict()
     assert document["synthetic"] is True
     assert report.as_dict()["synthetic"] is False
-    assert [way["name"] for way in document["ways"]] == ["plain", "synthetic acceptance"]
+    assert [variant["name"] for variant in document["ways"]] == ["plain", "synthetic acceptance"]
     assert any("acceptance is synthetic" in line for line in found.warnings)
     assert "acceptance is synthetic: these are timings" in html.page(found)

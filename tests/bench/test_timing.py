@@ -18,12 +18,15 @@ PLAIN_SETTINGS = Settings(Law(()), Sampling(cfg_scale=2.0))
 DRAFTED = Settings(Law((1.2, 1.0)), Sampling(cfg_scale=2.0))
 
 
-def test_ways_take_turns_after_a_warm_up() -> None:
-    ways = [Variant("eager", "plain", FakeEngine(), PLAIN_SETTINGS), Variant("fp32", "drafted", FakeEngine(), DRAFTED)]
+def test_variants_take_turns_after_a_warm_up() -> None:
+    variants = [
+        Variant("eager", "plain", FakeEngine(), PLAIN_SETTINGS),
+        Variant("fp32", "drafted", FakeEngine(), DRAFTED),
+    ]
     turns = [drawing.plan([p], 2, 0, VOCABULARY) for p in ("red apple", "yellow star", "green apple")]
     order: list[str] = []
     ticks = itertools.count(0.0, 0.5)  # every turn takes half a second on this clock
-    timed = take_turns(ways, turns, VOCABULARY, lambda way: order.append(way.name), lambda: next(ticks))
+    timed = take_turns(variants, turns, VOCABULARY, lambda variant: order.append(variant.name), lambda: next(ticks))
     assert order == ["plain", "drafted"] * 4
     for entry in timed:
         assert entry.seconds == [0.5] * 3
@@ -35,10 +38,12 @@ def test_ways_take_turns_after_a_warm_up() -> None:
 
 
 def test_what_else_is_measured_comes_after_each_turn() -> None:
-    ways = [Variant("", "plain", FakeEngine(), PLAIN_SETTINGS), Variant("", "drafted", FakeEngine(), DRAFTED)]
+    variants = [Variant("", "plain", FakeEngine(), PLAIN_SETTINGS), Variant("", "drafted", FakeEngine(), DRAFTED)]
     turns = [drawing.plan([p], 1, 0, VOCABULARY) for p in ("red apple", "yellow star")]
     order: list[str] = []
-    take_turns(ways, turns, VOCABULARY, lambda way: order.append(way.name), between=lambda: order.append("between"))
+    take_turns(
+        variants, turns, VOCABULARY, lambda variant: order.append(variant.name), between=lambda: order.append("between")
+    )
     assert order == ["plain", "drafted", *["plain", "drafted", "between"] * 2]
 
 
@@ -55,9 +60,11 @@ def test_rounds_of_a_turn_are_its_own() -> None:
 
 
 def entry(group: str, name: str, *rates: float) -> Timed:
-    way = Variant(group, name, FakeEngine(), PLAIN_SETTINGS if name == PLAIN else DRAFTED)
-    statistics = drawing.draw(way.engine, drawing.plan(["red apple"], 1, 0, VOCABULARY), VOCABULARY, way.settings)
-    return Timed(way, [1.0], list(rates), [0.1] * len(rates), [statistics.statistics])
+    variant = Variant(group, name, FakeEngine(), PLAIN_SETTINGS if name == PLAIN else DRAFTED)
+    statistics = drawing.draw(
+        variant.engine, drawing.plan(["red apple"], 1, 0, VOCABULARY), VOCABULARY, variant.settings
+    )
+    return Timed(variant, [1.0], list(rates), [0.1] * len(rates), [statistics.statistics])
 
 
 @pytest.fixture
@@ -113,7 +120,7 @@ def test_a_share_that_a_devices_loop_does_not_tell_is_not_zero(table: Table) -> 
         entry.outside, entry.loops = [None] * len(entry.rates), ["device"] * len(entry.rates)
     assert {row[-1] for row in table.rows()} == {"-"}
     assert not any("time outside" in goal.what for goal in table.goals())
-    assert {way["outside_engine"] for way in table.as_dict()["ways"]} == {None}
+    assert {variant["outside_engine"] for variant in table.as_dict()["ways"]} == {None}
 
 
 def test_markdown_keeps_its_columns() -> None:

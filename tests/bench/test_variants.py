@@ -20,12 +20,12 @@ NEAR = nearest_codes(np.random.default_rng(0).standard_normal((DIMS.vocab, 3)).a
 
 def of(mine: Spec, near: Any = NEAR, **choice: Any) -> tuple[dict[str, VariantRow], dict[str, str]]:
     found, left = lines(mine, FakeEngine(), "fp32", VariantChoice(**choice), near)
-    assert len({line.way.name for line in found}) == len(found)
-    return {line.way.name: line for line in found}, left
+    assert len({line.variant.name for line in found}) == len(found)
+    return {line.variant.name: line for line in found}, left
 
 
 def laws(mine: Spec, **choice: Any) -> dict[str, Settings]:
-    return {name: line.way.settings for name, line in of(mine, **choice)[0].items()}
+    return {name: line.variant.settings for name, line in of(mine, **choice)[0].items()}
 
 
 def test_every_name_is_its_law() -> None:
@@ -81,7 +81,7 @@ def test_the_specs_own_values_are_kept_where_they_belong() -> None:
     assert own["COOL-SD, delta 1.1"].law.rule == "ratio"
 
 
-def test_the_specs_own_way_is_a_row_only_if_it_is_another() -> None:
+def test_the_specs_own_variant_is_a_row_only_if_it_is_another() -> None:
     assert "as the spec has it" not in laws(spec())  # COOL-SD at 1.1
     assert "as the spec has it" in laws(spec(), deltas=(1.2,))
     assert list(laws(spec(), names=("spec",))) == ["plain", "as the spec has it"]
@@ -121,7 +121,7 @@ def test_both_residuals_of_lantern_have_as_many_neighbours_as_the_engine_has_roo
         image = {"tokenizer": "vq", "weights": "w.safetensors", "neighbours": neighbours}
         found, left = of(spec(image=image), near=near % 40, names=("lantern++", "lantern++-gstar"))
         assert not left
-        tolerances = [found[name].way.settings.law.tolerance for name in ("LANTERN++", "LANTERN++ with G*")]
+        tolerances = [found[name].variant.settings.law.tolerance for name in ("LANTERN++", "LANTERN++ with G*")]
         assert [t.lending for t in tolerances if t is not None] == [lending] * 2
     own = spec(schedule={"kind": "none"}, acceptance={"rule": "lantern_pp", "factor": 2.0, "neighbours": 5})
     found, left = of(own, near=(np.arange(40)[:, None] + np.arange(1, 6)) % 40, names=("lantern++", "lantern++-gstar"))
@@ -129,12 +129,12 @@ def test_both_residuals_of_lantern_have_as_many_neighbours_as_the_engine_has_roo
     assert "expected the 6 nearest codes" in left["lantern++"]
 
 
-def test_synthetic_acceptance_is_one_way() -> None:
+def test_synthetic_acceptance_is_one_variant() -> None:
     rates = {"rule": "synthetic", "rates": [0.9, 0.5, 0.1]}
     mine = spec(schedule={"kind": "none"}, acceptance=rates)
     found, left = of(mine)
     assert list(found) == ["plain", "synthetic acceptance"]
-    assert found["synthetic acceptance"].way.settings.law.rates == (0.9, 0.5, 0.1)
+    assert found["synthetic acceptance"].variant.settings.law.rates == (0.9, 0.5, 0.1)
     assert set(left) == set(NAMES)
     with pytest.raises(UserError, match=r"acceptance\.rates: expected 2 values.*found 3"):
         of(mine, draft_lengths=(2,))
@@ -149,7 +149,7 @@ def test_a_draft_that_gets_better_in_the_window_is_known_by_its_source() -> None
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"names": ("fast",)}, "--ways: expected one of lossless, cool"),
+        ({"names": ("fast",)}, "--variant: expected one of lossless, cool"),
         ({"deltas": ()}, "--delta: expected at least one"),
         ({"deltas": (float("nan"),)}, "deltas[0]: expected a number from 0 to 1e6, found NaN"),
         ({"deltas": (-1.0,)}, "deltas[0]: expected a number from 0 to 1e6, found -1.0"),

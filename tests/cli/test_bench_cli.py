@@ -21,7 +21,7 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
     lines = done.out.splitlines()
     assert "medians of 6 interleaved runs" in lines[0]
     assert lines[1:3] == ["", "speed"]
-    assert lines[3].split() == ["method", "tokens/s", "s/image", "vs", "plain"]
+    assert lines[3].split() == ["variant", "tokens/s", "s/image", "vs", "plain"]
     assert [line.split("  ")[0] for line in lines[4:10]] == [
         "plain",
         "lossless",
@@ -37,8 +37,8 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
     assert done.err.splitlines() == [
         f"warning: lantern++ is left out: {reason}",
         f"warning: lantern++-gstar is left out: {reason}",
-        "bench: 49 runs of 7 ways",
-        "bench: 49 of 49 runs of 7 ways, jacobi, coupled",
+        "bench: 49 runs of 7 variants",
+        "bench: 49 of 49 runs of 7 variants, jacobi, coupled",
     ]
 
 
@@ -48,16 +48,16 @@ def test_json_is_alone_on_stdout_and_the_same_as_the_file(cli: Cli, engine: Path
     assert done.err.splitlines() == ["new/bench.json: written"]
     document = done.json
     assert document == json.loads(Path("new/bench.json").read_text())
-    assert [way["way"] for way in document["ways"]] == ["plain", "lossless"]
+    assert [variant["way"] for variant in document["ways"]] == ["plain", "lossless"]
     assert document["engine"]["name"] == "fake"
-    assert document["command"].startswith("coolsd-rt bench engines/fake --runs 1 --batch 2 --seed 0 --ways lossless")
-    assert [len(way["tokens_per_second"]["samples"]) for way in document["ways"]] == [1, 1]
+    assert document["command"].startswith("coolsd-rt bench engines/fake --runs 1 --batch 2 --seed 0 --variant lossless")
+    assert [len(variant["tokens_per_second"]["samples"]) for variant in document["ways"]] == [1, 1]
     prompts = {job["prompt"] for jobs in document["turns"] for job in jobs}
     assert prompts <= {"red", "green", "yellow", "apple", "star"}  # the vocabulary's words: no prompts beside it
 
 
 def test_the_page_is_written(cli: Cli, engine: Path) -> None:
-    done = cli("bench", engine, "--runs", 1, "--ways", "jacobi", "-p", "red <apple>", "--html", "bench.html")
+    done = cli("bench", engine, "--runs", 1, "--variant", "jacobi", "-p", "red <apple>", "--html", "bench.html")
     assert done.code == 0
     assert done.err.splitlines()[-1] == "bench.html: written"
     assert "too few runs (1)" in done.out

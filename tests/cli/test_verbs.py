@@ -156,6 +156,8 @@ def test_inspect(cli: Cli, engine: EngineFolder, tmp_path: Path) -> None:
         assert word in result.out
     document = cli("inspect", engine.folder, "--json").json
     assert document["stale"] is False
+    assert document["runnable"] is True
+    assert "cannot run" not in result.out
     assert document["reasons"] == []
     assert document["fingerprint"] == engine.manifest.fingerprint
     assert document["spec"]["name"] == "toy"

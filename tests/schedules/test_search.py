@@ -152,8 +152,15 @@ def test_the_command_writes_a_spec_and_a_plot(
     out = capsys.readouterr().out
     assert "best: " in out
     assert "with 80% confidence" in out
-    assert run([word if word != "40" else "3" for word in words[:-2]]) == 2
-    assert "expected at least 16 images, found 3; record more: -n" in capsys.readouterr().err
+
+
+def test_too_few_images_are_refused_before_any_is_recorded(
+    tiny_engine: EngineFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tune", str(tiny_engine.folder), "-n", "15", "--kl", "0.01", "--recording", str(tmp_path / "rec")]
+    assert run(words) == 2
+    assert capsys.readouterr().err == "error: --images: expected at least 16, found 15; give -n 16 or more\n"
+    assert not (tmp_path / "rec").exists()
 
 
 @pytest.mark.parametrize(

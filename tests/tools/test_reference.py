@@ -54,6 +54,13 @@ def test_the_page_has_every_verb_and_option() -> None:
                 assert all(option in text for option in parameter.opts), (name, parameter.opts)
 
 
+def test_every_option_has_help() -> None:
+    for name, command in verbs(group):
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert (parameter.help or "").strip().endswith((".", ")", "]")), (name, parameter.opts)
+
+
 def test_help_becomes_paragraphs_and_code() -> None:
     text = "One *line*\nand its second.\n\n\b\nExample:\n  a | b\n    c\n"
     assert prose(text) == "One \\*line\\* and its second.\n\n```\na | b\n  c\n```"

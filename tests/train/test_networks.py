@@ -35,6 +35,8 @@ def test_a_model_is_of_the_targets_family(tmp_path: Path) -> None:
     assert (small.cfg.layers, small.cfg.heads, small.cfg.ffn, small.cfg.layer.cache_heads) == (1, 2, 24, 2)
     write_weights(tmp_path / "m.safetensors", small, config_of(small))
     assert load_draft_model(tmp_path / "m.safetensors", target).cfg == small.cfg
+    with pytest.raises(UserError, match="--dim: expected none for the kind eagle3, which has the target's, found 16"):
+        make_student("eagle3", DraftSizes(dim=16), target, None, 0)
     with pytest.raises(UserError, match="--dim"):
         make_student("model", DraftSizes(dim=18, heads=4), target, None, 0)
 

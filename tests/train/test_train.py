@@ -21,6 +21,7 @@ from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.train import data
 from coolsd_rt.train import run as module
 from coolsd_rt.train.config import TrainCallbacks, TrainConfig
+from coolsd_rt.train.networks import DraftSizes
 from coolsd_rt.train.run import train_draft
 from tests.tiny import TARGET, networks, write_weights
 from tests.train.training import request
@@ -156,7 +157,14 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": "self:no"}, "expected self:N"),
     ({"data": "self:" + "9" * 5000}, "expected self:N with N a whole number from 1 to 100000000, found self:999"),
-    ({"data": "/nowhere"}, r"/nowhere: expected a folder of images with captions, or self:N, found nothing"),
+    (
+        {"data": "/nowhere"},
+        "--prompts: expected none with --data DIR, whose captions are the prompts, found 6; leave it",
+    ),
+    (
+        {"data": "/nowhere", "prompts": ()},
+        r"/nowhere: expected a folder of images with captions, or self:N, found nothing",
+    ),
     ({"prompts": ("red apple",)}, "expected at least 2, one of them held out"),
     ({"prompts": ("red apple", "a b c d e f")}, "prompt too long"),
 ]
@@ -189,6 +197,9 @@ def test_a_start_for_another_target_is_refused(tiny_spec: Path, tmp_path: Path) 
     ("change", "message"),
     [({"own_steps": 3, "kind": "eagle"}, "--own-steps"), ({"lr": 2.0}, "^lr: "), ({"batch": 0}, "^batch: "),
      ({"noise": -1.0}, "^noise: "), ({"seed": -1}, "^seed: "), ({"held_out": 0}, "^held_out: "), ({"lr": 0}, "^lr: "),
+     ({"noise": 0.1, "kind": "model"}, "^--noise: expected none for the kind model, which reads no features, found 0"),
+     ({"kind": "eagle", "shape": DraftSizes(dim=64)}, "^--dim: expected none for the kind eagle, which has the target"),
+     ({"shape": DraftSizes(heads=2)}, "^--heads: expected none for the kind eagle3, which has the target's, found 2"),
      ({"steps": 10**9}, "^steps: "), ({"device": "tpu"}, "^device: expected one of cpu")],
 )  # fmt: skip
 def test_wrong_numbers_are_refused_at_once(change: dict[str, Any], message: str, tiny_spec: Path) -> None:

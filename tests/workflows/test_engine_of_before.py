@@ -53,4 +53,8 @@ def test_python_says_it_too(engine: Path) -> None:
 
 def test_its_manifest_can_still_be_read(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", str(engine)]) == 0
-    assert f"contract version: {THEN} -> {CONTRACT_VERSION}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"contract version: {THEN} -> {CONTRACT_VERSION}" in text
+    assert "this version cannot run the engine; build it again: coolsd-rt build " in text
+    assert run(["inspect", str(engine), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runnable"] is False

@@ -60,7 +60,9 @@ def test_settings_have_the_engines_forced_tokens(engine: Path) -> None:
 def test_the_demos_benchmark_draws_them_in_every_way(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "open_reference", lambda *_: FakeEngine())
     folder = forced(engine)
-    ways, conditioner = demo.all_ways(load_spec(engine.parents[1] / "fake.yaml"), {"fp32": folder, "int8": folder}, 1)
+    ways, conditioner = demo.all_variants(
+        load_spec(engine.parents[1] / "fake.yaml"), {"fp32": folder, "int8": folder}, 1
+    )
     assert len(ways) == 1 + 2 * 6
     assert {way.settings.forced for way in ways} == {FORCED}
     assert conditioner.encode("red apple").unknown == ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,6 @@ from coolsd_rt.backends import Description
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import opening, png
 from coolsd_rt.workflows.generate.run import GenerateConfig, generate
-from coolsd_rt.workflows.turns import Turns
 from tests.workflows.fakes import DIMS, SIDE, FakeEngine, FakeSession
 from tests.workflows.test_prefixes import FORCED
 
@@ -113,22 +111,20 @@ def test_seeds_name_each_image(pipe: Pipeline) -> None:
     assert pixels(pipe(["red apple", "yellow star"], **of_numpy)) == pixels(whole)
 
 
+def test_seeds_count_on_from_zero_after_the_last(pipe: Pipeline) -> None:
+    output = pipe("red apple", images_per_prompt=2, seed=2**64 - 1)
+    assert [record.seed for record in output.records] == [2**64 - 1, 0]
+    assert pixels(output)[1:] == pixels(pipe("red apple", seed=0))
+    with pytest.raises(UserError, match=r"^seed: expected a whole number from 0 to 2\^64-1, found "):
+        pipe("red apple", seed=2**64)
+
+
 def test_an_engines_forced_tokens_are_in_every_image(engine: Path) -> None:
     open_engine(engine).with_manifest(contract={**Description(DIMS, 3, SIDE).as_dict(), "forced": list(FORCED)})
     where = np.asarray(FORCED) >= 0
     for options in ({}, {"plain": True}, {"draft": "jacobi"}):
         for record in Pipeline.load(engine)(PROMPTS, **options).records:
             assert (record.tokens[where] == np.asarray(FORCED)[where]).all()
-
-
-def test_saving_again_is_the_commands_too(pipe: Pipeline, tmp_path: Path) -> None:
-    """An image that is there is left, another one of its name is refused, unless overwrite is on."""
-    first, other = pipe("red apple"), pipe("red apple", seed=1)
-    assert first.save(tmp_path) == first.save(str(tmp_path))
-    with pytest.raises(UserError, match="another seed"):
-        other.save(tmp_path)
-    (path,) = other.save(tmp_path, overwrite=True)
-    assert np.array_equal(png.read_pixels(path), np.asarray(other.images[0]))
 
 
 def test_callbacks_hear_of_every_round(pipe: Pipeline) -> None:
@@ -195,51 +191,6 @@ def test_threads_take_turns_and_get_their_own_images(engine: Path, monkeypatch: 
     assert Alone.most == 1
 
 
-def test_closed_is_closed(engine: Path) -> None:
-    with Pipeline.load(engine) as pipe:
-        assert len(pipe("red apple").images) == 1
-    assert pipe.closed
-    pipe.close()
-    for use in (lambda: pipe("red apple"), lambda: pipe.stream("red apple")):
-        with pytest.raises(
-            UserError, match=r"the pipeline: expected an open pipeline, found a closed pipeline; load it"
-        ):
-            use()
-
-
-def test_a_call_that_waits_while_it_is_closed_is_refused(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The call under way is finished."""
-    pipe, turns, go = Pipeline.load(engine), threading.Semaphore(0), threading.Event()
-    real, results = Turns.take, dict[str, Any]()
-
-    def take(self: Turns) -> None:
-        turns.release()
-        real(self)
-
-    def call(name: str, **options: Any) -> threading.Thread:
-        def work() -> None:
-            try:
-                results[name] = len(pipe("red apple", **options).images)
-            except UserError as error:
-                results[name] = str(error)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        turns.acquire()  # it has its turn, or waits for it
-        return thread
-
-    monkeypatch.setattr(Turns, "take", take)
-    threads = [call("first", on_progress=lambda *_: go.wait()), call("second")]
-    threads.append(threading.Thread(target=pipe.close))
-    threads[-1].start()
-    turns.acquire()
-    go.set()
-    for thread in threads:
-        thread.join()
-    assert results["first"] == 1
-    assert "found a closed pipeline" in results["second"]
-
-
 def test_the_loop_is_chosen_and_told(pipe: Pipeline) -> None:
     assert pixels(pipe("red apple", loop="host")) == pixels(pipe("red apple", loop="auto"))
     with pytest.raises(UserError, match='loop="device": expected an engine'):
@@ -269,6 +220,10 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     ("x", {"schedule": {5: 1}}, "schedule: expected keys of the spec's section, found 5"),
     ("x", {"schedule": {"a.b": 1}}, "schedule: expected keys of the spec's section, found 'a.b'"),
     ("x", {"acceptance": {"rule": "lantern", "bound": 0.1}}, "acceptance['neighbours']: expected a value"),
+    ("x", {"acceptance": "lantern"}, "2 problems: (1) acceptance['bound']: expected a value (the rule 'lantern' needs "
+     "one), found nothing; (2) acceptance['neighbours']: expected a value"),
+    ("x", {"schedule": {"delta": -1.0, "nu": -1.0}}, "2 problems: (1) schedule['delta']: expected a number from 0 to "
+     "1e6, found -1.0; (2) schedule['nu']: expected "),
     ("x", {"pacing": "fast"}, "pacing: expected a mapping, found 'fast'"),
     ("x", {"draft_length": 0}, "draft_length: expected a whole number from 1"),
     ("x", {"draft_length": 17}, "the draft length: expected at most the image's 16 tokens, found 17"),

@@ -167,7 +167,7 @@ def test_a_bench_makes_each_kind_of_round_once(built: EngineFolder, monkeypatch:
     monkeypatch.setattr(DeviceRound, "__init__", counted)
     choice = VariantChoice(names=("cool",), draft_lengths=(1, 2))
     report = bench(BenchConfig(built.folder, 2, 1, PROMPTS, threads=1, choice=choice))
-    assert len(made) == len(set(made)) == len({row.timed.way.settings.law.length for row in report.rows}) > 2
+    assert len(made) == len(set(made)) == len({row.timed.variant.settings.law.length for row in report.rows}) > 2
 
 
 @pytest.mark.parametrize(("device", "said"), [("cuda", True), ("cpu", False)])

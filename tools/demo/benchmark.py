@@ -83,18 +83,20 @@ def laws(spec: Spec) -> dict[str, Spec]:
     }
 
 
-def all_ways(
+def all_variants(
     loaded: LoadedSpec, engines: Mapping[str, EngineFolder], threads: int
 ) -> tuple[list[Variant], Conditioner]:
     """Every row of the table, with its engine loaded, and what reads the prompts."""
     opened = {precision: OpenedEngine(folder, threads=threads) for precision, folder in engines.items()}
     first = next(iter(opened.values()))
     reference = opening.open_reference(loaded, threads)
-    ways = [Variant(EAGER, PLAIN, reference, first.settings(loaded.spec, plain=True))]
+    variants = [Variant(EAGER, PLAIN, reference, first.settings(loaded.spec, plain=True))]
     for precision, one in opened.items():
-        ways.append(Variant(precision, PLAIN, one.engine, one.settings(loaded.spec, plain=True)))
-        ways += [Variant(precision, name, one.engine, one.settings(spec)) for name, spec in laws(loaded.spec).items()]
-    return ways, first.conditioner
+        variants.append(Variant(precision, PLAIN, one.engine, one.settings(loaded.spec, plain=True)))
+        variants += [
+            Variant(precision, name, one.engine, one.settings(spec)) for name, spec in laws(loaded.spec).items()
+        ]
+    return variants, first.conditioner
 
 
 def memory_of(folder: EngineFolder, prompt: str, threads: int) -> int:
@@ -115,15 +117,15 @@ def measure(
     folder, loaded = opened.folder, opened.find_spec()
     work.start("building what is missing")
     engines = both_engines(folder, loaded)
-    ways, conditioner = all_ways(loaded, engines, threads)
+    variants, conditioner = all_variants(loaded, engines, threads)
     texts = list(prompts) or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, runs * batch, 0, conditioner)
-    work.start("benchmark", len(ways) * (runs + 1), f"runs of {len(ways)} ways")
+    work.start("benchmark", len(variants) * (runs + 1), f"runs of {len(variants)} variants")
 
-    def on_turn(way: Variant) -> None:
-        work.advance(f"{way.group}, {way.name}")
+    def on_turn(variant: Variant) -> None:
+        work.advance(f"{variant.group}, {variant.name}")
 
-    timed = take_turns(ways, list(drawing.batches(jobs, batch)), conditioner, on_turn)
+    timed = take_turns(variants, list(drawing.batches(jobs, batch)), conditioner, on_turn)
     work.start("memory")
     memory = {precision: memory_of(folder, jobs[0].prompt, threads) for precision, folder in engines.items()}
     return Table(timed, memory)
@@ -155,7 +157,7 @@ class _BenchmarkOptions:
 )
 @click.option("--batch", type=number(limits.MAX_BATCH), default=1, show_default=True, help="Batch size in images.")
 @sample_prompts_option
-@threads_option("every way")
+@threads_option("every variant")
 @moved_spec_option
 @click.option("--json", "json_file", type=WRITES, help="JSON file to write, with all figures.")
 @click.option("--markdown", "md_file", type=WRITES, help="Markdown file to write, with the tables.")

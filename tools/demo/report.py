@@ -1,4 +1,4 @@
-"""Timed ways to rows, ratios, goals and text. Knows figures and tables; runs nothing."""
+"""Timed variants to rows, ratios, goals and text. Knows figures and tables; runs nothing."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def _figure(value: float, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """All timed ways of one run, found by group and name."""
+    """All timed variants of one run, found by group and name."""
 
     timed: Sequence[Timed]
     memory: Mapping[str, int]  # peak bytes of `coolsd-rt generate`, by group
 
     def of(self, group: str, name: str) -> Timed:
-        return next(t for t in self.timed if (t.way.group, t.way.name) == (group, name))
+        return next(t for t in self.timed if (t.variant.group, t.variant.name) == (group, name))
 
     @property
     def groups(self) -> list[str]:
         """Groups that are engines of ours."""
-        return [g for g in dict.fromkeys(t.way.group for t in self.timed) if g != EAGER]
+        return [g for g in dict.fromkeys(t.variant.group for t in self.timed) if g != EAGER]
 
     def versus(self, entry: Timed, group: str, name: str) -> float:
         """Ratio of the medians of tokens/s."""
@@ -67,15 +67,15 @@ class Table:
         return [self._row(entry) for entry in self.timed]
 
     def _row(self, entry: Timed) -> tuple[str, ...]:
-        way, figures = entry.way, entry.as_dict()
-        own = self.versus(entry, way.group, PLAIN)
-        verdict = f"{own:.2f}x" + (", does not pay" if not way.settings.plain and own < 1 else "")
+        variant, figures = entry.variant, entry.as_dict()
+        own = self.versus(entry, variant.group, PLAIN)
+        verdict = f"{own:.2f}x" + (", does not pay" if not variant.settings.plain and own < 1 else "")
         return (
-            way.group,
-            way.name,
+            variant.group,
+            variant.name,
             f"{entry.rate:.0f} ({min(entry.rates):.0f}-{max(entry.rates):.0f})",
             f"{self.versus(entry, EAGER, PLAIN):.2f}x",
-            "1" if way.settings.plain else verdict,
+            "1" if variant.settings.plain else verdict,
             f"{figures['mean_acceptance_length']:.2f}",
             "-" if entry.outside_engine is None else f"{entry.outside_engine:.0%}",
         )
@@ -83,9 +83,10 @@ class Table:
     def losing(self) -> list[str]:
         """One line for each setting where speculation is slower than plain decoding on the same engine."""
         return [
-            f"{t.way.name} on {t.way.group} is slower than plain decoding ({self.versus(t, t.way.group, PLAIN):.2f}x)"
+            f"{t.variant.name} on {t.variant.group} is slower than plain decoding "
+            f"({self.versus(t, t.variant.group, PLAIN):.2f}x)"
             for t in self.timed
-            if not t.way.settings.plain and self.versus(t, t.way.group, PLAIN) < 1
+            if not t.variant.settings.plain and self.versus(t, t.variant.group, PLAIN) < 1
         ]
 
     def goals(self) -> list[Goal]:
@@ -98,7 +99,7 @@ class Table:
         if {"fp32", "int8"} <= set(self.groups):
             out.append(Goal("plain on int8 vs fp32", 1.3, self.versus(self.of("int8", PLAIN), "fp32", PLAIN)))
         for g in self.groups:
-            here = {t.way.name for t in self.timed if t.way.group == g}
+            here = {t.variant.name for t in self.timed if t.variant.group == g}
             for name, goal in ((LOSSLESS, 1.1), (JACOBI_LOSSLESS, 1.1), (RELAXED, 1.3), (JACOBI, 1.3)):
                 if name in here:
                     out.append(Goal(f"{name}, {g} vs plain", goal, self.versus(self.of(g, name), g, PLAIN)))
@@ -113,7 +114,7 @@ class Table:
         return {
             "ways": [
                 t.as_dict()
-                | {"versus_eager": self.versus(t, EAGER, PLAIN), "versus_plain": self.versus(t, t.way.group, PLAIN)}
+                | {"versus_eager": self.versus(t, EAGER, PLAIN), "versus_plain": self.versus(t, t.variant.group, PLAIN)}
                 for t in self.timed
             ],
             "memory": dict(self.memory),

@@ -60,7 +60,7 @@ def check_device(device: Device) -> None:
     """Raise CoolsdError unless torch can use the device."""
     if device == "cuda" and not torch.cuda.is_available():
         built = f"torch {torch.__version__} that finds no GPU"
-        fix = "use a machine with one, or build for a CPU: --device cpu --precision fp32"
+        fix = "use a machine with one, or build for a CPU: coolsd-rt build SPEC.yaml --device cpu --precision fp32"
         raise CoolsdError("engine.device: cuda", expected="an NVIDIA GPU and torch with CUDA", found=built, fix=fix)
 
 

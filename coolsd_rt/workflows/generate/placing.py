@@ -28,7 +28,8 @@ from coolsd_rt.workflows.png import CHUNK, SHEET, SOFTWARE
 
 SHOWN = "sheet"  # key in a sheet's text chunk: number of columns, and each file shown with the identity of its image
 _WIDEST_ROW = 12  # most images of one prompt that the sheet shows in one row
-_FIX = "give another --out, or --overwrite to replace the existing files"
+FIX_TAKEN = "give another --out, or --overwrite to replace the existing files"
+FIX_PLACE = "give another --out"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def place(
     if taken:
         path, text = taken[0]
         more = f", and {len(taken) - 1} more of the names taken" if len(taken) > 1 else ""
-        raise UserError(str(path), expected="no file, or the image asked for", found=text + more, fix=_FIX)
+        raise UserError(str(path), expected="no file, or the image asked for", found=text + more, fix=FIX_TAKEN)
     if not all(one.there for one in placed):
         check_writable(out)
     return placed
@@ -87,7 +88,7 @@ def place(
 def _check_plain(path: Path) -> None:
     """Raise UserError if `path` exists and is not a plain file, which cannot be replaced."""
     if path.exists() and (kind := why_unusable(path)):
-        raise UserError(str(path), expected="a place for a file", found=kind, fix="give another --out")
+        raise UserError(str(path), expected="a place for a file", found=kind, fix=FIX_PLACE)
 
 
 def _found(path: Path, wanted: Identity) -> str:
@@ -113,7 +114,7 @@ def write_image(one: Placed, pixels: Pixels, overwrite: bool) -> bool:
         if standing(one.path, one.identity) is Standing.SAME:
             return False
         found = f"{_found(one.path, one.identity)}, which was not there before"
-        raise UserError(str(one.path), expected="no file yet", found=found, fix=_FIX) from None
+        raise UserError(str(one.path), expected="no file yet", found=found, fix=FIX_TAKEN) from None
     return True
 
 
@@ -161,7 +162,7 @@ def write_sheet(
         if is_our_sheet(path):  # another run has written it meanwhile
             return png.write_png(out, SHEET, page, said)
         found = "one that is no contact sheet of coolsd-rt, which was not there before"
-        raise UserError(str(path), expected="no file yet", found=found, fix=_FIX) from None
+        raise UserError(str(path), expected="no file yet", found=found, fix=FIX_TAKEN) from None
 
 
 def finish_sheet(
