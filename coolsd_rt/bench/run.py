@@ -230,7 +230,7 @@ def _even(entry: Timed, step: float | None, windows: dict[int, float]) -> BreakE
     whole = entry.round_seconds(length)
     if not length or step is None or whole is None:
         return None
-    if entry.variant.settings.sampling.draft_confidence:
+    if entry.variant.settings.sampling.draft_confidence or entry.variant.settings.costs is not None:
         return None  # only confident drafts were evaluated: the acceptance of drafts that were cut is unknown
     total = entry.statistics
     tokens = tokens_by_length(total.accepts.tolist(), total.attempts.tolist())

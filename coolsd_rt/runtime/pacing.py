@@ -21,22 +21,15 @@ import numpy as np
 
 from coolsd_rt.arrays import Bools, Floats64, Ints
 from coolsd_rt.runtime.costs import PLACES, RoundCosts
+from coolsd_rt.runtime.rates import EDGES, ModelRates, WindowRates
 from coolsd_rt.runtime.sampling import Sampling
 
-EDGES = (0.5, 0.8, 0.95)
-"""Limits of the four classes into which top probabilities are sorted."""
-
-PRIOR_RATES = (0.3, 0.5, 0.7, 0.9)
-"""Acceptance rate of each class before anything was seen."""
-
-PRIOR_WEIGHT = 3.0  # drafts that the prior counts as
+FREE_START = 8  # rounds before a draft model is tried: Jacobi drafts, if they pay, have earned its cost by then
 COMPARED_ROUNDS = 16  # rounds after which a draft model has to have shown that it is worth its upkeep
-UPKEEP = 0.1  # tokens a round that a draft model has to add: its cache is kept up to date in rounds without it too
-TRIALS = 6  # first drafts of a class that a draft model makes whatever the prior says
-WINDOW_RATE, WINDOW_WEIGHT = 0.6, 12.0  # acceptance rate of Jacobi drafts before anything was seen, and its weight
+UPKEEP = 0.05  # tokens a round that a draft model has to add: its cache is kept up to date in rounds without it too
 RETRY_ROUNDS = 24  # rounds without a draft before one is tried again; doubles each time it did not pay
 WORTH_TRYING = 1.02  # tokens a plain round that a drafter would give if all its drafts were accepted
-LOSS_LIMIT = 0.015  # share of the plain image's time that may be lost to trials
+LOSS_LIMIT = 0.013  # share of the plain image's time that may be lost to drafts that do not seem to pay
 
 
 @dataclass(frozen=True)
@@ -111,106 +104,6 @@ class ManualPacer:
         """Nothing: thresholds do not change."""
 
 
-class _Rates(Protocol):
-    """Acceptance rates of one drafter, as far as they were seen."""
-
-    refines: bool
-
-    def accepted(self, kinds: Ints, most: Ints) -> Floats64:
-        """Expected number of accepted drafts, [M, L + 1], by class of the last token and number of drafts made."""
-        ...
-
-    def is_new(self, kinds: Ints) -> bool:
-        """Return whether too little was seen after tokens of these classes."""
-        ...
-
-    def add(self, kind: int, kinds_q: Ints, accepted: int, num_drafts: int) -> None:
-        """Take note of one image's round: drafts up to the first rejection were judged."""
-        ...
-
-
-class _ModelRates:
-    """Rates of a draft model: by class of the target's last token and draft position, and by class of Q."""
-
-    refines = False
-
-    def __init__(self, length: int) -> None:
-        prior = np.array(PRIOR_RATES)
-        # A draft far from the last token is less likely to be right; the first results correct it.
-        deep = prior[:, None] * 0.9 ** np.arange(length)
-        self._kept, self._tried = PRIOR_WEIGHT * deep, np.full_like(deep, PRIOR_WEIGHT)
-        self._kept_q, self._tried_q = PRIOR_WEIGHT * prior, np.full(len(prior), PRIOR_WEIGHT)
-        self._reach: Floats64 | None = None
-
-    @property
-    def reach(self) -> Floats64:
-        """[classes, L] probability that a draft and all before it are accepted."""
-        if self._reach is None:
-            self._reach = np.cumprod(self._kept / self._tried, axis=1)
-        return self._reach
-
-    @property
-    def by_q(self) -> Floats64:
-        """[classes]"""
-        rates: Floats64 = self._kept_q / self._tried_q
-        return rates
-
-    def accepted(self, kinds: Ints, most: Ints) -> Floats64:
-        """As `_Rates`."""
-        reach = self.reach[kinds] * (np.arange(self._kept.shape[1]) < most[:, None])
-        return np.concatenate([np.zeros((len(kinds), 1)), reach.cumsum(axis=1)], axis=1)
-
-    def is_new(self, kinds: Ints) -> bool:
-        """As `_Rates`."""
-        return bool((self._tried[kinds, 0] - PRIOR_WEIGHT < TRIALS).any())
-
-    def add(self, kind: int, kinds_q: Ints, accepted: int, num_drafts: int) -> None:
-        """As `_Rates`."""
-        self._reach = None
-        for i in range(min(accepted + 1, num_drafts)):
-            kept = float(i < accepted)
-            self._tried[kind, i] += 1
-            self._kept[kind, i] += kept
-            self._tried_q[kinds_q[i]] += 1
-            self._kept_q[kinds_q[i]] += kept
-
-
-class _WindowRates:
-    """Rates of Jacobi drafts: one for each length of the window.
-
-    A Jacobi draft improves in every round that it stays in the window, also in one that rejects it. So longer windows
-    have better drafts at every position, a window is not cut short, and what is known of one length says little of
-    another. A length that was not tried has the rate of all lengths together.
-    """
-
-    refines = True
-
-    def __init__(self, length: int) -> None:
-        self._kept, self._tried = np.zeros(length + 1), np.zeros(length + 1)
-        self._expected: Floats64 | None = None
-
-    def accepted(self, kinds: Ints, most: Ints) -> Floats64:
-        """As `_Rates`."""
-        if self._expected is None:
-            every = (self._kept.sum() + WINDOW_RATE * WINDOW_WEIGHT) / (self._tried.sum() + WINDOW_WEIGHT)
-            rate = (self._kept + every * WINDOW_WEIGHT) / (self._tried + WINDOW_WEIGHT)
-            length = len(rate) - 1
-            self._expected = np.where(
-                rate < 1, rate * (1 - rate ** np.arange(length + 1)) / np.maximum(1 - rate, 1e-9), np.arange(length + 1)
-            )
-        return self._expected[np.minimum(np.arange(len(self._expected)), most[:, None])]
-
-    def is_new(self, kinds: Ints) -> bool:
-        """As `_Rates`: the rate of all lengths together does for a start."""
-        return False
-
-    def add(self, kind: int, kinds_q: Ints, accepted: int, num_drafts: int) -> None:
-        """As `_Rates`."""
-        self._expected = None
-        self._kept[num_drafts] += accepted
-        self._tried[num_drafts] += min(accepted + 1, num_drafts)
-
-
 class AutoPacer:
     """Chooses the drafter and the draft length that end the batch soonest.
 
@@ -230,11 +123,12 @@ class AutoPacer:
         self._seconds_verify = np.array(costs.verify)  # [places, L + 1]
         self._seconds_draft = np.array([seconds for _, seconds in costs.drafts])  # [drafters, places, L + 1]
         self._verify, self._draft = self._costs_at(0.5)  # [L + 1], [drafters, L + 1], in plain rounds
-        self._rates: list[_ModelRates | _WindowRates] = [
-            (_WindowRates if name.startswith("jacobi") else _ModelRates)(self._length) for name, _ in costs.drafts
+        self._rates: list[ModelRates | WindowRates] = [
+            (WindowRates if name.startswith("jacobi") else ModelRates)(self._length) for name, _ in costs.drafts
         ]
         all_kept = (1 + np.arange(self._length + 1)) / (self._draft + self._verify)
         self._hopeful = (all_kept.max(axis=1) > WORTH_TRYING).tolist()
+        self._pays = [1.0] * len(self._rates)  # gain over a round without a draft, in tokens less plain rounds
         self._added: list[list[float]] = []  # of the last rounds, what each draft model adds
         self.retired: frozenset[int] = frozenset()
         self._total, self._tokens = tokens, np.ones(costs.images)  # decided tokens of each image
@@ -253,14 +147,16 @@ class AutoPacer:
         """The drafter and the length of the largest gain, or a trial."""
         self._kinds = np.searchsorted(EDGES, confidence, side="right")
         longest = int(most[active].max())
-        if self._behind(active) > LOSS_LIMIT * self._total:
-            self.retired = frozenset(range(len(self._rates)))
+        self._give_up(self._behind(active) / self._total)
         usable = [d for d, hopeful in enumerate(self._hopeful) if hopeful and d not in self.retired]
         if not longest or not usable:
             return self._chosen(0, np.zeros_like(most))
         self._critical = self._last_to_end(active)
         self._verify, self._draft = self._costs_at(float(self._tokens[active].mean()) / self._total)
-        gains = [self._gains(d, most)[: longest + 1] for d in usable]
+        for d in usable:
+            self._pays[d] = float((self._gains(d, most, 1.0)[1 : longest + 1]).max() + self._verify[0])
+        price = self._price()
+        gains = [self._gains(d, most, price)[: longest + 1] for d in usable]
         best = [float(of.max()) for of in gains]
         first = best.index(max(best))
         drafter, length = usable[first], int(gains[first].argmax())
@@ -268,23 +164,31 @@ class AutoPacer:
         if trial is not None:
             drafter, length = trial, max(1, length)
         else:
-            self._compare(dict(zip(usable, best, strict=True)), float(gains[0][0]))
+            self._compare(usable)
         return self._chosen(drafter, np.where(active, np.minimum(most, length), 0))
 
     def _chosen(self, drafter: int, num_drafts: Ints) -> Choice:
         self._drafter = drafter
         return Choice(drafter, num_drafts)
 
-    def _compare(self, best: dict[int, float], without: float) -> None:
-        """Retire a draft model that adds too little: keeping its cache up to date costs time in every round.
+    def _give_up(self, behind: float) -> None:
+        """Retire drafters that have cost too much. behind: loss to plain decoding, as a share of its whole time.
 
-        best: this round's largest gain of each drafter. without: that of a round without a draft.
+        Drafts that pay by all that was seen may lose for a while by chance: they are given twice as much.
         """
-        models = [d for d in best if not self._rates[d].refines]
+        if behind > 2 * LOSS_LIMIT:
+            self.retired = frozenset(range(len(self._rates)))
+        elif behind > LOSS_LIMIT:
+            losing = {d for d, gain in enumerate(self._pays) if gain < UPKEEP}
+            self.retired = self.retired | losing
+
+    def _compare(self, usable: list[int]) -> None:
+        """Retire a draft model that adds too little: keeping its cache up to date costs time in every round."""
+        models = [d for d in usable if not self._rates[d].refines]
         if not models:
             return
-        free = max([without, *(gain for d, gain in best.items() if self._rates[d].refines)])
-        self._added.append([max(best[d] - free, 0.0) for d in models])
+        free = max([0.0, *(self._pays[d] for d in usable if self._rates[d].refines)])
+        self._added.append([max(self._pays[d] - free, 0.0) for d in models])
         if len(self._added) == COMPARED_ROUNDS:
             added = np.mean(self._added, axis=0)
             self._added = []
@@ -310,11 +214,14 @@ class AutoPacer:
         last: Bools = active & (rounds >= 0.9 * rounds[active].max())
         return last
 
-    def _gains(self, drafter: int, most: Ints) -> Floats64:
-        """[L + 1] expected drafts accepted of a critical image by number of drafts, less the round's cost in tokens."""
+    def _gains(self, drafter: int, most: Ints, price: float) -> Floats64:
+        """[L + 1] expected drafts accepted of a critical image by number of drafts, less the round's cost in tokens.
+
+        price: tokens that a plain round is worth.
+        """
         mine = self._critical
         tokens = self._rates[drafter].accepted(self._kinds[mine], most[mine]).mean(axis=0)
-        gains: Floats64 = tokens - self._price() * (self._draft[drafter] + self._verify)
+        gains: Floats64 = tokens - price * (self._draft[drafter] + self._verify)
         return gains
 
     def _price(self) -> float:
@@ -325,8 +232,9 @@ class AutoPacer:
 
     def _trial(self, usable: list[int], used: bool) -> int | None:
         """A drafter of which too little is known, or None. used: whether the best choice drafts anyway."""
+        start = FREE_START if len(usable) > 1 else 0
         for drafter in usable:
-            if self._rates[drafter].is_new(self._kinds[self._critical]):
+            if self._rates[drafter].is_new() and self._rounds >= start:
                 return drafter
         if used or self._idle < self._patience:
             return None
@@ -340,7 +248,7 @@ class AutoPacer:
         """
         rates, count = self._rates[self._drafter], q_top.shape[1]
         self._kinds_q = np.searchsorted(EDGES, q_top, side="right")
-        if isinstance(rates, _WindowRates):
+        if isinstance(rates, WindowRates):
             return num_drafts
         mine = self._critical
         rate = rates.by_q[self._kinds_q[mine]] * (np.arange(count) < num_drafts[mine, None])
@@ -356,7 +264,9 @@ class AutoPacer:
 
     def learn(self, accepted: Ints, num_drafts: Ints, active: Bools) -> None:
         """Counts of every active image, and the seconds that the costs give the round."""
-        made, longest = self._kinds_q.shape[1], int(num_drafts[active].max())
+        made = self._kinds_q.shape[1]
+        # How many drafts counted after a rejected one hangs on tokens that were not decided: taken for all.
+        longest = int(np.where(accepted < num_drafts, made, num_drafts)[active].max())
         self._spent += float(self._draft[self._drafter][made] + self._verify[longest])
         self._rounds += 1
         self._tokens += np.where(active, accepted + 1, 0)
