@@ -6,12 +6,14 @@ folders of its own, and the tiny pipeline's stages are built by the first that n
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts backgrou
 
 # Before torch is imported. Tiny networks are fastest on one thread, and threads of two processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Round costs are measured for the tests alone, once for all workers, and not recorded in the home of who runs them.
+os.environ.setdefault("COOLSD_CACHE", tempfile.mkdtemp(prefix="coolsd-costs-"))
+atexit.register(shutil.rmtree, os.environ["COOLSD_CACHE"], ignore_errors=True)
 
 if TYPE_CHECKING:
     from coolsd_rt.backends.torch.eager import TorchEngine

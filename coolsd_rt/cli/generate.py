@@ -33,6 +33,7 @@ KEYS = {
     "bound": "acceptance.bound",
     "factor": "acceptance.factor",
     "neighbours": "acceptance.neighbours",
+    "pacing": "pacing.kind",
     "confidence": "pacing.confidence",
     "draft_confidence": "pacing.draft_confidence",
     "cfg_scale": "sampling.cfg_scale",
@@ -52,7 +53,12 @@ class _GenerateScreen:
 
     def listener(self) -> GenerateCallbacks:
         return GenerateCallbacks(
-            lambda line: note(f"warning: {line}"), self._start, self._tokens, self._image, self._skipped
+            lambda line: note(f"warning: {line}"),
+            self._start,
+            self._tokens,
+            self._image,
+            self._skipped,
+            self._measuring,
         )
 
     @property
@@ -70,6 +76,9 @@ class _GenerateScreen:
         self._whole += 1
         if not self._work.on_terminal:
             note(str(path))
+
+    def _measuring(self, images: int) -> None:
+        note(f"measuring once what rounds of {images} image{'s' if images > 1 else ''} cost on this machine")
 
     def _skipped(self, path: Path) -> None:
         self._whole += 1
@@ -212,14 +221,22 @@ class _GenerateOptions:
     "pacing.",
 )
 @click.option(
+    "--pacing",
+    type=click.Choice(["auto", "manual"]),
+    help="How much a round drafts: auto, what pays by the measured costs of rounds on this machine; manual, the draft "
+    "length in every round, up to the two thresholds. Under auto an image depends on the images in its batch.",
+)
+@click.option(
     "--confidence",
     type=number(limits.PROBABILITY),
-    help="Skip drafting unless the target's top probability for the previous token is at least this; 0 always drafts.",
+    help="Skip drafting unless the target's top probability for the previous token is at least this; 0 always drafts. "
+    "Selects --pacing manual.",
 )
 @click.option(
     "--draft-confidence",
     type=number(limits.PROBABILITY),
-    help="Stop drafting before a token whose top draft probability is below this; 0 never stops.",
+    help="Stop drafting before a token whose top draft probability is below this; 0 never stops. "
+    "Selects --pacing manual.",
 )
 @click.option(
     "--draft",

@@ -46,7 +46,7 @@ class DrawOptions(TypedDict, total=False):
         acceptance "ratio" and the resampler "optimal", "waterfill" or "residual".
     acceptance: a rule, or keys of the spec's `acceptance`.
     resampler: a kind, or {"kind": ...}.
-    pacing: keys of the spec's `pacing`.
+    pacing: a kind ("auto" or "manual"), or keys of the spec's `pacing`.
     draft_length: tokens drafted per round; a length other than the built one runs each draft step separately.
     plain: decode without a draft.
     draft: "jacobi" or "jacobi-coupled": take drafts from the target's last round instead of the built draft.
@@ -65,7 +65,7 @@ class DrawOptions(TypedDict, total=False):
     schedule: str | Mapping[str, Any] | None
     acceptance: str | Mapping[str, Any] | None
     resampler: str | Mapping[str, Any] | None
-    pacing: Mapping[str, Any] | None
+    pacing: str | Mapping[str, Any] | None
     draft_length: int | None
     plain: bool | None
     draft: Literal["jacobi", "jacobi-coupled"] | None
@@ -80,7 +80,7 @@ _SAMPLING = {
     "top_p": "sampling.top_p",
 }
 _AS_THEY_ARE = ("images_per_prompt", "seed", "draft_length", "plain", "draft", "loop")
-_SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": ""}  # key that a str sets
+_SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": "kind"}  # key that a str sets
 _FIELDS = {
     "schedule": (Exponential, Linear, Uniform, Excess, Custom),
     "acceptance": (RatioRule, Lantern, LanternPP, Synthetic),

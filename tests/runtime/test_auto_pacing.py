@@ -31,7 +31,7 @@ def costs_of(verify: tuple[float, ...], images: int = 1, plain: float = 1.0, **d
 
 COSTS = {
     "cheap": costs_of((1.0, 1.02, 1.04, 1.06)),
-    "steep": costs_of((1.0, 1.6, 2.5, 3.3)),
+    "steep": costs_of((1.0, 1.4, 1.9, 2.4)),
     "late": costs_of((1.0, 1.9, 1.95, 2.0)),
 }
 
@@ -71,7 +71,8 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image of six tokens ends before the usual number of trials, and must not be given up for one bad round."""
     for name, value in {"LOSS_LIMIT": 0.5, "RETRY_ROUNDS": 2, "COMPARED_ROUNDS": 50}.items():
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(rates, "TRIALS", 1)
+    for name, value in {"TRIALS": 1, "CLASS_WEIGHT": 1.0, "WEIGHT": 1.0}.items():
+        monkeypatch.setattr(rates, name, value)
 
 
 def world(omegas: tuple[float, ...], costs: RoundCosts, told: Told | None = None) -> tuple[Tables, list[Leaf]]:

@@ -83,6 +83,7 @@ class GenerateCallbacks:
         tokens: called with the tokens decided so far and the mean acceptance length.
         image: called with the path of each complete file.
         skipped: called with the path of each image that existed already.
+        measuring: called with the images per batch before the costs of rounds are measured (pacing auto, once).
     """
 
     warning: Callable[[str], None] = lambda line: None
@@ -90,6 +91,7 @@ class GenerateCallbacks:
     tokens: Callable[[int, float], None] = lambda done, accept_length: None
     image: Callable[[Path], None] = lambda path: None  # written
     skipped: Callable[[Path], None] = lambda path: None  # existed already
+    measuring: Callable[[int], None] = lambda images: None
 
 
 def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCallbacks | None = None) -> GenerateReport:
@@ -116,6 +118,7 @@ def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCall
     for line in warnings:
         listener.warning(line)
     if not all(one.there for one in placed):
+        opened.costs.on_measure = listener.measuring
         opened.load()  # now, so that loading is timed separately from drawing
     load = time.perf_counter() - began
     with placing.output_folder(request.out):
