@@ -31,8 +31,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts backgrou
 # Before torch is imported. Tiny networks are fastest on one thread, and threads of two processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Round costs are measured for the tests alone, once for all workers, and not recorded in the home of who runs them.
-os.environ.setdefault("COOLSD_CACHE", tempfile.mkdtemp(prefix="coolsd-costs-"))
-atexit.register(shutil.rmtree, os.environ["COOLSD_CACHE"], ignore_errors=True)
+if "COOLSD_CACHE" not in os.environ:
+    os.environ["COOLSD_CACHE"] = tempfile.mkdtemp(prefix="coolsd-costs-")
+    atexit.register(shutil.rmtree, os.environ["COOLSD_CACHE"], ignore_errors=True)
 
 if TYPE_CHECKING:
     from coolsd_rt.backends.torch.eager import TorchEngine
