@@ -4,6 +4,7 @@ import sys
 
 
 def main() -> None:
+    """Run the command; Ctrl-C during its imports ends with one word and exit code 130."""
     try:
         from coolsd_rt.cli.main import main as run
     except KeyboardInterrupt:

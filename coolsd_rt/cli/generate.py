@@ -10,16 +10,16 @@ import click
 
 from coolsd_rt import limits
 from coolsd_rt.cli.entry import gathered, overwrite_option
+from coolsd_rt.cli.generate_screen import GenerateScreen, show_drawn
 from coolsd_rt.cli.numbers import Numbers, number, threads_option
 from coolsd_rt.cli.options import reading_options
-from coolsd_rt.cli.output import json_option, note, print_json, show_fields
+from coolsd_rt.cli.output import json_option, note, print_json
 from coolsd_rt.cli.paths import ENGINE, READS_OR_STDIN, WRITES_IN
-from coolsd_rt.cli.terminal.progress import Work, progress
+from coolsd_rt.cli.terminal.progress import progress
 from coolsd_rt.files import read_lines
 from coolsd_rt.law import RESAMPLERS, RULES, SCHEDULES
 from coolsd_rt.spec import is_spec
-from coolsd_rt.workflows.generate.report import GenerateReport
-from coolsd_rt.workflows.generate.run import DRAFTS, GenerateCallbacks, GenerateConfig, generate
+from coolsd_rt.workflows.generate.run import DRAFTS, GenerateConfig, generate
 
 KEYS = {
     "schedule": "schedule.kind",
@@ -43,81 +43,6 @@ KEYS = {
     "top_p": "sampling.top_p",
 }
 """Options to the run-time keys of the spec that they replace. Their values are checked by the spec's own models."""
-
-
-class _GenerateScreen:
-    """Progress in tokens over all images. Without a progress bar, one line per image as well."""
-
-    def __init__(self, work: Work) -> None:
-        self._work, self._whole = work, 0
-
-    def listener(self) -> GenerateCallbacks:
-        return GenerateCallbacks(
-            lambda line: note(f"warning: {line}"),
-            self._start,
-            self._tokens,
-            self._image,
-            self._skipped,
-            self._measuring,
-        )
-
-    @property
-    def whole(self) -> int:
-        """Images of the request that are there, drawn now or before."""
-        return self._whole
-
-    def _start(self, tokens: int) -> None:
-        self._work.start("drawing", tokens, "tokens", announce=False)
-
-    def _tokens(self, done: int, accept_length: float) -> None:
-        self._work.update(done, figures=f"accept length {accept_length:.2f}")
-
-    def _image(self, path: Path) -> None:
-        self._whole += 1
-        if not self._work.on_terminal:
-            note(str(path))
-
-    def _measuring(self, images: int) -> None:
-        note(f"measuring once what rounds of {images} image{'s' if images > 1 else ''} cost on this machine")
-
-    def _skipped(self, path: Path) -> None:
-        self._whole += 1
-        if not self._work.on_terminal:
-            note(f"{path}: already there")
-
-
-def _show(report: GenerateReport, out: Path) -> None:
-    rows: dict[str, object] = {"images": _counts(report, out)}
-    rows |= _figures(report) if report.tokens else {}
-    if report.sheet:
-        rows["sheet"] = report.sheet
-    show_fields(rows)
-
-
-def _counts(report: GenerateReport, out: Path) -> str:
-    skipped = len(report.drawn) - report.written
-    if not skipped:
-        return f"{report.written} in {out}"
-    return f"{len(report.drawn)} in {out}: {report.written} written, {skipped} already there"
-
-
-def _figures(report: GenerateReport) -> dict[str, object]:
-    s, total = report.statistics, report.seconds
-    by_position = " ".join(f"{share:.2f}" for share in s.acceptance_by_position)
-    rows: dict[str, object] = {
-        "seconds": f"{total:.2f} (and {report.seconds_load:.2f} to load the engine)",
-        "tokens/s": f"{report.tokens_per_second:.1f}",
-        "accept length": f"{s.mean_acceptance_length:.2f}",
-        "acceptance by position": by_position or "no draft",
-        "rounds": int(s.rounds.sum()),
-    }
-    if report.loop == "device":
-        rows["loop"] = "device"
-    for phase, seconds in report.seconds_by_phase.items():
-        if seconds is None:
-            continue
-        rows[f"seconds in {phase}"] = f"{seconds:.2f} ({seconds / total:.0%})"
-    return rows
 
 
 @dataclass(frozen=True)
@@ -302,7 +227,7 @@ def command(given: _GenerateOptions, **values: Any) -> None:
 
         engine = engine_of(engine, given.as_json)
     with progress() as work:
-        screen = _GenerateScreen(work)
+        screen = GenerateScreen(work)
         try:
             report = generate(engine, request, screen.listener())
         except KeyboardInterrupt:
@@ -311,4 +236,4 @@ def command(given: _GenerateOptions, **values: Any) -> None:
     if given.as_json:
         print_json(report.as_dict())
     else:
-        _show(report, given.out)
+        show_drawn(report, given.out)

@@ -56,9 +56,11 @@ class LazyGroup(click.Group):
     """Verbs live in `coolsd_rt.cli.<verb>` as `command`; a verb's file is imported when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the verbs, in the order of the help."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb's module and return its command; None for an unknown name."""
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"coolsd_rt.cli.{cmd_name.replace('-', '_')}")
@@ -69,16 +71,19 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb of the arguments. Raises UsageError with the nearest name for one that is misspelled."""
         near = difflib.get_close_matches(args[0], VERBS, n=1)
         if args[0] not in VERBS and near:
             raise click.UsageError(f"no verb {args[0]!r}, did you mean {near[0]!r}?", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs and their summaries, without importing them."""
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb. Raises Interrupted on Ctrl-C."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as e:  # before click turns it into an Abort and an empty line

@@ -45,6 +45,7 @@ class Whole(click.IntRange):
         self.ends, self.fix = ends, fix
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number. Raises UserError, which names the option and both ends of the range."""
         return _read(self.ends, _name(param), value, self.fix)
 
 
@@ -58,6 +59,7 @@ class Real(click.FloatRange):
         self.ends, self.fix = ends, fix
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number. Raises UserError, which names the option and both ends of the range."""
         return _read(self.ends, _name(param), value, self.fix)
 
 
@@ -70,6 +72,7 @@ class Numbers(click.ParamType[Any]):
         self.ends = ends
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the numbers as a tuple. Raises UserError, which names the option."""
         if not isinstance(value, str):
             return value
         words, most = value.split(","), int(limits.DRAFT_LENGTH.high)

@@ -38,6 +38,7 @@ class PathType(click.Path):
         self.role = role
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path if it can have the role. Raises UserError, which names the option."""
         text = os.fsdecode(value)
         option = param.opts[0] if isinstance(param, click.Option) else ""
         if found := bad_name(text):

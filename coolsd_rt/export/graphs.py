@@ -142,7 +142,12 @@ class DraftGraph(nn.Module):
         self.core = EagleCore(draft, target)
 
     def forward(
-        self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, caches: Caches,
+        self,
+        ids: Tensor,
+        features_in: Tensor,
+        pos: Tensor,
+        prefix: Tensor,
+        caches: Caches,
         start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Step over ids int64 [R, S] and features_in [R, S, C].

@@ -113,8 +113,18 @@ class ProposeGraph(nn.Module):
         self.core, self.length = EagleCore(draft, target), length
 
     def forward(
-        self, ids: Tensor, features_in: Tensor, pos: Tensor, prefix: Tensor, count: Tensor, uniforms: Tensor,
-        scale: Tensor, temperature: Tensor, top_k: Tensor, caches: Caches, start: Tensor | None = None,
+        self,
+        ids: Tensor,
+        features_in: Tensor,
+        pos: Tensor,
+        prefix: Tensor,
+        count: Tensor,
+        uniforms: Tensor,
+        scale: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        caches: Caches,
+        start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Draft L tokens; return tokens int64 [M, L], their distributions [M, L, V] and the caches.
 

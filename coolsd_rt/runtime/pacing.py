@@ -14,8 +14,7 @@ Legend: M images, L draft length, l drafts of a round.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,8 +31,7 @@ WORTH_TRYING = 1.02  # tokens a plain round that a drafter would give if all its
 LOSS_LIMIT = 0.013  # share of the plain image's time that may be lost to drafts that do not seem to pay
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """What a round drafts. drafter: its number. num_drafts: int64 [M]."""
 
     drafter: int

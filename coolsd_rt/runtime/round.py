@@ -146,9 +146,8 @@ def decode(
         if hooks.on_round is not None:
             hooks.on_round(state, record)
         if hooks.on_progress is not None:
-            hooks.on_progress(
-                Progress(state.committed - state.prefix, statistics.mean_acceptance_length, state.codes.copy)
-            )
+            done = state.committed - state.prefix
+            hooks.on_progress(Progress(done, statistics.mean_acceptance_length, state.codes.copy))
     decoder.batch.watch.lap("other")
     return Generation(state.codes, statistics, "host")
 
@@ -264,12 +263,11 @@ class DecodingLoop:
         """Return how many drafts count [M], and all: tokens [M, L'], Q [M, L', V]. most: [M], those that fit."""
         if not self._in_use():
             return np.zeros_like(most), *self._no_drafts
-        choice = self._pacer.before(self._confidence, most, window.active)
-        num_drafts = choice.num_drafts
+        number, num_drafts = self._pacer.before(self._confidence, most, window.active)
         count = int(num_drafts.max())
         if not count:
             return num_drafts, *self._no_drafts
-        drafts, q = self.drafters[choice.drafter].draft(window, count)
+        drafts, q = self.drafters[number].draft(window, count)
         if self._pacer.reads_q:
             top = np.asarray(to_host(self._xp.max(q, axis=-1)), np.float64)
             num_drafts = self._pacer.after(top, num_drafts)

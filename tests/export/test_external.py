@@ -81,7 +81,9 @@ def test_beside_or_in_the_file_it_is_one_graph(
         assert beside == (tmp_path / f"{name}.onnx.data").exists() == (name == "beside")
         onnx.checker.check_model(str(path))
         assert smoke("target", path, lazy_graph[1], lazy_graph[0], precision, beside) < 0.05
-        graph = OrtGraph("target", path.read_bytes(), lazy_graph[1], LoadOptions(threads=1), tmp_path if beside else None)
+        graph = OrtGraph(
+            "target", path.read_bytes(), lazy_graph[1], LoadOptions(threads=1), tmp_path if beside else None
+        )
         found.append(graph.call(**feed)["logits"])
     assert np.array_equal(found[0], found[1])
     assert (tmp_path / "beside.onnx").stat().st_size < 0.3 * (tmp_path / "in.onnx").stat().st_size

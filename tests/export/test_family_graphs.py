@@ -28,8 +28,8 @@ from tests.models.family_cases import (
     HEADS,
     ROWS,
     eager,
-    module_caches,
     image,
+    module_caches,
     random_draft,
     random_target,
     relative,
@@ -134,8 +134,17 @@ def test_propose_graphs(name: str, sees_padding: bool) -> None:
     features, pos, count = torch.randn(4, 4, cfg.dim), torch.tensor([w, w + 1] * 2), torch.tensor([4, 2, 4, 2])
     uniforms, scale = torch.rand(2, length), 1 + 2 * torch.rand(2, length)
     tokens, probs, *_ = ProposeGraph(draft, target, length)(
-        ids, features, pos, prefix, count, uniforms, scale, torch.tensor(0.9), torch.tensor([7]),
-        module_caches(caches), start,
+        ids,
+        features,
+        pos,
+        prefix,
+        count,
+        uniforms,
+        scale,
+        torch.tensor(0.9),
+        torch.tensor([7]),
+        module_caches(caches),
+        start,
     )
     logits, guessed = draft.step(target, ids, features, pos, prefix, caches, start)
     row = torch.arange(4)

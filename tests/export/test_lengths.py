@@ -36,8 +36,10 @@ def test_lengths_are_the_mask(model: onnx.ModelProto, pos: tuple[int, int], size
     onnx.checker.check_model(other)
     assert "LessOrEqual" not in {n.op_type for n in other.graph.node}  # what made the mask
     rng, sizes = np.random.default_rng(0), {"R": 2, "T": 16, "S": size}
-    feed = {s.name: rng.standard_normal([sizes[n] if isinstance(n, str) else n for n in s.shape]).astype(s.dtype)
-            for s in CONTRACT.inputs}
+    feed = {
+        s.name: rng.standard_normal([sizes[n] if isinstance(n, str) else n for n in s.shape]).astype(s.dtype)
+        for s in CONTRACT.inputs
+    }
     feed |= {"ids": rng.integers(0, 32, (2, size)), "pos": np.array(pos)}
     a, b = (
         OrtGraph("target", m.SerializeToString(), CONTRACT, LoadOptions(threads=1, spinning=False)).call(**feed)

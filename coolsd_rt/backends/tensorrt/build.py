@@ -62,9 +62,8 @@ class BuiltEngine:
 class SourceGraph:
     """An ONNX graph of the contract to compile.
 
-    data: the graph's bytes, or the path of its file, whose weights lie beside it. beside: the path of a graph file in
-    whose folder the weights are that `data`, given as bytes, names; TensorRT alone reads them, so that no message
-    holds them. precision: of the graph's tensors, as in a spec.
+    data: bytes, or the path of a file whose weights lie beside it. beside: path of a graph file in whose folder the
+    weights are that `data`, given as bytes, names. precision: of the graph's tensors, as in a spec.
     """
 
     name: str

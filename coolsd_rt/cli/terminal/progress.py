@@ -89,6 +89,7 @@ class Work:
 
     @property
     def on_terminal(self) -> bool:
+        """Whether a progress bar is shown."""
         return not self._bar.disable
 
     @property
