@@ -179,8 +179,7 @@ def _config(
     profiles: Sequence[Profile],
     capabilities: tuple[str, ...],
 ) -> Any:
-    """Return the builder's config. Raises UserError: an unknown compute capability of TensorRT-RTX; CoolsdError: a
-    profile that TensorRT rejects."""
+    """Return the builder's config. Raises UserError: an unknown compute capability; CoolsdError: a refused profile."""
     trt, options, known = build.trt, build.options, loaders(build.flavour)
     wanted = [known.profile() for _ in profiles]
     for made, profile in zip(wanted, profiles, strict=True):
