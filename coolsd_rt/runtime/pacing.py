@@ -208,7 +208,7 @@ class AutoPacer:
     def _last_to_end(self, active: Bools) -> Bools:
         """bool [M]: images whose expected number of rounds to come is within a tenth of the largest."""
         prior = 8.0  # rounds of a token that the start counts as
-        rounds = (self._total - self._tokens) * (self._rounds + prior) / (self._tokens - 1 + prior)
+        rounds = np.maximum(self._total - self._tokens, 1) * (self._rounds + prior) / (self._tokens - 1 + prior)
         last: Bools = active & (rounds >= 0.9 * rounds[active].max())
         return last
 
