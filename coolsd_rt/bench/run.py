@@ -27,11 +27,11 @@ from coolsd_rt.bench.break_even import BreakEven, break_even, tokens_by_length
 from coolsd_rt.bench.report import BenchReport, BenchRow
 from coolsd_rt.bench.stats import Median, paired_ratio
 from coolsd_rt.bench.timing import Timed, Variant, take_turns
-from coolsd_rt.bench.variants import VariantChoice, VariantRow, lines
+from coolsd_rt.bench.variants import AUTO, VariantChoice, VariantRow, lines
 from coolsd_rt.errors import UserError
 from coolsd_rt.machine import machine
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.fields import Probability, Seed, Threads, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing, opening
@@ -165,7 +165,7 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
     engine, near = opened.engine, opened.neighbours
     chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)
-    chosen = [_of_engine(line, opened, spec) for line in chosen]
+    chosen = [_of_engine(line, opened) for line in chosen]
     warnings = list(unknown_words([job for jobs in turns for job in jobs]))
     warnings += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []
@@ -194,9 +194,10 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     )
 
 
-def _of_engine(line: VariantRow, opened: OpenedEngine, spec: Spec) -> VariantRow:
-    """The row with the engine's forced tokens and, if the spec's pacing is `auto`, its round costs."""
-    settings = opened.paced(replace(line.variant.settings, forced=opened.forced), spec)
+def _of_engine(line: VariantRow, opened: OpenedEngine) -> VariantRow:
+    """The row with the engine's forced tokens and, under pacing `auto`, its round costs."""
+    costs = opened.costs if line.kind == AUTO else None
+    settings = replace(line.variant.settings, forced=opened.forced, costs=costs)
     return replace(line, variant=replace(line.variant, settings=settings))
 
 

@@ -10,9 +10,12 @@ Knows specs and laws. Does not know a clock, or how figures are shown.
 - `jacobi`, `jacobi-coupled`: no draft model; drafts come from the target's distributions and are verified again each
   round.
 - `spec`: the values of the spec, if none of the above has the same.
-- `synthetic`: replaces all others if the spec's acceptance is synthetic.
+- `auto`: the law of the spec and, if that is another, every omega 1, under pacing `auto`: what `generate` does by
+  default.
+- `synthetic`: replaces all others but `auto` if the spec's acceptance is synthetic.
 
-The resampler is G* unless stated otherwise; sampling and pacing are the spec's, but Jacobi's drafts have no pacing.
+The resampler is G* unless stated otherwise; sampling is the spec's. So are the thresholds of its pacing; all variants
+but `auto` draft a fixed length otherwise, and Jacobi's drafts have no thresholds.
 """
 
 from __future__ import annotations
@@ -33,10 +36,10 @@ from coolsd_rt.spec.fields import DraftLength, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing
 
-PLAIN, SYNTHETIC = "plain", "synthetic"
+PLAIN, SYNTHETIC, AUTO = "plain", "synthetic", "auto"
 LANTERN = ("lantern++", "lantern++-gstar")
 JACOBI = ("jacobi", "jacobi-coupled")
-NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, "spec")
+NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, "spec", AUTO)
 """Names that can be requested. Plain decoding is the baseline and is always timed."""
 
 FACTOR, LENDERS = 2.0, 10  # LANTERN++'s values if the spec has another rule
@@ -86,13 +89,14 @@ def lines(
 
     Raises UserError: an unknown name, a delta or a length out of range, or nothing to compare plain decoding with.
     """
-    asked = _asked(choice)
+    asked, spec = _asked(choice), _with_fixed_drafts(spec)
     lengths = _lengths(spec, engine.dims.tokens, choice)
     out = [VariantRow(PLAIN, Variant(group, PLAIN, engine, drawing.settings_of(spec, plain=True)))]
     left: dict[str, str] = {}
     if spec.acceptance.rule == "synthetic":
         left = dict.fromkeys(asked, "acceptance is synthetic, the same under every rule and schedule")
-        asked = (SYNTHETIC,)
+        asked = (SYNTHETIC, *(name for name in asked if name == AUTO))
+        left.pop(AUTO, None)
     elif near is None:
         left = {name: NO_NEIGHBOURS for name in asked if name in LANTERN}
         asked = tuple(name for name in asked if name not in LANTERN)
@@ -149,9 +153,11 @@ def _laws(
     """Return titles and specs of one name; none for `spec` if another row has the same values."""
     if name == SYNTHETIC:
         return {"synthetic acceptance": with_overrides(spec, {}, _OF_A_LENGTH)}
+    if name == AUTO:
+        return _paced(with_overrides(spec, {"pacing.kind": "auto"}, _OF_A_LENGTH))
     if name == "spec":
         own = with_overrides(spec, {}, _OF_A_LENGTH)
-        rows = (_laws(spec, other, asked, deltas, near) for other in asked if other not in ("spec", *JACOBI))
+        rows = (_laws(spec, other, asked, deltas, near) for other in asked if other not in ("spec", AUTO, *JACOBI))
         same = any(own.run_view() == law.run_view() for row in rows for law in row.values())
         return {} if same else {"as the spec has it": own}
     if name == "lossless":
@@ -163,6 +169,19 @@ def _laws(
         f"{word}, delta {delta:g}": with_overrides(spec, _GSTAR | {"schedule.kind": kind, "schedule.delta": delta})
         for delta in dict.fromkeys(deltas if name == "cool" else deltas[:1])
     }
+
+
+def _with_fixed_drafts(spec: Spec) -> Spec:
+    """The spec with a fixed draft length in place of pacing `auto`."""
+    return with_overrides(spec, {"pacing.kind": "manual"}) if spec.pacing.kind == "auto" else spec
+
+
+def _paced(spec: Spec) -> Mapping[str, Spec]:
+    """The laws that are timed under pacing `auto`."""
+    own = {"auto": spec}
+    if spec.acceptance.rule == "synthetic" or spec.schedule.kind == "none":
+        return own
+    return {"auto, lossless": with_overrides(spec, _GSTAR | {"schedule.kind": "none"}), **own}
 
 
 def _lantern(spec: Spec, name: str, near: NDArray[np.int64] | None) -> Mapping[str, Spec]:

@@ -50,7 +50,7 @@ def test_counts_agree(report: BenchReport) -> None:
     assert (plain["rounds"], plain["mean_acceptance_length"]) == (images * (DIMS.tokens - 1), 1.0)
     assert (plain["rounds_with_drafts"], plain["num_draft_tokens"], plain["draft_acceptance_rate"]) == (0, 0, None)
     assert (plain["versus_plain"], plain["verdict"], plain["break_even_acceptance_length"]) == (None, None, None)
-    assert len(variants) == 12
+    assert len(variants) == 14
     assert {variant["draft"] for variant in variants.values()} == {None, "eagle", "jacobi", "jacobi_coupled"}
     assert plain["draft"] is None
     for name, variant in variants.items():
@@ -61,9 +61,14 @@ def test_counts_agree(report: BenchReport) -> None:
         )
         assert variant["rounds"] + accepted == images * (DIMS.tokens - 1)  # each round adds one to what it keeps
         assert accepted == sum(variant["num_accepted_tokens_per_pos"])
+        if not proposed:
+            assert variant["way"] == "auto"  # drafts nothing where that is fastest
+            assert (drafts, accepted, variant["draft_acceptance_rate"]) == (0, 0, None)
+            continue
         assert variant["draft_acceptance_rate"] == accepted / proposed
         assert drafts <= variant["rounds"]  # the last token of an image is drawn without a draft
-        assert variant["rounds"] - images <= drafts <= proposed <= drafts * variant["draft_length"]
+        assert drafts <= proposed <= drafts * variant["draft_length"]
+        assert variant["way"] == "auto" or variant["rounds"] - images <= drafts
         assert variant["mean_acceptance_length"] == pytest.approx(1 + accepted / variant["rounds"])
         assert variant["mean_acceptance_length_drafted"] == pytest.approx(1 + accepted / drafts)
         assert variant["per_position_acceptance_rate"] == [n / drafts for n in variant["num_accepted_tokens_per_pos"]]
@@ -236,7 +241,7 @@ def test_what_does_not_pay_is_said(report: BenchReport) -> None:
         "speculation does not pay: lossless is 0.50x (0.45-0.55) plain decoding; "
         f"a round brings {length:.2f} tokens and pays from {length / 0.5:.2f}"
     )
-    assert len(lines) == 11
+    assert len(lines) == 13
     assert [row[-1] for row in mixed.tables[0].rows][:4] == ["the baseline", "does not pay", "unclear", "pays"]
     assert "no variant with drafts is shown to pay" in with_ratios(report, lambda k: spread).verdicts[-1]
     assert not any("no variant with drafts is shown to pay" in line for line in lines)
@@ -280,6 +285,6 @@ def test_synthetic_acceptance_is_marked(engine: Path, report: BenchReport, monke
     document = found.as_dict()
     assert document["synthetic"] is True
     assert report.as_dict()["synthetic"] is False
-    assert [variant["name"] for variant in document["ways"]] == ["plain", "synthetic acceptance"]
+    assert [variant["name"] for variant in document["ways"]] == ["plain", "synthetic acceptance", "auto"]
     assert any("acceptance is synthetic" in line for line in found.warnings)
     assert "acceptance is synthetic: these are timings" in html.page(found)

@@ -42,8 +42,12 @@ def test_every_name_is_its_law() -> None:
         "LANTERN++ with G*",
         "jacobi",
         "jacobi, coupled",
+        "auto, lossless",
+        "auto",
     ]
     assert found["plain"].plain
+    assert found.pop("auto").law == found["COOL-SD, delta 1.1"].law
+    assert found.pop("auto, lossless").law == found["lossless"].law
     for name, settings in found.items():
         assert settings.sampling.cfg_scale == 2.0
         assert settings.sampling.confidence == (0.0 if name.startswith("jacobi") else 0.5)
@@ -133,9 +137,9 @@ def test_synthetic_acceptance_is_one_variant() -> None:
     rates = {"rule": "synthetic", "rates": [0.9, 0.5, 0.1]}
     mine = spec(schedule={"kind": "none"}, acceptance=rates)
     found, left = of(mine)
-    assert list(found) == ["plain", "synthetic acceptance"]
+    assert list(found) == ["plain", "synthetic acceptance", "auto"]
     assert found["synthetic acceptance"].variant.settings.law.rates == (0.9, 0.5, 0.1)
-    assert set(left) == set(NAMES)
+    assert set(left) == set(NAMES) - {"auto"}
     with pytest.raises(UserError, match=r"acceptance\.rates: expected 2 values.*found 3"):
         of(mine, draft_lengths=(2,))
 
@@ -171,3 +175,13 @@ def test_a_custom_schedule_has_its_own_length() -> None:
     with pytest.raises(UserError, match=r"schedule\.values: expected 2 values"):
         of(mine, draft_lengths=(2,))
     assert "lossless, length 2" in laws(mine, names=("lossless",), draft_lengths=(2,))
+
+
+def test_only_auto_chooses_its_drafts() -> None:
+    """Whatever the spec's pacing: the others are what it is compared with. Thresholds that the spec states stay."""
+    for pacing, confidence in (({}, 0.0), ({"kind": "auto"}, 0.0), ({"confidence": 0.5}, 0.5)):
+        found = laws(spec(schedule={"kind": "none"}, pacing=pacing))
+        assert "auto, lossless" not in found
+        assert found["auto"].law == found["lossless"].law
+        assert found["auto"].sampling.confidence == 0.0
+        assert found["lossless"].sampling.confidence == confidence
