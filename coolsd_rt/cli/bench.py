@@ -134,7 +134,8 @@ class _BenchOptions:
     "names",
     multiple=True,
     type=click.Choice(NAMES),
-    help="Decoding variant to time beside plain decoding. Repeatable; default: all variants that the engine supports.",
+    help="Decoding variant to time beside plain decoding. Repeatable; default: all variants that the engine supports. "
+    "--ways is the former name of this option.",
 )
 @click.option(
     "--delta",
