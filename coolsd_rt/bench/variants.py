@@ -10,8 +10,7 @@ Knows specs and laws. Does not know a clock, or how figures are shown.
 - `jacobi`, `jacobi-coupled`: no draft model; drafts come from the target's distributions and are verified again each
   round.
 - `spec`: the values of the spec, if none of the above has the same.
-- `auto`: the law of the spec and, if that is another, every omega 1, under pacing `auto`: what `generate` does by
-  default.
+- `auto`: the law of the spec and, if that is another, every omega 1, under pacing `auto`.
 - `synthetic`: replaces all others but `auto` if the spec's acceptance is synthetic.
 
 The resampler is G* unless stated otherwise; sampling is the spec's. So are the thresholds of its pacing; all variants

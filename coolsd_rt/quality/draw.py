@@ -3,7 +3,8 @@
     OUT/quality.json          what is drawn: engine, run-time values, prompts
     OUT/images/139.png        written atomically; its text chunk has id, prompt, seed, engine and law
 
-An image depends only on its id, its prompt and `--seed`: not on the order of the prompts or on an interruption. Knows
+Rounds draft a fixed length, also if the spec's pacing is `auto`: figures must not depend on a machine's speed. An image
+depends only on its id, its prompt and `--seed`: not on the order of the prompts or on an interruption. Knows
 engines through the workflows. Does not know what is measured.
 """
 

@@ -5,8 +5,7 @@ Knows keys, ranges and defaults. Does not know their effect on probabilities: `c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, Strict, model_validator
 
@@ -163,11 +162,11 @@ class SamplingSection(Section):
 class Pacing(Section):
     """How many tokens a round drafts. Changes the speed, never the output distribution of an exact rule."""
 
-    kind: Literal["auto", "manual"] = Field(
-        default="auto",
-        description="`auto`: each round drafts what pays, by the measured cost of a round and by how many drafts were "
-        "accepted so far. `manual`: draft.length tokens in each round, unless a threshold below stops it. Default: "
-        "auto, or manual if a threshold is given.",
+    kind: Literal["manual", "auto"] = Field(
+        default="manual",
+        description="`manual`: draft.length tokens in each round, unless a threshold stops it. `auto`: each round "
+        "drafts what pays, by the measured cost of rounds on this machine and by how many drafts were accepted so far; "
+        "an image then depends on the images in its batch.",
     )
     confidence: Probability = Field(
         default=0.0,
@@ -179,13 +178,6 @@ class Pacing(Section):
         description="Stop drafting before the first token whose top draft probability is less than this "
         "value: the target then steps fewer positions. 0 never stops.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _thresholds_are_manual(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and "kind" not in data and {"confidence", "draft_confidence"} & set(data):
-            return {**data, "kind": "manual"}
-        return data
 
     @model_validator(mode="after")
     def _auto_has_no_threshold(self) -> Pacing:

@@ -32,13 +32,13 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
     ]
     assert "the accept length counts the resampled or bonus token" in done.out
     verdicts = [line for line in lines if " plain decoding; a round brings " in line]
-    assert len(verdicts) == 6
+    assert len(verdicts) == 8
     reason = "the engine has no code neighbours; build it again with image.neighbours"
     assert done.err.splitlines() == [
         f"warning: lantern++ is left out: {reason}",
         f"warning: lantern++-gstar is left out: {reason}",
-        "bench: 49 runs of 7 variants",
-        "bench: 49 of 49 runs of 7 variants, jacobi, coupled",
+        "bench: 63 runs of 9 variants",
+        "bench: 63 of 63 runs of 9 variants, auto",
     ]
 
 

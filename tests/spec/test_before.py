@@ -15,11 +15,9 @@ RESOLVED = json.loads((BEFORE / "resolved.json").read_text(encoding="utf-8"))
 
 @pytest.mark.parametrize("name", sorted(RESOLVED))
 def test_a_spec_of_before_has_the_values_of_before(name: str) -> None:
-    """But for the pacing: thresholds that it states stay, and without them a round drafts what pays."""
     loaded = load_spec(BEFORE / f"{name}.yaml", check_files=False).spec
     found = json.loads(json.dumps(loaded.resolved(), default=str))
-    stated = "pacing:" in (BEFORE / f"{name}.yaml").read_text(encoding="utf-8")
-    assert found["pacing"].pop("kind") == ("manual" if stated else "auto")
+    assert found["pacing"].pop("kind") == "manual"  # the only kind of then, which had no name
     assert found == RESOLVED[name]
 
 
