@@ -134,7 +134,8 @@ class _BenchOptions:
     "names",
     multiple=True,
     type=click.Choice(NAMES),
-    help="Decoding variant to time beside plain decoding. Repeatable; default: all variants that the engine supports.",
+    help="Decoding variant to time beside plain decoding. Repeatable; default: all variants that the engine supports. "
+    "--ways is the former name of this option.",
 )
 @click.option(
     "--delta",
@@ -150,7 +151,7 @@ class _BenchOptions:
     "lengths",
     multiple=True,
     type=number(limits.DRAFT_LENGTH),
-    help="Tokens drafted per round. Repeatable; a length other than the built one runs unfused.",
+    help="Tokens drafted per round. Repeatable; a length other than the built one runs each draft step separately.",
 )
 @click.option(
     "--jacobi-length",
@@ -160,7 +161,8 @@ class _BenchOptions:
 @click.option(
     "--confidence",
     type=number(limits.PROBABILITY),
-    help="Pacing confidence of all variants with a draft model; 0 always drafts.",
+    help="For all variants with a draft model: skip drafting unless the target's top probability for the previous "
+    "token is at least this; 0 always drafts.",
 )
 @click.option(
     "--draft-confidence",

@@ -64,7 +64,7 @@ class _ConvertOptions:
 @click.option(
     "--cell",
     type=number(limits.CELL),
-    help="Side of one code's cell in pixels: 8 for a target over VQ-8. Default: 16.",
+    help="Pixels per image token along each side: 16, or 8 for a target over VQ-8. Default: 16.",
 )
 @click.option(
     "--dtype",

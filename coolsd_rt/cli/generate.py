@@ -137,7 +137,7 @@ class _GenerateOptions:
 @click.option(
     "--draft-length",
     type=number(limits.DRAFT_LENGTH, "use --plain to decode without a draft"),
-    help="Tokens drafted per round; a length other than the built one runs unfused.",
+    help="Tokens drafted per round; a length other than the built one runs each draft step separately.",
 )
 @click.option(
     "--plain",

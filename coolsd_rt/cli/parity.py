@@ -97,7 +97,7 @@ class _ParityOptions:
 @image_seed_option
 @moved_spec_option
 @reading_options
-@threads_option("both sides")
+@threads_option("the engine and of the reference")
 @json_option
 @gathered(_ParityOptions)
 def command(given: _ParityOptions) -> None:

@@ -123,8 +123,11 @@ class _QualityOptions:
 @click.option(
     "--limit", type=number(limits.IMAGES), help="Maximum number of ids: only the first ones are drawn and measured."
 )
-@click.option("--reference-cache", type=WRITES_IN,
-              help="Folder that caches reference features for other runs; default: in --out.")  # fmt: skip
+@click.option(
+    "--reference-cache",
+    type=WRITES_IN,
+    help="Folder that caches reference features for other runs; default: in --out.",
+)
 @json_option
 @gathered(_QualityOptions)
 def command(given: _QualityOptions, **drawing: Any) -> None:

@@ -123,7 +123,7 @@ class _TrainDraftOptions:
     type=click.Choice(["eagle", "eagle3", "model"]),
     default="eagle3",
     show_default=True,
-    help="Kind of draft: eagle, an EAGLE head; eagle3, an EAGLE head trained on its predictions; model, a separate "
+    help="Kind of draft: eagle, an EAGLE head; eagle3, an EAGLE head trained on its own predictions; model, a separate "
     "small model.",
 )
 @click.option(
@@ -156,8 +156,8 @@ class _TrainDraftOptions:
 @click.option(
     "--own-steps",
     type=number(limits.OWN_STEPS),
-    help="Number of draft positions trained on (kind eagle3 only): the first reads the target's features, each other "
-    "one the draft's own prediction, so that N feeds back N - 1 predictions. Default: the draft length, at most 5.",
+    help="Number of consecutive draft positions in training (kind eagle3 only). The first position reads the target's "
+    "features, each later one the draft's prediction at the position before. Default: the draft length, at most 5.",
 )
 @click.option(
     "--noise",

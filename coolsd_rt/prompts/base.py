@@ -123,7 +123,7 @@ def some_text(prompt: str) -> str:
     """
     text = prompt.strip()
     if not text:
-        fix = 'give one, for example -p "red apple"'
+        fix = 'give one, for example "red apple"'
         raise UserError("empty prompt", expected="at least one word", found=quoted(prompt), fix=fix)
     if len(text) not in PROMPT_CHARACTERS:
         found = f"{len(text)} in {quoted(text)}"

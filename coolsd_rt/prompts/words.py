@@ -89,7 +89,7 @@ class WordVocabulary:
         words = split(text)
         if not words:
             expected = "a word: this target reads letters and digits, and skips all other characters"
-            raise UserError("prompt", expected=expected, found=quoted(text), fix='for example -p "red apple"')
+            raise UserError("prompt", expected=expected, found=quoted(text), fix='for example "red apple"')
         if len(words) > self.prefix:
             raise too_long(text, len(words), self.prefix, "words")
         index = self.index

@@ -104,6 +104,7 @@ _ELSEWHERE = {
     "delta": 'give it with the schedule: schedule={"delta": ...}',
     "rule": 'give it with the acceptance: acceptance={"rule": ...}',
     "confidence": 'give it with the pacing: pacing={"confidence": ...}',
+    "prompt": "give the prompts as the first argument",
     "negative_prompt": "guidance subtracts the model's own unconditional row",
     "height": _SIZE,
     "width": _SIZE,
@@ -148,6 +149,9 @@ class Call:
         given = {name: value for name, value in options.items() if value is not None}
         _exclude(given, "images_per_prompt", "num_images_per_prompt")
         _exclude(given, "seed", "seeds")
+        if isinstance(seed := given.get("seed"), list | tuple):
+            fix = "give a seed for each image as seeds="
+            raise UserError("seed", expected="one whole number", found=shown(seed), fix=fix)
         direct: dict[str, Any] = {name: given[name] for name in _AS_THEY_ARE if name in given}
         if "num_images_per_prompt" in given:
             direct["images_per_prompt"] = given["num_images_per_prompt"]

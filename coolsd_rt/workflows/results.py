@@ -36,7 +36,8 @@ class ImageRecord:
         image: RGB, F x F pixels.
         index: position in the call, from 0.
         prompt: the text that the image was drawn from.
-        seed: seed of its random numbers; the same seed, prompt and settings give the same image.
+        seed: seed of its random numbers; the same seed, prompt and settings give the same image. With pacing
+            "auto" the image also depends on the other images of its batch.
         tokens: int64 [N], the image tokens in the order in which they were decided (read only).
         provenance: JSON data; `PipelineOutput.save` writes it into the PNG.
     """

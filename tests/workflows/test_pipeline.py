@@ -201,11 +201,13 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (5, {}, "prompts: expected a text or a list of texts, found 5"),
     ([], {}, "prompts: expected at least one, found none"),
     (["red apple", 5], {}, "prompts[1]: expected a text, found 5"),
-    ("", {}, "expected "),
+    ("", {}, "expected at least one word"),
     ("x", {"images_per_prompt": "2"}, "images_per_prompt: expected a whole number from 1 to 100000, found \"2\""),
     ("x", {"images_per_prompt": 0}, "images_per_prompt: expected a whole number from 1 to 100000, found 0"),
     ("x", {"images_per_prompt": 1, "num_images_per_prompt": 2}, "num_images_per_prompt: expected images_per_prompt or"),
     ("x", {"seed": -1}, "seed: expected a whole number from 0"),
+    ("x", {"seed": [1, 2]}, "seed: expected one whole number, found [1, 2]; give a seed for each image as seeds="),
+    ("x", {"prompt": "y"}, "prompt: expected an option of this call, found an unknown name; give the"),
     ("x", {"seed": 1, "seeds": [1]}, "seeds: expected seed or seeds, found both"),
     ("x", {"seeds": [1, 2]}, "seeds: expected 1, one for each image, found 2"),
     ("x", {"seeds": ["a"]}, "seeds[0]: expected a whole number"),
@@ -248,6 +250,7 @@ def test_a_wrong_argument_is_one_line(pipe: Pipeline, prompts: Any, options: dic
         pipe(prompts, **options)
     assert "\n" not in str(caught.value)
     assert "--" not in str(caught.value)  # no option of the command line
+    assert " -p" not in str(caught.value)
     assert len(pipe("red apple").images) == 1  # and it draws on
 
 

@@ -23,6 +23,7 @@ from coolsd_rt.prompts import conditioner_files
 from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.store.atomic import free_bytes, no_space
 from coolsd_rt.store.weights import check_safetensors
+from coolsd_rt.workflows.build.code import COMPILE
 
 MEASURED_ON = "two cores of a shared server"
 BESIDE = 256 << 20  # as `export.external.LARGEST`: larger graphs store their weights once, in a separate file
@@ -155,7 +156,7 @@ class SpecSizes:
         }  # fmt: skip
         if name in made:
             return made[name]()
-        source = self.stage(name.rpartition("compile_")[2])
+        source = self.stage(name.removeprefix(COMPILE))
         return Amount(source.disk, 2 * source.memory, 0.0)
 
     def _table(self, config: DecoderConfig) -> int:
