@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,12 +48,14 @@ def record_file(fingerprint: str, machine: dict[str, Any]) -> Path:
 class CostBook:
     """The costs of one engine on this machine, by the kind of request. Safe for several processes.
 
-    machine: as `record_file` takes it. on_measure: called with the number of images before rounds are timed.
+    machine: as `record_file` takes it. on_measure: called with the number of images before rounds are timed. seconds:
+    spent on measuring by this process.
     """
 
     fingerprint: str
     machine: dict[str, Any]
     on_measure: Callable[[int], None] = lambda images: None
+    seconds: float = 0.0
     _known: dict[str, RoundCosts] = field(default_factory=dict)
 
     def get(self, kind: str, images: int, measure: Callable[[], RoundCosts]) -> RoundCosts:
@@ -65,23 +68,20 @@ class CostBook:
     def _recorded(self, key: str, images: int, measure: Callable[[], RoundCosts]) -> RoundCosts:
         path = self._path()
         if path is None:
-            self.on_measure(images)
-            return measure()
+            return self._measured(images, measure)
         lock = FileLock(f"{path}.lock")
         try:
             with lock.acquire(timeout=LOCK_SECONDS):
                 return self._read_or_measure(path, key, images, measure)
         except (Timeout, OSError):
-            self.on_measure(images)
-            return measure()
+            return self._measured(images, measure)
 
     def _read_or_measure(self, path: Path, key: str, images: int, measure: Callable[[], RoundCosts]) -> RoundCosts:
         record = _read(path)
         with suppress(CoolsdError):
             if key in record:
                 return RoundCosts.of(record[key])
-        self.on_measure(images)
-        costs = measure()
+        costs = self._measured(images, measure)
         whole = {"version": VERSION, "machine": self.machine, "costs": {**record, key: costs.as_dict()}}
         with suppress(OSError):
             draft = path.with_suffix(f".{os.getpid()}.tmp")
@@ -91,6 +91,14 @@ class CostBook:
             finally:
                 draft.unlink(missing_ok=True)
         return costs
+
+    def _measured(self, images: int, measure: Callable[[], RoundCosts]) -> RoundCosts:
+        self.on_measure(images)
+        began = time.perf_counter()
+        try:
+            return measure()
+        finally:
+            self.seconds += time.perf_counter() - began
 
     def _path(self) -> Path | None:
         """The record, its folder made; None where that is not possible."""

@@ -162,7 +162,7 @@ class _GenerateRun:
         sheet = placing.finish_sheet(
             self.request.out, self.placed, self.request.variants, self.shown, self.request.overwrite
         )
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began - self.prepared.opened.costs.seconds  # costs are measured once
         drawn = tuple(
             GeneratedImage(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
         )
