@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from coolsd_rt.arrays import Floats32, Ints
 from coolsd_rt.backends.description import DATA, Description
 from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, Caches, OrtGraph, OrtMemory, OrtSteps
+from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
 from coolsd_rt.errors import CoolsdError
@@ -27,12 +28,15 @@ from coolsd_rt.store import VerifiedEngine
 def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
     """All graphs of a checked engine.
 
-    Raises CoolsdError: a graph is not of the contract, or ONNX Runtime cannot run it on the providers asked for.
+    Raises CoolsdError: a graph is not of the contract, or ONNX Runtime cannot run it on the providers asked for; this
+    processor's products of 8 bits are not exact, and the engine needs them.
     """
     description = Description.from_dict(verified.manifest.contract)
     engine = EngineOptions.model_validate(verified.manifest.spec.get("engine", {}))
     if not options.providers:
         options = replace(options, providers=(CUDA,) if engine.device == "cuda" else (CPU,))
+    if PRODUCTS_FILE in verified.manifest.files:
+        check_products(verified.read(PRODUCTS_FILE))
     graphs = {}
     for name, record in description.graphs.items():
         # Weights beside a graph are mapped by ONNX Runtime; their hash held when `verified` was made.

@@ -24,7 +24,7 @@ from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.store import CachedStage, EngineFolder, EngineRecord, Store, engine_fingerprint, sha256_file
 from coolsd_rt.store.atomic import check_folder, free_bytes
 from coolsd_rt.store.fingerprint import tool_versions
-from coolsd_rt.workflows.build.code import COMPILE
+from coolsd_rt.workflows.build.code import COMPILE, QUANTIZATION
 from coolsd_rt.workflows.build.describe import describe
 from coolsd_rt.workflows.build.estimate import MEASURED_ON, Amount, check_disk, total
 from coolsd_rt.workflows.build.plan import COMPILED, PlannedStage, Planner, by_lengths
@@ -264,7 +264,14 @@ class _Runner:
                 conditioner_files(loaded.spec.condition),
                 by_lengths(engine, description),
                 engine.invariant,
+                engine.quantization,
             )
+        if name == QUANTIZATION:
+            from coolsd_rt.workflows.build.quantization import quantization
+
+            return quantization(self._sources, folder)
+        if QUANTIZATION in done:
+            self._sources.forms = done[QUANTIZATION].facts[QUANTIZATION]
         if name.startswith(COMPILE):
             from coolsd_rt.workflows.build.compile import compile_graph
 
