@@ -30,8 +30,6 @@ from coolsd_rt.export.products import constant_products
 LIMIT = 127.0
 """Largest magnitude of a code, of activations (around the zero point) and of weights."""
 ZERO_POINT = 128
-LEAST = 1e-30
-"""Least scale of a row: a row of zeros stays zeros."""
 _PREFIX = "coolsd_row"
 _ROWS_AT_ONCE = 256  # of a matrix while it is quantized: temporaries stay small
 
@@ -113,7 +111,6 @@ def _maker(outline: Outline, tensor: onnx.TensorProto, unsigned: bool) -> Make:
 def _constants() -> list[onnx.TensorProto]:
     values = {
         "axis": np.array([-1]),
-        "least": np.float32(LEAST),
         "step": np.float32(1 / LIMIT),
         "zero": np.uint8(ZERO_POINT),
     }
@@ -131,11 +128,11 @@ class _Rows:
         if x in self.known:
             return [], *self.known[x]
         p, c = f"{_PREFIX}_{x}", _PREFIX
+        # A row of zeros has codes of no meaning (0 / 0), and products of those times 0 are 0 again.
         self.known[x] = f"{p}_codes", f"{p}_largest"
         nodes = [
             helper.make_node("Abs", [x], [f"{p}_abs"]),
-            helper.make_node("ReduceMax", [f"{p}_abs", f"{c}_axis"], [f"{p}_max"], keepdims=1),
-            helper.make_node("Max", [f"{p}_max", f"{c}_least"], [f"{p}_largest"]),
+            helper.make_node("ReduceMax", [f"{p}_abs", f"{c}_axis"], [f"{p}_largest"], keepdims=1),
             helper.make_node("Div", [x, f"{p}_largest"], [f"{p}_unit"]),
             helper.make_node("QuantizeLinear", [f"{p}_unit", f"{c}_step", f"{c}_zero"], [f"{p}_codes"]),
         ]

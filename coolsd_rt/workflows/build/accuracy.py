@@ -22,7 +22,7 @@ from coolsd_rt.export.blocks import Matrix
 from coolsd_rt.export.graphs import ConditionGraph
 from coolsd_rt.export.hollow import streamed
 from coolsd_rt.export.quantize import block_size, quantize_matrix
-from coolsd_rt.export.rowwise import LEAST, LIMIT, quantize_columns
+from coolsd_rt.export.rowwise import LIMIT, quantize_columns
 from coolsd_rt.export.torch_onnx import nest
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.lazy import value
@@ -32,6 +32,7 @@ LARGEST_LOSS = 0.05
 RATIO = 1.5
 """Above it: how many times the error of the form by blocks it may be."""
 POSITIONS = 32  # of each row, behind its prefix
+_LEAST = 1e-30  # scale: a row of zeros stays zeros
 _ROWS = 64  # of activations that a product is repeated on
 _PREFIX = 32  # positions of a long prefix that are stepped
 
@@ -66,7 +67,7 @@ def loss_of(x: Floats, weight: Floats) -> Loss:
 
 def _units(x: Floats) -> tuple[Floats, Floats]:
     """Codes of the last axis from -127 to 127, as floats, and their step."""
-    step = np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(LEAST)) / np.float32(LIMIT)
+    step = np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(_LEAST)) / np.float32(LIMIT)
     return np.rint(x / step), step
 
 
