@@ -16,7 +16,6 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.store.atomic import free_bytes, human
 from coolsd_rt.workflows import promote as promoting
 from coolsd_rt.workflows.build.estimate import MEASURED_ON
-from coolsd_rt.workflows.build.record import describe_forms
 from coolsd_rt.workflows.build.run import BuildCallbacks, BuildPlan, Built, PlannedStage, plan, with_engine
 from coolsd_rt.workflows.parity.run import IMAGES, ParityCallbacks
 from coolsd_rt.workflows.promote import ENGINES, Promoted, promote
@@ -87,12 +86,11 @@ def _show_plan(planned: BuildPlan) -> None:
 
 def _show(built: Built) -> None:
     document = built.as_dict()
-    forms = describe_forms({name: stage.facts for name, stage in built.engine.manifest.stages.items()})
     show_fields(
         {
             "engine": built.engine.folder,
             "precision": document["precision"],
-            **({"int8": forms} if forms else {}),
+            **({"int8": document["int8"]} if "int8" in document else {}),
             "built": ", ".join(built.fresh) or "nothing: every stage was cached",
             "size": human(document["bytes"]),
             "seconds": f"{built.seconds:.1f}",

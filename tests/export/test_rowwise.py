@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from coolsd_rt.checkpoints.load import model_dims
 from coolsd_rt.contract import target_contract
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
+from coolsd_rt.export.external import Outline, write
 from coolsd_rt.export.graphs import TargetGraph
 from coolsd_rt.export.products import constant_products
 from coolsd_rt.export.rowwise import product_check, quantize_columns, quantize_rowwise
@@ -95,6 +97,24 @@ def test_a_matrix_of_several_products_is_stored_once_and_others_stay_whole() -> 
     names = Counter(t.name for t in model.graph.initializer)
     assert names["shared_codes"] == names["output"] == 1
     assert "shared" not in names
+
+
+def test_weights_beside_the_graph_are_the_same(tmp_path: Path) -> None:
+    """As of a model that is larger than a message: quantized as they are written, one matrix at a time."""
+    rng = np.random.default_rng(0)
+    matrices = {n: rng.standard_normal((300, 40)).astype(np.float32) for n in ("a", "b")}
+    x = rng.standard_normal((1, 3, 300)).astype(np.float32)
+    found = []
+    for largest in (0, None):
+        outline = Outline(products(matrices, [("x", "a", "p"), ("x", "b", "q")]))
+        quantize_rowwise(outline, ["a", "b"])
+        path = tmp_path / f"{largest}.onnx"
+        assert write(outline, path, tmp_path / f"{largest}.data", largest) == (largest == 0)
+        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        found.append(session.run(None, {"x": x}))
+    assert (tmp_path / "0.data").stat().st_size > 2 * 300 * 40
+    for beside, within in zip(*found, strict=True):
+        np.testing.assert_array_equal(beside, within)
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from coolsd_rt.workflows.build.code import COMPILE, QUANTIZATION
 from coolsd_rt.workflows.build.describe import describe
 from coolsd_rt.workflows.build.estimate import MEASURED_ON, Amount, check_disk, total
 from coolsd_rt.workflows.build.plan import COMPILED, PlannedStage, Planner, by_lengths
+from coolsd_rt.workflows.build.record import describe_forms
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 _PACKAGES = {"torch": "build", "onnx": "build", "onnxscript": "build", "safetensors": "build", "onnxruntime": "cpu"}
@@ -123,11 +124,13 @@ class Built:
     def as_dict(self) -> dict[str, Any]:
         """JSON data for `build --json`."""
         manifest = self.engine.manifest
+        forms = describe_forms({name: stage.facts for name, stage in manifest.stages.items()})
         return {
             "name": manifest.name,
             "fingerprint": manifest.fingerprint,
             "folder": str(self.engine.folder),
             "precision": self.plan.loaded.spec.engine.precision,
+            **({"int8": forms} if forms else {}),
             "seconds": round(self.seconds, 3),
             "stages": {s.name: "run" if s.name in self.fresh else "cached" for s in self.plan.stages},
             "bytes": sum(record.size for record in manifest.files.values()),
