@@ -104,7 +104,7 @@ def summary(found: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[st
     """Medians in milliseconds (of a step, or an image), the median ratio of the first engine's time to each, and of
     an engine's plain image to its images of other ways."""
     out: dict[str, dict[str, Any]] = {}
-    plain = found[f"image, {PLAIN}"]
+    plain = found.get(f"image, {PLAIN}", {})
     for name, by_engine in found.items():
         first = next(iter(by_engine.values()))
         many = _STEPS if name.startswith("step") else 1
@@ -129,7 +129,10 @@ def _cell(one: Mapping[str, float]) -> str:
 
 
 def measure(engines: list[Path], runs: int, images: int, threads: int, prompt: str | None = None) -> dict[str, Any]:
-    """Figures of both clocks, as JSON data. Raises UserError: engines of different sizes, or of one name."""
+    """Figures of both clocks, as JSON data. images: 0 draws none.
+
+    Raises UserError: engines of different sizes, or of one name.
+    """
     if len({path.name for path in engines}) < len(engines):
         raise UserError("engines", expected="folders of different names", found="one name twice")
     out: dict[str, Any] = {"machine": machine(threads), "runs": runs, "images": images, "clocks": {}}
@@ -143,8 +146,11 @@ def measure(engines: list[Path], runs: int, images: int, threads: int, prompt: s
             raise UserError("engines", expected="engines of one model", found="engines of different sizes")
         widths = tuple(sorted({1, next(iter(opened.values())).description.draft_length + 1}))
         steps = {name: steps_of(one.engine, widths) for name, one in opened.items()}
-        drawn = {name: images_of(one, prompt, images) for name, one in opened.items()}
-        out["clocks"][label] = summary(in_turns(steps, runs, clock) | in_turns(drawn, images, clock))
+        found = in_turns(steps, runs, clock)
+        if images:
+            drawn = {name: images_of(one, prompt, images) for name, one in opened.items()}
+            found |= in_turns(drawn, images, clock)
+        out["clocks"][label] = summary(found)
     return out
 
 
@@ -152,6 +158,7 @@ def measure(engines: list[Path], runs: int, images: int, threads: int, prompt: s
 @click.argument("engines", type=ENGINE, nargs=-1, required=True)
 @click.option("--runs", type=number(limits.RUNS), default=31, show_default=True, help="Turns of steps.")
 @click.option("--images", type=number(limits.RUNS), default=11, show_default=True, help="Turns of images.")
+@click.option("--steps-only", is_flag=True, help="Draw no images.")
 @click.option("-p", "--prompt", help="Prompt of the images; default: one of the spec's.")
 @threads_option()
 @click.option("--json", "json_file", type=WRITES, help="Write the figures as JSON to this file.")
@@ -160,6 +167,7 @@ def command(
     engines: tuple[Path, ...],
     runs: int,
     images: int,
+    steps_only: bool,
     prompt: str | None,
     threads: int | None,
     json_file: Path | None,
@@ -168,9 +176,10 @@ def command(
     """Time steps and images of ENGINES in turns. Ratios are to the first engine."""
     if json_file is not None:
         check_output(json_file, "--json", overwrite=overwrite)
-    found = measure(list(engines), runs, images, threads or cores.here().threads, prompt)
+    found = measure(list(engines), runs, 0 if steps_only else images, threads or cores.here().threads, prompt)
+    drawn = f" and {images} images" if not steps_only else ""
     for label, table in found["clocks"].items():
-        say(f"{label}, medians of {runs} steps and {images} images, milliseconds (times as fast as {engines[0].name})")
+        say(f"{label}, medians of {runs} steps{drawn}, milliseconds (times as fast as {engines[0].name})")
         rows = [(name, *(_cell(one) for one in by_engine.values())) for name, by_engine in table.items()]
         show_table(("", *(path.name for path in engines)), rows)
     if json_file is not None:
