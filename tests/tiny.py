@@ -39,7 +39,7 @@ image: {{tokenizer: vq, weights: vq.safetensors}}
 condition: {{kind: words, vocab: vocab.json}}
 schedule: {{kind: exponential, delta: 1.1}}
 sampling: {{cfg_scale: 2.0}}
-engine: {{precision: fp32, max_batch: 4}}
+engine: {{precision: fp32, max_batch: 4, quantization: block}}
 """
 
 

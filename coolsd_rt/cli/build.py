@@ -90,6 +90,7 @@ def _show(built: Built) -> None:
         {
             "engine": built.engine.folder,
             "precision": document["precision"],
+            **({"int8": document["int8"]} if "int8" in document else {}),
             "built": ", ".join(built.fresh) or "nothing: every stage was cached",
             "size": human(document["bytes"]),
             "seconds": f"{built.seconds:.1f}",

@@ -15,6 +15,7 @@ from coolsd_rt.store import EngineFolder, Reason, open_engine, sha256_file, stal
 from coolsd_rt.store.atomic import human
 from coolsd_rt.store.manifest import rebuild_hint, spec_path
 from coolsd_rt.workflows.build.code import code_digest
+from coolsd_rt.workflows.build.record import describe_forms
 
 
 def _reasons(engine: EngineFolder, spec_file: Path | None) -> list[Reason]:
@@ -47,6 +48,7 @@ def _parity(receipt: dict[str, Any] | None) -> str:
 def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -> None:
     m = engine.manifest
     options = m.build_view.get("engine")
+    forms = describe_forms({name: stage.facts for name, stage in m.stages.items()})
     show_fields(
         {
             "engine": m.name,
@@ -55,6 +57,7 @@ def _show(engine: EngineFolder, spec_file: Path | None, reasons: list[Reason]) -
             "created": m.created,
             "spec": spec_file or "not found (give --spec FILE to compare)",
             "precision": options.get("precision", "?") if isinstance(options, dict) else "?",
+            **({"int8": forms} if forms else {}),
             "tools": ", ".join(f"{k} {v}" for k, v in m.tools.items()),
             "parity": _parity(m.parity),
         }

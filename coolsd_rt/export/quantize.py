@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from coolsd_rt.export.external import Make, Outline, Weight, fill, placeholder, read
+from coolsd_rt.export.products import constant_products
 
 # Rows of a matrix that share one scale; the largest divisor is used. Blocks of fewer than 16 rows cannot be fused.
 BLOCKS = (128, 64, 32, 16)
@@ -48,18 +49,11 @@ def quantize(model: onnx.ModelProto | Outline, keep: Collection[str] = ()) -> li
     outline = model if isinstance(model, Outline) else Outline(model)
     graph = outline.model.graph
     constants = {t.name: t for t in graph.initializer}
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for at, name in enumerate(node.input):
-            if name in constants:
-                users.setdefault(name, []).append(node)
-                if node.op_type != "MatMul" or at != 1:
-                    keep = {*keep, name}
     done: dict[str, list[onnx.TensorProto]] = {}
     before: dict[str, onnx.NodeProto] = {}  # DequantizeLinear nodes by output name
-    for name, nodes in users.items():
+    for name, nodes in constant_products(graph).items():
         shape = tuple(constants[name].dims)
-        block = block_size(shape[0]) if len(shape) == 2 else 0
+        block = block_size(shape[0])
         if name in keep or not block:
             continue
         done[name] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from coolsd_rt import limits
 from coolsd_rt.spec.section import Section, Within, complaint
@@ -39,9 +39,16 @@ class EngineOptions(Section):
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         default="fp32",
         description="Precision of weights, arithmetic and KV cache; logits are always float32. `int8` stores weights "
-        "in 8 bits "
-        "by blocks, with float32 arithmetic on a CPU and fp16 on a GPU. `fp16` needs a GPU; `bf16` runs on torch and "
-        "TensorRT, `int8` on ONNX Runtime on a CPU and TensorRT.",
+        "in 8 bits, with int8 products on a CPU (see `quantization`) and fp16 products on a GPU. `fp16` needs a GPU; "
+        "`bf16` runs on torch and TensorRT, `int8` on ONNX Runtime on a CPU and TensorRT.",
+    )
+    quantization: Literal["auto", "rowwise", "block"] = Field(
+        default="auto",
+        description="Form of int8 products of ONNX Runtime on a CPU. `auto`: for each shape of matrix the faster form, "
+        "measured on the machine that builds the engine and recorded in it. `rowwise`: one scale for each row of "
+        "activations and for each column of weights; wide steps cost little more than narrow ones. `block`: one scale "
+        "for each 128 weights of a column. With `auto` and `rowwise`, a matrix that would lose too much precision "
+        "row-wise is by blocks.",
     )
     max_batch: Annotated[int, Within(limits.MAX_BATCH)] = Field(
         default=4, description="Maximum batch size in images; more images are drawn in several batches."
@@ -62,6 +69,14 @@ class EngineOptions(Section):
         on_cpu = (self.backend, self.device) == ("onnxruntime", "cpu")
         return on_cpu and self.precision == "int8" if self.batch_invariant is None else self.batch_invariant
 
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `quantization: auto`, so that engines of before have today's fingerprint of their spec."""
+        data: dict[str, Any] = handler(self)
+        if data.get("quantization") == "auto":
+            del data["quantization"]
+        return data
+
     @model_validator(mode="before")
     @classmethod
     def _device_of_the_backend(cls, data: Any) -> Any:
@@ -81,4 +96,7 @@ class EngineOptions(Section):
         if self.batch_invariant and (self.backend, self.device) != ("onnxruntime", "cpu"):
             found = f"batch_invariant: true for {self.backend} on {self.device}"
             raise complaint("onnxruntime on cpu for a batch-invariant engine", found, "leave batch_invariant out")
+        if self.quantization == "rowwise" and (self.backend, self.device) != ("onnxruntime", "cpu"):
+            found = f"quantization: rowwise for {self.backend} on {self.device}"
+            raise complaint("onnxruntime on cpu for row-wise int8", found, "leave quantization out")
         return self

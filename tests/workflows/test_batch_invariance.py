@@ -31,14 +31,14 @@ SEED = 11
 PACED = {"pacing.confidence": 0.2, "pacing.draft_confidence": 0.1}
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], EngineFolder]:
-    """The int8 engine, batch invariant (as by default) or not."""
+@pytest.fixture(scope="module", params=["block", "rowwise"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], EngineFolder]:
+    """The int8 engine in either form of its matrices, batch invariant (as by default) or not."""
     folder = tmp_path_factory.mktemp("invariance")
 
     def made(invariant: bool) -> EngineFolder:
         asked = "precision: int8" if invariant else "precision: int8, batch_invariant: false"
-        text = SPEC.replace("precision: fp32", asked)
+        text = SPEC.replace("precision: fp32", asked).replace("quantization: block", f"quantization: {request.param}")
         target = replace(TARGET, dim=128, heads=4, ffn=256, layers=3)
         draft = replace(DRAFT, dim=128, heads=4, ffn=256)
         spec = write_spec(folder / str(invariant), text, target, draft)

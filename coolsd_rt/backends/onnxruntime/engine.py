@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coolsd_rt.arrays import Floats32, Ints
 from coolsd_rt.backends.description import DATA, Description
 from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, Caches, OrtGraph, OrtMemory, OrtSteps
+from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
 from coolsd_rt.errors import CoolsdError
@@ -28,12 +29,15 @@ from coolsd_rt.store import VerifiedEngine
 def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
     """Load all graphs of a verified engine.
 
-    Raises CoolsdError: a graph does not match its contract, or ONNX Runtime cannot run it on the requested providers.
+    Raises CoolsdError: a graph does not match its contract; ONNX Runtime cannot run it on the requested providers; the
+    engine needs exact products of 8 bits, and this processor's overflow.
     """
     description = Description.from_dict(verified.manifest.contract)
     engine = EngineOptions.model_validate(verified.manifest.spec.get("engine", {}))
     if not options.providers:
         options = replace(options, providers=(CUDA,) if engine.device == "cuda" else (CPU,))
+    if PRODUCTS_FILE in verified.manifest.files:
+        check_products(verified.read(PRODUCTS_FILE))
     graphs = {}
     for name, record in description.graphs.items():
         # ONNX Runtime maps weights beside a graph; their hash was checked when `verified` was made.

@@ -18,9 +18,13 @@ PACKAGE = Path(__file__).resolve().parents[2]
 COMPILE = "compile_"
 """Prefix of the names of stages that compile a graph."""
 
+QUANTIZATION = "quantization"
+"""Name of the stage that chooses the forms of int8 matrices, and of its record among its facts."""
+
 _STAGE = ("workflows/build/stages.py",)
 _NETWORKS = ("models", "checkpoints/load.py", "contract.py", "backends/description.py")
-_GRAPH = (*_STAGE, *_NETWORKS, "export", "ops/logits.py", "workflows/build/smoke.py")
+_FORMS = ("workflows/build/forms.py", "workflows/build/accuracy.py", "workflows/build/code.py")
+_GRAPH = (*_STAGE, *_NETWORKS, *_FORMS, "export", "ops/logits.py", "workflows/build/smoke.py")
 _COMPILER = ("workflows/build/compile.py", "export/tensorrt_graph.py", "backends/tensorrt", "contract.py")
 _NEIGHBOURS = ("law/tolerance.py",)
 
@@ -28,6 +32,12 @@ READ_BY = {
     "condition": _GRAPH,
     "target": _GRAPH,
     "draft": _GRAPH,
+    QUANTIZATION: (
+        *_FORMS,
+        *(f"workflows/build/{name}" for name in ("quantization.py", "product_times.py", "processor.py")),
+        *(f"export/{name}.py" for name in ("blocks", "graphs", "quantize", "rowwise", "products")),
+        "backends/onnxruntime",
+    ),
     "image": (*_GRAPH, *_NEIGHBOURS),
     "codes": (*_STAGE, *_NETWORKS, *_NEIGHBOURS),
     "prompts": (*_STAGE, *_NETWORKS, "prompts"),

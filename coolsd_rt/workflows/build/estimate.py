@@ -22,6 +22,8 @@ from coolsd_rt.models.families import read_eagle, read_target, read_tokenizer
 from coolsd_rt.prompts import conditioner_files
 from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.store.atomic import free_bytes, no_space
+from coolsd_rt.store.fingerprint import KEY_LENGTH
+from coolsd_rt.store.hashing import sha256_json
 from coolsd_rt.store.weights import check_safetensors
 from coolsd_rt.workflows.build.code import COMPILE
 
@@ -40,6 +42,9 @@ _GRAPH, _LAYER, _LAYER_INT8, _STEP, _IMAGE = 2_500, 2_900, 4_300, 4_500, 25_000
 # weights; to export the image tokenizer, per million pixels; per million distances between codes.
 _START, _TRACE, _TRACE_LAYER = 5.0, 4.0, 0.35
 _MILLION, _PIXELS, _DISTANCES = 0.035, 700.0, 0.05
+
+# To choose the forms of int8 matrices: bytes of the file that checks products and of the matrices tried, and seconds.
+_CHECK, _PRODUCTS, _MEASURING = 84_000, 300 << 20, 6.0
 
 # Memory in bytes: of torch, onnx and onnxruntime before any weight is read; that these libraries retain for a large
 # graph; per number while a tensor is read and written; per number while a matrix is joined, transposed and quantised.
@@ -152,7 +157,7 @@ class SpecSizes:
         """
         made: Mapping[str, Callable[[], Amount]] = {
             "condition": self._condition, "target": self._target, "draft": self._draft, "image": self._image,
-            "weights": self._weights, "prompts": self._prompts, "codes": self._codes,
+            "weights": self._weights, "prompts": self._prompts, "codes": self._codes, "quantization": self._choice,
         }  # fmt: skip
         if name in made:
             return made[name]()
@@ -232,6 +237,15 @@ class SpecSizes:
         memory = graph.memory + whole + 12 * 4 * pixels * config.channels  # activations of both sides of the smoke test
         widths = config.channels**2 / 128**2
         return _together([Amount(graph.disk, memory, graph.seconds + pixels / 1e6 * _PIXELS * widths), self._codes()])
+
+    def _choice(self) -> Amount:
+        """Measuring both forms of every shape of int8 matrix."""
+        return Amount(_CHECK, _IMPORTS + _PRODUCTS, _MEASURING)
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the name or shape of any weight, and with nothing else."""
+        return sha256_json({k: {n: list(s) for n, s in v.items()} for k, v in self.shapes.items()})[:KEY_LENGTH]
 
     def _weights(self) -> Amount:
         files = [p for k, p in self.loaded.files.items() if k.endswith(".weights")]

@@ -3,6 +3,7 @@
     stage       result                                      depends on
 
     backend onnxruntime
+    quantization  forms of int8 matrices                    shapes, draft length, processor (int8 on a CPU, not `block`)
     condition   prompt ids -> prefix; prompt files          target weights, condition files, a draft model's weights
     target      one step of the target                      target weights, precision
     draft       one step; for EAGLE also all L steps        draft and target weights, draft length, precision
@@ -34,8 +35,9 @@ from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.store import Stage, Store
 from coolsd_rt.store.fingerprint import tool_versions
-from coolsd_rt.workflows.build.code import COMPILE, code_digest
+from coolsd_rt.workflows.build.code import COMPILE, QUANTIZATION, code_digest
 from coolsd_rt.workflows.build.estimate import Amount, SpecSizes
+from coolsd_rt.workflows.build.processor import processor
 
 COMPILED = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_cu13"}
 """Backends that compile their graphs, and the distribution with their compiler."""
@@ -153,10 +155,12 @@ class Planner:
 
     def _graphs(self) -> tuple[PlannedStage, ...]:
         spec, kind = self.loaded.spec, self.description.dims.draft_kind
-        precision = {
+        precision: dict[str, Any] = {
             "engine.precision": spec.engine.precision, "dtype": self.description.dtype,
             "lengths": by_lengths(spec.engine, self.description), "invariant": spec.engine.invariant,
         }  # fmt: skip
+        if self._chooses:
+            precision["engine.quantization"] = spec.engine.quantization
         models = {"target.model": spec.target.model}
         read = (*self._condition_files, "target.weights", *(("draft.weights",) if kind == "model" else ()))
         draft = {
@@ -167,16 +171,36 @@ class Planner:
             "image.tokenizer": spec.image.tokenizer, "image.neighbours": spec.image.neighbours,
             "side": self.description.side, "forced": self.description.forced is not None,
         }  # fmt: skip
+        chosen = [self._quantization()] if self._chooses else []
+        after = {planned.name: planned.stage.key for planned in chosen}
         return (
+            *chosen,
             self._make("condition", read, {"condition": self._condition, "dtype": self.description.dtype}),
-            self._make("target", ("target.weights",), {**models, **precision}),
-            *([] if kind == "none" else [self._make("draft", ("draft.weights", "target.weights"), draft)]),
+            self._make("target", ("target.weights",), {**models, **precision}, after),
+            *([] if kind == "none" else [self._make("draft", ("draft.weights", "target.weights"), draft, after)]),
             self._make("image", ("image.weights",), image),
         )
 
-    def _make(self, name: str, keys: tuple[str, ...], values: Mapping[str, Any]) -> PlannedStage:
+    @property
+    def _chooses(self) -> bool:
+        """Whether int8 matrices have a choice of forms."""
+        engine = self.loaded.spec.engine
+        on_cpu = (engine.backend, engine.device) == ("onnxruntime", "cpu")
+        return on_cpu and engine.precision == "int8" and engine.quantization != "block"
+
+    def _quantization(self) -> PlannedStage:
+        """Weights do not matter to it, but for their shapes: trained anew, a network keeps its forms."""
+        values = {
+            "engine.quantization": self.loaded.spec.engine.quantization, "length": self.description.draft_length,
+            "propose": self.description.propose, "processor": processor(), "shapes": self._sizes.digest,
+        }  # fmt: skip
+        return self._make(QUANTIZATION, (), values)
+
+    def _make(
+        self, name: str, keys: tuple[str, ...], values: Mapping[str, Any], after: Mapping[str, str] | None = None
+    ) -> PlannedStage:
         used = {key: self.hashes[key] for key in keys}
-        stage = Stage(name, files=used, spec=values, tools=self.tools, code=code_digest(name))
+        stage = Stage(name, files=used, spec=values, tools=self.tools, code=code_digest(name), after=after or {})
         return PlannedStage(stage, self.store.cached(stage) is not None, self._sizes.stage(name))
 
     @cached_property

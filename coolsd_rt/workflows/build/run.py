@@ -24,10 +24,11 @@ from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.store import CachedStage, EngineFolder, EngineRecord, Store, engine_fingerprint, sha256_file
 from coolsd_rt.store.atomic import check_folder, free_bytes
 from coolsd_rt.store.fingerprint import tool_versions
-from coolsd_rt.workflows.build.code import COMPILE
+from coolsd_rt.workflows.build.code import COMPILE, QUANTIZATION
 from coolsd_rt.workflows.build.describe import describe
 from coolsd_rt.workflows.build.estimate import MEASURED_ON, Amount, check_disk, total
 from coolsd_rt.workflows.build.plan import COMPILED, PlannedStage, Planner, by_lengths
+from coolsd_rt.workflows.build.record import describe_forms
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 _PACKAGES = {"torch": "build", "onnx": "build", "onnxscript": "build", "safetensors": "build", "onnxruntime": "cpu"}
@@ -140,11 +141,13 @@ class Built:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON data for `build --json`."""
         manifest = self.engine.manifest
+        forms = describe_forms({name: stage.facts for name, stage in manifest.stages.items()})
         return {
             "name": manifest.name,
             "fingerprint": manifest.fingerprint,
             "folder": str(self.engine.folder),
             "precision": self.plan.loaded.spec.engine.precision,
+            **({"int8": forms} if forms else {}),
             "seconds": round(self.seconds, 3),
             "stages": {s.name: "run" if s.name in self.fresh else "cached" for s in self.plan.stages},
             "bytes": sum(record.size for record in manifest.files.values()),
@@ -282,7 +285,14 @@ class _Runner:
                 conditioner_files(loaded.spec.condition),
                 by_lengths(engine, description),
                 engine.invariant,
+                engine.quantization,
             )
+        if name == QUANTIZATION:
+            from coolsd_rt.workflows.build.quantization import quantization
+
+            return quantization(self._sources, folder)
+        if QUANTIZATION in done:
+            self._sources.forms = done[QUANTIZATION].facts[QUANTIZATION]
         if name.startswith(COMPILE):
             from coolsd_rt.workflows.build.compile import compile_graph
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,6 @@ from coolsd_rt.export.external import write
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
 from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
-from coolsd_rt.export.quantize import quantize
 from coolsd_rt.export.torch_onnx import to_outline
 from coolsd_rt.export.widths import pad_single_queries
 from coolsd_rt.law import columns_read, nearest_codes
@@ -42,6 +41,8 @@ from coolsd_rt.models.lazy import value
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.prompts import UNCONDITIONAL_FILE
 from coolsd_rt.store import sha256_file
+from coolsd_rt.workflows.build.accuracy import calibration, losses_of
+from coolsd_rt.workflows.build.forms import MatrixForms
 from coolsd_rt.workflows.build.smoke import smoke
 
 
@@ -57,6 +58,8 @@ class BuildInputs:
     prompts: Mapping[str, str]  # files that read prompts: name in the engine's folder to the spec's key
     lengths: bool = False  # attention takes lengths instead of a mask: the fast path of ONNX Runtime's CUDA provider
     invariant: bool = False  # results do not depend on the number of positions in a step
+    quantization: str = "block"  # the spec's engine.quantization
+    forms: Mapping[str, Any] | None = None  # the record of the stage `quantization`; None: all matrices by blocks
     _read: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -111,19 +114,36 @@ def condition(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 def target(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """Write target.onnx."""
-    return _write(sources, folder, "target", TargetGraph(sources.target), sources.precision)
+    module = TargetGraph(sources.target)
+    forms = _forms(sources, "target", module)
+    return _write(sources, folder, "target", module, sources.precision, forms)
 
 
 def draft(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """Write draft.onnx, and for an EAGLE head propose.onnx, which runs all draft steps in one graph."""
     network, precision = sources.draft, sources.precision
     if isinstance(network, Decoder):
-        return _write(sources, folder, "draft", TargetGraph(network), precision)
-    facts = _write(sources, folder, "draft", DraftGraph(network, sources.target), precision)
+        own = TargetGraph(network)
+        return _write(sources, folder, "draft", own, precision, _forms(sources, "draft", own))
+    module = DraftGraph(network, sources.target)
+    forms = _forms(sources, "draft", module)
+    facts = _write(sources, folder, "draft", module, precision, forms)
     if sources.description.propose:
         propose = ProposeGraph(network, sources.target, sources.description.draft_length)
-        facts |= _write(sources, folder, "propose", propose, precision)
+        facts |= _write(sources, folder, "propose", propose, precision, forms)
     return facts
+
+
+def _forms(sources: BuildInputs, graph: str, module: nn.Module) -> MatrixForms:
+    """The forms of a graph's matrices, and what the row-wise ones lose."""
+    forms = MatrixForms.of(sources.forms, graph)
+    if not forms.rowwise:
+        return forms
+    network = sources.draft if graph == "draft" and isinstance(sources.draft, Decoder) else sources.target
+    given = calibration(network, sources.target, sources.description.dims)
+    contract, codes = sources.description.graphs[graph].contract, sources.description.dims.vocab
+    losses = losses_of(module, contract, given, codes, forms.rowwise)
+    return replace(forms, losses=losses)
 
 
 def image(sources: BuildInputs, folder: Path) -> dict[str, Any]:
@@ -181,7 +201,9 @@ PRODUCERS: Mapping[str, Callable[[BuildInputs, Path], dict[str, Any]]] = {
 }
 
 
-def _write(sources: BuildInputs, folder: Path, name: str, module: nn.Module, precision: str) -> dict[str, Any]:
+def _write(
+    sources: BuildInputs, folder: Path, name: str, module: nn.Module, precision: str, forms: MatrixForms | None = None
+) -> dict[str, Any]:
     """Export a graph, quantise it, compare it with the module, and write it. Returns facts for the manifest."""
     record = sources.description.graphs[name]
     outline = to_outline(module, record.contract)
@@ -189,7 +211,8 @@ def _write(sources: BuildInputs, folder: Path, name: str, module: nn.Module, pre
         mask_to_lengths(outline.model)
     if sources.invariant:
         pad_single_queries(outline.model)
-    quantised = quantize(outline) if precision == "int8" else []
+    forms = forms or MatrixForms()
+    rowwise, blocks = forms.quantize(outline) if precision == "int8" else ([], [])
     check_graph(outline.model, record.contract, name=name)
     path = folder / record.file
     beside = write(outline, path, folder / f"{record.file}{DATA}")
@@ -198,7 +221,7 @@ def _write(sources: BuildInputs, folder: Path, name: str, module: nn.Module, pre
     if "bfloat16" not in dtypes:
         halved = "float16" in dtypes and precision != "int8"
         error = smoke(name, path, record.contract, module, "fp16" if halved else precision, beside)
-    return {name: _facts(outline.model, len(quantised), error)}
+    return {name: _facts(outline.model, len(rowwise) + len(blocks), error) | forms.facts(len(rowwise))}
 
 
 def _facts(model: onnx.ModelProto, quantised: int, error: float | None) -> dict[str, Any]:
