@@ -23,12 +23,12 @@ import click
 import numpy as np
 
 from coolsd_rt import cores, limits
-from coolsd_rt.machine import machine
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.output import say, show_table
 from coolsd_rt.cli.paths import ENGINE, WRITES
 from coolsd_rt.errors import UserError
+from coolsd_rt.machine import machine
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.store.outputs import check_output, write_output

@@ -6,7 +6,8 @@
 Standard operators only. A row's result depends on that row alone: one scale over all rows (DynamicQuantizeLinear) would
 let a position's logits depend on drafts behind it and on the other row of guidance. Activations are uint8, since ONNX
 Runtime has no fast kernel for int8 by int8. On x86 processors without VNNI, its kernels for uint8 by int8 add two
-products in 16 bits, which overflow: there weights are uint8 with zero point 128 too, the same numbers by a slower, exact kernel.
+products in 16 bits, which overflow: there weights are uint8 with zero point 128 too, the same numbers by a slower,
+exact kernel.
 
 Knows graphs and matrices. Does not know which matrices gain by this form (the build measures that), nor the form by
 blocks (`quantize`).

@@ -24,11 +24,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.files import read_json
 from coolsd_rt.runtime.costs import RoundCosts
 from coolsd_rt.store.hashing import sha256_json
 
 LOCK_SECONDS = 120.0  # how long to wait for another process that measures
 VERSION = 1
+LARGEST = 1 << 20  # bytes of a record
 
 
 def cache_folder() -> Path:
@@ -113,8 +115,8 @@ class CostBook:
 def _read(path: Path) -> dict[str, Any]:
     """The costs of a record by kind of request; none of a file that is not one of ours."""
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        whole = read_json(path, "a record of round costs", LARGEST)
+    except CoolsdError:
         return {}
     costs = whole.get("costs") if isinstance(whole, dict) and whole.get("version") == VERSION else None
     return {k: v for k, v in costs.items() if isinstance(v, dict)} if isinstance(costs, dict) else {}

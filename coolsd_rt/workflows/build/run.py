@@ -167,11 +167,9 @@ def with_engine(
     precision: str | None = None,
     option: str = "--{key} {value}",
 ) -> LoadedSpec:
-    """Return the spec with another backend, device or precision.
+    """Return the spec with another backend, device or precision; None keeps the spec's value.
 
-    None keeps the spec's value; a new backend without a device selects that backend's default device.
-
-    option: how the user typed a value, for error messages.
+    A new backend without a device selects that backend's default device. option: how the user typed a value.
     Raises UserError if the backend does not support the precision or device.
     """
     asked = {k: v for k, v in (("backend", backend), ("device", device), ("precision", precision)) if v is not None}
