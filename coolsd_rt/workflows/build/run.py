@@ -190,7 +190,7 @@ def with_engine(
 def plan(loaded: LoadedSpec, out: Path) -> BuildPlan:
     """Plan the build of a spec: read headers and hash files, run no stage, write nothing.
 
-    Raises UserError if weights are missing, broken or do not fit each other, or if the draft is longer than the image."""
+    Raises UserError if weights are missing, broken or do not fit each other, or the draft is longer than the image."""
     check_folder(out)
     files = loaded.files
     description = describe(loaded)
