@@ -128,7 +128,11 @@ ALLOWED = {
     "set_num_threads": {"coolsd_rt/cores.py"},
     "set_num_interop_threads": set[str](),
     "SessionOptions": {"coolsd_rt/backends/onnxruntime/graph.py"},
-    "InferenceSession": {"coolsd_rt/backends/onnxruntime/graph.py"},
+    "InferenceSession": {  # with the options of graph.py, and one thread where one product is run
+        "coolsd_rt/backends/onnxruntime/graph.py",
+        "coolsd_rt/backends/onnxruntime/saturation.py",
+        "coolsd_rt/workflows/build/product_times.py",
+    },
     "cpu_count": {"coolsd_rt/cores.py", "coolsd_rt/cli/doctor.py"},
     "sched_getaffinity": {"coolsd_rt/cores.py"},
 }

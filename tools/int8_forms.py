@@ -163,7 +163,7 @@ def measure(engines: list[Path], runs: int, images: int, threads: int, prompt: s
 @threads_option()
 @click.option("--json", "json_file", type=WRITES, help="Write the figures as JSON to this file.")
 @overwrite_option
-def command(
+def main(
     engines: tuple[Path, ...],
     runs: int,
     images: int,
@@ -187,4 +187,4 @@ def command(
 
 
 if __name__ == "__main__":
-    enter(command)
+    enter(main)

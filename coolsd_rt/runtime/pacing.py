@@ -27,7 +27,10 @@ FREE_START = 8  # rounds before a draft model is tried: Jacobi drafts, if they p
 COMPARED_ROUNDS = 16  # rounds after which a draft model has to have shown that it is worth its upkeep
 UPKEEP = 0.05  # tokens a round that a draft model has to add: its cache is kept up to date in rounds without it too
 RETRY_ROUNDS = 24  # rounds without a draft before one is tried again; doubles each time it did not pay
-WORTH_TRYING = 1.02  # tokens a plain round that a drafter would give if all its drafts were accepted
+HOPE, WORTH_TRYING = (
+    0.9,
+    1.02,
+)  # a drafter is tried if it would give so many tokens a plain round at this acceptance rate
 LOSS_LIMIT = 0.013  # share of the plain image's time that may be lost to drafts that do not seem to pay
 
 
@@ -124,11 +127,11 @@ class AutoPacer:
         self._rates: list[ModelRates | WindowRates] = [
             (WindowRates if name.startswith("jacobi") else ModelRates)(self._length) for name, _ in costs.drafts
         ]
-        all_kept = (1 + np.arange(self._length + 1)) / (self._draft + self._verify)
-        self._hopeful = (all_kept.max(axis=1) > WORTH_TRYING).tolist()
+        hoped = np.cumsum(HOPE ** np.arange(self._length + 1)) / (self._draft + self._verify)
+        self._hopeful = (hoped.max(axis=1) > WORTH_TRYING).tolist()
         self._pays = [1.0] * len(self._rates)  # gain over a round without a draft, in tokens less plain rounds
         self._added: list[list[float]] = []  # of the last rounds, what each draft model adds
-        self.retired: frozenset[int] = frozenset()
+        self.retired = frozenset(d for d, hopeful in enumerate(self._hopeful) if not hopeful)
         self._total, self._tokens = tokens, np.ones(costs.images)  # decided tokens of each image
         self._rounds, self._spent = 0, 0.0  # rounds, and what they cost in plain rounds
         self._idle, self._patience = 0, RETRY_ROUNDS
@@ -138,7 +141,7 @@ class AutoPacer:
 
     @property
     def hopeful(self) -> bool:
-        """Whether any draft could pay, were all of them accepted."""
+        """Whether any draft would pay, were they accepted as often as drafts ever are."""
         return any(self._hopeful)
 
     def before(self, confidence: Floats64, most: Ints, active: Bools) -> Choice:

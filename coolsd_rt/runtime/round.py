@@ -190,7 +190,7 @@ class DecodingLoop:
         logits, features = self._target(batch.rowwise(blank))
         self._xp = namespace(logits)
         self._prepare_law(logits.device)
-        for drafter in self.drafters:
+        for drafter in self._in_use():
             drafter.prefill(features)
         at = np.zeros((images, 1), np.int64)
         p = batch.distribution(logits[:, -1:], batch.scale(at), at)
@@ -201,7 +201,7 @@ class DecodingLoop:
         none = np.zeros(images, np.int64)
         self._confidence = self._confidence_at(p, none)
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
-        for drafter in self.drafters:
+        for drafter in self._in_use():
             drafter.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
         batch.watch.lap("verify")
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from coolsd_rt.store import EngineFolder
 from tests.tiny import LENGTH
-from tools.int8_forms import command, in_turns, summary
+from tools.int8_forms import in_turns, main, summary
 
 
 def test_engines_take_turns_and_the_first_turn_does_not_count() -> None:
@@ -52,7 +52,7 @@ def test_it_runs_on_real_engines(tiny_engine: EngineFolder, tiny_engine_int8: En
         "-p",
         "red apple",
     ]
-    done = CliRunner().invoke(command, [*words, "--json", str(tmp_path / "f.json")], catch_exceptions=False)
+    done = CliRunner().invoke(main, [*words, "--json", str(tmp_path / "f.json")], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     figures = json.loads((tmp_path / "f.json").read_text())
     assert set(figures["clocks"]) == {"CPU time, 1 thread", "wall time, 1 threads"}
