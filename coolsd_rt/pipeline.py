@@ -126,7 +126,7 @@ class Pipeline:
         """Whether `close` was called."""
         return self._closed
 
-    def __call__(self, prompts: str | Sequence[str], **options: Unpack[CallOptions]) -> PipelineOutput:
+    def __call__(self, prompts: str | Sequence[str] = (), **options: Unpack[CallOptions]) -> PipelineOutput:
         """Draw images.
 
         Args:
@@ -166,7 +166,7 @@ class Pipeline:
             self._turns.give()
         return drawing.output()
 
-    def stream(self, prompts: str | Sequence[str], **options: Unpack[StreamOptions]) -> ImageStream:
+    def stream(self, prompts: str | Sequence[str] = (), **options: Unpack[StreamOptions]) -> ImageStream:
         """Draw images and yield partial images during drawing.
 
         Args:

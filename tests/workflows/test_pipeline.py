@@ -254,6 +254,15 @@ def test_a_wrong_argument_is_one_line(pipe: Pipeline, prompts: Any, options: dic
     assert len(pipe("red apple").images) == 1  # and it draws on
 
 
+def test_prompts_by_another_name_or_none_at_all_are_one_line(pipe: Pipeline) -> None:
+    """`prompt=` is what other libraries call it; without a first argument it would be Python's own TypeError."""
+    for call in (pipe, pipe.stream):
+        with pytest.raises(UserError, match=r"^prompt: expected .*give the prompts as the first argument"):
+            call(prompt="red apple")  # type: ignore[call-arg]
+        with pytest.raises(UserError, match=r"^prompts: expected at least one, found none"):
+            call()
+
+
 @pytest.mark.parametrize("options", [{"on_progress": print}, {"callback_on_step_end": print}, {"partial_images": -1}])
 def test_a_stream_has_no_callbacks(pipe: Pipeline, options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(options))}: expected "):
