@@ -30,6 +30,9 @@ with native_words([]):
 
 MARGIN = 1.05
 """How many times faster than by blocks the row-wise form has to be: less is within the noise of a busy machine."""
+NARROW_LOSS = 1.05
+"""How many times slower than by blocks a row-wise product of the narrowest step may be: in an engine of several threads
+its operators cost more than they do here, one thread alone."""
 TURNS = 15
 _LEAST_NS = 1_000_000  # of one measurement: shorter products are repeated within it
 _MOST_REPEATS = 20
@@ -58,8 +61,10 @@ class ProductTimes:
 
     @property
     def faster(self) -> Form:
-        """The form to take: row-wise if it is faster by the margin over one step of each width."""
-        return "rowwise" if sum(self.block) > MARGIN * sum(self.rowwise) else "block"
+        """The form to take: row-wise if it is faster by the margin over one step of each width, and not much slower in
+        the narrowest, which plain decoding takes for every token."""
+        wins = sum(self.block) > MARGIN * sum(self.rowwise) and self.rowwise[0] <= NARROW_LOSS * self.block[0]
+        return "rowwise" if wins else "block"
 
     def as_dict(self) -> dict[str, list[float]]:
         """JSON data."""
