@@ -30,7 +30,7 @@ with native_words([]):
 
 MARGIN = 1.05
 """How many times faster than by blocks the row-wise form has to be: less is within the noise of a busy machine."""
-NARROW_LOSS = 1.05
+NARROW_LOSS = 1.10
 """How many times slower than by blocks a row-wise product of the narrowest step may be: in an engine of several threads
 its operators cost more than they do here, one thread alone."""
 TURNS = 15
