@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from coolsd_rt import limits
 from coolsd_rt.bench.timing import Variant
 from coolsd_rt.errors import UserError
+from coolsd_rt.runtime.costs import JACOBI as JACOBI_DRAFTERS
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import DraftLength, check_fields
@@ -76,7 +77,7 @@ class VariantRow:
     @property
     def refines(self) -> bool:
         """Whether a draft improves the longer it stays in the window: acceptance then depends on the draft length."""
-        return self.variant.settings.drafter in ("jacobi", "jacobi_coupled")
+        return self.variant.settings.drafter in JACOBI_DRAFTERS
 
 
 def lines(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
@@ -14,10 +12,10 @@ from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, print_json, show_fields, show_table
 from coolsd_rt.cli.paths import ENGINE, WRITES_IN
+from coolsd_rt.cli.recording import RecordingOptions
 from coolsd_rt.cli.terminal.progress import batches
 from coolsd_rt.law.clusters import RatioEstimate
-from coolsd_rt.schedules.analyze import Analysis, RecordingConfig, analyze
-from coolsd_rt.workflows.opening import PromptInputs
+from coolsd_rt.schedules.analyze import Analysis, analyze
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -59,22 +57,6 @@ def _show(found: Analysis) -> None:
     show_table(columns, laws, title="predicted effect of each schedule, with the standard error over images")
 
 
-@dataclass(frozen=True)
-class _AnalyzeOptions:
-    """Value of each option, by its name in click."""
-
-    engine: Path
-    images: int
-    prompts: tuple[str, ...]
-    seed: int
-    folder: Path | None
-    spec_file: Path | None
-    threads: int | None
-    features: Path | None
-    text_encoder: Path | None
-    as_json: bool
-
-
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option(
@@ -98,8 +80,8 @@ class _AnalyzeOptions:
 @reading_options
 @threads_option()
 @json_option
-@gathered(_AnalyzeOptions)
-def command(given: _AnalyzeOptions) -> None:
+@gathered(RecordingOptions)
+def command(given: RecordingOptions) -> None:
     """Record P and Q of real rounds, and compute from them the ambiguity, the acceptance, and the effect of any
     schedule without drawing again.
 
@@ -112,16 +94,7 @@ def command(given: _AnalyzeOptions) -> None:
     Example:
       coolsd-rt analyze engines/emoji -n 32 --recording out/recording
     """
-    request = RecordingConfig(
-        given.engine,
-        given.images,
-        given.prompts,
-        given.seed,
-        given.folder,
-        given.spec_file,
-        given.threads,
-        PromptInputs(given.features, given.text_encoder),
-    )
+    request = given.recording
     with batches("recording", quiet=given.as_json) as on_batch:
         found = analyze(request, on_batch)
     if given.as_json:

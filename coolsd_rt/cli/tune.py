@@ -14,10 +14,9 @@ from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_options, sample_prompts_option
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.cli.paths import ENGINE, WRITES, WRITES_IN
+from coolsd_rt.cli.recording import RecordingOptions
 from coolsd_rt.cli.terminal.progress import batches
 from coolsd_rt.errors import UserError
-from coolsd_rt.schedules.analyze import RecordingConfig
-from coolsd_rt.workflows.opening import PromptInputs
 
 Figure = Literal["accept_length", "kl", "tv"]
 _BUDGETS: dict[Figure, str] = {"accept_length": "--accept-length", "kl": "--kl", "tv": "--tv"}
@@ -32,27 +31,17 @@ def _budget(values: dict[Figure, float | None]) -> tuple[Figure, float]:
 
 
 @dataclass(frozen=True)
-class _TuneOptions:
+class _TuneOptions(RecordingOptions):
     """Value of each option, by its name in click."""
 
-    engine: Path
     accept_length: float | None
     kl: float | None
     tv: float | None
     confidence: float
     resampler: str
-    images: int
-    prompts: tuple[str, ...]
-    seed: int
-    folder: Path | None
     write: Path | None
     plot: Path | None
-    spec_file: Path | None
-    threads: int | None
-    features: Path | None
-    text_encoder: Path | None
     overwrite: bool
-    as_json: bool
 
 
 @click.command()
@@ -130,16 +119,7 @@ def command(given: _TuneOptions) -> None:
 
     figure, value = _budget({"accept_length": given.accept_length, "kl": given.kl, "tv": given.tv})
     budget = Budget(figure, value, given.confidence)
-    request = RecordingConfig(
-        given.engine,
-        given.images,
-        given.prompts,
-        given.seed,
-        given.folder,
-        given.spec_file,
-        given.threads,
-        PromptInputs(given.features, given.text_encoder),
-    )
+    request = given.recording
     with batches("recording", quiet=given.as_json) as on_batch:
         tuned = tune.tune_engine(
             request, budget, given.resampler, given.write, given.plot, on_batch, overwrite=given.overwrite

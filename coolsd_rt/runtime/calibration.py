@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from coolsd_rt.arrays import Bools, Floats64, Ints
-from coolsd_rt.runtime.costs import PLACES, DrafterName, PlaceSeconds, RoundCosts
+from coolsd_rt.runtime.costs import JACOBI, PLACES, DrafterName, PlaceSeconds, RoundCosts
 from coolsd_rt.runtime.drafters.eagle import EagleDrafter
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.pacing import Choice
@@ -28,7 +28,6 @@ Kind = tuple[int, int, bool]  # a drafter's number, its drafts, and whether an E
 PLAIN: Kind = (-1, 0, False)
 CONSECUTIVE = 3  # rounds of one kind in a row: the first pays for what the kind before it left in the caches
 PENDING = 2  # decided tokens that a round's first draft step takes in: a typical number after short drafts
-JACOBI = ("jacobi", "jacobi_coupled")
 FEW = 3  # single steps of an EAGLE head are tried up to this many drafts
 SINGLE_PAYS = 0.95  # share of the fused graph's seconds below which single steps are chosen
 
@@ -66,7 +65,7 @@ def measure_costs(session: Session, request: DecodeRequest, drafters: Sequence[D
     length = request.length
     jacobi = next((name for name in drafters if name in JACOBI), JACOBI[0])
     models = [name for name in drafters if name not in JACOBI]
-    bench = _Bench(session, request, (jacobi, *models))  # type: ignore[arg-type]
+    bench = _Bench(session, request, (jacobi, *models))
     kinds = [(0, n, False) for n in lengths_to_time(length)]
     for number in range(1, len(models) + 1):
         fused = bench.is_fused(number)

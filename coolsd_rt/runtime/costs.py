@@ -11,6 +11,8 @@ from coolsd_rt.errors import CoolsdError
 
 DrafterName = Literal["eagle", "model", "jacobi", "jacobi_coupled"]
 DRAFTERS: tuple[DrafterName, ...] = get_args(DrafterName)
+JACOBI: tuple[DrafterName, ...] = ("jacobi", "jacobi_coupled")
+"""Drafters without a model: their drafts take no step."""
 
 PLACES = (0.25, 0.75)  # of the image: a step's cost grows with the cache that it reads
 PlaceSeconds = tuple[tuple[float, ...], ...]  # [places][L + 1]

@@ -19,18 +19,17 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from coolsd_rt.arrays import Bools, Floats64, Ints
-from coolsd_rt.runtime.costs import PLACES, RoundCosts
-from coolsd_rt.runtime.rates import EDGES, ModelRates, WindowRates
+from coolsd_rt.runtime.costs import JACOBI, PLACES, RoundCosts
+from coolsd_rt.runtime.rates import EDGES, ModelRates, Rates, WindowRates
 from coolsd_rt.runtime.sampling import Sampling
 
 FREE_START = 8  # rounds before a draft model is tried: Jacobi drafts, if they pay, have earned its cost by then
 COMPARED_ROUNDS = 16  # rounds after which a draft model has to have shown that it is worth its upkeep
 UPKEEP = 0.05  # tokens a round that a draft model has to add: its cache is kept up to date in rounds without it too
 RETRY_ROUNDS = 24  # rounds without a draft before one is tried again; doubles each time it did not pay
-HOPE, WORTH_TRYING = (
-    0.9,
-    1.02,
-)  # a drafter is tried if it would give so many tokens a plain round at this acceptance rate
+HOPE = 0.9  # acceptance rate at which a drafter has to be worth trying
+WORTH_TRYING = 1.02  # tokens a plain round that it has to give then
+START = 8.0  # rounds of plain decoding that a batch's rate starts from
 LOSS_LIMIT = 0.013  # share of the plain image's time that may be lost to drafts that do not seem to pay
 
 
@@ -112,7 +111,8 @@ class AutoPacer:
     expected to end last decide (`_critical`), the others draft as many. The gain of a choice is the tokens that it is
     expected to give such an image, less its seconds at the rate so far; choosing by that difference maximises tokens a
     second in the long run (a renewal argument). Drafts are also tried where little is known about them. Once the batch
-    is `LOSS_LIMIT` of the plain image's time behind plain decoding, nothing more is drafted.
+    is `LOSS_LIMIT` of the plain image's time behind plain decoding, drafters that do not seem to pay are given up, and
+    all of them at twice as much.
     """
 
     reads_p = reads_q = True
@@ -124,14 +124,13 @@ class AutoPacer:
         self._seconds_verify = np.array(costs.verify)  # [places, L + 1]
         self._seconds_draft = np.array([seconds for _, seconds in costs.drafts])  # [drafters, places, L + 1]
         self._verify, self._draft = self._costs_at(0.5)  # [L + 1], [drafters, L + 1], in plain rounds
-        self._rates: list[ModelRates | WindowRates] = [
-            (WindowRates if name.startswith("jacobi") else ModelRates)(self._length) for name, _ in costs.drafts
+        self._rates: list[Rates] = [
+            (WindowRates if name in JACOBI else ModelRates)(self._length) for name, _ in costs.drafts
         ]
         hoped = np.cumsum(HOPE ** np.arange(self._length + 1)) / (self._draft + self._verify)
-        self._hopeful = (hoped.max(axis=1) > WORTH_TRYING).tolist()
         self._pays = [1.0] * len(self._rates)  # gain over a round without a draft, in tokens less plain rounds
         self._added: list[list[float]] = []  # of the last rounds, what each draft model adds
-        self.retired = frozenset(d for d, hopeful in enumerate(self._hopeful) if not hopeful)
+        self.retired = frozenset(np.flatnonzero(hoped.max(axis=1) <= WORTH_TRYING).tolist())
         self._total, self._tokens = tokens, np.ones(costs.images)  # decided tokens of each image
         self._rounds, self._spent = 0, 0.0  # rounds, and what they cost in plain rounds
         self._idle, self._patience = 0, RETRY_ROUNDS
@@ -141,15 +140,15 @@ class AutoPacer:
 
     @property
     def hopeful(self) -> bool:
-        """Whether any draft would pay, were they accepted as often as drafts ever are."""
-        return any(self._hopeful)
+        """Whether any drafter is left: at first one that would pay, were its drafts accepted as often as `HOPE`."""
+        return len(self.retired) < len(self._rates)
 
     def before(self, confidence: Floats64, most: Ints, active: Bools) -> Choice:
         """The drafter and the length of the largest gain, or a trial."""
         self._kinds = np.searchsorted(EDGES, confidence, side="right")
         longest = int(most[active].max())
         self._give_up(self._behind(active) / self._total)
-        usable = [d for d, hopeful in enumerate(self._hopeful) if hopeful and d not in self.retired]
+        usable = [d for d in range(len(self._rates)) if d not in self.retired]
         if not longest or not usable:
             return self._chosen(0, np.zeros_like(most))
         self._critical = self._last_to_end(active)
@@ -210,8 +209,7 @@ class AutoPacer:
 
     def _last_to_end(self, active: Bools) -> Bools:
         """bool [M]: images whose expected number of rounds to come is within a tenth of the largest."""
-        prior = 8.0  # rounds of a token that the start counts as
-        rounds = np.maximum(self._total - self._tokens, 1) * (self._rounds + prior) / (self._tokens - 1 + prior)
+        rounds = np.maximum(self._total - self._tokens, 1) * (self._rounds + START) / (self._tokens - 1 + START)
         last: Bools = active & (rounds >= 0.9 * rounds[active].max())
         return last
 
@@ -227,9 +225,8 @@ class AutoPacer:
 
     def _price(self) -> float:
         """Tokens that a plain round is worth: those of the slowest image so far, at least 1."""
-        prior = 8.0
         tokens = float(self._tokens[self._critical].min()) - 1
-        return max((tokens + prior) / (self._spent + prior), 1.0)
+        return max((tokens + START) / (self._spent + START), 1.0)
 
     def _trial(self, usable: list[int], used: bool) -> int | None:
         """A drafter of which too little is known, or None. used: whether the best choice drafts anyway."""
@@ -249,7 +246,7 @@ class AutoPacer:
         """
         rates, count = self._rates[self._drafter], q_top.shape[1]
         self._kinds_q = np.searchsorted(EDGES, q_top, side="right")
-        if isinstance(rates, WindowRates):
+        if not isinstance(rates, ModelRates):
             return num_drafts
         mine = self._critical
         rate = rates.by_q[self._kinds_q[mine]] * (np.arange(count) < num_drafts[mine, None])

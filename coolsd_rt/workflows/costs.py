@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.files import read_json
 from coolsd_rt.runtime.costs import RoundCosts
+from coolsd_rt.store.atomic import write_atomic
 from coolsd_rt.store.hashing import sha256_json
 
 LOCK_SECONDS = 120.0  # how long to wait for another process that measures
@@ -85,13 +86,8 @@ class CostBook:
                 return RoundCosts.of(record[key])
         costs = self._measured(images, measure)
         whole = {"version": VERSION, "machine": self.machine, "costs": {**record, key: costs.as_dict()}}
-        with suppress(OSError):
-            draft = path.with_suffix(f".{os.getpid()}.tmp")
-            try:
-                draft.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+        with suppress(OSError, CoolsdError):
+            write_atomic(path, (json.dumps(whole, indent=1) + "\n").encode())
         return costs
 
     def _measured(self, images: int, measure: Callable[[], RoundCosts]) -> RoundCosts:

@@ -21,7 +21,7 @@ from coolsd_rt.limits import IMAGES, SEED
 from coolsd_rt.prompts import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.prompts.base import some_text
 from coolsd_rt.runtime.calibration import measure_costs
-from coolsd_rt.runtime.costs import DrafterName, RoundCosts
+from coolsd_rt.runtime.costs import JACOBI, DrafterName, RoundCosts
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.randomness import SEED_LIMIT, uniform_table
@@ -73,7 +73,7 @@ class Settings:
 
         Acceptance at fixed rates would be the same for drafts without a cost: it is that of the spec's own draft.
         """
-        own = self.drafter.startswith("jacobi") or self.law.rates is not None
+        own = self.drafter in JACOBI or self.law.rates is not None
         return (self.drafter,) if own else (self.drafter, "jacobi")
 
     @property

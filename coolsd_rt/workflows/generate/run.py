@@ -118,7 +118,8 @@ def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCall
     for line in warnings:
         listener.warning(line)
     if not all(one.there for one in placed):
-        opened.costs.on_measure = listener.measuring
+        if (costs := prepared.settings.costs) is not None:
+            costs.on_measure = listener.measuring
         opened.load()  # now, so that loading is timed separately from drawing
     load = time.perf_counter() - began
     with placing.output_folder(request.out):
@@ -162,7 +163,8 @@ class _GenerateRun:
         sheet = placing.finish_sheet(
             self.request.out, self.placed, self.request.variants, self.shown, self.request.overwrite
         )
-        seconds = time.perf_counter() - began - self.prepared.opened.costs.seconds  # costs are measured once
+        measuring = settings.costs.seconds if settings.costs is not None else 0.0  # once for a machine
+        seconds = time.perf_counter() - began - measuring
         drawn = tuple(
             GeneratedImage(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
         )
