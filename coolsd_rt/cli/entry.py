@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from coolsd_rt.captured import kept_words
+from coolsd_rt.cli.interrupts import INTERRUPTED, leave
 from coolsd_rt.cli.terminal import complain, note
 from coolsd_rt.errors import CoolsdError, UserError
 
@@ -57,4 +58,4 @@ def enter(command: click.Command, arguments: Sequence[str] | None = None) -> Any
         sys.exit(e.exit_code)
     except (KeyboardInterrupt, click.Abort):
         note("interrupted")
-        sys.exit(130)
+        leave(INTERRUPTED)

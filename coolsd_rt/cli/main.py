@@ -23,6 +23,7 @@ import click
 from coolsd_rt import __version__
 from coolsd_rt.captured import TRACEBACK, kept_words
 from coolsd_rt.cli.extras import missing_extra
+from coolsd_rt.cli.interrupts import leave
 from coolsd_rt.cli.terminal import complain, note, print_json
 from coolsd_rt.errors import CoolsdError, UserError
 
@@ -174,7 +175,7 @@ def run(args: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

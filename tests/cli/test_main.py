@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from coolsd_rt import __version__
+from coolsd_rt.cli.interrupts import hold_back_during_imports
 from coolsd_rt.cli.main import VERBS, wants_json
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.install import install_line
@@ -162,6 +163,42 @@ def test_ctrl_c_on_a_real_process() -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (130, "interrupted\n")
+
+
+def test_ctrl_c_waits_for_an_import(tmp_path: Path) -> None:
+    """A native module that is interrupted halfway can end the process with a segmentation fault."""
+    body = "import time\nprint('begun', flush=True)\ntime.sleep(0.5)\nprint('done', flush=True)\n"
+    (tmp_path / "slow_module.py").write_text(body)
+    entry = "from coolsd_rt.cli.interrupts import hold_back_during_imports; hold_back_during_imports()"
+    imports = f"sys.path.insert(0, {str(tmp_path)!r}); import slow_module; time.sleep(60)"
+    process = child(f"import time; exec({f'{entry}; {imports}'!r})")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out, err) == (130, "done\n", "interrupted\n")
+
+
+def test_ctrl_c_in_a_finalizer_is_not_lost() -> None:
+    """Python ignores what a finalizer raises; the interrupt would be lost and a traceback shown."""
+    entry = "from coolsd_rt.cli.interrupts import hold_back_during_imports; hold_back_during_imports()"
+    body = "class Slow:\n def __del__(self): print('ready', flush=True); time.sleep(60)\nSlow(); time.sleep(60)"
+    code = f"{entry}\n{body}"
+    process = child(f"import time; exec({code!r}, {{'time': time}})")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "interrupted\n")
+
+
+def test_a_signal_that_others_handle_is_left_to_them() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        hold_back_during_imports()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("flush", [True, False])
