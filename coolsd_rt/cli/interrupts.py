@@ -55,6 +55,15 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Return whether an exception is Ctrl-C, or was raised while one was handled: torch's clean-up can fail then."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
 def leave(code: int) -> NoReturn:
     """End the process with an exit code. An interrupted one ends at once: no finalizers, no waiting for threads."""
     if code == INTERRUPTED:

@@ -23,7 +23,7 @@ import click
 from coolsd_rt import __version__
 from coolsd_rt.captured import TRACEBACK, kept_words
 from coolsd_rt.cli.extras import missing_extra
-from coolsd_rt.cli.interrupts import leave
+from coolsd_rt.cli.interrupts import leave, was_interrupted
 from coolsd_rt.cli.terminal import complain, note, print_json
 from coolsd_rt.errors import CoolsdError, UserError
 
@@ -105,6 +105,10 @@ def group() -> None:
 
 def _explain(error: BaseException, verb: str = "") -> CoolsdError:
     """Any exception as an error with an exit code and one line. verb: which was typed."""
+    if isinstance(error, Interrupted):
+        return error
+    if isinstance(error, click.Abort) or was_interrupted(error):
+        return Interrupted("interrupted")
     if isinstance(error, CoolsdError):
         return error
     if isinstance(error, click.UsageError):
@@ -112,8 +116,6 @@ def _explain(error: BaseException, verb: str = "") -> CoolsdError:
         return UserError(" ".join(error.format_message().split()).rstrip("."), fix=hint)
     if isinstance(error, click.ClickException):
         return UserError(error.format_message())
-    if isinstance(error, click.Abort | KeyboardInterrupt):
-        return Interrupted("interrupted")
     if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error, verb)):
         return missing
     if isinstance(error, MemoryError):

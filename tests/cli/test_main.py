@@ -66,6 +66,20 @@ def test_failures(cli: Cli, verb: Verb, case: str, monkeypatch: pytest.MonkeyPat
     assert result.json["error"]
 
 
+def test_what_fails_because_of_ctrl_c_is_no_bug(cli: Cli, verb: Verb) -> None:
+    """torch's clean-up can fail after an interrupt: the error that arrives is another one."""
+
+    def body() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("trying to pop from empty mode stack")
+
+    verb(body)
+    result = cli("build")
+    assert (result.code, result.err) == (130, "interrupted\n")
+
+
 def test_json_failure_has_its_sides(cli: Cli, verb: Verb) -> None:
     verb(lambda: fail(UserError("delta", expected=">= 0", found="-1", fix="raise it")))
     assert cli("build", "--json").json == {
