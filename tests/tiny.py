@@ -38,6 +38,7 @@ draft: {{model: eagle, weights: draft.safetensors, length: {LENGTH}}}
 image: {{tokenizer: vq, weights: vq.safetensors}}
 condition: {{kind: words, vocab: vocab.json}}
 schedule: {{kind: exponential, delta: 1.1}}
+pacing: {{kind: manual}}
 sampling: {{cfg_scale: 2.0}}
 engine: {{precision: fp32, max_batch: 4, quantization: block}}
 """

@@ -38,6 +38,7 @@ from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.generate.run import SYNTHETIC, unknown_words
 from coolsd_rt.workflows.opened import OpenedEngine
+from coolsd_rt.workflows.planning import plan_for, with_plan
 
 _PROBES = 8  # timed steps of each window after each turn
 
@@ -165,7 +166,7 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
     engine, near = opened.engine, opened.neighbours
     chosen, left_out = lines(spec, engine, spec.engine.precision, request.choice, near)
-    chosen = [_of_engine(line, opened) for line in chosen]
+    chosen = [_of_engine(line, opened, turns[0]) for line in chosen]
     warnings = list(unknown_words([job for jobs in turns for job in jobs]))
     warnings += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []
@@ -194,11 +195,13 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     )
 
 
-def _of_engine(line: VariantRow, opened: OpenedEngine) -> VariantRow:
-    """The row with the engine's forced tokens and, under pacing `auto`, its round costs."""
-    costs = opened.costs if line.kind == AUTO else None
-    settings = replace(line.variant.settings, forced=opened.forced, costs=costs)
-    return replace(line, variant=replace(line.variant, settings=settings))
+def _of_engine(line: VariantRow, opened: OpenedEngine, jobs: Sequence[Job]) -> VariantRow:
+    """The row with the engine's forced tokens and, under pacing `auto`, the plan for a batch such as `jobs`."""
+    settings, name = replace(line.variant.settings, forced=opened.forced), line.variant.name
+    if line.kind == AUTO:
+        plan = plan_for(opened.engine, jobs, opened.conditioner, settings, opened.plans)
+        settings, name = with_plan(settings, plan), f"{name}: {plan}"
+    return replace(line, variant=replace(line.variant, settings=settings, name=name))
 
 
 def _turns(request: BenchConfig, opened: OpenedEngine) -> list[Sequence[Job]]:
@@ -231,7 +234,7 @@ def _even(entry: Timed, step: float | None, windows: dict[int, float]) -> BreakE
     whole = entry.round_seconds(length)
     if not length or step is None or whole is None:
         return None
-    if entry.variant.settings.sampling.draft_confidence or entry.variant.settings.costs is not None:
+    if entry.variant.settings.sampling.draft_confidence:
         return None  # only confident drafts were evaluated: the acceptance of drafts that were cut is unknown
     total = entry.statistics
     tokens = tokens_by_length(total.accepts.tolist(), total.attempts.tolist())

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from coolsd_rt import limits
 from coolsd_rt.bench.timing import Variant
 from coolsd_rt.errors import UserError
-from coolsd_rt.runtime.costs import JACOBI as JACOBI_DRAFTERS
+from coolsd_rt.runtime.drafter_names import JACOBI as JACOBI_DRAFTERS
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import DraftLength, check_fields

@@ -137,7 +137,8 @@ class _GenerateOptions:
 @click.option(
     "--draft-length",
     type=number(limits.DRAFT_LENGTH, "use --plain to decode without a draft"),
-    help="Tokens drafted per round; a length other than the built one runs each draft step separately.",
+    help="Tokens drafted per round, at most under --pacing auto; a length other than the built one runs each draft "
+    "step separately.",
 )
 @click.option(
     "--plain",
@@ -148,8 +149,8 @@ class _GenerateOptions:
 @click.option(
     "--pacing",
     type=click.Choice(["auto", "manual"]),
-    help="How much a round drafts: auto, what pays by the measured costs of rounds on this machine; manual, the draft "
-    "length in every round, up to the two thresholds. Under auto an image depends on the images in its batch.",
+    help="How much a round drafts: auto, what is fastest on this machine with this number of images at once, up to the "
+    "draft length (tried once and recorded); manual, the draft length in every round, up to the two thresholds.",
 )
 @click.option(
     "--confidence",
@@ -168,7 +169,7 @@ class _GenerateOptions:
     type=click.Choice(DRAFTS),
     help="Draft from the target's distributions of the previous round (Jacobi decoding) instead of the draft model; "
     "jacobi-coupled keeps drafts where the old and the new distribution agree. Drafts 15 tokens unless --draft-length "
-    "is given, and drops the spec's pacing.",
+    "is given, and drops the spec's thresholds.",
 )
 @click.option("--cfg-scale", type=number(limits.CFG_SCALE), help="Classifier-free guidance scale; 1 disables guidance.")
 @click.option(

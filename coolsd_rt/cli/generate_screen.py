@@ -44,7 +44,7 @@ class GenerateScreen:
             note(str(path))
 
     def _measuring(self, images: int) -> None:
-        note(f"measuring once what rounds of {images} image{'s' if images > 1 else ''} cost on this machine")
+        note(f"trying once how {images} image{'s' if images > 1 else ''} at a time are drawn fastest on this machine")
 
     def _skipped(self, path: Path) -> None:
         self._whole += 1

@@ -5,7 +5,7 @@ Knows these settings and which of them can be combined. Does not know P, Q, or w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from coolsd_rt.errors import UserError
@@ -78,6 +78,17 @@ class Law:
         return "ratio" if self.tolerance is None else self.tolerance.kind
 
     @property
+    def lossless(self) -> bool:
+        """Whether the output has the target's distribution, whatever the drafts are."""
+        exact = self.rule == "ratio" and self.resampler in ("optimal", "residual")
+        return exact and all(omega == 1.0 for omega in self.omegas)
+
+    @property
     def length(self) -> int:
         """The draft length L."""
         return len(self.omegas)
+
+    def first(self, length: int) -> Law:
+        """Return the law of a round of the first `length` drafts; of all if there are fewer."""
+        rates = None if self.rates is None else self.rates[:length]
+        return replace(self, omegas=self.omegas[:length], rates=rates)

@@ -24,8 +24,9 @@ Invariants between rounds:
 
 One round:
 1. Window: the number of drafts that each image can still use, its uniforms, CFG scales and forced tokens.
-2. Draft: d_1..d_l, each drawn from its Q. A pacer (`coolsd_rt.runtime.pacing`) chooses the drafter, the number of
-   drafts and how many of them count.
+   There are none where the target was less sure of its last token than `sampling.confidence`.
+2. Draft: d_1..d_l, each drawn from its Q. Those from the first Q on that is less sure than `sampling.draft_confidence`
+   do not count.
 3. Target: one step over [pending, d_1..d_L] gives P_1..P_{L+1}, by the same processing as Q.
 4. Verify: accept drafts up to the first rejection; resample there, or draw the bonus token.
 5. Commit: decide the tokens, advance the counters, update the statistics.
@@ -43,15 +44,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from coolsd_rt.arrays import Array, Floats64, Host, Ints
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
 from coolsd_rt.runtime.batch import Batch, Window, to_host
-from coolsd_rt.runtime.drafters import Drafter, DrafterName, make_drafter
+from coolsd_rt.runtime.drafters import DrafterName, make_drafter
 from coolsd_rt.runtime.interface import Session
-from coolsd_rt.runtime.pacing import Pacer, make_pacer
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
@@ -170,15 +170,13 @@ def check_length(law: Law, session: Session) -> None:
 class DecodingLoop:
     """The host's loop over one batch: the prefill, then one `round` at a time."""
 
-    def __init__(self, session: Session, request: DecodeRequest, pacer: Pacer | None = None) -> None:
-        """session: must be fresh. pacer: replaces the request's. Raises UserError if drafts exceed the image."""
+    def __init__(self, session: Session, request: DecodeRequest) -> None:
+        """session: must be fresh. Raises UserError if drafts exceed the image."""
         check_length(request.law, session)
         self.batch = Batch(session, request.sampling, request.uniforms, request.forced, request.clock)
         self.state, self.statistics = self.batch.state, self.batch.statistics
         self._session, self._law = session, request.law
-        self._pacer = pacer or make_pacer(request.sampling, session.dims.tokens)
-        names = request.drafters if request.length and self._pacer.hopeful else ()
-        self.drafters = [make_drafter(name, self.batch) for name in names]
+        self._drafter = make_drafter(request.drafter, self.batch) if request.length else None
         self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
         self._rates: Array | None = None
 
@@ -190,8 +188,8 @@ class DecodingLoop:
         logits, features = self._target(batch.rowwise(blank))
         self._xp = namespace(logits)
         self._prepare_law(logits.device)
-        for drafter in self._in_use():
-            drafter.prefill(features)
+        if self._drafter:
+            self._drafter.prefill(features)
         at = np.zeros((images, 1), np.int64)
         p = batch.distribution(logits[:, -1:], batch.scale(at), at)
         token = to_host(sample(p[:, 0], batch.put(batch.uniforms[:, 0, 0, RESAMPLE])))
@@ -199,30 +197,30 @@ class DecodingLoop:
         state.committed += width + 1
         state.cached += width
         none = np.zeros(images, np.int64)
-        self._confidence = self._confidence_at(p, none)
+        self._draft_allowed = self._confident(p, none)
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
-        for drafter in self._in_use():
-            drafter.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
+        if self._drafter:
+            self._drafter.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
         batch.watch.lap("verify")
 
     def round(self) -> RoundRecord:
         """Run one round of every unfinished image. Returns a record of it."""
-        state, batch, length = self.state, self.batch, self._law.length
+        state, batch, drafter, length = self.state, self.batch, self._drafter, self._law.length
         # 1. Window. Near the image's end there are fewer drafts; omega keeps its index.
         remaining = state.remaining
         active = remaining > 0
         batch.idle = None if active.all() else batch.put(~active)
         window = batch.window(active)
-        most = np.minimum(np.maximum(remaining - 1, 0), length)
+        num_drafts = np.where(self._draft_allowed, np.minimum(np.maximum(remaining - 1, 0), length), 0)
 
         # 2. Draft.
-        num_drafts, drafts, q = self._draft(window, most)
+        num_drafts, drafts, q = self._draft(window, num_drafts)
         count = drafts.shape[1]
 
         # 3. Target.
         pending = batch.put(state.codes[batch.rows, state.committed - state.prefix - 1][:, None])
         logits, features = self._target(batch.both(self._xp.concat([pending, drafts], axis=1)))
-        for drafter in self._in_use():
+        if drafter:
             drafter.seen(features)
         p = batch.distribution(logits, window.scale, window.at)
 
@@ -243,34 +241,30 @@ class DecodingLoop:
         accepted, proposed = to_host(verdict.accepted), to_host(drafts)
         tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
         tokens[batch.rows, accepted] = to_host(verdict.token)
-        self._confidence = self._confidence_at(p, accepted)
-        for drafter in self._in_use():
+        self._draft_allowed = self._confident(p, accepted)
+        if drafter:
             drafter.evaluated(p, q, drafts, accepted, num_drafts, window)
         batch.watch.lap("verify")
 
         # 5. Commit.
         state.commit(tokens, accepted, active)
         self.statistics.record(accepted, num_drafts, to_host(verdict.degenerate), active)
-        self._pacer.learn(accepted, num_drafts, active)
-        for drafter in self._in_use():
+        if drafter:
             drafter.committed(active)
         return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
 
-    def _in_use(self) -> list[Drafter]:
-        return [d for i, d in enumerate(self.drafters) if i not in self._pacer.retired]
-
-    def _draft(self, window: Window, most: Ints) -> tuple[Ints, Array, Array]:
-        """Return how many drafts count [M], and all: tokens [M, L'], Q [M, L', V]. most: [M], those that fit."""
-        if not self._in_use():
-            return np.zeros_like(most), *self._no_drafts
-        number, num_drafts = self._pacer.before(self._confidence, most, window.active)
+    def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
+        """Return how many drafts count [M], and the longest image's number of them: tokens [M, l], Q [M, l, V]."""
         count = int(num_drafts.max())
-        if not count:
+        if not count or self._drafter is None:
             return num_drafts, *self._no_drafts
-        drafts, q = self.drafters[number].draft(window, count)
-        if self._pacer.reads_q:
-            top = np.asarray(to_host(self._xp.max(q, axis=-1)), np.float64)
-            num_drafts = self._pacer.after(top, num_drafts)
+        drafts, q = self._drafter.draft(window, count)
+        least = self.batch.sampling.draft_confidence
+        if least:
+            # Q_i depends on the drafts before it alone, so that no token is favoured where it ends the window.
+            unsure = to_host(self._xp.max(q, axis=-1)) < least
+            run = np.where(unsure.any(axis=1), unsure.argmax(axis=1), count)
+            num_drafts = np.minimum(num_drafts, run)
             count = int(num_drafts.max())
             self.batch.watch.lap("verify")
         return num_drafts, drafts[:, :count], q[:, :count]
@@ -284,11 +278,12 @@ class DecodingLoop:
         if law.rates is not None:
             self._rates = xp.asarray(law.rates, dtype=xp.float64, device=device)
 
-    def _confidence_at(self, p: Array, at: Ints) -> Floats64:
-        """Return float64 [M]: the top probability of P at window index `at`; ones if the pacer does not read it."""
-        if not self._pacer.reads_p or not self._in_use():
-            return np.ones(len(at))
-        return np.asarray(to_host(self._xp.max(p[self.batch.rows, at], axis=-1)), np.float64)
+    def _confident(self, p: Array, at: Ints) -> Host:
+        """Return bool [M]: whether the next round may draft, by the top probability of P at window index `at`."""
+        rows, least = self.batch.rows, self.batch.sampling.confidence
+        if not least:
+            return np.ones(len(rows), bool)
+        return to_host(self._xp.max(p[rows, at], axis=-1)) >= least
 
     def _target(self, ids: Array) -> tuple[Array, Array]:
         """Run the target's step at `cached`: logits [R, S, V] and features [R, S, C]."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
-from coolsd_rt.runtime.costs import RoundCosts
 
 _RANGES = {
     "top_k": limits.TOP_K,
@@ -40,8 +39,6 @@ class Sampling:
             the output does not change.
         cfg_interval: the last decode step with guidance, counted from 0 after the first token; -1 = all. Image tokens
             up to cfg_interval + 1 are guided, later ones have a scale of 1. Source: LlamaGen's cfg_interval.
-        costs: seconds of a round by its number of drafts. If given, `pacing.AutoPacer` chooses each round's drafts and
-            the two thresholds are ignored. None: the thresholds apply.
     """
 
     cfg_scale: float | Sequence[float] = 1.0
@@ -51,7 +48,6 @@ class Sampling:
     confidence: float = 0.0
     draft_confidence: float = 0.0
     cfg_interval: int = -1
-    costs: RoundCosts | None = None
 
     def __post_init__(self) -> None:
         one = np.ndim(self.cfg_scale) == 0

@@ -35,12 +35,6 @@ class DecodeRequest:
     clock: Callable[[], float] = time.perf_counter
 
     @property
-    def drafters(self) -> tuple[DrafterName, ...]:
-        """Where drafts may come from: the drafters of the costs, or the one that was named."""
-        costs = self.sampling.costs
-        return (self.drafter,) if costs is None else tuple(name for name, _ in costs.drafts)
-
-    @property
     def length(self) -> int:
         """The draft length L; 0 is plain decoding."""
         return self.law.length

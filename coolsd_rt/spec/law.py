@@ -5,7 +5,7 @@ Knows keys, ranges and defaults. Does not know their effect on probabilities: `c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict, model_validator
 
@@ -162,11 +162,11 @@ class SamplingSection(Section):
 class Pacing(Section):
     """How many tokens a round drafts. Changes the speed, never the output distribution of an exact rule."""
 
-    kind: Literal["manual", "auto"] = Field(
-        default="manual",
-        description="`manual`: draft.length tokens in each round, unless a threshold stops it. `auto`: each round "
-        "drafts what pays, by the measured cost of rounds on this machine and by how many drafts were accepted so far; "
-        "an image then depends on the images in its batch.",
+    kind: Literal["auto", "manual"] = Field(
+        default="auto",
+        description="`auto`: as many drafts in each round as are fastest on this machine with this number of images at "
+        "once, up to draft.length, or none. They are tried once and recorded. `manual`: draft.length drafts in each "
+        "round, unless a threshold stops it. A threshold selects `manual`.",
     )
     confidence: Probability = Field(
         default=0.0,
@@ -178,6 +178,17 @@ class Pacing(Section):
         description="Stop drafting before the first token whose top draft probability is less than this "
         "value: the target then steps fewer positions. 0 never stops.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_threshold_is_manual(cls, data: Any) -> Any:
+        if (
+            isinstance(data, dict)
+            and "kind" not in data
+            and any(data.get(key) for key in ("confidence", "draft_confidence"))
+        ):
+            return {"kind": "manual", **data}
+        return data
 
     @model_validator(mode="after")
     def _auto_has_no_threshold(self) -> Pacing:

@@ -44,10 +44,11 @@ class Drawing:
     def run(self, on_progress: OnBatchProgress | None = None) -> Iterator[list[ImageRecord]]:
         """Draw all batches. Yields the images of each finished batch. Raises UserError if a prompt cannot be read."""
         began = time.perf_counter()
-        opened, settings = self.prepared.opened, self.prepared.settings
+        opened = self.prepared.opened
         jobs = drawing.jobs_of(self.asked, opened.conditioner)
         self._warnings = self.prepared.warnings(jobs)
-        for batch in draw_batches(opened, jobs, settings, on_progress, self._loop):
+        self.prepared = self.prepared.planned(jobs, len(jobs), self._loop)
+        for batch in draw_batches(opened, jobs, self.prepared.settings, on_progress, self._loop):
             records = records_of(self.prepared, batch)
             self._parts.append(batch.generation)
             self._records += records

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,17 @@ from coolsd_rt.law import Law, Resampler, Tolerance, columns_read, make_omegas
 from coolsd_rt.limits import IMAGES, SEED
 from coolsd_rt.prompts import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.prompts.base import some_text
-from coolsd_rt.runtime.calibration import measure_costs
-from coolsd_rt.runtime.costs import JACOBI, DrafterName, RoundCosts
+from coolsd_rt.runtime.drafter_names import DrafterName
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.progress import OnProgress
-from coolsd_rt.runtime.randomness import SEED_LIMIT, uniform_table
+from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.runtime.round import Loop, LoopHooks, OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
 from coolsd_rt.spec.networks import Draft, JacobiDraft
-from coolsd_rt.workflows.costs import CostBook
 
 JACOBI_WINDOW = 15  # default number of drafts of Jacobi decoding; the window of 16 tokens in the SJD paper
 
@@ -58,23 +55,12 @@ class Settings:
     """The values of a spec and an engine that the loop needs. A law of length 0 is plain decoding.
 
     forced: the id that each image token must have (line end, image end), or -1 if free; None if all tokens are free.
-    costs: source of the round costs by which rounds choose their drafts; None: the thresholds of `sampling` decide.
     """
 
     law: Law
     sampling: Sampling
     drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
-    costs: CostBook | None = None
-
-    @property
-    def drafters(self) -> tuple[DrafterName, ...]:
-        """Where drafts may come from: Jacobi drafts need no model, so that every engine has them.
-
-        Acceptance at fixed rates would be the same for drafts without a cost: it is that of the spec's own draft.
-        """
-        own = self.drafter in JACOBI or self.law.rates is not None
-        return (self.drafter,) if own else (self.drafter, "jacobi")
 
     @property
     def plain(self) -> bool:
@@ -234,7 +220,7 @@ def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, 
     check_fit(conditioner, engine.dims)
     rows = prefix_rows(jobs, conditioner, settings.sampling.guided)
     sampling = settings.sampling
-    paced = max(sampling.confidence, sampling.draft_confidence) > 0 or settings.costs is not None
+    paced = max(sampling.confidence, sampling.draft_confidence) > 0
     return engine.open(
         engine.encode_condition(rows.text),
         capacity(engine.dims, settings.law.length, paced and not settings.plain),
@@ -262,13 +248,10 @@ def draw(
     session = open_session(engine, jobs, conditioner, settings)
     seconds = time.perf_counter() - began
     seeds = [job.seed for job in jobs]
-    sampling = settings.sampling
-    if settings.costs is not None and not settings.plain and steps_on_host(session, loop):
-        sampling = replace(sampling, costs=costs_of(engine, jobs, conditioner, settings))
     generation = generate(
         session,
         settings.law,
-        sampling,
+        settings.sampling,
         seeds,
         settings.forced,
         drafter=settings.drafter,
@@ -277,24 +260,3 @@ def draw(
     )
     generation.statistics.seconds_prefix = seconds
     return generation
-
-
-def steps_on_host(session: Session, loop: Loop) -> bool:
-    """Return whether the host's loop runs the rounds: only it can choose the drafts of each round."""
-    return loop == "host" or not isinstance(session, SelfDecodingSession)
-
-
-def costs_of(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> RoundCosts:
-    """Return the round costs of a batch of that size: from the record, or measured now on sessions of these jobs."""
-    assert settings.costs is not None
-    law, sampling, images = settings.law, settings.sampling, len(jobs)
-
-    def measure() -> RoundCosts:
-        uniforms = uniform_table(range(images), engine.dims.tokens, law.length)
-        request = DecodeRequest(law, sampling, uniforms, drafter=settings.drafter)
-        return measure_costs(open_session(engine, jobs, conditioner, settings), request, settings.drafters)
-
-    filters = f"top_k {'on' if sampling.top_k else 'off'}, top_p {'on' if sampling.top_p < 1 else 'off'}"
-    guided = "guided" if sampling.guided else "unguided"
-    kind = f"{' or '.join(settings.drafters)} up to {law.length} drafts, {guided}, {filters}"
-    return settings.costs.get(kind, images, measure)

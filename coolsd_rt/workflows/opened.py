@@ -9,7 +9,6 @@ Knows the parts of an engine. Does not know requests or how an image is drawn.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, open_engine
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.costs import CostBook
 from coolsd_rt.workflows.drawing import Settings
+from coolsd_rt.workflows.plan_book import PlanBook
 
 
 class OpenedEngine:
@@ -116,18 +115,12 @@ class OpenedEngine:
         """
         return drawing.settings_of(spec or self.spec, self.neighbours, forced=self.forced, plain=plain)
 
-    def paced(self, settings: Settings, spec: Spec) -> Settings:
-        """The settings with this engine's round costs, if the spec's pacing is `auto`."""
-        if spec.pacing.kind != "auto" or settings.plain:
-            return settings
-        return replace(settings, costs=self.costs)
-
     @cached_property
-    def costs(self) -> CostBook:
-        """The round costs of this engine on this machine, measured when they are first needed."""
+    def plans(self) -> PlanBook:
+        """How batches of this engine draft on this machine under pacing `auto`."""
         here = machine(cores.threads_for(self.threads))
         lasting = {key: here[key] for key in ("cpu", "cores", "threads", "versions")}
-        return CostBook(self.manifest.fingerprint, lasting)
+        return PlanBook(self.manifest.fingerprint, lasting)
 
     def find_spec(self) -> LoadedSpec:
         """Return the spec file with the weights that the engine was built from. Raises as `opening.find_spec` does."""

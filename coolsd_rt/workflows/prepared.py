@@ -5,16 +5,19 @@ Knows which values exclude each other. Does not know files or how an image is dr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from coolsd_rt import __version__
 from coolsd_rt.errors import UserError
 from coolsd_rt.prompts import T5Conditioner
+from coolsd_rt.runtime.round import Loop
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
+from coolsd_rt.workflows.planning import enough_jobs, plan_for, with_plan
+from coolsd_rt.workflows.plans import DraftPlan
 
 DRAFTS = ("jacobi", "jacobi-coupled")  # drafters that can replace the built draft
 SYNTHETIC = "acceptance is synthetic: these are timings, not images of the model"
@@ -71,11 +74,16 @@ def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | Non
 
 @dataclass(frozen=True)
 class Prepared:
-    """An engine and the settings of a request. The engine's files are verified; the engine is not loaded yet."""
+    """An engine and the settings of a request. The engine's files are verified; the engine is not loaded yet.
+
+    asked: the settings of the spec, with the request's values. plan: how its rounds draft, once it is chosen; None: as
+    the settings have it.
+    """
 
     opened: OpenedEngine
     spec: Spec
-    settings: Settings
+    asked: Settings
+    plan: DraftPlan | None = None
 
     @staticmethod
     def of(opened: OpenedEngine, values: Values, names: Mapping[str, str] | None = None) -> Prepared:
@@ -85,12 +93,38 @@ class Prepared:
         broken.
         """
         spec = resolve(opened, values, names)
-        settings = opened.paced(opened.settings(spec, plain=values.plain), spec)
+        settings = opened.settings(spec, plain=values.plain)
         tokens = opened.description.dims.tokens
         if settings.law.length > tokens:
             found = str(settings.law.length)
             raise UserError("the draft length", expected=f"at most the image's {tokens} tokens", found=found)
         return Prepared(opened, spec, settings)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that images are drawn with."""
+        return self.asked if self.plan is None else with_plan(self.asked, self.plan)
+
+    def planned(
+        self,
+        jobs: Sequence[Job],
+        images: int,
+        loop: Loop = "auto",
+        on_choose: Callable[[int], None] = lambda images: None,
+    ) -> Prepared:
+        """Return the request with the plan of this machine, under pacing `auto`; else as it is. Loads the engine.
+
+        jobs: at least one of the request. images: of the whole request; the plan is that of its largest batch, so that
+        the images do not depend on how many of them are there already. on_choose: called with the images at once
+        before plans are tried, which happens once for a kind of request.
+        """
+        if self.spec.pacing.kind != "auto" or self.asked.plain or not jobs:
+            return self
+        opened, at_once = self.opened, min(images, self.spec.engine.max_batch)
+        opened.plans.on_choose = on_choose
+        batch = enough_jobs(jobs, at_once)
+        plan = plan_for(opened.engine, batch, opened.conditioner, self.asked, opened.plans, loop)
+        return replace(self, plan=plan)
 
     def provenance(self, one: Asked) -> dict[str, Any]:
         """Return the JSON data needed to draw an image again, with its `seed` as `--seed` and `-n 1`."""
@@ -102,13 +136,14 @@ class Prepared:
             "prompt": one.prompt,
             "seed": one.seed,
             **origin,
-            "law": self.settings.law_as_dict(),
+            "law": self.asked.law_as_dict(),
+            **({} if self.plan is None else {"plan": self.plan.as_dict()}),
             "spec": self.spec.resolved(),
         }
 
     def warnings(self, jobs: Sequence[Job]) -> tuple[str, ...]:
         """Return the warnings to show with the images."""
-        return (*unknown_words(jobs), *([SYNTHETIC] if self.settings.law.rule == "synthetic" else []))
+        return (*unknown_words(jobs), *([SYNTHETIC] if self.asked.law.rule == "synthetic" else []))
 
 
 def unknown_words(jobs: Sequence[Job]) -> tuple[str, ...]:

@@ -10,8 +10,7 @@ Plain NumPy and Python after the method itself: distributions as lists, interval
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,28 +39,6 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Round:
-    """What the pacing of later rounds may know of one: top probabilities of P and of every Q, and counts."""
-
-    confidence: float
-    most: int
-    q_top: tuple[float, ...]  # of the drafts that counted, and of the next one if it was made
-    made: int
-    counted: int
-    accepted: int
-
-
-History = tuple[Round, ...]
-
-
-class Pacing(Protocol):
-    """How many drafts are made, and whether draft i counts, from decided tokens and Q_1..Q_i alone."""
-
-    def made(self, history: History, confidence: float, most: int) -> int: ...
-    def counts(self, history: History, confidence: float, most: int, q_top: tuple[float, ...]) -> bool: ...
-
-
-@dataclass(frozen=True)
 class Method:
     """The law, spelled out a second time."""
 
@@ -73,7 +50,6 @@ class Method:
     rates: tuple[float, ...] | None = None
     confidence: float = 0.0
     draft_confidence: float = 0.0
-    pacing: Pacing | None = None  # in the place of the two thresholds
 
     def fixed(self, n: int) -> int | None:
         return None if self.forced is None or self.forced[n] < 0 else self.forced[n]
@@ -140,51 +116,34 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
                 yield x, ((key, low, low + weight),)
             low += weight
 
-    def image(codes: Context, box: Box, past: History, accepted: int, degenerate: int) -> Iterator[Leaf]:
+    def image(codes: Context, box: Box, rounds: int, accepted: int, degenerate: int) -> Iterator[Leaf]:
         if len(codes) == tokens:
-            yield Leaf(codes, box, len(past), accepted, degenerate)
+            yield Leaf(codes, box, rounds, accepted, degenerate)
             return
-        most = min(len(method.omegas), tokens - len(codes) - 1)
-        sure = float(max(point(target, codes[:-1])))  # where the last token was drawn
-        made = most if sure >= method.confidence else 0
-        if method.pacing is not None:
-            made = method.pacing.made(past, sure, most)
-        now = Round(sure, most, (), made, 0, 0)
-        for new, more, kept, bad, seen in window(codes, (), (), now, past):
-            yield from image(codes + new, box + more, (*past, seen), accepted + kept, degenerate + bad)
+        length = min(len(method.omegas), tokens - len(codes) - 1)
+        if max(point(target, codes[:-1])) < method.confidence:  # where the last token was drawn
+            length = 0
+        for new, more, kept, bad in window(codes, (), (), length):
+            yield from image(codes + new, box + more, rounds + 1, accepted + kept, degenerate + bad)
 
-    def may_count(now: Round, past: History) -> bool:
-        """Whether the draft of the last Q in `now` counts."""
-        if method.pacing is None:
-            return now.q_top[-1] >= method.draft_confidence
-        return method.pacing.counts(past, now.confidence, now.most, now.q_top)
-
-    def window(
-        codes: Context, done: Context, box: Box, now: Round, past: History
-    ) -> Iterator[tuple[Context, Box, int, int, Round]]:
+    def window(codes: Context, done: Context, box: Box, length: int) -> Iterator[tuple[Context, Box, int, int]]:
         i, context = len(done), codes + done
         n = len(context)
         p = point(target, context)
-        counts = i < now.made
-        if counts:
-            now = replace(now, q_top=(*now.q_top, float(max(point(draft, context)))))
-            counts = may_count(now, past)
-        if not counts:
-            now = replace(now, counted=i, accepted=i)
-            yield from (((*done, x), box + b, i, 0, now) for x, b in draw(p, (n, i, 2)))
+        if i == length or max(point(draft, context)) < method.draft_confidence:
+            yield from (((*done, x), box + b, i, 0) for x, b in draw(p, (n, i, 2)))
             return
         q, omega = point(draft, context), method.omegas[i]
         for x, drawn in draw(q, (n, i, 0)):
             rate = 1.0 if method.fixed(n) is not None else method.rate(p, q, i, x)
             if rate > THIN:
-                yield from window(codes, (*done, x), (*box, *drawn, ((n, i, 1), 0.0, rate)), now, past)
+                yield from window(codes, (*done, x), (*box, *drawn, ((n, i, 1), 0.0, rate)), length)
             if 1 - rate > THIN:
                 law, bad = method.after_rejection(p, q, omega, x)
                 rejected = (*box, *drawn, ((n, i, 1), rate, 1.0))
-                ended = replace(now, accepted=i, counted=now.made)  # what follows a rejected draft is not known
-                yield from (((*done, y), rejected + b, i, int(bad), ended) for y, b in draw(law, (n, i, 2)))
+                yield from (((*done, y), rejected + b, i, int(bad)) for y, b in draw(law, (n, i, 2)))
 
-    return [leaf for x, box in draw(point(target, ()), (0, 0, 2)) for leaf in image((x,), box, (), 0, 0)]
+    return [leaf for x, box in draw(point(target, ()), (0, 0, 2)) for leaf in image((x,), box, 0, 0, 0)]
 
 
 def probes(found: list[Leaf], tokens: int, length: int, upper: bool) -> Floats:

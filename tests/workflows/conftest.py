@@ -23,6 +23,7 @@ draft: {model: eagle, weights: draft.safetensors, length: 3}
 image: {tokenizer: vq, weights: vq.safetensors}
 condition: {kind: words, vocab: vocab.json}
 schedule: {kind: exponential, delta: 1.3}
+pacing: {kind: manual}
 sampling: {cfg_scale: 2.0}
 engine: {max_batch: 2}
 """

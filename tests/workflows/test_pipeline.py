@@ -226,7 +226,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
      "one), found nothing; (2) acceptance['neighbours']: expected a value"),
     ("x", {"schedule": {"delta": -1.0, "nu": -1.0}}, "2 problems: (1) schedule['delta']: expected a number from 0 to "
      "1e6, found -1.0; (2) schedule['nu']: expected "),
-    ("x", {"pacing": "fast"}, "pacing['kind']: expected one of manual, auto, found"),
+    ("x", {"pacing": "fast"}, "pacing['kind']: expected one of auto, manual, found"),
     ("x", {"pacing": 1.0}, "pacing: expected a kind or a mapping, found 1.0"),
     ("x", {"draft_length": 0}, "draft_length: expected a whole number from 1"),
     ("x", {"draft_length": 17}, "the draft length: expected at most the image's 16 tokens, found 17"),

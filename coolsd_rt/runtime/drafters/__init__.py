@@ -16,7 +16,7 @@ from typing import Protocol
 
 from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.runtime.batch import Batch, Window
-from coolsd_rt.runtime.costs import DRAFTERS, DrafterName
+from coolsd_rt.runtime.drafter_names import DRAFTERS, DrafterName
 from coolsd_rt.runtime.drafters.eagle import EagleDrafter
 from coolsd_rt.runtime.drafters.jacobi import JacobiDrafter
 from coolsd_rt.runtime.drafters.model import ModelDrafter

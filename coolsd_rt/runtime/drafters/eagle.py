@@ -31,12 +31,6 @@ class EagleDrafter:
         sampling = batch.sampling
         fits = sampling.top_p >= 1.0 and batch.paired and batch.length > 0
         self._proposing = proposing(self._session, batch.length) if fits else None
-        self.single_counts: tuple[int, ...] = sampling.costs.single_steps if sampling.costs else ()
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether drafts come from the graph `propose`, all at once."""
-        return self._proposing is not None
 
     def prefill(self, features: Array) -> None:
         """Step the head over the prefix, except for its last position.
@@ -65,7 +59,7 @@ class EagleDrafter:
         step = self._unseen.take(window.active)
         batch.watch.lap("other")
         single = self._needs_single_steps(window)
-        if self._proposing is None or count in self.single_counts or single[window.active].all():
+        if self._proposing is None or single[window.active].all():
             return self._in_steps(window, count, *step)
         tokens, q = self._at_once(self._proposing, window, count, *step)
         if single.any():

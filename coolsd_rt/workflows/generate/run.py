@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class GenerateCallbacks:
         tokens: called with the tokens decided so far and the mean acceptance length.
         image: called with the path of each complete file.
         skipped: called with the path of each image that existed already.
-        measuring: called with the images per batch before the costs of rounds are measured (pacing auto, once).
+        measuring: called with the images at once before drafts are tried (pacing auto, once for a kind of request).
     """
 
     warning: Callable[[str], None] = lambda line: None
@@ -117,11 +117,12 @@ def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCall
     warnings = prepared.warnings(jobs)
     for line in warnings:
         listener.warning(line)
-    if not all(one.there for one in placed):
-        if (costs := prepared.settings.costs) is not None:
-            costs.on_measure = listener.measuring
+    todo = [job for job, one in zip(jobs, placed, strict=True) if not one.there]
+    if todo:
         opened.load()  # now, so that loading is timed separately from drawing
     load = time.perf_counter() - began
+    prepared = prepared.planned(todo, len(jobs), on_choose=listener.measuring)
+    placed = [replace(one, said=prepared.provenance(one.asked)) for one in placed]
     with placing.output_folder(request.out):
         return _GenerateRun(prepared, request, listener, placed).report(jobs, load, warnings)
 
@@ -163,8 +164,7 @@ class _GenerateRun:
         sheet = placing.finish_sheet(
             self.request.out, self.placed, self.request.variants, self.shown, self.request.overwrite
         )
-        measuring = settings.costs.seconds if settings.costs is not None else 0.0  # once for a machine
-        seconds = time.perf_counter() - began - measuring
+        seconds = time.perf_counter() - began
         drawn = tuple(
             GeneratedImage(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
         )

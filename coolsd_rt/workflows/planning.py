@@ -1,0 +1,120 @@
+"""Chooses the plan of a request on an opened engine: from the record of this machine, or by drawing parts of it.
+
+Knows how trials are drawn and what makes requests alike. Does not know which plan wins (`plans`), or files
+(`plan_book`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from itertools import cycle, islice
+from typing import Any
+
+from coolsd_rt.limits import MAX_BATCH
+from coolsd_rt.prompts import Conditioner
+from coolsd_rt.runtime.drafter_names import JACOBI, DrafterName
+from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.runtime.progress import Progress
+from coolsd_rt.runtime.randomness import SEED_LIMIT
+from coolsd_rt.runtime.round import Loop
+from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.drawing import Job, Settings
+from coolsd_rt.workflows.plan_book import PlanBook
+from coolsd_rt.workflows.plans import Choice, DraftPlan, Trial, choose
+
+SECONDS = 2.0  # of a trial, unless it has not drawn `LEAST` tokens of each image by then
+LEAST = 32
+_MIXER = 0x9E3779B97F4A7C15  # odd, so that seeds are different; far from the small numbers that people type
+
+
+class _Ended(Exception):
+    """A trial has run long enough."""
+
+
+def plan_for(
+    engine: Engine,
+    jobs: Sequence[Job],
+    conditioner: Conditioner,
+    settings: Settings,
+    book: PlanBook,
+    loop: Loop = "auto",
+) -> DraftPlan:
+    """Return the plan for batches of `len(jobs)` images. Raises as drawing does.
+
+    jobs: images of the request, drawn in part if there is no plan on record.
+    """
+
+    def try_all() -> Choice:
+        runner = _Trials(engine, jobs, conditioner, settings, loop)
+        return choose(candidates(settings), settings.law.length, runner.run)
+
+    return book.get(kind_of(settings, loop), len(jobs), try_all)
+
+
+def with_plan(settings: Settings, plan: DraftPlan) -> Settings:
+    """Return the settings with the plan's drafts."""
+    law = settings.law.first(plan.length)
+    return replace(settings, law=law, drafter=plan.drafter or settings.drafter)
+
+
+def candidates(settings: Settings) -> tuple[DrafterName, ...]:
+    """Return the drafters to choose from.
+
+    A lossless law gives the same distribution with any drafts, and Jacobi's need no model. A relaxed law does not: its
+    drafter is the one that was asked for. So is that of fixed acceptance rates, which hold for the spec's own draft.
+    """
+    own = settings.drafter
+    return (own,) if own in JACOBI or not settings.law.lossless else (own, "jacobi")
+
+
+def kind_of(settings: Settings, loop: Loop) -> dict[str, Any]:
+    """Return the JSON data of all that changes which plan is best on one engine, the number of images excepted."""
+    law, tolerance = settings.law, settings.law.tolerance
+    rule = {} if tolerance is None else {"bound": tolerance.bound, "neighbours": tolerance.lending}
+    rates = {} if law.rates is None else {"rates": list(law.rates)}
+    return {**settings.law_as_dict(), **rule, **rates, "sampling": asdict(settings.sampling), "loop": loop}
+
+
+class _Trials:
+    """Draws the images of a batch with different plans."""
+
+    def __init__(
+        self, engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings, loop: Loop
+    ) -> None:
+        self._engine, self._jobs, self._conditioner = engine, jobs, conditioner
+        self._settings, self._loop = settings, loop
+
+    def run(self, plan: DraftPlan, bar: Trial | None, turn: int) -> Trial:
+        """Draw the batch, or part of it. turn: other random numbers for each."""
+        jobs = [replace(job, seed=trial_seed(turn, i)) for i, job in enumerate(self._jobs)]
+        trial = Trial(plan, bar)
+        began = time.perf_counter()
+
+        def note(progress: Progress) -> None:
+            seconds, decided = time.perf_counter() - began, int(min(progress.decided))
+            trial.add(decided, seconds)
+            if trial.hopeless or (seconds > SECONDS and decided >= LEAST):
+                raise _Ended
+
+        settings = with_plan(self._settings, plan)
+        with suppress(_Ended):
+            drawing.draw(self._engine, jobs, self._conditioner, settings, loop=self._loop, on_progress=note)
+            trial.add(self._engine.dims.tokens, time.perf_counter() - began)
+        return trial
+
+
+def trial_seed(turn: int, image: int) -> int:
+    """Return a seed for an image of a trial.
+
+    It must have nothing to do with the seeds of the request: a plan that was chosen because the request's own drafts
+    were accepted fast would favour the tokens that are.
+    """
+    return (_MIXER * (turn * int(MAX_BATCH.high) + image + 1)) % SEED_LIMIT
+
+
+def enough_jobs(jobs: Sequence[Job], count: int) -> list[Job]:
+    """Return `count` jobs: those that there are, over and over. For trials of a batch that is partly drawn already."""
+    return list(islice(cycle(jobs), count))
