@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 
 from coolsd_rt.cli.output import note, show_fields
@@ -70,7 +71,7 @@ def _counts(report: GenerateReport, out: Path) -> str:
 
 def _figures(report: GenerateReport) -> dict[str, object]:
     s, total = report.statistics, report.seconds
-    by_position = " ".join(f"{share:.2f}" for share in s.acceptance_by_position)
+    by_position = " ".join("-" if isnan(share) else f"{share:.2f}" for share in s.acceptance_by_position)
     rows: dict[str, object] = {
         "seconds": f"{total:.2f} (and {report.seconds_load:.2f} to load the engine)",
         "tokens/s": f"{report.tokens_per_second:.1f}",
@@ -78,6 +79,8 @@ def _figures(report: GenerateReport) -> dict[str, object]:
         "acceptance by position": by_position or "no draft",
         "rounds": int(s.rounds.sum()),
     }
+    if report.plan is not None:
+        rows["drafts"] = f"{report.plan} (pacing auto)"
     if report.loop == "device":
         rows["loop"] = "device"
     for phase, seconds in report.seconds_by_phase.items():

@@ -52,7 +52,7 @@ class DraftPlan:
         return DraftPlan(drafter, length)
 
     def __str__(self) -> str:
-        return f"{self.drafter}, {self.length} drafts" if self.length else "plain"
+        return f"{self.drafter}, {self.length} draft{'s' if self.length > 1 else ''}" if self.length else "plain"
 
 
 PLAIN = DraftPlan(None, 0)

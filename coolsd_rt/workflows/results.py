@@ -36,8 +36,8 @@ class ImageRecord:
         image: RGB, F x F pixels.
         index: position in the call, from 0.
         prompt: the text that the image was drawn from.
-        seed: seed of its random numbers; the same seed, prompt and settings give the same image. With pacing
-            "auto" the image also depends on the other images of its batch.
+        seed: seed of its random numbers; the same seed, prompt, settings and plan give the same image. Under pacing
+            "auto" the provenance names the plan, which depends on the machine and on the number of images at once.
         tokens: int64 [N], the image tokens in the order in which they were decided (read only).
         provenance: JSON data; `PipelineOutput.save` writes it into the PNG.
     """

@@ -8,6 +8,7 @@ from typing import Any
 
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.workflows.drawing import Job
+from coolsd_rt.workflows.plans import DraftPlan
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class GenerateReport:
             device's loop measures only its total, `seconds_device`.
         seconds_image: time of the condition graph, the image graph and the allocation of caches. It is part of the
             phase "other", which also includes prompts, image decoding, files and Python.
-        seconds_load: time to load the engine; not part of `seconds`.
+        seconds_load: time to load the engine. Neither it nor the time of trials of plans is part of `seconds`.
+        plan: how rounds drafted under pacing `auto`; None under `manual` and in plain decoding.
     """
 
     drawn: tuple[GeneratedImage, ...]
@@ -61,6 +63,7 @@ class GenerateReport:
     statistics: Statistics
     loop: LoopTaken | None
     warnings: tuple[str, ...]
+    plan: DraftPlan | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -84,6 +87,7 @@ class GenerateReport:
             "images": [d.as_dict() for d in self.drawn],
             "sheet": str(self.sheet) if self.sheet else None,
             "loop": self.loop,
+            "plan": None if self.plan is None else self.plan.as_dict(),
             "seconds": self.seconds,
             "tokens_per_second": self.tokens_per_second,
             "mean_acceptance_length": s.mean_acceptance_length,

@@ -171,7 +171,9 @@ class _GenerateRun:
         statistics = totals.total([part.statistics for part in self.generations], settings.law.length)
         count = self.done * self.tokens
         loop = totals.one_loop(part.loop for part in self.generations)
-        return GenerateReport(drawn, sheet, count, seconds, self.seconds_image, load, statistics, loop, warnings)
+        return GenerateReport(
+            drawn, sheet, count, seconds, self.seconds_image, load, statistics, loop, warnings, self.prepared.plan
+        )
 
     def on_progress(self, jobs: Sequence[Job], progress: Progress) -> None:
         self.listener.tokens(self.done * self.tokens + progress.total, progress.mean_acceptance_length)
