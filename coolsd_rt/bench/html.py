@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from coolsd_rt.bench.at_once import table as at_once_table
 from coolsd_rt.bench.report import DEFINITIONS, PHASES, BenchReport, BenchRow
 
 _SPEED = "Tokens a second: a dot a turn, the median, its 95% interval. Green: pays, red: does not, grey: unclear."
@@ -44,6 +45,9 @@ def page(report: BenchReport) -> str:
         f"<h2>{escape(table.title.capitalize())}</h2>{_table(table.columns, table.rows)}{plot}"
         for table, plot in zip(report.tables, plots, strict=True)
     )
+    if report.at_once:
+        sizes = at_once_table(report.at_once)
+        parts += f"<h2>{escape(sizes.title.capitalize())}</h2>{_table(sizes.columns, sizes.rows)}"
     body = (
         f"<h1>{escape(title)}</h1><p>{escape(report.note)}</p>{warnings}<ul>{verdicts}</ul>"
         f"{parts}"

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coolsd_rt.bench.break_even import BreakEven
 from coolsd_rt.bench.stats import LEAST_RUNS, LEVEL, Median, Verdict, verdict
@@ -22,6 +22,9 @@ from coolsd_rt.runtime.statistics import Statistics
 from coolsd_rt.spec import Spec
 from coolsd_rt.store import Manifest
 from coolsd_rt.workflows.drawing import Job
+
+if TYPE_CHECKING:
+    from coolsd_rt.bench.at_once import AtOnce
 
 PHASES = ("target", "draft", "verify", "device", "rest")
 _SHOWN = 5  # draft positions shown in a cell; the document has all
@@ -190,6 +193,7 @@ class BenchReport:
 
     rows: plain decoding comes first.
     windows: seconds of the target's step by number of tokens.
+    at_once: a few variants with several images at once.
     """
 
     machine: Mapping[str, Any]
@@ -202,6 +206,7 @@ class BenchReport:
     windows: Mapping[int, float]
     left_out: Mapping[str, str]  # name: reason
     warnings: tuple[str, ...]
+    at_once: tuple[AtOnce, ...] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -261,6 +266,7 @@ class BenchReport:
             "turns": [[{"prompt": job.prompt, "seed": job.seed} for job in jobs] for jobs in self.turns],
             "ways": [row.as_dict() for row in self.rows],
             "target_seconds_by_window": {str(n): seconds for n, seconds in self.windows.items()},
+            "at_once": [one.as_dict() for one in self.at_once],
             "left_out": dict(self.left_out),
             "verdicts": self.verdicts,
             "warnings": list(self.warnings),

@@ -23,6 +23,7 @@ from typing import Annotated
 import numpy as np
 
 from coolsd_rt import cores, limits
+from coolsd_rt.bench.at_once import KINDS, SIZES, AtOnce
 from coolsd_rt.bench.break_even import BreakEven, break_even, tokens_by_length
 from coolsd_rt.bench.report import BenchReport, BenchRow
 from coolsd_rt.bench.stats import Median, paired_ratio
@@ -31,7 +32,7 @@ from coolsd_rt.bench.variants import AUTO, VariantChoice, VariantRow, lines
 from coolsd_rt.errors import UserError
 from coolsd_rt.machine import machine
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.spec import with_overrides
+from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import Probability, Seed, Threads, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing, opening
@@ -48,7 +49,7 @@ class BenchConfig:
     """What to time.
 
     runs: turns of each variant.
-    batch: images drawn at once.
+    batch: images drawn at once. None: one, and beside it a few variants at every size of `at_once.SIZES`.
     prompts: empty: those beside the spec's vocabulary, taken evenly.
     seed: image k of all has seed + k, with every variant.
     choice: the variants to time.
@@ -58,7 +59,7 @@ class BenchConfig:
 
     engine: Path
     runs: Annotated[int, Within(limits.RUNS)] = 6
-    batch: Annotated[int, Within(limits.MAX_BATCH)] = 1
+    batch: Annotated[int, Within(limits.MAX_BATCH)] | None = None
     prompts: tuple[str, ...] = ()
     seed: Seed = 0
     choice: VariantChoice = field(default_factory=VariantChoice)
@@ -72,6 +73,18 @@ class BenchConfig:
         check_fields(self)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Images at once: of the main tables, then of the table of sizes, whatever the engine's limit is."""
+        if self.batch is not None:
+            return (self.batch,)
+        return (1, *SIZES) if self.kinds_at_once else (1,)
+
+    @property
+    def kinds_at_once(self) -> tuple[str, ...]:
+        """Variants that are timed at every size: those of `at_once.KINDS` that were asked for."""
+        return tuple(name for name in KINDS if not self.choice.names or name in self.choice.names)
+
+    @property
     def pacing(self) -> dict[str, float]:
         """Pacing values that replace those of the spec."""
         both = {"confidence": self.confidence, "draft_confidence": self.draft_confidence}
@@ -82,7 +95,7 @@ class BenchConfig:
         choice = self.choice
         options: list[tuple[str, Sequence[object]]] = [
             ("--runs", [self.runs]),
-            ("--batch", [self.batch]),
+            ("--batch", [] if self.batch is None else [self.batch]),
             ("--seed", [self.seed]),
             ("--prompt", self.prompts),
             ("--variant", choice.names),
@@ -156,12 +169,13 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     listener = listener or BenchCallbacks()
     opened = OpenedEngine.at(request.engine, request.reading, cores.threads_for(request.threads), request.spec_file)
     spec = opened.spec
-    if not 1 <= request.batch <= spec.engine.max_batch:
+    size, *more = request.sizes
+    if size > spec.engine.max_batch:
         expected = f"from 1 to the engine's {spec.engine.max_batch} (engine.max_batch)"
-        raise UserError("--batch", expected=expected, found=str(request.batch))
+        raise UserError("--batch", expected=expected, found=str(size))
     spec = with_overrides(spec, {f"pacing.{key}": value for key, value in request.pacing.items()})
     conditioner = opened.conditioner
-    turns = _turns(request, opened)
+    turns = _turns(request, opened, size)
     threads = cores.threads_for(opened.threads)
     here, created = machine(threads), datetime.now(UTC).isoformat(timespec="seconds")
     engine, near = opened.engine, opened.neighbours
@@ -181,6 +195,8 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     for reason in dict.fromkeys(filter(None, reasons)):
         warnings.append(f"rounds ran without a CUDA graph: {reason}")
         listener.warning(warnings[-1])
+    rows = _rows(chosen, timed, windows.medians, size)
+    sizes = [n for n in more if n <= spec.engine.max_batch]
     return BenchReport(
         machine=here,
         command=request.command(threads),
@@ -188,7 +204,8 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
         manifest=opened.manifest,
         spec=spec,
         turns=turns,
-        rows=_rows(chosen, timed, windows.medians, request.batch),
+        rows=rows,
+        at_once=tuple(_at_once(request, opened, spec, n, listener) for n in sizes),
         windows=windows.medians,
         left_out=left_out,
         warnings=tuple(warnings),
@@ -204,16 +221,29 @@ def _of_engine(line: VariantRow, opened: OpenedEngine, jobs: Sequence[Job]) -> V
     return replace(line, variant=replace(line.variant, settings=settings, name=name))
 
 
-def _turns(request: BenchConfig, opened: OpenedEngine) -> list[Sequence[Job]]:
+def _at_once(request: BenchConfig, opened: OpenedEngine, spec: Spec, size: int, listener: BenchCallbacks) -> AtOnce:
+    """Time the variants `KINDS`, as far as they were asked for, with `size` images at once."""
+    choice = replace(request.choice, names=request.kinds_at_once, draft_lengths=())
+    turns = _turns(request, opened, size)
+    chosen, _ = lines(spec, opened.engine, spec.engine.precision, choice, None)
+    chosen = [_of_engine(line, opened, turns[0]) for line in chosen]
+    listener.start(len(chosen), request.runs + 1)
+    tell = listener.variant
+    variants = [line.variant for line in chosen]
+    timed = take_turns(variants, turns, opened.conditioner, lambda variant: tell(f"{size} images, {variant.name}"))
+    return AtOnce(size, _rows(chosen, timed, {}, size))
+
+
+def _turns(request: BenchConfig, opened: OpenedEngine, size: int) -> list[Sequence[Job]]:
     texts: Sequence[str] = request.prompts or opened.default_prompts()
-    jobs = drawing.spread_jobs(texts, request.runs * request.batch, request.seed, opened.conditioner)
-    return list(drawing.batches(jobs, request.batch))
+    jobs = drawing.spread_jobs(texts, request.runs * size, request.seed, opened.conditioner)
+    return list(drawing.batches(jobs, size))
 
 
 def _rows(
     chosen: Sequence[VariantRow], timed: Sequence[Timed], windows: dict[int, float], batch: int
 ) -> tuple[BenchRow, ...]:
-    """Return the rows of the report; the first is plain decoding."""
+    """Return the rows of the report; the first is plain decoding. windows: empty where they were not timed."""
     plain = timed[0]
     step = plain.round_seconds(0)
     return tuple(
@@ -223,7 +253,7 @@ def _rows(
             rate=Median.of(entry.rates),
             seconds=Median.of([seconds / batch for seconds in entry.seconds]),
             ratio=None if entry is plain else paired_ratio(entry.rates, plain.rates),
-            even=None if line.refines else _even(entry, step, windows),
+            even=None if line.refines or not windows else _even(entry, step, windows),
         )
         for line, entry in zip(chosen, timed, strict=True)
     )

@@ -70,10 +70,16 @@ def _writer(html: Path | None, out: Path | None, overwrite: bool) -> Callable[[B
 
 
 def _show(report: BenchReport) -> None:
+    from coolsd_rt.bench.at_once import table as at_once_table
+
     say(report.note)
     for table in report.tables:
         say("")
         show_table(table.columns, table.rows, title=table.title)
+    if report.at_once:
+        sizes = at_once_table(report.at_once)
+        say("")
+        show_table(sizes.columns, sizes.rows, title=sizes.title)
     say("")
     for line in report.verdicts:
         say(line)
@@ -85,7 +91,7 @@ class _BenchOptions:
 
     engine: Path
     runs: int
-    batch: int
+    batch: int | None
     prompts: tuple[str, ...]
     seed: int
     names: tuple[str, ...]
@@ -116,9 +122,8 @@ class _BenchOptions:
 @click.option(
     "--batch",
     type=number(limits.MAX_BATCH),
-    default=1,
-    show_default=True,
-    help="Batch size in images, at most the engine's max_batch.",
+    help="Batch size in images, at most the engine's max_batch. Default: 1, and the variants lossless and auto also at "
+    "2, 4 and 8 images, as far as the engine takes them.",
 )
 @sample_prompts_option
 @click.option(

@@ -39,6 +39,8 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
         f"warning: lantern++-gstar is left out: {reason}",
         "bench: 63 runs of 9 variants",
         "bench: 63 of 63 runs of 9 variants, auto",
+        "bench: 28 runs of 4 variants",
+        "bench: 28 of 28 runs of 4 variants, 2 images, auto",
     ]
 
 
