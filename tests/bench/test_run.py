@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from coolsd_rt.bench import html
-from coolsd_rt.bench.at_once import table
+from coolsd_rt.bench.at_once import table as at_once_table
 from coolsd_rt.bench.report import DEFINITIONS, PHASES, BenchReport
 from coolsd_rt.bench.run import BenchCallbacks, BenchConfig, StepSeconds, bench
 from coolsd_rt.bench.stats import Median
@@ -198,9 +198,8 @@ def test_the_command_draws_the_same_again(engine: Path, report: BenchReport) -> 
 def test_several_images_at_once_are_timed_as_far_as_the_engine_takes_them(engine: Path) -> None:
     """By default: single images in every variant, and what most users draw with at 2, 4 and 8, of which this engine
     takes 2."""
-    found = bench(
-        BenchConfig(engine, 1, prompts=PROMPTS, choice=VariantChoice(("lossless", "jacobi", "auto")), threads=1)
-    )
+    choice = VariantChoice(("lossless", "jacobi", "auto"))
+    found = bench(BenchConfig(engine, 1, prompts=PROMPTS, choice=choice, threads=1))
     document = found.as_dict()
     assert document["batch"] == 1
     (two,) = document["at_once"]
@@ -210,7 +209,7 @@ def test_several_images_at_once_are_timed_as_far_as_the_engine_takes_them(engine
         assert way["rounds"] >= (DIMS.tokens - 1 if way["way"] == "plain" else 1)
         assert (way["versus_plain"] is None) == (way["way"] == "plain")
     assert two["ways"][0]["rounds"] == 2 * (DIMS.tokens - 1)
-    assert table(found.at_once).rows[0][:2] == ("2", "plain")
+    assert at_once_table(found.at_once).rows[0][:2] == ("2", "plain")
     alone = bench(BenchConfig(engine, 1, prompts=PROMPTS, choice=VariantChoice(("jacobi",)), threads=1))
     assert alone.at_once == ()
     chosen = bench(BenchConfig(engine, 1, 2, PROMPTS, choice=VariantChoice(("lossless",)), threads=1))
