@@ -25,7 +25,7 @@ from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.plan_book import PlanBook
 from coolsd_rt.workflows.plans import Choice, DraftPlan, Trial, choose
 
-SECONDS = 2.0  # of a trial, unless it has not drawn `LEAST` tokens of each image by then
+SECONDS = 1.5  # of a trial, unless it has not drawn `LEAST` tokens of each image by then
 LEAST = 32
 _MIXER = 0x9E3779B97F4A7C15  # odd, so that seeds are different; far from the small numbers that people type
 
@@ -86,6 +86,7 @@ class _Trials:
     ) -> None:
         self._engine, self._jobs, self._conditioner = engine, jobs, conditioner
         self._settings, self._loop = settings, loop
+        self._limit = 0.0  # the first trial only warms up
 
     def run(self, plan: DraftPlan, bar: Trial | None, turn: int) -> Trial:
         """Draw the batch, or part of it. turn: other random numbers for each."""
@@ -96,13 +97,14 @@ class _Trials:
         def note(progress: Progress) -> None:
             seconds, decided = time.perf_counter() - began, int(min(progress.decided))
             trial.add(decided, seconds)
-            if trial.hopeless or (seconds > SECONDS and decided >= LEAST):
+            if trial.hopeless or (seconds > self._limit and decided >= LEAST):
                 raise _Ended
 
         settings = with_plan(self._settings, plan)
         with suppress(_Ended):
             drawing.draw(self._engine, jobs, self._conditioner, settings, loop=self._loop, on_progress=note)
             trial.add(self._engine.dims.tokens, time.perf_counter() - began)
+        self._limit = SECONDS
         return trial
 
 
