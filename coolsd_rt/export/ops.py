@@ -51,9 +51,9 @@ def _tensor_scatter_onnx(past: Any, update: Any, start: Any) -> Any:
 
 
 def _kth_largest_onnx(x: Any, k: Any) -> Any:
-    values, _ = opset24.TopK(x, k, axis=-1, largest=1, sorted=1)
-    minus_one = opset24.Constant(value_ints=[-1])
-    return opset24.Slice(values, minus_one, opset24.Constant(value_ints=[2**62]), minus_one)  # type: ignore[type-var]
+    # The least of the k largest: with sorted=1 the last of them, which costs a sort.
+    values, _ = opset24.TopK(x, k, axis=-1, largest=1, sorted=0)
+    return opset24.ReduceMin(values, opset24.Constant(value_ints=[-1]), keepdims=1)  # type: ignore[arg-type]
 
 
 def translations() -> Translation:
