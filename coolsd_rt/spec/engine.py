@@ -56,8 +56,8 @@ class EngineOptions(Section):
     batch_invariant: bool | None = Field(
         default=None,
         description="Compute bitwise equal results for an image in any batch, for any number of drafts that a "
-        "step verifies. ONNX Runtime on a CPU only. null: on for int8, where the difference is visible, and off for "
-        "fp32, where it is about 1e-5 in a logit. Steps of one position take longer when it is on.",
+        "step verifies. ONNX Runtime on a CPU only. null: on for int8, where a difference is visible, and off for "
+        "fp32. Without guidance an odd number of rows then steps one row more; under guidance it costs nothing.",
     )
 
     @property

@@ -18,6 +18,7 @@ from coolsd_rt.export.check import check_graph
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.torch_onnx import to_onnx
+from coolsd_rt.export.widths import fold_queries
 from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.ops import process_logits, sample
@@ -41,8 +42,9 @@ PADDED = [n for n in FAMILY_NAMES if CONFIGS[n].padded]
 
 
 def session(module: nn.Module, contract: GraphContract, name: str) -> Any:
-    """The exported graph as a function of the contract's inputs, in torch tensors."""
+    """The exported graph, as engines for a CPU have it, as a function of the contract's inputs, in torch tensors."""
     model = to_onnx(module, contract)
+    fold_queries(model)
     check_graph(model, contract, name=name)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

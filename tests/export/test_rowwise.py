@@ -24,7 +24,7 @@ from coolsd_rt.export.graphs import TargetGraph
 from coolsd_rt.export.products import constant_products
 from coolsd_rt.export.rowwise import product_check, quantize_columns, quantize_rowwise
 from coolsd_rt.export.torch_onnx import to_onnx
-from coolsd_rt.export.widths import pad_single_queries
+from coolsd_rt.export.widths import fold_queries
 from tests.tiny import DRAFT, TARGET, networks
 
 CONTRACT = target_contract(model_dims(TARGET, DRAFT))
@@ -120,7 +120,7 @@ def test_weights_beside_the_graph_are_the_same(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def exported() -> onnx.ModelProto:
     model = to_onnx(TargetGraph(networks()[0]), CONTRACT)
-    pad_single_queries(model)
+    fold_queries(model)
     return model
 
 

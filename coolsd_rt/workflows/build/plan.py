@@ -50,6 +50,11 @@ def by_lengths(engine: EngineOptions, description: Description) -> bool:
     return engine.backend == "onnxruntime" and engine.device == "cuda" and not description.dims.padded
 
 
+def by_query(engine: EngineOptions) -> bool:
+    """Whether attention takes each query by itself: ONNX Runtime's CPU provider."""
+    return engine.backend == "onnxruntime" and engine.device == "cpu"
+
+
 @dataclass(frozen=True)
 class PlannedStage:
     """A stage of a build plan.
@@ -157,7 +162,7 @@ class Planner:
         spec, kind = self.loaded.spec, self.description.dims.draft_kind
         precision: dict[str, Any] = {
             "engine.precision": spec.engine.precision, "dtype": self.description.dtype,
-            "lengths": by_lengths(spec.engine, self.description), "invariant": spec.engine.invariant,
+            "lengths": by_lengths(spec.engine, self.description), "by_query": by_query(spec.engine),
         }  # fmt: skip
         if self._chooses:
             precision["engine.quantization"] = spec.engine.quantization

@@ -30,7 +30,7 @@ from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, Targ
 from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.torch_onnx import to_outline
-from coolsd_rt.export.widths import pad_single_queries
+from coolsd_rt.export.widths import fold_queries
 from coolsd_rt.law import columns_read, nearest_codes
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
@@ -57,7 +57,7 @@ class BuildInputs:
     neighbours: int
     prompts: Mapping[str, str]  # files that read prompts: name in the engine's folder to the spec's key
     lengths: bool = False  # attention takes lengths instead of a mask: the fast path of ONNX Runtime's CUDA provider
-    invariant: bool = False  # results do not depend on the number of positions in a step
+    by_query: bool = False  # attention takes each query by itself: the fast kernel of ONNX Runtime's CPU provider
     quantization: str = "block"  # the spec's engine.quantization
     forms: Mapping[str, Any] | None = None  # the record of the stage `quantization`; None: all matrices by blocks
     _read: set[str] = field(default_factory=set)
@@ -209,8 +209,8 @@ def _write(
     outline = to_outline(module, record.contract)
     if sources.lengths:
         mask_to_lengths(outline.model)
-    if sources.invariant:
-        pad_single_queries(outline.model)
+    if sources.by_query:
+        fold_queries(outline.model)
     forms = forms or MatrixForms()
     rowwise, blocks = forms.quantize(outline) if precision == "int8" else ([], [])
     check_graph(outline.model, record.contract, name=name)
