@@ -186,11 +186,9 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
     warnings += [SYNTHETIC] if spec.acceptance.rule == "synthetic" else []
     for line in warnings:
         listener.warning(line)
-    listener.start(len(chosen), request.runs + 1)
-    variants = [line.variant for line in chosen]
-    windows = StepSeconds(max(variants, key=lambda variant: variant.settings.law.length), turns[0], conditioner)
-    tell = listener.variant
-    timed = take_turns(variants, turns, conditioner, lambda variant: tell(variant.name), between=windows)
+    longest = max((line.variant for line in chosen), key=lambda variant: variant.settings.law.length)
+    windows = StepSeconds(longest, turns[0], conditioner)
+    timed = _timed(chosen, turns, conditioner, listener, between=windows)
     reasons = [entry.graph_fallback_reason for entry in timed] if spec.engine.device == "cuda" else []
     for reason in dict.fromkeys(filter(None, reasons)):
         warnings.append(f"rounds ran without a CUDA graph: {reason}")
@@ -227,11 +225,23 @@ def _at_once(request: BenchConfig, opened: OpenedEngine, spec: Spec, size: int, 
     turns = _turns(request, opened, size)
     chosen, _ = lines(spec, opened.engine, spec.engine.precision, choice, None)
     chosen = [_of_engine(line, opened, turns[0]) for line in chosen]
-    listener.start(len(chosen), request.runs + 1)
-    tell = listener.variant
-    variants = [line.variant for line in chosen]
-    timed = take_turns(variants, turns, opened.conditioner, lambda variant: tell(f"{size} images, {variant.name}"))
+    timed = _timed(chosen, turns, opened.conditioner, listener, f"{size} images, ")
     return AtOnce(size, _rows(chosen, timed, {}, size))
+
+
+def _timed(
+    chosen: Sequence[VariantRow],
+    turns: Sequence[Sequence[Job]],
+    conditioner: Conditioner,
+    listener: BenchCallbacks,
+    mark: str = "",
+    between: Callable[[], None] = lambda: None,
+) -> list[Timed]:
+    """Time the variants in turns, and report each. mark: put before their names. between: called after each turn."""
+    listener.start(len(chosen), len(turns) + 1)
+    variants = [line.variant for line in chosen]
+    tell = listener.variant
+    return take_turns(variants, turns, conditioner, lambda variant: tell(mark + variant.name), between=between)
 
 
 def _turns(request: BenchConfig, opened: OpenedEngine, size: int) -> list[Sequence[Job]]:

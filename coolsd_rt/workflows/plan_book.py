@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -51,14 +50,11 @@ def record_file(fingerprint: str, machine: Mapping[str, Any]) -> Path:
 class PlanBook:
     """The plans of one engine on this machine. Safe for several processes.
 
-    machine: as `record_file` takes it. on_choose: called with the number of images before plans are tried. seconds:
-    spent on trying by this process.
+    machine: as `record_file` takes it.
     """
 
     fingerprint: str
     machine: Mapping[str, Any]
-    on_choose: Callable[[int], None] = lambda images: None
-    seconds: float = 0.0
     _known: dict[tuple[str, int], DraftPlan] = field(default_factory=dict)
 
     def get(self, request: Mapping[str, Any], images: int, choose: Callable[[], Choice]) -> DraftPlan:
@@ -75,34 +71,29 @@ class PlanBook:
     def _recorded(self, key: str, request: Mapping[str, Any], images: int, choose: Callable[[], Choice]) -> DraftPlan:
         path = self._path()
         if path is None:
-            return self._chosen(images, choose).plan
+            return choose().plan
         lock = FileLock(f"{path}.lock")
         try:
-            with lock.acquire(timeout=LOCK_SECONDS):
-                record = _read(path)
-                entry = record.setdefault(key, {"request": dict(request), "plans": {}})
-                plan = _find(entry.get("plans"), images)
-                if plan is None:
-                    choice = self._chosen(images, choose)
-                    entry["plans"] = {**_plans(entry.get("plans")), str(images): choice.as_dict()}
-                    self._write(path, record)
-                    plan = choice.plan
-                return plan
+            lock.acquire(timeout=LOCK_SECONDS)
         except (Timeout, OSError):
-            return self._chosen(images, choose).plan
+            return choose().plan
+        try:
+            record = _read(path)
+            entry = record.setdefault(key, {"request": dict(request), "plans": {}})
+            plan = _find(entry.get("plans"), images)
+            if plan is None:
+                choice = choose()
+                entry["plans"] = {**_plans(entry.get("plans")), str(images): choice.as_dict()}
+                self._write(path, record)
+                plan = choice.plan
+            return plan
+        finally:
+            lock.release()
 
     def _write(self, path: Path, record: dict[str, Any]) -> None:
         whole = {"version": VERSION, "machine": dict(self.machine), "requests": record}
         with suppress(OSError, CoolsdError):
             write_atomic(path, (json.dumps(whole, indent=1) + "\n").encode())
-
-    def _chosen(self, images: int, choose: Callable[[], Choice]) -> Choice:
-        self.on_choose(images)
-        began = time.perf_counter()
-        try:
-            return choose()
-        finally:
-            self.seconds += time.perf_counter() - began
 
     def _path(self) -> Path | None:
         """The record, its folder made; None where that is not possible."""

@@ -7,7 +7,7 @@ Knows how trials are drawn and what makes requests alike. Does not know which pl
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import cycle, islice
@@ -41,15 +41,18 @@ def plan_for(
     settings: Settings,
     book: PlanBook,
     loop: Loop = "auto",
+    on_choose: Callable[[int], None] = lambda images: None,
 ) -> DraftPlan:
     """Return the plan for batches of `len(jobs)` images. Raises as drawing does.
 
-    jobs: images of the request, drawn in part if there is no plan on record.
+    jobs: images of the request, drawn in part if there is no plan on record. on_choose: called before that with the
+    number of images.
     """
 
     def try_all() -> Choice:
-        runner = _Trials(engine, jobs, conditioner, settings, loop)
-        return choose(candidates(settings), settings.law.length, runner.run)
+        on_choose(len(jobs))
+        trials = _Trials(engine, jobs, conditioner, settings, loop)
+        return choose(candidates(settings), settings.law.length, trials.run)
 
     return book.get(kind_of(settings, loop), len(jobs), try_all)
 

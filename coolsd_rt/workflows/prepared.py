@@ -120,10 +120,9 @@ class Prepared:
         """
         if self.spec.pacing.kind != "auto" or self.asked.plain or not jobs:
             return self
-        opened, at_once = self.opened, min(images, self.spec.engine.max_batch)
-        opened.plans.on_choose = on_choose
-        batch = enough_jobs(jobs, at_once)
-        plan = plan_for(opened.engine, batch, opened.conditioner, self.asked, opened.plans, loop)
+        batch = enough_jobs(jobs, min(images, self.spec.engine.max_batch))
+        opened = self.opened
+        plan = plan_for(opened.engine, batch, opened.conditioner, self.asked, opened.plans, loop, on_choose)
         return replace(self, plan=plan)
 
     def provenance(self, one: Asked) -> dict[str, Any]:

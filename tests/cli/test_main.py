@@ -170,13 +170,18 @@ def child(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def interrupted(process: subprocess.Popen[str], ready: str) -> tuple[int, str, str]:
+    """Press Ctrl-C once the process has written the line `ready`: its exit code, and what it writes from then on."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{ready}\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
 def test_ctrl_c_on_a_real_process() -> None:
     process = child("import time; print('ready', flush=True); time.sleep(60)")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (130, "interrupted\n")
+    assert interrupted(process, "ready") == (130, "", "interrupted\n")
 
 
 def test_ctrl_c_waits_for_an_import(tmp_path: Path) -> None:
@@ -186,11 +191,7 @@ def test_ctrl_c_waits_for_an_import(tmp_path: Path) -> None:
     entry = "from coolsd_rt.cli.interrupts import hold_back_during_imports; hold_back_during_imports()"
     imports = f"sys.path.insert(0, {str(tmp_path)!r}); import slow_module; time.sleep(60)"
     process = child(f"import time; exec({f'{entry}; {imports}'!r})")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
-    assert (process.returncode, out, err) == (130, "done\n", "interrupted\n")
+    assert interrupted(process, "begun") == (130, "done\n", "interrupted\n")
 
 
 def test_ctrl_c_in_a_finalizer_is_not_lost() -> None:
@@ -199,11 +200,7 @@ def test_ctrl_c_in_a_finalizer_is_not_lost() -> None:
     body = "class Slow:\n def __del__(self): print('ready', flush=True); time.sleep(60)\nSlow(); time.sleep(60)"
     code = f"{entry}\n{body}"
     process = child(f"import time; exec({code!r}, {{'time': time}})")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "interrupted\n")
+    assert interrupted(process, "ready") == (130, "", "interrupted\n")
 
 
 def test_a_signal_that_others_handle_is_left_to_them() -> None:

@@ -31,8 +31,13 @@ def never() -> Choice:
 
 def test_what_was_chosen_once_is_read_ever_after(cache: Path) -> None:
     asked: list[int] = []
-    book = PlanBook("f" * 64, MACHINE, asked.append)
-    assert book.get(REQUEST, 2, lambda: FIVE) == FIVE.plan
+
+    def choose() -> Choice:
+        asked.append(2)
+        return FIVE
+
+    book = PlanBook("f" * 64, MACHINE)
+    assert book.get(REQUEST, 2, choose) == FIVE.plan
     assert book.get(REQUEST, 2, never) == FIVE.plan
     assert PlanBook("f" * 64, MACHINE).get(REQUEST, 2, never) == FIVE.plan  # as another process would
     assert asked == [2]

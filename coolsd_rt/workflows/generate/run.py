@@ -122,7 +122,8 @@ def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCall
         opened.load()  # now, so that loading is timed separately from drawing
     load = time.perf_counter() - began
     prepared = prepared.planned(todo, len(jobs), on_choose=listener.measuring)
-    placed = [replace(one, said=prepared.provenance(one.asked)) for one in placed]
+    if prepared.plan is not None:  # it was not known when the files were placed
+        placed = [replace(one, said=prepared.provenance(one.asked)) for one in placed]
     with placing.output_folder(request.out):
         return _GenerateRun(prepared, request, listener, placed).report(jobs, load, warnings)
 
