@@ -70,15 +70,16 @@ class OfficialLoop:
             gate = F.silu(F.linear(y, w[f"{name}feed_forward.w1.weight"]))
             up = F.linear(y, w[f"{name}feed_forward.w3.weight"])
             x = x + F.linear(gate * up, w[f"{name}feed_forward.w2.weight"])
-        return F.linear(self._norm(x, "norm.weight"), w["output.weight"]).to(torch.float32)
+        logits: Tensor = F.linear(self._norm(x, "norm.weight"), w["output.weight"]).float()
+        return logits
 
     def _embedded(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self._weights["tok_embeddings.weight"])
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         full = x.float()
-        scaled = full * torch.rsqrt(full.pow(2).mean(-1, keepdim=True) + self._cfg.norm_eps)
-        return scaled.type_as(x) * self._weights[name]
+        scaled: Tensor = full * torch.rsqrt(full.pow(2).mean(-1, keepdim=True) + self._cfg.norm_eps)
+        return torch.mul(scaled.type_as(x), self._weights[name])
 
     def _attention(self, x: Tensor, at: Tensor, cache: tuple[Tensor, Tensor], name: str) -> Tensor:
         rows, new, width = x.shape

@@ -125,21 +125,19 @@ def goals(results: Results) -> str:
 
 
 def overview(results: Results) -> str:
-    """The README's first table: how many times as fast as eager code, and as torch.compile of it."""
+    """The README's first table: how many times as fast as eager code, and as torch.compile of it; and two sentences."""
     models = {name: model for name in ("demo", "b") if (model := _model(results, name))}
     ways = [(TORCH, EAGER), (TORCH, OFFICIAL), (TORCH, COMPILED)]
-    ways += [(engine, way) for engine in ("fp32", "int8") for way in (PLAIN, LOSSLESS, RELAXED, JACOBI, AUTO)]
+    ways += [(engine, way) for engine in ("fp32", "int8") for way in (PLAIN, RELAXED, JACOBI, AUTO)]
     rows = []
     for engine, way in ways:
         cells = [_overview_cells(model, engine, way) for model in models.values()]
         if any(cell != ("-", "-", "-") for cell in cells):
             rows.append((engine, way, *(text for cell in cells for text in cell)))
-    columns = [
-        f"{model['title']}, {what}"
-        for model in models.values()
-        for what in ("ms a token", "vs eager", "vs torch.compile")
-    ]
-    return markdown(("engine", "decoding", *columns), rows)
+    heads = ("ms a token", "vs eager", "vs torch.compile")
+    columns = [f"{model['title']}, {head}" for model in models.values() for head in heads]
+    said = " ".join(filter(None, (sentence(results), at_once_sentence(results))))
+    return markdown(("engine", "decoding", *columns), rows) + f"\n{said}\n"
 
 
 def _overview_cells(model: Row, engine: str, way: str) -> tuple[str, str, str]:
@@ -161,15 +159,29 @@ def sentence(results: Results) -> str:
         if "versus_eager" in plain and "versus_compiled" in plain:
             eager, compiled = plain["versus_eager"], plain["versus_compiled"]
             title = results["models"][name]["title"]
-            parts.append(f"{title}: {eager:.1f}x our own eager code, {compiled:.2f}x torch.compile of it")
-    return f"Plain decoding of our fp32 engine. {'. '.join(parts)}.\n" if parts else "\n"
+            parts.append(f"{title} {eager:.1f}x our own eager code, {compiled:.2f}x torch.compile of it")
+    return f"Plain decoding of our fp32 engine: {'; '.join(parts)}." if parts else ""
+
+
+def at_once_sentence(results: Results) -> str:
+    """What `auto` gives on the demo with more images at once, in words; empty without such rows."""
+    parts = []
+    for engine in ("fp32", "int8"):
+        rows = [
+            r for r in (_model(results, "demo") or {"rows": []})["rows"] if (r["engine"], r["name"]) == (engine, AUTO)
+        ]
+        if len(rows) > 1:
+            sizes = "/".join(str(r["images"]) for r in rows)
+            parts.append(
+                f"{engine} {'/'.join(_number(r['tokens_per_second']) for r in rows)} tokens/s at {sizes} images"
+            )
+    return f"Images at once on the demo, `auto`: {'; '.join(parts)}." if parts else ""
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
     "machine": machine_line,
     "goals": goals,
     "overview": overview,
-    "sentence": sentence,
     **{f"{name}-one": lambda results, name=name: one_image(results, name) for name in ("demo", "b", "xl")},  # type: ignore[misc]
     **{f"{name}-split": lambda results, name=name: split(results, name) for name in ("demo", "b", "xl")},  # type: ignore[misc]
     "demo-at-once": lambda results: at_once(results, "demo"),
