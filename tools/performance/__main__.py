@@ -32,7 +32,7 @@ PACKAGES = {"torch": "build", "safetensors": "build", "onnx": "build", "onnxrunt
 @click.command()
 @click.option("--only", metavar="NAME,...", help="Models: demo, b, xl. Default: all for which there is room.")
 @click.option(
-    "--turns", type=number(limits.RUNS), help="Turns of each contender. Default: 11 of the demo, 3 of others."
+    "--turns", type=number(limits.RUNS), help="Turns of each contender. Default: 7 of the demo, 3 of b, 2 of xl."
 )
 @click.option(
     "--out",

@@ -47,7 +47,7 @@ class Model:
 
 
 MODELS = (
-    Model("demo", "The demo", 11, spec=ROOT / "pipelines" / "emoji.yaml", sizes=(1, 2, 4, 8)),
+    Model("demo", "The demo", 7, spec=ROOT / "pipelines" / "emoji.yaml", sizes=(1, 2, 4, 8)),
     Model(
         "b",
         "LlamaGen-B, 256 tokens",
@@ -59,7 +59,7 @@ MODELS = (
     Model(
         "xl",
         "LlamaGen-XL, 256 tokens",
-        3,
+        2,
         published=("llamagen-t2i", "XL", 16),
         precisions=("int8",),
         torch=False,
