@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ class _Stop(Exception):
 @pytest.fixture(scope="module")
 def found(out: Path, tiny: Model, no_compiler: None) -> dict[str, Any]:
     """Figures of a run that was stopped after its fourth turn and went on."""
-    asked = Comparison([tiny], out / "out", 1, turns=2, large=1 << 16)
+    asked = Comparison([tiny], out / "out", 1, turns=1, large=1 << 16)
     drawn: list[str] = []
 
     def stop(key: str) -> None:
@@ -78,15 +79,17 @@ def no_compiler() -> Any:
         yield
 
 
-def test_a_run_that_was_stopped_is_whole(found: dict[str, Any]) -> None:
+def test_a_run_that_was_stopped_is_whole(out: Path, found: dict[str, Any]) -> None:
     model = found["models"]["demo"]
     rows = {(row["engine"], row["name"], row["images"]): row for row in model["rows"]}
     ours = [(("fp32"), name, 1) for name in (PLAIN, LOSSLESS, RELAXED, JACOBI, AUTO)]
     assert {(TORCH, EAGER, 1), (TORCH, OFFICIAL, 1), *ours, *(("fp32", n, 2) for n in contenders.AT_ONCE)} <= set(rows)
-    assert all(row["turns"] == 2 for row in rows.values())
+    assert all(row["turns"] == 1 for row in rows.values())
     assert rows["fp32", LOSSLESS, 1]["accept_length"] > 1 == rows["fp32", PLAIN, 1]["accept_length"]
     assert rows["fp32", AUTO, 1]["note"]
     assert found["seconds"] is None  # of a run that went on
+    assert str(out) not in os.environ.get("COOLSD_CACHE", "")
+    assert list((out / "out/plans/plans").glob("*.json"))  # plans of this run alone
 
 
 def test_a_contender_that_cannot_run_is_left_out_with_the_reason(found: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ import gc
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -59,8 +60,6 @@ def compare(asked: Comparison, callbacks: Callbacks) -> dict[str, Any]:
     Raises what builds and engines raise. A model for which there is no room is left out.
     """
     began, here = time.perf_counter(), machine(asked.threads)
-    os.environ["COOLSD_CACHE"] = str(asked.out.resolve() / "plans")  # plans of this run, not of another day
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(asked.out.resolve() / "inductor")
     left_out: dict[str, str] = {}
     ready: list[Ready] = []
     for model in asked.models:
@@ -71,12 +70,10 @@ def compare(asked: Comparison, callbacks: Callbacks) -> dict[str, Any]:
             ready.append(prepare(model, asked.out, callbacks.tell))
     folder = asked.out / "run"
     record = Record(folder, _head(asked, ready, here))
-    if not (asked.out / "run" / "turns.json").is_file():
-        for name in ("plans", "inductor"):
-            shutil.rmtree(asked.out / name, ignore_errors=True)
     resumed = "began" in record
     earlier = record.get("began", lambda: {"created": datetime.now(UTC).isoformat(timespec="seconds"), "machine": here})
-    models = {one.model.name: _one(one, asked, record, callbacks) for one in ready}
+    with _own_caches(asked.out.resolve(), empty=not resumed):
+        models = {one.model.name: _one(one, asked, record, callbacks) for one in ready}
     return {
         "version": 1,
         "created": earlier["created"],
@@ -86,6 +83,24 @@ def compare(asked: Comparison, callbacks: Callbacks) -> dict[str, Any]:
         "goals": results.goals(models),
         "left_out": left_out,
     }
+
+
+@contextmanager
+def _own_caches(out: Path, empty: bool) -> Iterator[None]:
+    """Plans and compiled code of this run, not of another day. empty: forget those of a run before."""
+    own = {"COOLSD_CACHE": out / "plans", "TORCHINDUCTOR_CACHE_DIR": out / "inductor"}
+    before = {name: os.environ.get(name) for name in own}
+    for name, folder in own.items():
+        if empty:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def finish(out: Path) -> None:
