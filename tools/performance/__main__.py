@@ -77,7 +77,8 @@ def command(
         print_json(found)
     else:
         for name, text in listed(found):
-            say(f"\n{name}")
+            say()
+            say(name)
             say_lines(text)
     if published:
         for path in publish(found):

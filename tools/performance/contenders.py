@@ -119,7 +119,7 @@ def _ours(ready: Ready, precision: str, one: OpenedEngine, size: int) -> list[Co
     settings |= {name: one.settings(law) for name, law in (laws(spec) if ready.real else fixed(spec)).items()}
     wanted = (PLAIN, LOSSLESS, RELAXED, JACOBI_LOSSLESS, JACOBI) if size == 1 else AT_ONCE
     ways = {name: _drawing(one.engine, chosen, one.conditioner) for name, chosen in settings.items() if name in wanted}
-    ways[AUTO] = _auto(one, one.settings(spec if ready.real else fixed(spec)[RELAXED]))
+    ways[AUTO] = _auto(one, one.settings(spec))  # the law of `generate`, whose record of plans it makes
     return [Contender(precision, name, size, draw) for name, draw in ways.items()]
 
 
