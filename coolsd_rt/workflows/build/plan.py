@@ -50,8 +50,8 @@ def by_lengths(engine: EngineOptions, description: Description) -> bool:
     return engine.backend == "onnxruntime" and engine.device == "cuda" and not description.dims.padded
 
 
-def by_query(engine: EngineOptions) -> bool:
-    """Whether attention takes each query by itself: ONNX Runtime's CPU provider."""
+def on_cpu(engine: EngineOptions) -> bool:
+    """Whether graphs get the forms for ONNX Runtime's CPU provider: attention by single queries, the image decoder."""
     return engine.backend == "onnxruntime" and engine.device == "cpu"
 
 
@@ -162,7 +162,7 @@ class Planner:
         spec, kind = self.loaded.spec, self.description.dims.draft_kind
         precision: dict[str, Any] = {
             "engine.precision": spec.engine.precision, "dtype": self.description.dtype,
-            "lengths": by_lengths(spec.engine, self.description), "by_query": by_query(spec.engine),
+            "lengths": by_lengths(spec.engine, self.description), "on_cpu": on_cpu(spec.engine),
         }  # fmt: skip
         if self._chooses:
             precision["engine.quantization"] = spec.engine.quantization
@@ -174,7 +174,7 @@ class Planner:
         }  # fmt: skip
         image = {
             "image.tokenizer": spec.image.tokenizer, "image.neighbours": spec.image.neighbours,
-            "side": self.description.side, "forced": self.description.forced is not None,
+            "side": self.description.side, "forced": self.description.forced is not None, "on_cpu": on_cpu(spec.engine),
         }  # fmt: skip
         chosen = [self._quantization()] if self._chooses else []
         after = {planned.name: planned.stage.key for planned in chosen}

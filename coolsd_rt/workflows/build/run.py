@@ -27,7 +27,7 @@ from coolsd_rt.store.fingerprint import tool_versions
 from coolsd_rt.workflows.build.code import COMPILE, QUANTIZATION
 from coolsd_rt.workflows.build.describe import describe
 from coolsd_rt.workflows.build.estimate import MEASURED_ON, Amount, check_disk, total
-from coolsd_rt.workflows.build.plan import COMPILED, PlannedStage, Planner, by_lengths, by_query
+from coolsd_rt.workflows.build.plan import COMPILED, PlannedStage, Planner, by_lengths, on_cpu
 from coolsd_rt.workflows.build.record import describe_forms
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -281,7 +281,7 @@ class _Runner:
                 loaded.spec.image.neighbours,
                 conditioner_files(loaded.spec.condition),
                 by_lengths(engine, description),
-                by_query(engine),
+                on_cpu(engine),
                 engine.quantization,
             )
         if name == QUANTIZATION:

@@ -24,17 +24,17 @@ from coolsd_rt.export.torch_onnx import nest
 SIZES = {"M": 1, "R": 2, "S": 3, "T": 16}
 # Largest error relative to the largest value. int8 weights change every output; `parity` judges by how much.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.25}
-_PIXEL_LEVELS = 1
+_PIXEL_LEVELS = 1  # of 255; an image whose every value is one level away has a PSNR of 48 dB
 
 
-def inputs(contract: GraphContract, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Return valid random inputs for a contract: small ids, caches with content, positions inside the image."""
+def inputs(contract: GraphContract, seed: int = 0, ids: int = 2) -> dict[str, NDArray[Any]]:
+    """Return valid random inputs for a contract: ids below `ids`, caches with content, positions inside the image."""
     rng = np.random.default_rng(seed)
     made: dict[str, NDArray[Any]] = {}
     for spec in contract.inputs:
         shape = [SIZES[n] if isinstance(n, str) else n for n in spec.shape]
         if spec.dtype == "int64":
-            made[spec.name] = rng.integers(0, 2, shape)
+            made[spec.name] = rng.integers(0, ids, shape)
         else:
             made[spec.name] = rng.random(shape, np.float32).astype(spec.dtype)
     limit = next((s.shape[1] for s in contract.inputs if s.name == "prefix"), 0)
@@ -48,16 +48,23 @@ def inputs(contract: GraphContract, seed: int = 0) -> dict[str, NDArray[Any]]:
 
 
 def smoke(
-    name: str, path: Path, contract: GraphContract, module: nn.Module, precision: str, beside: bool = False
+    name: str,
+    path: Path,
+    contract: GraphContract,
+    module: nn.Module,
+    precision: str,
+    beside: bool = False,
+    ids: int = 2,
 ) -> float:
     """Run a graph's file and its module on the same inputs. Returns the largest relative error of any output.
 
     beside: the weights are in a separate file. They are memory-mapped, so that they are not in memory twice; the
     module's weights are read one matrix at a time.
+    ids: number of ids that the graph knows, all of which may occur.
 
     Raises CoolsdError if ONNX Runtime cannot load or run the graph, or if an error exceeds the precision's tolerance.
     """
-    feed = inputs(contract)
+    feed = inputs(contract, ids=ids)
     with torch.inference_mode(), streamed(module):
         out = module(*nest(contract, [torch.from_numpy(feed[s.name]) for s in contract.inputs]))
     folder = path.parent if beside else None

@@ -27,6 +27,7 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
 from coolsd_rt.export.external import write
 from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
+from coolsd_rt.export.image import rewrite_decoder
 from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.torch_onnx import to_outline
@@ -57,7 +58,7 @@ class BuildInputs:
     neighbours: int
     prompts: Mapping[str, str]  # files that read prompts: name in the engine's folder to the spec's key
     lengths: bool = False  # attention takes lengths instead of a mask: the fast path of ONNX Runtime's CUDA provider
-    by_query: bool = False  # attention takes each query by itself: the fast kernel of ONNX Runtime's CPU provider
+    on_cpu: bool = False  # forms of attention and of the image decoder for ONNX Runtime's CPU provider
     quantization: str = "block"  # the spec's engine.quantization
     forms: Mapping[str, Any] | None = None  # the record of the stage `quantization`; None: all matrices by blocks
     _read: set[str] = field(default_factory=set)
@@ -209,8 +210,9 @@ def _write(
     outline = to_outline(module, record.contract)
     if sources.lengths:
         mask_to_lengths(outline.model)
-    if sources.by_query:
+    if sources.on_cpu:
         fold_queries(outline.model)
+    decoder = rewrite_decoder(outline) if sources.on_cpu and isinstance(module, ImageGraph) else {}
     forms = forms or MatrixForms()
     rowwise, blocks = forms.quantize(outline) if precision == "int8" else ([], [])
     check_graph(outline.model, record.contract, name=name)
@@ -220,8 +222,10 @@ def _write(
     error: float | None = None  # None: the CPU provider cannot run bfloat16; parity on the GPU tests it
     if "bfloat16" not in dtypes:
         halved = "float16" in dtypes and precision != "int8"
-        error = smoke(name, path, record.contract, module, "fp16" if halved else precision, beside)
-    return {name: _facts(outline.model, len(rowwise) + len(blocks), error) | forms.facts(len(rowwise))}
+        ids = len(module.table) if isinstance(module, ImageGraph) else 2
+        error = smoke(name, path, record.contract, module, "fp16" if halved else precision, beside, ids)
+    facts = _facts(outline.model, len(rowwise) + len(blocks), error) | forms.facts(len(rowwise))
+    return {name: facts | ({"rewritten": dict(decoder)} if decoder else {})}
 
 
 def _facts(model: onnx.ModelProto, quantised: int, error: float | None) -> dict[str, Any]:
