@@ -52,7 +52,7 @@ def mark(name):
 mark("python")
 import coolsd_rt.cli.__main__ as entry
 entry.hold_back_during_imports()
-getattr(entry, "let_idle_threads_sleep", bool)()
+getattr(entry, "set_defaults", bool)()
 from coolsd_rt.cli.main import run
 import coolsd_rt.cli.generate as verb
 mark("imports")

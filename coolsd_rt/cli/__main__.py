@@ -9,18 +9,21 @@ import sys
 from coolsd_rt.cli.interrupts import INTERRUPTED, hold_back_during_imports, leave
 
 
-def let_idle_threads_sleep() -> None:
-    """Let the threads of NumPy's OpenBLAS sleep soon after they had work, not after 2^26 clock ticks of spinning.
+def set_defaults() -> None:
+    """Set what NumPy and pydantic read from the environment when they are imported. A value that is set is kept.
 
-    They start, and spin, when NumPy is imported, though a round asks OpenBLAS for nothing. They wake up as before.
+    The threads of NumPy's OpenBLAS start, and spin for 2^26 clock ticks, when NumPy is imported, though a round asks
+    OpenBLAS for nothing: they sleep after 2^20 instead, and wake up as before. Plugins of pydantic are other people's
+    programs, looked for in every installed package.
     """
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def main() -> None:
     """Run the command; Ctrl-C during its imports ends with one word and exit code 130."""
     hold_back_during_imports()
-    let_idle_threads_sleep()
+    set_defaults()
     try:
         from coolsd_rt.cli.main import main as run
     except KeyboardInterrupt:
