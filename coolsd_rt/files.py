@@ -150,8 +150,7 @@ def read_bytes(
 
 def _at_most(f: BinaryIO, limit: int) -> bytes:
     """Read the rest of a file, at most `limit` + 1 bytes. Memory grows with the bytes that exist."""
-    there = os.fstat(f.fileno()).st_size
-    data = f.read(min(limit, there) + 1)  # all of a plain file, in one piece that is not copied
+    data = f.read(min(limit, os.fstat(f.fileno()).st_size) + 1)  # all of a plain file, in one piece: no copies
     while len(data) <= limit and (piece := f.read(min(MIB, limit + 1 - len(data)))):
         data += piece
     return data

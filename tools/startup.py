@@ -30,7 +30,7 @@ from typing import Any
 import click
 
 from coolsd_rt import cores, limits
-from coolsd_rt.cli.entry import enter, overwrite_option
+from coolsd_rt.cli.entry import enter, gathered, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.output import say, show_table
 from coolsd_rt.cli.paths import ENGINE, FOLDER, WRITES
@@ -70,8 +70,9 @@ watched(coolsd_rt.backends, "load", "loaded")
 def first(done, accept_length):
     mark("first token")
     import json
-    marks["modules"] = len(sys.modules)
-    os.write(int(os.environ["MARKS"]), json.dumps(marks).encode())
+    marks["modules"] = sorted(sys.modules)
+    with open(os.environ["MARKS"], "w") as file:
+        json.dump(marks, file)
     os._exit(0)
 inner = verb.generate
 verb.generate = lambda engine, request, listener: inner(engine, request, replace(listener, tokens=first))
@@ -91,33 +92,29 @@ class Request:
     options: tuple[str, ...] = ()
 
     def run(self, tree: Path, cache: Path) -> dict[str, Any]:
-        """Return the marks of one process: part to clock to seconds, and `modules`, how many were imported.
+        """Return the marks of one process: part to clock to seconds, and `modules`, the names of those imported.
 
         Raises CoolsdError if the process ends without a token.
         """
         with tempfile.TemporaryDirectory() as out:
-            reads, writes = os.pipe()
+            marks = Path(out) / "marks.json"
             words = ["generate", str(self.engine.resolve()), "-p", self.prompt, "--out", f"{out}/images", *self.options]
-            env = {**os.environ, "PYTHONPATH": str(tree.resolve()), "COOLSD_CACHE": str(cache), "MARKS": str(writes)}
+            env = {**os.environ, "PYTHONPATH": str(tree.resolve()), "COOLSD_CACHE": str(cache), "MARKS": str(marks)}
             env["STARTED"] = repr(time.monotonic())
             done = subprocess.run(
                 [sys.executable, "-c", CHILD, *words],
                 env=env,
                 cwd=out,
-                pass_fds=[writes],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 check=False,
             )
-            os.close(writes)
-            with os.fdopen(reads, "rb") as pipe:
-                said = pipe.read()
-        if not said:
-            found = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise CoolsdError("the process", expected="a first token", found=found)
-        marks: dict[str, Any] = json.loads(said)
-        return marks
+            if not marks.is_file():
+                found = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+                raise CoolsdError("the process", expected="a first token", found=found)
+            found_marks: dict[str, Any] = json.loads(marks.read_text(encoding="utf-8"))
+        return found_marks
 
 
 def measure(trees: Sequence[Path], request: Request, runs: int) -> dict[str, list[dict[str, Any]]]:
@@ -139,7 +136,26 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         clock: {part: round(median(run[part][clock] for run in runs), 4) for part in PARTS if part in runs[0]}
         for clock in CLOCKS
     }
-    return {**parts, "modules": median(run["modules"] for run in runs)}
+    return {**parts, "modules": median(len(run["modules"]) for run in runs)}
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Value of each option that says what to measure, by its name in click."""
+
+    engine: Path
+    trees: tuple[Path, ...]
+    runs: int
+    prompt: str
+    plain: bool
+    draft: str | None
+    threads: int | None
+
+    @property
+    def words(self) -> list[str]:
+        """The options of `coolsd-rt generate`."""
+        words = ["--plain"] * self.plain + (["--draft", self.draft] if self.draft else [])
+        return [*words, *(["--threads", str(self.threads)] if self.threads else [])]
 
 
 @click.command()
@@ -152,33 +168,23 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 @threads_option()
 @click.option("--json", "json_file", type=WRITES, help="Write every run as JSON to this file.")
 @overwrite_option
-def main(
-    engine: Path,
-    trees: tuple[Path, ...],
-    runs: int,
-    prompt: str,
-    plain: bool,
-    draft: str | None,
-    threads: int | None,
-    json_file: Path | None,
-    overwrite: bool,
-) -> None:
+@gathered(_Options)
+def main(given: _Options, json_file: Path | None, overwrite: bool) -> None:
     """Time the start of `coolsd-rt generate ENGINE`, up to the first token, in new processes."""
     if json_file is not None:
         check_output(json_file, "--json", overwrite=overwrite)
-    options = (["--plain"] if plain else []) + (["--draft", draft] if draft else [])
-    options += ["--threads", str(threads)] if threads else []
-    found = measure(trees or (_ROOT,), Request(engine, prompt, tuple(options)), runs)
+    found = measure(given.trees or (_ROOT,), Request(given.engine, given.prompt, tuple(given.words)), given.runs)
     medians = {tree: summary(marks) for tree, marks in found.items()}
     for clock in CLOCKS:
-        say(f"{'CPU' if clock == 'cpu' else 'wall'} seconds since the start of the process, medians of {runs}")
+        name = "CPU" if clock == "cpu" else "wall"
+        say(f"{name} seconds since the start of the process, medians of {given.runs} processes")
         rows = [(part, *(f"{one[clock][part]:.3f}" for one in medians.values())) for part in PARTS]
         show_table(("", *medians), rows)
     say("modules at the first token: " + ", ".join(str(one["modules"]) for one in medians.values()))
     if json_file is not None:
-        whole = {"machine": machine(threads or cores.here().threads), "options": options, "medians": medians}
-        text = json.dumps({**whole, "runs": found}, indent=2) + "\n"
-        write_output(json_file, text.encode(), overwrite=overwrite)
+        here = machine(given.threads or cores.here().threads)
+        text = json.dumps({"machine": here, "options": given.words, "medians": medians, "runs": found}, indent=2)
+        write_output(json_file, f"{text}\n".encode(), overwrite=overwrite)
 
 
 if __name__ == "__main__":
