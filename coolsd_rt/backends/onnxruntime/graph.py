@@ -77,7 +77,7 @@ def session_options(options: LoadOptions, beside: Path | None = None, mapped: bo
     so.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
     # Each session has a thread pool; without this the threads of one graph would spin while the next graph runs.
     so.add_session_config_entry("session.force_spinning_stop", "1")
-    # Within a run, the next operation comes sooner. By default the threads of a new session spin for 30 ms each.
+    # Within a run the next operation comes sooner. By default the thread of a new session spins 20 to 30 ms.
     so.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
     if beside is not None:
         so.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.absolute()))
