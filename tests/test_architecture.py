@@ -15,7 +15,7 @@ REFERENCES = sorted(set(re.findall(r"`([\w/]+\.py(?:: [\w.]+)?)`", TABLES_AND_WA
 FIVE = (  # what someone who has never seen the code should find at once, and the file that is the answer
     ("acceptance decided", "law/acceptance.py"),
     ("spec key become a default", "spec/model.py"),
-    ("cache row overwritten", "runtime/round.py"),
+    ("cache row overwritten", "runtime/decoding_loop.py"),
     ("partial image decoded", "workflows/partial_images.py"),
     ("hash checked", "store/engine.py"),
 )

@@ -6,7 +6,7 @@ where drafts come from or how they are verified. Legend as in `coolsd_rt.runtime
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,7 @@ class Window(NamedTuple):
 
 
 class Batch:
-    """The values of a batch that stay the same in every round, its `state`, and the finished images."""
+    """The values of a batch that stay the same from round to round, its `state`, and the finished images."""
 
     def __init__(
         self, session: Session, sampling: Sampling, uniforms: Host, forced: Ints | None, clock: Callable[[], float]
@@ -50,6 +50,15 @@ class Batch:
         self.idle: Array | None = None  # bool [M], the finished images; None while there are none
         self.uniforms, self._scales = uniforms, sampling.scales(dims.tokens)
         self._offsets = np.arange(self.length + 1)
+
+    def take(self, keep: Ints, other: Batch | None = None) -> None:
+        """Keep the images `keep` int64 of this batch and, counted on from its last, of `other`, in this order."""
+        mates = [self] if other is None else [self, other]
+        self.uniforms = np.concatenate([mate.uniforms for mate in mates])[keep]
+        self.state.take(keep, None if other is None else other.state)
+        self.rows = np.arange(len(keep))
+        self.row_ids = self.rowwise(self.rows, offset=len(keep))
+        self.idle = None
 
     def window(self, active: Host) -> Window:
         """Return the window of the next round, which starts at each image's first undecided token."""
@@ -105,3 +114,29 @@ def to_host(array: Array) -> Host:
     For small results, once per round; large arrays stay where they are computed.
     """
     return array if isinstance(array, np.ndarray) else np.asarray(array.tolist())
+
+
+def rows_of(keep: Ints, batches: Sequence[Batch]) -> Ints:
+    """Return the rows of the images `keep`, counted on from one batch to the next: all conditional ones first."""
+    images = [len(batch.rows) for batch in batches]
+    sides = 2 if batches[0].paired else 1
+    starts = np.cumsum([0, *(sides * count for count in images)])
+    of = np.concatenate([np.arange(count) + start for count, start in zip(images, starts[:-1], strict=True)])
+    beside = np.concatenate([np.full(count, count) for count in images])  # from an image's first row to its second
+    return np.concatenate([of[keep] + side * beside[keep] for side in range(sides)])
+
+
+def gathered(parts: Sequence[Array], index: Array) -> Array:
+    """Return entries `index` int64 of a session's arrays [n, S, ...], counted on from one array to the next.
+
+    The second axis of shorter arrays is padded with zeros.
+    """
+    xp, longest = namespace(parts[0]), max(part.shape[1] for part in parts)
+    padded = []
+    for part in parts:
+        if part.shape[1] < longest:
+            whole = xp.zeros((part.shape[0], longest, *part.shape[2:]), dtype=part.dtype, device=part.device)
+            whole[:, : part.shape[1]] = part
+            part = whole
+        padded.append(part)
+    return (xp.concat(padded, axis=0) if len(padded) > 1 else padded[0])[index]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from coolsd_rt.arrays import Array
+from coolsd_rt.arrays import Array, Ints
 from coolsd_rt.contract import ModelDims
 
 
@@ -47,6 +47,19 @@ class Session(Protocol):
         ids: int64 [R, S]. features: float32 [R, S, C] for an EAGLE head, None for an independent draft model. pos:
         int64 [R]. Returns logits and features as `target` does; the features of an independent draft model have no
         meaning.
+        """
+        ...
+
+
+@runtime_checkable
+class RowSession(Session, Protocol):
+    """A `Session` whose rows may change between two rounds: images leave it, and those of another session enter."""
+
+    def take(self, rows: Ints, other: Session | None = None) -> None:
+        """Keep `rows` of this session and, counted on from its last, of `other`, in this order.
+
+        rows: int64 [R'] on the host, at least one. Each row keeps its prefix and its caches. other: a session of the
+        same engine, which is not used any more.
         """
         ...
 

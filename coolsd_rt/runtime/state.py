@@ -48,6 +48,12 @@ class State:
         zeros = [np.zeros(images, np.int64) for _ in range(3)]
         return State(dims.prefix, dims.tokens, np.zeros((images, dims.tokens), np.int64), *zeros)
 
+    def take(self, keep: Ints, other: State | None = None) -> None:
+        """Keep the images `keep` int64 of this state and, counted on from its last, of `other`, in this order."""
+        mates = [self] if other is None else [self, other]
+        for name in ("codes", "committed", "cached", "drafted"):
+            setattr(self, name, np.concatenate([getattr(mate, name) for mate in mates])[keep])
+
     @property
     def remaining(self) -> Ints:
         """[M] number of image tokens that are not decided yet."""

@@ -41,15 +41,30 @@ class Statistics:
         rounds, histogram, attempts, accepts = (np.zeros(n, np.int64) for n in (images, length + 1, length, length))
         return Statistics(rounds, histogram, attempts, accepts)
 
-    def record(self, accepted: Ints, num_drafts: Ints, degenerate: Bools, active: Bools) -> None:
-        """Count one round of the batch. All arguments are [M]; only active images count."""
-        self.rounds += active
+    def record(self, accepted: Ints, num_drafts: Ints, degenerate: Bools, active: Bools, images: Ints) -> None:
+        """Count one round of the batch. All arguments are [M']; only active images count.
+
+        images: int64, which of the M images each of the M' is.
+        """
+        self.rounds[images] += active
         self.degenerate += int(np.count_nonzero(degenerate & active))
         self.draft_tokens += int(num_drafts[active].sum())
         for k, count in zip(accepted[active].tolist(), num_drafts[active].tolist(), strict=True):
             self.accepted_histogram[k] += 1
             self.accepts[:k] += 1
             self.attempts[: min(k + 1, count)] += 1
+
+    def extend(self, other: Statistics) -> None:
+        """Count another batch of the same draft length, which joins this one, whose images come behind. Only times of
+        rounds are not taken over."""
+        self.rounds = np.concatenate([self.rounds, other.rounds])
+        for name in ("accepted_histogram", "attempts", "accepts"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.degenerate += other.degenerate
+        self.draft_tokens += other.draft_tokens
+        self.seconds_prefix += other.seconds_prefix
+        for phase, spent in other.seconds.items():
+            self.seconds[phase] += spent
 
     def time_round(self, drafts: int, seconds: float) -> None:
         """Record that a round whose longest window had `drafts` drafts took `seconds`."""

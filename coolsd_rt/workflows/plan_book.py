@@ -27,7 +27,7 @@ from coolsd_rt.store.hashing import sha256_json
 from coolsd_rt.workflows.plans import PLAIN, Choice, DraftPlan
 
 LOCK_SECONDS = 120.0  # how long to wait for another process that chooses
-VERSION = 1
+VERSION = 2
 LARGEST = 1 << 20  # bytes of a record
 
 

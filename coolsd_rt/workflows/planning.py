@@ -25,8 +25,8 @@ from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.plan_book import PlanBook
 from coolsd_rt.workflows.plans import Choice, DraftPlan, Trial, choose
 
-SECONDS = 1.5  # of a trial, unless it has not drawn `LEAST` tokens of each image by then
-LEAST = 32
+SECONDS = 1.5  # of a trial, unless its slowest image has fewer than `LEAST` tokens by then
+LEAST = 48
 _MIXER = 0x9E3779B97F4A7C15  # odd, so that seeds are different; far from the small numbers that people type
 
 
@@ -51,7 +51,7 @@ def plan_for(
 
     def try_all() -> Choice:
         on_choose(len(jobs))
-        trials = _Trials(engine, jobs, conditioner, settings, loop)
+        trials = Trials(engine, jobs, conditioner, settings, loop)
         return choose(candidates(settings), settings.law.length, trials.run)
 
     return book.get(kind_of(settings, loop), len(jobs), try_all)
@@ -81,15 +81,26 @@ def kind_of(settings: Settings, loop: Loop) -> dict[str, Any]:
     return {**settings.law_as_dict(), **rule, **rates, "sampling": asdict(settings.sampling), "loop": loop}
 
 
-class _Trials:
-    """Draws the images of a batch with different plans."""
+class Trials:
+    """Draws the images of a batch with different plans. seconds, tokens: a trial ends after both, or with its images.
+
+    The first trial warms up, and ends with its tokens.
+    """
 
     def __init__(
-        self, engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings, loop: Loop
+        self,
+        engine: Engine,
+        jobs: Sequence[Job],
+        conditioner: Conditioner,
+        settings: Settings,
+        loop: Loop = "auto",
+        seconds: float = SECONDS,
+        tokens: int = LEAST,
     ) -> None:
         self._engine, self._jobs, self._conditioner = engine, jobs, conditioner
         self._settings, self._loop = settings, loop
-        self._limit = 0.0  # the first trial only warms up
+        self._seconds, self._tokens = seconds, tokens
+        self._limit = 0.0
 
     def run(self, plan: DraftPlan, bar: Trial | None, turn: int) -> Trial:
         """Draw the batch, or part of it. turn: other random numbers for each."""
@@ -100,14 +111,14 @@ class _Trials:
         def note(progress: Progress) -> None:
             seconds, decided = time.perf_counter() - began, int(min(progress.decided))
             trial.add(decided, seconds)
-            if trial.hopeless or (seconds > self._limit and decided >= LEAST):
+            if trial.hopeless or (seconds > self._limit and decided >= self._tokens):
                 raise _Ended
 
         settings = with_plan(self._settings, plan)
         with suppress(_Ended):
             drawing.draw(self._engine, jobs, self._conditioner, settings, loop=self._loop, on_progress=note)
             trial.add(self._engine.dims.tokens, time.perf_counter() - began)
-        self._limit = SECONDS
+        self._limit = self._seconds
         return trial
 
 

@@ -11,6 +11,7 @@ Legend: M images, R rows, W prefix, N image tokens, V codes, S positions of a st
 
 from __future__ import annotations
 
+import itertools
 from copy import copy
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from coolsd_rt.arrays import Array, Floats64
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.ops import process_logits, sample
+from coolsd_rt.runtime.interface import Session
 
 
 def dims(vocab: int, tokens: int, prefix: int = 2) -> ModelDims:
@@ -83,6 +85,9 @@ class Tables:
         return np.asarray(table[index[0]], np.float64)
 
 
+_NAMES = itertools.count()
+
+
 class FakeSession:
     """`Session` over tables. library: "numpy" or "torch". slack: cache rows past the image.
     paced: rounds may go without a draft, whose cache then lags behind."""
@@ -109,6 +114,8 @@ class FakeSession:
         self.draft_real = np.zeros((self.rows, capacity), bool)
         self.draft_broken = np.zeros((self.rows, capacity), bool)
         self.calls: list[str] = []
+        # A feature names its row, so that features of another image or another guidance row are noticed.
+        self.names = next(_NAMES) * 1000 + np.arange(self.rows)
 
     @property
     def dims(self) -> ModelDims:
@@ -138,7 +145,7 @@ class FakeSession:
         for s in range(width):
             index = context_index(self.target_cache[:, d.prefix :], at[:, s] + 1 - d.prefix, d.vocab)
             logits[:, s] = self._log(self.tables.target, index)
-            features[:, s] = np.stack([index, np.arange(self.rows), at[:, s], np.ones(self.rows)], axis=-1)
+            features[:, s] = np.stack([index, self.names, at[:, s], np.ones(self.rows)], axis=-1)
         return self._out(logits), self._out(features, "float64")
 
     def draft(self, ids: Array, features: Array, pos: Array) -> tuple[Array, Array]:
@@ -187,12 +194,12 @@ class FakeSession:
             seen = self.draft_cache[:, d.prefix - 1 :]  # image tokens, as the draft's rows hold them
             before, index = (context_index(seen, at[:, s] + n - d.prefix, d.vocab) for n in (1, 2))
             np.put_along_axis(self.draft_real, at[:, s : s + 1], real[:, None] == 1, axis=1)
-            wrong = (own != before) | (row != np.arange(self.rows)) | (position != at[:, s])
+            wrong = (own != before) | (row != self.names) | (position != at[:, s])
             np.put_along_axis(self.draft_broken, at[:, s : s + 1], wrong[:, None], axis=1)
             visible = np.arange(self.draft_broken.shape[1]) <= at[:, s : s + 1]
             logits[:, s] = self._log(self.tables.draft, index)
             logits[(self.draft_broken & visible).any(1), s] = np.nan
-            predicted[:, s] = np.stack([index, np.arange(self.rows), at[:, s] + 1, np.zeros(self.rows)], axis=-1)
+            predicted[:, s] = np.stack([index, self.names, at[:, s] + 1, np.zeros(self.rows)], axis=-1)
         return self._out(logits), self._out(predicted, "float64")
 
     def _check_draft(self, pos: NDArray[np.int64]) -> None:
@@ -215,3 +222,15 @@ class FakeSession:
 
     def _out(self, array: NDArray[Any], dtype: str | None = None) -> Array:
         return self.asarray(array, dtype or self.dtype)
+
+
+class FakeRowSession(FakeSession):
+    """A `RowSession` over tables: rows leave it, and rows of another one enter."""
+
+    def take(self, rows: NDArray[np.int64], other: Session | None = None) -> None:
+        self.calls.append("take")
+        mates = [self] if other is None else [self, other]
+        for name in ("target_cache", "draft_cache", "draft_real", "draft_broken", "names"):
+            setattr(self, name, np.concatenate([getattr(mate, name) for mate in mates])[rows])
+        self.rows = len(rows)
+        self.images = self.rows // (2 if self.guided else 1)

@@ -95,8 +95,10 @@ def test_nan_logits_fail_loudly(length: int) -> None:
 def test_statistics_of_known_rounds() -> None:
     stats = Statistics.empty(2, 3)
     yes, both = np.array([False, True]), np.array([True, True])
-    stats.record(np.array([3, 0]), np.array([3, 3]), np.array([False, True]), both)
-    stats.record(np.array([9, 1]), np.array([0, 1]), np.array([True, False]), yes)  # the first image is finished
+    stats.record(np.array([3, 0]), np.array([3, 3]), np.array([False, True]), both, np.arange(2))
+    stats.record(
+        np.array([9, 1]), np.array([0, 1]), np.array([True, False]), yes, np.arange(2)
+    )  # the first is finished
     assert stats.rounds.tolist() == [1, 2]
     assert stats.accepted_histogram.tolist() == [1, 1, 0, 1]
     assert stats.attempts.tolist() == [3, 1, 1]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_produ
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.runtime.interface import Session
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.store import VerifiedEngine
 
@@ -149,22 +150,59 @@ class OrtSession:
         even_rows: bool = False,
     ) -> None:
         d = self.dims = description.dims
-        self._rows = len(prefix)
-        self._spare = self._rows % 2 if even_rows else 0  # copies of the last row, whose outputs are dropped
-        rows, dtype, device = self._rows + self._spare, description.dtype, graphs["target"].device
-        prefix = self._with_spare(prefix)
-        starts = self._with_spare(np.zeros(self._rows, np.int64) if start is None else np.array(start, np.int64))
+        self._description, self._graphs, self._even_rows = description, graphs, even_rows
+        self._rows, device = len(prefix), graphs["target"].device
+        self._length = description.draft_length
+        self._prefix = np.asarray(prefix)
+        self._starts = np.zeros(self._rows, np.int64) if start is None else np.array(start, np.int64)
+        rows, dtype = self._rows + self._spare, description.dtype
+        self._target_caches = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity, dtype, device)
+        sizes = (rows, d.draft_heads, d.draft_head_dim)
+        self._draft_caches = Caches(cache_names(d.draft_layers), sizes, capacity, dtype, device)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Make the calls of the graphs for the present rows."""
+        d, graphs, dtype = self.dims, self._graphs, self._description.dtype
+        device = graphs["target"].device
+        prefix, starts = self._with_spare(self._prefix), self._with_spare(self._starts)
         padding = {"start": OrtMemory.of(starts, device)} if d.padded else {}
         shared = {"prefix": OrtMemory.of(np.ascontiguousarray(prefix[..., : d.dim], dtype), device), **padding}
-        target = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity, dtype, device)
-        self._target = OrtSteps(graphs["target"], target, shared)
-        sizes = (rows, d.draft_heads, d.draft_head_dim)
-        draft = Caches(cache_names(d.draft_layers), sizes, capacity, dtype, device)
+        self._target = OrtSteps(graphs["target"], self._target_caches, shared)
         own = shared
         if d.draft_dim:
             own = {**shared, "prefix": OrtMemory.of(np.ascontiguousarray(prefix[..., d.dim :], dtype), device)}
-        self._graphs, self._draft_memory = graphs, (draft, own)
-        self._length = description.draft_length
+        self._own, self._drafting = own, dict[str, OrtSteps]()
+
+    def _steps(self, name: str) -> OrtSteps:
+        """Return the calls of one of the draft's graphs, which is loaded now if it was not used before."""
+        if name not in self._drafting:
+            self._drafting[name] = OrtSteps(self._graphs[name], self._draft_caches, self._own)
+        return self._drafting[name]
+
+    @property
+    def _spare(self) -> int:
+        """Number of copies of the last row, whose outputs are dropped."""
+        return self._rows % 2 if self._even_rows else 0
+
+    def take(self, rows: Ints, other: Session | None = None) -> None:
+        """Keep `rows` int64 of this session and, counted on, of `other`, with their caches, in this order.
+
+        other: a session of the same engine, which is not used any more. Raises TypeError for one of another kind.
+        """
+        if other is not None and not isinstance(other, OrtSession):
+            raise TypeError(f"other: expected an OrtSession, found {type(other).__name__}")
+        own, mates = self._rows, [self] if other is None else [self, other]
+        spare = self._spare
+        self._prefix = np.concatenate([mate._prefix for mate in mates])[rows]
+        self._starts = np.concatenate([mate._starts for mate in mates])[rows]
+        # Caches have the spare row too: the other's rows begin behind it, and a new spare is a copy of the last row.
+        self._rows = len(rows)
+        kept = [int(row) + (spare if row >= own else 0) for row in rows]
+        kept += kept[-1:] * self._spare
+        for name in ("_target_caches", "_draft_caches"):
+            getattr(self, name).take(kept, None if other is None else getattr(other, name))
+        self._bind()
 
     @property
     def propose_length(self) -> int:
@@ -173,14 +211,6 @@ class OrtSession:
         It is also 0 for an odd number of rows, since the graph needs pairs of rows.
         """
         return 0 if self._rows % 2 or "propose" not in self._graphs else self._length
-
-    @cached_property
-    def _draft(self) -> OrtSteps:
-        return OrtSteps(self._graphs["draft"], *self._draft_memory)
-
-    @cached_property
-    def _propose(self) -> OrtSteps:
-        return OrtSteps(self._graphs["propose"], *self._draft_memory)
 
     def asarray(self, data: Any, dtype: str) -> NDArray[Any]:
         """Return host data as a NumPy array of this dtype."""
@@ -199,7 +229,7 @@ class OrtSession:
             raise CoolsdError(
                 "a draft step", expected="an engine with a draft model", found="an engine built without one"
             )
-        return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
+        return self._step(self._steps("draft"), ids, pos, **({} if features is None else {"features_in": features}))
 
     def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats32) -> tuple[Floats32, Floats32]:
         """Return logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
@@ -236,7 +266,7 @@ class OrtSession:
             expected = "an EAGLE head, and rows in pairs"
             raise CoolsdError("the graph propose", expected=expected, found=f"{self._rows} rows")
         size = ids.shape[1]
-        step = self._propose.at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
+        step = self._steps("propose").at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
         out = step(
             ids=ids,
             features_in=features,

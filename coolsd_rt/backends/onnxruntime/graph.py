@@ -192,6 +192,28 @@ class Caches:
             self.memory[name] = OrtMemory.of(grown, self._device)
         self.capacity = capacity
 
+    def take(self, rows: Sequence[int], other: Caches | None = None) -> None:
+        """Keep `rows` of this and, counted on from its last, of `other`, in this order; the contents stay.
+
+        Both hold the positions of the longer one afterwards. The other is not used any more.
+        """
+        own, heads, width = self._sizes
+        capacity = max(self.capacity, other.capacity if other is not None else 0)
+        self._sizes = (len(rows), heads, width)
+        if not capacity:
+            return  # no step yet
+        for name, _ in self.names:
+            moved = np.zeros((len(rows), heads, capacity, width), self._dtype)
+            held = [c.memory[name].read() if name in c.memory else None for c in (self, *([other] if other else []))]
+            for i, row in enumerate(rows):
+                source = held[0] if row < own else held[1]
+                if source is not None:
+                    moved[i, :, : source.shape[2]] = source[row if row < own else row - own]
+            self.memory[name] = OrtMemory.of(moved, self._device)
+            if other is not None:
+                other.memory.pop(name, None)
+        self.capacity = capacity
+
 
 class OrtStep:
     """A graph bound to memory for one set of shapes. A call copies inputs in, runs, and copies outputs out."""

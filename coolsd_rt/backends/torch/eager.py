@@ -7,7 +7,7 @@ caches, scaled-dot-product attention, inference mode; nothing is compiled. Legen
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from coolsd_rt import cores
 from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer, model_dims
@@ -25,6 +26,7 @@ from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.layers import Cache
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.models.vq import VQTokenizer
+from coolsd_rt.runtime.interface import Session
 
 Device = Literal["cpu", "cuda"]
 ALIGN = 16  # a cache's capacity on a GPU is a multiple of this
@@ -189,6 +191,26 @@ class TorchSession:
             cache.k.zero_()
             cache.v.zero_()
 
+    @torch.inference_mode()
+    def take(self, rows: Any, other: Session | None = None) -> None:
+        """Keep `rows` int64 of this session and, counted on, of `other`, with their caches, in this order.
+
+        other: a session of the same engine, which is not used any more. Raises TypeError for one of another kind.
+        """
+        if other is not None and not isinstance(other, TorchSession):
+            raise TypeError(f"other: expected a TorchSession, found {type(other).__name__}")
+        mates = [self] if other is None else [self, other]
+        index = torch.as_tensor(rows, dtype=torch.int64, device=self._whole.device)
+        self._whole = torch.cat([mate._whole for mate in mates])[index]
+        dim = self.dims.dim
+        self._prefix, self._own_prefix = self._whole[..., :dim], self._whole[..., dim:]
+        if self._start is not None:
+            self._start = torch.cat([mate._start for mate in mates if mate._start is not None])[index]
+        for name in ("_target_caches", "_draft_caches"):
+            layers = zip(*(getattr(mate, name) for mate in mates), strict=True)
+            parts = [zip(*layer, strict=True) for layer in layers]
+            setattr(self, name, [Cache(*(_joined(part, index) for part in layer)) for layer in parts])
+
     @property
     def caches(self) -> list[Cache]:
         """Caches of the target and the draft, at the addresses that the steps use."""
@@ -216,3 +238,9 @@ class TorchSession:
             raise CoolsdError("a draft step", expected="a draft model", found="none, or no features for it")
         features = features.to(self._prefix.dtype)
         return self.step_draft(ids, features, pos, self._prefix, self._draft_caches, self._start)
+
+
+def _joined(parts: Sequence[Tensor], index: Tensor) -> Tensor:
+    """Return rows `index` of caches [R, H, T, D] of several sessions, padded with zeros to the longest."""
+    longest = max(part.shape[2] for part in parts)
+    return torch.cat([functional.pad(part, (0, 0, 0, longest - part.shape[2])) for part in parts])[index]

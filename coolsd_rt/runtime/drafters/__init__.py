@@ -68,6 +68,13 @@ class Drafter(Protocol):
         """
         ...
 
+    def take(self, keep: Ints, other: Drafter | None = None) -> None:
+        """Keep the images `keep` int64 of this drafter and, counted on from its last, of `other`, in this order.
+
+        Called between rounds, before the batches are joined. other: a drafter of the same kind, on a batch of its own.
+        """
+        ...
+
 
 def make_drafter(name: DrafterName, batch: Batch) -> Drafter:
     """Create the drafter `name` for one batch."""

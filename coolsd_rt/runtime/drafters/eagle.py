@@ -6,17 +6,22 @@ verified. Source: EAGLE (arXiv 2401.15077). Legend as in `coolsd_rt.runtime.roun
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
-from coolsd_rt.runtime.batch import Batch, Window
+from coolsd_rt.runtime.batch import Batch, Window, rows_of
 from coolsd_rt.runtime.drafters.chain import chain
 from coolsd_rt.runtime.drafters.pending import PendingFeatures
 from coolsd_rt.runtime.interface import ProposingSession, proposing
 from coolsd_rt.runtime.randomness import DRAFT
 from coolsd_rt.runtime.state import CATCH_UP
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.drafters import Drafter
 
 
 class EagleDrafter:
@@ -44,7 +49,7 @@ class EagleDrafter:
             self._session.draft(batch.rowwise(blank), features[:, :-1], batch.rowwise(state.drafted))
             state.drafted += width - 1
             batch.watch.lap("draft")
-        self._unseen = PendingFeatures(state, batch.rowwise, batch.row_ids, features[:, -1:])
+        self._unseen = PendingFeatures(batch, features[:, -1:])
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:
         """Draft with the graph `propose` where possible, else in single steps.
@@ -148,3 +153,9 @@ class EagleDrafter:
         self._session.draft(ids, features, pos)
         self._unseen.leave_one(num_pending)
         self._batch.watch.lap("draft")
+
+    def take(self, keep: Ints, other: Drafter | None = None) -> None:
+        """Keep the features of these images."""
+        mates = [self, *([other] if isinstance(other, EagleDrafter) else [])]
+        rows = rows_of(keep, [mate._batch for mate in mates])
+        self._unseen.keep(rows, mates[1]._unseen if len(mates) > 1 else None)

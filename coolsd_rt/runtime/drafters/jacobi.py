@@ -17,6 +17,8 @@ applies. Source: SJD (arXiv 2410.01699); the coupling is the maximal coupling. L
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from coolsd_rt.arrays import Array, Host, Ints
@@ -24,8 +26,11 @@ from coolsd_rt.law.acceptance import accepts
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.law.residual import residual
 from coolsd_rt.ops import sample
-from coolsd_rt.runtime.batch import Batch, Window
+from coolsd_rt.runtime.batch import Batch, Window, gathered
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.drafters import Drafter
 
 
 class JacobiDrafter:
@@ -82,3 +87,15 @@ class JacobiDrafter:
 
     def committed(self, active: Host) -> None:
         """Do nothing: this drafter has no cache."""
+
+    def take(self, keep: Ints, other: Drafter | None = None) -> None:
+        """Keep the distributions of these images. Those of a shorter round are padded; `_end` bounds what is read."""
+        mates = [self, *([other] if isinstance(other, JacobiDrafter) else [])]
+        index = self._batch.put(keep)
+        self._probs = gathered([mate._probs for mate in mates], index)
+        self._start = np.concatenate([mate._start for mate in mates])[keep]
+        self._end = np.concatenate([mate._end for mate in mates])[keep]
+        moved = [mate._moved for mate in mates]
+        if self._coupled and any(part is not None for part in moved):
+            blank = [self._batch.put(np.zeros((len(mate._batch.rows), 1), np.int64)) for mate in mates]
+            self._moved = gathered([b if part is None else part for part, b in zip(moved, blank, strict=True)], index)

@@ -7,12 +7,17 @@ next step. Does not use the target's features. Source: Leviathan et al., 2023. L
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.runtime.batch import Batch, Window
 from coolsd_rt.runtime.drafters.chain import chain
 from coolsd_rt.runtime.state import CATCH_UP
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.drafters import Drafter
 
 
 class ModelDrafter:
@@ -76,3 +81,6 @@ class ModelDrafter:
         if int((state.committed - state.drafted)[active].max()) > CATCH_UP:
             self._enter(active, spared=1)  # the last token enters with the next drafts
             self._batch.watch.lap("draft")
+
+    def take(self, keep: Ints, other: Drafter | None = None) -> None:
+        """Do nothing: all that this drafter keeps is in the session and the state."""

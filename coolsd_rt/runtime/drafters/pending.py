@@ -8,29 +8,24 @@ Legend: M images, R rows, C model dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
-from coolsd_rt.runtime.state import State
+from coolsd_rt.runtime.batch import Batch, gathered
 
 
 class PendingFeatures:
     """Features [R, >= longest, C] of each row's positions `drafted..cached-1`, starting at column 0."""
 
-    def __init__(self, state: State, rowwise: Callable[[Host], Array], row_ids: Array, features: Array) -> None:
-        """rowwise: converts a value per image to a value per row, as the session's array.
-
-        row_ids: int64 [R], 0, 1, ...
-        """
-        self._state, self._rowwise, self._row_ids, self._features = state, rowwise, row_ids, features
-        self._rows = np.arange(len(state.cached))
+    def __init__(self, batch: Batch, features: Array) -> None:
+        """features: [R, S, C] of the first positions."""
+        self._batch, self._features = batch, features
 
     def add(self, features: Array) -> None:
         """Append the features [R, S, C] of a target step that started at `cached`."""
-        num_pending = self._state.cached - self._state.drafted
+        state = self._batch.state
+        num_pending = state.cached - state.drafted
         most = int(num_pending.max())
         if not most:
             self._features = features
@@ -40,8 +35,8 @@ class PendingFeatures:
         whole = xp.zeros((rows, most + size, dim), dtype=features.dtype, device=features.device)
         had = min(most, self._features.shape[1])
         whole[:, :had] = self._features[:, :had]
-        behind = self._rowwise(num_pending)[:, None] + xp.arange(size, dtype=xp.int64, device=features.device)
-        whole[self._row_ids[:, None], behind] = features
+        behind = self._batch.rowwise(num_pending)[:, None] + xp.arange(size, dtype=xp.int64, device=features.device)
+        whole[self._batch.row_ids[:, None], behind] = features
         self._features = whole
 
     def take(self, active: Host, spared: int = 0) -> tuple[Array, Array, Array, Ints]:
@@ -50,12 +45,12 @@ class PendingFeatures:
         Returns ids, features, positions, and the number of valid columns of each image, int64 [M]. The state counts
         these positions as drafted from here on.
         """
-        state = self._state
+        batch, state = self._batch, self._batch.state
         num_pending = state.cached - state.drafted - spared
         width = int(num_pending[active].max())
         num_pending = np.minimum(num_pending, width)  # finished images
-        known = state.codes[self._rows[:, None], state.image_index(state.drafted + 1, width)]
-        ids, pos = self._rowwise(known), self._rowwise(state.drafted)
+        known = state.codes[batch.rows[:, None], state.image_index(state.drafted + 1, width)]
+        ids, pos = batch.rowwise(known), batch.rowwise(state.drafted)
         state.drafted = np.where(active, state.cached - spared, state.drafted)
         return ids, self._features[:, :width], pos, num_pending
 
@@ -65,4 +60,10 @@ class PendingFeatures:
         Call after `take` with `spared=1`, with the `num_pending` [M] that it returned.
         """
         last = np.minimum(np.maximum(num_pending, 0), self._features.shape[1] - 1)
-        self._features = self._features[self._row_ids, self._rowwise(last)][:, None]
+        batch = self._batch
+        self._features = self._features[batch.row_ids, batch.rowwise(last)][:, None]
+
+    def keep(self, rows: Ints, other: PendingFeatures | None = None) -> None:
+        """Keep `rows` int64 [R'] of these features and, counted on from their last, of `other`, in this order."""
+        parts = [self._features] if other is None else [self._features, other._features]
+        self._features = gathered(parts, self._batch.put(rows))

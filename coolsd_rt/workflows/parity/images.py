@@ -28,9 +28,9 @@ from coolsd_rt.arrays import Host
 from coolsd_rt.law.residual import residual
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
+from coolsd_rt.runtime.decoding_loop import DecodingLoop
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
-from coolsd_rt.runtime.round import DecodingLoop
 from coolsd_rt.runtime.sampling import forced_ids
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.state import RoundRecord

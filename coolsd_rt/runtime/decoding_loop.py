@@ -1,0 +1,201 @@
+"""The loop over a batch whose images may change: the code of one round, and how images leave and join between rounds.
+
+Knows sessions, the law's operations and a drafter. Does not know when a batch is done, who receives its tokens, nor
+what a token looks like. The counters, their invariants and the steps of a round are described in `runtime.round`, whose
+legend holds here too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from coolsd_rt.arrays import Array, Host, Ints
+from coolsd_rt.errors import UserError
+from coolsd_rt.law import Law, Tolerance
+from coolsd_rt.law.arrays import namespace
+from coolsd_rt.ops import sample, verify
+from coolsd_rt.runtime.batch import Batch, Window, gathered, rows_of, to_host
+from coolsd_rt.runtime.drafters import make_drafter
+from coolsd_rt.runtime.interface import RowSession, Session
+from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE
+from coolsd_rt.runtime.self_decoding import DecodeRequest
+from coolsd_rt.runtime.state import RoundRecord
+
+
+def check_length(law: Law, session: Session) -> None:
+    """Raise UserError unless the drafts of a round fit into the image."""
+    tokens = session.dims.tokens
+    if law.length > tokens:
+        raise UserError("the draft length", expected=f"at most the image's {tokens}", found=str(law.length))
+
+
+class DecodingLoop:
+    """The host's loop: the prefill, then one `round` at a time of all images. Between rounds images leave and join.
+
+    images: int64 [M], which image of the request each one is.
+    """
+
+    def __init__(self, session: Session, request: DecodeRequest) -> None:
+        """session: must be fresh. Raises UserError if drafts exceed the image."""
+        check_length(request.law, session)
+        self.images = np.arange(len(request.uniforms))
+        self.batch = Batch(session, request.sampling, request.uniforms, request.forced, request.clock)
+        self.state, self.statistics = self.batch.state, self.batch.statistics
+        self._session, self._law = session, request.law
+        self._drafter = make_drafter(request.drafter, self.batch) if request.length else None
+        self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
+        self._rates: Array | None = None
+
+    def prefill(self) -> None:
+        """Run the prefix through target and draft, and draw image token 0 from P at position W - 1."""
+        state, batch, width = self.state, self.batch, self.state.prefix
+        images = len(batch.rows)
+        blank = np.zeros((images, width), np.int64)  # ids are ignored: prefix embeddings come from the prompt
+        logits, features = self._target(batch.rowwise(blank))
+        self._xp = namespace(logits)
+        self._prepare_law(logits.device)
+        if self._drafter:
+            self._drafter.prefill(features)
+        at = np.zeros((images, 1), np.int64)
+        p = batch.distribution(logits[:, -1:], batch.scale(at), at)
+        token = to_host(sample(p[:, 0], batch.put(batch.uniforms[:, 0, 0, RESAMPLE])))
+        state.codes[:, 0] = token
+        state.committed += width + 1
+        state.cached += width
+        none = np.zeros(images, np.int64)
+        self._draft_allowed = self._confident(p, none)
+        self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
+        if self._drafter:
+            self._drafter.evaluated(p, p[:, :0], self._no_drafts[0], none, none, batch.window(none == 0))
+        batch.watch.lap("verify")
+
+    def round(self) -> RoundRecord:
+        """Run one round of every unfinished image. Returns a record of it."""
+        state, batch, drafter, length = self.state, self.batch, self._drafter, self._law.length
+        # 1. Window. Near the image's end there are fewer drafts; omega keeps its index.
+        remaining = state.remaining
+        active = remaining > 0
+        batch.idle = None if active.all() else batch.put(~active)
+        window = batch.window(active)
+        num_drafts = np.where(self._draft_allowed, np.minimum(np.maximum(remaining - 1, 0), length), 0)
+
+        # 2. Draft.
+        num_drafts, drafts, q = self._draft(window, num_drafts)
+        count = drafts.shape[1]
+
+        # 3. Target.
+        pending = batch.put(state.codes[batch.rows, state.committed - state.prefix - 1][:, None])
+        logits, features = self._target(batch.both(self._xp.concat([pending, drafts], axis=1)))
+        if drafter:
+            drafter.seen(features)
+        p = batch.distribution(logits, window.scale, window.at)
+
+        # 4. Verify.
+        verdict = verify(
+            p,
+            q,
+            drafts,
+            batch.put(num_drafts),
+            self._omegas[:count],
+            batch.put(window.uniforms[:, :count, ACCEPT]),
+            batch.put(window.uniforms[..., RESAMPLE]),
+            self._law.resampler,
+            batch.forced_mask(window.at[:, :count]),
+            self._tolerance,
+            None if self._rates is None else self._rates[:count],
+        )
+        accepted, proposed = to_host(verdict.accepted), to_host(drafts)
+        tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
+        tokens[batch.rows, accepted] = to_host(verdict.token)
+        self._draft_allowed = self._confident(p, accepted)
+        if drafter:
+            drafter.evaluated(p, q, drafts, accepted, num_drafts, window)
+        batch.watch.lap("verify")
+
+        # 5. Commit.
+        state.commit(tokens, accepted, active)
+        self.statistics.record(accepted, num_drafts, to_host(verdict.degenerate), active, self.images)
+        if drafter:
+            drafter.committed(active)
+        return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
+
+    @property
+    def leaves(self) -> bool:
+        """Whether images are finished whose rows the session can drop while others go on."""
+        finished = self.state.remaining == 0
+        return isinstance(self._session, RowSession) and bool(finished.any()) and not finished.all()
+
+    def leave(self) -> None:
+        """Drop the finished images, which are at least one and not all. Their tokens have to be read before."""
+        self.take(np.flatnonzero(self.state.remaining))
+
+    def join(self, other: DecodingLoop) -> None:
+        """Take in the images of another loop of the same law and sampling, after its prefill; it is not used any more.
+
+        Both sessions have to be `RowSession`s of one engine.
+        """
+        self.take(np.arange(len(self.images) + len(other.images)), other)
+
+    def take(self, keep: Ints, other: DecodingLoop | None = None) -> None:
+        """Keep the images `keep` int64 of this loop and, counted on from its last, of `other`, in this order."""
+        if not isinstance(self._session, RowSession):
+            raise TypeError(f"expected a session whose rows may change, found {type(self._session).__name__}")
+        mates = [self] if other is None else [self, other]
+        self._session.take(rows_of(keep, [mate.batch for mate in mates]), None if other is None else other._session)
+        numbers, images = [], 0
+        for mate in mates:
+            numbers.append(mate.images + images)
+            images += len(mate.statistics.rounds)
+        self.images = np.concatenate(numbers)[keep]
+        if other is not None:
+            self.statistics.extend(other.statistics)
+        index = self.batch.put(keep)
+        if self._drafter is not None:
+            self._drafter.take(keep, None if other is None else other._drafter)
+        self.batch.take(keep, None if other is None else other.batch)
+        self._draft_allowed = np.concatenate([mate._draft_allowed for mate in mates])[keep]
+        tokens, q = ([mate._no_drafts[part] for mate in mates] for part in (0, 1))
+        self._no_drafts = gathered(tokens, index), gathered(q, index)
+
+    def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
+        """Return how many drafts count [M], and the longest image's number of them: tokens [M, l], Q [M, l, V]."""
+        count = int(num_drafts.max())
+        if not count or self._drafter is None:
+            return num_drafts, *self._no_drafts
+        drafts, q = self._drafter.draft(window, count)
+        least = self.batch.sampling.draft_confidence
+        if least:
+            # Q_i depends on the drafts before it alone, so that no token is favoured where it ends the window.
+            unsure = to_host(self._xp.max(q, axis=-1)) < least
+            run = np.where(unsure.any(axis=1), unsure.argmax(axis=1), count)
+            num_drafts = np.minimum(num_drafts, run)
+            count = int(num_drafts.max())
+            self.batch.watch.lap("verify")
+        return num_drafts, drafts[:, :count], q[:, :count]
+
+    def _prepare_law(self, device: Array) -> None:
+        """Convert the law's numbers to arrays of the session."""
+        xp, law, batch = self._xp, self._law, self.batch
+        self._omegas = xp.asarray(law.omegas, dtype=xp.float64, device=device)
+        if law.tolerance is not None:
+            self._tolerance = replace(law.tolerance, near=batch.put(np.asarray(law.tolerance.near, np.int64)))
+        if law.rates is not None:
+            self._rates = xp.asarray(law.rates, dtype=xp.float64, device=device)
+
+    def _confident(self, p: Array, at: Ints) -> Host:
+        """Return bool [M]: whether the next round may draft, by the top probability of P at window index `at`."""
+        rows, least = self.batch.rows, self.batch.sampling.confidence
+        if not least:
+            return np.ones(len(rows), bool)
+        return to_host(self._xp.max(p[rows, at], axis=-1)) >= least
+
+    def _target(self, ids: Array) -> tuple[Array, Array]:
+        """Run the target's step at `cached`: logits [R, S, V] and features [R, S, C]."""
+        batch = self.batch
+        pos = batch.rowwise(self.state.cached)
+        batch.watch.lap("other")
+        out = self._session.target(ids, pos)
+        batch.watch.lap("target")
+        return out
