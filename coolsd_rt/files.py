@@ -150,10 +150,10 @@ def read_bytes(
 
 def _at_most(f: BinaryIO, limit: int) -> bytes:
     """Read the rest of a file, at most `limit` + 1 bytes. Memory grows with the bytes that exist."""
-    data = bytearray()
+    data = f.read(min(limit, os.fstat(f.fileno()).st_size) + 1)  # all of a plain file, in one piece: no copies
     while len(data) <= limit and (piece := f.read(min(MIB, limit + 1 - len(data)))):
         data += piece
-    return bytes(data)
+    return data
 
 
 def is_stream(path: Path) -> bool:

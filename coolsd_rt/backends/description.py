@@ -7,7 +7,7 @@ those that follow from the sizes. Knows the contract. Does not know files or ONN
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, create_model
@@ -50,7 +50,10 @@ class GraphRecord:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON data for the manifest."""
         sides = {"inputs": self.contract.inputs, "outputs": self.contract.outputs}
-        specs = {side: [{**asdict(spec), "shape": list(spec.shape)} for spec in of] for side, of in sides.items()}
+        specs = {
+            side: [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in of]
+            for side, of in sides.items()
+        }
         return {"file": self.file, **specs}
 
 

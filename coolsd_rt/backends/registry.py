@@ -26,12 +26,15 @@ class LoadOptions:
     fallback. Empty: the provider of the spec's device.
     spinning: waiting threads keep their core busy during a call (faster on an idle machine, slower on a shared one).
     verbose: the backend's warnings go to stderr.
+    later: names of graphs that are loaded when they are first used. ONNX Runtime alone has graphs to load later; other
+    backends load all at once.
     """
 
     threads: int | None = None
     providers: tuple[str, ...] = ()
     spinning: bool = True
     verbose: bool = False
+    later: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

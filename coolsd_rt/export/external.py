@@ -18,9 +18,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-LARGEST = 256 << 20
-"""Bytes of weights above which they go into a separate file: far below 2 GiB, since parsing a graph holds several
-copies of its message."""
+LARGEST = 16 << 20
+"""Bytes of weights above which they go into a separate file, which ONNX Runtime maps: parsing a graph copies its
+message several times (docs/start-up.md). Far below protobuf's limit of 2 GiB; smaller graphs gain nothing."""
 _ALIGNED = 4096  # page size: mapped weights are read in place
 _SMALL = 1024  # largest constant, in bytes, that stays in the graph: checks read shapes and scalars
 _PLACE = "to be written"

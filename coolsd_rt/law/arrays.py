@@ -1,19 +1,24 @@
-"""Find the array library of an array. Knows NumPy and, through array-api-compat, other array-API libraries."""
+"""Find the array library of an array. Knows NumPy and, through array-api-compat, other array-API libraries.
+
+NumPy from 2.1 on is an array-API library itself. array-api-compat's own namespace for it imports all of NumPy, f2py and
+the test tools included, which takes as long as drawing an image of the demo's size: a program that has NumPy arrays
+alone never imports it. Does not know what an array means.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat.numpy
 import numpy as np
-from array_api_compat import array_namespace
 
 
 def namespace(*arrays: Any) -> Any:
-    """Return the array-API namespace of the arrays, as `array_api_compat.array_namespace` does.
+    """Return the array-API namespace of the arrays: `numpy` itself, or what `array_api_compat.array_namespace` finds.
 
-    NumPy arrays take a shortcut: the general lookup costs 8 microseconds, and a round asks for it ten times.
+    NumPy arrays also take this way because the general lookup costs 8 microseconds, and a round asks for it ten times.
     """
     if all(type(array) is np.ndarray for array in arrays):
-        return array_api_compat.numpy
+        return np
+    from array_api_compat import array_namespace  # arrays of another library are there already
+
     return array_namespace(*arrays)

@@ -74,7 +74,7 @@ def water_level(p: Array, accepted: Array) -> Array:
     xp, dtype = namespace(p, accepted), p.dtype
     p, accepted = xp.astype(p, xp.float64), xp.astype(accepted, xp.float64)
     ratio = xp.where(p > 0, accepted / xp.where(p > 0, p, xp.ones_like(p)), xp.inf)
-    order = xp.argsort(ratio, axis=-1)
+    order = xp.argsort(ratio, axis=-1, stable=True)
     ratio, p, accepted = (xp.take_along_axis(x, order, axis=-1) for x in (ratio, p, accepted))
     mass = xp.sum(p - accepted, axis=-1, keepdims=True)
     under = xp.cumulative_sum(p, axis=-1)

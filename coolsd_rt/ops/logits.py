@@ -65,7 +65,7 @@ def _kth_largest(xp: Any, logits: Array, k: int) -> Array:
 
 
 def _nucleus(xp: Any, probs: Array, top_p: float) -> Array:
-    ordered = xp.sort(probs, axis=-1, descending=True)
+    ordered = xp.flip(xp.sort(probs, axis=-1), axis=-1)
     likelier = xp.cumulative_sum(ordered, axis=-1, dtype=xp.float64) - xp.astype(ordered, xp.float64)
     kept = xp.sum(xp.astype(likelier <= top_p, xp.int64), axis=-1, keepdims=True)
     least = xp.take_along_axis(ordered, kept - 1, axis=-1)  # no mass lies before the first: kept >= 1

@@ -7,7 +7,8 @@
 | t5 | features.safetensors, if the spec names features | unconditional.npy, from the target's weights |
 | tokens | tokenizer.json | |
 
-Everything else that a kind needs is in the spec, and so in the manifest. Knows kinds and files. Does not know engines.
+Everything else that a kind needs is in the spec, and so in the manifest. The module of a kind is imported when a
+condition is of that kind. Knows kinds and files. Does not know engines.
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coolsd_rt.errors import UserError
-from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE
 from coolsd_rt.prompts.base import Conditioner
-from coolsd_rt.prompts.classes import LABELS_FILE, ClassLabels
-from coolsd_rt.prompts.features import FEATURES_FILE, FeatureFile
-from coolsd_rt.prompts.t5 import UNCONDITIONAL_FILE, T5Conditioner, load_unconditional
-from coolsd_rt.prompts.t5_encoder import T5Encoder
-from coolsd_rt.prompts.tokens import TokensConditioner
-from coolsd_rt.prompts.words import VOCABULARY_FILE, WordVocabulary
 from coolsd_rt.spec.condition import ClassCondition, Condition, T5Condition, TokensCondition, WordsCondition
+
+if TYPE_CHECKING:
+    from coolsd_rt.prompts.features import FeatureFile
+    from coolsd_rt.prompts.t5_encoder import T5Encoder
 
 KEYS = ("condition.vocab", "condition.labels", "condition.features", "condition.tokenizer")
 """The spec keys that name the files of a condition."""
@@ -34,11 +33,19 @@ KEYS = ("condition.vocab", "condition.labels", "condition.features", "condition.
 def conditioner_files(condition: Condition) -> dict[str, str]:
     """Return the files that a build copies: file name in the engine's folder to the spec key that names the file."""
     if isinstance(condition, WordsCondition):
+        from coolsd_rt.prompts.words import VOCABULARY_FILE
+
         return {VOCABULARY_FILE: "condition.vocab"}
     if isinstance(condition, ClassCondition):
+        from coolsd_rt.prompts.classes import LABELS_FILE
+
         return {LABELS_FILE: "condition.labels"} if condition.labels is not None else {}
     if isinstance(condition, T5Condition):
+        from coolsd_rt.prompts.features import FEATURES_FILE
+
         return {FEATURES_FILE: "condition.features"} if condition.features is not None else {}
+    from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE
+
     return {TOKENIZER_FILE: "condition.tokenizer"}
 
 
@@ -67,6 +74,8 @@ def describe_condition(condition: Condition, files: Mapping[str, Path]) -> Condi
     if isinstance(condition, T5Condition):
         dim = None
         if condition.features is not None:
+            from coolsd_rt.prompts.features import FeatureFile
+
             file = FeatureFile.open(files["condition.features"])
             _same_encoder(file, condition)
             dim = file.dim
@@ -74,12 +83,18 @@ def describe_condition(condition: Condition, files: Mapping[str, Path]) -> Condi
     made = _without_network(
         condition, {name: files[key] for name, key in conditioner_files(condition).items()}.__getitem__
     )
-    ids = None
-    if isinstance(made, WordVocabulary):
-        ids = len(made.words)
-    elif isinstance(made, ClassLabels):
-        ids = made.classes + 1
-    return ConditionFacts(made.prefix, made.padded, ids)
+    return ConditionFacts(made.prefix, made.padded, ids_of(made))
+
+
+def ids_of(conditioner: Conditioner) -> int | None:
+    """Return the number of ids that words or classes have, the rows of the target's embedding; None: any number."""
+    from coolsd_rt.prompts.words import WordVocabulary
+
+    if isinstance(conditioner, WordVocabulary):
+        return len(conditioner.words)
+    from coolsd_rt.prompts.classes import ClassLabels
+
+    return conditioner.classes + 1 if isinstance(conditioner, ClassLabels) else None
 
 
 def load_conditioner(
@@ -103,6 +118,9 @@ def load_conditioner(
             expected, found = "a target that reads a text encoder's features", f"a target that reads {condition.kind}"
             raise UserError("features or a text encoder", expected=expected, found=found, fix="leave them out")
         return _without_network(condition, path)
+    from coolsd_rt.prompts.features import FEATURES_FILE, FeatureFile
+    from coolsd_rt.prompts.t5 import UNCONDITIONAL_FILE, T5Conditioner, load_unconditional
+
     learned = load_unconditional(path(UNCONDITIONAL_FILE))
     where = features
     if where is None and condition.features is not None:
@@ -117,6 +135,8 @@ def text_encoder(
     condition: T5Condition, spec_folder: Path | None = None, encoder: Path | None = None
 ) -> T5Encoder | None:
     """Return the encoder that a condition names, or the one in the folder `encoder`; None if neither is given."""
+    from coolsd_rt.prompts.t5_encoder import T5Encoder
+
     folder = encoder
     if folder is None and condition.folder is not None and spec_folder is not None:
         folder = spec_folder / condition.folder
@@ -131,9 +151,16 @@ def _without_network(
     condition: WordsCondition | ClassCondition | TokensCondition, path: Callable[[str], Path]
 ) -> Conditioner:
     if isinstance(condition, WordsCondition):
+        from coolsd_rt.prompts.words import VOCABULARY_FILE, WordVocabulary
+
         return WordVocabulary.load(path(VOCABULARY_FILE))
     if isinstance(condition, ClassCondition):
+        from coolsd_rt.prompts.classes import LABELS_FILE, ClassLabels
+
         return ClassLabels.load(None if condition.labels is None else path(LABELS_FILE), condition.classes)
+    from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE
+    from coolsd_rt.prompts.tokens import TokensConditioner
+
     size = None if condition.width is None or condition.height is None else (condition.width, condition.height)
     return TokensConditioner.load(path(TOKENIZER_FILE), condition.layout, condition.length, size, condition.template)
 

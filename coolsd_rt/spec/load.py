@@ -19,8 +19,8 @@ from coolsd_rt.limits import SPEC_BYTES
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.model import Spec
 from coolsd_rt.spec.origins import FILES
-from coolsd_rt.spec.yaml_text import KEYS, Problem, SourceError, YamlText, parse
-from coolsd_rt.spec.yaml_text import Path as KeyPath
+from coolsd_rt.spec.places import KEYS, Problem, SourceError, YamlText
+from coolsd_rt.spec.places import Path as KeyPath
 
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 60  # most characters of a key in a message
@@ -121,6 +121,8 @@ def read_model(path: Path, model: type[M], begins: str) -> tuple[M | None, YamlT
 
     begins: the first keys, shown in the error for an empty file. Raises as `load_spec` does if the file cannot be read.
     """
+    from coolsd_rt.spec.yaml_text import parse  # an engine that runs has no YAML to parse
+
     try:
         source = parse(_read(path), begins)
     except SourceError as e:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from coolsd_rt.renamed import new_name, old_name
 from coolsd_rt.shown import show
 from coolsd_rt.spec.model import Spec
-from coolsd_rt.spec.yaml_text import Path, Problem
+from coolsd_rt.spec.places import Path, Problem
 
 _TYPES = {
     "int_type": "a whole number",

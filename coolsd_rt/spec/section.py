@@ -67,4 +67,4 @@ RelativePath = Annotated[str, AfterValidator(relative)]
 class Section(BaseModel):
     """Base of all sections: no unknown keys, immutable, no type conversion ("4" is not 4), no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)

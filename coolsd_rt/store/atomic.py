@@ -15,8 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import check_target, kind_of
 
@@ -225,6 +223,8 @@ class Workshop:
     @contextmanager
     def lock(self, name: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold the lock `name`. `on_wait(name)` is called once if another process holds it."""
+        from filelock import FileLock, Timeout  # for builds: an engine that runs locks nothing
+
         self.locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.locks / f"{name}.lock")
         try:
@@ -251,6 +251,8 @@ class Workshop:
 
     def sweep_all(self) -> None:
         """Remove the folders that killed builds left. Folders whose lock is held belong to running builds and stay."""
+        from filelock import FileLock, Timeout
+
         names = {p.name.split(".")[0] for p in self.temps.iterdir()} if self.temps.is_dir() else set()
         for name in names:
             lock = FileLock(self.locks / f"{name}.lock")

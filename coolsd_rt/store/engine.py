@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import LINK_FIX, bad_name, hub_blob, is_clutter, read_bytes, why_unusable
@@ -39,8 +37,11 @@ class EngineFolder:
     folder: Path
     manifest: Manifest
 
-    def verified(self) -> VerifiedEngine:
+    def verified(self, later: Collection[str] = ()) -> VerifiedEngine:
         """Hash every file.
+
+        later: files that are hashed when they are read, or by `VerifiedEngine.check`. What a backend reads whole would
+        otherwise be hashed twice.
 
         Raises:
             CoolsdError: a file is missing, has changed, or does not belong there.
@@ -61,10 +62,9 @@ class EngineFolder:
             if (size := paths[name].stat().st_size) != record.size:
                 what = f"{self.folder / name} was changed"
                 raise CoolsdError(what, expected=f"{record.size} bytes", found=str(size), fix=fix)
-        for name, record in self.manifest.files.items():
-            if (found_hash := sha256_file(paths[name], CoolsdError)) != record.sha256:
-                raise _tampered(self.folder / name, record.sha256, found_hash, fix)
-        return VerifiedEngine(self, paths)
+        engine = VerifiedEngine(self, paths, set(self.manifest.files))
+        engine.check(name for name in self.manifest.files if name not in later)
+        return engine
 
     def _plain(self, name: str, fix: str) -> Path:
         """Resolve a link of the hub's cache. Raises CoolsdError for any other link, or if the file is not plain."""
@@ -83,6 +83,8 @@ class EngineFolder:
         Raises:
             CoolsdError: the folder is not writable.
         """
+        from filelock import FileLock  # not needed to read an engine
+
         with disk_errors(self.folder), FileLock(self.folder / _LOCK):
             old = read_manifest(self.folder)
             new = Manifest.model_validate({**old.model_dump(), **changes})
@@ -109,13 +111,15 @@ def _tampered(path: Path, expected: str, found: str, fix: str) -> CoolsdError:
 
 @dataclass(frozen=True)
 class VerifiedEngine:
-    """The files of an engine, whose hashes were correct at creation. Only `EngineFolder.verified` creates one.
+    """The files of an engine: none is returned before its hash was checked. Only `EngineFolder.verified` creates one.
 
-    paths: file name in the manifest to the file that was hashed. Links are not followed a second time.
+    paths: file name in the manifest to the file that is hashed. Links are not followed a second time.
+    unchecked: files whose hash was not checked yet.
     """
 
     engine: EngineFolder
     paths: Mapping[str, Path] = field(repr=False)
+    unchecked: set[str] = field(repr=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -124,18 +128,35 @@ class VerifiedEngine:
 
     def path(self, name: str) -> Path:
         """Return the path of a verified file. Raises CoolsdError if the manifest has no such file."""
+        self._known(name)
+        self.check([name])
+        return self.paths[name]
+
+    def _known(self, name: str) -> None:
         if name not in self.manifest.files:
             expected = f"one of {', '.join(sorted(self.manifest.files))}"
             raise CoolsdError(str(self.engine.folder), expected=expected[:200], found=name)
-        return self.paths[name]
+
+    def check(self, names: Iterable[str] | None = None) -> None:
+        """Hash those of some files (None: of all) that were not hashed yet. Raises CoolsdError if one was changed."""
+        for name in self.paths if names is None else names:
+            if name in self.unchecked:
+                self._compare(name, sha256_file(self.paths[name], CoolsdError))
+
+    def _compare(self, name: str, found: str) -> None:
+        """Raise CoolsdError unless a file's digest is that of the manifest."""
+        folder, record = self.engine.folder, self.manifest.files[name]
+        if found != record.sha256:
+            raise _tampered(folder / name, record.sha256, found, rebuild_hint(folder, self.manifest))
+        self.unchecked.discard(name)
 
     def read(self, name: str) -> bytes:
         """Return the contents of a file, after hashing exactly the returned bytes."""
-        path, record = self.path(name), self.manifest.files[name]
+        self._known(name)
         fix = rebuild_hint(self.engine.folder, self.manifest)
-        data = read_bytes(path, f"the engine's {name}", record.size, fix=fix, error=CoolsdError)
-        if (found := sha256_bytes(data)) != record.sha256:
-            raise _tampered(self.engine.folder / name, record.sha256, found, fix)
+        limit = self.manifest.files[name].size
+        data = read_bytes(self.paths[name], f"the engine's {name}", limit, fix=fix, error=CoolsdError)
+        self._compare(name, sha256_bytes(data))
         return data
 
 

@@ -51,7 +51,7 @@ PATTERNS: dict[str, str] = {}
 class Strict(BaseModel):
     """Base of strict models: no unknown keys, immutable, no type conversion ("4", 4.0 and true are not 4), no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 def pattern(text: str, words: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coolsd_rt.files import why_unusable
 from coolsd_rt.metrics.metric import Measure
-from coolsd_rt.spec.yaml_text import Path as KeyPath
+from coolsd_rt.spec.places import Path as KeyPath
 from coolsd_rt.sweep.spec import PLAIN, VQ_ENCODER, Frechet, LoadedSweep
 
 

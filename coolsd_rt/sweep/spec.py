@@ -24,9 +24,9 @@ from coolsd_rt.spec import Spec, SpecError, with_overrides
 from coolsd_rt.spec.load import as_error, read_model
 from coolsd_rt.spec.messages import suggestion
 from coolsd_rt.spec.model import RUN_TIME
+from coolsd_rt.spec.places import Path as KeyPath
+from coolsd_rt.spec.places import Problem, YamlText
 from coolsd_rt.spec.section import Section, Within, complaint
-from coolsd_rt.spec.yaml_text import Path as KeyPath
-from coolsd_rt.spec.yaml_text import Problem, YamlText
 from coolsd_rt.workflows.png import slug
 
 MOST_POINTS = 1000

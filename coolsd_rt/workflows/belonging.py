@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from coolsd_rt.backends.description import NEIGHBOURS_FILE, Description, dtype_of
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.prompts import ClassLabels, Conditioner, WordVocabulary, check_fit, conditioner_files
+from coolsd_rt.prompts import Conditioner, check_fit, conditioner_files
+from coolsd_rt.prompts.load import ids_of
 from coolsd_rt.shown import show
 from coolsd_rt.spec import Spec
 from coolsd_rt.spec.load import dotted
@@ -74,8 +75,7 @@ def check_conditioner(verified: VerifiedEngine, conditioner: Conditioner) -> Non
             expected = f"SHA-256 {read[key][:12]}…, the file that its graphs were built with"
             raise CoolsdError(str(verified.path(name)), expected=expected, found=f"{found[:12]}…", fix=fix)
     check_fit(conditioner, description_of(folder).dims)
-    ids = len(conditioner.words) if isinstance(conditioner, WordVocabulary) else None
-    ids = conditioner.classes + 1 if isinstance(conditioner, ClassLabels) else ids
+    ids = ids_of(conditioner)
     rows = next((stage.facts["ids"] for stage in manifest.stages.values() if "ids" in stage.facts), ids)
     if ids is not None and ids != rows:
         expected = f"{show(rows)} of them, the rows of the target's embedding"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt import cores
-from coolsd_rt.backends import Description
+from coolsd_rt.backends.description import DATA, Description
 from coolsd_rt.machine import machine
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
@@ -42,6 +42,7 @@ class OpenedEngine:
         spec_file: Path | None = None,
     ) -> None:
         self.folder, self.reading, self.threads, self.spec_file = folder, reading, threads, spec_file
+        self.later: frozenset[str] = frozenset()  # graphs that the engine loads when they are first used
 
     @staticmethod
     def at(
@@ -76,11 +77,12 @@ class OpenedEngine:
 
     @cached_property
     def verified(self) -> VerifiedEngine:
-        """The engine's files, after all hashes were checked.
+        """The engine's files. The hash of each was checked, except for graphs, which are hashed when they are read.
 
         Raises CoolsdError if a file is missing, changed or unknown.
         """
-        return self.folder.verified()
+        graphs = [record.file for record in self.description.graphs.values()]
+        return self.folder.verified(later={*graphs, *(f"{file}{DATA}" for file in graphs)})
 
     @cached_property
     def conditioner(self) -> Conditioner:
@@ -100,11 +102,16 @@ class OpenedEngine:
     @cached_property
     def engine(self) -> Engine:
         """The loaded engine. Raises MissingExtra without the backend's package."""
-        return opening.load_engine(self.verified, self.threads)
+        return opening.load_engine(self.verified, self.threads, self.later)
 
-    def load(self) -> None:
-        """Read all parts that have not been read, the engine last. Raises as the parts do."""
-        for _ in (self.conditioner, self.neighbours, self.engine):
+    def load(self, later: frozenset[str] = frozenset()) -> None:
+        """Read all parts that have not been read, the engine last. Raises as the parts do.
+
+        later: graphs that are hashed and loaded when they are first used, by a request that says what it uses; the
+        table of neighbours is then read when a rule needs it. Without effect on what was read before.
+        """
+        self.later = later
+        for _ in (self.conditioner, None if later else self.neighbours, self.engine):
             pass
 
     def settings(self, spec: Spec | None = None, *, plain: bool = False) -> Settings:
@@ -113,7 +120,9 @@ class OpenedEngine:
         spec: None is the engine's spec. plain: decode without a draft. Raises UserError if the rule needs neighbours
         that the engine does not have.
         """
-        return drawing.settings_of(spec or self.spec, self.neighbours, forced=self.forced, plain=plain)
+        spec = spec or self.spec
+        near = self.neighbours if spec.acceptance.rule in ("lantern", "lantern_pp") and not plain else None
+        return drawing.settings_of(spec, near, forced=self.forced, plain=plain)
 
     @cached_property
     def plans(self) -> PlanBook:

@@ -90,12 +90,13 @@ def load_neighbours(verified: VerifiedEngine) -> NDArray[np.int64] | None:
     return neighbours_of(verified)
 
 
-def load_engine(verified: VerifiedEngine, threads: int | None = None) -> Engine:
+def load_engine(verified: VerifiedEngine, threads: int | None = None, later: frozenset[str] = frozenset()) -> Engine:
     """Load the engine on its backend.
 
-    threads: None is the usable cores. Raises MissingExtra without the backend's package.
+    threads: None is the usable cores. later: graphs to load when they are first used. Raises MissingExtra without the
+    backend's package.
     """
-    return backends.load(verified, backends.LoadOptions(threads=threads))
+    return backends.load(verified, backends.LoadOptions(threads=threads, later=later))
 
 
 def find_spec(folder: EngineFolder, spec_file: Path | None = None) -> LoadedSpec:

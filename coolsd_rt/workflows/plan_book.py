@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.files import read_json
 from coolsd_rt.store.atomic import write_atomic
@@ -63,15 +61,35 @@ class PlanBook:
         request: JSON data that says all that changes which plan is best, the number of images excepted. Where fewer
         images were best drawn without drafts, more are too: the target's step gets dearer with each row.
         """
+        if (known := self.find(request, images)) is not None:
+            return known
+        key = sha256_json(request)[:16]
+        plan = self._known[key, images] = self._recorded(key, request, images, choose)
+        return plan
+
+    def find(self, request: Mapping[str, Any], images: int) -> DraftPlan | None:
+        """Return the recorded plan of a request; None if it has to be chosen. Makes nothing.
+
+        A record is replaced whole, so it is read without a lock.
+        """
         key = sha256_json(request)[:16]
         if (key, images) not in self._known:
-            self._known[key, images] = self._recorded(key, request, images, choose)
+            try:
+                path = record_file(self.fingerprint, self.machine)
+            except RuntimeError:  # no home
+                return None
+            plan = _find(_read(path).get(key, {}).get("plans"), images)
+            if plan is None:
+                return None
+            self._known[key, images] = plan
         return self._known[key, images]
 
     def _recorded(self, key: str, request: Mapping[str, Any], images: int, choose: Callable[[], Choice]) -> DraftPlan:
         path = self._path()
         if path is None:
             return choose().plan
+        from filelock import FileLock, Timeout  # not needed where a plan is on record
+
         lock = FileLock(f"{path}.lock")
         try:
             lock.acquire(timeout=LOCK_SECONDS)

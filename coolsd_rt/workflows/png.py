@@ -1,6 +1,7 @@
 """Writes images to PNG files: file names, provenance inside the file, the contact sheet.
 
-Knows PNG and file names. Does not know engines or how an image was drawn. Files are written atomically.
+Files are written atomically. Pillow is imported where a file is read or written: names are assigned before an image is
+drawn, files are made after. Knows PNG and file names. Does not know engines or how an image was drawn.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import struct
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from coolsd_rt import __version__
 from coolsd_rt.arrays import Pixels
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import open_plain, parse_json
 from coolsd_rt.store.atomic import disk_errors, write_atomic
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw
 
 CHUNK = "coolsd-rt"  # keyword of the text chunk with the provenance, as JSON
 SHEET = "sheet.png"
@@ -53,6 +56,8 @@ def file_name(index: int, count: int, prompt: str) -> str:
 
 def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> bytes:
     """Return RGB pixels as a PNG. `provenance` (JSON data) becomes an ASCII tEXt chunk that any reader shows."""
+    from PIL import Image, PngImagePlugin
+
     info = PngImagePlugin.PngInfo()
     info.add_text(SOFTWARE, f"coolsd-rt {__version__}")
     if provenance is not None:
@@ -64,6 +69,8 @@ def png_bytes(pixels: Pixels, provenance: Mapping[str, Any] | None = None) -> by
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """Return a file's provenance; None if this package did not write the file. Raises UserError: not a plain file."""
+    from PIL import Image
+
     with open_plain(path, "an image") as file, Image.open(file) as image:
         text = image.info.get(CHUNK)
     data = parse_json(text) if isinstance(text, str) else None
@@ -72,6 +79,8 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
 
 def text_chunks(path: Path) -> dict[str, str]:
     """Return the text chunks before a PNG's pixels; empty if the file is not a PNG. Decodes no pixels."""
+    from PIL import PngImagePlugin
+
     try:
         with open_plain(path, "a PNG file") as file:
             info = PngImagePlugin.PngImageFile(file).info  # not Image.open, which objects to a large sheet
@@ -82,6 +91,8 @@ def text_chunks(path: Path) -> dict[str, str]:
 
 def read_pixels(path: Path) -> Pixels:
     """Read the pixels of a PNG and check every checksum. Raises UserError if it is no PNG, damaged or too large."""
+    from PIL import PngImagePlugin
+
     check_whole(path)
     with open_plain(path, "a PNG file") as file:
         try:
@@ -95,6 +106,8 @@ def read_pixels(path: Path) -> Pixels:
 
 def check_whole(path: Path) -> None:
     """Check all checksums of a PNG without decoding it. Raises UserError if it is no PNG, cut off or damaged."""
+    from PIL import PngImagePlugin
+
     with open_plain(path, "a PNG file") as file:
         try:
             PngImagePlugin.PngImageFile(file).verify()
@@ -122,6 +135,8 @@ def write_png(
 
 def sheet(images: Sequence[Pixels], captions: Sequence[str], columns: int = 0) -> Pixels:
     """Draw images of one size with captions on a white page, uint8 [H, W, 3]. columns 0: about square."""
+    from PIL import Image, ImageDraw, ImageFont
+
     side = images[0].shape[0]
     cell = side * max(1, _CELL // side)
     columns = columns or math.ceil(math.sqrt(len(images)))

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 from coolsd_rt import __version__
 from coolsd_rt.errors import UserError
-from coolsd_rt.prompts import T5Conditioner
+from coolsd_rt.prompts import Conditioner
+from coolsd_rt.runtime.drafter_names import JACOBI
 from coolsd_rt.runtime.round import Loop
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
-from coolsd_rt.workflows.planning import enough_jobs, plan_for, with_plan
+from coolsd_rt.workflows.planning import enough_jobs, kind_of, plan_for, with_plan
 from coolsd_rt.workflows.plans import DraftPlan
 
 DRAFTS = ("jacobi", "jacobi-coupled")  # drafters that can replace the built draft
@@ -105,6 +106,32 @@ class Prepared:
         """The settings that images are drawn with."""
         return self.asked if self.plan is None else with_plan(self.asked, self.plan)
 
+    @property
+    def _paced(self) -> bool:
+        return self.spec.pacing.kind == "auto" and not self.asked.plain
+
+    def recorded(self, images: int, loop: Loop = "auto") -> Prepared:
+        """Return the request with the plan that is on record for it; as it is if there is none. Loads nothing.
+
+        images: as in `planned`.
+        """
+        if not self._paced or self.plan is not None:
+            return self
+        plan = self.opened.plans.find(kind_of(self.asked, loop), min(images, self.spec.engine.max_batch))
+        return self if plan is None else replace(self, plan=plan)
+
+    @property
+    def later_graphs(self) -> frozenset[str]:
+        """The graphs that the request does not need to draw tokens. While plans have to be tried, the image's alone."""
+        if self._paced and self.plan is None:
+            return frozenset({"image"})
+        settings = self.settings
+        if settings.plain or settings.drafter in JACOBI:
+            return frozenset({"image", "draft", "propose"})
+        # The graph of all draft steps has one length; other lengths are drafted step by step.
+        built = settings.law.length == self.opened.description.draft_length
+        return frozenset({"image"} if built else {"image", "propose"})
+
     def planned(
         self,
         jobs: Sequence[Job],
@@ -118,7 +145,7 @@ class Prepared:
         the images do not depend on how many of them are there already. on_choose: called with the images at once
         before plans are tried, which happens once for a kind of request.
         """
-        if self.spec.pacing.kind != "auto" or self.asked.plain or not jobs:
+        if not self._paced or self.plan is not None or not jobs:
             return self
         batch = enough_jobs(jobs, min(images, self.spec.engine.max_batch))
         opened = self.opened
@@ -128,13 +155,12 @@ class Prepared:
     def provenance(self, one: Asked) -> dict[str, Any]:
         """Return the JSON data needed to draw an image again, with its `seed` as `--seed` and `-n 1`."""
         conditioner, manifest = self.opened.conditioner, self.opened.manifest
-        origin = {"condition": conditioner.origin(one.prompt)} if isinstance(conditioner, T5Conditioner) else {}
         return {
             "version": __version__,
             "engine": {"name": manifest.name, "fingerprint": manifest.fingerprint},
             "prompt": one.prompt,
             "seed": one.seed,
-            **origin,
+            **_origin(conditioner, one.prompt),
             "law": self.asked.law_as_dict(),
             **({} if self.plan is None else {"plan": self.plan.as_dict()}),
             "spec": self.spec.resolved(),
@@ -143,6 +169,15 @@ class Prepared:
     def warnings(self, jobs: Sequence[Job]) -> tuple[str, ...]:
         """Return the warnings to show with the images."""
         return (*unknown_words(jobs), *([SYNTHETIC] if self.asked.law.rule == "synthetic" else []))
+
+
+def _origin(conditioner: Conditioner, prompt: str) -> dict[str, Any]:
+    """Return where a prompt's features come from, for its provenance; nothing of a condition of ids."""
+    if not conditioner.features_dim:
+        return {}
+    from coolsd_rt.prompts import T5Conditioner  # not imported for ids
+
+    return {"condition": conditioner.origin(prompt)} if isinstance(conditioner, T5Conditioner) else {}
 
 
 def unknown_words(jobs: Sequence[Job]) -> tuple[str, ...]:

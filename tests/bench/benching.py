@@ -20,7 +20,7 @@ NEAR = nearest_codes(np.random.default_rng(0).standard_normal((DIMS.vocab, 3)).a
 
 def use_fakes(patch: pytest.MonkeyPatch) -> None:
     """Engines are opened as fakes, with neighbours of their codes."""
-    patch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
+    patch.setattr(opening, "load_engine", lambda *_: FakeEngine())
     patch.setattr(opening, "load_neighbours", lambda verified: NEAR)
 
 

@@ -68,7 +68,7 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Verb:
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """engines/fake in the working folder; its graphs are the fake's, and it has no neighbours of its codes."""
-    monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
+    monkeypatch.setattr(opening, "load_engine", lambda *_: FakeEngine())
     monkeypatch.chdir(tmp_path)
     build_fake(tmp_path)
     return Path("engines/fake")

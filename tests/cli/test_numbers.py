@@ -180,7 +180,7 @@ def test_threads_beyond_the_cores_are_said_once_and_brought_down(
 ) -> None:
     asked: list[int | None] = []
 
-    def load(verified: object, threads: int | None = None) -> FakeEngine:
+    def load(verified: object, threads: int | None = None, *_: object) -> FakeEngine:
         asked.append(threads)
         return FakeEngine()
 

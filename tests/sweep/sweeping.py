@@ -34,7 +34,7 @@ def fake_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, li
     """The engine's path, and every fake that was loaded for it."""
     loaded: list[FakeEngine] = []
 
-    def load(verified: object, threads: int | None = None) -> FakeEngine:
+    def load(verified: object, threads: int | None = None, *_: object) -> FakeEngine:
         loaded.append(FakeEngine())
         return loaded[-1]
 

@@ -68,7 +68,7 @@ def build_fake(folder: Path, neighbours: bytes | None = None, k: int = 64) -> En
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """tmp_path/engines/fake, opened as a FakeEngine."""
-    monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
+    monkeypatch.setattr(opening, "load_engine", lambda *_: FakeEngine())
     return build_fake(tmp_path).folder.parent
 
 

@@ -335,7 +335,7 @@ def test_generate_with_a_mutated_manifest(
     whole: Path, manifest: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
     """The whole way, on the law that reads the table."""
-    monkeypatch.setattr(opening, "load_engine", lambda verified, threads=None: FakeEngine())
+    monkeypatch.setattr(opening, "load_engine", lambda *_: FakeEngine())
     part = data.draw(st.sampled_from(["spec", "contract", "stages", "files"]))
     told = hashed(data.draw(mutated(manifest.data, (part,))).data)
     (whole / MANIFEST).write_bytes(dump(told))

@@ -71,7 +71,7 @@ def test_the_demos_benchmark_draws_them_in_every_way(engine: Path, monkeypatch: 
 def test_each_part_is_read_once_and_no_sooner_than_asked_for(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[int | None] = []
 
-    def load(_: object, threads: int | None) -> FakeEngine:
+    def load(_: object, threads: int | None, later: object) -> FakeEngine:
         loads.append(threads)
         return FakeEngine()
 

@@ -9,14 +9,16 @@ their bound memory are in `graph`. Legend as in `coolsd_rt.contract`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.arrays import Floats32, Ints
-from coolsd_rt.backends.description import DATA, Description
+from coolsd_rt.backends.description import DATA, Description, GraphRecord
 from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, Caches, OrtGraph, OrtMemory, OrtSteps
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
 from coolsd_rt.backends.registry import LoadOptions
@@ -28,7 +30,7 @@ from coolsd_rt.store import VerifiedEngine
 
 
 def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
-    """Load all graphs of a verified engine.
+    """Load the graphs of a verified engine, except for those that `options.later` names.
 
     Raises CoolsdError: a graph does not match its contract; ONNX Runtime cannot run it on the requested providers; the
     engine needs exact products of 8 bits, and this processor's overflow.
@@ -39,21 +41,53 @@ def load(verified: VerifiedEngine, options: LoadOptions) -> OrtEngine:
         options = replace(options, providers=(CUDA,) if engine.device == "cuda" else (CPU,))
     if PRODUCTS_FILE in verified.manifest.files:
         check_products(verified.read(PRODUCTS_FILE))
-    graphs = {}
-    for name, record in description.graphs.items():
-        # ONNX Runtime maps weights beside a graph; their hash was checked when `verified` was made.
-        data = f"{record.file}{DATA}"
-        weights = verified.path(data) if data in verified.manifest.files else None
-        linked = weights is not None and weights.parent != verified.engine.folder
-        graphs[name] = OrtGraph(
-            name,
-            verified.read(record.file),
-            record.contract,
-            options,
-            verified.engine.folder if weights is not None else None,
-            linked={data: weights} if weights is not None and linked else None,
-        )
+    graphs = OrtGraphs(
+        {name: partial(_graph, verified, options, name, record) for name, record in description.graphs.items()}
+    )
+    for name in graphs:
+        if name not in options.later:
+            graphs[name]
     return OrtEngine(description, graphs, even_rows=engine.invariant)
+
+
+def _graph(verified: VerifiedEngine, options: LoadOptions, name: str, record: GraphRecord) -> OrtGraph:
+    """Load one graph of an engine."""
+    # ONNX Runtime maps weights beside a graph; `path` has checked their hash.
+    data = f"{record.file}{DATA}"
+    weights = verified.path(data) if data in verified.manifest.files else None
+    linked = weights is not None and weights.parent != verified.engine.folder
+    return OrtGraph(
+        name,
+        verified.read(record.file),
+        record.contract,
+        options,
+        verified.engine.folder if weights is not None else None,
+        linked={data: weights} if weights is not None and linked else None,
+    )
+
+
+class OrtGraphs(Mapping[str, OrtGraph]):
+    """The graphs of an engine by name. A graph is loaded when it is first looked up, and then kept.
+
+    Its file is hashed at that time, so that what is loaded late is what the manifest names too.
+    """
+
+    def __init__(self, load: Mapping[str, Callable[[], OrtGraph]]) -> None:
+        self._load, self.loaded = dict(load), dict[str, OrtGraph]()
+
+    def __getitem__(self, name: str) -> OrtGraph:
+        if name not in self.loaded:
+            self.loaded[name] = self._load[name]()
+        return self.loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._load
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load)
+
+    def __len__(self) -> int:
+        return len(self._load)
 
 
 class OrtEngine:
@@ -63,7 +97,7 @@ class OrtEngine:
     for the last row, which rounds differently.
     """
 
-    def __init__(self, description: Description, graphs: dict[str, OrtGraph], even_rows: bool = False) -> None:
+    def __init__(self, description: Description, graphs: Mapping[str, OrtGraph], even_rows: bool = False) -> None:
         self._description, self._graphs, self._even_rows = description, graphs, even_rows
 
     @property
@@ -109,7 +143,7 @@ class OrtSession:
     def __init__(
         self,
         description: Description,
-        graphs: dict[str, OrtGraph],
+        graphs: Mapping[str, OrtGraph],
         prefix: Floats32,
         capacity: int,
         start: Ints | None,
@@ -138,8 +172,13 @@ class OrtSession:
         own = shared
         if d.draft_dim:
             own = {**shared, "prefix": OrtMemory.of(np.ascontiguousarray(prefix[..., d.dim :], dtype), device)}
-        self._draft = OrtSteps(graphs["draft"], self._draft_caches, own) if "draft" in graphs else None
-        self._propose = OrtSteps(graphs["propose"], self._draft_caches, own) if "propose" in graphs else None
+        self._own, self._drafting = own, dict[str, OrtSteps]()
+
+    def _steps(self, name: str) -> OrtSteps:
+        """Return the calls of one of the draft's graphs, which is loaded now if it was not used before."""
+        if name not in self._drafting:
+            self._drafting[name] = OrtSteps(self._graphs[name], self._draft_caches, self._own)
+        return self._drafting[name]
 
     @property
     def _spare(self) -> int:
@@ -171,7 +210,7 @@ class OrtSession:
 
         It is also 0 for an odd number of rows, since the graph needs pairs of rows.
         """
-        return 0 if self._rows % 2 or self._propose is None else self._length
+        return 0 if self._rows % 2 or "propose" not in self._graphs else self._length
 
     def asarray(self, data: Any, dtype: str) -> NDArray[Any]:
         """Return host data as a NumPy array of this dtype."""
@@ -186,11 +225,11 @@ class OrtSession:
 
         Returns logits float32 [R, S, V] and features [R, S, C]. Raises CoolsdError: an engine without a draft model.
         """
-        if self._draft is None:
+        if "draft" not in self._graphs:
             raise CoolsdError(
                 "a draft step", expected="an engine with a draft model", found="an engine built without one"
             )
-        return self._step(self._draft, ids, pos, **({} if features is None else {"features_in": features}))
+        return self._step(self._steps("draft"), ids, pos, **({} if features is None else {"features_in": features}))
 
     def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats32) -> tuple[Floats32, Floats32]:
         """Return logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
@@ -223,11 +262,11 @@ class OrtSession:
 
         Raises CoolsdError: no graph `propose`, or an odd number of rows.
         """
-        if not self.propose_length or self._propose is None:
+        if not self.propose_length:
             expected = "an EAGLE head, and rows in pairs"
             raise CoolsdError("the graph propose", expected=expected, found=f"{self._rows} rows")
         size = ids.shape[1]
-        step = self._propose.at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
+        step = self._steps("propose").at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
         out = step(
             ids=ids,
             features_in=features,

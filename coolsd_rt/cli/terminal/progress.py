@@ -1,90 +1,40 @@
 """Progress of a long verb on stderr: a progress bar on a terminal, periodic lines elsewhere.
 
-Both show the completed and the total count and the estimated remaining time. The bar fits a terminal of any width:
-it drops its parts one by one before a line would wrap. Elsewhere a stage prints its size at the start, one line at
-most every `EVERY` seconds, and its size again at the end.
+Both show the completed and the total count and the estimated remaining time. Without a terminal a stage prints its
+size at the start, one line at most every `EVERY` seconds, and its size again at the end; rich, which draws the bar, is
+not imported then.
 
-Knows stages, streams and rich. Does not know what is counted.
+Knows stages and streams. Does not know what is counted.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from time import monotonic
-from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress, Task, TaskID
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from coolsd_rt.cli.terminal.output import note
-from coolsd_rt.cli.terminal.text import fit, visible
+from coolsd_rt.cli.terminal.tally import Stage, Tally, duration, left
+from coolsd_rt.cli.terminal.text import visible
+
+if TYPE_CHECKING:
+    from coolsd_rt.cli.terminal.bar import Bar
+
+__all__ = ["EVERY", "Work", "batches", "duration", "progress"]
 
 EVERY = 10.0
 """Seconds from one line to the next where there is no terminal."""
-
-_WINDOW = math.inf  # seconds that the speed is taken over: a step may take hours; rich keeps the last 1000 steps
-_WIDEST, _NARROWEST = 40, 10  # of the bar itself
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: "40 s", "3 min", "2 h 10 min"."""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _left(task: Task) -> str:
-    """By the speed since the first step; after the first step alone, by how long it took."""
-    seconds = task.time_remaining
-    if seconds is None and task.completed and task.remaining is not None:
-        seconds = (task.get_time() - task.fields["begun"]) / task.completed * task.remaining
-    known = task.fields["timed"] and seconds is not None and math.isfinite(seconds) and round(seconds) > 0
-    return f"{duration(seconds)} left" if known and seconds is not None else ""
-
-
-def _counts(task: Task) -> str:
-    return "" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}"
-
-
-class _Bar(Progress):
-    """rich's progress display, fitted to the terminal width."""
-
-    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
-        grid = Table.grid(padding=(0, 1))
-        for task in tasks:
-            grid.add_row(*_cells(task, self.console.width - 1))
-        return grid
-
-
-def _cells(task: Task, width: int) -> list[Any]:
-    """What a stage shows in so many columns. It gives up, in this order: its figures, the bar, words of its name."""
-    what, figures = task.description, str(task.fields["figures"])
-    fixed = [cell for cell in (_counts(task), _left(task)) if cell]
-    room = width - sum(len(cell) + 1 for cell in fixed)
-    if len(what) + _NARROWEST + len(figures) + 2 > room:
-        figures = ""
-    bar = min(_WIDEST, room - len(what) - 1 - (len(figures) + 1 if figures else 0))
-    if bar < _NARROWEST:
-        return [Text(cell, no_wrap=True) for cell in (fit(what, room), *fixed) if cell]
-    drawn = ProgressBar(task.total, task.completed, bar, pulse=task.total is None, animation_time=task.get_time())
-    return [Text(what, no_wrap=True), drawn, *(Text(cell, no_wrap=True) for cell in (*fixed, figures) if cell)]
 
 
 class Work:
     """Consecutive stages, each with a name, a size and a completed count."""
 
-    def __init__(self, bar: _Bar, quiet: bool) -> None:
+    def __init__(self, bar: Bar | Tally, quiet: bool) -> None:
         self._bar, self._lines = bar, bar.disable and not quiet
-        self._task: TaskID | None = None
+        self._task: Any = None  # key of the stage
         self._unit, self._announce, self._said, self._next = "", False, False, 0.0
 
     @property
@@ -141,14 +91,14 @@ class Work:
             self._line(f"{task.description}: {task.total:.0f} {self._unit}".rstrip())
 
     @property
-    def _now(self) -> Task:
+    def _now(self) -> Stage:
         if self._task is None:
             self.start("working")
         return next(task for task in self._bar.tasks if task.id == self._task)
 
-    def _say_how_far(self, task: Task) -> None:
+    def _say_how_far(self, task: Stage) -> None:
         done = f"{task.completed:.0f}" + ("" if task.total is None else f" of {task.total:.0f}")
-        parts = (f"{done} {self._unit}".rstrip(), str(task.fields["figures"]), _left(task) and f"about {_left(task)}")
+        parts = (f"{done} {self._unit}".rstrip(), str(task.fields["figures"]), left(task) and f"about {left(task)}")
         self._line(f"{task.description}: {', '.join(part for part in parts if part)}")
 
     def _line(self, line: str) -> None:
@@ -159,10 +109,13 @@ class Work:
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Work]:
     """Show how far the work inside is. quiet: show nothing."""
-    console = Console(file=sys.stderr or io.StringIO(), highlight=False)
-    hidden = quiet or sys.stderr is None or not sys.stderr.isatty() or console.is_dumb_terminal
-    bar = _Bar(console=console, disable=hidden, transient=True, speed_estimate_period=_WINDOW, refresh_per_second=5)
-    with bar:
+    bar: Bar | Tally | None = None
+    if not quiet and sys.stderr is not None and sys.stderr.isatty():
+        from coolsd_rt.cli.terminal.bar import bar_on
+
+        bar = bar_on(sys.stderr)
+    bar = bar or Tally(lambda: monotonic())
+    with nullcontext() if isinstance(bar, Tally) else bar:
         yield Work(bar, quiet)
 
 

@@ -28,7 +28,7 @@ from coolsd_rt.store.weights import check_safetensors
 from coolsd_rt.workflows.build.code import COMPILE
 
 MEASURED_ON = "two cores of a shared server"
-BESIDE = 256 << 20  # as `export.external.LARGEST`: larger graphs store their weights once, in a separate file
+BESIDE = 16 << 20  # as `export.external.LARGEST`: larger graphs store their weights once, in a separate file
 BLOCKS = (128, 64, 32, 16)  # as `export.quantize`
 _WIDTH = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 _ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}

@@ -1,9 +1,10 @@
 """The main workflow: takes a built engine and prompts, writes PNG files, returns figures.
 
     1. Open the engine: read its manifest, apply the request's run-time values to its spec, verify the hash of every
-       file.
+       file that is parsed.
     2. Assign file names (`placing`): skip images that exist already, fail if another file has a name.
-    3. Encode the prompts, with a warning for words that the model does not know. Load the engine.
+    3. Encode the prompts, with a warning for words that the model does not know. Load the engine, without the graphs
+       that the request does not use; the image decoder is loaded when the first image is to be decoded.
     4. For each batch of at most `engine.max_batch` images: encode the condition, run the rounds, decode the images,
        write one PNG per image.
     5. Write a contact sheet if there are several images, and return the figures.
@@ -119,7 +120,8 @@ def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCall
         listener.warning(line)
     todo = [job for job, one in zip(jobs, placed, strict=True) if not one.there]
     if todo:
-        opened.load()  # now, so that loading is timed separately from drawing
+        prepared = prepared.recorded(len(jobs))
+        opened.load(prepared.later_graphs)  # now, so that loading is timed separately from drawing
     load = time.perf_counter() - began
     prepared = prepared.planned(todo, len(jobs), on_choose=listener.measuring)
     if prepared.plan is not None:  # it was not known when the files were placed

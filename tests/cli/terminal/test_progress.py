@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from coolsd_rt.cli.terminal import progress as module
+from coolsd_rt.cli.terminal.bar import Bar
 from coolsd_rt.cli.terminal.progress import batches, duration, progress
 from tests.cli.terminal.conftest import OnTerminal, frames
 
@@ -28,12 +29,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(module, "EVERY", 10.0)
     monkeypatch.setattr("coolsd_rt.cli.terminal.progress.monotonic", made.monotonic)
-    original = module._Bar.__init__
+    original = Bar.__init__
 
-    def with_clock(self: module._Bar, *args: object, **more: object) -> None:
+    def with_clock(self: Bar, *args: object, **more: object) -> None:
         original(self, *args, get_time=made.monotonic, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module._Bar, "__init__", with_clock)
+    monkeypatch.setattr(Bar, "__init__", with_clock)
     return made
 
 
