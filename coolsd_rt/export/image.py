@@ -4,7 +4,7 @@
     Resize by 2 (nearest), 3x3 Conv     one 2x2 Conv to four phases at the low resolution, DepthToSpace, Slice: 4/9 of
                                         the products, since the 9 taps see 4 different cells
     GroupNormalization                  BatchNormalization by the mean and variance of each image's groups: the
-                                        provider runs the former as 15 operations, nine of them on whole tensors
+                                        provider runs the former as nine operations on whole tensors
     3x3 Conv to a few channels (RGB)    ConvTranspose, the products of each tap shifted and added: the provider's kernel
                                         of Conv makes 8 or 16 channels at least
 
@@ -161,8 +161,8 @@ class _Rewriter:
     def _statistics(self, x: str, p: str, groups: int) -> list[onnx.NodeProto]:
         """Return nodes that compute P_mean and P_variance [M, groups, 1] of x [M, C, H, W], and their shape.
 
-        The variance is the mean square less the squared mean, one pass less over x than the mean squared difference.
-        It loses digits where a mean is many standard deviations: at 30 of them, three of float32's seven.
+        The variance is the mean square less the squared mean, as the provider's own GroupNormalization has it. It loses
+        digits where a mean is many standard deviations: at 30 of them, three of float32's seven.
         """
         by_group, axis, zero = self._shared(
             {f"groups_{groups}": np.array([0, groups, -1]), "axis": np.array([-1]), "zero": np.float32(0)}

@@ -16,7 +16,8 @@ from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows.build import plan as plan_module
 from coolsd_rt.workflows.build import run as module
 from coolsd_rt.workflows.build.code import code_digest
-from coolsd_rt.workflows.build.run import BuildCallbacks, BuildPlan, build, plan, with_precision
+from coolsd_rt.workflows.build.plan import on_cpu
+from coolsd_rt.workflows.build.run import BuildCallbacks, BuildPlan, build, plan, with_engine, with_precision
 from tests.tiny import LENGTH, write_spec
 from tests.workflows.building import edit, flip
 
@@ -46,8 +47,17 @@ def test_a_build_is_whole(tiny_engine: EngineFolder, tiny_spec: Path, tiny_out: 
     assert manifest.spec["sampling"]["cfg_scale"] == 2.0
     assert {"torch", "onnx", "onnxruntime", "coolsd-rt"} <= set(manifest.tools)
     assert manifest.stages["target"].facts["target"]["smoke_error"] < 1e-4
+    assert set(manifest.stages["image"].facts["image"]["rewritten"]) == {"upsampling", "norm", "narrow"}
+    assert not {"Resize", "GroupNormalization"} & set(manifest.stages["image"].facts["image"]["operators"])
     assert tiny_engine.folder.parent == tiny_out / "tiny"
     tiny_engine.verified()
+
+
+def test_only_onnx_runtime_on_a_cpu_gets_the_forms_for_it(tiny_spec: Path) -> None:
+    loaded = load_spec(tiny_spec)
+    assert on_cpu(loaded.spec.engine)
+    assert not on_cpu(with_engine(loaded, device="cuda").spec.engine)
+    assert not on_cpu(with_engine(loaded, backend="tensorrt", precision="fp16").spec.engine)
 
 
 def test_building_again_runs_nothing(tiny_engine: EngineFolder, tiny_spec: Path, tiny_out: Path) -> None:
