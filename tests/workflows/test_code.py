@@ -17,6 +17,7 @@ ELSEWHERE = {
     "errors.py",
     "cores.py",
     "files.py",
+    "deferred.py",
     "limits.py",
     "ranges.py",
     "shown.py",
@@ -25,7 +26,7 @@ ELSEWHERE = {
     "telemetry.py",
     "renamed.py",
 }
-"""Modules of types, of what is wrong and of how many threads run: they decide no byte of a result."""
+"""Modules of types, of what is wrong, of how many threads run and of when names are imported: they decide no byte."""
 
 OTHER_ROOMS = {
     "prompts",
