@@ -41,13 +41,13 @@ def test_bytes_of_every_stage_are_the_real_ones(
 
 
 def test_weights_that_are_used_often_are_stored_once_beside_a_graph() -> None:
-    matrix = MatrixEstimate(1280, 16384, 5)
-    graph = estimate.GraphEstimate((matrix,), 0, 5, 0, 1280 * 16384)
-    one = 1280 * 16384 + 10 * 16384 * 4
+    matrix = MatrixEstimate(128, 16384, 5)
+    graph = estimate.GraphEstimate((matrix,), 0, 5, 0, 128 * 16384)
+    one = 128 * 16384 + 16384 * 4
     assert matrix.bytes(4, True) == one
-    assert graph.amount(4, True).disk == 5 * one  # 109 MB: in the file
+    assert graph.amount(4, True).disk == 5 * one  # 11 MB: in the file
     assert estimate.GraphEstimate((matrix, matrix, matrix), 0, 5, 0, 0).amount(4, True).disk == 3 * one
-    assert graph.amount(4, False).disk == 4 * 1280 * 16384
+    assert graph.amount(4, False).disk == 4 * 128 * 16384
     assert MatrixEstimate(40, 3).bytes(4, True) == 480  # no block divides it
 
 
