@@ -190,8 +190,7 @@ class Planner:
     def _chooses(self) -> bool:
         """Whether int8 matrices have a choice of forms."""
         engine = self.loaded.spec.engine
-        on_cpu = (engine.backend, engine.device) == ("onnxruntime", "cpu")
-        return on_cpu and engine.precision == "int8" and engine.quantization != "block"
+        return on_cpu(engine) and engine.precision == "int8" and engine.quantization != "block"
 
     def _quantization(self) -> PlannedStage:
         """Weights do not matter to it, but for their shapes: trained anew, a network keeps its forms."""
