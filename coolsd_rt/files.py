@@ -139,7 +139,7 @@ def read_bytes(
             data = _read_stream(path, what, limit, fix, error)
         else:
             with open_plain(path, what, fix=(stdin and pipe_fix(path)) or fix, error=error) as f:
-                data = _at_most(f, limit)
+                data = _at_most(f, limit, os.fstat(f.fileno()).st_size)
     except OSError as e:
         raise error(str(path), expected=what, found=e.strerror or str(e), fix=fix) from e
     if len(data) > limit:
@@ -148,12 +148,20 @@ def read_bytes(
     return data
 
 
-def _at_most(f: BinaryIO, limit: int) -> bytes:
-    """Read the rest of a file, at most `limit` + 1 bytes. Memory grows with the bytes that exist."""
-    data = f.read(min(limit, os.fstat(f.fileno()).st_size) + 1)  # all of a plain file, in one piece: no copies
-    while len(data) <= limit and (piece := f.read(min(MIB, limit + 1 - len(data)))):
-        data += piece
-    return data
+def _at_most(f: BinaryIO, limit: int, size: int = 0) -> bytes:
+    """Read the rest of a file, at most `limit` + 1 bytes. Memory grows with the bytes that exist.
+
+    size: of a plain file, which is read in one piece without copies; a stream has none.
+    """
+    data = f.read(min(limit, size) + 1)
+    if len(data) <= size:
+        return data  # the end was reached
+    pieces = [data]
+    count = len(data)
+    while count <= limit and (piece := f.read(min(MIB, limit + 1 - count))):
+        pieces.append(piece)
+        count += len(piece)
+    return b"".join(pieces)
 
 
 def is_stream(path: Path) -> bool:

@@ -107,7 +107,7 @@ class Pipeline:
 
             path = engine_of(path)
         opened = OpenedEngine.at(path, PromptInputs(asked.features, asked.text_encoder), asked.threads)
-        opened.settings()  # report errors of the files and the spec before loading anything
+        opened.settings()  # report errors of the spec before loading anything
         opened.load()
         return cls(opened)
 

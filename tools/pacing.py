@@ -3,7 +3,7 @@
 For each number of images at once the plan is chosen as a first request would (in a folder of its own, so that the
 record of this machine is neither read nor changed). Then plain decoding and every plan that could have been chosen draw
 the same images in turns, each turn with other random numbers than the choice had. Ratios are medians of the ratios of
-each turn. Two goals are judged: what was taken is at least 0.97 of plain decoding, and at least 0.95 of the best plan.
+each turn. Two goals: what was taken is at least 0.97 of plain decoding, and at least 0.95 of the best plan.
 
 `--rates 0.2,0.2,0.2` replaces the acceptance rule by fixed rates, for engines of random weights. Knows plans and turns.
 Does not know how a plan is chosen.

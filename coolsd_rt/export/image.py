@@ -154,7 +154,7 @@ class _Rewriter:
         return [
             *nodes,
             helper.make_node("Reshape", [x, one_image], [f"{p}_one"]),
-            helper.make_node("BatchNormalization", inputs, [f"{p}_normal"], epsilon=attributes["epsilon"]),
+            helper.make_node("BatchNormalization", inputs, [f"{p}_normal"], epsilon=attributes.get("epsilon", 1e-5)),
             helper.make_node("Reshape", [f"{p}_normal", back], [y]),
         ]
 

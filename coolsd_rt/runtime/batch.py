@@ -15,6 +15,7 @@ from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import process_logits
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import State
 from coolsd_rt.runtime.statistics import Statistics, Stopwatch
@@ -53,8 +54,8 @@ class Batch:
 
     def take(self, keep: Ints, other: Batch | None = None) -> None:
         """Keep the images `keep` int64 of this batch and, counted on from its last, of `other`, in this order."""
-        mates = [self] if other is None else [self, other]
-        self.uniforms = np.concatenate([mate.uniforms for mate in mates])[keep]
+        batches = mates(self, other)
+        self.uniforms = np.concatenate([batch.uniforms for batch in batches])[keep]
         self.state.take(keep, None if other is None else other.state)
         self.rows = np.arange(len(keep))
         self.row_ids = self.rowwise(self.rows, offset=len(keep))

@@ -19,6 +19,7 @@ from coolsd_rt.ops import sample, verify
 from coolsd_rt.runtime.batch import Batch, Window, gathered, rows_of, to_host
 from coolsd_rt.runtime.drafters import make_drafter
 from coolsd_rt.runtime.interface import RowSession, Session
+from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.state import RoundRecord
@@ -125,7 +126,7 @@ class DecodingLoop:
     def leaves(self) -> bool:
         """Whether images are finished whose rows the session can drop while others go on."""
         finished = self.state.remaining == 0
-        return isinstance(self._session, RowSession) and bool(finished.any()) and not finished.all()
+        return bool(finished.any()) and not finished.all() and isinstance(self._session, RowSession)
 
     def leave(self) -> None:
         """Drop the finished images, which are at least one and not all. Their tokens have to be read before."""
@@ -134,7 +135,7 @@ class DecodingLoop:
     def join(self, other: DecodingLoop) -> None:
         """Take in the images of another loop of the same law and sampling, after its prefill; it is not used any more.
 
-        Both sessions have to be `RowSession`s of one engine.
+        Both sessions have to be `RowSession`s of one engine. No command joins loops yet: slots of a server will.
         """
         self.take(np.arange(len(self.images) + len(other.images)), other)
 
@@ -142,12 +143,12 @@ class DecodingLoop:
         """Keep the images `keep` int64 of this loop and, counted on from its last, of `other`, in this order."""
         if not isinstance(self._session, RowSession):
             raise TypeError(f"expected a session whose rows may change, found {type(self._session).__name__}")
-        mates = [self] if other is None else [self, other]
-        self._session.take(rows_of(keep, [mate.batch for mate in mates]), None if other is None else other._session)
+        loops = mates(self, other)
+        self._session.take(rows_of(keep, [loop.batch for loop in loops]), None if other is None else other._session)
         numbers, images = [], 0
-        for mate in mates:
-            numbers.append(mate.images + images)
-            images += len(mate.statistics.rounds)
+        for loop in loops:
+            numbers.append(loop.images + images)
+            images += len(loop.statistics.rounds)
         self.images = np.concatenate(numbers)[keep]
         if other is not None:
             self.statistics.extend(other.statistics)
@@ -155,8 +156,8 @@ class DecodingLoop:
         if self._drafter is not None:
             self._drafter.take(keep, None if other is None else other._drafter)
         self.batch.take(keep, None if other is None else other.batch)
-        self._draft_allowed = np.concatenate([mate._draft_allowed for mate in mates])[keep]
-        tokens, q = ([mate._no_drafts[part] for mate in mates] for part in (0, 1))
+        self._draft_allowed = np.concatenate([loop._draft_allowed for loop in loops])[keep]
+        tokens, q = ([loop._no_drafts[part] for loop in loops] for part in (0, 1))
         self._no_drafts = gathered(tokens, index), gathered(q, index)
 
     def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:

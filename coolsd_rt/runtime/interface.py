@@ -122,3 +122,12 @@ class Engine(Protocol):
     def decode_images(self, codes: Array) -> Array:
         """Decode codes int64 [M, tokens] to RGB uint8 [M, F, F, 3], a NumPy array."""
         ...
+
+
+@runtime_checkable
+class LateEngine(Protocol):
+    """An `Engine` that may load a graph later than the others (`backends.LoadOptions.later`)."""
+
+    def load_graph(self, name: str) -> None:
+        """Load the graph now, unless it is loaded. Raises CoolsdError if its file or the graph is broken."""
+        ...

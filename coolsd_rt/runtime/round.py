@@ -139,16 +139,17 @@ def decode(
     decoder.prefill()
     drawn = _Drawn(len(uniforms), session.dims.tokens)
     while decoder.state.remaining.any():
-        began = hooks.clock()
+        began, whole = hooks.clock(), len(decoder.images) == len(uniforms)
         record = decoder.round()
-        decoder.statistics.time_round(int(record.num_drafts[record.active].max()), hooks.clock() - began)
+        if whole:  # a round of fewer images is no round of this batch
+            decoder.statistics.time_round(int(record.num_drafts[record.active].max()), hooks.clock() - began)
         if hooks.on_round is not None:
             hooks.on_round(decoder.state, record)
-        elif decoder.leaves:
+        if hooks.on_progress is not None or decoder.leaves:
             drawn.note(decoder)
+        if hooks.on_round is None and decoder.leaves:
             decoder.leave()
         if hooks.on_progress is not None:
-            drawn.note(decoder)
             hooks.on_progress(drawn.progress(decoder))
     drawn.note(decoder)
     decoder.batch.watch.lap("other")

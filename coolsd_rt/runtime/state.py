@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.arrays import Array, Ints
 from coolsd_rt.contract import ModelDims
+from coolsd_rt.runtime.mates import mates
 
 CATCH_UP = 16  # number of rounds without a draft after which the draft's cache is updated
 
@@ -50,9 +51,9 @@ class State:
 
     def take(self, keep: Ints, other: State | None = None) -> None:
         """Keep the images `keep` int64 of this state and, counted on from its last, of `other`, in this order."""
-        mates = [self] if other is None else [self, other]
+        states = mates(self, other)
         for name in ("codes", "committed", "cached", "drafted"):
-            setattr(self, name, np.concatenate([getattr(mate, name) for mate in mates])[keep])
+            setattr(self, name, np.concatenate([getattr(state, name) for state in states])[keep])
 
     @property
     def remaining(self) -> Ints:

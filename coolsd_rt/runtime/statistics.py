@@ -30,8 +30,8 @@ class Statistics:
     degenerate: int = 0  # rejections that found no residual and drew from P
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     draft_tokens: int = 0  # number of drafts that counted, evaluated or not
-    # Wall seconds of rounds, by the longest window (in drafts). On a device's loop every window has L drafts, and the
-    # host knows only the mean: one entry per batch.
+    # Wall seconds of rounds that all images of the batch took part in, by the longest window (in drafts). On a device's
+    # loop every window has L drafts, and the host knows only the mean: one entry per batch.
     round_seconds: dict[int, list[float]] = field(default_factory=dict)
     seconds_prefix: float = 0.0  # before the loop: encoding the condition and opening the session (`drawing.draw`)
 

@@ -1,4 +1,4 @@
-"""Finds an engine's folder by name, and gives access to its files only after every hash was checked.
+"""Finds an engine's folder by name, and gives access to each of its files only after its hash was checked.
 
 Knows manifests and hashes. Does not know graphs. Only `VerifiedEngine` returns paths of an engine's files, so that no
 unverified byte is parsed: an engine file can contain native code. In a Hugging Face snapshot, where every file is a

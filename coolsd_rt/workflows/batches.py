@@ -33,12 +33,14 @@ class DrawnBatch:
         generation: their code ids and the statistics of the loop.
         pixels: RGB uint8 [M, F, F, 3].
         seconds_image: wall time of the condition graph, the image graph and the allocation of caches.
+        seconds_load: wall time of loading the image graph, if it was left for later; the first batch alone has any.
     """
 
     jobs: Sequence[Job]
     generation: Generation
     pixels: NDArray[np.uint8]
     seconds_image: float
+    seconds_load: float = 0.0
 
 
 def draw_batches(
@@ -55,7 +57,8 @@ def draw_batches(
     for batch in drawing.batches(jobs, opened.spec.engine.max_batch):
         tell = None if on_progress is None else partial(on_progress, batch)
         generation = drawing.draw(opened.engine, batch, opened.conditioner, settings, loop=loop, on_progress=tell)
+        seconds_load = opened.load_graph("image")
         began = time.perf_counter()
         pixels = np.asarray(opened.engine.decode_images(generation.codes))
         seconds = generation.statistics.seconds_prefix + time.perf_counter() - began
-        yield DrawnBatch(batch, generation, pixels, seconds)
+        yield DrawnBatch(batch, generation, pixels, seconds, seconds_load)

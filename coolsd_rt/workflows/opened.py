@@ -9,6 +9,7 @@ Knows the parts of an engine. Does not know requests or how an image is drawn.
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from coolsd_rt import cores
 from coolsd_rt.backends.description import DATA, Description
 from coolsd_rt.machine import machine
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.runtime.interface import Engine
+from coolsd_rt.runtime.interface import Engine, LateEngine
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, open_engine
 from coolsd_rt.workflows import drawing, opening
@@ -113,6 +114,13 @@ class OpenedEngine:
         self.later = later
         for _ in (self.conditioner, None if later else self.neighbours, self.engine):
             pass
+
+    def load_graph(self, name: str) -> float:
+        """Load a graph that was left for later, if it was; return the seconds that it took. Raises as `load` does."""
+        began = time.perf_counter()
+        if name in self.later and isinstance(self.engine, LateEngine):
+            self.engine.load_graph(name)
+        return time.perf_counter() - began
 
     def settings(self, spec: Spec | None = None, *, plain: bool = False) -> Settings:
         """Return the loop's settings for this engine and a spec with a request's run-time values.

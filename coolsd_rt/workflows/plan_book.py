@@ -22,11 +22,13 @@ from typing import Any
 
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.files import read_json
+from coolsd_rt.limits import DRAFT_LENGTH
+from coolsd_rt.runtime.drafter_names import JACOBI
 from coolsd_rt.store.atomic import write_atomic
 from coolsd_rt.store.hashing import sha256_json
 from coolsd_rt.workflows.plans import PLAIN, Choice, DraftPlan
 
-LOCK_SECONDS = 120.0  # how long to wait for another process that chooses
+LOCK_SECONDS = 1800.0  # how long to wait for another process that chooses; the system frees the lock of one that ends
 VERSION = 2
 LARGEST = 1 << 20  # bytes of a record
 
@@ -78,7 +80,7 @@ class PlanBook:
                 path = record_file(self.fingerprint, self.machine)
             except RuntimeError:  # no home
                 return None
-            plan = _find(_read(path).get(key, {}).get("plans"), images)
+            plan = _find(_read(path).get(key, {}).get("plans"), images, request)
             if plan is None:
                 return None
             self._known[key, images] = plan
@@ -98,7 +100,7 @@ class PlanBook:
         try:
             record = _read(path)
             entry = record.setdefault(key, {"request": dict(request), "plans": {}})
-            plan = _find(entry.get("plans"), images)
+            plan = _find(entry.get("plans"), images, request)
             if plan is None:
                 choice = choose()
                 entry["plans"] = {**_plans(entry.get("plans")), str(images): choice.as_dict()}
@@ -138,12 +140,18 @@ def _plans(entry: Any) -> dict[str, Any]:
     return {k: v for k, v in entry.items() if isinstance(v, dict)} if isinstance(entry, dict) else {}
 
 
-def _find(entry: Any, images: int) -> DraftPlan | None:
-    """The plan for that many images, or plain decoding if fewer are drawn so; None if it has to be chosen."""
+def _find(entry: Any, images: int, request: Mapping[str, Any]) -> DraftPlan | None:
+    """The plan for that many images, or plain decoding if fewer are drawn so; None if it has to be chosen.
+
+    A plan that this request could not have chosen (an edited record) is none.
+    """
+    own, length = request.get("draft"), request.get("draft_length", DRAFT_LENGTH.high)
     plans: dict[int, DraftPlan] = {}
     for count, said in _plans(entry).items():
         with suppress(CoolsdError, ValueError):
-            plans[int(count)] = DraftPlan.of(said)
+            plan = DraftPlan.of(said)
+            if plan.length <= length and (plan == PLAIN or own is None or plan.drafter in (own, *JACOBI)):
+                plans[int(count)] = plan
     if images in plans:
         return plans[images]
     return PLAIN if any(plan == PLAIN for count, plan in plans.items() if count < images) else None

@@ -31,14 +31,14 @@ from coolsd_rt.runtime.drafter_names import DRAFTERS, DrafterName
 
 TURNS = 12  # of the race, at most
 LEAST_TURNS = 4  # before a plan leaves the race
-RACE_SECONDS = 20.0  # after which no further turn begins
+RACE_SECONDS = 20.0  # after which no further turn begins, but for the second
 RUNNERS = 4  # plans in the race, beside plain decoding
 NEAR = 0.9  # share of the best plan's speed at the first trial that still takes part
 SURE = 2.0  # standard errors between two plans that end the race
 LEAST_SPREAD = 0.02  # of a trial's logarithm, so that turns which agree by chance do not decide
 MARGIN = 1.02  # a plan has to be this much faster than plain decoding
 HOPELESS = 0.85  # share of the best plan's speed below which a trial ends early ...
-ENOUGH = 64  # ... once the slowest image has this many tokens
+ENOUGH = 32  # ... once the slowest image has this many tokens
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class _Race:
         left = list(runners)
         self.logs = {plan: [] for plan in left}
         for turn in range(1, TURNS + 1):
-            if not left or (turn > LEAST_TURNS and self.seconds > RACE_SECONDS):
+            if not left or (turn > 2 and self.seconds > RACE_SECONDS):
                 break
             plain = self._trial(PLAIN, turn)
             for plan in left:
@@ -195,7 +195,7 @@ class _Race:
         return math.exp(median(self.logs[plan]))
 
     def winner(self) -> DraftPlan:
-        """The plan to take: plain decoding unless the fastest of those that ran longest is faster beyond doubt."""
+        """The plan to take: plain decoding unless the fastest that ran to the end beats it by margin and error."""
         most = max((len(logs) for logs in self.logs.values()), default=0)
         left = [plan for plan, logs in self.logs.items() if len(logs) == most]
         if not left:

@@ -75,7 +75,7 @@ def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | Non
 
 @dataclass(frozen=True)
 class Prepared:
-    """An engine and the settings of a request. The engine's files are verified; the engine is not loaded yet.
+    """An engine and the settings of a request. The engine is not loaded yet, and its files may not be hashed.
 
     asked: the settings of the spec, with the request's values. plan: how its rounds draft, once it is chosen; None: as
     the settings have it.

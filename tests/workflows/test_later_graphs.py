@@ -15,6 +15,7 @@ from coolsd_rt.backends.onnxruntime.engine import OrtEngine, OrtGraphs
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing
+from coolsd_rt.workflows.batches import draw_batches
 from coolsd_rt.workflows.generate.run import GenerateCallbacks, GenerateConfig, generate
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.prepared import Prepared
@@ -158,3 +159,22 @@ def test_a_path_is_that_of_a_file_that_was_hashed(tiny_engine: EngineFolder, tmp
     for use in (verified.path, verified.read, lambda _: verified.check()):
         with pytest.raises(CoolsdError, match=r"draft\.onnx was changed"):
             use("draft.onnx")
+
+
+def test_loading_the_image_decoder_late_is_loading_not_drawing(tiny_engine: EngineFolder) -> None:
+    """The decoder is there before the clock of decoding starts, and what it took is said apart, once."""
+    made = prepared(tiny_engine.folder, plain=True)
+    opened = made.opened
+    opened.load(made.later_graphs)
+    jobs = drawing.spread_jobs(["red apple"], opened.spec.engine.max_batch + 1, 0, opened.conditioner)
+    seen: list[set[str]] = []
+    decode = opened.engine.decode_images
+
+    def decoding(codes: Any) -> Any:
+        seen.append(loaded(opened))
+        return decode(codes)
+
+    opened.engine.decode_images = decoding  # type: ignore[method-assign]
+    first, second = draw_batches(opened, jobs, made.settings)
+    assert all("image" in names for names in seen)
+    assert first.seconds_load > second.seconds_load >= 0

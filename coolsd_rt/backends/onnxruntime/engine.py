@@ -25,6 +25,7 @@ from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.mates import mates
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.store import VerifiedEngine
 
@@ -110,6 +111,10 @@ class OrtEngine:
         """Draft length of the spec that was built, for which `propose` was compiled."""
         return self._description.draft_length
 
+    def load_graph(self, name: str) -> None:
+        """Load a graph now. Raises CoolsdError as `load` does."""
+        self._graphs[name]
+
     def encode_condition(self, condition: Ints | Floats32) -> Floats32:
         """Return the prefix [R, W, C] of a condition: int64 [R, W] ids, or float features."""
         spec = self._graphs["condition"].contract.inputs[0]
@@ -190,18 +195,15 @@ class OrtSession:
 
         other: a session of the same engine, which is not used any more. Raises TypeError for one of another kind.
         """
-        if other is not None and not isinstance(other, OrtSession):
-            raise TypeError(f"other: expected an OrtSession, found {type(other).__name__}")
-        own, mates = self._rows, [self] if other is None else [self, other]
-        spare = self._spare
-        self._prefix = np.concatenate([mate._prefix for mate in mates])[rows]
-        self._starts = np.concatenate([mate._starts for mate in mates])[rows]
+        own, spare, sessions = self._rows, self._spare, mates(self, other)
+        self._prefix = np.concatenate([session._prefix for session in sessions])[rows]
+        self._starts = np.concatenate([session._starts for session in sessions])[rows]
         # Caches have the spare row too: the other's rows begin behind it, and a new spare is a copy of the last row.
         self._rows = len(rows)
         kept = [int(row) + (spare if row >= own else 0) for row in rows]
         kept += kept[-1:] * self._spare
         for name in ("_target_caches", "_draft_caches"):
-            getattr(self, name).take(kept, None if other is None else getattr(other, name))
+            getattr(self, name).take(kept, *(getattr(session, name) for session in sessions[1:]))
         self._bind()
 
     @property

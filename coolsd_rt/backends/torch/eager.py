@@ -27,6 +27,7 @@ from coolsd_rt.models.layers import Cache
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.mates import mates
 
 Device = Literal["cpu", "cuda"]
 ALIGN = 16  # a cache's capacity on a GPU is a multiple of this
@@ -197,23 +198,21 @@ class TorchSession:
 
         other: a session of the same engine, which is not used any more. Raises TypeError for one of another kind.
         """
-        if other is not None and not isinstance(other, TorchSession):
-            raise TypeError(f"other: expected a TorchSession, found {type(other).__name__}")
-        mates = [self] if other is None else [self, other]
+        sessions = mates(self, other)
         index = torch.as_tensor(rows, dtype=torch.int64, device=self._whole.device)
-        self._whole = torch.cat([mate._whole for mate in mates])[index]
+        self._whole = torch.cat([session._whole for session in sessions])[index]
         dim = self.dims.dim
         self._prefix, self._own_prefix = self._whole[..., :dim], self._whole[..., dim:]
         if self._start is not None:
-            self._start = torch.cat([mate._start for mate in mates if mate._start is not None])[index]
+            self._start = torch.cat([session._start for session in sessions if session._start is not None])[index]
         for name in ("_target_caches", "_draft_caches"):
-            layers = zip(*(getattr(mate, name) for mate in mates), strict=True)
+            layers = zip(*(getattr(session, name) for session in sessions), strict=True)
             parts = [zip(*layer, strict=True) for layer in layers]
             setattr(self, name, [Cache(*(_joined(part, index) for part in layer)) for layer in parts])
 
     @property
     def caches(self) -> list[Cache]:
-        """Caches of the target and the draft, at the addresses that the steps use."""
+        """Caches of the target and the draft, at the addresses that the steps use until rows are taken (`take`)."""
         return [*self._target_caches, *self._draft_caches]
 
     def asarray(self, data: Any, dtype: str) -> Tensor:

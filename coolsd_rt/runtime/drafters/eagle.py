@@ -17,6 +17,7 @@ from coolsd_rt.runtime.batch import Batch, Window, rows_of
 from coolsd_rt.runtime.drafters.chain import chain
 from coolsd_rt.runtime.drafters.pending import PendingFeatures
 from coolsd_rt.runtime.interface import ProposingSession, proposing
+from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.randomness import DRAFT
 from coolsd_rt.runtime.state import CATCH_UP
 
@@ -156,6 +157,6 @@ class EagleDrafter:
 
     def take(self, keep: Ints, other: Drafter | None = None) -> None:
         """Keep the features of these images."""
-        mates = [self, *([other] if isinstance(other, EagleDrafter) else [])]
-        rows = rows_of(keep, [mate._batch for mate in mates])
-        self._unseen.keep(rows, mates[1]._unseen if len(mates) > 1 else None)
+        drafters = mates(self, other)
+        rows = rows_of(keep, [drafter._batch for drafter in drafters])
+        self._unseen.keep(rows, *(drafter._unseen for drafter in drafters[1:]))

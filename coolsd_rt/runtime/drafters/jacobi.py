@@ -27,6 +27,7 @@ from coolsd_rt.law.arrays import namespace
 from coolsd_rt.law.residual import residual
 from coolsd_rt.ops import sample
 from coolsd_rt.runtime.batch import Batch, Window, gathered
+from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE
 
 if TYPE_CHECKING:
@@ -90,12 +91,12 @@ class JacobiDrafter:
 
     def take(self, keep: Ints, other: Drafter | None = None) -> None:
         """Keep the distributions of these images. Those of a shorter round are padded; `_end` bounds what is read."""
-        mates = [self, *([other] if isinstance(other, JacobiDrafter) else [])]
+        drafters = mates(self, other)
         index = self._batch.put(keep)
-        self._probs = gathered([mate._probs for mate in mates], index)
-        self._start = np.concatenate([mate._start for mate in mates])[keep]
-        self._end = np.concatenate([mate._end for mate in mates])[keep]
-        moved = [mate._moved for mate in mates]
+        self._probs = gathered([drafter._probs for drafter in drafters], index)
+        self._start = np.concatenate([drafter._start for drafter in drafters])[keep]
+        self._end = np.concatenate([drafter._end for drafter in drafters])[keep]
+        moved = [drafter._moved for drafter in drafters]
         if self._coupled and any(part is not None for part in moved):
-            blank = [self._batch.put(np.zeros((len(mate._batch.rows), 1), np.int64)) for mate in mates]
+            blank = [self._batch.put(np.zeros((len(drafter._batch.rows), 1), np.int64)) for drafter in drafters]
             self._moved = gathered([b if part is None else part for part, b in zip(moved, blank, strict=True)], index)

@@ -13,6 +13,7 @@ import numpy as np
 from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.runtime.batch import Batch, gathered
+from coolsd_rt.runtime.mates import mates
 
 
 class PendingFeatures:
@@ -65,5 +66,4 @@ class PendingFeatures:
 
     def keep(self, rows: Ints, other: PendingFeatures | None = None) -> None:
         """Keep `rows` int64 [R'] of these features and, counted on from their last, of `other`, in this order."""
-        parts = [self._features] if other is None else [self._features, other._features]
-        self._features = gathered(parts, self._batch.put(rows))
+        self._features = gathered([part._features for part in mates(self, other)], self._batch.put(rows))

@@ -1,7 +1,7 @@
 """The main workflow: takes a built engine and prompts, writes PNG files, returns figures.
 
-    1. Open the engine: read its manifest, apply the request's run-time values to its spec, verify the hash of every
-       file that is parsed.
+    1. Open the engine: read its manifest, apply the request's run-time values to its spec. The hash of each file is
+       verified before it is parsed.
     2. Assign file names (`placing`): skip images that exist already, fail if another file has a name.
     3. Encode the prompts, with a warning for words that the model does not know. Load the engine, without the graphs
        that the request does not use; the image decoder is loaded when the first image is to be decoded.
@@ -152,6 +152,7 @@ class _GenerateRun:
         self.pixels: dict[int, Pixels] = {}  # drawn images that the sheet shows
         self.generations: list[Generation] = []
         self.seconds_image = 0.0
+        self.seconds_load = 0.0  # of graphs that were loaded after the first tokens
 
     def report(self, jobs: Sequence[Job], load: float, warnings: tuple[str, ...]) -> GenerateReport:
         """Draw and write the missing images. load: seconds that opening the engine took."""
@@ -167,7 +168,8 @@ class _GenerateRun:
         sheet = placing.finish_sheet(
             self.request.out, self.placed, self.request.variants, self.shown, self.request.overwrite
         )
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began - self.seconds_load
+        load += self.seconds_load
         drawn = tuple(
             GeneratedImage(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
         )
@@ -185,6 +187,7 @@ class _GenerateRun:
         """Write each image of a batch to its file, atomically."""
         self.generations.append(batch.generation)
         self.seconds_image += batch.seconds_image
+        self.seconds_load += batch.seconds_load
         self.done += len(batch.jobs)
         for job, pixels in zip(batch.jobs, batch.pixels, strict=True):
             one = self.placed[job.index]
