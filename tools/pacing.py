@@ -87,11 +87,11 @@ def measure(opened: OpenedEngine, settings: Settings, images: int, turns: int, t
     note(f"{images} at once: takes {taken}")
     plans = [DraftPlan(d, n) for d in candidates(settings) for n in lengths(settings.law.length)]
     speeds: dict[DraftPlan, list[float]] = {plan: [] for plan in plans}
-    trials = Trials(engine, jobs_of(0), conditioner, settings, seconds=0.0, tokens=tokens)
+    trials = Trials(engine, jobs_of(0), conditioner, settings, images, seconds=0.0, tokens=tokens)
     trials.run(PLAIN, None, 0)
     for turn in range(turns):
         number = _FIRST_TURN + turn
-        trials = Trials(engine, jobs_of(turn + 1), conditioner, settings, seconds=0.0, tokens=tokens)
+        trials = Trials(engine, jobs_of(turn + 1), conditioner, settings, images, seconds=0.0, tokens=tokens)
         plain = trials.run(PLAIN, None, number)
         for plan in plans:
             speeds[plan].append(trials.run(plan, None, number).over(plain))

@@ -27,6 +27,7 @@ from coolsd_rt.workflows.plans import Choice, DraftPlan, Trial, choose
 
 SECONDS = 1.5  # of a trial, unless its slowest image has fewer than `LEAST` tokens by then
 LEAST = 48
+PROMPTS = 24  # samples that trials draw beside the request's prompts
 _MIXER = 0x9E3779B97F4A7C15  # odd, so that seeds are different; far from the small numbers that people type
 
 
@@ -45,13 +46,13 @@ def plan_for(
 ) -> DraftPlan:
     """Return the plan for batches of `len(jobs)` images. Raises as drawing does.
 
-    jobs: images of the request, drawn in part if there is no plan on record. on_choose: called before that with the
-    number of images.
+    jobs: images of the request. If there is no plan on record, their prompts and others are drawn in part. on_choose:
+    called before that with the number of images.
     """
 
     def try_all() -> Choice:
         on_choose(len(jobs))
-        trials = Trials(engine, jobs, conditioner, settings, loop)
+        trials = Trials(engine, prompts_to_try(jobs, conditioner), conditioner, settings, len(jobs), loop)
         return choose(candidates(settings), settings.law.length, trials.run)
 
     return book.get(kind_of(settings, loop), len(jobs), try_all)
@@ -81,10 +82,27 @@ def kind_of(settings: Settings, loop: Loop) -> dict[str, Any]:
     return {**settings.law_as_dict(), **rule, **rates, "sampling": asdict(settings.sampling), "loop": loop}
 
 
-class Trials:
-    """Draws the images of a batch with different plans. seconds, tokens: a trial ends after both, or with its images.
+def prompts_to_try(jobs: Sequence[Job], conditioner: Conditioner) -> list[Job]:
+    """Return a job for each prompt of the request and for `PROMPTS` of the conditioner's own samples.
 
-    The first trial warms up, and ends with its tokens.
+    How many drafts are accepted differs from prompt to prompt by more than plans differ, and the plan is for all
+    requests of a kind: one prompt alone once took the slower drafter. Where a text encoder would be needed, the
+    request's prompts have to do.
+    """
+    own = list({job.prompt: job for job in jobs}.values())
+    if conditioner.features_dim:
+        return own
+    samples = conditioner.samples()
+    texts = samples[:: max(1, len(samples) // PROMPTS)][:PROMPTS]
+    more = [text for text in texts if text not in {job.prompt for job in own}]
+    encoded = drawing.encode(more, conditioner)
+    return own + [Job(0, text, 0, read) for text, read in zip(more, encoded, strict=True)]
+
+
+class Trials:
+    """Draws batches of `images` images with different plans; in each turn the next of `jobs`, over and over.
+
+    seconds, tokens: a trial ends after both, or with its images. The first trial warms up, and ends with its tokens.
     """
 
     def __init__(
@@ -93,18 +111,20 @@ class Trials:
         jobs: Sequence[Job],
         conditioner: Conditioner,
         settings: Settings,
+        images: int,
         loop: Loop = "auto",
         seconds: float = SECONDS,
         tokens: int = LEAST,
     ) -> None:
         self._engine, self._jobs, self._conditioner = engine, jobs, conditioner
-        self._settings, self._loop = settings, loop
+        self._settings, self._images, self._loop = settings, images, loop
         self._seconds, self._tokens = seconds, tokens
         self._limit = 0.0
 
     def run(self, plan: DraftPlan, bar: Trial | None, turn: int) -> Trial:
-        """Draw the batch, or part of it. turn: other random numbers for each."""
-        jobs = [replace(job, seed=trial_seed(turn, i)) for i, job in enumerate(self._jobs)]
+        """Draw a batch, or part of it. turn: other prompts and random numbers for each."""
+        batch = [self._jobs[(turn * self._images + i) % len(self._jobs)] for i in range(self._images)]
+        jobs = [replace(job, index=i, seed=trial_seed(turn, i)) for i, job in enumerate(batch)]
         trial = Trial(plan, bar)
         began = time.perf_counter()
 

@@ -152,6 +152,45 @@ def test_trials_do_not_use_the_random_numbers_of_the_request(
     assert common  # the same for every request: those of the first turn
 
 
+def test_trials_draw_other_prompts_than_the_one_that_came_first(
+    tiny_engine: EngineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All plans of a turn draw the same prompts; each turn has others, of which the request's own are the first."""
+    prompts: list[tuple[str, ...]] = []
+    draw = drawing.draw
+
+    def noted(engine: Any, jobs: Any, *rest: Any, **more: Any) -> Any:
+        prompts.append(tuple(job.prompt for job in jobs))
+        return draw(engine, jobs, *rest, **more)
+
+    monkeypatch.setattr(drawing, "draw", noted)
+    opened = OpenedEngine.at(tiny_engine.folder, threads=1)
+    jobs = drawing.plan(["red apple"] * 2, 1, 0, opened.conditioner)
+    pool = planning.prompts_to_try(jobs, opened.conditioner)
+    assert len({job.prompt for job in pool}) == len(pool) >= 3
+    trials = planning.Trials(opened.engine, pool, opened.conditioner, opened.settings(), 2, tokens=1, seconds=0.0)
+    for turn in (0, 0, 1):
+        trials.run(PLAIN, None, turn)
+    first, again, next_ = prompts
+    assert first == again == ("red apple", pool[1].prompt)
+    assert "red apple" not in next_
+
+
+class NeedsAnEncoder:
+    """A conditioner whose samples would load a text encoder."""
+
+    features_dim = 2048
+
+    def samples(self) -> list[str]:
+        raise AssertionError("its samples are not free")
+
+
+def test_no_text_encoder_is_loaded_for_trials(tiny_engine: EngineFolder) -> None:
+    opened = OpenedEngine.at(tiny_engine.folder, threads=1)
+    jobs = drawing.plan(PROMPTS, 1, 0, opened.conditioner)
+    assert planning.prompts_to_try(jobs, NeedsAnEncoder()) == jobs  # type: ignore[arg-type]
+
+
 def test_why_trials_need_random_numbers_of_their_own() -> None:
     """Exact enumeration. One token, P = (.5, .5), Q = (.9, .1): drafts are accepted where the draft is token 1 or the
     coin is below 5/9. Taking the draft where it is accepted, and plain decoding where it is not, is not the law P."""
