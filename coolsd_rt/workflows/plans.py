@@ -30,8 +30,9 @@ from coolsd_rt.limits import DRAFT_LENGTH
 from coolsd_rt.runtime.drafter_names import DRAFTERS, DrafterName
 
 TURNS = 12  # of the race, at most
-LEAST_TURNS = 4  # before a plan leaves the race
-RACE_SECONDS = 20.0  # after which no further turn begins, but for the second
+LEAST_TURNS = 4  # before the race can be decided
+BEHIND = 0.93  # share of the leader's speed below which a plan leaves after two turns
+RACE_SECONDS = 30.0  # after which no further turn begins, but for the second
 RUNNERS = 4  # plans in the race, beside plain decoding
 NEAR = 0.9  # share of the best plan's speed at the first trial that still takes part
 SURE = 2.0  # standard errors between two plans that end the race
@@ -171,6 +172,9 @@ class _Race:
             plain = self._trial(PLAIN, turn)
             for plan in left:
                 self.logs[plan].append(math.log(self._trial(plan, turn).over(plain)))
+            if turn >= 2:
+                fastest = max(self.speed(plan) for plan in left)
+                left = [plan for plan in left if self.speed(plan) >= BEHIND * fastest]
             if turn >= LEAST_TURNS:
                 left = self._still(left)
 
