@@ -99,9 +99,16 @@ def test_turns_of_the_race_have_random_numbers_of_their_own_and_pair_each_plan_w
 
 
 def test_a_clear_winner_ends_the_race() -> None:
-    machine = Machine({PLAIN: (1.0, 1.0), eagle(1): (2.0, 1.0)})
+    machine = Machine({PLAIN: (1.0, 0.002), eagle(1): (2.0, 0.002)})
     choose(("eagle",), 1, machine.run)
     assert machine.drawn[-1][1] == LEAST_TURNS
+
+
+def test_who_is_clearly_behind_leaves_after_two_turns() -> None:
+    machine = Machine({PLAIN: (1.0, 0.002), eagle(2): (2.0, 0.002), eagle(1): (1.82, 0.002)})
+    choose(("eagle",), 2, machine.run)
+    assert max(turn for plan, turn, _ in machine.drawn if plan == eagle(1)) == 2
+    assert max(turn for plan, turn, _ in machine.drawn if plan == eagle(2)) == LEAST_TURNS
 
 
 def test_a_race_of_long_trials_ends_with_its_time() -> None:
