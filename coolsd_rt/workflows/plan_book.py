@@ -60,8 +60,7 @@ class PlanBook:
     def get(self, request: Mapping[str, Any], images: int, choose: Callable[[], Choice]) -> DraftPlan:
         """Return the recorded plan of a request, or the one that `choose` gives, which is recorded.
 
-        request: JSON data that says all that changes which plan is best, the number of images excepted. Where fewer
-        images were best drawn without drafts, more are too: the target's step gets dearer with each row.
+        request: JSON data that says all that changes which plan is best, the number of images excepted.
         """
         if (known := self.find(request, images)) is not None:
             return known
@@ -141,17 +140,14 @@ def _plans(entry: Any) -> dict[str, Any]:
 
 
 def _find(entry: Any, images: int, request: Mapping[str, Any]) -> DraftPlan | None:
-    """The plan for that many images, or plain decoding if fewer are drawn so; None if it has to be chosen.
+    """The plan for that many images; None if it has to be chosen.
 
     A plan that this request could not have chosen (an edited record) is none.
     """
+    try:
+        plan = DraftPlan.of(_plans(entry)[str(images)])
+    except (CoolsdError, KeyError):
+        return None
     own, length = request.get("draft"), request.get("draft_length", DRAFT_LENGTH.high)
-    plans: dict[int, DraftPlan] = {}
-    for count, said in _plans(entry).items():
-        with suppress(CoolsdError, ValueError):
-            plan = DraftPlan.of(said)
-            if plan.length <= length and (plan == PLAIN or own is None or plan.drafter in (own, *JACOBI)):
-                plans[int(count)] = plan
-    if images in plans:
-        return plans[images]
-    return PLAIN if any(plan == PLAIN for count, plan in plans.items() if count < images) else None
+    fits = plan.length <= length and (plan == PLAIN or own is None or plan.drafter in (own, *JACOBI))
+    return plan if fits else None
