@@ -45,7 +45,8 @@ class GenerateScreen:
             note(str(path))
 
     def _measuring(self, images: int) -> None:
-        note(f"trying once how {images} image{'s' if images > 1 else ''} at a time are drawn fastest on this machine")
+        what = f"{images} images at a time are" if images > 1 else "one image at a time is"
+        note(f"trying once how {what} drawn fastest on this machine")
 
     def _skipped(self, path: Path) -> None:
         self._whole += 1

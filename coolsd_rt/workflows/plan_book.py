@@ -23,7 +23,7 @@ from typing import Any
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.files import read_json
 from coolsd_rt.limits import DRAFT_LENGTH
-from coolsd_rt.runtime.drafter_names import JACOBI
+from coolsd_rt.runtime.drafter_names import DRAFTERS
 from coolsd_rt.store.atomic import write_atomic
 from coolsd_rt.store.hashing import sha256_json
 from coolsd_rt.workflows.plans import PLAIN, Choice, DraftPlan
@@ -148,6 +148,5 @@ def _find(entry: Any, images: int, request: Mapping[str, Any]) -> DraftPlan | No
         plan = DraftPlan.of(_plans(entry)[str(images)])
     except (CoolsdError, KeyError):
         return None
-    own, length = request.get("draft"), request.get("draft_length", DRAFT_LENGTH.high)
-    fits = plan.length <= length and (plan == PLAIN or own is None or plan.drafter in (own, *JACOBI))
-    return plan if fits else None
+    length, drafters = request.get("draft_length", DRAFT_LENGTH.high), request.get("drafters", DRAFTERS)
+    return plan if plan == PLAIN or (plan.length <= length and plan.drafter in drafters) else None

@@ -79,7 +79,9 @@ def kind_of(settings: Settings, loop: Loop) -> dict[str, Any]:
     law, tolerance = settings.law, settings.law.tolerance
     rule = {} if tolerance is None else {"bound": tolerance.bound, "neighbours": tolerance.lending}
     rates = {} if law.rates is None else {"rates": list(law.rates)}
-    return {**settings.law_as_dict(), **rule, **rates, "sampling": asdict(settings.sampling), "loop": loop}
+    drafters = list(candidates(settings))
+    law_data = {**settings.law_as_dict(), **rule, **rates, "drafters": drafters}
+    return {**law_data, "sampling": asdict(settings.sampling), "loop": loop}
 
 
 def prompts_to_try(jobs: Sequence[Job], conditioner: Conditioner) -> list[Job]:

@@ -2,7 +2,7 @@
 
 Whether drafts pay, whose, and how many of them, depends on the machine, the engine, the law and the number of images
 at once: four images that draft can take twice as long as plain decoding. So the batch is drawn with several plans, in
-part if it takes long. Each is tried once; those that are not far behind then race in turns with plain decoding, until
+part if it takes long. Each is tried once; the fastest four then race in turns with plain decoding, until
 one of them is ahead by more than chance, and the fastest is taken; plain decoding unless another is clearly faster.
 How many tokens of a draft are accepted varies by 6% from one image of 256 tokens to the next: one trial of each, or
 three, took plans that lost a fifth of the speed.
@@ -34,9 +34,10 @@ LEAST_TURNS = 4  # before the race can be decided
 BEHIND = 0.93  # share of the leader's speed below which a plan leaves after two turns
 RACE_SECONDS = 30.0  # after which no further turn begins, but for the second
 RUNNERS = 4  # plans in the race, beside plain decoding
-NEAR = 0.9  # share of the best plan's speed at the first trial that still takes part
+NEAR = 0.9  # share of plain decoding's speed at its only trial below which a plan is not in the race
 SURE = 2.0  # standard errors between two plans that end the race
 LEAST_SPREAD = 0.02  # of a trial's logarithm, so that turns which agree by chance do not decide
+PAYS = 1.5  # standard errors by which the winner has to beat plain decoding
 MARGIN = 1.02  # a plan has to be this much faster than plain decoding
 HOPELESS = 0.85  # share of the best plan's speed below which a trial ends early ...
 ENOUGH = 32  # ... once the slowest image has this many tokens
@@ -126,8 +127,7 @@ def choose(drafters: Sequence[DrafterName], length: int, run: Run) -> Choice:
     run(PLAIN, None, 0)  # what happens once, such as the first growth of caches, is no plan's
     race = _Race(run)
     speeds = _sweep(drafters, length, run)
-    fastest = max([1.0, *speeds.values()])
-    left = [plan for plan, speed in speeds.items() if speed >= NEAR * fastest]
+    left = [plan for plan, speed in speeds.items() if speed >= NEAR]  # of plain's: one lucky trial keeps nobody out
     race.run_all(sorted(left, key=lambda plan: -speeds[plan])[:RUNNERS])
     speeds.update({plan: race.speed(plan) for plan in race.logs})
     return Choice(race.winner(), tuple(speeds.items()))
@@ -199,14 +199,14 @@ class _Race:
         return math.exp(median(self.logs[plan]))
 
     def winner(self) -> DraftPlan:
-        """The plan to take: plain decoding unless the fastest that ran to the end beats it by margin and error."""
+        """The plan to take: plain decoding unless the fastest that ran to the end beats it by margin and errors."""
         most = max((len(logs) for logs in self.logs.values()), default=0)
         left = [plan for plan, logs in self.logs.items() if len(logs) == most]
         if not left:
             return PLAIN
         leader = max(left, key=self.speed)
         centre, error = _centre(np.array(self.logs[leader]))
-        return leader if centre >= math.log(MARGIN) and centre > error else PLAIN
+        return leader if centre >= math.log(MARGIN) and centre > PAYS * error else PLAIN
 
 
 def _near(ahead: NDArray[np.float64]) -> bool:
