@@ -149,19 +149,11 @@ def read_bytes(
 
 
 def _at_most(f: BinaryIO, limit: int, size: int = 0) -> bytes:
-    """Read the rest of a file, at most `limit` + 1 bytes. Memory grows with the bytes that exist.
-
-    size: of a plain file, which is read in one piece without copies; a stream has none.
-    """
-    data = f.read(min(limit, size) + 1)
-    if len(data) <= size:
-        return data  # the end was reached
-    pieces = [data]
-    count = len(data)
-    while count <= limit and (piece := f.read(min(MIB, limit + 1 - count))):
-        pieces.append(piece)
-        count += len(piece)
-    return b"".join(pieces)
+    """Read the rest of a file, at most `limit` + 1 bytes, without copies if `size` is said. Memory grows with them."""
+    pieces = [f.read(min(limit, size) + 1)]
+    while pieces[-1] and (left := limit + 1 - sum(map(len, pieces))) > 0:
+        pieces.append(f.read(min(MIB, left)))
+    return b"".join(pieces) if any(pieces[1:]) else pieces[0]
 
 
 def is_stream(path: Path) -> bool:

@@ -20,11 +20,11 @@ from typing import Any
 
 import click
 import onnx
-import onnxruntime as ort
 
 from coolsd_rt import cores, limits
 from coolsd_rt.backends.onnxruntime.graph import CPU, session_options
 from coolsd_rt.backends.registry import LoadOptions
+from coolsd_rt.captured import native_words
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.output import say, show_table
@@ -33,6 +33,9 @@ from coolsd_rt.machine import machine
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows.opened import OpenedEngine
+
+with native_words([]):
+    import onnxruntime as ort
 
 FORMS = ("inside", "beside", "stored", "hash", "default spin")
 _SETTLES = 0.06  # seconds after which the threads of a new session do not spin any more

@@ -31,7 +31,7 @@ from coolsd_rt.checkpoints.load import load_tokenizer
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.output import say, show_table
-from coolsd_rt.cli.paths import WRITES
+from coolsd_rt.cli.paths import READS, WRITES
 from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.export.image import rewrite_decoder
 from coolsd_rt.export.torch_onnx import to_onnx
@@ -114,7 +114,7 @@ def measure(weights: Path, grid: int, images: int, runs: int, threads: int) -> d
 
 
 @click.command()
-@click.argument("weights", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("weights", type=READS)
 @click.option("--grid", type=number(limits.GRID), default=16, show_default=True, help="Codes along one side.")
 @click.option("--images", type=number(limits.IMAGES), default=1, show_default=True, help="Images decoded in a turn.")
 @click.option("--runs", type=number(limits.RUNS), default=7, show_default=True, help="Turns.")

@@ -33,18 +33,14 @@ MODULES = {
     "train_emoji": "tools.train_emoji:main",
     "random_model": "tools.random_model:command",
     "gpu_check": "tools.gpu_check:command",
+    "startup": "tools.startup:main",
+    "graph_start": "tools.graph_start:main",
+    "image_decoder": "tools.image_decoder:main",
+    "pacing": "tools.pacing:command",
 }
 """Commands that are run as `python -m` or as a file."""
 
-READS, SPECS, STDIN, FOLDER, ENGINE, WRITES, WRITES_IN = (
-    "reads",
-    "spec",
-    "stdin",
-    "folder",
-    "engine",
-    "writes",
-    "writes in",
-)
+READS, SPECS, STDIN, FOLDER, ENGINE, WRITES, WRITES_IN = "reads|spec|stdin|folder|engine|writes|writes in".split("|")
 READING = {"features": READS, "text_encoder": FOLDER}
 TABLE: dict[str, dict[str, str]] = {
     "build": {"file": SPECS, "out": WRITES_IN},
@@ -79,6 +75,10 @@ TABLE: dict[str, dict[str, str]] = {
     "train_emoji": {"work": WRITES_IN, "release": WRITES_IN},
     "random_model": {"out": WRITES_IN},
     "gpu_check": {"out": WRITES_IN},
+    "startup": {"engine": ENGINE, "trees": FOLDER, "json_file": WRITES},
+    "graph_start": {"engine": ENGINE, "json_file": WRITES},
+    "image_decoder": {"weights": READS, "json_file": WRITES},
+    "pacing": {"engine": ENGINE, "json_file": WRITES},
 }  # fmt: skip
 NO_NAMES = ("empty", "nul", "surrogate", "too long")
 WRONG = {
