@@ -40,7 +40,8 @@ MODULES = {
 }
 """Commands that are run as `python -m` or as a file."""
 
-READS, SPECS, STDIN, FOLDER, ENGINE, WRITES, WRITES_IN = "reads|spec|stdin|folder|engine|writes|writes in".split("|")
+READS, SPECS, STDIN, FOLDER = "reads", "spec", "stdin", "folder"
+ENGINE, WRITES, WRITES_IN = "engine", "writes", "writes in"
 READING = {"features": READS, "text_encoder": FOLDER}
 TABLE: dict[str, dict[str, str]] = {
     "build": {"file": SPECS, "out": WRITES_IN},
@@ -90,9 +91,8 @@ WRONG = {
 }
 WRONG |= {SPECS: WRONG[READS], STDIN: WRONG[READS]}
 ASKED = {
-    "generate": ["-p", "red apple"], "tune": ["--kl", "0.1"], "train-draft": ["--data", "self:2"],
+    "generate": ["-p", "red apple"], "tune": ["--kl", "0.1"], "train-draft": ["--data", "self:2"], "train_emoji": [],
     "precompute": ["-p", "red apple"], "random_model": ["--family", "llamagen-c2i", "--size", "B"],
-    "train_emoji": [],
 }  # fmt: skip
 """What a verb needs beside paths."""
 
