@@ -34,8 +34,9 @@ from coolsd_rt.cli.entry import enter, gathered, overwrite_option
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.output import say, show_table
 from coolsd_rt.cli.paths import ENGINE, FOLDER, WRITES
-from coolsd_rt.errors import CoolsdError
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.machine import machine
+from coolsd_rt.store import open_engine
 from coolsd_rt.store.outputs import check_output, write_output
 
 PARTS = ("python", "imports", "hashed", "loaded", "first token")
@@ -173,6 +174,10 @@ def main(given: _Options, json_file: Path | None, overwrite: bool) -> None:
     """Time the start of `coolsd-rt generate ENGINE`, up to the first token, in new processes."""
     if json_file is not None:
         check_output(json_file, "--json", overwrite=overwrite)
+    open_engine(given.engine)
+    for tree in given.trees:
+        if not (tree / "coolsd_rt").is_dir():
+            raise UserError("--tree", expected="a checkout with the folder coolsd_rt", found=str(tree))
     found = measure(given.trees or (_ROOT,), Request(given.engine, given.prompt, tuple(given.words)), given.runs)
     medians = {tree: summary(marks) for tree, marks in found.items()}
     for clock in CLOCKS:

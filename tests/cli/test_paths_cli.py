@@ -152,7 +152,7 @@ def good(tmp_path: Path, engine: Path) -> dict[str, str]:
     return {
         "sweep": str(tmp_path / "sweep.yaml"),
         SPECS: str(tmp_path / "toy.yaml"), STDIN: str(tmp_path / "captions.json"), ENGINE: str(engine),
-        WRITES: str(tmp_path / "new.safetensors"), WRITES_IN: str(tmp_path / "new"),
+        WRITES: str(tmp_path / "new.safetensors"), WRITES_IN: str(tmp_path / "new"), READS: str(engine),
     }  # fmt: skip
 
 
