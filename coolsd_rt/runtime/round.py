@@ -32,8 +32,8 @@ One round:
 5. Commit: decide the tokens, advance the counters, update the statistics.
 
 A finished image leaves the batch, where the session can drop rows (`RowSession`); elsewhere its rows are stepped until
-the last image is finished, and the results are discarded. Draft length 0 is plain decoding: the same code without a
-draft.
+the last image is finished, and the results are discarded. Images that come one by one are drawn in `slots`. Draft
+length 0 is plain decoding: the same code without a draft.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from coolsd_rt.arrays import Host, Ints
-from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.decoding_loop import DecodingLoop, check_length
 from coolsd_rt.runtime.drafters import DrafterName
@@ -54,13 +53,11 @@ from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
-from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
+from coolsd_rt.runtime.self_decoding import DecodeRequest, Loop, decodes_itself
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation, Statistics
 
 OnRound = Callable[[State, RoundRecord], None]  # called after the commit
-Loop = Literal["auto", "host", "device"]
-"""Which loop to run. auto: the session's own loop if it supports the request, else the host's."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +124,8 @@ def decode(
     check_length(law, session)
     ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
     request = DecodeRequest(law, sampling, uniforms, ids, drafter, hooks.on_progress, hooks.clock)
-    if loop != "host":
-        if isinstance(session, SelfDecodingSession) and not (reason := session.refusal_reason(request)):
-            return session.decode(request)
-        if loop == "device":
-            found = reason if isinstance(session, SelfDecodingSession) else "an engine that the host steps"
-            fix = 'use loop="auto" or loop="host"'
-            wanted = "an engine and a request with a loop of their own"
-            raise UserError('loop="device"', expected=wanted, found=found, fix=fix)
+    if decodes_itself(session, request, loop):
+        return session.decode(request)
     return _Batch(DecodingLoop(session, request), request, hooks).draw()
 
 
