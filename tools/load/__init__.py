@@ -1,1 +1,1 @@
-"""Load on a server: images that arrive at random in this process (`arrivals`), clients over HTTP (`clients`)."""
+"""Load on a server: images that arrive at random in this process (`arrivals`), clients over HTTP (`scenarios`)."""

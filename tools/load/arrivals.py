@@ -239,7 +239,7 @@ class _ArrivalOptions:
 def command(given: _ArrivalOptions) -> None:
     """Measure images a second and latency of slots beside batches of four."""
     if given.json_file is not None:
-        check_output(given.json_file, given.overwrite)
+        check_output(given.json_file, "--json", overwrite=given.overwrite)
     opened = OpenedEngine.at(given.engine, threads=given.threads)
     schedule = None if given.delta is None else {"delta": given.delta}
     call = Call.of("any", {"plain": given.plain or None, "pacing": given.pacing, "schedule": schedule})
