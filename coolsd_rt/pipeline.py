@@ -177,7 +177,8 @@ class Pipeline:
 
         Returns:
             An iterator of `PartialImage` and `FinalImage`, in the order in which images are finished. Closing it, or
-                leaving a loop over it, stops the drawing. After the last event its `output` is the result that a call returns.
+                leaving a loop over it, stops the drawing. After the last event its `output` is the result that a call
+                returns.
 
         Raises:
             UserError: as `__call__`; if a prompt cannot be read, at the first `next`.
