@@ -41,11 +41,16 @@ def refused(error: UserError | RefusedMessage) -> ApiError:
     return ApiError(400, text, param=field_of(error.what), code="invalid_value")
 
 
+_FIELDS = {"plain decoding": "plain", "the draft length": "draft_length", "the draft": "draft"}
+
+
 def field_of(what: str) -> str | None:
     """Return the field of a request that an error's first part names."""
-    word = what.split("[", 1)[0].split(".", 1)[0]
-    if "prompt" in what or "word" in what:
+    if what in _FIELDS:
+        return _FIELDS[what]
+    if what.endswith(("prompt", "prompt too long")):
         return "prompt"
+    word = what.split("[", 1)[0].split(".", 1)[0]
     return word if word.isidentifier() else None
 
 

@@ -30,7 +30,9 @@ from coolsd_rt.serve.image_request import read_request
 from coolsd_rt.serve.metrics import ServerMetrics
 
 PAGE = Path(__file__).parent / "page"
-_ABOUT = "Images by relaxed speculative decoding, behind OpenAI's images API. Fields that OpenAI does not have are ours."
+_ABOUT = (
+    "Images by relaxed speculative decoding, behind OpenAI's images API. Fields that OpenAI does not have are ours."
+)
 
 
 @dataclass
@@ -113,7 +115,9 @@ def _text(document: dict[str, Any]) -> bytes:
 
 
 def _add_models(app: FastAPI, served: Served) -> None:
-    @app.get("/v1/models", responses={200: {"model": answers.ModelsAnswer}, **answers.errors(401, 503)}, tags=["models"])
+    @app.get(
+        "/v1/models", responses={200: {"model": answers.ModelsAnswer}, **answers.errors(401, 503)}, tags=["models"]
+    )
     async def models() -> JSONResponse:
         """List the engines."""
         data = [host.engine.as_model(host.samples) for host in served.hosts.values()]

@@ -40,7 +40,9 @@ def check_engines(config: ServeConfig) -> list[ServedEngine]:
         name = opened.manifest.name
         if name in served:
             found = f"{served[name].opened.folder.folder} and {opened.folder.folder}"
-            raise UserError(f"the name {name}", expected="one engine", found=found, fix="serve one of them on each port")
+            raise UserError(
+                f"the name {name}", expected="one engine", found=found, fix="serve one of them on each port"
+            )
         served[name] = ServedEngine(opened, config.slots or opened.spec.engine.max_batch, config.queue)
     check_memory(list(served.values()), available_memory())
     for engine in served.values():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 from coolsd_rt.runtime.randomness import SEED_LIMIT
@@ -100,7 +100,7 @@ class Commission:
                 raise _lost(message)
             return message
 
-    async def events(self, first: OfImage | None) -> AsyncIterator[dict[str, Any] | None]:
+    async def events(self, first: OfImage | None) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Yield the events of a stream, and None where nothing has happened for a while. Raises ApiError."""
         index, message = 0, first
         with self._counted():

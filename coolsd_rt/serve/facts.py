@@ -116,7 +116,9 @@ class ServedEngine:
     def _defaults(self) -> Mapping[str, Any]:
         """The values of the spec that a request may replace."""
         spec = self.opened.spec
-        sections = {name: getattr(spec, name).model_dump(mode="json") for name in ("sampling", "schedule", "acceptance")}
+        sections = {
+            name: getattr(spec, name).model_dump(mode="json") for name in ("sampling", "schedule", "acceptance")
+        }
         more = {name: getattr(spec, name).model_dump(mode="json") for name in ("resampler", "pacing")}
         draft = {"kind": drafter_of(spec.draft), "length": spec.draft.length}
         return {**sections, **more, "draft": draft}

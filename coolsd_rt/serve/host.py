@@ -111,7 +111,7 @@ class EngineHost:
         self._handle: ProcessHandle | None = None
         self._ended = asyncio.Event()
         self._start_error: StartFailedMessage | None = None
-        self._was_ready = False
+        self._was_ready = self._stopping = False
         self._seconds = 1.0  # of an image, a moving average
 
     @property
@@ -143,9 +143,7 @@ class EngineHost:
             raise NotReady(2)
         draw = Draw(next(self._tickets))
         self._draws[draw.ticket] = draw
-        self._handle.send(
-            DrawMessage(draw.ticket, order.prompt, order.options, order.partial_images, order.progress)
-        )
+        self._handle.send(DrawMessage(draw.ticket, order.prompt, order.options, order.partial_images, order.progress))
         return draw
 
     def cancel(self, draw: Draw) -> None:
@@ -159,10 +157,10 @@ class EngineHost:
         Raises CoolsdError or UserError if the engine cannot be loaded the first time.
         """
         failures = 0
-        while self.state != "stopped":
+        while not self._stopping:
             began = time.monotonic()
             await self._run_once()
-            if self.state == "stopped":
+            if self._stopping:
                 return
             if self._start_error is not None and not self._was_ready:
                 raise _as_error(self._start_error)
@@ -177,20 +175,19 @@ class EngineHost:
         self._ended, self._start_error = asyncio.Event(), None
         hears = Hears(self._message, self._line, self._end)
         try:
-            self._handle = await asyncio.to_thread(
-                ProcessHandle, self.engine.setup, asyncio.get_running_loop(), hears
-            )
+            self._handle = await asyncio.to_thread(ProcessHandle, self.engine.setup, asyncio.get_running_loop(), hears)
         except OSError as error:
             self._log.failure(f"engine {self.engine.name} was not started", error)
             self._lose("its process cannot be started")
             return
-        if self.state == "stopped":
+        if self._stopping:
             self._handle.send(StopMessage())
         await self._ended.wait()
         self._handle = None
 
     async def stop(self) -> None:
         """End the process; kill it if it takes too long."""
+        self._stopping = True
         self.state, self.reason = "stopped", "the server ends"
         if (handle := self._handle) is None:
             return
@@ -208,7 +205,7 @@ class EngineHost:
     def _message(self, message: FromEngine) -> None:
         if isinstance(message, ReadyMessage):
             self.samples, self._was_ready = list(message.samples), True
-            if self.state != "stopped":
+            if not self._stopping:
                 self.state, self.reason = "ready", ""
             self._log.info("engine ready", model=self.engine.name, engine=self.engine.fingerprint, pid=self.pid)
         elif isinstance(message, StartFailedMessage):
@@ -238,7 +235,7 @@ class EngineHost:
 
     def _lose(self, reason: str) -> None:
         """Fail all images."""
-        if self.state != "stopped":
+        if not self._stopping:
             self.state, self.reason = "restarting" if self._was_ready else "loading", reason
         for ticket, draw in list(self._draws.items()):
             draw.put(FailedMessage(ticket))

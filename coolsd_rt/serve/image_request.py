@@ -19,7 +19,7 @@ from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.serve.api_errors import ApiError, invalid, refused
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.section import Within
-from coolsd_rt.workflows.call_options import Call
+from coolsd_rt.workflows.call_options import Call, check_names
 
 Section = Annotated[str, Field(max_length=64)] | dict[str, Any]
 Word = Annotated[str, Field(max_length=256)]
@@ -131,9 +131,12 @@ def read_request(body: bytes) -> ImageRequest:
     if not isinstance(data, dict):
         raise invalid(None, "a JSON object", "another JSON value")
     try:
+        check_names(data, list(ImageRequest.model_fields))
         request = ImageRequest.model_validate(data)
     except ValidationError as error:
         raise _first_problem(error, data) from None
+    except UserError as error:
+        raise refused(error) from None
     _check_stream(request)
     try:
         _ = Call.of(request.prompt, request.options(0)).asked

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -46,6 +46,7 @@ class ServerMetrics:
     """All figures, in a registry of their own."""
 
     def __init__(self, hosts: Mapping[str, EngineHost]) -> None:
+        disable_created_metrics()  # a second number beside each, of no use here
         self._registry = registry = CollectorRegistry()
         registry.register(_States(hosts.values()))
 

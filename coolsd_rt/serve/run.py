@@ -45,7 +45,7 @@ class QuietServer(uvicorn.Server):
     """uvicorn's server, which leaves signals to us: it would end the process by the signal."""
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
 
