@@ -157,11 +157,8 @@ class EngineHost:
         Raises CoolsdError or UserError if the engine cannot be loaded the first time.
         """
         failures = 0
-        while not self._stopping:
-            began = time.monotonic()
-            await self._run_once()
-            if self._stopping:
-                return
+        began = time.monotonic()
+        while await self._run_once():
             if self._start_error is not None and not self._was_ready:
                 raise _as_error(self._start_error)
             failures = 1 if self._was_ready and time.monotonic() - began > LASTED else failures + 1
@@ -169,9 +166,12 @@ class EngineHost:
             self._log.error("engine ended", model=self.engine.name, reason=self.reason, restart_in_seconds=pause)
             self.restarts += 1
             await asyncio.sleep(pause)
+            began = time.monotonic()
 
-    async def _run_once(self) -> None:
-        """Start the process and wait for its end."""
+    async def _run_once(self) -> bool:
+        """Start the process and wait for its end. Returns whether it should not have ended."""
+        if not self._going():
+            return False
         self._ended, self._start_error = asyncio.Event(), None
         hears = Hears(self._message, self._line, self._end)
         try:
@@ -179,11 +179,15 @@ class EngineHost:
         except OSError as error:
             self._log.failure(f"engine {self.engine.name} was not started", error)
             self._lose("its process cannot be started")
-            return
-        if self._stopping:
+            return self._going()
+        if not self._going():
             self._handle.send(StopMessage())
         await self._ended.wait()
         self._handle = None
+        return self._going()
+
+    def _going(self) -> bool:
+        return not self._stopping
 
     async def stop(self) -> None:
         """End the process; kill it if it takes too long."""

@@ -46,7 +46,7 @@ class ServerMetrics:
     """All figures, in a registry of their own."""
 
     def __init__(self, hosts: Mapping[str, EngineHost]) -> None:
-        disable_created_metrics()  # a second number beside each, of no use here
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second number beside each, of no use here
         self._registry = registry = CollectorRegistry()
         registry.register(_States(hosts.values()))
 

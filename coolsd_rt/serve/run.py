@@ -55,8 +55,8 @@ def serve(config: ServeConfig, callbacks: ServeCallbacks) -> None:
 
     Raises UserError, CoolsdError and MissingExtra as the checks do, and if an engine cannot be loaded.
     """
-    engines = check_engines(config)
     key = read_key(config.api_key_file)
+    engines = check_engines(config)
     sock = bind(config.host, config.port)
     _raise_limit()
     log = LogLines(callbacks.say, config.log_json)
