@@ -159,6 +159,7 @@ _ERRORS = {
     408: "The body came too slowly.",
     413: "The body is too large.",
     415: "The body is not said to be JSON.",
+    431: "The headers are too large.",
     429: "The queue is full; Retry-After says when to ask again.",
     500: "The engine or the server failed.",
     503: "The server ends, an engine is not ready, or too many connections are open.",
@@ -178,7 +179,7 @@ IMAGES: dict[int | str, dict[str, Any]] = {
         "image_generation.progress and image_generation.completed, then [DONE].",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
-    **errors(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+    **errors(400, 401, 404, 408, 413, 415, 429, 431, 500, 503, 504),
 }
 
 REQUEST_BODY = {

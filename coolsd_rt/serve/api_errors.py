@@ -70,6 +70,11 @@ def too_large(limit: int) -> ApiError:
     return ApiError(413, f"expected a body of at most {limit} bytes, found more", code="too_large")
 
 
+def headers_too_large(limit: int) -> ApiError:
+    """Return the error for headers of too many bytes."""
+    return ApiError(431, f"expected headers of at most {limit} bytes, found more", headers={"connection": "close"})
+
+
 def unsupported_media() -> ApiError:
     """Return the error for a body that is not said to be JSON. A page of another site cannot send what is."""
     text = "expected a body of Content-Type: application/json, found another type"

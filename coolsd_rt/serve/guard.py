@@ -22,6 +22,7 @@ from coolsd_rt.serve.log_lines import LogLines
 OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json", "/favicon.ico"})
 OPEN_BELOW = ("/static/", "/docs/")
 MOST_CONNECTIONS = 1000
+HEADER_BYTES = 16 << 10  # of a request
 NOTES = "coolsd_notes"  # key of the scope
 _POLICY = b"default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 _HEADERS = (
@@ -75,6 +76,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> ApiError | None:
         if self._connections() > MOST_CONNECTIONS:
             return api_errors.unavailable("too many connections are open", "too_many_connections", 1)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["path"]) > HEADER_BYTES:
+            return api_errors.headers_too_large(HEADER_BYTES)
         path = scope["path"]
         if self._key is None or path in OPEN or path.startswith(OPEN_BELOW):
             return None

@@ -30,11 +30,11 @@ class LogLines:
 
     def info(self, event: str, **values: Any) -> None:
         """Log something usual. event: a few words; values: what is to be told of it."""
-        self._put("info", event, values)
+        self.put("info", event, values)
 
     def error(self, event: str, **values: Any) -> None:
         """Log something that somebody should look at."""
-        self._put("error", event, values)
+        self.put("error", event, values)
 
     def failure(self, event: str, error: BaseException) -> None:
         """Log an exception with its traceback, in one line of JSON or several of text."""
@@ -48,7 +48,8 @@ class LogLines:
         except queue.Full:
             pass
 
-    def _put(self, level: str, event: str, values: dict[str, Any]) -> None:
+    def put(self, level: str, event: str, values: dict[str, Any]) -> None:
+        """Log something of a level: info, warning or error."""
         moment = time.time()
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1000):03d}Z"
         if self._json:
@@ -86,4 +87,4 @@ class LogHandler(logging.Handler):
         more = {}
         if record.exc_info and record.exc_info[1] is not None:
             more["trace"] = "".join(traceback.format_exception(record.exc_info[1]))
-        self._lines.error(f"{record.name}: {record.getMessage()}", **more)
+        self._lines.put(record.levelname.lower(), f"{record.name}: {record.getMessage()}", more)

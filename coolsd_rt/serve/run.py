@@ -22,13 +22,12 @@ import uvicorn
 from coolsd_rt.serve.app import Served, make_app
 from coolsd_rt.serve.checks import bind, check_engines, read_key
 from coolsd_rt.serve.facts import ServeConfig, ServedEngine
-from coolsd_rt.serve.guard import MOST_CONNECTIONS, Guard
+from coolsd_rt.serve.guard import HEADER_BYTES, MOST_CONNECTIONS, Guard
 from coolsd_rt.serve.host import EngineHost
 from coolsd_rt.serve.log_lines import LogHandler, LogLines
 from coolsd_rt.serve.metrics import ServerMetrics
 from coolsd_rt.serve.patient_protocol import PatientProtocol
 
-HEADER_BYTES = 16 << 10
 _KEEP_ALIVE = 15  # seconds that an idle connection stays open
 _LAST_ANSWERS = 30  # seconds that clients may take to read the last answers
 
