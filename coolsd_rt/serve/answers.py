@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coolsd_rt.serve.image_request import ImageRequest
+from coolsd_rt.serve.image_request import GenerationRequest
 
 
 class _Answer(BaseModel):
@@ -187,7 +187,7 @@ REQUEST_BODY = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": ImageRequest.model_json_schema(),
+                "schema": GenerationRequest.model_json_schema(),
                 "example": {"prompt": "red apple", "seed": 1},
             }
         },

@@ -16,7 +16,7 @@ from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.serve import api_errors
 from coolsd_rt.serve.api_errors import ApiError, invalid
 from coolsd_rt.serve.host import Draw, EngineHost, ImageOrder, NotReady, QueueFull
-from coolsd_rt.serve.image_request import ImageRequest
+from coolsd_rt.serve.image_request import GenerationRequest
 from coolsd_rt.serve.messages import (
     FailedMessage,
     FinalMessage,
@@ -35,7 +35,7 @@ QUIET = 15.0  # seconds without an event after which a stream shows that it live
 class Commission:
     """The images of one request. Created by `Commission.taken`, which takes their places in the queue."""
 
-    def __init__(self, host: EngineHost, request: ImageRequest, metrics: ServerMetrics, seconds: float) -> None:
+    def __init__(self, host: EngineHost, request: GenerationRequest, metrics: ServerMetrics, seconds: float) -> None:
         self._host, self._request, self._metrics = host, request, metrics
         self._seconds = seconds
         self._began, self._created = time.monotonic(), int(time.time())
@@ -44,7 +44,7 @@ class Commission:
         self._seen = self._closed = False
 
     @staticmethod
-    def taken(host: EngineHost, request: ImageRequest, metrics: ServerMetrics, most_seconds: float) -> Commission:
+    def taken(host: EngineHost, request: GenerationRequest, metrics: ServerMetrics, most_seconds: float) -> Commission:
         """Check what depends on the engine, and ask it for the images. Raises ApiError."""
         if request.size not in (None, "auto", host.engine.size):
             raise invalid("size", f"auto or {host.engine.size}", "another size", "an engine has one size")

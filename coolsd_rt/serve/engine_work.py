@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from coolsd_rt.arrays import Ints, Pixels
+from coolsd_rt.arrays import Ints
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.prompts import PAD, WordVocabulary
 from coolsd_rt.serve.messages import (
@@ -156,12 +156,8 @@ class EngineWork:
     def _show(self, image: _Image, codes: Ints, decided: int) -> None:
         count = np.array([decided])
         rows = int(self._grid.finished(count)[0])
-        pixels = self._grid.blanked(self._decode(self._grid.filled(codes[None], count)[0]), rows)
+        pixels = self._grid.blanked(self._loop.pixels(self._grid.filled(codes[None], count)[0]), rows)
         self._send(PartialMessage(image.asked.ticket, rows, len(pixels), pixels.tobytes()))
-
-    def _decode(self, codes: Ints) -> Pixels:
-        pixels: Pixels = np.asarray(self._opened.engine.decode_images(codes[None]))[0]
-        return pixels
 
     def _finish(self, drawn: DrawnImage) -> None:
         image = self._images.pop(drawn.ticket, None)
@@ -170,7 +166,7 @@ class EngineWork:
         if image.asked.progress and len(drawn.accepted) > image.told:
             self._tell_progress(image, len(drawn.codes), drawn.accepted, drawn.num_drafts)
         began = time.perf_counter()
-        pixels = self._decode(drawn.codes)
+        pixels = self._loop.pixels(drawn.codes)
         figures = {**self._figures(image, drawn), "seconds_decode": time.perf_counter() - began}
         job = image.job
         said = image.prepared.provenance(Asked(job.index, job.prompt, job.seed))

@@ -41,7 +41,7 @@ OPTIONS = (
 """Fields that go to `Call.of` under their own names."""
 
 
-class ImageRequest(BaseModel):
+class GenerationRequest(BaseModel):
     """What to draw. Fields that are left out, or null, keep the values of the engine's spec."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -122,7 +122,7 @@ class ImageRequest(BaseModel):
         return self.seed if self.seed is not None else secrets.randbelow(SEED_LIMIT)
 
 
-def read_request(body: bytes) -> ImageRequest:
+def read_request(body: bytes) -> GenerationRequest:
     """Return the request of a body. Raises ApiError."""
     try:
         data = parse_json(body)
@@ -131,8 +131,8 @@ def read_request(body: bytes) -> ImageRequest:
     if not isinstance(data, dict):
         raise invalid(None, "a JSON object", "another JSON value")
     try:
-        check_names(data, list(ImageRequest.model_fields))
-        request = ImageRequest.model_validate(data)
+        check_names(data, list(GenerationRequest.model_fields))
+        request = GenerationRequest.model_validate(data)
     except ValidationError as error:
         raise _first_problem(error, data) from None
     except UserError as error:
@@ -147,7 +147,7 @@ def read_request(body: bytes) -> ImageRequest:
 
 def _first_problem(error: ValidationError, data: dict[str, Any]) -> ApiError:
     name = str(error.errors(include_url=False)[0]["loc"][0])
-    first = next(problem for problem in problems_of(error, data, ImageRequest) if str(problem.path[0]) == name)
+    first = next(problem for problem in problems_of(error, data, GenerationRequest) if str(problem.path[0]) == name)
     if name in ("schedule", "acceptance", "resampler", "pacing"):  # a union: each branch has a complaint of its own
         return invalid(name, "a text or an object", first.found)
     if name == "response_format" and data.get(name) == "url":
@@ -157,7 +157,7 @@ def _first_problem(error: ValidationError, data: dict[str, Any]) -> ApiError:
     return invalid(name, first.expected, first.found, first.fix)
 
 
-def _check_stream(request: ImageRequest) -> None:
+def _check_stream(request: GenerationRequest) -> None:
     if request.stream:
         if request.images > 1:
             raise invalid("n", "1 in a stream", str(request.images), "ask for each image, or without stream")

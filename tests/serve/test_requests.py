@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from coolsd_rt.serve.answers import ErrorAnswer, FiguresAnswer, ImagesAnswer, ModelsAnswer, ReadyAnswer
 from coolsd_rt.serve.body import BODY_BYTES
 from coolsd_rt.serve.guard import HEADER_BYTES
-from coolsd_rt.serve.image_request import ImageRequest
+from coolsd_rt.serve.image_request import GenerationRequest
 from tests.serve.serving import IMAGES, RunningServer
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -79,7 +79,7 @@ def test_a_bad_body_is_a_400(server: RunningServer, name: str) -> None:
 @given(st.binary(max_size=200) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(sorted(ImageRequest.model_fields)) | st.text(max_size=8), inner, max_size=5),
+    | st.dictionaries(st.sampled_from(sorted(GenerationRequest.model_fields)) | st.text(max_size=8), inner, max_size=5),
     max_leaves=8,
 ).map(lambda data: json.dumps(data).encode()))  # fmt: skip
 def test_no_body_is_a_500(server: RunningServer, body: bytes) -> None:
@@ -181,7 +181,7 @@ def test_pages_load_nothing_from_elsewhere(server: RunningServer) -> None:
         assert "https://" not in answer.text.replace("https://github.com", "")
         assert "<script>" not in answer.text
     docs = server.http.get("/docs").text
-    for word in (IMAGES, *ImageRequest.model_fields, *FiguresAnswer.model_fields):
+    for word in (IMAGES, *GenerationRequest.model_fields, *FiguresAnswer.model_fields):
         assert word in docs
 
 
