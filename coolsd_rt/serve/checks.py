@@ -93,6 +93,10 @@ def read_key(path: Path | None) -> bytes | None:
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises UserError if the port is taken or not ours, or if the host is not here."""
+    if not host:
+        raise UserError(
+            "--host", expected="an address of this machine", found="none", fix="give --host 0.0.0.0 for all"
+        )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -26,6 +26,7 @@ from coolsd_rt.serve.messages import (
     FailedMessage,
     FinalMessage,
     FromEngine,
+    NoteMessage,
     PartialMessage,
     ProgressMessage,
     ReadyMessage,
@@ -42,6 +43,7 @@ from coolsd_rt.workflows.generate.identity import PIXELS, sha256_pixels
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.partial_images import CodeGrid, PartialImages
 from coolsd_rt.workflows.prepared import Prepared
+from coolsd_rt.workflows.slot_plans import SlotPlans
 from coolsd_rt.workflows.slots import DrawnImage, SlotLoop, SlotProgress
 
 EVERY = 0.1  # seconds between two messages about the progress of an image
@@ -66,8 +68,8 @@ class _Image:
 class EngineWork:
     """A loaded engine and the images that were asked for. send: takes each message to the HTTP process."""
 
-    def __init__(self, opened: OpenedEngine, slots: int, send: Callable[[FromEngine], None]) -> None:
-        self._opened, self._send = opened, send
+    def __init__(self, opened: OpenedEngine, slots: int, plans: SlotPlans, send: Callable[[FromEngine], None]) -> None:
+        self._opened, self._plans, self._send = opened, plans, send
         self._grid = CodeGrid(opened.description)
         self._loop = SlotLoop(opened, slots, on_progress=self._progress)
         self._images: dict[int, _Image] = {}
@@ -86,7 +88,9 @@ class EngineWork:
             raise CoolsdError(setup.folder, expected=expected, found="another", fix="start the server again")
         opened.settings()
         opened.load()
-        work = EngineWork(opened, setup.slots, send)
+        plans = SlotPlans(opened, setup.slots)
+        plans.measure(lambda images: send(NoteMessage(f"trying how to draft for {images} images at once")))
+        work = EngineWork(opened, setup.slots, plans, send)
         samples = opened.conditioner.samples()
         send(ReadyMessage(samples[:: max(1, len(samples) // SAMPLES)][:SAMPLES]))
         return work
@@ -94,19 +98,22 @@ class EngineWork:
     def run(self, inbox: queue.SimpleQueue[ToEngine]) -> None:
         """Draw until told to stop. An error of a round ends the process: the state of the others is not known then."""
         while True:
-            for message in _waiting(inbox, block=not self._loop.busy):
+            messages = list(_waiting(inbox, block=not self._loop.busy))
+            in_flight = len(self._images) + sum(isinstance(message, DrawMessage) for message in messages)
+            for message in messages:
                 if isinstance(message, StopMessage):
                     return
                 if isinstance(message, DrawMessage):
-                    self._enter(message)
+                    self._enter(message, in_flight)
                 elif isinstance(message, CancelMessage):
                     self._leave(message.ticket)
             for drawn in self._loop.step():
                 self._finish(drawn)
 
-    def _enter(self, message: DrawMessage) -> None:
+    def _enter(self, message: DrawMessage, in_flight: int) -> None:
         try:
             prepared, job = self._prepare(message)
+            prepared = self._plans.prepared(prepared, in_flight)
             self._images[message.ticket] = _Image(
                 message, prepared, job, PartialImages(self._grid, message.partial_images)
             )

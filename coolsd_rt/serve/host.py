@@ -27,6 +27,7 @@ from coolsd_rt.serve.messages import (
     FailedMessage,
     FinalMessage,
     FromEngine,
+    NoteMessage,
     OfImage,
     ProgressMessage,
     ReadyMessage,
@@ -207,7 +208,9 @@ class EngineHost:
             self._handle.kill()
 
     def _message(self, message: FromEngine) -> None:
-        if isinstance(message, ReadyMessage):
+        if isinstance(message, NoteMessage):
+            self._log.info(message.text, model=self.engine.name)
+        elif isinstance(message, ReadyMessage):
             self.samples, self._was_ready = list(message.samples), True
             if not self._stopping:
                 self.state, self.reason = "ready", ""

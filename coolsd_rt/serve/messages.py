@@ -54,6 +54,13 @@ class StopMessage:
 
 
 @dataclass(frozen=True)
+class NoteMessage:
+    """A line for the log."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class ReadyMessage:
     """The engine is loaded. samples: prompts to try it with."""
 
@@ -132,7 +139,7 @@ class FailedMessage:
 
 ToEngine = Setup | DrawMessage | CancelMessage | StopMessage
 OfImage = StartedMessage | ProgressMessage | PartialMessage | FinalMessage | RefusedMessage | FailedMessage
-FromEngine = ReadyMessage | StartFailedMessage | OfImage
+FromEngine = NoteMessage | ReadyMessage | StartFailedMessage | OfImage
 Message = ToEngine | FromEngine
 
 _KINDS: dict[str, type[Any]] = {
@@ -142,6 +149,7 @@ _KINDS: dict[str, type[Any]] = {
         DrawMessage,
         CancelMessage,
         StopMessage,
+        NoteMessage,
         ReadyMessage,
         StartFailedMessage,
         StartedMessage,

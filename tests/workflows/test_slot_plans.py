@@ -53,7 +53,7 @@ def test_the_plan_is_that_of_the_images_in_flight(opened: OpenedEngine, in_fligh
     kind = kind_of(asked(opened, **lossless).asked, "auto")
     for n, plan in plans.items():
         opened.plans.get(kind, n, lambda plan=plan: Choice(plan, ()))  # type: ignore[misc]
-    found = record(opened, {n: PLAIN for n in plans})
+    found = record(opened, dict.fromkeys(plans, PLAIN))
     assert found.prepared(asked(opened, **lossless), in_flight).plan == plans[count]
     assert found.prepared(asked(opened), in_flight).plan == PLAIN
 
