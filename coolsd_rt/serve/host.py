@@ -210,6 +210,8 @@ class EngineHost:
     def _message(self, message: FromEngine) -> None:
         if isinstance(message, NoteMessage):
             self._log.info(message.text, model=self.engine.name)
+            if self.state == "loading":
+                self.reason = message.text
         elif isinstance(message, ReadyMessage):
             self.samples, self._was_ready = list(message.samples), True
             if not self._stopping:
