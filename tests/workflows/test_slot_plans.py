@@ -1,4 +1,4 @@
-"""Plans of a server's images: the measured one for as many images as are in flight, for the spec's law and for others."""
+"""Plans of a server's images: the measured one for as many images as are in flight, for the spec's law and others."""
 
 from __future__ import annotations
 
