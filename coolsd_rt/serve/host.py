@@ -198,6 +198,8 @@ class EngineHost:
             return
         handle.send(StopMessage())
         try:
+            if not self._was_ready:  # it loads, and reads no messages
+                handle.kill()
             await asyncio.wait_for(self._ended.wait(), STOPPING)
         except TimeoutError:
             handle.kill()

@@ -13,7 +13,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from coolsd_rt.serve.api_errors import ApiError
-from coolsd_rt.serve.guard import MOST_CONNECTIONS
+from coolsd_rt.serve.guard import MOST_CONNECTIONS, new_request_id
 
 HEADER_SECONDS = 10.0
 """Seconds from the first byte of a request (of a new connection: from its begin) to the end of its headers."""
@@ -53,6 +53,7 @@ class PatientProtocol(H11Protocol):
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", new_request_id().encode()),
             (b"connection", b"close"),
         ]
         for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):

@@ -131,6 +131,7 @@ def raw(server: RunningServer, data: bytes) -> bytes:
 def test_what_is_no_http_is_a_400_and_the_end(server: RunningServer, data: bytes) -> None:
     head, _, body = raw(server, data).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"x-request-id: req_" in head
     ErrorAnswer.model_validate_json(body)
 
 
