@@ -28,7 +28,7 @@ from coolsd_rt.serve.log_lines import LogHandler, LogLines
 from coolsd_rt.serve.metrics import ServerMetrics
 from coolsd_rt.serve.patient_protocol import PatientProtocol
 
-_KEEP_ALIVE = 15  # seconds that an idle connection stays open
+_KEEP_ALIVE = 10  # seconds that an idle connection stays open
 _LAST_ANSWERS = 30  # seconds that clients may take to read the last answers
 
 

@@ -44,6 +44,17 @@ def flood(server: RunningServer, requests: int = MANY, **more: Any) -> Iterator[
         yield answers
 
 
+@contextmanager
+def stopped(server: RunningServer) -> Iterator[None]:
+    """The engine's process does nothing meanwhile, so that nothing is finished."""
+    (engine,) = server.engine_pids()
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(engine, signal.SIGCONT)
+
+
 def code(answer: httpx.Response) -> str:
     return str(answer.json()["error"]["code"])
 
@@ -66,17 +77,6 @@ def test_more_images_than_there_is_room_for_ever(start: Start) -> None:
     assert server.draw(n=3).status_code == 200
     answer = server.draw(n=4)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
-
-
-@contextmanager
-def stopped(server: RunningServer) -> Iterator[None]:
-    """The engine's process does nothing meanwhile, so that nothing is finished."""
-    (engine,) = server.engine_pids()
-    os.kill(engine, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(engine, signal.SIGCONT)
 
 
 def test_a_deadline_is_a_504_and_frees_the_slots(start: Start) -> None:
@@ -151,12 +151,14 @@ def test_a_stream_of_a_killed_engine_ends_with_an_error(start: Start) -> None:
 
 def test_sigterm_finishes_what_runs(start: Start) -> None:
     server = start("--slots", 1, "--queue", 1000)
-    with ThreadPoolExecutor(1) as pool, flood(server, 5) as answers:
-        events = pool.submit(server.events, partial_images=2, progress=True)
-        server.wait_for(lambda: server.busy() > 5)
-        server.signal(signal.SIGTERM)
-        server.wait_for(lambda: server.http.get("/ready").status_code == 503)
-        late = server.draw()
+    with ThreadPoolExecutor(1) as pool:
+        with stopped(server), flood(server, 5) as answers:
+            events = pool.submit(server.events, partial_images=2, progress=True)
+            server.wait_for(lambda: server.busy() == 51)
+            server.signal(signal.SIGTERM)
+            server.wait_for(lambda: server.http.get("/ready").status_code == 503)
+            late = server.draw()
+            os.kill(server.engine_pids()[0], signal.SIGCONT)
         told = events.result()
     assert (late.status_code, code(late)) == (503, "draining")
     assert [answer.result().status_code for answer in answers] == [200] * 5
