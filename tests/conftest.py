@@ -47,6 +47,7 @@ SLOWEST = (
     "test_readme.py",
     "test_python_page.py",
     "cli/test_extras.py",
+    "serve/test_lifecycle.py",
     "workflows/test_large_graphs.py",
     "export/test_family_graphs.py",
     "workflows/test_build_failures.py",

@@ -45,6 +45,11 @@ _PURPOSE = {
     "tensorrt": "to build and run TensorRT engines, on a GPU",
     "tensorrt_rtx": "to build TensorRT-RTX engines anywhere, and to run them on a GPU",
     "polygraphy": "to build engines of either TensorRT",
+    "fastapi": "to serve",
+    "starlette": "to serve",
+    "uvicorn": "to serve",
+    "h11": "to serve",
+    "prometheus_client": "to serve",
 }
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
 

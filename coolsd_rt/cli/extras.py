@@ -29,12 +29,18 @@ EXTRAS = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "polygraphy": "tensorrt-rtx",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "h11": "serve",
+    "prometheus_client": "serve",
 }
 """Import name of an optional package to the extra that brings it, of several the one that is named where no verb is."""
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "build": ("cpu", "build"),
     "generate": ("cpu",),
+    "serve": ("cpu", "serve"),
     "parity": ("cpu", "build"),
     "inspect": (),
     "validate": (),

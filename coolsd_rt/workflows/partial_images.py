@@ -43,6 +43,11 @@ class CodeGrid:
         """Number of rows of codes."""
         return len(self._free)
 
+    @property
+    def columns(self) -> int:
+        """Number of codes in a row."""
+        return int(self._free.shape[1])
+
     def finished(self, decided: Ints) -> Ints:
         """Return int64 [M]: the number of rows whose codes are all among the first `decided` [M] tokens."""
         return np.searchsorted(self._free[:, -1], np.asarray(decided, np.int64), side="left").astype(np.int64)

@@ -65,7 +65,7 @@ TABLE: dict[str, dict[str, str]] = {
     "tune": {
         "engine": ENGINE, "folder": WRITES_IN, "write": WRITES, "plot": WRITES, "spec_file": SPECS, **READING,
     },
-    "schedule": {},
+    "schedule": {}, "serve": {"engines": ENGINE, "api_key_file": READS},
     "schema": {"out": WRITES},
     "precompute": {"spec": SPECS, "file": STDIN, "out": WRITES, "encoder": FOLDER},
     "demo": {"engine": ENGINE, "spec_file": SPECS, "json_file": WRITES, "md_file": WRITES},

@@ -1,0 +1,117 @@
+"""`coolsd-rt serve ENGINE [ENGINE ...]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from coolsd_rt import limits
+from coolsd_rt.cli.entry import gathered
+from coolsd_rt.cli.numbers import number, threads_option
+from coolsd_rt.cli.output import json_option, note, print_json, say
+from coolsd_rt.cli.paths import ENGINE, READS
+
+if TYPE_CHECKING:
+    from coolsd_rt.serve.facts import ServedEngine
+
+
+@dataclass(frozen=True)
+class _ServeOptions:
+    """Value of each option, by its name in click."""
+
+    engines: tuple[Path, ...]
+    host: str
+    port: int
+    slots: int | None
+    queue: int
+    api_key_file: Path | None
+    threads: int | None
+    timeout: float
+    log_format: Literal["text", "json"]
+    as_json: bool
+
+
+@click.command()
+@click.argument("engines", metavar="ENGINE...", nargs=-1, required=True, type=ENGINE)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of this machine."
+)
+@click.option(
+    "--port", type=number(limits.PORT), default=8000, show_default=True, help="Port to listen on; 0 is any free one."
+)
+@click.option(
+    "--slots",
+    type=number(limits.MAX_BATCH),
+    help="Images that each engine draws at once; default: engine.max_batch of its spec.",
+)
+@click.option(
+    "--queue",
+    type=number(limits.QUEUE),
+    default=64,
+    show_default=True,
+    help="Images of each engine that may wait for a slot; a request beyond is answered with 429.",
+)
+@click.option(
+    "--api-key-file",
+    type=READS,
+    help="File with the key that clients have to send; others may not read it. Default: no key.",
+)
+@threads_option("each engine")
+@click.option(
+    "--timeout",
+    type=number(limits.REQUEST_SECONDS),
+    default=300.0,
+    show_default=True,
+    help="Seconds that a request may take; a request may ask for less.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines of the log, on stderr: text, or a JSON object each.",
+)
+@json_option
+@gathered(_ServeOptions)
+def command(given: _ServeOptions) -> None:
+    """Serve engines over HTTP, in the form of OpenAI's images API, with a page to see it at /.
+
+    ENGINE is engines/NAME (its current build) or the folder of one fingerprint; its name is the model of requests, and
+    a request without a model is for the first ENGINE. Each engine runs in a process of its own, which is started again
+    if it ends. The address is said on stdout once all engines are ready. SIGTERM and Ctrl-C finish what is drawn.
+
+    \b
+    Example:
+      coolsd-rt serve engines/emoji
+      curl http://127.0.0.1:8000/v1/images/generations -H "Content-Type: application/json" -d '{"prompt": "red apple"}'
+    """
+    from coolsd_rt.serve.facts import ServeConfig  # the extra `serve`
+    from coolsd_rt.serve.run import ServeCallbacks, serve
+
+    config = ServeConfig(
+        given.engines,
+        given.host,
+        given.port,
+        given.slots,
+        given.queue,
+        given.api_key_file,
+        given.threads,
+        given.timeout,
+        given.log_format == "json",
+    )
+    serve(config, ServeCallbacks(note, _show_json if given.as_json else _show))
+
+
+def _show(address: str, engines: list[ServedEngine]) -> None:
+    for engine in engines:
+        say(f"{engine.name}: {address}, {engine.slots} slots, {engine.queue} may wait")
+
+
+def _show_json(address: str, engines: list[ServedEngine]) -> None:
+    data = [
+        {"name": one.name, "fingerprint": one.fingerprint, "slots": one.slots, "queue": one.queue} for one in engines
+    ]
+    print_json({"address": address, "engines": data})

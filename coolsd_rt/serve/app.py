@@ -1,0 +1,184 @@
+"""The routes of the server.
+
+Knows HTTP and which document each route answers with. Does not know processes or how an image is drawn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from coolsd_rt import __version__
+from coolsd_rt.serve import answers, api_errors
+from coolsd_rt.serve.api_errors import ApiError
+from coolsd_rt.serve.body import read_body
+from coolsd_rt.serve.commission import Commission
+from coolsd_rt.serve.docs_page import STYLE, docs_page
+from coolsd_rt.serve.event_stream import ClientLeft, EventStream, unless_left
+from coolsd_rt.serve.guard import NOTES, error_response
+from coolsd_rt.serve.host import EngineHost
+from coolsd_rt.serve.image_request import read_request
+from coolsd_rt.serve.metrics import ServerMetrics
+
+PAGE = Path(__file__).parent / "page"
+_ABOUT = (
+    "Images by relaxed speculative decoding, behind OpenAI's images API. Fields that OpenAI does not have are ours."
+)
+
+
+@dataclass
+class Served:
+    """What the routes work with. seconds: the most that a request may take. draining: the server is about to end."""
+
+    hosts: Mapping[str, EngineHost]
+    metrics: ServerMetrics
+    seconds: float
+    draining: bool = False
+
+    def host(self, model: str | None) -> EngineHost:
+        """Return the engine of a name; the first one if there is no name. Raises ApiError."""
+        if model is None:
+            return next(iter(self.hosts.values()))
+        if model not in self.hosts:
+            known = ", ".join(self.hosts)
+            text = f"there is no such model; there is: {known}"
+            raise api_errors.not_found(text, "model_not_found", "model")
+        return self.hosts[model]
+
+
+def make_app(served: Served) -> FastAPI:
+    """Return the application, without its guard."""
+    app = FastAPI(title="coolsd-rt", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None)
+    _add_handlers(app)
+    _add_images(app, served)
+    _add_models(app, served)
+    _add_states(app, served)
+    _add_pages(app)
+    return app
+
+
+def _add_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def of_ours(_: Request, error: ApiError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(HTTPException)
+    async def of_routes(_: Request, error: HTTPException) -> Response:
+        text = "there is nothing under this path" if error.status_code == 404 else "this path has other methods"
+        code = "not_found" if error.status_code == 404 else "method_not_allowed"
+        return error_response(ApiError(error.status_code, text, code=code, headers=dict(error.headers or {})))
+
+    @app.exception_handler(ClientLeft)
+    async def of_nobody(_: Request, error: ClientLeft) -> Response:
+        return Response(status_code=499)  # nobody reads it; the log shows it
+
+
+def _add_images(app: FastAPI, served: Served) -> None:
+    @app.post(
+        "/v1/images/generations",
+        responses=answers.IMAGES,
+        openapi_extra=answers.REQUEST_BODY,
+        response_class=JSONResponse,
+        tags=["images"],
+    )
+    async def images(request: Request) -> Response:
+        """Draw images of a prompt."""
+        asked = read_request(await read_body(request))
+        host = served.host(asked.model)
+        notes = request.scope[NOTES]
+        notes.model, notes.images = host.engine.name, asked.images
+        if served.draining:
+            raise api_errors.unavailable("the server is about to end", "draining", 5)
+        commission = Commission.taken(host, asked, served.metrics, served.seconds)
+        try:
+            if asked.stream:
+                first = await unless_left(request.receive, commission.first())
+                return EventStream(commission.events(first), commission.close)
+            document = await unless_left(request.receive, commission.answer())
+        except BaseException:
+            commission.close()
+            raise
+        return Response(await asyncio.to_thread(_text, document), media_type="application/json")
+
+
+def _text(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, allow_nan=False).encode()
+
+
+def _add_models(app: FastAPI, served: Served) -> None:
+    @app.get(
+        "/v1/models", responses={200: {"model": answers.ModelsAnswer}, **answers.errors(401, 431, 503)}, tags=["models"]
+    )
+    async def models() -> JSONResponse:
+        """List the engines."""
+        data = [host.engine.as_model(host.samples) for host in served.hosts.values()]
+        return JSONResponse({"object": "list", "data": data})
+
+    @app.get(
+        "/v1/models/{model}",
+        responses={200: {"model": answers.ModelAnswer}, **answers.errors(401, 404, 431, 503)},
+        openapi_extra=answers.MODEL_PARAMETER,
+        tags=["models"],
+    )
+    async def model(request: Request) -> JSONResponse:
+        """Describe an engine."""
+        host = served.host(request.path_params["model"])
+        return JSONResponse(host.engine.as_model(host.samples))
+
+
+def _add_states(app: FastAPI, served: Served) -> None:
+    @app.get("/health", responses={200: {"model": answers.HealthAnswer}, **answers.errors(431, 503)}, tags=["states"])
+    async def health() -> JSONResponse:
+        """Whether the server answers. Asks no engine, and needs no key."""
+        return JSONResponse({"status": "ok"})
+
+    states = {"model": answers.ReadyAnswer, "description": "An engine is not ready, or the server is about to end."}
+
+    @app.get(
+        "/ready", responses={200: {"model": answers.ReadyAnswer}, 503: states, **answers.errors(431)}, tags=["states"]
+    )
+    async def ready() -> JSONResponse:
+        """Whether all engines draw. Needs no key."""
+        hosts = served.hosts.values()
+        done = not served.draining and all(host.state == "ready" for host in hosts)
+        engines = [{"model": host.engine.name, "state": host.state, "reason": host.reason} for host in hosts]
+        document = {"ready": done, "draining": served.draining, "engines": engines}
+        return JSONResponse(document, 200 if done else 503)
+
+    @app.get(
+        "/metrics",
+        responses={
+            200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+            **answers.errors(401, 431, 503),
+        },
+        response_class=Response,
+        tags=["states"],
+    )
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(served.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html", media_type="text/html; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    @app.get("/docs/style.css", include_in_schema=False)
+    async def style() -> Response:
+        return Response(STYLE, media_type="text/css; charset=utf-8")
+
+    app.mount("/static", StaticFiles(directory=PAGE), name="static")
