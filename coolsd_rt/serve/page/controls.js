@@ -1,7 +1,7 @@
 // The form "Law and sampling": makes its fields, reads them, restores them.
 // Knows the form. Does not know requests: fields.js makes them of the values.
 
-import { DRAFTS, FLOOR, KINDS, NUMBERS, SEED, defaultsOf, isLossless } from "./fields.js";
+import { DRAFTS, FLOOR, KINDS, NUMBERS, SEED, defaultsOf, isLossless, lengthFor } from "./fields.js";
 import { el } from "./dom.js";
 
 const MOST_SEED = 2n ** 64n - 1n;
@@ -13,14 +13,17 @@ export class Controls {
     this.disclosure = disclosure;
     this.defaults = defaultsOf(null);
     this.#build();
-    form.addEventListener("input", () => this.#follow());
+    form.addEventListener("input", (event) => {
+      if (event.target.name === "draft") this.#field("draft_length").value = String(lengthFor(event.target.value, this.defaults));
+      this.#follow();
+    });
     form.addEventListener("submit", (event) => event.preventDefault());
   }
 
   /** Take an engine's own values. */
   setModel(model) {
     this.defaults = defaultsOf(model);
-    this.#option("draft", "built", Boolean(this.defaults.own));
+    this.#option("draft", "built", this.defaults.draft === "built");
     this.#option("kind", "custom", this.defaults.kind === "custom");
     this.restore({ ...this.defaults, seed: this.values().seed });
   }

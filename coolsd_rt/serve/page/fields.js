@@ -37,6 +37,9 @@ export const DRAFTS = {
   },
 };
 
+/** Guesses of a Jacobi window, where the server is not told another length. */
+const JACOBI_WINDOW = 15;
+
 /** Numbers. slide: ends of the slider beside the field. */
 export const NUMBERS = {
   delta: {
@@ -100,7 +103,7 @@ export function defaultsOf(model) {
   const sampling = told.sampling ?? {};
   const schedule = typeof told.schedule === "string" ? { kind: told.schedule } : (told.schedule ?? { kind: "none" });
   const draft = typeof told.draft === "string" ? { kind: told.draft } : (told.draft ?? {});
-  const own = !draft.kind || draft.kind.startsWith("jacobi") || draft.kind === "none" ? null : draft.kind;
+  const source = (draft.kind ?? "jacobi").replace("_", "-");
   const number = (name, value) => value ?? NUMBERS[name].fallback;
   return {
     kind: schedule.kind,
@@ -108,13 +111,12 @@ export function defaultsOf(model) {
     beta: number("beta", schedule.beta),
     nu: number("nu", schedule.nu),
     floor: schedule.floor !== null && schedule.floor !== undefined,
-    draft: own ? "built" : (draft.kind ?? "jacobi"),
+    draft: source in DRAFTS ? source : "built",
     draft_length: number("draft_length", draft.length ?? told.draft_length),
     guidance_scale: number("guidance_scale", sampling.guidance_scale ?? sampling.cfg_scale),
     temperature: number("temperature", sampling.temperature),
     top_k: number("top_k", sampling.top_k),
     top_p: number("top_p", sampling.top_p),
-    own,
     floorValue: schedule.floor ?? 1,
     rule: told.acceptance?.rule ?? told.acceptance ?? "ratio",
     resampler: told.resampler?.kind ?? told.resampler ?? "optimal",
@@ -135,8 +137,15 @@ export function overridesOf(values, defaults, plain) {
   if (plain) return out;
   const used = ["kind", ...(KINDS[values.kind]?.fields ?? [])];
   if (changed(values, defaults, LAW.filter((name) => used.includes(name))).length) out.schedule = scheduleOf(values, defaults);
-  for (const name of changed(values, defaults, ["draft", "draft_length"])) out[name] = values[name];
+  const other = values.draft !== defaults.draft; // has a length of its own on the server unless it is told one
+  if (other) out.draft = values.draft;
+  if (other || values.draft_length !== defaults.draft_length) out.draft_length = values.draft_length;
   return out;
+}
+
+/** The draft length that goes with a source. */
+export function lengthFor(draft, { draft: own, draft_length: built }) {
+  return draft === own ? built : JACOBI_WINDOW;
 }
 
 function scheduleOf(values, defaults) {

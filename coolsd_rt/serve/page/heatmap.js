@@ -45,7 +45,7 @@ export class HeatMap {
 
   /** Take further rounds. */
   add(accepted, numDrafts) {
-    if (!this.cells.length) this.#cell("first", 0, 0);
+    if (!this.cells.length && accepted.length) this.#cell("first", 0, 0);
     this.#scale(Math.max(this.most, ...numDrafts, ...accepted));
     accepted.forEach((count, i) => {
       this.accepted.push(count);
@@ -69,7 +69,7 @@ export class HeatMap {
     return (
       `Heat map of ${this.rows} rows of ${this.columns} tokens. Of ${this.decided} decided tokens ` +
       `${of("draft")} are accepted drafts, ${of("rejected")} were drawn by the large model after a rejection, ` +
-      `${of("bonus")} as a bonus after a round without one, ${of("plain") + of("first")} without drafts.`
+      `${of("bonus")} as a bonus where all drafts were accepted, ${of("plain") + of("first")} without drafts.`
     );
   }
 

@@ -60,7 +60,7 @@ export class Lane {
 
   fail(failure) {
     this.node.classList.add("failed");
-    this.#end(`Not finished: ${failure.text}`);
+    this.#end(`Not finished. ${failure.message}`);
   }
 
   /** Show a result of before. */
