@@ -80,6 +80,7 @@ export async function* stream(request, signal) {
       yield event;
     }
   } catch (error) {
+    if (error instanceof SyntaxError) throw new Failure(0, "The server sent what this page cannot read.", "Reload the page, then try again.");
     throw isOurs(error) ? error : gone();
   }
   if (!finished) throw new Failure(0, "The server ended before the image was finished.", "Draw it again.");

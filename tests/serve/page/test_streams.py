@@ -1,0 +1,171 @@
+"""What the page makes of a stream: figures and picture in the middle of it, stopping, endings of all kinds."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.serve.page.conftest import Visit
+from tests.serve.page.scripted import WAIT, Scripted, completed, event, partial, progress
+
+PLAIN = [0] * 15
+COOL = [3, 0, 3, 2, 3]  # 16 tokens with the first: 1 + 4 + 1 + 4 + 3 + 4, the last one too many
+PARSE = """async ({text, cut, size}) => {
+    const { makeParser, eventsOf } = await import('/static/sse.js');
+    const bytes = new TextEncoder().encode(text);
+    const body = new ReadableStream({ start(controller) {
+        const ends = size ? Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => (i + 1) * size) : [cut, bytes.length];
+        let from = 0;
+        for (const end of ends) { controller.enqueue(bytes.slice(from, end)); from = end; }
+        controller.close();
+    } });
+    const found = [];
+    for await (const data of eventsOf(body)) found.push(data);
+    return found;
+}"""
+
+
+def lane(page: Page, name: str, part: str) -> str:
+    return page.locator(f"[data-lane={name}] {part}").inner_text()
+
+
+def begin(visit: Visit) -> Page:
+    page = visit.open()
+    page.fill("#prompt", "red apple")
+    page.press("#prompt", "Enter")
+    return page
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_events_survive_any_cut(visit: Visit, newline: str) -> None:
+    page = visit.open()
+    lines = [
+        ": a comment",
+        "data: {“ä”: 1}",
+        "",
+        "event: x",
+        "data:two",
+        "data: lines 🦊",
+        "",
+        "",
+        "data: [DONE]",
+        "",
+        "",
+    ]
+    text = newline.join(lines)
+    expected = ["{“ä”: 1}", "two\nlines 🦊", "[DONE]"]
+    for cut in range(len(text.encode()) + 1):
+        assert page.evaluate(PARSE, {"text": text, "cut": cut, "size": 0}) == expected, cut
+    for size in (1, 2, 3):
+        assert page.evaluate(PARSE, {"text": text, "cut": 0, "size": size}) == expected, size
+
+
+def test_the_image_grows_while_it_is_drawn(visit: Visit, scripted: Scripted) -> None:
+    scripted.plain = [progress([0, 0, 0], 0, 4), WAIT, completed(PLAIN, 0, 2.0)]
+    scripted.cool = [progress([3, 0, 2], 3, 9), partial(2), WAIT, completed(COOL, 3, 1.0)]
+    page = begin(visit)
+    expect(page.locator("[data-lane=plain] .state")).to_have_text("4 of 16 tokens")
+    expect(page.locator("[data-lane=cool] img")).to_have_attribute("alt", "red apple, unfinished: 2 of 4 rows")
+    assert [lane(page, "cool", f"[data-figure={name}]") for name in ("speed", "length", "steps", "seconds")] == [
+        "36", "2.67", "3", "0.25",
+    ]  # fmt: skip
+    assert (
+        page.locator("[data-lane=cool] img").evaluate("image => getComputedStyle(image).clipPath")
+        == "inset(0px 0px 50%)"
+    )
+    uncovered = page.locator("[data-lane=cool] .heat g:not(.covered) rect")
+    assert uncovered.count() == 1  # token 9, below the rows that the image shows
+    assert page.locator("#outcome").is_hidden()
+    assert page.locator("[data-lane=cool] .actions").is_hidden()
+    scripted.go_on.set()
+    visit.finish()
+    assert page.inner_text(".headline") == "COOL-SD: 3.0× fewer steps, and 2.0× faster."
+    assert page.locator("[data-lane=cool] img").evaluate("image => getComputedStyle(image).clipPath") == "none"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "seconds", "said"),
+    [
+        (COOL, 2.4, "COOL-SD: 3.0× fewer steps, but 1.2× slower."),
+        (COOL, 2.01, "COOL-SD: 3.0× fewer steps, and about as fast."),
+        (PLAIN, 4.0, "COOL-SD: as many steps, and 2.0× slower."),
+    ],
+)
+def test_it_says_so_when_drafts_do_not_pay(
+    visit: Visit, scripted: Scripted, accepted: list[int], seconds: float, said: str
+) -> None:
+    scripted.plain, scripted.cool = [completed(PLAIN, 0, 2.0)], [completed(accepted, 3, seconds, ["A warning."])]
+    page = begin(visit)
+    visit.finish()
+    assert page.inner_text(".headline") == said
+    assert "A warning." in lane(page, "cool", ".state")
+
+
+@pytest.mark.parametrize("by", ["Escape", "Stop"])
+def test_stop_closes_the_connection(visit: Visit, scripted: Scripted, by: str) -> None:
+    scripted.plain = [progress([0, 0, 0], 0, 4), WAIT]
+    scripted.cool = [progress([3, 0, 2], 3, 9), WAIT]
+    page = begin(visit)
+    expect(page.locator("[data-lane=cool] .state")).to_have_text("9 of 16 tokens")
+    expect(page.locator("[data-lane=plain] .state")).to_have_text("4 of 16 tokens")
+    if by == "Escape":
+        page.keyboard.press("Escape")
+    else:
+        page.click("#stop")
+    assert scripted.gone()
+    assert scripted.gone()
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    assert lane(page, "cool", ".state") == "Stopped at 9 of 16 tokens"
+    assert page.locator("#stop").is_disabled()
+    assert page.evaluate("document.activeElement.id") == "prompt"
+    assert page.locator("#alert").is_hidden()
+    assert page.locator("#history").is_hidden()
+
+
+def test_a_new_draw_takes_the_place_of_the_old(visit: Visit, scripted: Scripted) -> None:
+    scripted.plain = scripted.cool = [progress([0, 0, 0], 0, 4), WAIT]
+    page = begin(visit)
+    expect(page.locator("[data-lane=cool] .state")).to_have_text("4 of 16 tokens")
+    scripted.plain, scripted.cool = [completed(PLAIN, 0, 2.0)], [completed(COOL, 3, 1.0)]
+    page.press("#prompt", "Enter")
+    assert scripted.gone()
+    assert scripted.gone()
+    visit.finish()
+    assert page.locator("#history-list li").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (event(error={"message": "The engine failed", "type": "server_error"}), "The engine failed. Try again"),
+        (b"", "The server ended before the image was finished. Draw it again."),
+        (b"data: {broken\n\n", "The server sent what this page cannot read."),
+    ],
+)
+def test_a_stream_that_ends_badly(visit: Visit, scripted: Scripted, last: bytes, said: str) -> None:
+    scripted.plain = [completed(PLAIN, 0, 2.0)]
+    scripted.cool = [progress([3, 0, 2], 3, 9), last or b": nothing\n\n"]
+    page = begin(visit)
+    page.wait_for_selector("#alert:not([hidden])")
+    assert said in page.inner_text("#alert")
+    assert "Not finished." in lane(page, "cool", ".state")
+    assert page.locator("#history-list img").count() == 1  # what was finished is kept
+    scripted.cool = [completed(COOL, 3, 1.0)]
+    page.click("#alert button")
+    visit.finish()
+    assert page.locator("#alert").is_hidden()
+
+
+def test_one_after_the_other(visit: Visit, scripted: Scripted) -> None:
+    scripted.plain = [progress([0, 0, 0], 0, 4), WAIT, completed(PLAIN, 0, 2.0)]
+    scripted.cool = [completed(COOL, 3, 1.0)]
+    page = visit.open()
+    page.check("#turns")
+    page.fill("#prompt", "red apple")
+    page.click("#draw")
+    expect(page.locator("[data-lane=plain] .state")).to_have_text("4 of 16 tokens")
+    assert lane(page, "cool", ".state") == "Waiting for its turn"
+    assert len(visit.asked) == 1
+    scripted.go_on.set()
+    visit.finish()
+    assert "One ran after the other" in page.inner_text("#outcome")
