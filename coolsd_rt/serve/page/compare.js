@@ -5,9 +5,9 @@ import { counted, seconds } from "./dom.js";
 
 const SAME = 1.02; // ratios nearer to 1 are not told apart: two runs of the same decoder differ by as much
 
-/** "1.04×", "1.6×", "12×". */
+/** "1.04x", "1.6x", "12x". */
 function times(ratio) {
-  return `${ratio.toFixed(ratio < 1.095 ? 2 : ratio < 9.95 ? 1 : 0)}×`;
+  return `${ratio.toFixed(ratio < 1.095 ? 2 : ratio < 9.95 ? 1 : 0)}x`;
 }
 
 function ratioWords(ratio, more, less, same) {

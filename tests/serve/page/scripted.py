@@ -1,4 +1,4 @@
-"""A server whose answer is a list of pieces of bytes, sent as a test says: to stop in the middle, or to cut anywhere."""
+"""A server whose answer is a list of pieces of bytes, which may wait in the middle or end anywhere."""
 
 from __future__ import annotations
 

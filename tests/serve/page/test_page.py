@@ -1,4 +1,4 @@
-"""The page as people use it, on a real server: drawing, settings, history, keys, colours, small screens, errors."""
+"""The page as people use it, on a real server: drawing, settings, history, the map of drafts, what is copied."""
 
 from __future__ import annotations
 
@@ -10,47 +10,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Route, expect
 
 from tests.serve.page.conftest import Visit
+from tests.serve.page.looking import copied, download, figure, lane, provenance
 
-PNG = b"\x89PNG\r\n\x1a\n"
-OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
-GROUND = "getComputedStyle(document.body).backgroundColor"
 ROUTE = "**/v1/images/generations"
-
-
-def provenance(data: bytes) -> dict[str, Any]:
-    """What the text chunk of a PNG says."""
-    assert data.startswith(PNG)
-    with Image.open(io.BytesIO(data)) as image:
-        told: dict[str, Any] = json.loads(image.info["coolsd-rt"])
-    return told
-
-
-def download(page: Page, name: str) -> tuple[str, bytes]:
-    with page.expect_download() as waiting:
-        page.click(f"[data-lane={name}] [data-action=download]")
-    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
-
-
-def lane(page: Page, name: str) -> Locator:
-    return page.locator(f"[data-lane={name}]")
-
-
-def figure(page: Page, name: str, which: str) -> float:
-    return float(lane(page, name).locator(f"[data-figure={which}]").inner_text())
-
-
-def copied(page: Page, name: str, action: str) -> str:
-    page.click(f"[data-lane={name}] [data-action={action}]")
-    expect(page.locator("#status")).to_contain_text("Copied")
-    text: str = page.evaluate("navigator.clipboard.readText()")
-    return text
 
 
 def test_the_empty_state_invites(visit: Visit) -> None:
@@ -102,15 +70,17 @@ def test_both_decoders_draw_one_seed(visit: Visit) -> None:
     assert re.fullmatch(r"COOL-SD: .*(fewer|as many) steps, (and|but) .*(faster|slower|about as fast)\.", headline)
 
 
-@pytest.mark.parametrize(("mode", "name"), [("COOL-SD", "cool"), ("Plain", "plain")])
-def test_one_decoder_alone(visit: Visit, mode: str, name: str) -> None:
+def test_one_decoder_alone(visit: Visit) -> None:
     page = visit.open()
-    page.get_by_label(mode, exact=True).check()
-    visit.draw()
-    assert len(visit.asked) == 1
-    assert page.locator(".lane").count() == 1
-    assert lane(page, name).locator(".actions").is_visible()
-    assert page.locator("#outcome").is_hidden()
+    for mode, name in (("COOL-SD", "cool"), ("Plain", "plain")):
+        visit.asked.clear()
+        page.get_by_label(mode, exact=True).check()
+        visit.draw()
+        assert len(visit.asked) == 1
+        assert page.locator(".lane").count() == 1
+        assert lane(page, name).locator(".actions").is_visible()
+        assert page.locator("#outcome").is_hidden()
+        assert page.locator("#turns").is_hidden()
 
 
 def test_the_controls_say_what_is_asked(visit: Visit) -> None:
@@ -147,17 +117,16 @@ def test_the_controls_say_what_is_asked(visit: Visit) -> None:
     assert set(cool) == {"model", "prompt", "pacing", "seed", "stream", "partial_images", "progress"}
 
 
-@pytest.mark.parametrize(
-    ("label", "value"), [("Seed", "-1"), ("Seed", "18446744073709551616"), ("Guidance scale", "0.5")]
-)
-def test_a_value_out_of_range_is_not_sent(visit: Visit, label: str, value: str) -> None:
+def test_a_value_out_of_range_is_not_sent(visit: Visit) -> None:
     page = visit.open()
-    page.get_by_label(label, exact=True).fill(value)
     page.fill("#prompt", "red apple")
-    page.press("#prompt", "Enter")
-    assert page.get_by_label(label, exact=True).evaluate(
-        "field => field === document.activeElement && !field.validity.valid"
-    )
+    for label, value in (("Seed", "-1"), ("Seed", "18446744073709551616"), ("Guidance scale", "0.5"), ("Top-k", "1.5")):
+        field = page.get_by_label(label, exact=True)
+        before = field.input_value()
+        field.fill(value)
+        page.press("#prompt", "Enter")
+        assert field.evaluate("field => field === document.activeElement && !field.validity.valid"), (label, value)
+        field.fill(before)
     assert visit.asked == []
 
 
@@ -248,7 +217,8 @@ def test_what_is_copied_draws_the_same(visit: Visit, tmp_path: Path) -> None:
 def test_quotes_survive_the_copying(visit: Visit) -> None:
     page = visit.open()
     prompt = 'it\'s a "$HOME" \\ `tick` \u2028 <b>'
-    code = "import('/static/snippets.js').then((m) => [m.asCurl(%s, 'http://h/', true), m.asPython(%s, 'http://h/v1', true)])"
+    both = "[m.asCurl(%s, 'http://h/', true), m.asPython(%s, 'http://h/v1', true)]"
+    code = f"import('/static/snippets.js').then((m) => {both})"
     request = json.dumps({"prompt": prompt, "plain": True, "seed": 7})
     curl, python = page.evaluate(code % (request, request))
     told = "curl() { printf '%s\\0' \"$@\"; }\n" + curl.split(" \\\n  |")[0]
@@ -263,158 +233,6 @@ def test_quotes_survive_the_copying(visit: Visit) -> None:
     )
     given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     assert given == {"prompt": prompt, "extra_body": {"plain": True, "seed": 7}}
-
-
-def test_all_of_it_by_keyboard(visit: Visit) -> None:
-    """Tab reaches everything that is there, always with a visible focus; Enter and the space bar do the rest."""
-    page = visit.open()
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
-    page.keyboard.press("Enter")
-    page.keyboard.press("Tab") if page.evaluate("document.activeElement.id") != "prompt" else None
-    page.keyboard.type("red apple")
-    page.keyboard.press("Enter")
-    visit.finish()
-    code = """() => {
-        const at = document.activeElement;
-        const shown = at.matches('.segments input') ? at.nextElementSibling : at;
-        return [at.id || at.name || at.dataset.action || at.tagName, getComputedStyle(shown).outlineStyle !== 'none'];
-    }"""
-    reached = {}
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        name, visible = page.evaluate(code)
-        if name == "heat" and name not in reached:
-            page.keyboard.press("Space")
-        reached[name] = visible
-    assert {"draw", "mode", "turns", "download", "curl", "python", "heat", "theme", "field-seed", "field-delta"} <= set(
-        reached
-    )
-    assert [name for name, visible in reached.items() if not visible and name != "BODY"] == []
-    assert page.locator("#legend").is_visible()
-
-
-@pytest.mark.parametrize("visit", [{"color_scheme": "dark"}, {"color_scheme": "light"}], indirect=True)
-def test_colours_follow_the_system_until_told(visit: Visit) -> None:
-    page = visit.open()
-    at_first = page.evaluate(GROUND)
-    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
-    assert (sum(map(int, re.findall(r"\d+", at_first))) < 128) == dark
-    page.click("#theme")
-    assert page.evaluate(GROUND) != at_first
-    page.reload()
-    assert page.evaluate(GROUND) != at_first
-    page.click("#theme")
-    assert page.evaluate(GROUND) == at_first
-
-
-@pytest.mark.parametrize(
-    "visit", [{"viewport": {"width": 360, "height": 700}, "device_scale_factor": 3}], indirect=True
-)
-def test_a_small_screen_needs_no_scrolling_sideways(visit: Visit) -> None:
-    page = visit.open()
-    assert page.evaluate(OVERFLOW) <= 0
-    assert page.locator("#controls").is_hidden()
-    visit.draw()
-    page.click("#heat")
-    page.click("#law summary")
-    lane(page, "cool").locator("summary").click()
-    assert page.locator("#controls").is_visible()
-    assert page.evaluate(OVERFLOW) <= 0
-    wide = page.evaluate("[...document.querySelectorAll('main *')].filter((e) => !e.closest('.chips, #history-list, .hidden, svg')"
-                         " && e.getBoundingClientRect().right > window.innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))")  # fmt: skip
-    assert wide == []
-    width = lane(page, "cool").locator(".frame").evaluate("frame => frame.getBoundingClientRect().width")
-    side = lane(page, "cool").locator("img").evaluate("image => image.naturalWidth")
-    factor = width * 3 / side  # pixels of the screen for one of the image; a layout's steps are 1/64
-    assert factor == pytest.approx(round(factor), abs=0.02)
-
-
-@pytest.mark.parametrize("visit", [{"reduced_motion": "reduce"}], indirect=True)
-def test_nothing_moves_for_who_wants_that(visit: Visit) -> None:
-    page = visit.open()
-    assert page.locator("#draw").evaluate("button => getComputedStyle(button).transitionDuration") == "0s"
-
-
-def test_a_key_is_asked_for(visit: Visit) -> None:
-    visit.expected = ["401"]
-    keys: list[str | None] = []
-
-    def guard(route: Route) -> None:
-        keys.append(route.request.headers.get("authorization"))
-        if keys[-1] != "Bearer sesame":
-            return route.fulfill(status=401, json={"error": {"message": "no", "code": "invalid_api_key"}})
-        return route.fallback(headers={k: v for k, v in route.request.headers.items() if k != "authorization"})
-
-    visit.page.route("**/v1/**", guard)
-    visit.page.goto(visit.address)
-    page = visit.page
-    expect(page.locator("#alert")).to_contain_text("asks for a key")
-    assert page.evaluate("document.activeElement.id") == "key"
-    assert page.get_attribute("#key", "type") == "password"
-    page.keyboard.type("wrong")
-    page.keyboard.press("Enter")
-    expect(page.locator("#alert")).to_contain_text("refused this key")
-    page.keyboard.type("sesame")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#facts:not(:empty)")
-    assert page.locator("#alert").is_hidden()
-    visit.draw()
-    assert keys[:2] == [None, "Bearer wrong"]
-    assert set(keys[2:]) == {"Bearer sesame"}
-    assert "sesame" not in copied(page, "cool", "python") + copied(page, "cool", "curl")
-    page.reload()
-    page.wait_for_selector("#facts:not(:empty)")  # this tab still has it
-    assert page.evaluate("JSON.stringify(localStorage)").find("sesame") == -1
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "said"),
-    [
-        (429, {"Retry-After": "7"}, r"The server is busy.* Try again in 7 seconds \(at .*\d\d.*\)\."),
-        (429, {}, r"The server is busy.* Try again in a few seconds\."),
-        (503, {}, r"<i>What the server said</i>\. It is starting.* wait a few seconds, then try again\."),
-        (504, {}, r"The image took longer than the server allows\..*"),
-        (500, {}, r"<i>What the server said</i>\. Try again.*"),
-        (400, {}, r"<i>What the server said</i>\. Change it and draw again\."),
-    ],
-)
-def test_errors_say_what_to_do(visit: Visit, status: int, headers: dict[str, str], said: str) -> None:
-    visit.expected = [str(status)]
-    page = visit.open()
-    body = {"error": {"message": "<i>What the server said</i>"}}
-    page.route(ROUTE, lambda route: route.fulfill(status=status, headers=headers, json=body))
-    page.fill("#prompt", "red apple")
-    page.press("#prompt", "Enter")
-    page.wait_for_selector("#alert:not([hidden])")
-    assert re.fullmatch(said, page.locator("#alert p").inner_text())
-    assert page.locator("#alert").get_attribute("role") == "alert"
-    assert page.locator("#alert i, .state i").count() == 0
-    page.unroute(ROUTE)
-    page.click("#alert button" if status != 400 else "#draw")
-    visit.finish()
-    assert page.locator("#alert").is_hidden()
-
-
-def test_a_network_that_is_gone(visit: Visit) -> None:
-    visit.expected = ["ERR_CONNECTION_REFUSED"]
-    page = visit.open()
-    page.route(ROUTE, lambda route: route.abort("connectionrefused"))
-    page.fill("#prompt", "red apple")
-    page.press("#prompt", "Enter")
-    expect(page.locator("#alert")).to_contain_text("The server does not answer. Check that coolsd-rt serve is running")
-    assert page.locator("#stop").is_disabled()
-
-
-def test_a_prompt_is_only_text(visit: Visit) -> None:
-    """Whether the engine knows the words or not, they never become elements."""
-    visit.expected = ["400"]
-    page = visit.open()
-    page.fill("#prompt", "<img src=x onerror=alert(1)> red apple")
-    page.press("#prompt", "Enter")
-    page.wait_for_selector("#stop:disabled", state="attached")
-    page.wait_for_selector("#history-list li, #alert:not([hidden])")
-    assert page.locator("img[src=x]").count() == 0
 
 
 def test_several_models(visit: Visit) -> None:
