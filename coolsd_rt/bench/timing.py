@@ -17,8 +17,7 @@ from typing import Any
 
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.runtime.round import Loop
-from coolsd_rt.runtime.self_decoding import WholeEngine
+from coolsd_rt.runtime.self_decoding import Loop, WholeEngine
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.workflows import drawing, totals
 from coolsd_rt.workflows.drawing import Job, Settings

@@ -46,7 +46,7 @@ def verify(
     draft: Q [M, L, V], the same tensor that the tokens were drawn from.
     tokens: int64 [M, L].
     num_drafts: int64 [M], drafts that count (fewer at the image's end).
-    omegas: float64 [L].
+    omegas: float64 [L], or [M, L] where images differ.
     u_accept, u_resample: [M, L] and [M, L+1], uniforms in [0, 1) by window index.
     forced: bool [M, L], positions whose token is fixed (P = Q = a point mass): accepted whatever omega is.
     tolerance: LANTERN's relaxation, with neighbours of the same array type.
@@ -75,7 +75,8 @@ def verify(
     degenerate = rejected
     if bool(xp.any(rejected)):
         first = xp.where(rejected, accepted, 0)
-        omega = xp.astype(omegas[first], weights.dtype)[:, None]
+        omega = omegas[first] if omegas.ndim == 1 else omegas[rows, first]
+        omega = xp.astype(omega, weights.dtype)[:, None]
         left, empty = _after(weights, draft[rows, first], omega, resampler, tolerance, tokens[rows, first])
         degenerate = rejected & empty
         weights = xp.where(rejected[:, None], left, weights)

@@ -1,12 +1,14 @@
 """Per-batch state of the decoding loop: row layout, CFG scales, forced tokens, uniforms, logits to probabilities.
 
-Shared by the round and every drafter. Knows how per-image values become per-row arrays of the session. Does not know
-where drafts come from or how they are verified. Legend as in `coolsd_rt.runtime.round`.
+Shared by the round and every drafter. Each image has sampling settings of its own; where they differ, logits are
+processed by kinds of settings, so that an image's probabilities are those that it has alone, to the last bit. Knows how
+per-image values become per-row arrays of the session. Does not know where drafts come from or how they are verified.
+Legend as in `coolsd_rt.runtime.round`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import State
-from coolsd_rt.runtime.statistics import Statistics, Stopwatch
+from coolsd_rt.runtime.statistics import Stopwatch
 
 _NAMES = {np.dtype(name): name for name in ("int64", "float32", "float64", "bool")}  # str(dtype) takes microseconds
 
@@ -32,34 +34,69 @@ class Window(NamedTuple):
     scale: Array | None  # CFG scale [M, L + 1]; None without CFG
 
 
+class Processing(NamedTuple):
+    """The settings of a step from logits to probabilities that cannot differ inside one call of it."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+    @staticmethod
+    def of(sampling: Sampling) -> Processing:
+        """Return those of an image's settings."""
+        return Processing(sampling.temperature, sampling.top_k, sampling.top_p)
+
+
 class Batch:
-    """The values of a batch that stay the same from round to round, its `state`, and the finished images."""
+    """The values of a batch that stay the same from round to round, its `state`, and the finished images.
+
+    lengths: int64 [M], the draft length of each image; `length` is the longest. samplings: one entry per image.
+    """
 
     def __init__(
-        self, session: Session, sampling: Sampling, uniforms: Host, forced: Ints | None, clock: Callable[[], float]
+        self, session: Session, sampling: Sampling, uniforms: Host, forced: Ints | None, watch: Stopwatch
     ) -> None:
         """uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out. forced: int64 [N], -1 = free, or None."""
         dims, images = session.dims, uniforms.shape[0]
-        self.session, self.sampling, self.forced = session, sampling, forced
+        self.session, self.forced = session, forced
         self.state = State.empty(images, dims)
-        self.length = uniforms.shape[2] - 1
-        self.statistics = Statistics.empty(images, self.length)
-        self.watch = Stopwatch(self.statistics.seconds, clock)
-        self.rows = np.arange(images)
+        self.lengths = np.full(images, uniforms.shape[2] - 1, np.int64)
+        self.watch = watch
         self.paired = sampling.guided
-        self.row_ids = self.rowwise(self.rows, offset=images)
         self.idle: Array | None = None  # bool [M], the finished images; None while there are none
-        self.uniforms, self._scales = uniforms, sampling.scales(dims.tokens)
+        self.uniforms = uniforms
+        self._scales = np.broadcast_to(sampling.scales(dims.tokens), (images, dims.tokens))
+        self._settle([sampling] * images)
+
+    def _settle(self, samplings: list[Sampling]) -> None:
+        """Derive what follows from the images that are there now."""
+        self.samplings = samplings
+        self.length = self.uniforms.shape[2] - 1
+        self.rows = np.arange(len(samplings))
+        self.row_ids = self.rowwise(self.rows, offset=len(samplings))
         self._offsets = np.arange(self.length + 1)
+        self.kinds = [Processing.of(sampling) for sampling in samplings]
+        self._parts: list[tuple[Processing, Array, Array]] = []  # images and their rows, by kind; empty if all are one
+        every = dict.fromkeys(self.kinds)
+        for kind in every if len(every) > 1 else ():
+            images = np.flatnonzero([other == kind for other in self.kinds])
+            rows = np.concatenate([images, images + len(samplings)]) if self.paired else images
+            self._parts.append((kind, self.put(images), self.put(rows)))
 
     def take(self, keep: Ints, other: Batch | None = None) -> None:
         """Keep the images `keep` int64 of this batch and, counted on from its last, of `other`, in this order."""
         batches = mates(self, other)
-        self.uniforms = np.concatenate([batch.uniforms for batch in batches])[keep]
+        longest = max(batch.length for batch in batches)
+        tables = [
+            np.pad(batch.uniforms, ((0, 0), (0, 0), (0, longest - batch.length), (0, 0))) for batch in batches
+        ]  # numbers of drafts that an image never draws
+        self.uniforms = np.concatenate(tables)[keep]
+        self.lengths = np.concatenate([batch.lengths for batch in batches])[keep]
+        self._scales = np.concatenate([batch._scales for batch in batches])[keep]
         self.state.take(keep, None if other is None else other.state)
-        self.rows = np.arange(len(keep))
-        self.row_ids = self.rowwise(self.rows, offset=len(keep))
         self.idle = None
+        samplings = [sampling for batch in batches for sampling in batch.samplings]
+        self._settle([samplings[m] for m in keep.tolist()])
 
     def window(self, active: Host) -> Window:
         """Return the window of the next round, which starts at each image's first undecided token."""
@@ -81,16 +118,28 @@ class Batch:
 
     def scale(self, at: Ints) -> Array | None:
         """Return the CFG scale of each image token, with the shape of `at`; None without CFG."""
-        return self.put(self._scales[at]) if self.paired else None
+        return self.put(self._scales[self.rows[:, None], at]) if self.paired else None
 
     def distribution(self, logits: Array, scale: Array | None, at: Ints, start: int = 0) -> Array:
         """Return P or Q [M, S, V] at window indices start..start+S-1. A forced token is a point mass in both."""
         window = slice(start, start + logits.shape[1])
-        s = self.sampling
-        probs = process_logits(logits, None if scale is None else scale[:, window], s.temperature, s.top_k, s.top_p)
+        probs = self._processed(logits, None if scale is None else scale[:, window])
         if self.idle is not None:  # rows of finished images may hold anything, NaN included
             probs[self.idle] = 1.0 / probs.shape[-1]
         return self.pinned(probs, at[:, window])
+
+    def _processed(self, logits: Array, scale: Array | None) -> Array:
+        """Return the probabilities [M, S, V] of logits [R, S, V], each image's by its own settings."""
+        if not self._parts:
+            return process_logits(logits, scale, *self.kinds[0])
+        probs: Array = None
+        for kind, images, rows in self._parts:
+            part = process_logits(logits[rows], None if scale is None else scale[images], *kind)
+            if probs is None:
+                xp = namespace(part)
+                probs = xp.empty((len(self.rows), *part.shape[1:]), dtype=part.dtype, device=part.device)
+            probs[images] = part
+        return probs
 
     def pinned(self, probs: Array, at: Ints) -> Array:
         """Set distributions [M, S, V] of image tokens `at` [M, S] to point masses, in place, at forced tokens."""

@@ -1,8 +1,11 @@
 """The loop over a batch whose images may change: the code of one round, and how images leave and join between rounds.
 
-Knows sessions, the law's operations and a drafter. Does not know when a batch is done, who receives its tokens, nor
-what a token looks like. The counters, their invariants and the steps of a round are described in `runtime.round`, whose
-legend holds here too.
+Images that step together share the rule, the resampler and the drafter. Omegas, draft length, sampling settings and
+random numbers are each image's own.
+
+Knows sessions, the law's operations and a drafter. Does not know which image of a request an image is, when a batch is
+done, who receives its tokens, nor what a token looks like. The counters, their invariants and the steps of a round are
+described in `runtime.round`, whose legend holds here too.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.state import RoundRecord
+from coolsd_rt.runtime.statistics import Stopwatch
 
 
 def check_length(law: Law, session: Session) -> None:
@@ -33,18 +37,20 @@ def check_length(law: Law, session: Session) -> None:
 
 
 class DecodingLoop:
-    """The host's loop: the prefill, then one `round` at a time of all images. Between rounds images leave and join.
+    """The host's loop: the prefill, then one `round` at a time of all images. Between rounds images leave and join."""
 
-    images: int64 [M], which image of the request each one is.
-    """
+    def __init__(self, session: Session, request: DecodeRequest, watch: Stopwatch | None = None) -> None:
+        """session: must be fresh. watch: times the phases; loops that take turns share one.
 
-    def __init__(self, session: Session, request: DecodeRequest) -> None:
-        """session: must be fresh. Raises UserError if drafts exceed the image."""
+        Raises UserError if drafts exceed the image.
+        """
         check_length(request.law, session)
-        self.images = np.arange(len(request.uniforms))
-        self.batch = Batch(session, request.sampling, request.uniforms, request.forced, request.clock)
-        self.state, self.statistics = self.batch.state, self.batch.statistics
-        self._session, self._law = session, request.law
+        law, images = request.law, len(request.uniforms)
+        watch = watch or Stopwatch(request.clock)
+        self.batch = Batch(session, request.sampling, request.uniforms, request.forced, watch)
+        self.state = self.batch.state
+        self._session, self._law = session, law
+        self._omegas = np.tile(np.asarray(law.omegas, np.float64), (images, 1))  # [M, L]; those of the longest image
         self._drafter = make_drafter(request.drafter, self.batch) if request.length else None
         self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
         self._rates: Array | None = None
@@ -74,13 +80,13 @@ class DecodingLoop:
 
     def round(self) -> RoundRecord:
         """Run one round of every unfinished image. Returns a record of it."""
-        state, batch, drafter, length = self.state, self.batch, self._drafter, self._law.length
+        state, batch, drafter = self.state, self.batch, self._drafter
         # 1. Window. Near the image's end there are fewer drafts; omega keeps its index.
         remaining = state.remaining
         active = remaining > 0
         batch.idle = None if active.all() else batch.put(~active)
         window = batch.window(active)
-        num_drafts = np.where(self._draft_allowed, np.minimum(np.maximum(remaining - 1, 0), length), 0)
+        num_drafts = np.where(self._draft_allowed, np.minimum(np.maximum(remaining - 1, 0), batch.lengths), 0)
 
         # 2. Draft.
         num_drafts, drafts, q = self._draft(window, num_drafts)
@@ -99,7 +105,7 @@ class DecodingLoop:
             q,
             drafts,
             batch.put(num_drafts),
-            self._omegas[:count],
+            self._omegas_there[:, :count],
             batch.put(window.uniforms[:, :count, ACCEPT]),
             batch.put(window.uniforms[..., RESAMPLE]),
             self._law.resampler,
@@ -117,44 +123,32 @@ class DecodingLoop:
 
         # 5. Commit.
         state.commit(tokens, accepted, active)
-        self.statistics.record(accepted, num_drafts, to_host(verdict.degenerate), active, self.images)
         if drafter:
             drafter.committed(active)
-        return RoundRecord(active, num_drafts, accepted, proposed, tokens, p, q)
+        return RoundRecord(active, num_drafts, accepted, to_host(verdict.degenerate), proposed, tokens, p, q)
 
     @property
-    def leaves(self) -> bool:
-        """Whether images are finished whose rows the session can drop while others go on."""
-        finished = self.state.remaining == 0
-        return bool(finished.any()) and not finished.all() and isinstance(self._session, RowSession)
-
-    def leave(self) -> None:
-        """Drop the finished images, which are at least one and not all. Their tokens have to be read before."""
-        self.take(np.flatnonzero(self.state.remaining))
-
-    def join(self, other: DecodingLoop) -> None:
-        """Take in the images of another loop of the same law and sampling, after its prefill; it is not used any more.
-
-        Both sessions have to be `RowSession`s of one engine. No command joins loops yet: slots of a server will.
-        """
-        self.take(np.arange(len(self.images) + len(other.images)), other)
+    def changes(self) -> bool:
+        """Whether images can leave and join: the session can drop rows and take in those of another one."""
+        return isinstance(self._session, RowSession)
 
     def take(self, keep: Ints, other: DecodingLoop | None = None) -> None:
-        """Keep the images `keep` int64 of this loop and, counted on from its last, of `other`, in this order."""
+        """Keep the images `keep` int64 of this loop and, counted on from its last, of `other`, in this order.
+
+        Called between rounds; the tokens of images that leave have to be read before. other: a loop after its prefill,
+        of the same rule, resampler and drafter, on a session of the same engine. It is not used any more.
+        """
         if not isinstance(self._session, RowSession):
             raise TypeError(f"expected a session whose rows may change, found {type(self._session).__name__}")
         loops = mates(self, other)
         self._session.take(rows_of(keep, [loop.batch for loop in loops]), None if other is None else other._session)
-        numbers, images = [], 0
-        for loop in loops:
-            numbers.append(loop.images + images)
-            images += len(loop.statistics.rounds)
-        self.images = np.concatenate(numbers)[keep]
-        if other is not None:
-            self.statistics.extend(other.statistics)
         index = self.batch.put(keep)
         if self._drafter is not None:
             self._drafter.take(keep, None if other is None else other._drafter)
+        longest = max(loop._omegas.shape[1] for loop in loops)
+        padded = [np.pad(loop._omegas, ((0, 0), (0, longest - loop._omegas.shape[1]))) for loop in loops]
+        self._omegas = np.concatenate(padded)[keep]
+        self._omegas_there = self._put_omegas()
         self.batch.take(keep, None if other is None else other.batch)
         self._draft_allowed = np.concatenate([loop._draft_allowed for loop in loops])[keep]
         tokens, q = ([loop._no_drafts[part] for loop in loops] for part in (0, 1))
@@ -166,10 +160,11 @@ class DecodingLoop:
         if not count or self._drafter is None:
             return num_drafts, *self._no_drafts
         drafts, q = self._drafter.draft(window, count)
-        least = self.batch.sampling.draft_confidence
-        if least:
+        least = np.array([sampling.draft_confidence for sampling in self.batch.samplings])
+        if least.any():
             # Q_i depends on the drafts before it alone, so that no token is favoured where it ends the window.
-            unsure = to_host(self._xp.max(q, axis=-1)) < least
+            most = to_host(self._xp.max(q, axis=-1))
+            unsure = most < least.astype(most.dtype)[:, None]
             run = np.where(unsure.any(axis=1), unsure.argmax(axis=1), count)
             num_drafts = np.minimum(num_drafts, run)
             count = int(num_drafts.max())
@@ -179,7 +174,8 @@ class DecodingLoop:
     def _prepare_law(self, device: Array) -> None:
         """Convert the law's numbers to arrays of the session."""
         xp, law, batch = self._xp, self._law, self.batch
-        self._omegas = xp.asarray(law.omegas, dtype=xp.float64, device=device)
+        self._device = device
+        self._omegas_there = self._put_omegas()
         if law.tolerance is not None:
             self._tolerance = replace(law.tolerance, near=batch.put(np.asarray(law.tolerance.near, np.int64)))
         if law.rates is not None:
@@ -187,10 +183,15 @@ class DecodingLoop:
 
     def _confident(self, p: Array, at: Ints) -> Host:
         """Return bool [M]: whether the next round may draft, by the top probability of P at window index `at`."""
-        rows, least = self.batch.rows, self.batch.sampling.confidence
-        if not least:
+        rows, least = self.batch.rows, np.array([sampling.confidence for sampling in self.batch.samplings])
+        if not least.any():
             return np.ones(len(rows), bool)
-        return to_host(self._xp.max(p[rows, at], axis=-1)) >= least
+        most = to_host(self._xp.max(p[rows, at], axis=-1))
+        return most >= least.astype(most.dtype)
+
+    def _put_omegas(self) -> Array:
+        """Return the omegas as an array of the session, float64 [M, L]."""
+        return self._xp.asarray(self._omegas, dtype=self._xp.float64, device=self._device)
 
     def _target(self, ids: Array) -> tuple[Array, Array]:
         """Run the target's step at `cached`: logits [R, S, V] and features [R, S, C]."""

@@ -32,8 +32,8 @@ One round:
 5. Commit: decide the tokens, advance the counters, update the statistics.
 
 A finished image leaves the batch, where the session can drop rows (`RowSession`); elsewhere its rows are stepped until
-the last image is finished, and the results are discarded. Draft length 0 is plain decoding: the same code without a
-draft.
+the last image is finished, and the results are discarded. Images that come one by one are drawn in `slots`. Draft
+length 0 is plain decoding: the same code without a draft.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from coolsd_rt.arrays import Host, Ints
-from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.decoding_loop import DecodingLoop, check_length
 from coolsd_rt.runtime.drafters import DrafterName
@@ -54,13 +53,11 @@ from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
-from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
+from coolsd_rt.runtime.self_decoding import DecodeRequest, Loop, decodes_itself
 from coolsd_rt.runtime.state import RoundRecord, State
-from coolsd_rt.runtime.statistics import Generation
+from coolsd_rt.runtime.statistics import Generation, Statistics
 
 OnRound = Callable[[State, RoundRecord], None]  # called after the commit
-Loop = Literal["auto", "host", "device"]
-"""Which loop to run. auto: the session's own loop if it supports the request, else the host's."""
 
 
 @dataclass(frozen=True)
@@ -127,51 +124,59 @@ def decode(
     check_length(law, session)
     ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
     request = DecodeRequest(law, sampling, uniforms, ids, drafter, hooks.on_progress, hooks.clock)
-    if loop != "host":
-        if isinstance(session, SelfDecodingSession) and not (reason := session.refusal_reason(request)):
-            return session.decode(request)
-        if loop == "device":
-            found = reason if isinstance(session, SelfDecodingSession) else "an engine that the host steps"
-            fix = 'use loop="auto" or loop="host"'
-            wanted = "an engine and a request with a loop of their own"
-            raise UserError('loop="device"', expected=wanted, found=found, fix=fix)
-    decoder = DecodingLoop(session, request)
-    decoder.prefill()
-    drawn = _Drawn(len(uniforms), session.dims.tokens)
-    while decoder.state.remaining.any():
-        began, whole = hooks.clock(), len(decoder.images) == len(uniforms)
-        record = decoder.round()
-        if whole:  # a round of fewer images is no round of this batch
-            decoder.statistics.time_round(int(record.num_drafts[record.active].max()), hooks.clock() - began)
-        if hooks.on_round is not None:
-            hooks.on_round(decoder.state, record)
-        if hooks.on_progress is not None or decoder.leaves:
-            drawn.note(decoder)
-        if hooks.on_round is None and decoder.leaves:
-            decoder.leave()
-        if hooks.on_progress is not None:
-            hooks.on_progress(drawn.progress(decoder))
-    drawn.note(decoder)
-    decoder.batch.watch.lap("other")
-    return Generation(drawn.codes, decoder.statistics, "host")
+    if decodes_itself(session, request, loop):
+        return session.decode(request)
+    return _Batch(DecodingLoop(session, request), request, hooks).draw()
 
 
-class _Drawn:
-    """The tokens of all images of a batch, those that have left it included."""
+class _Batch:
+    """A batch on the host's loop. It keeps the tokens and counts of all images, those that have left included."""
 
-    def __init__(self, images: int, tokens: int) -> None:
-        self.codes = np.zeros((images, tokens), np.int64)
+    def __init__(self, loop: DecodingLoop, request: DecodeRequest, hooks: LoopHooks) -> None:
+        self.loop, self.hooks = loop, hooks
+        images, state = len(request.uniforms), loop.state
+        self.statistics = Statistics.empty(images, request.length)
+        self.codes = np.zeros((images, state.tokens), np.int64)
         self._decided = np.zeros(images, np.int64)
+        self._there = np.arange(images)  # which image each one of the loop is
 
-    def note(self, decoder: DecodingLoop) -> None:
+    def draw(self) -> Generation:
+        """Draw all images."""
+        loop = self.loop
+        loop.prefill()
+        while loop.state.remaining.any():
+            self._round()
+        self._note()
+        loop.batch.watch.lap("other")
+        self.statistics.seconds = loop.batch.watch.take()
+        return Generation(self.codes, self.statistics, "host")
+
+    def _round(self) -> None:
+        loop, hooks = self.loop, self.hooks
+        began, whole = hooks.clock(), len(self._there) == len(self.codes)
+        record = loop.round()
+        self.statistics.record(record.accepted, record.num_drafts, record.degenerate, record.active, self._there)
+        if whole:  # a round of fewer images is no round of this batch
+            self.statistics.time_round(int(record.num_drafts[record.active].max()), hooks.clock() - began)
+        if hooks.on_round is not None:
+            hooks.on_round(loop.state, record)
+        left = loop.state.remaining
+        leaves = bool(left.any()) and not left.all() and loop.changes
+        if hooks.on_progress is not None or leaves:
+            self._note()
+        if hooks.on_round is None and leaves:
+            keep = np.flatnonzero(left)
+            loop.take(keep)
+            self._there = self._there[keep]
+        if hooks.on_progress is not None:
+            accept_length = self.statistics.mean_acceptance_length
+            hooks.on_progress(Progress(self._decided.copy(), accept_length, self.codes.copy))
+
+    def _note(self) -> None:
         """Copy what the images of the loop have."""
-        state = decoder.state
-        self.codes[decoder.images] = state.codes
-        self._decided[decoder.images] = state.committed - state.prefix
-
-    def progress(self, decoder: DecodingLoop) -> Progress:
-        """Return the progress as of the last `note`."""
-        return Progress(self._decided.copy(), decoder.statistics.mean_acceptance_length, self.codes.copy)
+        state = self.loop.state
+        self.codes[self._there] = state.codes
+        self._decided[self._there] = state.committed - state.prefix
 
 
 def _check_hooks(loop: Loop, on_round: OnRound | None) -> None:

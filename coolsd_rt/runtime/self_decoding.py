@@ -9,14 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 from coolsd_rt.arrays import Host, Ints
+from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.drafters import DrafterName
+from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.statistics import Generation
+
+Loop = Literal["auto", "host", "device"]
+"""Which loop to run. auto: the session's own loop if it supports the request, else the host's."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,19 @@ class SelfDecodingSession(Protocol):
     def decode(self, request: DecodeRequest) -> Generation:
         """Run all rounds on a fresh session. Raises CoolsdError if the session refuses the request."""
         ...
+
+
+def decodes_itself(session: Session, request: DecodeRequest, loop: Loop) -> TypeGuard[SelfDecodingSession]:
+    """Whether the session runs the request by itself. Raises UserError if it has to (`loop="device"`) and cannot."""
+    if loop == "host":
+        return False
+    own = isinstance(session, SelfDecodingSession)
+    reason = session.refusal_reason(request) if isinstance(session, SelfDecodingSession) else ""
+    if own and not reason:
+        return True
+    if loop == "device":
+        found = reason if own else "an engine that the host steps"
+        fix = 'use loop="auto" or loop="host"'
+        wanted = "an engine and a request with a loop of their own"
+        raise UserError('loop="device"', expected=wanted, found=found, fix=fix)
+    return False

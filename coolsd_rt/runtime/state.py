@@ -93,6 +93,7 @@ class RoundRecord:
     active: NDArray[np.bool_]  # [M] images that were not finished
     num_drafts: Ints  # [M] drafts that counted
     accepted: Ints  # [M]
+    degenerate: NDArray[np.bool_]  # [M] rejections that found no residual and drew from P
     drafts: Ints  # [M, L'] as drawn from Q
     window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`
     target: Array  # P [M, L' + 1, V]

@@ -54,18 +54,6 @@ class Statistics:
             self.accepts[:k] += 1
             self.attempts[: min(k + 1, count)] += 1
 
-    def extend(self, other: Statistics) -> None:
-        """Count another batch of the same draft length, which joins this one, whose images come behind. Only times of
-        rounds are not taken over."""
-        self.rounds = np.concatenate([self.rounds, other.rounds])
-        for name in ("accepted_histogram", "attempts", "accepts"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.degenerate += other.degenerate
-        self.draft_tokens += other.draft_tokens
-        self.seconds_prefix += other.seconds_prefix
-        for phase, spent in other.seconds.items():
-            self.seconds[phase] += spent
-
     def time_round(self, drafts: int, seconds: float) -> None:
         """Record that a round whose longest window had `drafts` drafts took `seconds`."""
         self.round_seconds.setdefault(drafts, []).append(seconds)
@@ -110,12 +98,18 @@ class Generation:
 class Stopwatch:
     """Assigns elapsed time to phases: `lap` adds the time since the last lap to the phase that it names."""
 
-    def __init__(self, seconds: dict[str, float], clock: Callable[[], float]) -> None:
-        self._seconds, self._clock = seconds, clock
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._clock = clock
         self._last = clock()
 
     def lap(self, phase: str) -> None:
         """Add the seconds since the last lap to `phase`."""
         now = self._clock()
-        self._seconds[phase] += now - self._last
+        self.seconds[phase] += now - self._last
         self._last = now
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds of each phase since the last call."""
+        taken, self.seconds = self.seconds, dict.fromkeys(PHASES, 0.0)
+        return taken

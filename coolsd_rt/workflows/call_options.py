@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
-from coolsd_rt.runtime.round import Loop
+from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.shown import shown
 from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, check_fields
 from coolsd_rt.spec.law import (

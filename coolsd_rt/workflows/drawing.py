@@ -24,8 +24,9 @@ from coolsd_rt.runtime.drafter_names import DrafterName
 from coolsd_rt.runtime.interface import Engine, Session
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
-from coolsd_rt.runtime.round import Loop, LoopHooks, OnRound, generate
+from coolsd_rt.runtime.round import LoopHooks, OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
+from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides

@@ -19,7 +19,7 @@ from coolsd_rt.runtime.drafter_names import JACOBI, DrafterName
 from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
-from coolsd_rt.runtime.round import Loop
+from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.plan_book import PlanBook

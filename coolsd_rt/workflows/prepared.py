@@ -13,7 +13,7 @@ from coolsd_rt import __version__
 from coolsd_rt.errors import UserError
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.drafter_names import JACOBI
-from coolsd_rt.runtime.round import Loop
+from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine

@@ -5,7 +5,7 @@ Knows images, tokens and provenance. Does not know engines or how an image is dr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,15 @@ from PIL import Image
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import bad_name
-from coolsd_rt.runtime.statistics import Generation, LoopTaken
+from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 from coolsd_rt.shown import shown
 from coolsd_rt.store.atomic import check_folder
-from coolsd_rt.workflows import totals
-from coolsd_rt.workflows.batches import DrawnBatch
-from coolsd_rt.workflows.drawing import Asked, Job
+from coolsd_rt.workflows.drawing import Asked
 from coolsd_rt.workflows.generate import placing
 from coolsd_rt.workflows.generate.identity import PIXELS, sha256_pixels
 from coolsd_rt.workflows.generate.report import seconds_by_phase
 from coolsd_rt.workflows.prepared import Prepared
+from coolsd_rt.workflows.slots import DecodedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +82,8 @@ class GenerationStats:
         return self.tokens / self.seconds if self.seconds else float("nan")
 
     @staticmethod
-    def of(parts: Sequence[Generation], length: int, tokens: int, seconds: float) -> GenerationStats:
-        """Sum the statistics of batches. length: draft length. tokens: image tokens per image."""
-        whole = totals.total([part.statistics for part in parts], length)
-        loop = totals.one_loop(part.loop for part in parts)
+    def of(whole: Statistics, loop: LoopTaken | None, tokens: int, seconds: float) -> GenerationStats:
+        """Return the figures of finished images. tokens: image tokens per image."""
         images = len(whole.rounds)
         return GenerationStats(
             images=images,
@@ -166,16 +163,10 @@ class PipelineOutput:
         return np.asarray(self.records[one.asked.index].image.convert("RGB"))
 
 
-def records_of(prepared: Prepared, batch: DrawnBatch) -> list[ImageRecord]:
-    """Return the images of a batch."""
-    rows = zip(batch.jobs, batch.generation.codes, batch.pixels, strict=True)
-    return [_record(prepared, job, codes, pixels) for job, codes, pixels in rows]
-
-
-def _record(prepared: Prepared, job: Job, codes: NDArray[np.int64], pixels: NDArray[np.uint8]) -> ImageRecord:
-    # Copy, so that keeping one image does not keep the arrays of its whole batch.
-    tokens = np.array(codes, np.int64)
+def record_of(prepared: Prepared, image: DecodedImage) -> ImageRecord:
+    """Return a finished image with what is needed to draw it again."""
+    job, tokens = image.job, np.array(image.codes, np.int64)
     tokens.setflags(write=False)
     said = prepared.provenance(Asked(job.index, job.prompt, job.seed))
-    provenance = {**said, PIXELS: sha256_pixels(pixels)}
-    return ImageRecord(Image.fromarray(pixels.copy()), job.index, job.prompt, job.seed, tokens, provenance)
+    provenance = {**said, PIXELS: sha256_pixels(image.pixels)}
+    return ImageRecord(Image.fromarray(image.pixels), job.index, job.prompt, job.seed, tokens, provenance)

@@ -163,9 +163,8 @@ class _Worker:
     def run(self) -> None:
         """Draw until all images are finished or the consumer stops."""
         try:
-            for records in self._drawing.run(self._progress):
-                for record in records:
-                    self._events.put(FinalImage(record))
+            for record in self._drawing.run(self._progress):
+                self._events.put(FinalImage(record))
         except Cancelled:
             self._events.end()
         except BaseException as error:  # raised in the consumer's thread

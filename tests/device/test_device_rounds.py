@@ -20,9 +20,9 @@ from coolsd_rt.law import Law, Tolerance, nearest_codes
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.randomness import uniform_table
-from coolsd_rt.runtime.round import Loop, LoopHooks, decode
+from coolsd_rt.runtime.round import LoopHooks, decode
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import DecodeRequest, SelfDecodingSession
+from coolsd_rt.runtime.self_decoding import DecodeRequest, Loop, SelfDecodingSession
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from tests.runtime.progresses import Heard

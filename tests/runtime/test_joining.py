@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.runtime import Generation, LoopHooks, Sampling, generate
+from coolsd_rt.runtime import LoopHooks, Sampling, generate
 from coolsd_rt.runtime.decoding_loop import DecodingLoop
 from coolsd_rt.runtime.drafter_names import DrafterName
 from coolsd_rt.runtime.randomness import uniform_table
@@ -78,7 +78,7 @@ class Served:
         if self.loop is None:
             self.loop, self.seeds = loop, list(seeds)
         else:
-            self.loop.join(loop)
+            self.loop.take(np.arange(len(self.seeds) + len(seeds)), loop)
             self.seeds += seeds
 
     def round(self) -> None:
@@ -90,10 +90,10 @@ class Served:
         for m in np.flatnonzero(left == 0).tolist():
             self.drawn[self.seeds[m]] = loop.state.codes[m].tolist()
         self.seeds = [self.seeds[m] for m in np.flatnonzero(left).tolist()]
-        if loop.leaves:
-            loop.leave()
-        elif not self.seeds:
+        if not self.seeds:
             self.loop = None
+        elif not left.all():
+            loop.take(np.flatnonzero(left))
 
 
 @pytest.mark.parametrize(("drafter", "propose"), WAYS)
@@ -116,26 +116,6 @@ def test_whenever_an_image_comes_it_has_the_tokens_that_it_has_alone(
     assert served.drawn == {s: alone(s, drafter, propose, sampling=sampling) for s in range(first, seed)}
 
 
-@pytest.mark.parametrize("length", [0, LENGTH])
-def test_an_image_that_joins_has_the_rounds_and_statistics_of_its_own(length: int) -> None:
-    law = Law((1.0,) * length)
-    served = Served("eagle", 0, law, SAMPLING)
-    served.arrive([1, 2])
-    loop = served.loop
-    assert loop is not None
-    served.round()
-    served.arrive([3])
-    while len(served.drawn) < 2 and length:  # plain images come together
-        served.round()
-    served.arrive([4])
-    while served.loop is not None:
-        served.round()
-    each: list[Generation] = [generate(session(1, FakeSession), law, SAMPLING, [seed]) for seed in (1, 2, 3, 4)]
-    assert loop.statistics.rounds.tolist() == [int(one.statistics.rounds[0]) for one in each]
-    np.testing.assert_array_equal(loop.statistics.accepts, sum(one.statistics.accepts for one in each))
-    assert loop.statistics.draft_tokens == sum(one.statistics.draft_tokens for one in each)
-
-
 def test_a_session_without_rows_to_drop_keeps_its_images() -> None:
     models = session(len(SEEDS), FakeSession)
     generate(models, LAW, SAMPLING, SEEDS)
@@ -143,4 +123,4 @@ def test_a_session_without_rows_to_drop_keeps_its_images() -> None:
     table = uniform_table(SEEDS, TOKENS, LENGTH)
     loop = DecodingLoop(session(len(SEEDS), FakeSession), DecodeRequest(LAW, SAMPLING, table))
     with pytest.raises(TypeError, match="whose rows may change"):
-        loop.leave()
+        loop.take(np.array([0]))

@@ -11,7 +11,7 @@ import pytest
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.runtime import LoopHooks, RoundRecord, Sampling, State, generate
-from coolsd_rt.runtime.round import Loop
+from coolsd_rt.runtime.self_decoding import Loop
 from tests.runtime.fakes import FakeSession, Tables, dims
 
 VOCAB, TOKENS, LENGTH = 3, 9, 3

@@ -213,7 +213,7 @@ def test_a_changed_engine_file_is_not_used(engine: Path, tmp_path: Path) -> None
 
 
 class Stops(FakeEngine):
-    """Is interrupted, or fails, at its second batch."""
+    """Is interrupted, or fails, when an image enters after the first ones."""
 
     error_raised: BaseException = KeyboardInterrupt()
 
@@ -230,7 +230,8 @@ def test_what_was_finished_before_an_interruption_stays_whole(
     heard: list[Path] = []
     with pytest.raises(KeyboardInterrupt):
         generate(engine, ask(tmp_path / "out", variants=4), GenerateCallbacks(image=heard.append))
-    assert names(tmp_path / "out") == ["000-red-apple.png", "001-red-apple.png"] == [p.name for p in heard]
+    assert 1 <= len(heard) <= 2  # those that had made room
+    assert names(tmp_path / "out") == sorted(p.name for p in heard)
     for path in heard:
         Image.open(path).load()
 

@@ -13,10 +13,10 @@ import numpy as np
 from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
-from coolsd_rt.runtime.batch import Batch, Window, rows_of
+from coolsd_rt.runtime.batch import Batch, Processing, Window, gathered, rows_of
 from coolsd_rt.runtime.drafters.chain import chain
 from coolsd_rt.runtime.drafters.pending import PendingFeatures
-from coolsd_rt.runtime.interface import ProposingSession, proposing
+from coolsd_rt.runtime.interface import ProposingSession
 from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.randomness import DRAFT
 from coolsd_rt.runtime.state import CATCH_UP
@@ -34,9 +34,6 @@ class EagleDrafter:
 
     def __init__(self, batch: Batch) -> None:
         self._batch, self._session = batch, batch.session
-        sampling = batch.sampling
-        fits = sampling.top_p >= 1.0 and batch.paired and batch.length > 0
-        self._proposing = proposing(self._session, batch.length) if fits else None
 
     def prefill(self, features: Array) -> None:
         """Step the head over the prefix, except for its last position.
@@ -64,33 +61,33 @@ class EagleDrafter:
         batch = self._batch
         step = self._unseen.take(window.active)
         batch.watch.lap("other")
-        single = self._needs_single_steps(window)
-        if self._proposing is None or single[window.active].all():
-            return self._in_steps(window, count, *step)
-        tokens, q = self._at_once(self._proposing, window, count, *step)
-        if single.any():
-            xp, pick = namespace(q), batch.put(single)
-            by_steps, q_by_steps = self._in_steps(window, count, *step)
-            tokens = xp.where(pick[:, None], by_steps, tokens)
-            q = xp.where(pick[:, None, None], q_by_steps, q)
-        return tokens, q
+        drawn: tuple[Array, Array] | None = None
+        for kind, images in self._ways(window).items():
+            found = self._in_steps(window, count, *step) if kind is None else self._at_once(kind, window, count, *step)
+            drawn = found if drawn is None else _merged(drawn, found, batch.put(images))
+        assert drawn is not None  # at least one image is active
+        return drawn
 
-    def _needs_single_steps(self, window: Window) -> Host:
-        """Return bool [M]: images that `propose` cannot draft, because a token in the window is forced.
+    def _ways(self, window: Window) -> dict[Processing | None, Host]:
+        """Return how the active images are drafted, each with a mask bool [M]: None is in single steps.
 
-        All images, if there is no such graph.
+        The graph `propose` has one draft length, no top-p and no forced tokens, and takes one setting at a time.
         """
-        batch = self._batch
-        if self._proposing is None:
-            return np.ones(len(batch.rows), bool)
-        if batch.forced is None:
-            return np.zeros(len(batch.rows), bool)
-        forced = batch.forced[window.at[:, : batch.length]] >= 0
-        return np.asarray(forced.any(axis=1))
+        batch, session = self._batch, self._session
+        fits = np.zeros(len(batch.rows), bool)
+        if batch.paired and isinstance(session, ProposingSession) and (built := session.propose_length):
+            fits = (batch.lengths == built) & np.array([kind.top_p >= 1.0 for kind in batch.kinds])
+            if batch.forced is not None:
+                fits &= ~(batch.forced[window.at[:, :built]] >= 0).any(axis=1)
+        ways: dict[Processing | None, Host] = {}
+        for m in np.flatnonzero(window.active).tolist():
+            mask = ways.setdefault(batch.kinds[m] if fits[m] else None, np.zeros(len(fits), bool))
+            mask[m] = True
+        return ways
 
     def _at_once(
         self,
-        session: ProposingSession,
+        kind: Processing,
         window: Window,
         count: int,
         ids: Array,
@@ -99,17 +96,19 @@ class EagleDrafter:
         num_pending: Ints,
     ) -> tuple[Array, Array]:
         """Run all draft steps and their sampling in one graph."""
-        batch, s = self._batch, self._batch.sampling
-        u = batch.put(window.uniforms[..., DRAFT])
+        batch, session = self._batch, self._session
+        assert isinstance(session, ProposingSession)  # `_ways` has asked
+        length = session.propose_length
+        u = batch.put(window.uniforms[:, :length, DRAFT])
         tokens, q = session.propose(
             ids,
             features,
             pos,
             batch.rowwise(num_pending),
-            u[:, :-1],
-            window.scale[:, :-1],  # type: ignore[index]
-            max(s.temperature, MIN_TEMPERATURE),
-            s.top_k or session.dims.vocab,
+            u,
+            window.scale[:, :length],  # type: ignore[index]
+            max(kind.temperature, MIN_TEMPERATURE),
+            kind.top_k or session.dims.vocab,
         )
         batch.watch.lap("draft")
         return tokens[:, :count], q[:, :count]
@@ -160,3 +159,15 @@ class EagleDrafter:
         drafters = mates(self, other)
         rows = rows_of(keep, [drafter._batch for drafter in drafters])
         self._unseen.keep(rows, *(drafter._unseen for drafter in drafters[1:]))
+
+
+def _merged(drawn: tuple[Array, Array], found: tuple[Array, Array], images: Array) -> tuple[Array, Array]:
+    """Return drafts and their Q: `found` at `images` bool [M], else `drawn`, both as long as the longer one."""
+    xp = namespace(drawn[1])
+    longest = max(drawn[0].shape[1], found[0].shape[1])
+    every = xp.arange(images.shape[0], dtype=xp.int64, device=images.device)
+    blank = [xp.zeros((0, longest, *part.shape[2:]), dtype=part.dtype, device=part.device) for part in drawn]
+    (tokens, q), (more, more_q) = (
+        [gathered([part, none], every) for part, none in zip(side, blank, strict=True)] for side in (drawn, found)
+    )
+    return xp.where(images[:, None], more, tokens), xp.where(images[:, None, None], more_q, q)

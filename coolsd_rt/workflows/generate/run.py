@@ -5,8 +5,8 @@
     2. Assign file names (`placing`): skip images that exist already, fail if another file has a name.
     3. Encode the prompts, with a warning for words that the model does not know. Load the engine, without the graphs
        that the request does not use; the image decoder is loaded when the first image is to be decoded.
-    4. For each batch of at most `engine.max_batch` images: encode the condition, run the rounds, decode the images,
-       write one PNG per image.
+    4. Draw at most `engine.max_batch` images at once; when one is finished, the next one enters. Each is decoded and
+       written to a PNG at once.
     5. Write a contact sheet if there are several images, and return the figures.
 
 Knows requests and the order of the steps. Does not know the backend (`opening` does) or how a terminal shows anything.
@@ -24,17 +24,16 @@ from typing import Any
 from coolsd_rt.arrays import Pixels
 from coolsd_rt.prompts import Conditioner, Encoded
 from coolsd_rt.runtime.progress import Progress
-from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, Threads, check_fields
 from coolsd_rt.store.atomic import check_folder
-from coolsd_rt.workflows import drawing, opening, png, totals
-from coolsd_rt.workflows.batches import DrawnBatch, draw_batches
+from coolsd_rt.workflows import drawing, opening, png
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.generate import placing
 from coolsd_rt.workflows.generate.placing import Placed
 from coolsd_rt.workflows.generate.report import GeneratedImage, GenerateReport
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.prepared import DRAFTS, SYNTHETIC, Prepared, resolve, unknown_words
+from coolsd_rt.workflows.slots import DecodedImage, JobsDrawing
 
 __all__ = ["DRAFTS", "SYNTHETIC", "GenerateCallbacks", "GenerateConfig", "generate", "resolve", "unknown_words"]
 
@@ -98,7 +97,7 @@ class GenerateCallbacks:
 def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCallbacks | None = None) -> GenerateReport:
     """Draw a request with a built engine (`engines/NAME` or the folder of a fingerprint).
 
-    Images are written batch by batch, each atomically. After an error or Ctrl-C, files that were reported to
+    Images are written as they are finished, each atomically. After an error or Ctrl-C, files that were reported to
     `listener.image` remain, and the same request continues after them. Only a damaged file of the same image or a
     contact sheet of this package is replaced, unless `request.overwrite` is set.
 
@@ -140,64 +139,61 @@ def _jobs(placed: Sequence[Placed], conditioner: Conditioner) -> list[Job]:
 
 
 class _GenerateRun:
-    """Draws the batches of one request, writes each image, and finally the contact sheet."""
+    """Draws the images of one request, writes each, and finally the contact sheet."""
 
     def __init__(
         self, prepared: Prepared, request: GenerateConfig, listener: GenerateCallbacks, placed: Sequence[Placed]
     ) -> None:
         self.prepared, self.request, self.listener, self.placed = prepared, request, listener, placed
         self.tokens = prepared.opened.description.dims.tokens
-        self.done = 0  # images drawn
         self.written: set[int] = set()  # indices of the images that this run wrote
         self.pixels: dict[int, Pixels] = {}  # drawn images that the sheet shows
-        self.generations: list[Generation] = []
-        self.seconds_image = 0.0
-        self.seconds_load = 0.0  # of graphs that were loaded after the first tokens
+        self.done = 0  # images drawn
 
     def report(self, jobs: Sequence[Job], load: float, warnings: tuple[str, ...]) -> GenerateReport:
         """Draw and write the missing images. load: seconds that opening the engine took."""
         began = time.perf_counter()
-        settings = self.prepared.settings
         todo = [job for job, one in zip(jobs, self.placed, strict=True) if not one.there]
         self.listener.start(len(todo) * self.tokens)
         for one in self.placed:
             if one.there:
                 self.listener.skipped(one.path)
-        for batch in draw_batches(self.prepared.opened, todo, settings, self.on_progress):
-            self.write(batch)
+        images = JobsDrawing(self.prepared.opened, todo, self.prepared.settings, self.on_progress)
+        for image in images.run():
+            self.write(image)
         sheet = placing.finish_sheet(
             self.request.out, self.placed, self.request.variants, self.shown, self.request.overwrite
         )
-        seconds = time.perf_counter() - began - self.seconds_load
-        load += self.seconds_load
-        drawn = tuple(
-            GeneratedImage(one.path, job, job.index in self.written) for one, job in zip(self.placed, jobs, strict=True)
-        )
-        statistics = totals.total([part.statistics for part in self.generations], settings.law.length)
-        count = self.done * self.tokens
-        loop = totals.one_loop(part.loop for part in self.generations)
         return GenerateReport(
-            drawn, sheet, count, seconds, self.seconds_image, load, statistics, loop, warnings, self.prepared.plan
+            tuple(
+                GeneratedImage(one.path, job, job.index in self.written)
+                for one, job in zip(self.placed, jobs, strict=True)
+            ),
+            sheet,
+            self.done * self.tokens,
+            time.perf_counter() - began - images.seconds_load,
+            images.seconds_image,
+            load + images.seconds_load,
+            images.statistics,
+            images.loop,
+            warnings,
+            self.prepared.plan,
         )
 
     def on_progress(self, jobs: Sequence[Job], progress: Progress) -> None:
         self.listener.tokens(self.done * self.tokens + progress.total, progress.mean_acceptance_length)
 
-    def write(self, batch: DrawnBatch) -> None:
-        """Write each image of a batch to its file, atomically."""
-        self.generations.append(batch.generation)
-        self.seconds_image += batch.seconds_image
-        self.seconds_load += batch.seconds_load
-        self.done += len(batch.jobs)
-        for job, pixels in zip(batch.jobs, batch.pixels, strict=True):
-            one = self.placed[job.index]
-            if job.index < png.SHEET_LIMIT:
-                self.pixels[job.index] = pixels
-            if placing.write_image(one, pixels, self.request.overwrite):
-                self.written.add(job.index)
-                self.listener.image(one.path)
-            else:
-                self.listener.skipped(one.path)
+    def write(self, image: DecodedImage) -> None:
+        """Write an image to its file, atomically."""
+        job, one = image.job, self.placed[image.job.index]
+        self.done += 1
+        if job.index < png.SHEET_LIMIT:
+            self.pixels[job.index] = image.pixels
+        if placing.write_image(one, image.pixels, self.request.overwrite):
+            self.written.add(job.index)
+            self.listener.image(one.path)
+        else:
+            self.listener.skipped(one.path)
 
     def shown(self, one: Placed) -> Pixels:
         """Return the pixels of an image for the sheet: as drawn, or from its file."""

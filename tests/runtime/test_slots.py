@@ -1,0 +1,266 @@
+"""Images in slots: each has the tokens that it has alone, whenever it comes and whoever is beside it.
+
+The fake's rows carry their caches and the names of their features with them, so that a row in the wrong place draws
+other tokens or NaN.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coolsd_rt.law import Law, make_omegas
+from coolsd_rt.runtime import Sampling, generate
+from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.slot_group import DrawnImage, ImageRequest, SlotProgress
+from coolsd_rt.runtime.slots import SlotHooks, Slots
+from coolsd_rt.runtime.statistics import Statistics
+from tests.runtime.fakes import FakeRowSession, FakeSession, Tables, dims
+
+VOCAB, TOKENS, LENGTH = 3, 8, 3
+TABLES = Tables.random(VOCAB, TOKENS, seed=1).as_float32()
+SCALES = (3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.5)
+LAW = Law(make_omegas("exponential", LENGTH, delta=1.3))
+SAMPLING = Sampling(cfg_scale=SCALES)
+FORCED = (-1, -1, 1, -1, -1, 2, -1, -1)
+
+LAWS = [
+    LAW,
+    Law((1.0,) * 2),
+    Law((2.0, 0.5, 1.0, 0.0)),
+    Law(()),
+    Law(make_omegas("uniform", LENGTH, delta=1.2), "residual"),
+    Law((1.0,) * 2, "target", rates=(0.9, 0.2)),
+]
+SAMPLINGS = [
+    SAMPLING,
+    Sampling(cfg_scale=1.5, temperature=0.7, top_k=2),
+    Sampling(cfg_scale=2.0, top_p=0.8),
+    Sampling(temperature=1.3),
+    Sampling(cfg_scale=SCALES, confidence=0.6),
+    Sampling(cfg_scale=SCALES, draft_confidence=0.55),
+]
+DRAFTERS = ["eagle", "jacobi", "jacobi_coupled"]
+
+
+def session_of(requests: Sequence[ImageRequest], kind: type[FakeSession] = FakeRowSession, **more: Any) -> FakeSession:
+    sampling = requests[0].sampling
+    paced = max(sampling.confidence, sampling.draft_confidence) > 0
+    return kind(TABLES, dims(VOCAB, TOKENS), len(requests), guided=sampling.guided, paced=paced, **more)
+
+
+def alone(request: ImageRequest, propose: int = 0) -> list[int]:
+    models = session_of([request], FakeSession, propose_length=propose)
+    drawn = generate(
+        models, request.law, request.sampling, [request.seed], request.forced, drafter=request.drafter, loop="host"
+    )
+    codes: list[int] = drawn.codes[0].tolist()
+    return codes
+
+
+requests = st.builds(
+    ImageRequest,
+    item=st.none(),
+    law=st.sampled_from(LAWS),
+    sampling=st.sampled_from(SAMPLINGS),
+    seed=st.integers(0, 50),
+    drafter=st.sampled_from(DRAFTERS),
+    forced=st.sampled_from([None, FORCED]),
+)
+
+
+@dataclass
+class Served:
+    """Slots as a server runs them."""
+
+    slots: int
+    propose: int = 0
+    kind: type[FakeSession] = FakeRowSession
+    drawn: dict[int, DrawnImage] = field(default_factory=dict)
+    seen: list[list[SlotProgress]] = field(default_factory=list)
+    statistics: list[Statistics] = field(default_factory=list)
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        hooks = SlotHooks(self._progress, lambda statistics, loop: self.statistics.append(statistics))
+        self.loop = Slots(self.slots, self._open, "auto", hooks)
+
+    def _open(self, asked: Sequence[ImageRequest]) -> Session:
+        return session_of(asked, self.kind, propose_length=self.propose)
+
+    def _progress(self, images: Sequence[SlotProgress]) -> None:
+        self.seen.append(list(images))
+        for image in images:
+            codes = image.codes[: image.decided]
+            assert codes.min(initial=0) >= 0
+            assert image.decided == 1 + len(image.accepted) + sum(image.accepted)
+
+    def step(self) -> None:
+        for image in self.loop.step():
+            assert image.ticket not in self.drawn
+            self.drawn[image.ticket] = image
+        self.most = max(self.most, self.loop.running)
+        assert self.loop.running <= self.slots
+
+    def run(self) -> None:
+        while self.loop.busy:
+            self.step()
+
+
+@pytest.mark.parametrize("propose", [0, LENGTH])
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 4), st.lists(requests, min_size=1, max_size=3)), min_size=1, max_size=5),
+    slots=st.integers(1, 4),
+)
+@settings(max_examples=120, deadline=None)
+def test_whenever_an_image_comes_it_has_the_tokens_that_it_has_alone(
+    propose: int, arrivals: list[tuple[int, list[ImageRequest]]], slots: int
+) -> None:
+    """arrivals: rounds to wait, and the images that come then, each with a law and sampling of its own."""
+    served, asked = Served(slots, propose), list[ImageRequest]()
+    for wait, images in arrivals:
+        for _ in range(wait):
+            served.step()
+        for image in images:
+            served.loop.enter(len(asked), image)
+            asked.append(image)
+    served.run()
+    assert {ticket: image.codes.tolist() for ticket, image in served.drawn.items()} == {
+        ticket: alone(request, propose) for ticket, request in enumerate(asked)
+    }
+
+
+@given(
+    images=st.lists(st.tuples(requests, st.booleans()), min_size=2, max_size=6),
+    when=st.integers(0, 6),
+    slots=st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_who_goes_away_is_not_drawn_and_changes_nobody(
+    images: list[tuple[ImageRequest, bool]], when: int, slots: int
+) -> None:
+    """Images leave before or after they had a slot. In the next round nothing of them runs."""
+    served = Served(slots)
+    for ticket, (request, _) in enumerate(images):
+        served.loop.enter(ticket, request)
+    for _ in range(when):
+        served.step()
+    goes = {ticket for ticket, (_, leaves) in enumerate(images) if leaves} - set(served.drawn)
+    for ticket in goes:
+        served.loop.leave(ticket)
+    served.loop.leave(1000)  # nobody
+    served.seen.clear()
+    served.run()
+    assert not goes & set(served.drawn)
+    assert not goes & {image.ticket for images in served.seen for image in images}
+    for ticket, (request, _) in enumerate(images):
+        if ticket not in goes:
+            assert served.drawn[ticket].codes.tolist() == alone(request)
+
+
+def test_slots_are_full_while_somebody_waits_and_who_waits_longest_is_first() -> None:
+    served = Served(3)
+    for ticket in range(12):
+        served.loop.enter(ticket, ImageRequest(None, LAW, SAMPLING, ticket))
+    began: list[int] = []
+    while served.loop.busy:
+        waited = served.loop.waiting
+        served.step()
+        if waited and served.loop.waiting:
+            assert len(served.seen[-1]) == 3
+        began += [image.ticket for image in served.seen[-1] if image.ticket not in began]
+    assert began == list(range(12))
+
+
+def test_groups_take_turns() -> None:
+    """Two laws that cannot share a step: neither waits for the other's end."""
+    served = Served(2)
+    served.loop.enter(0, ImageRequest(None, LAW, SAMPLING, 1))
+    served.loop.enter(1, ImageRequest(None, Law(()), SAMPLING, 1))
+    turns: list[tuple[int, ...]] = []
+    while not served.drawn:
+        served.step()
+        turns.append(tuple(image.ticket for image in served.seen[-1]))
+    assert turns[:4] == [(0,), (1,), (0,), (1,)]
+
+
+def test_the_counts_are_those_of_the_images_alone() -> None:
+    served = Served(2)
+    asked = [ImageRequest(None, law, SAMPLING, seed) for seed, law in enumerate([LAW, LAWS[1], LAW, LAWS[2], LAW])]
+    for ticket, request in enumerate(asked):
+        served.loop.enter(ticket, request)
+    served.run()
+    each = [generate(session_of([one]), one.law, one.sampling, [one.seed]).statistics for one in asked]
+    for ticket, one in enumerate(each):
+        image = served.drawn[ticket]
+        assert len(image.accepted) == int(one.rounds[0]) == len(image.num_drafts)
+        assert sum(image.accepted) == int(one.accepts.sum())
+        assert sum(image.num_drafts) == one.draft_tokens
+    for name in ("draft_tokens", "degenerate"):
+        assert sum(getattr(s, name) for s in served.statistics) == sum(getattr(s, name) for s in each)
+    for name in ("attempts", "accepts"):
+        found, wanted = ([getattr(s, name) for s in side] for side in (served.statistics, each))
+        assert _added(found) == _added(wanted)
+
+
+def _added(counts: Sequence[Any]) -> list[int]:
+    """Return the sums of counts by position; some have fewer positions."""
+    return [sum(int(c[i]) for c in counts if i < len(c)) for i in range(max(map(len, counts)))]
+
+
+def test_rows_that_cannot_change_are_drawn_in_batches() -> None:
+    served = Served(2, kind=FakeSession)
+    asked = [ImageRequest(None, LAW, SAMPLING, seed) for seed in range(5)]
+    for ticket, request in enumerate(asked):
+        served.loop.enter(ticket, request)
+    served.run()
+    groups = {tuple(image.ticket for image in images) for images in served.seen}
+    assert all(set(group) <= {0, 1} or set(group) <= {2, 3} or set(group) == {4} for group in groups)
+    assert {t: d.codes.tolist() for t, d in served.drawn.items()} == {t: alone(r) for t, r in enumerate(asked)}
+
+
+class Watched(FakeRowSession):
+    """Counts the sessions that are alive and the rows that the largest one ever had."""
+
+    alive: ClassVar[weakref.WeakSet[FakeSession]] = weakref.WeakSet()
+    largest: ClassVar[int] = 0
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        Watched.alive.add(self)
+
+    def target(self, ids: Any, pos: Any) -> Any:
+        Watched.largest = max(Watched.largest, len(ids))
+        return super().target(ids, pos)
+
+
+def test_nothing_is_kept_of_a_thousand_images() -> None:
+    """Sessions, rows and counts are as few after 1,000 arrivals as after 10, with groups that come and go."""
+    served = Served(4, kind=Watched)
+    served.loop = Slots(4, served._open)
+    generator = np.random.default_rng(0)
+    kept: list[int] = []
+    for ticket in range(1000):
+        law, sampling = LAWS[generator.integers(4)], SAMPLINGS[generator.integers(2)]
+        served.loop.enter(ticket, ImageRequest(None, law, sampling, ticket))
+        if generator.random() < 0.1:
+            served.loop.leave(int(generator.integers(ticket + 1)))
+        while served.loop.waiting > 3:
+            served.loop.step()
+        if ticket % 100 == 99:
+            gc.collect()
+            kept.append(len(Watched.alive))
+    while served.loop.busy:
+        served.loop.step()
+    gc.collect()
+    assert max(kept) <= 3  # one for each group: plain, and drafts of two resamplers
+    assert len(Watched.alive) == 0
+    assert Watched.largest <= 2 * 4
