@@ -17,6 +17,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402 - what it is skipped for
 
 from tests.serve.page.scripted import Scripted  # noqa: E402
+from tests.serve.serving import RunningServer  # noqa: E402
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 20_000.0
@@ -41,6 +42,11 @@ def browser() -> Iterator[Browser]:
         one = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--headless"])
         yield one
         one.close()
+
+
+@pytest.fixture
+def address(server: RunningServer) -> str:
+    return f"{server.url}/"
 
 
 @dataclass
@@ -105,8 +111,3 @@ def scripted(visit: Visit) -> Iterator[Scripted]:
     with Scripted() as server:
         visit.page.route("**/v1/images/generations", lambda route: route.continue_(url=server.address))
         yield server
-
-
-@pytest.fixture
-def address() -> str:
-    return os.environ["TMP_ADDRESS"]
