@@ -15,7 +15,7 @@ import { outcome } from "./compare.js";
 import { startTheme } from "./theme-button.js";
 
 const TITLES = { plain: "Plain", cool: "COOL-SD" };
-const PARTIALS = 16;
+const PARTIALS = { together: 16, inTurn: 3 }; // each costs a run of the image decoder, which counts in the seconds
 
 const page = Object.fromEntries(
   ["ask", "prompt", "stop", "model", "turns", "law", "status", "lanes", "outcome", "tools", "heat", "legend"].map((id) => [id, byId(id)]),
@@ -133,7 +133,7 @@ function stage(jobs, model) {
 
 /** Draw all lanes, at once or in turn; fills in the entry's results. Returns the failures. */
 async function run(entry, mine, { signal }) {
-  const partial_images = Math.min(PARTIALS, entry.model.coolsd.partial_images ?? PARTIALS);
+  const partial_images = Math.min(entry.together ? PARTIALS.together : PARTIALS.inTurn, entry.model.coolsd.partial_images ?? PARTIALS);
   const failed = [];
   const tell = teller(mine);
   const one = async (lane) => {

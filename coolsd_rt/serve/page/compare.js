@@ -27,7 +27,7 @@ export function outcome(plain, cool, together) {
       `${counted(cool.rounds, "step")} of the large model instead of ${plain.rounds}, ` +
       `${seconds(cool.seconds)} s instead of ${seconds(plain.seconds)} s.`,
     caveat: together
-      ? "Both shared this machine while they ran, so the seconds are not those of an image alone. Steps are exact."
+      ? "Both shared this machine, and unfinished images were decoded to be shown: alone, each takes fewer seconds."
       : "One ran after the other, each with the machine to itself unless others use this server.",
   };
 }
