@@ -29,7 +29,7 @@ export class Lane {
     this.node.dataset.lane = job.name;
     this.image = this.#part("img");
     this.image.classList.toggle("crisp", Math.max(this.width, this.height) <= SMALL);
-    this.#part("h3").textContent = job.title;
+    this.#part("h2").textContent = job.title;
     this.#part(".law").textContent = `${job.law}, seed ${job.request.seed}`;
     this.#part("progress").setAttribute("aria-label", `${job.title}: tokens decided`);
     this.#part(".frame").append(this.map.node);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from tests.serve.page.conftest import Visit
 from tests.serve.page.looking import lane
@@ -84,3 +85,20 @@ def test_a_small_screen_needs_no_scrolling_sideways(visit: Visit) -> None:
 def test_nothing_moves_for_who_wants_that(visit: Visit) -> None:
     page = visit.open()
     assert page.locator("#draw").evaluate("button => getComputedStyle(button).transitionDuration") == "0s"
+
+
+@pytest.mark.parametrize("visit", [{"color_scheme": "dark"}, {"color_scheme": "light"}], indirect=True)
+def test_axe_finds_nothing(visit: Visit) -> None:
+    """Contrast, names, roles, headings: in the empty state, with everything open, and with an error."""
+    page = visit.open()
+    found = [*Axe().run(page).response["violations"]]
+    visit.draw()
+    page.click("#heat")
+    lane(page, "cool").locator("summary").click()
+    found += Axe().run(page).response["violations"]
+    visit.expected = ["401"]
+    page.route("**/v1/images/generations", lambda route: route.fulfill(status=401, json={"error": {"message": "no"}}))
+    page.press("#prompt", "Enter")
+    page.wait_for_selector("#key-form:not([hidden])")
+    found += Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
