@@ -82,6 +82,27 @@ def test_the_image_grows_while_it_is_drawn(visit: Visit, scripted: Scripted) -> 
     assert page.locator("[data-lane=cool] img").evaluate("image => getComputedStyle(image).clipPath") == "none"
 
 
+def test_the_map_shows_where_drafts_were_rejected(visit: Visit, scripted: Scripted) -> None:
+    """Token 0 is the prefill's; tokens 5 and 12 were drawn after rejections, 4 and 9 as bonuses."""
+    scripted.plain, scripted.cool = [completed(PLAIN, 0, 2.0)], [completed(COOL, 3, 1.0)]
+    page = begin(visit)
+    visit.finish()
+    marks = page.locator("[data-lane=cool] .heat circle")
+    assert marks.evaluate_all("all => all.map((c) => [c.getAttribute('cx'), c.getAttribute('cy')])") == [
+        ["1.5", "1.5"],
+        ["0.5", "3.5"],
+    ]
+    fills = page.locator("[data-lane=cool] .heat rect").evaluate_all("all => all.map((r) => r.getAttribute('fill'))")
+    most, none, two = fills[1], fills[5], fills[10]
+    assert fills == [None, *[most] * 4, none, *[most] * 4, *[two] * 3, *[most] * 3]
+    assert len({most, none, two}) == 3
+    assert page.locator("[data-lane=plain] .heat rect.bare").count() == 16
+    assert page.locator("[data-lane=cool] .heat").get_attribute("aria-label") == (
+        "Heat map of 4 rows of 4 tokens. Of 16 decided tokens 11 are accepted drafts, 2 were drawn by the large model "
+        "after a rejection, 2 as a bonus where all drafts were accepted, 1 without drafts."
+    )
+
+
 def test_it_says_so_when_drafts_do_not_pay(visit: Visit, scripted: Scripted) -> None:
     scripted.plain = [completed(PLAIN, 0, 2.0)]
     page = visit.open()
