@@ -107,7 +107,8 @@ class Prepared:
         return self.asked if self.plan is None else with_plan(self.asked, self.plan)
 
     @property
-    def _paced(self) -> bool:
+    def paced(self) -> bool:
+        """Whether this machine chooses how rounds draft: pacing `auto`."""
         return self.spec.pacing.kind == "auto" and not self.asked.plain
 
     def recorded(self, images: int, loop: Loop = "auto") -> Prepared:
@@ -115,7 +116,7 @@ class Prepared:
 
         images: as in `planned`.
         """
-        if not self._paced or self.plan is not None:
+        if not self.paced or self.plan is not None:
             return self
         plan = self.opened.plans.find(kind_of(self.asked, loop), min(images, self.spec.engine.max_batch))
         return self if plan is None else replace(self, plan=plan)
@@ -123,7 +124,7 @@ class Prepared:
     @property
     def later_graphs(self) -> frozenset[str]:
         """The graphs that the request does not need to draw tokens. While plans have to be tried, the image's alone."""
-        if self._paced and self.plan is None:
+        if self.paced and self.plan is None:
             return frozenset({"image"})
         settings = self.settings
         if settings.plain or settings.drafter in JACOBI:
@@ -145,7 +146,7 @@ class Prepared:
         the images do not depend on how many of them are there already. on_choose: called with the images at once
         before plans are tried, which happens once for a kind of request.
         """
-        if not self._paced or self.plan is not None or not jobs:
+        if not self.paced or self.plan is not None or not jobs:
             return self
         batch = enough_jobs(jobs, min(images, self.spec.engine.max_batch))
         opened = self.opened

@@ -56,6 +56,28 @@ def test_rows_leave_and_join_with_their_caches(engine: OrtEngine, tiny_reference
     many.draft(many.target(2, at), at)
 
 
+@pytest.mark.parametrize("further", [1, BUCKET], ids=["as long", "the newcomer's caches are longer"])
+def test_a_newcomer_takes_the_rows_of_who_has_left(
+    engine: OrtEngine, tiny_reference: TorchEngine, further: int
+) -> None:
+    """The caches of the others stay where they are; nothing of the one before is read in the rows that are taken."""
+    few, many = Both(engine, tiny_reference, 1), Both(engine, tiny_reference, 3)
+    stepped(few, 2)
+    stepped(many, 5)
+    places = {name: memory.array for name, memory in many.tested._target_caches.memory.items()}
+    if further > 1:
+        few.target(1, np.full(2, further))
+    order = np.array([0, 6, 2, 3, 7, 5])  # the newcomer's rows in the place of the second image's
+    many.tested.take(order, few.tested)
+    many.wanted.take(order, few.wanted)
+    if further == 1:
+        kept = many.tested._target_caches.memory
+        assert all(kept[name].array is array for name, array in places.items())
+    at = np.array([W + 3, W + 1, W + 2, W + 3, W + 1, W + 2])
+    many.draft(many.target(2, at), at)
+    many.draft(many.target(3, at + 1), at + 1)
+
+
 def test_rows_of_int8_have_the_bits_that_they_have_alone(int8_engine: OrtEngine) -> None:
     """The engine is batch invariant, so mates that left change nothing; odd numbers of rows have a spare one."""
     engine = int8_engine

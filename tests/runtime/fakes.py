@@ -232,6 +232,6 @@ class FakeRowSession(FakeSession):
         mates = [self] if other is None else [self, other]
         for name in ("target_cache", "draft_cache", "draft_real", "draft_broken", "names"):
             setattr(self, name, np.concatenate([getattr(mate, name) for mate in mates])[rows])
-        self.paced |= any(mate.paced for mate in mates)
+        self.paced |= bool(getattr(other, "paced", False))
         self.rows = len(rows)
         self.images = self.rows // (2 if self.guided else 1)

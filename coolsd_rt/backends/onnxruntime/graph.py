@@ -200,8 +200,14 @@ class Caches:
         own, heads, width = self._sizes
         capacity = max(self.capacity, other.capacity if other is not None else 0)
         self._sizes = (len(rows), heads, width)
+        if other is not None:
+            self._limit = max(self._limit, other._limit)
         if not capacity:
             return  # no step yet
+        entered = [(i, row - own) for i, row in enumerate(rows) if row != i]
+        if other is not None and len(rows) == own and self.capacity and all(row >= 0 for _, row in entered):
+            self._replace(entered, other)
+            return
         for name, _ in self.names:
             moved = np.zeros((len(rows), heads, capacity, width), self._dtype)
             held = [c.memory[name].read() if name in c.memory else None for c in (self, *([other] if other else []))]
@@ -213,6 +219,23 @@ class Caches:
             if other is not None:
                 other.memory.pop(name, None)
         self.capacity = capacity
+
+    def _replace(self, entered: Sequence[tuple[int, int]], other: Caches) -> None:
+        """Copy rows of `other` over rows of this: pairs of a row here and a row there. The other rows are not touched.
+
+        What is behind an entered row's positions stays: like the rows of a rejected draft, no mask lets it be read.
+        """
+        self.reach(other.capacity)
+        for name, _ in self.names:
+            if name not in other.memory:
+                continue
+            in_place = self._device == "cpu"
+            here = self.memory[name].array if in_place else self.memory[name].read()
+            there = other.memory[name].read()
+            for i, row in entered:
+                here[i, :, : other.capacity] = there[row]
+            if not in_place:
+                self.memory[name] = OrtMemory.of(here, self._device)
 
 
 class OrtStep:
