@@ -82,6 +82,7 @@ async function draw() {
   if (entry.results.length) history.add(entry, running === control);
   if (running !== control) return; // a newer draw has the stage
   leave();
+  page.outcome.hidden = true;
   if (control.signal.aborted) page.status.textContent = "Stopped.";
   else if (failed.length) {
     page.status.textContent = "";
@@ -125,7 +126,8 @@ function stage(jobs, model) {
   page.lanes.replaceChildren(...lanes.map(({ node }) => node));
   page.lanes.classList.toggle("two", lanes.length > 1);
   page.lanes.hidden = page.tools.hidden = false;
-  page.outcome.hidden = true;
+  page.outcome.hidden = lanes.length < 2;
+  page.outcome.replaceChildren(el("p", { class: "headline soft" }, "Drawing both…")); // keeps the place of the outcome
   samples.begin();
   setHeat(heatIsOn());
   history.mark(null);
@@ -170,11 +172,11 @@ function showOutcome({ results, together, mode }) {
   const [first, second] = results.map(({ figures }) => figures);
   drawLegend();
   page.status.textContent = `Finished: ${counted(first.rounds, "step")}, ${seconds(first.seconds)} s.`;
-  page.outcome.hidden = !second;
+  page.outcome.hidden = mode !== "both" || !second;
   if (mode !== "both" || !second) return;
   page.status.textContent = "Finished.";
   const { headline, detail, caveat } = outcome(first, second, together);
-  page.outcome.replaceChildren(el("p", { class: "headline", role: "status" }, headline), el("p", {}, detail), el("p", { class: "soft" }, caveat));
+  page.outcome.replaceChildren(el("p", { class: "headline", role: "status" }, headline), el("p", { class: "soft" }, `${detail} ${caveat}`));
 }
 
 /** Show an entry of the history, and restore its settings. */

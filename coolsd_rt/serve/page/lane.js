@@ -7,6 +7,7 @@ import { byId, bytesOf, seconds } from "./dom.js";
 
 const SMALL = 160; // pixels a side: images up to this are shown as crisp squares
 const MOST = 512; // pixels of the page that an image takes at most, along its longer side
+const HEIGHT = 0.45; // and of the window's height, so that the figures below it are seen too
 
 /** The longest side that fits into `room` and shows each pixel as a whole number of the screen's. */
 export function fitted(side, room, ratio) {
@@ -92,8 +93,9 @@ export class Lane {
   }
 
   #fit() {
-    const room = this.#part(".fit").clientWidth;
-    if (!room) return;
+    const width = this.#part(".fit").clientWidth;
+    if (!width) return;
+    const room = Math.min(width, Math.max(160, HEIGHT * window.innerHeight));
     const long = Math.max(this.width, this.height);
     const side = fitted(long, room, window.devicePixelRatio || 1);
     const { style } = this.#part(".frame");
@@ -159,7 +161,7 @@ export class Lane {
     this.#part(".actions").hidden = false;
     this.#part(".numbers").hidden = false;
     this.#part(".numbers div").replaceChildren(...this.map.numbers());
-    const waited = figures.seconds_queue >= 0.05 ? `, after ${seconds(figures.seconds_queue)} s in the queue` : "";
+    const waited = figures.seconds_queue >= 0.1 ? `, after ${seconds(figures.seconds_queue)} s in the queue` : "";
     const warnings = (figures.warnings ?? []).map((text) => ` ${text}`).join("");
     this.#end(`${figures.tokens} tokens${waited}; image decoder ${seconds(figures.seconds_decode)} s.${warnings}`);
     this.node.classList.add("done");
