@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 PROMPTS = ("rocket", "tropical fish", "red apple")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDE, TALL = 1240, 1180
+WIDE, TALL = 1240, 1085
 
 
 def draw(page: Page, address: str, prompts: tuple[str, ...], seed: str) -> None:
