@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 PROMPTS = ("rocket", "tropical fish", "red apple")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDE, TALL = 1240, 1085
+WIDE, TALL = 1240, 1060
 
 
 def draw(page: Page, address: str, prompts: tuple[str, ...], seed: str) -> None:
@@ -39,7 +39,7 @@ def take(browser: Browser, address: str, out: Path, seed: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark", device_scale_factor=2)
     draw(page, address, PROMPTS[-1:], seed)
     page.click("#heat")
-    page.locator("#status").evaluate("line => line.scrollIntoView()")
+    page.locator("#outcome").evaluate("block => window.scrollTo(0, block.offsetTop - 12)")
     page.screenshot(path=out / "serve-phone-dark.png")
 
 

@@ -127,7 +127,7 @@ function stage(jobs, model) {
   page.lanes.classList.toggle("two", lanes.length > 1);
   page.lanes.hidden = page.tools.hidden = false;
   page.outcome.hidden = lanes.length < 2;
-  page.outcome.replaceChildren(el("p", { class: "headline soft" }, "Drawing both…")); // keeps the place of the outcome
+  page.outcome.replaceChildren(el("p", { class: "soft" }, "The same seed, two decoders.")); // keeps the place
   samples.begin();
   setHeat(heatIsOn());
   history.mark(null);
@@ -159,11 +159,11 @@ async function run(entry, mine, { signal }) {
 
 /** Progress in words, in quarters: a screen reader would not get through more. */
 function teller(mine) {
-  let said = -1;
+  let said = "";
   return () => {
-    const quarter = Math.floor(4 * Math.min(...mine.map(({ share }) => share)));
-    if (quarter === said) return;
-    said = quarter;
+    const quarters = mine.map(({ share }) => Math.floor(4 * share)).join(" ");
+    if (quarters === said) return;
+    said = quarters;
     page.status.textContent = `Drawing: ${mine.map((lane) => `${lane.job.title} ${Math.round(100 * lane.share)}%`).join(", ")}`;
   };
 }
@@ -174,9 +174,9 @@ function showOutcome({ results, together, mode }) {
   page.status.textContent = `Finished: ${counted(first.rounds, "step")}, ${seconds(first.seconds)} s.`;
   page.outcome.hidden = mode !== "both" || !second;
   if (mode !== "both" || !second) return;
-  page.status.textContent = "Finished.";
   const { headline, detail, caveat } = outcome(first, second, together);
-  page.outcome.replaceChildren(el("p", { class: "headline", role: "status" }, headline), el("p", { class: "soft" }, `${detail} ${caveat}`));
+  page.status.replaceChildren("Finished.", el("span", { class: "hidden" }, ` ${headline}`)); // read out, and seen below
+  page.outcome.replaceChildren(el("p", { class: "headline" }, headline), el("p", { class: "soft" }, `${detail} ${caveat}`));
 }
 
 /** Show an entry of the history, and restore its settings. */

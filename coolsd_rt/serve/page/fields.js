@@ -29,10 +29,11 @@ export const KINDS = {
 
 /** Where drafts come from. */
 export const DRAFTS = {
-  built: { label: "Built draft", help: "The small draft network that was built into this engine." },
-  jacobi: { label: "Jacobi", help: "No draft network: guesses are what the large model itself said in its last step." },
+  built: { label: "Built draft", words: "", help: "The small draft network that was built into this engine." },
+  jacobi: { label: "Jacobi", words: "Jacobi ", help: "No draft network: guesses are what the large model itself said in its last step." },
   "jacobi-coupled": {
-    label: "Jacobi, coupled",
+    label: "Coupled Jacobi",
+    words: "coupled Jacobi ",
     help: "As Jacobi, with the same random numbers at the same position, so that more guesses come true.",
   },
 };
@@ -163,7 +164,6 @@ export function isLossless(values, defaults) {
 
 /** The law in a few words. */
 export function lawWords(values, defaults) {
-  const source = values.draft === "built" ? "" : `, ${DRAFTS[values.draft]?.label ?? values.draft} drafts`;
   const kind = isLossless(values, defaults)
     ? "lossless"
     : values.kind === "excess"
@@ -171,5 +171,5 @@ export function lawWords(values, defaults) {
       : ["none", "custom"].includes(values.kind)
         ? `${values.kind}, rule ${defaults.rule}`
         : `${values.kind}, delta ${values.delta}`;
-  return `${kind}, ${values.draft_length} drafts${source}`;
+  return `${kind}, ${values.draft_length} ${DRAFTS[values.draft].words}drafts`;
 }

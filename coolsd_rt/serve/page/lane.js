@@ -7,7 +7,7 @@ import { byId, bytesOf, seconds } from "./dom.js";
 
 const SMALL = 160; // pixels a side: images up to this are shown as crisp squares
 const MOST = 512; // pixels of the page that an image takes at most, along its longer side
-const HEIGHT = 0.45; // and of the window's height, so that the figures below it are seen too
+const HEIGHT = 0.39; // and of the window's height, so that the figures below it are seen too
 
 /** The longest side that fits into `room` and shows each pixel as a whole number of the screen's. */
 export function fitted(side, room, ratio) {

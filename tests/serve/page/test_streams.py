@@ -74,7 +74,7 @@ def test_the_image_grows_while_it_is_drawn(visit: Visit, scripted: Scripted) -> 
     )
     uncovered = page.locator("[data-lane=cool] .heat g:not(.covered) rect")
     assert uncovered.count() == 1  # token 9, below the rows that the image shows
-    assert page.inner_text("#outcome") == "Drawing both…"
+    assert page.inner_text("#outcome") == "The same seed, two decoders."
     assert page.locator("[data-lane=cool] .actions").is_hidden()
     scripted.go_on.set()
     visit.finish()
