@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 PROMPTS = ("rocket", "tropical fish", "red apple")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -54,8 +54,12 @@ def main() -> None:
         parser.error(f"no browser: none of {', '.join(BROWSERS)} is on the PATH; on Debian: apt-get install chromium")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--headless"])
-        take(browser, given.address, given.out, given.seed)
-        browser.close()
+        try:
+            take(browser, given.address, given.out, given.seed)
+        except Error as error:
+            parser.error(f"{given.address}: {error.message.splitlines()[0]}")
+        finally:
+            browser.close()
 
 
 if __name__ == "__main__":
