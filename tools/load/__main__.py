@@ -27,7 +27,7 @@ from coolsd_rt.store.outputs import check_output, write_output
 from tools.load import scenarios
 from tools.load.server import LoadedServer, served
 
-MINUTES, COUNT = Range(0.1, 600.0), Range(1, 100_000)
+MINUTES, COUNT = Range(0.1, 600.0), Range(1, 100_000, whole=True)
 
 
 @dataclass(frozen=True)
