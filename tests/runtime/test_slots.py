@@ -81,7 +81,7 @@ of_one_group = st.builds(
     law=st.sampled_from(LAWS[:3]),
     sampling=st.sampled_from([one for one in SAMPLINGS if one.guided]),
     seed=st.integers(0, 50),
-    forced=st.just(FORCED),
+    forced=st.sampled_from([None, None, FORCED]),
 )
 """Images that share steps, and of which the graph `propose` drafts some, by one setting or another, and others not."""
 
