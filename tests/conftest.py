@@ -158,6 +158,25 @@ def tiny_engine_int8(tiny_build: Callable[[str], EngineFolder], tiny_engine: Eng
 
 
 @pytest.fixture(scope="session")
+def demo_checkout(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A checkout as far as the README's commands need one, behind the first of them: with the demo's engine.
+
+    Built by the worker that needs it first. Read only: copy it to run something in it.
+    """
+    pytest.importorskip("torch")
+    from tests.test_readme import run_in
+
+    shared = hasattr(pytestconfig, "workerinput")
+    path = tmp_path_factory.getbasetemp().parent / "demo" if shared else tmp_path_factory.mktemp("demo") / "checkout"
+    with FileLock(path.with_suffix(".lock")):
+        if not (path / "engines").is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(Path(__file__).resolve().parent.parent / "pipelines", path / "pipelines")
+            run_in(path, "coolsd-rt build pipelines/emoji.yaml")
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_reference(tiny_spec: Path) -> TorchEngine:
     """The eager networks with the spec's weights."""
     from coolsd_rt.backends.torch.eager import load
