@@ -71,7 +71,7 @@ def test_right_kernels_are_found_right(name: str) -> None:
 
 
 def test_right_kernels_of_padded_prefixes_are_found_right() -> None:
-    target = random_target(replace(CONFIGS["anole"], layers=1, heads=2))  # type: ignore[call-arg]
+    target = random_target(replace(CONFIGS["anole"], layers=1, heads=2))
     engine = TorchEngine(target, random_draft(target, **HEADS["anole"]), networks()[2])
     assert mismatch_reason(engine, FusedEngine(engine)) == ""
 

@@ -45,8 +45,8 @@ def fused(target: Decoder) -> FusedDecoder:
 
 # A kernel's program is slow here. So a layer and two heads of the cache where the claim needs no more: layers that
 # follow each other are in the first form, heads that share keys in Lumina's.
-ONE_LAYER: dict[str, DecoderConfig] = {name: replace(cfg, layers=1) for name, cfg in CONFIGS.items()}  # type: ignore[call-arg]
-ANOLE: DecoderConfig = replace(ONE_LAYER["anole"], heads=2)  # type: ignore[call-arg]
+ONE_LAYER: dict[str, DecoderConfig] = {name: replace(cfg, layers=1) for name, cfg in CONFIGS.items()}
+ANOLE: DecoderConfig = replace(ONE_LAYER["anole"], heads=2)
 FORMS: dict[str, DecoderConfig] = {
     **ONE_LAYER,
     "llamagen": CONFIGS["llamagen"],
