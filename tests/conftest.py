@@ -44,8 +44,10 @@ settings.load_profile("shared")
 # With pytest-xdist these begin first, slowest first, so that no worker is left alone with one of them at the end.
 SLOWEST = (
     "workflows/test_families.py",
+    "backends/torch_triton/test_fused.py",
     "test_readme.py",
     "test_python_page.py",
+    "backends/torch_triton/test_fused_offline.py",
     "cli/test_extras.py",
     "workflows/test_large_graphs.py",
     "export/test_family_graphs.py",
@@ -53,6 +55,7 @@ SLOWEST = (
     "workflows/test_build.py",
     "backends/tensorrt/test_build.py",
     "ops/gpu/test_interpreted.py",
+    "device/test_launching.py",
     "runtime/test_monte_carlo.py",
     "runtime/test_pacing.py",
     "runtime/test_exact_random.py",
