@@ -44,8 +44,10 @@ settings.load_profile("shared")
 # With pytest-xdist these begin first, slowest first, so that no worker is left alone with one of them at the end.
 SLOWEST = (
     "workflows/test_families.py",
+    "backends/torch_triton/test_fused.py",
     "test_readme.py",
     "test_python_page.py",
+    "backends/torch_triton/test_fused_offline.py",
     "cli/test_extras.py",
     "serve/test_lifecycle.py",
     "workflows/test_large_graphs.py",
@@ -54,6 +56,7 @@ SLOWEST = (
     "workflows/test_build.py",
     "backends/tensorrt/test_build.py",
     "ops/gpu/test_interpreted.py",
+    "device/test_launching.py",
     "runtime/test_monte_carlo.py",
     "runtime/test_pacing.py",
     "runtime/test_exact_random.py",
@@ -156,6 +159,25 @@ def tiny_engine(tiny_build: Callable[[str], EngineFolder]) -> EngineFolder:
 def tiny_engine_int8(tiny_build: Callable[[str], EngineFolder], tiny_engine: EngineFolder) -> EngineFolder:
     """The same in int8, beside it."""
     return tiny_build("int8")
+
+
+@pytest.fixture(scope="session")
+def demo_checkout(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A checkout as far as the README's commands need one, behind the first of them: with the demo's engine.
+
+    Built by the worker that needs it first. Read only: copy it to run something in it.
+    """
+    pytest.importorskip("torch")
+    from tests.test_readme import run_in
+
+    shared = hasattr(pytestconfig, "workerinput")
+    path = tmp_path_factory.getbasetemp().parent / "demo" if shared else tmp_path_factory.mktemp("demo") / "checkout"
+    with FileLock(path.with_suffix(".lock")):
+        if not (path / "engines").is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(Path(__file__).resolve().parent.parent / "pipelines", path / "pipelines")
+            run_in(path, "coolsd-rt build pipelines/emoji.yaml")
+    return path
 
 
 @pytest.fixture(scope="session")

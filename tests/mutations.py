@@ -243,9 +243,14 @@ def _strategy(document: Any, within: Place) -> st.SearchStrategy[Mutant]:
 _NUMBER = re.compile(rb"(?<![\w.\"-])-?[0-9]+(?:\.[0-9]+)?(?![\w.\"])")
 
 
+def deep_texts(brackets: int) -> list[bytes]:
+    """Brackets so many deep: of lists and of mappings, open and closed."""
+    return [b"[" * brackets, b'{"a":' * brackets, b"[" * brackets + b"]" * brackets, b"{" * brackets]
+
+
 @functools.cache
-def mutated_text(text: str | bytes) -> st.SearchStrategy[bytes]:
-    """The text with exactly one change: cut, brackets 100,000 deep, a number that is none, flipped or foreign bytes."""
+def mutated_text(text: str | bytes, brackets: int = BRACKETS) -> st.SearchStrategy[bytes]:
+    """The text with exactly one change: cut, brackets so many deep, a number that is none, flipped or foreign bytes."""
     raw = text.encode() if isinstance(text, str) else text
     numbers = [found.span() for found in _NUMBER.finditer(raw)] or [(len(raw), len(raw))]
     spot = st.integers(0, max(0, len(raw) - 1))
@@ -259,7 +264,7 @@ def mutated_text(text: str | bytes) -> st.SearchStrategy[bytes]:
     def flipped(at: int, mask: int) -> bytes:
         return raw[:at] + bytes([raw[at] ^ mask]) + raw[at + 1 :] if raw else bytes([mask])
 
-    deep = [b"[" * BRACKETS, b'{"a":' * BRACKETS, b"[" * BRACKETS + b"]" * BRACKETS, b"{" * BRACKETS]
+    deep = deep_texts(brackets)
     words = [b"1e400", b"-1e400", b"NaN", b"Infinity", b"9" * 5000, b"0x10", b"01", b"1_000", b"--1", b"1e", b"[[1]]"]
     foreign = [b"\xff", b"\x00", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc3", b"\\ud800", b"\x1b[2J", b"\r", b",", b'"']
     return st.one_of(

@@ -28,13 +28,9 @@ def blocks(page: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(demo_checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As far as the pages need one, with the demo's engine."""
-    pytest.importorskip("torch")
-    path = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "pipelines", path / "pipelines")
-    assert coolsd_rt.build(path / "pipelines" / "emoji.yaml", out=path / "engines").current
-    return path
+    return Path(shutil.copytree(demo_checkout, tmp_path_factory.mktemp("page") / "checkout"))
 
 
 @pytest.fixture

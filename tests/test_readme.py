@@ -27,12 +27,18 @@ def commands() -> list[str]:
     return [line for block in blocks("") for line in block.splitlines() if line.startswith("coolsd-rt ")]
 
 
+def run_in(folder: Path, command: str, *more: str) -> None:
+    """Assert that a line of the README works there, as it stands but for `more`."""
+    words = [sys.executable, "-m", "coolsd_rt.cli", *re.findall(r'"[^"]*"|\S+', command)[1:]]
+    words = [*(w.strip('"') for w in words), *more]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout as far as the commands need one."""
-    path = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "pipelines", path / "pipelines")
-    return path
+def folder(demo_checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first command was run."""
+    return Path(shutil.copytree(demo_checkout, tmp_path_factory.mktemp("readme") / "checkout"))
 
 
 def test_the_spec_is_the_demos(tmp_path: Path) -> None:
@@ -46,16 +52,14 @@ def test_the_spec_is_the_demos(tmp_path: Path) -> None:
 
 def test_commands_are_found() -> None:
     assert [c.split()[1] for c in commands()] == ["build", "generate", "parity"]
+    assert commands()[0] == "coolsd-rt build pipelines/emoji.yaml"  # as `demo_checkout` is built
 
 
 def test_commands_run_in_order(folder: Path) -> None:
-    for command in commands():
-        words = [sys.executable, "-m", "coolsd_rt.cli", *re.findall(r'"[^"]*"|\S+', command)[1:]]
-        words = [w.strip('"') for w in words]
-        if words[3] == "parity":  # as shown it compares 32 images; two prove that the command works
-            words += ["--images", "2"]
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    """The first of them built `folder`."""
+    for command in commands()[1:]:
+        # As shown, parity compares 32 images; two prove that the command works.
+        run_in(folder, command, *(["--images", "2"] if "parity" in command else []))
     assert {p.name for p in (folder / "out").glob("*.png")} == {"000-red-apple.png", "001-dog-face.png", "sheet.png"}
     engine = folder / "engines" / "emoji"
     manifest = json.loads((engine / (engine / "current").read_text().strip() / "manifest.json").read_text())

@@ -17,7 +17,7 @@ from coolsd_rt.device.engine import DeviceEngine
 from coolsd_rt.device.program import refusal_reason
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.law import Law, Tolerance, nearest_codes
-from coolsd_rt.models.llamagen import LlamaGen
+from coolsd_rt.models.llamagen import LlamaGen, LlamaGenConfig
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.round import LoopHooks, decode
@@ -58,11 +58,11 @@ CASES = {
 }
 
 
-def engine_of(case: Case) -> TorchEngine:
-    target, draft, image = networks()
+def engine_of(case: Case, config: LlamaGenConfig = TARGET) -> TorchEngine:
+    target, draft, image = networks(0, config)
     if case.drafter == "model":
         torch.manual_seed(5)
-        own = LlamaGen(replace(TARGET, layers=1)).eval()
+        own = LlamaGen(replace(config, layers=1)).eval()
         own.output.weight.data.mul_(4)
         return TorchEngine(target, own.requires_grad_(False), image)
     return TorchEngine(target, draft, image)

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.interpreting import run, run_interpreted
+
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 FOLDER = Path(__file__).parent
-ROOT = FOLDER.parents[1]
-
-
-def run(*command: str, **env: str) -> str:
-    """A process of its own: triton is told who it is when it is imported."""
-    plain = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    whole = {**plain, "PYTHONPATH": str(ROOT), **env}
-    done = subprocess.run([sys.executable, *command], env=whole, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
 
 
 def test_every_kernel_is_launched_twice() -> None:
@@ -58,7 +47,4 @@ def test_every_kernel_is_launched_twice() -> None:
 
 def test_rounds_over_the_kernels_decide_what_the_host_decides() -> None:
     """The device's round with every kernel in Triton's interpreter, beside the loop on the host."""
-    said = run(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / "interpreted_rounds.py"), TRITON_INTERPRET="1"
-    )
-    assert " passed" in said
+    run_interpreted(FOLDER / "interpreted_rounds.py")

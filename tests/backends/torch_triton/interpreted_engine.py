@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,19 @@ from coolsd_rt.backends.torch.triton.launch import Launcher
 from coolsd_rt.backends.torch.triton.network import FusedDecoder, FusedStep
 from coolsd_rt.device.engine import DeviceEngine
 from coolsd_rt.errors import CoolsdError
-from tests.device.test_device_rounds import CASES, PROMPTS, draw, engine_of
+from tests.device.test_device_rounds import CASES, PROMPTS, Case, draw
+from tests.device.test_device_rounds import engine_of as engine_with
 from tests.models.family_cases import CONFIGS, HEADS, random_draft, random_target
-from tests.tiny import networks
+from tests.tiny import TARGET, networks
 from tools.gpu.kernels import launches
 from tools.gpu.sizes import TINY, networks_of
+
+# Programs of kernels are slow here, and a layer after another is proven by `interpreted_networks`.
+SMALL = replace(TARGET, layers=1, grid=3)
+
+
+def engine_of(case: Case) -> TorchEngine:
+    return engine_with(case, SMALL)
 
 
 @pytest.mark.parametrize("name", ["plain", "COOL-SD", "a draft model"])
@@ -62,7 +71,7 @@ def test_right_kernels_are_found_right(name: str) -> None:
 
 
 def test_right_kernels_of_padded_prefixes_are_found_right() -> None:
-    target = random_target(CONFIGS["anole"])
+    target = random_target(replace(CONFIGS["anole"], layers=1, heads=2))
     engine = TorchEngine(target, random_draft(target, **HEADS["anole"]), networks()[2])
     assert mismatch_reason(engine, FusedEngine(engine)) == ""
 

@@ -15,16 +15,14 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-from tests.device.test_launching import run
+from tests.interpreting import run, run_interpreted
 
 FOLDER = Path(__file__).parent
 
 
 @pytest.mark.parametrize("name", ["networks", "engine"])
 def test_interpreted(name: str) -> None:
-    file = FOLDER / f"interpreted_{name}.py"
-    said = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(file), TRITON_INTERPRET="1")
-    assert " passed" in said
+    run_interpreted(FOLDER / f"interpreted_{name}.py")
 
 
 @pytest.mark.parametrize("pdl", [False, True])

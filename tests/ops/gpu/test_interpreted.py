@@ -5,12 +5,11 @@ The interpreter is chosen when triton is imported, and other tests import it com
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.interpreting import run_interpreted
 
 FILES = sorted(Path(__file__).parent.glob("interpreted_*.py"))
 
@@ -19,8 +18,4 @@ FILES = sorted(Path(__file__).parent.glob("interpreted_*.py"))
 def test_interpreted(file: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
-    env = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(command, env=env, cwd=file.parents[3], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    run_interpreted(file)

@@ -1,0 +1,54 @@
+"""Triton's interpreter, quicker: its language is replaced once a process. A plugin of pytest, and who runs it.
+
+Before each call of a kernel, and of each function in it, the interpreter replaces some hundred functions of
+`triton.language`, which takes a third of its time; behind a function in a kernel it never puts them back. Here it does
+so once a module of kernels. What the replaced functions compute is triton's own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*command: str, **env: str) -> str:
+    """A process of its own: triton is told who it is when it is imported."""
+    plain = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    whole = {**plain, "PYTHONPATH": str(ROOT), **env}
+    done = subprocess.run([sys.executable, *command], env=whole, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def run_interpreted(file: Path) -> None:
+    """Assert that the file's tests pass, with every kernel in the interpreter."""
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.interpreting", str(file))
+    assert " passed" in run(*command, TRITON_INTERPRET="1")
+
+
+def once(patch: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`patch` of a function's module, at the module's first function; what it would put back stays."""
+    modules: set[int] = set()
+    stays = SimpleNamespace(restore=lambda: None)
+
+    def patched(fn: Any) -> Any:
+        if id(fn.__globals__) not in modules:
+            modules.add(id(fn.__globals__))
+            patch(fn)
+        return stays
+
+    return patched
+
+
+def pytest_configure() -> None:
+    """In the process that interprets."""
+    from triton.runtime import interpreter  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    interpreter._patch_lang = once(interpreter._patch_lang)
