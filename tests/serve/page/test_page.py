@@ -164,6 +164,19 @@ def test_the_history_shows_again_and_restores(visit: Visit) -> None:
     assert pixels[0] == pixels[1]
 
 
+MANY = """async () => {
+    const { History } = await import('/static/history.js');
+    const list = document.createElement('ol');
+    const history = new History(document.createElement('section'), list, () => {});
+    for (let i = 0; i < 62; i += 1) history.add({ prompt: `p${i}`, seed: '1', results: [] }, true);
+    return [...list.children].map((item) => item.querySelector('.what').textContent);
+}"""
+
+
+def test_the_history_forgets_the_oldest(visit: Visit) -> None:
+    assert visit.open().evaluate(MANY) == [f"p{i}" for i in range(61, 1, -1)]
+
+
 def test_the_heat_map_has_the_cells_of_the_grid(visit: Visit) -> None:
     page = visit.open()
     visit.draw()

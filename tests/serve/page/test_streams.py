@@ -144,10 +144,16 @@ def test_a_new_draw_takes_the_place_of_the_old(visit: Visit, scripted: Scripted)
     scripted.plain = scripted.cool = [progress([0, 0, 0], 0, 4), WAIT]
     page = begin(visit)
     expect(page.locator("[data-lane=cool] .state")).to_have_text("4 of 16 tokens")
-    scripted.plain, scripted.cool = [completed(PLAIN, 0, 2.0)], [completed(COOL, 3, 1.0)]
+    scripted.plain = [progress([0, 0], 0, 3), WAIT, completed(PLAIN, 0, 2.0)]
+    scripted.cool = [progress([3, 0, 2], 3, 9), WAIT, completed(COOL, 3, 1.0)]
     page.press("#prompt", "Enter")
     assert scripted.gone()
     assert scripted.gone()
+    expect(page.locator("[data-lane=cool] .state")).to_have_text("9 of 16 tokens")
+    expect(page.locator("[data-lane=plain] .state")).to_have_text("3 of 16 tokens")
+    assert page.locator("#stop").is_enabled()  # the end of the old draw does not end the new one
+    assert page.inner_text("#status").startswith("Drawing")
+    scripted.go_on.set()
     visit.finish()
     assert page.locator("#history-list li").count() == 1
 
