@@ -137,8 +137,8 @@ class Pipeline:
                 Also:
             callback_on_step_end: called as `callback(pipeline, step, timestep, callback_kwargs)` whenever
                 the loop reports progress, after each round on a CPU. step: number of earlier calls, from 0. timestep:
-                image tokens decided in all images of the call. callback_kwargs: {"progress": Progress} of the current
-                batch. The return value is ignored; an exception ends the call.
+                image tokens decided in all images of the call. callback_kwargs: {"progress": Progress} of the images
+                that are drawn now. The return value is ignored; an exception ends the call.
             on_progress: called as `on_progress(done, total)` at the same time, in image tokens of the whole call.
 
         Returns:
@@ -176,7 +176,7 @@ class Pipeline:
                 image's rows of codes. Each decodes the whole image, in addition to the loop's memory.
 
         Returns:
-            An iterator of `PartialImage` and `FinalImage`. Closing it, or leaving a loop over it, stops the drawing.
+            An iterator of `PartialImage` and `FinalImage`, in the order in which images are finished. Closing it, or leaving a loop over it, stops the drawing.
                 After the last event its `output` is the result that a call returns.
 
         Raises:

@@ -22,7 +22,7 @@ class Progress:
             knowledge: later rounds may have decided more.
         mean_acceptance_length: tokens per round so far; NaN before the first round.
         codes: function that copies the image tokens, int64 [M, N], to the host. Entries before `decided[m]` are final,
-            the others are undefined. Call it before the callback returns, because the next batch reuses the memory. On
+            the others are undefined. Call it before the callback returns, because later rounds reuse the memory. On
             a device's loop the call waits for the rounds that are running; if the callback does not call it, the loop
             does not wait.
     """

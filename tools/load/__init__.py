@@ -1,0 +1,1 @@
+"""Load on a server: images that arrive at random in this process (`arrivals`), clients over HTTP (`scenarios`)."""
