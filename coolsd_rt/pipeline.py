@@ -176,8 +176,9 @@ class Pipeline:
                 image's rows of codes. Each decodes the whole image, in addition to the loop's memory.
 
         Returns:
-            An iterator of `PartialImage` and `FinalImage`, in the order in which images are finished. Closing it, or leaving a loop over it, stops the drawing.
-                After the last event its `output` is the result that a call returns.
+            An iterator of `PartialImage` and `FinalImage`, in the order in which images are finished. Closing it, or
+                leaving a loop over it, stops the drawing. After the last event its `output` is the result that a call
+                returns.
 
         Raises:
             UserError: as `__call__`; if a prompt cannot be read, at the first `next`.

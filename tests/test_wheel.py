@@ -96,7 +96,9 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     about = {name for name in names if name.split("/")[0].endswith(".dist-info")}
-    assert names - about == checkout_modules() | {"coolsd_rt/py.typed"}
+    page = {p.relative_to(ROOT).as_posix() for p in (ROOT / "coolsd_rt" / "serve" / "page").iterdir()}
+    assert "coolsd_rt/serve/page/index.html" in page
+    assert names - about == checkout_modules() | page | {"coolsd_rt/py.typed"}
     assert {name.split("/", 1)[1] for name in about} == {
         "METADATA",
         "RECORD",

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from coolsd_rt.backends import LoadOptions, load
+from coolsd_rt.backends.onnxruntime.caches import BUCKET, Caches, OrtMemory
 from coolsd_rt.backends.onnxruntime.engine import OrtEngine
-from coolsd_rt.backends.onnxruntime.graph import BUCKET, Caches, OrtGraph, OrtMemory, OrtSteps
+from coolsd_rt.backends.onnxruntime.graph import OrtGraph, OrtSteps
 from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.contract import cache_names
 from coolsd_rt.errors import CoolsdError

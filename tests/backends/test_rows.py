@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from coolsd_rt.backends import LoadOptions, load
+from coolsd_rt.backends.onnxruntime.caches import BUCKET
 from coolsd_rt.backends.onnxruntime.engine import OrtEngine
-from coolsd_rt.backends.onnxruntime.graph import BUCKET
 from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.store import EngineFolder
 from tests.backends.side_by_side import CAPACITY, VOCAB, Both, W, words

@@ -75,6 +75,20 @@ requests = st.builds(
     drafter=st.sampled_from(DRAFTERS),
     forced=st.sampled_from([None, FORCED]),
 )
+of_one_group = st.builds(
+    ImageRequest,
+    item=st.none(),
+    law=st.sampled_from(LAWS[:3]),
+    sampling=st.sampled_from([one for one in SAMPLINGS if one.guided]),
+    seed=st.integers(0, 50),
+    forced=st.just(FORCED),
+)
+"""Images that share steps, and of which the graph `propose` drafts some, by one setting or another, and others not."""
+
+
+def arrivals(images: st.SearchStrategy[ImageRequest]) -> st.SearchStrategy[list[tuple[int, list[ImageRequest]]]]:
+    """Rounds to wait, and the images that come then."""
+    return st.lists(st.tuples(st.integers(0, 4), st.lists(images, min_size=1, max_size=3)), min_size=1, max_size=5)
 
 
 @dataclass
@@ -117,16 +131,16 @@ class Served:
 
 @pytest.mark.parametrize("propose", [0, LENGTH])
 @given(
-    arrivals=st.lists(st.tuples(st.integers(0, 4), st.lists(requests, min_size=1, max_size=3)), min_size=1, max_size=5),
+    came=st.one_of(arrivals(requests), arrivals(of_one_group)),
     slots=st.integers(1, 4),
 )
 @settings(max_examples=120, deadline=None)
 def test_whenever_an_image_comes_it_has_the_tokens_that_it_has_alone(
-    propose: int, arrivals: list[tuple[int, list[ImageRequest]]], slots: int
+    propose: int, came: list[tuple[int, list[ImageRequest]]], slots: int
 ) -> None:
-    """arrivals: rounds to wait, and the images that come then, each with a law and sampling of its own."""
+    """Each image has a law and sampling of its own."""
     served, asked = Served(slots, propose), list[ImageRequest]()
-    for wait, images in arrivals:
+    for wait, images in came:
         for _ in range(wait):
             served.step()
         for image in images:

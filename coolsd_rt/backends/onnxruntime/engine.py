@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from coolsd_rt.arrays import Floats32, Ints
 from coolsd_rt.backends.description import DATA, Description, GraphRecord
-from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, Caches, OrtGraph, OrtMemory, OrtSteps
+from coolsd_rt.backends.onnxruntime.caches import Caches, OrtMemory
+from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtSteps
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
