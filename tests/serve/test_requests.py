@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coolsd_rt.serve.answers import ErrorAnswer, FiguresAnswer, ImagesAnswer, ModelsAnswer, ReadyAnswer
+from coolsd_rt.serve.app import PAGE
 from coolsd_rt.serve.body import BODY_BYTES
 from coolsd_rt.serve.guard import HEADER_BYTES
 from coolsd_rt.serve.image_request import GenerationRequest
@@ -184,6 +185,19 @@ def test_pages_load_nothing_from_elsewhere(server: RunningServer) -> None:
     docs = server.http.get("/docs").text
     for word in (IMAGES, *GenerationRequest.model_fields, *FiguresAnswer.model_fields):
         assert word in docs
+
+
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+def test_every_file_of_the_page_is_served_as_what_it_is(server: RunningServer) -> None:
+    files = [path for path in PAGE.iterdir() if path.is_file()]
+    assert "index.html" in {path.name for path in files}
+    for path in files:
+        answer = server.http.get(f"/static/{path.name}")
+        assert answer.content == path.read_bytes()
+        assert answer.headers["content-type"].partition(";")[0] == KINDS[path.suffix], path.name
+        assert "'unsafe" not in answer.headers["content-security-policy"]
 
 
 def test_counters_add_up_to_what_was_drawn(server: RunningServer) -> None:

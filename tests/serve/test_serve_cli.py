@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ pytest.importorskip("fastapi")
 
 from coolsd_rt.serve import checks
 from coolsd_rt.serve import run as running
+from coolsd_rt.serve.facts import ServedEngine
 
 Refused = Callable[..., str]
 
@@ -131,6 +133,22 @@ def test_a_host_that_is_not_here(refused: Refused, tiny_engine: EngineFolder, ho
 @pytest.mark.parametrize("option", ["--port=65536", "--slots=0", "--queue=-1", "--timeout=0", "--log-format=xml"])
 def test_options_out_of_range(refused: Refused, tiny_engine: EngineFolder, option: str) -> None:
     assert option.partition("=")[0] in refused(tiny_engine.folder, option)
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_an_engine_that_does_not_load_ends_the_server(
+    tiny_engine: EngineFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+) -> None:
+    """What only its own process can find, when it starts for the first time: here it looks for another build."""
+    right = ServedEngine.setup.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(ServedEngine, "setup", property(lambda engine: replace(right(engine), fingerprint="0" * 16)))
+    assert run(["serve", str(tiny_engine.folder), "--port", "0", *words]) == 1
+    out, err = capfd.readouterr()
+    assert "as it was when the server started, found another; start the server again" in err.splitlines()[-1]
+    assert (json.loads(out)["exit_code"] == 1) if words else not out
 
 
 def test_under_json_an_error_is_one_document(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
