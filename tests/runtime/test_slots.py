@@ -152,6 +152,25 @@ def test_whenever_an_image_comes_it_has_the_tokens_that_it_has_alone(
     }
 
 
+@pytest.mark.parametrize("seed", range(0, 40, 4))
+def test_images_that_step_together_are_each_drafted_in_their_own_way(seed: int) -> None:
+    """The graph `propose` drafts the first by one setting and the second by another; it cannot draft the others."""
+    asked = [
+        ImageRequest(None, LAW, SAMPLING, seed),
+        ImageRequest(None, Law((1.0,) * LENGTH), Sampling(cfg_scale=1.5, temperature=0.5, top_k=2), seed + 1),
+        ImageRequest(None, Law((1.0,) * (LENGTH - 1)), Sampling(cfg_scale=2.0), seed + 2),
+        ImageRequest(None, LAW, Sampling(cfg_scale=2.0, top_p=0.6), seed + 3),
+    ]
+    served = Served(4, LENGTH)
+    for ticket, request in enumerate(asked):
+        served.loop.enter(ticket, request)
+    served.run()
+    assert len(served.seen[0]) == 1  # they came one by one ...
+    assert max(len(images) for images in served.seen) == 4  # ... and then shared steps
+    for ticket, request in enumerate(asked):
+        assert served.drawn[ticket].codes.tolist() == alone(request, LENGTH)
+
+
 @given(
     images=st.lists(st.tuples(requests, st.booleans()), min_size=2, max_size=6),
     when=st.integers(0, 6),
