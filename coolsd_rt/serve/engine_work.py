@@ -51,6 +51,10 @@ SAMPLES = 24  # prompts to try the engine with
 _PATH = re.compile(r"(?:^|[\s'\"(:=])(?:~|\.{1,2})?/[^\s/]")
 
 
+class _Stopped(Exception):
+    """The process has been told to stop."""
+
+
 @dataclass
 class _Image:
     """An image that waits or is drawn."""
@@ -89,20 +93,37 @@ class EngineWork:
         opened.settings()
         opened.load()
         plans = SlotPlans(opened, setup.slots)
-        plans.measure(lambda images: send(NoteMessage(f"trying how to draft for {images} images at once")))
+        plans.read()
         work = EngineWork(opened, setup.slots, plans, send)
         samples = opened.conditioner.samples()
         send(ReadyMessage(samples[:: max(1, len(samples) // SAMPLES)][:SAMPLES]))
         return work
 
     def run(self, inbox: queue.SimpleQueue[ToEngine]) -> None:
-        """Draw until told to stop. An error of a round ends the process: the state of the others is not known then."""
+        """Draw until told to stop. An error of a round ends the process: the state of the others is not known then.
+
+        While nobody waits, plans that this machine does not know are measured, trial by trial.
+        """
+
+        def note(images: int) -> None:
+            self._send(NoteMessage(f"trying how to draft for {images} images at once, between requests"))
+
+        try:
+            self._plans.measure(lambda: self._serve(inbox, until_idle=True), note)
+            self._serve(inbox)
+        except _Stopped:
+            return
+
+    def _serve(self, inbox: queue.SimpleQueue[ToEngine], *, until_idle: bool = False) -> None:
+        """Draw what is asked for. Raises _Stopped when told to stop."""
         while True:
-            messages = list(_waiting(inbox, block=not self._loop.busy))
+            messages = list(_waiting(inbox, block=not until_idle and not self._loop.busy))
+            if until_idle and not messages and not self._loop.busy:
+                return
             in_flight = len(self._images) + sum(isinstance(message, DrawMessage) for message in messages)
             for message in messages:
                 if isinstance(message, StopMessage):
-                    return
+                    raise _Stopped
                 if isinstance(message, DrawMessage):
                     self._enter(message, in_flight)
                 elif isinstance(message, CancelMessage):

@@ -1,9 +1,10 @@
 """Chooses how each image of a server drafts, by the number of images in flight: pacing `auto` for single requests.
 
 Drafts pay for a lone image on most machines, and cost throughput once several images share a step. So the plans of the
-spec's own law are measured before the first request, for 1, 2, 4, ... images at once (`planning`), and recorded as for
-any command. An image that enters takes the plan for as many images as there are then, and keeps it to its end: a plan
-chosen while it is drawn could depend on its own tokens, and would make it depend on who comes later.
+spec's own law are measured for 1, 2, 4, ... images at once (`planning`), between requests where they are not on record,
+and recorded as for any command. An image that enters takes the plan for as many images as there are then, and keeps it
+to its end: a plan chosen while it is drawn could depend on its own tokens, and would make it depend on who comes later.
+Until a plan is measured, a lone image drafts as the spec says, and several decode plainly.
 
 Requests with another law or sampling are not measured while others wait. They take the spec's plan for that number of
 images: plain decoding where it is plain, else as many drafts of their own drafter.
@@ -13,15 +14,16 @@ Knows plans and numbers of images. Does not know slots, or when a request comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.call_options import Call
+from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
-from coolsd_rt.workflows.planning import enough_jobs, kind_of, plan_for
-from coolsd_rt.workflows.plans import PLAIN, DraftPlan
+from coolsd_rt.workflows.planning import Trials, candidates, enough_jobs, kind_of, prompts_to_try
+from coolsd_rt.workflows.plans import PLAIN, Choice, DraftPlan, Trial, choose
 from coolsd_rt.workflows.prepared import Prepared
 
 
@@ -33,31 +35,51 @@ class SlotPlans:
         self.counts = counts_of(slots)
         self._own: dict[int, DraftPlan] = {}  # of the spec's law, by number of images
 
-    def measure(self, on_choose: Callable[[int], None] = lambda images: None) -> None:
+    def measure(
+        self,
+        between: Callable[[], None] = lambda: None,
+        on_choose: Callable[[int], None] = lambda images: None,
+    ) -> None:
         """Choose the plans of the spec's law, or read them from the record. Loads the engine.
 
-        on_choose: called with the images at once before plans are tried. Raises as drawing does.
+        between: called before each trial, which takes a second or two: time for those who wait. on_choose: called with
+        the images at once before plans are tried. Raises as drawing and `between` do.
         """
         opened = self._opened
-        prepared = Prepared.of(opened, Call(()))
-        if not prepared.paced:
+        asked = self._asked()
+        if asked is None:
             return
-        kind = kind_of(prepared.asked, self._loop)
-        known = {count: opened.plans.find(kind, count) for count in self.counts}
-        self._own = {count: plan for count, plan in known.items() if plan is not None}
-        if len(self._own) == len(self.counts):
-            return
-        jobs = drawing.plan(self._prompts(), 1, 0, opened.conditioner)
+        self.read()
+        jobs = [] if len(self._own) == len(self.counts) else drawing.plan(self._prompts(), 1, 0, opened.conditioner)
         for count in self.counts:
-            self._own[count] = plan_for(
-                opened.engine,
-                enough_jobs(jobs, count),
-                opened.conditioner,
-                prepared.asked,
-                opened.plans,
-                self._loop,
-                on_choose,
-            )
+            if count not in self._own:
+                on_choose(count)
+                choice = self._chosen(asked, enough_jobs(jobs, count), between)
+                # Not chosen inside: the record would be locked while others are served.
+                self._own[count] = opened.plans.get(kind_of(asked, self._loop), count, lambda choice=choice: choice)  # type: ignore[misc]
+
+    def read(self) -> None:
+        """Take the plans that are on record."""
+        if (asked := self._asked()) is not None:
+            kind = kind_of(asked, self._loop)
+            known = {count: self._opened.plans.find(kind, count) for count in self.counts}
+            self._own = {count: plan for count, plan in known.items() if plan is not None}
+
+    def _asked(self) -> Settings | None:
+        """Return the settings of the spec; None if it says how to draft."""
+        prepared = Prepared.of(self._opened, Call(()))
+        return prepared.asked if prepared.paced else None
+
+    def _chosen(self, asked: Settings, jobs: Sequence[Job], between: Callable[[], None]) -> Choice:
+        opened = self._opened
+        tried = prompts_to_try(jobs, opened.conditioner)
+        trials = Trials(opened.engine, tried, opened.conditioner, asked, len(jobs), self._loop)
+
+        def run(plan: DraftPlan, bar: Trial | None, turn: int) -> Trial:
+            between()
+            return trials.run(plan, bar, turn)
+
+        return choose(candidates(asked), asked.law.length, run)
 
     def _prompts(self) -> list[str]:
         samples = [] if self._opened.conditioner.features_dim else self._opened.conditioner.samples()
@@ -65,16 +87,20 @@ class SlotPlans:
 
     def prepared(self, prepared: Prepared, in_flight: int) -> Prepared:
         """Return a request with its plan. in_flight: images that run or wait, this one included."""
-        if not prepared.paced or prepared.plan is not None or not self._own:
+        if not prepared.paced or prepared.plan is not None:
             return prepared
         count = next((count for count in self.counts if count >= in_flight), self.counts[-1])
         plan = self._opened.plans.find(kind_of(prepared.asked, self._loop), count)
-        return replace(prepared, plan=plan or self._like(self._own[count], prepared))
+        if plan is None and count in self._own:
+            plan = _like(self._own[count], prepared.asked)
+        return replace(prepared, plan=plan or (_like(None, prepared.asked) if count == 1 else PLAIN))
 
-    def _like(self, own: DraftPlan, prepared: Prepared) -> DraftPlan:
-        """Return the spec's plan for a request of another kind."""
-        asked = prepared.asked
-        return DraftPlan(asked.drafter, min(own.length, asked.law.length)) if own != PLAIN else PLAIN
+
+def _like(own: DraftPlan | None, asked: Settings) -> DraftPlan:
+    """Return the spec's plan for a request of another kind. own: None: as many drafts as the request has."""
+    if own == PLAIN:
+        return PLAIN
+    return DraftPlan(asked.drafter, asked.law.length if own is None else min(own.length, asked.law.length))
 
 
 def counts_of(slots: int) -> list[int]:

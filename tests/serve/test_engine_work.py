@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from coolsd_rt.serve.messages import (
     FailedMessage,
     FinalMessage,
     FromEngine,
+    NoteMessage,
     PartialMessage,
     ReadyMessage,
     RefusedMessage,
@@ -27,8 +29,10 @@ from coolsd_rt.serve.messages import (
     pack,
     unpack,
 )
+from coolsd_rt.spec import with_overrides
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows.opened import OpenedEngine
+from coolsd_rt.workflows.slot_plans import SlotPlans
 
 React = Callable[[FromEngine], list[ToEngine]]
 
@@ -133,6 +137,34 @@ def test_a_request_that_cannot_be_drawn_harms_no_other(bench: Bench, monkeypatch
     )
     refused = [message.ticket for message in sent if isinstance(message, RefusedMessage)]
     assert (refused, [m.ticket for m in sent if isinstance(m, FailedMessage)], finals(sent)) == ([2, 3], [4], [1])
+
+
+def test_plans_are_measured_between_requests(
+    tiny_engine: EngineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks while plans are tried is drawn before the next trial; the first need not wait for any."""
+    monkeypatch.setenv("COOLSD_CACHE", str(tmp_path))
+    bench = Bench(tiny_engine, 2)
+    opened = bench.work._opened
+    opened.spec = with_overrides(opened.spec, {"pacing.kind": "auto"})
+    assert any(isinstance(message, ReadyMessage) for message in bench.sent)
+    asked = iter(range(1, 4))
+
+    def react(message: FromEngine) -> list[ToEngine]:
+        if isinstance(message, NoteMessage):
+            if " 2 images" in message.text:  # so one image has been measured
+                return [StopMessage()]
+            return [DrawMessage(next(asked), "red apple", {}), DrawMessage(next(asked), "blue star", {})]
+        return []
+
+    sent = bench.run(react=react)
+    notes = [k for k, message in enumerate(sent) if isinstance(message, NoteMessage)]
+    assert len(notes) == 2
+    assert sorted(finals(sent[notes[0] : notes[1]])) == [1, 2]
+    plans = [message.figures["plan"] for message in sent if isinstance(message, FinalMessage)]
+    assert plans == [{"draft": None, "draft_length": 0}] * 2  # two at once, before anything was known
+    assert SlotPlans(opened, 2).counts == [1, 2]
+    assert len(list(tmp_path.rglob("*.json"))) == 1  # what is known is on record
 
 
 def test_an_error_of_a_round_ends_the_process(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def record(opened: OpenedEngine, plans: dict[int, DraftPlan]) -> SlotPlans:
     for count, plan in plans.items():
         opened.plans.get(kind, count, lambda plan=plan: Choice(plan, ()))  # type: ignore[misc]
     found = SlotPlans(opened, max(plans))
-    found.measure(lambda images: pytest.fail("all is on record"))
+    found.measure(on_choose=lambda images: pytest.fail("all is on record"))
     return found
 
 
@@ -74,17 +74,46 @@ def test_who_says_how_to_draft_is_not_asked_again(opened: OpenedEngine, values: 
 
 
 def test_plans_are_measured_once_on_a_machine(opened: OpenedEngine) -> None:
-    heard: list[int] = []
-    SlotPlans(opened, 2).measure(heard.append)
-    assert heard == [1, 2]
+    heard: list[str] = []
+    SlotPlans(opened, 2).measure(lambda: heard.append("between"), lambda images: heard.append(f"{images}"))
+    assert [word for word in heard if word != "between"] == ["1", "2"]
+    assert heard[1] == "between"  # before the first trial
+    assert heard.count("between") > 4
+    heard.clear()
     again = SlotPlans(opened, 2)
-    again.measure(heard.append)
-    assert heard == [1, 2]
+    again.measure(lambda: heard.append("between"), lambda images: heard.append(f"{images}"))
+    assert not heard
     assert again.prepared(asked(opened), 1).plan is not None
+
+
+def test_before_it_is_measured_a_lone_image_drafts_and_several_do_not(opened: OpenedEngine) -> None:
+    plans = SlotPlans(opened, 4)
+    plans.read()
+    own = opened.spec.draft
+    assert plans.prepared(asked(opened), 1).plan == DraftPlan("eagle", own.length)
+    assert plans.prepared(asked(opened, draft="jacobi", draft_length=2), 1).plan == DraftPlan("jacobi", 2)
+    assert [plans.prepared(asked(opened), n).plan for n in (2, 3, 9)] == [PLAIN] * 3
+
+
+def test_who_ends_the_measurement_leaves_what_is_known(opened: OpenedEngine) -> None:
+    """Plans are recorded one by one; a stop in the middle of the second keeps the first."""
+
+    class Stop(Exception):
+        pass
+
+    counts: list[int] = []
+
+    def between() -> None:
+        if counts == [1, 2]:
+            raise Stop
+
+    with pytest.raises(Stop):
+        SlotPlans(opened, 2).measure(between, counts.append)
+    SlotPlans(opened, 2).measure(on_choose=counts.append)
+    assert counts == [1, 2, 2]
 
 
 def test_a_spec_that_says_how_to_draft_is_not_measured(opened: OpenedEngine) -> None:
     opened.spec = with_overrides(opened.spec, {"pacing.kind": "manual"})
     plans = SlotPlans(opened, 2)
-    plans.measure(lambda images: pytest.fail("nothing to choose"))
-    assert plans.prepared(asked(opened, pacing="auto"), 1).plan is None
+    plans.measure(lambda: pytest.fail("nothing to try"), lambda images: pytest.fail("nothing to choose"))

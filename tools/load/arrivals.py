@@ -64,8 +64,8 @@ class Subject:
 class Policy(Protocol):
     """A way to draw what has arrived."""
 
-    def arrive(self, job: Job) -> None:
-        """Take an image in."""
+    def arrive(self, jobs: Sequence[Job]) -> None:
+        """Take images in."""
         ...
 
     @property
@@ -86,10 +86,12 @@ class InSlots:
         self._plans = SlotPlans(subject.opened, subject.slots)
         self._plans.measure()
 
-    def arrive(self, job: Job) -> None:
+    def arrive(self, jobs: Sequence[Job]) -> None:
         """See `Policy`."""
-        in_flight = self._loop.running + self._loop.waiting + 1
-        self._loop.enter(job.index, job, self._plans.prepared(self._subject.prepared, in_flight).settings)
+        in_flight = self._loop.running + self._loop.waiting + len(jobs)
+        settings = self._plans.prepared(self._subject.prepared, in_flight).settings
+        for job in jobs:
+            self._loop.enter(job.index, job, settings)
 
     @property
     def busy(self) -> bool:
@@ -110,9 +112,9 @@ class InBatches:
     def __init__(self, subject: Subject) -> None:
         self._subject, self._waiting = subject, deque[Job]()
 
-    def arrive(self, job: Job) -> None:
+    def arrive(self, jobs: Sequence[Job]) -> None:
         """See `Policy`."""
-        self._waiting.append(job)
+        self._waiting += jobs
 
     @property
     def busy(self) -> bool:
@@ -140,8 +142,9 @@ def run(policy: Policy, jobs: Sequence[Job], arrivals: Sequence[float]) -> tuple
         if coming and not policy.busy and coming[0][0] > now:
             time.sleep(coming[0][0] - now)
             continue
-        while coming and coming[0][0] <= now:
-            policy.arrive(coming.popleft()[1])
+        due = sum(at <= now for at, _ in coming)
+        if due:
+            policy.arrive([coming.popleft()[1] for _ in range(due)])
         for index in policy.work():
             latency[index] = time.perf_counter() - began - arrivals[index]
     return [latency[job.index] for job in jobs], time.perf_counter() - began
