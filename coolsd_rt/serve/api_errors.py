@@ -60,6 +60,12 @@ def unauthorized() -> ApiError:
     return ApiError(401, text, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
 
 
+def another_host() -> ApiError:
+    """Return the error for a request to a name that is not this machine's, on a server without a key."""
+    text = "expected a request to localhost or 127.0.0.1, found another Host; a server with a key answers to any"
+    return ApiError(403, text, code="host_not_allowed")
+
+
 def not_found(what: str, code: str | None = None, param: str | None = None) -> ApiError:
     """Return the error for something that is not there."""
     return ApiError(404, what, param=param, code=code)

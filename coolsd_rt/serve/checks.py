@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 from coolsd_rt.backends import backends
@@ -89,6 +90,14 @@ def read_key(path: Path | None) -> bytes | None:
     if found:
         raise UserError(str(path), expected=expected, found=found, fix=_NEW_KEY.format(path))
     return key
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is for this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def bind(host: str, port: int) -> socket.socket:

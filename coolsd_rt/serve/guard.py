@@ -7,6 +7,7 @@ routes or images.
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json", "/favicon.
 OPEN_BELOW = ("/static/", "/docs/")
 MOST_CONNECTIONS = 1000
 HEADER_BYTES = 16 << 10  # of a request
+_OWN_NAMES = frozenset({b"localhost", b"127.0.0.1", b"[::1]"})
 NOTES = "coolsd_notes"  # key of the scope
 _POLICY = b"default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 _HEADERS = (
@@ -41,10 +43,17 @@ class RequestNotes:
 
 
 class Guard:
-    """An ASGI application around another. key: None if the server has none. connections: how many are open."""
+    """An ASGI application around another. key: None if the server has none. connections: how many are open.
 
-    def __init__(self, app: ASGIApp, key: bytes | None, log: LogLines, connections: Callable[[], int]) -> None:
+    local: the server is for this machine alone. Without a key it then answers to this machine's own names only: a page
+    of another site whose name was made to lead here would otherwise be one with the server for a browser.
+    """
+
+    def __init__(
+        self, app: ASGIApp, key: bytes | None, log: LogLines, connections: Callable[[], int], local: bool = False
+    ) -> None:
         self._app, self._key, self._log, self._connections = app, key, log, connections
+        self._own_names_only = local and key is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -78,6 +87,8 @@ class Guard:
             return api_errors.unavailable("too many connections are open", "too_many_connections", 1)
         if sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["path"]) > HEADER_BYTES:
             return api_errors.headers_too_large(HEADER_BYTES)
+        if self._own_names_only and not all(_is_own(value) for name, value in scope["headers"] if name == b"host"):
+            return api_errors.another_host()
         path = scope["path"]
         if self._key is None or path in OPEN or path.startswith(OPEN_BELOW):
             return None
@@ -88,6 +99,11 @@ class Guard:
         scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         right = hmac.compare_digest(key.strip(), self._key or b"")  # takes as long for any key
         return right and scheme.lower() == b"bearer"
+
+
+def _is_own(host: bytes) -> bool:
+    """Whether a Host header, with or without a port, is a name of this machine's loopback."""
+    return re.sub(rb":\d*$", b"", host.strip().lower()) in _OWN_NAMES
 
 
 class _Call:

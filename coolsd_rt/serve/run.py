@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 
 from coolsd_rt.serve.app import Served, make_app
-from coolsd_rt.serve.checks import bind, check_engines, read_key
+from coolsd_rt.serve.checks import bind, check_engines, is_loopback, read_key
 from coolsd_rt.serve.facts import ServeConfig, ServedEngine
 from coolsd_rt.serve.guard import HEADER_BYTES, MOST_CONNECTIONS, Guard
 from coolsd_rt.serve.host import EngineHost
@@ -90,7 +90,7 @@ class _Running:
         self._log, self._engines = log, engines
         self._hosts = {engine.name: EngineHost(engine, log) for engine in engines}
         self._served = Served(self._hosts, ServerMetrics(self._hosts), config.timeout)
-        app = Guard(make_app(self._served), key, log, lambda: len(self._server.server_state.connections))
+        app = Guard(make_app(self._served), key, log, self._connections, is_loopback(config.host))
         options: dict[str, Any] = {
             "http": PatientProtocol,
             "ws": "none",
@@ -107,6 +107,10 @@ class _Running:
         self._server = QuietServer(uvicorn.Config(app, **options))
         self._signals = 0
         self._end = asyncio.Event()
+
+    def _connections(self) -> int:
+        """Number of open connections."""
+        return len(self._server.server_state.connections)
 
     async def run(self, sock: socket.socket, on_ready: Callable[[str, list[ServedEngine]], None]) -> None:
         """Serve on a socket until a signal. Raises as `EngineHost.run` does."""

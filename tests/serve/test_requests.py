@@ -143,6 +143,19 @@ def test_large_headers_are_refused(server: RunningServer) -> None:
     assert raw(server, endless).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize("host", ["attacker.example", "127.0.0.1.attacker.example:80", "localhost.", "[::2]", ""])
+def test_a_name_that_leads_here_is_not_ours(server: RunningServer, host: str) -> None:
+    """A browser sends the name of the page's site, whatever address it leads to."""
+    answer = server.http.get("/v1/models", headers={"Host": host})
+    assert answer.status_code == 403
+    assert answer.json()["error"]["code"] == "host_not_allowed"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"])
+def test_our_names_are_ours(server: RunningServer, host: str) -> None:
+    assert server.http.get("/v1/models", headers={"Host": host}).status_code == 200
+
+
 def test_unknown_paths_and_methods(server: RunningServer) -> None:
     for path in (
         "/v1",

@@ -159,7 +159,7 @@ def _one(chance: random.Random) -> bytes:
     )
     length = len(data) if chance.random() < 0.8 else chance.choice([0, 1, len(data) + 5, -3, 10**9, "ten"])
     type_ = chance.choice(["application/json"] * 5 + ["text/plain", "", "application/json; charset=utf-7"])
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {type_}\r\nContent-Length: {length}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {type_}\r\nContent-Length: {length}\r\n"
     if chance.random() < 0.1:
         head += chance.choice(
             ["Transfer-Encoding: chunked\r\n", "X: " + "y" * 20000 + "\r\n", "no colon\r\n", "\x7f: 1\r\n"]
