@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from coolsd_rt.spec import load_spec
+from tests.serve.serving import opened, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,7 +26,8 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Lines of the README's code blocks that call `coolsd-rt`."""
-    return [line for block in blocks("") for line in block.splitlines() if line.startswith("coolsd-rt ")]
+    lines = [line for block in blocks("") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("coolsd-rt ") and " serve " not in line]
 
 
 def run_in(folder: Path, command: str, *more: str) -> None:
@@ -64,6 +67,24 @@ def test_commands_run_in_order(folder: Path) -> None:
     engine = folder / "engines" / "emoji"
     manifest = json.loads((engine / (engine / "current").read_text().strip() / "manifest.json").read_text())
     assert manifest["parity"]["passed"] is True
+
+
+def test_the_server_draws_what_the_curl_line_asks_for(folder: Path) -> None:
+    """The block as it stands, but on a free port."""
+    pytest.importorskip("fastapi")
+    (block,) = [block for block in blocks("") if "coolsd-rt serve" in block]
+    install, serve, curl = block.splitlines()
+    assert install.endswith("'.[cpu,serve]'")
+    assert serve == "coolsd-rt serve engines/emoji"
+    words = shlex.split(curl)
+    assert words[:3] == ["curl", "http://127.0.0.1:8000/v1/images/generations", "-H"]
+    name, _, value = words[3].partition(": ")
+    assert words[4] == "-d"
+    with serving(folder / "engines" / "emoji") as server:
+        answer = server.http.post("/v1/images/generations", content=words[5], headers={name: value})
+    assert answer.status_code == 200, answer.text
+    (image,) = answer.json()["data"]
+    assert opened(image["b64_json"]).size == (64, 64)
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

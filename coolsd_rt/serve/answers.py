@@ -155,6 +155,7 @@ class ReadyAnswer(_Answer):
 _ERRORS = {
     400: "A value is wrong; `param` names the field.",
     401: "The key is missing or wrong.",
+    403: "The Host is not this machine's; servers without a key on a local address.",
     404: "There is no such model.",
     408: "The body came too slowly.",
     413: "The body is too large.",
@@ -179,7 +180,7 @@ IMAGES: dict[int | str, dict[str, Any]] = {
         "image_generation.progress and image_generation.completed, then [DONE].",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
-    **errors(400, 401, 404, 408, 413, 415, 429, 431, 500, 503, 504),
+    **errors(400, 401, 403, 404, 408, 413, 415, 429, 431, 500, 503, 504),
 }
 
 REQUEST_BODY = {

@@ -116,7 +116,9 @@ def _text(document: dict[str, Any]) -> bytes:
 
 def _add_models(app: FastAPI, served: Served) -> None:
     @app.get(
-        "/v1/models", responses={200: {"model": answers.ModelsAnswer}, **answers.errors(401, 431, 503)}, tags=["models"]
+        "/v1/models",
+        responses={200: {"model": answers.ModelsAnswer}, **answers.errors(401, 403, 431, 503)},
+        tags=["models"],
     )
     async def models() -> JSONResponse:
         """List the engines."""
@@ -125,7 +127,7 @@ def _add_models(app: FastAPI, served: Served) -> None:
 
     @app.get(
         "/v1/models/{model}",
-        responses={200: {"model": answers.ModelAnswer}, **answers.errors(401, 404, 431, 503)},
+        responses={200: {"model": answers.ModelAnswer}, **answers.errors(401, 403, 404, 431, 503)},
         openapi_extra=answers.MODEL_PARAMETER,
         tags=["models"],
     )
@@ -136,7 +138,9 @@ def _add_models(app: FastAPI, served: Served) -> None:
 
 
 def _add_states(app: FastAPI, served: Served) -> None:
-    @app.get("/health", responses={200: {"model": answers.HealthAnswer}, **answers.errors(431, 503)}, tags=["states"])
+    @app.get(
+        "/health", responses={200: {"model": answers.HealthAnswer}, **answers.errors(403, 431, 503)}, tags=["states"]
+    )
     async def health() -> JSONResponse:
         """Whether the server answers. Asks no engine, and needs no key."""
         return JSONResponse({"status": "ok"})
@@ -144,7 +148,9 @@ def _add_states(app: FastAPI, served: Served) -> None:
     states = {"model": answers.ReadyAnswer, "description": "An engine is not ready, or the server is about to end."}
 
     @app.get(
-        "/ready", responses={200: {"model": answers.ReadyAnswer}, 503: states, **answers.errors(431)}, tags=["states"]
+        "/ready",
+        responses={200: {"model": answers.ReadyAnswer}, 503: states, **answers.errors(403, 431)},
+        tags=["states"],
     )
     async def ready() -> JSONResponse:
         """Whether all engines draw. Needs no key."""
@@ -158,7 +164,7 @@ def _add_states(app: FastAPI, served: Served) -> None:
         "/metrics",
         responses={
             200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-            **answers.errors(401, 431, 503),
+            **answers.errors(401, 403, 431, 503),
         },
         response_class=Response,
         tags=["states"],
