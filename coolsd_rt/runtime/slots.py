@@ -128,6 +128,8 @@ class Slots:
             while self._waiting and len(newcomers) < room and self._waiting[0].request.alike == alike:
                 newcomers.append(self._waiting.popleft())
             drawn += self._begin(newcomers)
+            if self._batches:
+                break  # one of them at a time: who waits for the next may leave
         return drawn
 
     def _begin(self, newcomers: Sequence[Slot]) -> list[DrawnImage]:
@@ -164,12 +166,13 @@ class Slots:
         self._watch.lap("other")
         now = self._hooks.clock()
         drawn = [one.drawn(group.codes(one), now) for one in finished]
-        if finished:
-            self._count(statistics_of(finished), self._watch.take(), "host")
+        if finished and self._hooks.on_finished is not None:
+            statistics = statistics_of(finished)
+            statistics.seconds = self._watch.take()
+            self._count(statistics, "host")
         return drawn
 
-    def _count(self, statistics: Statistics, seconds: dict[str, float], loop: LoopTaken) -> None:
-        statistics.seconds = seconds
+    def _count(self, statistics: Statistics, loop: LoopTaken) -> None:
         statistics.seconds_prefix, self._seconds_prefix = self._seconds_prefix, 0.0
         if self._hooks.on_finished is not None:
             self._hooks.on_finished(statistics, loop)
@@ -182,7 +185,7 @@ class Slots:
                 self._hooks.on_progress(progress_of(images, progress))
 
         drawn = session.decode(replace(request, on_progress=tell))
-        self._count(drawn.statistics, drawn.statistics.seconds, drawn.loop)
+        self._count(drawn.statistics, drawn.loop)
         now = self._hooks.clock()
         return [
             one.drawn(codes, now, drawn.loop) for one, codes in zip(images, drawn.codes, strict=True) if not one.left

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coolsd_rt.law import Law, make_omegas
-from coolsd_rt.runtime import Sampling, generate
+from coolsd_rt.runtime import Generation, LoopHooks, Sampling, decode, generate
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.slot_group import DrawnImage, ImageRequest, SlotProgress
 from coolsd_rt.runtime.slots import SlotHooks, Slots
 from coolsd_rt.runtime.statistics import Statistics
@@ -258,6 +259,37 @@ def test_rows_that_cannot_change_are_drawn_in_batches() -> None:
     groups = {tuple(image.ticket for image in images) for images in served.seen}
     assert all(set(group) <= {0, 1} or set(group) <= {2, 3} or set(group) == {4} for group in groups)
     assert {t: d.codes.tolist() for t, d in served.drawn.items()} == {t: alone(r) for t, r in enumerate(asked)}
+
+
+class OwnLoop(FakeSession):
+    """Decodes by itself, as a device does."""
+
+    def refusal_reason(self, request: DecodeRequest) -> str:
+        return ""
+
+    def decode(self, request: DecodeRequest) -> Generation:
+        models = FakeSession(TABLES, dims(VOCAB, TOKENS), self.images, guided=self.guided)
+        hooks = LoopHooks(on_progress=request.on_progress)
+        found = decode(models, request.law, request.sampling, request.uniforms, loop="host", hooks=hooks)
+        return replace(found, loop="device")
+
+
+def test_a_device_draws_one_batch_a_step_and_who_leaves_before_it_is_not_in_it() -> None:
+    served = Served(2, kind=OwnLoop)
+    asked = [ImageRequest(None, LAW, SAMPLING, seed) for seed in range(5)]
+    for ticket, request in enumerate(asked):
+        served.loop.enter(ticket, request)
+    served.loop._hooks = SlotHooks(None, served.loop._hooks.on_finished)  # a device says less of its rounds
+    served.step()
+    assert sorted(served.drawn) == [0, 1]
+    served.loop.leave(2)
+    served.step()
+    assert sorted(served.drawn) == [0, 1, 3, 4]
+    assert not served.loop.busy
+    assert {image.loop for image in served.drawn.values()} == {"device"}
+    assert [len(one.rounds) for one in served.statistics] == [2, 2]
+    for ticket, image in served.drawn.items():
+        assert image.codes.tolist() == alone(asked[ticket])
 
 
 class Watched(FakeRowSession):
