@@ -98,6 +98,12 @@ class Batch:
         samplings = [sampling for batch in batches for sampling in batch.samplings]
         self._settle([samplings[m] for m in keep.tolist()])
 
+    def drop_drafts(self) -> None:
+        """Let all images be drawn without drafts from now on."""
+        self.uniforms = self.uniforms[:, :, :1]
+        self.lengths = np.zeros_like(self.lengths)
+        self._settle(self.samplings)
+
     def window(self, active: Host) -> Window:
         """Return the window of the next round, which starts at each image's first undecided token."""
         at = self.state.image_index(self.state.committed, self.length + 1)

@@ -154,6 +154,16 @@ class DecodingLoop:
         tokens, q = ([loop._no_drafts[part] for loop in loops] for part in (0, 1))
         self._no_drafts = gathered(tokens, index), gathered(q, index)
 
+    def drop_drafts(self) -> None:
+        """Draw all images without drafts from the next round on. Called between rounds, after the prefill.
+
+        Whether and when must not depend on the tokens or the drafts of these images, or their law would be another.
+        """
+        self._drafter = None
+        self.batch.drop_drafts()
+        self._omegas = self._omegas[:, :0]
+        self._omegas_there = self._put_omegas()
+
     def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """Return how many drafts count [M], and the longest image's number of them: tokens [M, l], Q [M, l, V]."""
         count = int(num_drafts.max())

@@ -27,7 +27,7 @@ from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 class ImageRequest:
     """How one image is drawn. forced: int, the token that each position must have, or -1; None if all are free.
 
-    item: what `OpenSession` makes the image's prefix from.
+    item: what `OpenSession` makes the image's prefix from. may_drop_drafts: whether `Slots.drop_drafts` is for it too.
     """
 
     item: Any
@@ -36,11 +36,12 @@ class ImageRequest:
     seed: int
     drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
+    may_drop_drafts: bool = False
 
     @property
     def alike(self) -> Hashable:
         """Equal for images whose prefixes can be run together: the same settings, seed and item excepted."""
-        return self.group, self.law.omegas, self.sampling
+        return self.group, self.law.omegas, self.sampling, self.may_drop_drafts
 
     @property
     def group(self) -> Hashable:
@@ -48,8 +49,12 @@ class ImageRequest:
         law, tolerance = self.law, self.law.tolerance
         lent = None if tolerance is None else (tolerance.bound, tolerance.lending, tolerance.near.shape)
         rule = (law.rule, law.resampler, lent, law.rates)
-        guided = self.sampling.guided
-        return (guided, self.forced, self.drafter, rule) if law.length else (guided, self.forced)
+        return (*self.plain_group, self.drafter, rule, self.may_drop_drafts) if law.length else self.plain_group
+
+    @property
+    def plain_group(self) -> tuple[bool, tuple[int, ...] | None]:
+        """The group of images that are drawn without drafts and can share a step with this one then."""
+        return self.sampling.guided, self.forced
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class DrawnImage:
         seconds_waiting: wall time from `enter` until it had a slot.
         seconds: wall time from then to its last token, with the turns of others.
         loop: the loop that ran.
+        plain_from: the token from which on it was drawn without drafts, by `Slots.drop_drafts`; None: as it was asked.
     """
 
     ticket: int
@@ -97,6 +103,7 @@ class DrawnImage:
     seconds_waiting: float
     seconds: float
     loop: LoopTaken = "host"
+    plain_from: int | None = None
 
 
 @dataclass(eq=False)
@@ -112,6 +119,7 @@ class Slot:
     accepted: list[int] = field(default_factory=list)
     num_drafts: list[int] = field(default_factory=list)
     degenerate: int = 0
+    plain_from: int | None = None
 
     def count(self, accepted: int, num_drafts: int, degenerate: bool) -> None:
         """Count a round."""
@@ -128,7 +136,7 @@ class Slot:
         """Return the finished image."""
         waited, took = self.began - self.entered, now - self.began
         rounds = tuple(self.accepted), tuple(self.num_drafts)
-        return DrawnImage(self.ticket, codes.copy(), *rounds, waited, took, loop)
+        return DrawnImage(self.ticket, codes.copy(), *rounds, waited, took, loop, self.plain_from)
 
 
 class SlotGroup:
@@ -142,6 +150,31 @@ class SlotGroup:
     def live(self) -> list[Slot]:
         """The images that have more rounds."""
         return [one for one in self._images if one.live]
+
+    @property
+    def may_drop_drafts(self) -> bool:
+        """Whether the images have drafts that they can go on without."""
+        request = self._images[0].request
+        return request.may_drop_drafts and request.law.length > 0 and self._images[0].plain_from is None
+
+    def drop_drafts(self) -> Hashable:
+        """Draw the images without drafts from the next round on. Returns the group to which they belong then."""
+        decided = (self._loop.state.committed - self._loop.state.prefix).tolist()
+        for one, count in zip(self._images, decided, strict=True):
+            one.plain_from = count
+        self._loop.drop_drafts()
+        return self._images[0].request.plain_group
+
+    def merge(self, other: SlotGroup) -> None:
+        """Take in all images of another group, which is not used any more."""
+        other.trim()
+        self.join(other._loop, other._images)
+
+    def trim(self) -> None:
+        """Drop the rows of images that are not there any more."""
+        keep = [m for m, one in enumerate(self._images) if one.live]
+        if len(keep) < len(self._images) and self._loop.changes:
+            self._take(keep)
 
     def join(self, other: DecodingLoop, newcomers: Sequence[Slot]) -> None:
         """Take in images after their prefill. They get the rows of images that are not there any more first."""
@@ -158,9 +191,7 @@ class SlotGroup:
 
     def round(self) -> list[Slot]:
         """Run a round; return the images that it finished."""
-        keep = [m for m, one in enumerate(self._images) if one.live]
-        if len(keep) < len(self._images) and self._loop.changes:
-            self._take(keep)
+        self.trim()
         record = self._loop.round()
         for m in np.flatnonzero(record.active).tolist():
             self._images[m].count(int(record.accepted[m]), int(record.num_drafts[m]), bool(record.degenerate[m]))

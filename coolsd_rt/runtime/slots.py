@@ -103,6 +103,21 @@ class Slots:
             if not group.live:
                 del self._groups[key]
 
+    def drop_drafts(self) -> None:
+        """Draw images with `may_drop_drafts` without drafts from their next round on, with those that have none.
+
+        For a loop that has become so busy that drafts cost more than they save. When may depend on who comes, not on
+        what is drawn (`DecodingLoop.drop_drafts`). Without effect where rows cannot change.
+        """
+        for key, group in list(self._groups.items()):
+            if not self._batches and group.may_drop_drafts:
+                del self._groups[key]
+                plain = group.drop_drafts()
+                if plain in self._groups:
+                    self._groups[plain].merge(group)
+                else:
+                    self._groups[plain] = group
+
     def step(self) -> list[DrawnImage]:
         """Let waiting images enter free slots and run one round of one group. Returns the images that are finished.
 

@@ -58,6 +58,7 @@ class PlanAnswer(_Answer):
 
     draft: str | None
     draft_length: int
+    plain_from: int | None = Field(description="Token from which on there were no drafts, because others had come.")
 
 
 class FiguresAnswer(_Answer):

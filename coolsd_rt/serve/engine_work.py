@@ -128,6 +128,8 @@ class EngineWork:
                     self._enter(message, in_flight)
                 elif isinstance(message, CancelMessage):
                     self._leave(message.ticket)
+            if not self._plans.drafts_pay(len(self._images)):
+                self._loop.drop_drafts()
             for drawn in self._loop.step():
                 self._finish(drawn)
 
@@ -138,7 +140,7 @@ class EngineWork:
             self._images[message.ticket] = _Image(
                 message, prepared, job, PartialImages(self._grid, message.partial_images)
             )
-            self._loop.enter(message.ticket, job, prepared.settings)
+            self._loop.enter(message.ticket, job, prepared.settings, may_drop_drafts=prepared.plan is not None)
         except UserError as error:
             self._images.pop(message.ticket, None)
             self._send(refusal(message.ticket, error))
@@ -198,6 +200,8 @@ class EngineWork:
         figures = {**self._figures(image, drawn), "seconds_decode": time.perf_counter() - began}
         job = image.job
         said = image.prepared.provenance(Asked(job.index, job.prompt, job.seed))
+        if "plan" in said:
+            said["plan"] = figures["plan"]
         self._send(
             FinalMessage(
                 drawn.ticket,
@@ -226,7 +230,11 @@ class EngineWork:
             "mean_acceptance_length": 1 + sum(drawn.accepted) / rounds if rounds else None,
             "accepted": [int(count) for count in drawn.accepted],
             "num_drafts": [int(count) for count in drawn.num_drafts],
-            "plan": {"draft": None if settings.plain else settings.drafter, "draft_length": settings.law.length},
+            "plan": {
+                "draft": None if settings.plain else settings.drafter,
+                "draft_length": settings.law.length,
+                "plain_from": drawn.plain_from,
+            },
             "seconds_queue": drawn.seconds_waiting,
             "seconds": drawn.seconds,
             "tokens_per_second": tokens / drawn.seconds if drawn.seconds else None,

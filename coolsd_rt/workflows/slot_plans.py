@@ -2,8 +2,9 @@
 
 Drafts pay for a lone image on most machines, and cost throughput once several images share a step. So the plans of the
 spec's own law are measured for 1, 2, 4, ... images at once (`planning`), between requests where they are not on record,
-and recorded as for any command. An image that enters takes the plan for as many images as there are then, and keeps it
-to its end: a plan chosen while it is drawn could depend on its own tokens, and would make it depend on who comes later.
+and recorded as for any command. An image that enters takes the plan for as many images as there are then. If
+so many come that drafts do not pay any more, it goes on without (`drafts_pay`): beside plain images its rounds would be
+steps of their own, and slow all others down. That depends on who comes, not on what is drawn, so the law stays.
 Until a plan is measured, a lone image drafts as the spec says, and several decode plainly.
 
 Requests with another law or sampling are not measured while others wait. They take the spec's plan for that number of
@@ -89,11 +90,19 @@ class SlotPlans:
         """Return a request with its plan. in_flight: images that run or wait, this one included."""
         if not prepared.paced or prepared.plan is not None:
             return prepared
-        count = next((count for count in self.counts if count >= in_flight), self.counts[-1])
+        count = self._count(in_flight)
         plan = self._opened.plans.find(kind_of(prepared.asked, self._loop), count)
         if plan is None and count in self._own:
             plan = _like(self._own[count], prepared.asked)
         return replace(prepared, plan=plan or (_like(None, prepared.asked) if count == 1 else PLAIN))
+
+    def drafts_pay(self, in_flight: int) -> bool:
+        """Whether images that are drawn keep their drafts with so many in flight."""
+        count = self._count(in_flight)
+        return self._own.get(count, PLAIN) != PLAIN or count == 1
+
+    def _count(self, in_flight: int) -> int:
+        return next((count for count in self.counts if count >= in_flight), self.counts[-1])
 
 
 def _like(own: DraftPlan | None, asked: Settings) -> DraftPlan:

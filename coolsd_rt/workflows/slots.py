@@ -63,10 +63,15 @@ class SlotLoop:
         """Whether a `step` has anything to do."""
         return self._slots.busy
 
-    def enter(self, ticket: int, job: Job, settings: Settings) -> None:
+    def enter(self, ticket: int, job: Job, settings: Settings, may_drop_drafts: bool = False) -> None:
         """Let the image of a job wait for a slot. ticket: a number that no other image here has."""
-        s = settings
-        self._slots.enter(ticket, ImageRequest((job, settings), s.law, s.sampling, job.seed, s.drafter, s.forced))
+        s, item = settings, (job, settings)
+        request = ImageRequest(item, s.law, s.sampling, job.seed, s.drafter, s.forced, may_drop_drafts)
+        self._slots.enter(ticket, request)
+
+    def drop_drafts(self) -> None:
+        """See `Slots.drop_drafts`."""
+        self._slots.drop_drafts()
 
     def leave(self, ticket: int) -> None:
         """Drop an image that is not wanted any more; nothing happens if there is none. Its slot is free at once."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypothesis import strategies as st
+
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.runtime import Sampling, generate
 from coolsd_rt.runtime.interface import Session
@@ -42,7 +44,8 @@ DRAFTERS = ["eagle", "jacobi", "jacobi_coupled"]
 
 def session_of(requests: Sequence[ImageRequest], kind: type[FakeSession] = FakeRowSession, **more: Any) -> FakeSession:
     sampling = requests[0].sampling
-    paced = max(sampling.confidence, sampling.draft_confidence) > 0
+    # Where drafts are dropped, what was guessed stays in the draft's cache.
+    paced = max(sampling.confidence, sampling.draft_confidence) > 0 or requests[0].may_drop_drafts
     return kind(TABLES, dims(VOCAB, TOKENS), len(requests), guided=sampling.guided, paced=paced, **more)
 
 
@@ -91,3 +94,19 @@ class Served:
     def run(self) -> None:
         while self.loop.busy:
             self.step()
+
+
+requests = st.builds(
+    ImageRequest,
+    item=st.none(),
+    law=st.sampled_from(LAWS),
+    sampling=st.sampled_from(SAMPLINGS),
+    seed=st.integers(0, 50),
+    drafter=st.sampled_from(DRAFTERS),
+    forced=st.sampled_from([None, FORCED]),
+)
+
+
+def arrivals(images: st.SearchStrategy[ImageRequest]) -> st.SearchStrategy[list[tuple[int, list[ImageRequest]]]]:
+    """Rounds to wait, and the images that come then."""
+    return st.lists(st.tuples(st.integers(0, 4), st.lists(images, min_size=1, max_size=3)), min_size=1, max_size=5)

@@ -24,7 +24,6 @@ from coolsd_rt.runtime.slot_group import ImageRequest
 from coolsd_rt.runtime.slots import SlotHooks, Slots
 from tests.runtime.fakes import FakeRowSession, FakeSession, dims
 from tests.runtime.served import (
-    DRAFTERS,
     FORCED,
     LAW,
     LAWS,
@@ -36,18 +35,11 @@ from tests.runtime.served import (
     VOCAB,
     Served,
     alone,
+    arrivals,
+    requests,
     session_of,
 )
 
-requests = st.builds(
-    ImageRequest,
-    item=st.none(),
-    law=st.sampled_from(LAWS),
-    sampling=st.sampled_from(SAMPLINGS),
-    seed=st.integers(0, 50),
-    drafter=st.sampled_from(DRAFTERS),
-    forced=st.sampled_from([None, FORCED]),
-)
 of_one_group = st.builds(
     ImageRequest,
     item=st.none(),
@@ -57,11 +49,6 @@ of_one_group = st.builds(
     forced=st.sampled_from([None, None, FORCED]),
 )
 """Images that share steps, and of which the graph `propose` drafts some, by one setting or another, and others not."""
-
-
-def arrivals(images: st.SearchStrategy[ImageRequest]) -> st.SearchStrategy[list[tuple[int, list[ImageRequest]]]]:
-    """Rounds to wait, and the images that come then."""
-    return st.lists(st.tuples(st.integers(0, 4), st.lists(images, min_size=1, max_size=3)), min_size=1, max_size=5)
 
 
 @pytest.mark.parametrize("propose", [0, LENGTH])

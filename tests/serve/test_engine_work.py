@@ -162,7 +162,9 @@ def test_plans_are_measured_between_requests(
     assert len(notes) == 2
     assert sorted(finals(sent[notes[0] : notes[1]])) == [1, 2]
     plans = [message.figures["plan"] for message in sent if isinstance(message, FinalMessage)]
-    assert plans == [{"draft": None, "draft_length": 0}] * 2  # two at once, before anything was known
+    assert (
+        plans == [{"draft": None, "draft_length": 0, "plain_from": None}] * 2
+    )  # two at once, before anything was known
     assert SlotPlans(opened, 2).counts == [1, 2]
     assert len(list(tmp_path.rglob("*.json"))) == 1  # what is known is on record
 

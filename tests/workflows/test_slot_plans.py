@@ -113,6 +113,12 @@ def test_who_ends_the_measurement_leaves_what_is_known(opened: OpenedEngine) -> 
     assert counts == [1, 2, 2]
 
 
+def test_drafts_pay_where_the_plan_has_any(opened: OpenedEngine) -> None:
+    found = record(opened, {1: PLAIN, 2: DraftPlan("eagle", 1), 4: PLAIN})
+    assert [found.drafts_pay(n) for n in (1, 2, 3, 4, 9)] == [True, True, False, False, False]
+    assert [SlotPlans(opened, 4).drafts_pay(n) for n in (1, 2, 4)] == [True, False, False]  # nothing is known
+
+
 def test_a_spec_that_says_how_to_draft_is_not_measured(opened: OpenedEngine) -> None:
     opened.spec = with_overrides(opened.spec, {"pacing.kind": "manual"})
     plans = SlotPlans(opened, 2)

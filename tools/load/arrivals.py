@@ -89,9 +89,11 @@ class InSlots:
     def arrive(self, jobs: Sequence[Job]) -> None:
         """See `Policy`."""
         in_flight = self._loop.running + self._loop.waiting + len(jobs)
-        settings = self._plans.prepared(self._subject.prepared, in_flight).settings
+        prepared = self._plans.prepared(self._subject.prepared, in_flight)
         for job in jobs:
-            self._loop.enter(job.index, job, settings)
+            self._loop.enter(job.index, job, prepared.settings, may_drop_drafts=prepared.plan is not None)
+        if not self._plans.drafts_pay(in_flight):
+            self._loop.drop_drafts()
 
     @property
     def busy(self) -> bool:
