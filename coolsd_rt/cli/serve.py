@@ -107,7 +107,8 @@ def command(given: _ServeOptions) -> None:
 
 def _show(address: str, engines: list[ServedEngine]) -> None:
     for engine in engines:
-        say(f"{engine.name}: {address}, {engine.slots} slots, {engine.queue} may wait")
+        slots = "1 slot" if engine.slots == 1 else f"{engine.slots} slots"
+        say(f"{engine.name}: {address}, {slots}, {engine.queue} may wait")
 
 
 def _show_json(address: str, engines: list[ServedEngine]) -> None:

@@ -48,6 +48,8 @@ def field_of(what: str) -> str | None:
     """Return the field of a request that an error's first part names."""
     if what in _FIELDS:
         return _FIELDS[what]
+    if what.isidentifier():
+        return what
     if what.endswith(("prompt", "prompt too long")):
         return "prompt"
     word = what.split("[", 1)[0].split(".", 1)[0]

@@ -63,6 +63,8 @@ def make_app(served: Served) -> FastAPI:
     _add_models(app, served)
     _add_states(app, served)
     _add_pages(app)
+    # FastAPI writes the ends of integers as floats, which rounds the largest seed to one that is refused.
+    app.openapi()["paths"]["/v1/images/generations"]["post"].update(answers.REQUEST_BODY)
     return app
 
 

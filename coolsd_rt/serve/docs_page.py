@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from coolsd_rt.limits import SEED
+
 _STYLE = "/docs/style.css"
 STYLE = """\
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -64,7 +66,7 @@ def _body(media: str, part: dict[str, Any]) -> str:
 def _kind(field: dict[str, Any]) -> str:
     """Return the type of a field in a few words."""
     if "anyOf" in field:
-        return " or ".join(_kind(branch) for branch in field["anyOf"] if branch.get("type") != "null")
+        return " or ".join("null" if branch.get("type") == "null" else _kind(branch) for branch in field["anyOf"])
     if "const" in field:
         return str(field["const"])
     if "enum" in field:
@@ -73,8 +75,15 @@ def _kind(field: dict[str, Any]) -> str:
         return name
     if field.get("type") == "array":
         return f"list of {_kind(field['items'])}"
-    ends = f" from {field['minimum']} to {field['maximum']}" if "minimum" in field and "maximum" in field else ""
+    low, high = (_number(field[end]) if end in field else "" for end in ("minimum", "maximum"))
+    ends = f" from {low} to {high}" if low and high else ""
     return f"{field.get('type', 'any value')}{ends}"
+
+
+def _number(value: float) -> str:
+    """Return a number in full: FastAPI's document has floats for the ends of integers, and rounds up the largest."""
+    whole = int(value)
+    return str(min(whole, int(SEED.high))) if whole == value else str(value)
 
 
 def _name(schema: dict[str, Any]) -> str:

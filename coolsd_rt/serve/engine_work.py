@@ -106,7 +106,8 @@ class EngineWork:
         """
 
         def note(images: int) -> None:
-            self._send(NoteMessage(f"trying how to draft for {images} images at once, between requests"))
+            several = "1 image" if images == 1 else f"{images} images"
+            self._send(NoteMessage(f"trying how to draft for {several} at once, between requests"))
 
         try:
             self._plans.measure(lambda: self._serve(inbox, until_idle=True), note)

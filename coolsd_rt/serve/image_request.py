@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import JsonError, parse_json
-from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.serve.api_errors import ApiError, invalid, refused
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows.call_options import Call, check_names
 
+_RANDOM_SEEDS = 2**53 - 16  # clients in JavaScript read larger numbers as others
 Section = Annotated[str, Field(max_length=64)] | dict[str, Any]
 Word = Annotated[str, Field(max_length=256)]
 
@@ -119,7 +119,7 @@ class GenerationRequest(BaseModel):
 
     def first_seed(self) -> int:
         """Return the seed of the first image: the request's, or a random one."""
-        return self.seed if self.seed is not None else secrets.randbelow(SEED_LIMIT)
+        return self.seed if self.seed is not None else secrets.randbelow(_RANDOM_SEEDS)
 
 
 def read_request(body: bytes) -> GenerationRequest:
