@@ -16,8 +16,11 @@ def alone_without_drafts_from(request: ImageRequest, token: int | None) -> list[
     """The image by itself, where it drops its drafts at that token, which is the first of a round."""
     served = Served(1)
     served.loop.enter(0, request)
+    if token == 1:  # its group had no turn before
+        served.loop._admit()
+        served.loop.drop_drafts()
     while served.loop.busy:
-        if served.seen and served.seen[-1] and served.seen[-1][0].decided == token:
+        if token != 1 and served.seen and served.seen[-1] and served.seen[-1][0].decided == token:
             served.loop.drop_drafts()
         served.step()
     assert served.drawn[0].plain_from == token

@@ -35,7 +35,7 @@ def chromium() -> str:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # its event loop runs until the end, and would be in the way of other modules
 def browser() -> Iterator[Browser]:
     path = chromium()
     with sync_playwright() as play:
