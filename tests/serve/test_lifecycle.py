@@ -267,7 +267,8 @@ def test_a_slow_reader_does_not_stall_others(start: Start) -> None:
     server = start("--slots", 2)
     host, _, port = server.url.removeprefix("http://").rpartition(":")
     text = b'{"prompt": "red", "stream": true, "partial_images": 3, "progress": true}'
-    head = f"POST {IMAGES} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
+    head = f"POST {IMAGES} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(text)}\r\n\r\n"
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         slow.connect((host, int(port)))
