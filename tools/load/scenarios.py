@@ -54,7 +54,8 @@ async def capacity(server: LoadedServer, seconds: float, clients: int) -> float:
         nonlocal done
         number = first
         while time.monotonic() < end:
-            done += (await ask(client, _body(number))).status == "200"
+            outcome = await ask(client, _body(number))
+            done += outcome.status == "200"  # not in one line: the sum would be read before the wait
             number += clients
 
     began = time.monotonic()
