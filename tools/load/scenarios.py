@@ -169,10 +169,10 @@ async def kill(server: LoadedServer, clients: int, kills: int, seed: int) -> dic
 async def slow(server: LoadedServer, readers: int, requests: int) -> dict[str, Any]:
     """Requests one after another, alone and beside clients that read and send slowly."""
     alone, beside = await _one_by_one(server, requests), list[Outcome]()
-    until = asyncio.Event()
+    until, drawn = asyncio.Event(), server.metric("images_total")
     body = {"prompt": PROMPTS[0], "seed": 1, "stream": True, "partial_images": 3}
     reading = [asyncio.create_task(read_slowly(server.url, body, until)) for _ in range(readers)]
-    while not server.idle():  # their images are drawn first
+    while server.metric("images_total") < drawn + readers:  # their images are drawn first, and wait for them
         await asyncio.sleep(0.1)
     sending = [asyncio.create_task(send_slowly(server.url, until)) for _ in range(readers)]
     await asyncio.sleep(0.5)
