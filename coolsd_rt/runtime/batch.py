@@ -75,6 +75,8 @@ class Batch:
         self.rows = np.arange(len(samplings))
         self.row_ids = self.rowwise(self.rows, offset=len(samplings))
         self._offsets = np.arange(self.length + 1)
+        self.confidence = np.array([sampling.confidence for sampling in samplings])
+        self.draft_confidence = np.array([sampling.draft_confidence for sampling in samplings])
         self.kinds = [Processing.of(sampling) for sampling in samplings]
         self._parts: list[tuple[Processing, Array, Array]] = []  # images and their rows, by kind; empty if all are one
         every = dict.fromkeys(self.kinds)

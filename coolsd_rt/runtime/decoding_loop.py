@@ -170,7 +170,7 @@ class DecodingLoop:
         if not count or self._drafter is None:
             return num_drafts, *self._no_drafts
         drafts, q = self._drafter.draft(window, count)
-        least = np.array([sampling.draft_confidence for sampling in self.batch.samplings])
+        least = self.batch.draft_confidence
         if least.any():
             # Q_i depends on the drafts before it alone, so that no token is favoured where it ends the window.
             most = to_host(self._xp.max(q, axis=-1))
@@ -193,7 +193,7 @@ class DecodingLoop:
 
     def _confident(self, p: Array, at: Ints) -> Host:
         """Return bool [M]: whether the next round may draft, by the top probability of P at window index `at`."""
-        rows, least = self.batch.rows, np.array([sampling.confidence for sampling in self.batch.samplings])
+        rows, least = self.batch.rows, self.batch.confidence
         if not least.any():
             return np.ones(len(rows), bool)
         most = to_host(self._xp.max(p[rows, at], axis=-1))

@@ -115,7 +115,6 @@ class Slot:
     entered: float
     began: float = 0.0
     live: bool = True
-    left: bool = False
     accepted: list[int] = field(default_factory=list)
     num_drafts: list[int] = field(default_factory=list)
     degenerate: int = 0
@@ -229,11 +228,7 @@ def progress_of(images: Sequence[Slot], progress: Progress) -> list[SlotProgress
         row: Ints = progress.codes()[m]
         return row
 
-    return [
-        SlotProgress(one.ticket, decided[m], (), (), mean, partial(codes, m))
-        for m, one in enumerate(images)
-        if not one.left
-    ]
+    return [SlotProgress(one.ticket, decided[m], (), (), mean, partial(codes, m)) for m, one in enumerate(images)]
 
 
 def statistics_of(images: Sequence[Slot]) -> Statistics:

@@ -99,7 +99,7 @@ class Slots:
         for key, group in list(self._groups.items()):
             for one in group.live:
                 if one.ticket == ticket:
-                    one.left, one.live = True, False
+                    one.live = False
             if not group.live:
                 del self._groups[key]
 
@@ -202,6 +202,4 @@ class Slots:
         drawn = session.decode(replace(request, on_progress=tell))
         self._count(drawn.statistics, drawn.loop)
         now = self._hooks.clock()
-        return [
-            one.drawn(codes, now, drawn.loop) for one, codes in zip(images, drawn.codes, strict=True) if not one.left
-        ]
+        return [one.drawn(codes, now, drawn.loop) for one, codes in zip(images, drawn.codes, strict=True)]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from coolsd_rt import limits
 from coolsd_rt.serve.messages import Setup
@@ -20,8 +20,6 @@ from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows.drawing import drafter_of
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.partial_images import CodeGrid
-
-LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True)
