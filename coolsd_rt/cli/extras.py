@@ -34,6 +34,8 @@ EXTRAS = {
     "uvicorn": "serve",
     "h11": "serve",
     "prometheus_client": "serve",
+    "pyarrow": "parquet",
+    "ray": "ray",
 }
 """Import name of an optional package to the extra that brings it, of several the one that is named where no verb is."""
 
