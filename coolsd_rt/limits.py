@@ -196,6 +196,15 @@ SPEC_BYTES = 4 * MIB
 PROMPTS_BYTES = 64 * MIB
 """Size of a prompt file."""
 
+ROW_BYTES = 1 * MIB
+"""A line of a prompts file with settings: as many as the longest prompt has in any script, and as many again."""
+
+PART_ROWS = whole(1, 10_000)
+"""Rows of a part of a long job: the most that a folder holds well, and that is lost time when a node dies."""
+
+SHARDS = whole(1, 100_000)
+"""Processes that share a long job."""
+
 LINE_CHARACTERS = 100_000
 """Characters of one line in a prompt file."""
 

@@ -11,6 +11,7 @@ import click
 
 from coolsd_rt import limits
 from coolsd_rt.cli import generate
+from coolsd_rt.cli.decoding_options import KEYS
 from coolsd_rt.cli.entry import gathered
 from coolsd_rt.cli.main import Interrupted
 from coolsd_rt.cli.numbers import number
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # needs torch, which --help must not
     from coolsd_rt.quality.run import QualityReport
 
 _OWN = ("prompts", "variants", "out", "seed", "overwrite")
-_TAKEN = {*generate.KEYS, *(field.name for field in dataclasses.fields(GenerateConfig))} - set(_OWN)
+_TAKEN = {*KEYS, *(field.name for field in dataclasses.fields(GenerateConfig))} - set(_OWN)
 _SHARED = [p for p in generate.command.params if isinstance(p, click.Option) and p.name in _TAKEN]
 """What `generate` draws with, and so does this verb: one list of options, with one help text each."""
 
@@ -167,7 +168,7 @@ command.params += _SHARED
 
 def _request(values: dict[str, Any]) -> GenerateConfig:
     """The options of `generate` as its request; those that are no run-time key are fields of it by their own names."""
-    keys = generate.KEYS
+    keys = KEYS
     overrides = {keys[name]: value for name, value in values.items() if name in keys and value is not None}
     return GenerateConfig(
         (), overrides=overrides, **{name: value for name, value in values.items() if name not in keys}

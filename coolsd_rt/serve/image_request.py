@@ -7,10 +7,9 @@ Does not know engines or HTTP.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
@@ -19,36 +18,15 @@ from coolsd_rt.serve.api_errors import ApiError, invalid, refused
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows.call_options import Call, check_names
+from coolsd_rt.workflows.image_options import SECTIONS, ImageOptions
 
 _RANDOM_SEEDS = 2**53 - 16  # clients in JavaScript read larger numbers as others
-Section = Annotated[str, Field(max_length=64)] | dict[str, Any]
 Word = Annotated[str, Field(max_length=256)]
 
-OPTIONS = (
-    "guidance_scale",
-    "cfg_interval",
-    "temperature",
-    "top_k",
-    "top_p",
-    "schedule",
-    "acceptance",
-    "resampler",
-    "pacing",
-    "draft_length",
-    "plain",
-    "draft",
-)
-"""Fields that go to `Call.of` under their own names."""
 
-
-class GenerationRequest(BaseModel):
+class GenerationRequest(ImageOptions):
     """What to draw. Fields that are left out, or null, keep the values of the engine's spec."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    prompt: Annotated[str, Field(min_length=1, max_length=int(limits.PROMPT_CHARACTERS.high))] = Field(
-        description="What to draw."
-    )
     model: Word | None = Field(None, description="Name of the engine; default: the first that is served.")
     n: Annotated[int, Within(limits.SERVED_IMAGES)] | None = Field(None, description="Images; image k has seed + k.")
     size: Word | None = Field(None, description="auto, or the size of the engine's images.")
@@ -73,49 +51,11 @@ class GenerationRequest(BaseModel):
         None, description="Seconds after which the request fails; at most the server's, which is the default."
     )
     seed: Annotated[int, Within(limits.SEED)] | None = Field(None, description="Default: random, told in the answer.")
-    guidance_scale: Annotated[float, Within(limits.CFG_SCALE)] | None = Field(
-        None, description="Scale of classifier-free guidance; 1 disables guidance."
-    )
-    cfg_interval: Annotated[int, Within(limits.CFG_INTERVAL)] | None = Field(
-        None, description="Last decode step with guidance; -1 guides all steps."
-    )
-    temperature: Annotated[float, Within(limits.TEMPERATURE)] | None = Field(None, description="Divides the logits.")
-    top_k: Annotated[int, Within(limits.TOP_K)] | None = Field(
-        None, description="Keep the k most probable tokens; 0 keeps all."
-    )
-    top_p: Annotated[float, Within(limits.TOP_P)] | None = Field(
-        None, description="Keep the smallest set of most probable tokens with this total probability."
-    )
-    schedule: Section | None = Field(None, description="Relaxation: a kind, or keys of the spec's schedule.")
-    delta: Annotated[float, Within(limits.OMEGA)] | None = Field(
-        None, description='Relaxation budget; short for schedule={"delta": ...}.'
-    )
-    acceptance: Section | None = Field(None, description="Acceptance rule, or keys of the spec's acceptance.")
-    resampler: Section | None = Field(None, description="Distribution that a token is drawn from after a rejection.")
-    pacing: Section | None = Field(None, description="auto or manual, or keys of the spec's pacing.")
-    draft_length: Annotated[int, Within(limits.DRAFT_LENGTH)] | None = Field(
-        None, description="Tokens drafted per round, at most under pacing auto."
-    )
-    plain: bool | None = Field(None, description="Decode without a draft.")
-    draft: Literal["jacobi", "jacobi-coupled"] | None = Field(
-        None, description="Take drafts from the target's last round instead of the built draft."
-    )
 
     @property
     def images(self) -> int:
         """How many images."""
         return self.n or 1
-
-    def options(self, seed: int) -> dict[str, Any]:
-        """Return the options for `Call.of`. Raises ApiError if delta is given twice."""
-        given = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
-        if self.delta is not None:
-            schedule = given.get("schedule", {})
-            keys = dict(schedule) if isinstance(schedule, Mapping) else {"kind": schedule}
-            if "delta" in keys:
-                raise invalid("delta", "delta or schedule['delta']", "both", "drop one")
-            given["schedule"] = {**keys, "delta": self.delta}
-        return {**given, "seed": seed}
 
     def first_seed(self) -> int:
         """Return the seed of the first image: the request's, or a random one."""
@@ -148,7 +88,7 @@ def read_request(body: bytes) -> GenerationRequest:
 def _first_problem(error: ValidationError, data: dict[str, Any]) -> ApiError:
     name = str(error.errors(include_url=False)[0]["loc"][0])
     first = next(problem for problem in problems_of(error, data, GenerationRequest) if str(problem.path[0]) == name)
-    if name in ("schedule", "acceptance", "resampler", "pacing"):  # a union: each branch has a complaint of its own
+    if name in SECTIONS:  # a union: each branch has a complaint of its own
         return invalid(name, "a text or an object", first.found)
     if name == "response_format" and data.get(name) == "url":
         return invalid(name, "b64_json", "url", "the server keeps no images")

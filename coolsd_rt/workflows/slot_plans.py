@@ -93,8 +93,8 @@ class SlotPlans:
         count = self._count(in_flight)
         plan = self._opened.plans.find(kind_of(prepared.asked, self._loop), count)
         if plan is None and count in self._own:
-            plan = _like(self._own[count], prepared.asked)
-        return replace(prepared, plan=plan or (_like(None, prepared.asked) if count == 1 else PLAIN))
+            plan = plan_like(self._own[count], prepared.asked)
+        return replace(prepared, plan=plan or (plan_like(None, prepared.asked) if count == 1 else PLAIN))
 
     def drafts_pay(self, in_flight: int) -> bool:
         """Whether images that are drawn keep their drafts with so many in flight."""
@@ -105,8 +105,8 @@ class SlotPlans:
         return next((count for count in self.counts if count >= in_flight), self.counts[-1])
 
 
-def _like(own: DraftPlan | None, asked: Settings) -> DraftPlan:
-    """Return the spec's plan for a request of another kind. own: None: as many drafts as the request has."""
+def plan_like(own: DraftPlan | None, asked: Settings) -> DraftPlan:
+    """Return the plan of one kind of request for one of another kind. own: None: as many drafts as the request has."""
     if own == PLAIN:
         return PLAIN
     return DraftPlan(asked.drafter, asked.law.length if own is None else min(own.length, asked.law.length))

@@ -15,6 +15,7 @@ import pytest
 
 from coolsd_rt import cores, limits
 from coolsd_rt.cli import generate, schedule
+from coolsd_rt.cli.decoding_options import KEYS
 from coolsd_rt.cli.numbers import Numbers, Real, Whole, number
 from coolsd_rt.cores import Cores
 from coolsd_rt.spec import Spec
@@ -57,7 +58,7 @@ def unbounded(command: click.Command) -> list[str]:
 def test_every_option_of_every_command_has_both_ends() -> None:
     everything = list(commands())
     names = {where for where, _ in everything}
-    assert {"coolsd_rt/cli/generate.py", "tools/demo/benchmark.py", "tools/random_model.py"} <= names
+    assert {"coolsd_rt/cli/decoding_options.py", "tools/demo/benchmark.py", "tools/random_model.py"} <= names
     assert len(names) >= 20
     for where, command in everything:
         assert unbounded(command) == [], where
@@ -85,7 +86,7 @@ def test_options_have_the_ends_of_the_spec() -> None:
     }
     options = {p.name: p.type for p in generate.command.params}
     compared = 0
-    for name, key in generate.KEYS.items():
+    for name, key in KEYS.items():
         section, _, field = key.partition(".")
         kind = options[name]
         if not isinstance(kind, Whole | Real):
