@@ -1,0 +1,1 @@
+"""Images over HTTP by Ray Serve: replicas of engines on several machines behind the routes of `serve`."""
