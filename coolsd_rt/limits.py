@@ -202,6 +202,9 @@ ROW_BYTES = 1 * MIB
 PART_ROWS = whole(1, 10_000)
 """Rows of a part of a long job: the most that a folder holds well, and that is lost time when a node dies."""
 
+RAY_WORKERS = whole(1, 10_000)
+"""Engines on a Ray cluster: more than the largest has GPUs."""
+
 SHARDS = whole(1, 100_000)
 """Processes that share a long job."""
 
@@ -232,6 +235,9 @@ VOCABULARY_WORDS = whole(3, MIB)
 """Words in the vocabulary of a `words` condition."""
 
 WORD_CHARACTERS = whole(1, 256)
+
+RAY_WORKERS = whole(1, 10_000)
+"""Engines on a Ray cluster: more than the largest has GPUs."""
 
 SHARDS = whole(1, 1024)
 """Shards of one set of weights."""

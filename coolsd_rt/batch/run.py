@@ -82,15 +82,13 @@ class BatchCallbacks:
     """Who is told what.
 
     Attributes:
-        line: a line of text.
-        start: the rows of this run, and how many of them are of parts that are finished.
+        start: the rows of this run, how many of them are of parts that are finished, and how many images these have.
         progress: the figures so far; those of finished parts of before are not in them.
         failed: a row that has no image.
         measuring: the images at once, before plans are tried.
     """
 
-    line: Callable[[str], None] = lambda line: None
-    start: Callable[[int, int], None] = lambda rows, done: None
+    start: Callable[[int, int, int], None] = lambda rows, done, images: None
     progress: Callable[[BatchFigures], None] = lambda figures: None
     failed: Callable[[FailedRow], None] = lambda row: None
     measuring: Callable[[int], None] = lambda images: None
@@ -239,7 +237,7 @@ class _BatchRun:
         size = self._config.part_rows
         rows = sum(min(size, every - first) for first in range(0, every, size) if self._config.shard.has(first // size))
         left = self._look(math.ceil(every / size))
-        self._tell.start(rows, self._done)
+        self._tell.start(rows, self._done, self._images)
         began = time.monotonic()
         with self._failed_file.open() as write:
             if left:

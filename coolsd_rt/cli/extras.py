@@ -42,6 +42,7 @@ EXTRAS = {
 NEEDS: dict[str, tuple[str, ...]] = {
     "build": ("cpu", "build"),
     "generate": ("cpu",),
+    "batch": ("cpu",),
     "serve": ("cpu", "serve"),
     "parity": ("cpu", "build"),
     "inspect": (),

@@ -105,6 +105,9 @@ def _sides(error: ErrorDetails, path: Path, data: Any, model: Model) -> tuple[st
         tag = value.get(tagged) if isinstance(value, dict) else value
         found = show(tag) if kind == "union_tag_invalid" else "nothing"
         return f"one of {', '.join(choices)}", found, suggestion(tag, choices)
+    if kind in ("string_too_long", "string_too_short"):
+        least, most = ctx.get("min_length"), ctx.get("max_length")
+        return f"at most {most} characters" if least is None else f"at least {least} characters", f"{len(value)}", ""
     if kind == "too_short":
         return f"at least {ctx['min_length']} value", f"{ctx['actual_length']}", ""
     if len(path) == 1 and path[0] in _tags(model) and value in _choices(str(path[0]), model):
