@@ -9,6 +9,7 @@ Does not know prompts files.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -108,6 +109,7 @@ def _check(answer: dict[str, Any]) -> None:
 
 def _quiet(data: Any) -> None:
     """Keep Ray Data's own progress bars and advice off the terminal: progress is told by `tell`."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

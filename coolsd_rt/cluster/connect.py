@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ _EXPECTED = "HOST:PORT of a Ray cluster, ray://HOST:PORT, auto, or no value for 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # of its native code, which writes to our stderr
 }
 # The name is about other systems; what it does is to use the loopback address on any of them.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -80,18 +82,33 @@ def _init(address: str, cpus: int | None) -> None:
 
     more: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(more if address == LOCAL else {}),
-        )
+        with _no_native_words():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **(more if address == LOCAL else {}),
+            )
     except Exception as error:  # Ray has no class for what can go wrong here
         found = shorten(" ".join(str(error).split()) or type(error).__name__)
         if address == LOCAL:
             raise CoolsdError("Ray", expected="one that starts on this machine", found=found) from error
         fix = "start one: ray start --head" if address == AUTO else "run this on a machine of the cluster"
         raise UserError(f"--ray {shorten(address)}", expected="a Ray cluster", found=found, fix=fix) from error
+
+
+@contextlib.contextmanager
+def _no_native_words() -> Iterator[None]:
+    """Drop what Ray's native code writes to stderr while it starts: that it took its log level from a variable."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def check_address(address: str) -> None:
