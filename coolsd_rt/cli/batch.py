@@ -18,7 +18,7 @@ from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json
 from coolsd_rt.cli.paths import ENGINE, READS, WRITES_IN
-from coolsd_rt.cli.ray_options import ray_option
+from coolsd_rt.cli.ray_options import LOCAL, ray_option
 from coolsd_rt.cli.terminal.progress import progress
 from coolsd_rt.errors import UserError
 
@@ -169,12 +169,20 @@ def _workers(given: _BatchOptions) -> Iterator[PartWorkers | None]:
     from coolsd_rt.cluster.batch import RayWorkers  # the extra `ray`
     from coolsd_rt.cluster.connect import connect
 
-    wanted, threads = given.workers, given.threads
-    with connect(given.ray) as cluster:
-        each = threads or max(1, cores.here().threads // (wanted or 1))
-        most = int(cluster.cpus) // each
-        if most < (wanted or 1):
-            found = f"{cluster.cpus:g} cores, {each} for each"
-            fix = f"give --workers {most}" if most else "give a smaller --threads"
-            raise UserError("the Ray cluster", expected=f"cores for {wanted or 1} workers", found=found, fix=fix)
-        yield RayWorkers(wanted or most, each)
+    wanted, here = given.workers or 1, cores.here().threads
+    each = given.threads or max(1, here // wanted)
+    if given.ray == LOCAL:
+        _check_cores(here, each, wanted)
+    with connect(given.ray, cpus=here) as cluster:
+        most = _check_cores(int(cluster.cpus), each, wanted)
+        yield RayWorkers(given.workers or most, each)
+
+
+def _check_cores(there: int, each: int, wanted: int) -> int:
+    """Return the workers that the cores of a cluster allow. Raises UserError if these are too few."""
+    most = there // each
+    if most < wanted:
+        fix = f"give --workers {most}" if most else f"give --threads {there}"
+        found = f"{there}, and {each} for each"
+        raise UserError("--workers", expected=f"cores for {wanted} on the Ray cluster", found=found, fix=fix)
+    return most

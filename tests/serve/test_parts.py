@@ -13,12 +13,12 @@ pytest.importorskip("fastapi")
 
 from coolsd_rt.serve.api_errors import ApiError
 from coolsd_rt.serve.host import Draw
-from coolsd_rt.workflows.image_options import OPTIONS
 from coolsd_rt.serve.image_request import GenerationRequest, read_request
 from coolsd_rt.serve.log_lines import LogLines
 from coolsd_rt.serve.memory import available_memory
 from coolsd_rt.serve.messages import FinalMessage, PartialMessage, ProgressMessage, pack, unpack
 from coolsd_rt.workflows.call_options import DrawOptions
+from coolsd_rt.workflows.image_options import OPTIONS
 
 
 def test_messages_keep_every_byte() -> None:
