@@ -205,7 +205,7 @@ PART_ROWS = whole(1, 10_000)
 RAY_WORKERS = whole(1, 10_000)
 """Engines on a Ray cluster: more than the largest has GPUs."""
 
-SHARDS = whole(1, 100_000)
+JOB_SHARDS = whole(1, 100_000)
 """Processes that share a long job."""
 
 LINE_CHARACTERS = 100_000

@@ -10,21 +10,25 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from coolsd_rt import limits
 from coolsd_rt.batch.prompt_row import is_taken_id, row_id
 from coolsd_rt.batch.prompts_file import FileRow, read_rows
 from coolsd_rt.errors import UserError
+from coolsd_rt.spec.fields import check_fields
+from coolsd_rt.spec.section import Within
 
 
 @dataclass(frozen=True)
 class Shard:
     """Which parts a process draws: those whose number modulo `count` is `index` - 1. index: from 1 to `count`."""
 
-    index: int = 1
-    count: int = 1
+    index: Annotated[int, Within(limits.JOB_SHARDS)] = 1
+    count: Annotated[int, Within(limits.JOB_SHARDS)] = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 1 <= self.index <= self.count:
             expected = "i/n with i from 1 to n, as in 2/8"
             raise UserError("shard", expected=expected, found=f"{self.index}/{self.count}")

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ from coolsd_rt.batch.part import WHOLE, FailedRow, Part, Shard, count_rows, read
 from coolsd_rt.batch.part_files import Format, PartFiles, PartReport
 from coolsd_rt.batch.prompts_file import read_rows
 from coolsd_rt.batch.workers import LocalWorkers, PartWorkers
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.files import read_json, why_unusable
 from coolsd_rt.spec.fields import Threads, check_fields
 from coolsd_rt.spec.section import Within
@@ -142,6 +143,9 @@ def run_batch(
     if not rows:
         raise UserError(str(config.prompts), expected="at least one row", found="none")
     workers = workers or LocalWorkers(config.threads)
+    workers.check(opened)
+    if config.kind == "parquet" and find_spec("pyarrow") is None:
+        raise MissingExtra("pyarrow", "parquet", "--format parquet")
     head = _head(config, order)
     _claim(config.out, head)
     with _lock(config.out, f"shard-{config.shard}"):

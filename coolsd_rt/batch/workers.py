@@ -23,6 +23,10 @@ OnFigures = Callable[[BatchFigures], None]
 class PartWorkers(Protocol):
     """Draws parts wherever it likes."""
 
+    def check(self, opened: OpenedEngine) -> None:
+        """Raise MissingExtra if it is known already that the engine cannot be run."""
+        ...
+
     def choose_plan(
         self, order: JobOrder, prompts: Sequence[str], on_choose: Callable[[int], None]
     ) -> DraftPlan | None:
@@ -43,6 +47,10 @@ class LocalWorkers:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
         self._order: JobOrder | None = None
+
+    def check(self, opened: OpenedEngine) -> None:
+        """Raise MissingExtra if the engine's backend is not installed here."""
+        opened.check_backend()
 
     def choose_plan(
         self, order: JobOrder, prompts: Sequence[str], on_choose: Callable[[int], None]

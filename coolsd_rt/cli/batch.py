@@ -36,8 +36,10 @@ class _ShardType(click.ParamType[Any]):
         first, slash, last = str(value).partition("/")
         if not (slash and first.isdecimal() and last.isdecimal() and len(str(value)) < 20):
             raise UserError("--shard", expected="i/n with i from 1 to n, as in 2/8", found=str(value)[:60])
-        limits.SHARDS.check("--shard", int(last))
-        return int(first), int(last)
+        pair = int(first), int(limits.JOB_SHARDS.check("--shard", int(last)))
+        if not 1 <= pair[0] <= pair[1]:
+            raise UserError("--shard", expected="i/n with i from 1 to n, as in 2/8", found=str(value))
+        return pair
 
 
 @dataclass(frozen=True)

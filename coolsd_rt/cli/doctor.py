@@ -50,6 +50,8 @@ _PURPOSE = {
     "uvicorn": "to serve",
     "h11": "to serve",
     "prometheus_client": "to serve",
+    "pyarrow": "for Parquet files of prompts and images",
+    "ray": "for more than one machine",
 }
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
 

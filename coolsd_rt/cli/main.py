@@ -30,7 +30,7 @@ from coolsd_rt.errors import CoolsdError, UserError
 VERBS = {
     "build": "Compile a spec's models into an engine.",
     "generate": "Draw images from prompts with an engine.",
-    "batch": "Draw the prompts of a file, thousands of them, and continue after a kill.",
+    "batch": "Draw thousands of prompts from a file; resumable.",
     "serve": "Serve engines over HTTP: OpenAI's images API, and a page.",
     "parity": "Verify an engine against the eager PyTorch reference.",
     "inspect": "Show an engine's manifest, and why the engine is stale.",

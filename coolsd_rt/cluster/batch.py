@@ -20,6 +20,7 @@ from coolsd_rt.batch.part import Part
 from coolsd_rt.batch.part_files import PartReport
 from coolsd_rt.batch.workers import LocalWorkers, OnFigures
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.plans import DraftPlan
 
 
@@ -29,6 +30,9 @@ class RayWorkers:
 
     count: int
     cpus: int
+
+    def check(self, opened: OpenedEngine) -> None:
+        """Know nothing: the engine runs on other machines."""
 
     def choose_plan(
         self, order: JobOrder, prompts: Sequence[str], on_choose: Callable[[int], None]

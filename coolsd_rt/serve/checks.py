@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
-from coolsd_rt.backends import backends
-from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import open_plain
 from coolsd_rt.serve.facts import ServeConfig, ServedEngine
 from coolsd_rt.serve.memory import available_memory, check_memory
@@ -53,9 +52,7 @@ def check_engines(config: ServeConfig) -> list[ServedEngine]:
 
 def _check_engine(opened: OpenedEngine) -> None:
     opened.settings()
-    backend = backends()[opened.spec.engine.backend]
-    if not backend.installed:
-        raise MissingExtra(backend.package, backend.extra, "running this engine")
+    opened.check_backend()
     _check_proof(opened.manifest.parity, opened)
     opened.verified.check()
 

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt import cores
+from coolsd_rt.backends import backends
 from coolsd_rt.backends.description import DATA, Description
+from coolsd_rt.errors import MissingExtra
 from coolsd_rt.machine import machine
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine, LateEngine
@@ -104,6 +106,12 @@ class OpenedEngine:
     def engine(self) -> Engine:
         """The loaded engine. Raises MissingExtra without the backend's package."""
         return opening.load_engine(self.verified, self.threads, self.later)
+
+    def check_backend(self) -> None:
+        """Raise MissingExtra if the package that runs the engine is not installed. Imports nothing."""
+        backend = backends()[self.spec.engine.backend]
+        if not backend.installed:
+            raise MissingExtra(backend.package, backend.extra, "running this engine")
 
     def load(self, later: frozenset[str] = frozenset()) -> None:
         """Read all parts that have not been read, the engine last. Raises as the parts do.

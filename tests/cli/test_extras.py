@@ -46,6 +46,7 @@ quality:
 COMMANDS: dict[str, list[list[str]]] = {
     "build": [["build", "spec/tiny.yaml", "--out", "engines"]],
     "generate": [["generate", "engines/tiny", "-p", "red apple", "-p", "blue star"]],
+    "batch": [["batch", "engines/tiny", "prompts.txt", "--out", "job"]],
     "serve": [["serve", "engines/tiny", "--port", "0"]],
     "parity": [["parity", "engines/tiny", "-n", "1", "--spec", "spec/tiny.yaml"]],
     "inspect": [["inspect", "engines/tiny", "--verify"]],

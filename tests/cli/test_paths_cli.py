@@ -65,8 +65,8 @@ TABLE: dict[str, dict[str, str]] = {
     "tune": {
         "engine": ENGINE, "folder": WRITES_IN, "write": WRITES, "plot": WRITES, "spec_file": SPECS, **READING,
     },
-    "schedule": {}, "serve": {"engines": ENGINE, "api_key_file": READS},
-    "schema": {"out": WRITES},
+    "schedule": {}, "serve": {"engines": ENGINE, "api_key_file": READS}, "schema": {"out": WRITES},
+    "batch": {"engine": ENGINE, "prompts": READS, "out": WRITES_IN, **READING},
     "precompute": {"spec": SPECS, "file": STDIN, "out": WRITES, "encoder": FOLDER},
     "demo": {"engine": ENGINE, "spec_file": SPECS, "json_file": WRITES, "md_file": WRITES},
     "questions": {"engine": ENGINE, "out": WRITES_IN, "spec_file": SPECS},

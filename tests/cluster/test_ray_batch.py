@@ -38,7 +38,6 @@ def test_ray_writes_the_same_files_though_a_worker_is_killed(tiny_engine: Engine
     words = (tiny_engine.folder, path, "--part-rows", 40, "--format", "parquet", *MANUAL, "--threads", 1, "--json")
     here = batch(*words, "--out", tmp_path / "here")
     assert here.code == 0, here.err
-    ours = {"COOLSD_TEST": str(os.getpid())}
     ray = start(
         *words, "--out", tmp_path / "ray", "--ray", "--workers", 2, environment={"COOLSD_TEST": str(os.getpid())}
     )
