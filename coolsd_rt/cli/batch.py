@@ -14,7 +14,7 @@ from coolsd_rt import cores, limits
 from coolsd_rt.cli.batch_screen import BatchScreen, show_batch
 from coolsd_rt.cli.decoding_options import decoding_options, overrides_of
 from coolsd_rt.cli.entry import gathered
-from coolsd_rt.cli.numbers import number, threads_option
+from coolsd_rt.cli.numbers import ShardNumber, number, threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json
 from coolsd_rt.cli.paths import ENGINE, READS, WRITES_IN
@@ -24,22 +24,6 @@ from coolsd_rt.errors import UserError
 
 if TYPE_CHECKING:
     from coolsd_rt.batch.workers import PartWorkers
-
-
-class _ShardType(click.ParamType[Any]):
-    """`i/n`: a pair of whole numbers."""
-
-    name = "i/n"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return (i, n). Raises UserError."""
-        first, slash, last = str(value).partition("/")
-        if not (slash and first.isdecimal() and last.isdecimal() and len(str(value)) < 20):
-            raise UserError("--shard", expected="i/n with i from 1 to n, as in 2/8", found=str(value)[:60])
-        pair = int(first), int(limits.JOB_SHARDS.check("--shard", int(last)))
-        if not 1 <= pair[0] <= pair[1]:
-            raise UserError("--shard", expected="i/n with i from 1 to n, as in 2/8", found=str(value))
-        return pair
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ class _BatchOptions:
 )
 @click.option(
     "--shard",
-    type=_ShardType(),
+    type=ShardNumber(limits.JOB_SHARDS),
     default="1/1",
     show_default=True,
     help="Draw the i-th of n shards of the parts. All n may write into one folder, or each into its own.",

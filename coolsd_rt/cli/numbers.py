@@ -85,6 +85,24 @@ class Numbers(click.ParamType[Any]):
         return [self.ends.check(_name(param), number) for number in numbers]
 
 
+class ShardNumber(click.ParamType[Any]):
+    """`i/n` with i from 1 to n, and n in a range: a pair of whole numbers."""
+
+    name = "i/n"
+
+    def __init__(self, ends: Range) -> None:
+        self.ends = ends
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return (i, n). Raises UserError, which names the option."""
+        first, slash, last = str(value).partition("/")
+        if slash and first.isdecimal() and last.isdecimal() and len(str(value)) < 20:
+            index, count = int(first), int(self.ends.check(_name(param), int(last)))
+            if 1 <= index <= count:
+                return index, count
+        raise UserError(_name(param), expected="i/n with i from 1 to n, as in 2/8", found=shown(value))
+
+
 def number(ends: Range, fix: str = "") -> Whole | Real:
     """The type of an option whose value is one number of `ends`. fix: what to do about another."""
     return Whole(ends, fix) if ends.whole else Real(ends, fix)

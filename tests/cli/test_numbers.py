@@ -16,7 +16,7 @@ import pytest
 from coolsd_rt import cores, limits
 from coolsd_rt.cli import generate, schedule
 from coolsd_rt.cli.decoding_options import KEYS
-from coolsd_rt.cli.numbers import Numbers, Real, Whole, number
+from coolsd_rt.cli.numbers import Numbers, Real, ShardNumber, Whole, number
 from coolsd_rt.cores import Cores
 from coolsd_rt.spec import Spec
 from coolsd_rt.store import EngineFolder, open_engine
@@ -50,7 +50,7 @@ def unbounded(command: click.Command) -> list[str]:
     for param in command.params:
         kind = param.type
         ranged = isinstance(kind, click.IntRange | click.FloatRange) and None not in (kind.min, kind.max)
-        if not (ranged or isinstance(kind, (Numbers, *PLAIN))):
+        if not (ranged or isinstance(kind, (Numbers, ShardNumber, *PLAIN))):
             found.append(f"{param.name}: {kind}")
     return found
 
