@@ -57,9 +57,8 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
     Ray, answers under the address; CoolsdError if a Ray does not start here.
     """
     check_address(address)
+    set_environment(address)
     own = address == LOCAL
-    for name, value in {**_QUIET, **(_LOOPBACK if own else {})}.items():
-        os.environ.setdefault(name, value)
     import ray  # after its variables
 
     main = threading.current_thread() is threading.main_thread()
@@ -68,11 +67,17 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
         _init(address, cpus)
         if main:
             signal.signal(signal.SIGTERM, before)
-        yield Cluster(address, own, float(ray.cluster_resources().get("CPU", 0)))
+        yield Cluster(address, own, float(ray.cluster_resources().get("CPU", 0)))  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+def set_environment(address: str) -> None:
+    """Set Ray's variables. It reads some of them when it is imported: call this before, or import Ray by `connect`."""
+    for name, value in {**_QUIET, **(_LOOPBACK if address == LOCAL else {})}.items():
+        os.environ.setdefault(name, value)
 
 
 def _init(address: str, cpus: int | None) -> None:
