@@ -42,7 +42,10 @@ _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray that this process is connected to. own: it was started by us, and ends with us. cpus: of all nodes."""
+    """A Ray that this process is connected to.
+
+    address: for other commands. own: it was started by us, and ends with us. cpus: of all nodes.
+    """
 
     address: str
     own: bool
@@ -67,7 +70,8 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
         _init(address, cpus)
         if main:
             signal.signal(signal.SIGTERM, before)
-        yield Cluster(address, own, float(ray.cluster_resources().get("CPU", 0)))  # type: ignore[no-untyped-call]
+        at = ray.get_runtime_context().gcs_address if own else address
+        yield Cluster(at, own, float(ray.cluster_resources().get("CPU", 0)))  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
         if main:
@@ -76,7 +80,8 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
 
 def set_environment(address: str) -> None:
     """Set Ray's variables. It reads some of them when it is imported: call this before, or import Ray by `connect`."""
-    for name, value in {**_QUIET, **(_LOOPBACK if address == LOCAL else {})}.items():
+    here = address == LOCAL or address.startswith("127.")
+    for name, value in {**_QUIET, **(_LOOPBACK if here else {})}.items():
         os.environ.setdefault(name, value)
 
 

@@ -19,6 +19,7 @@ from ray import serve
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coolsd_rt.cluster.serving.arguments import ServingArguments, deployment_name
+from coolsd_rt.cluster.serving.loopback import stay_on_loopback
 from coolsd_rt.cluster.serving.ray_host import RayHost
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.serve.app import Served, make_app
@@ -42,6 +43,7 @@ class Front:
 
     def __init__(self, arguments: dict[str, Any], setups: Sequence[bytes], *handles: Any) -> None:
         """Read the engines' manifests and the key's file on this node. Raises CoolsdError or UserError."""
+        stay_on_loopback()
         given = ServingArguments.of(arguments)
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._log = log = LogLines(self._say, given.log_json)

@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 
 from coolsd_rt.cluster.serving.engine_thread import EngineEnded, EngineThread, as_line
+from coolsd_rt.cluster.serving.loopback import stay_on_loopback
 from coolsd_rt.errors import UserError
 from coolsd_rt.serve.messages import (
     DrawMessage,
@@ -54,6 +55,7 @@ class EngineReplica:
 
     def __init__(self, setup: bytes) -> None:
         """Load the engine. Raises EngineNotLoaded."""
+        stay_on_loopback()
         read = unpack(setup)
         assert isinstance(read, Setup)
         self._setup = read

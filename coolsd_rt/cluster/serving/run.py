@@ -134,6 +134,7 @@ class _Running:
         """Deploy, stay, and remove what was deployed. Raises CoolsdError if an engine cannot be loaded."""
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+        self._log.info("ray", address=cluster.address, cpus=cluster.cpus, own=cluster.own)
         address = self._start(config, cluster)
         try:
             self._log.info("listening", address=address, engines=",".join(one.name for one in self._engines))
