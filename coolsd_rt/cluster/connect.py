@@ -16,8 +16,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from coolsd_rt.captured import native_words
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.shown import shorten
 
@@ -35,6 +37,7 @@ _EXPECTED = "HOST:PORT of a Ray cluster, ray://HOST:PORT, auto, or no value for 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds until a cluster that refuses us counts as one that does not answer
 }
 # The name is about other systems; what it does is to use the loopback address on any of them.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -81,27 +84,45 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
 def set_environment(address: str) -> None:
     """Set Ray's variables. It reads some of them when it is imported: call this before, or import Ray by `connect`."""
     here = address == LOCAL or address.startswith("127.")
-    for name, value in {**_QUIET, **(_LOOPBACK if here else {})}.items():
+    values = {**_QUIET, **(_LOOPBACK if here else {})}
+    if here and _has_token():
+        values["RAY_AUTH_MODE"] = "token"
+    for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def _has_token() -> bool:
+    """Whether this user has the token that Ray makes for its clusters on this machine."""
+    return (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _init(address: str, cpus: int | None) -> None:
     import ray
 
-    more: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(more if address == LOCAL else {}),
-        )
-    except Exception as error:  # Ray has no class for what can go wrong here
-        found = shorten(" ".join(str(error).split()) or type(error).__name__)
         if address == LOCAL:
-            raise CoolsdError("Ray", expected="one that starts on this machine", found=found) from error
-        fix = "start one: ray start --head" if address == AUTO else "run this on a machine of the cluster"
-        raise UserError(f"--ray {shorten(address)}", expected="a Ray cluster", found=found, fix=fix) from error
+            ray.init(LOCAL, num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
+        else:
+            with native_words([]):  # its warnings while it tries again
+                ray.init(address, **quiet)
+    except Exception as error:  # Ray has no class for what can go wrong here
+        raise _not_connected(address, error) from error
+
+
+def _not_connected(address: str, error: Exception) -> CoolsdError:
+    """Return the error for a Ray that does not take us."""
+    chain: list[BaseException] = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 10:
+        chain.append(before)
+    said = " ".join(" ".join(map(str, chain)).split())
+    found = shorten(" ".join(str(error).split()) or type(error).__name__)
+    if address == LOCAL:
+        return CoolsdError("Ray", expected="one that starts on this machine", found=found)
+    fix = "start one: ray start --head" if address == AUTO else "run this on a machine of the cluster"
+    if "auth" in said.lower() and "token" in said.lower():
+        found, fix = "one that wants another token", "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its file"
+    return UserError(f"--ray {shorten(address)}", expected="a Ray cluster that takes us", found=found, fix=fix)
 
 
 def check_address(address: str) -> None:

@@ -29,7 +29,7 @@ def test_ray_listens_on_loopback_only(server: RayServer) -> None:
     assert all("0100007F" in address for address in addresses)
 
 
-@pytest.mark.parametrize("options", [{"plain": True}, {"pacing": "manual", "delta": 1.3}])
+@pytest.mark.parametrize("options", [{"plain": True}, {"pacing": "manual"}])
 def test_the_images_are_those_of_the_pipeline(server: RayServer, pipe: Pipeline, options: dict[str, Any]) -> None:
     """Of eight images drawn by two replicas."""
     answer = server.draw(n=8, seed=7, **options)
