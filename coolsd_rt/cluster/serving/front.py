@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from coolsd_rt.cluster.serving.arguments import ServingArguments, deployment_name
 from coolsd_rt.cluster.serving.loopback import stay_on_loopback
 from coolsd_rt.cluster.serving.ray_host import RayHost
+from coolsd_rt.cluster.serving.replica import not_loaded
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.serve.app import Served, make_app
 from coolsd_rt.serve.checks import read_key
@@ -42,9 +43,14 @@ class Front:
     """
 
     def __init__(self, arguments: dict[str, Any], setups: Sequence[bytes], *handles: Any) -> None:
-        """Read the engines' manifests and the key's file on this node. Raises CoolsdError or UserError."""
+        """Read the engines' manifests and the key's file on this node. Raises EngineNotLoaded."""
         stay_on_loopback()
-        given = ServingArguments.of(arguments)
+        try:
+            self._open(ServingArguments.of(arguments), setups, handles)
+        except CoolsdError as error:
+            raise not_loaded("the node of the front does not have it", error) from None
+
+    def _open(self, given: ServingArguments, setups: Sequence[bytes], handles: Sequence[Any]) -> None:
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._log = log = LogLines(self._say, given.log_json)
         key = read_key(Path(given.api_key_file) if given.api_key_file else None)

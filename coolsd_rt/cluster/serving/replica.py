@@ -50,6 +50,12 @@ def problem_of(report: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+def not_loaded(reason: str, error: Exception) -> EngineNotLoaded:
+    """Return the error of this node. reason: for clients."""
+    node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return EngineNotLoaded(reason, f"node {node}: {as_line(error)}".replace("[", "(").replace("]", ")"))
+
+
 class EngineReplica:
     """One engine. setup: `Setup`, as bytes."""
 
@@ -62,9 +68,7 @@ class EngineReplica:
         try:
             self._engine = EngineThread(read)
         except Exception as error:
-            node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            line = f"node {node}: {as_line(error)}".replace("[", "(").replace("]", ")")
-            raise EngineNotLoaded(_reason(read, error), line) from None
+            raise not_loaded(_reason(read, error), error) from None
 
     async def draw(self, fingerprint: str, order: bytes) -> AsyncIterator[bytes]:
         """Yield the messages of an image; `ANOTHER` if the engine is another build. Raises EngineEnded."""

@@ -5,6 +5,7 @@ In the order in which they stand: the last tests end what the others use.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -128,12 +129,15 @@ def test_a_killed_replica_loses_no_request(server: RayServer, stream: bool) -> N
     load = Load(server, 4, n=1, stream=True, partial_images=2) if stream else Load(server, 4, n=6)
     with load.running():
         load.more(4)
+        retried = server.metric("images_retried")
         victim = server.replica_pids()[0]
+        os.kill(victim, signal.SIGSTOP)  # what it draws is not finished by the time it ends
         kill(victim)
         load.more(20)
         server.wait_for(lambda: server.ready_replicas() == 2 and len(server.replica_pids()) == 2)
         load.more(4)
     assert not alive(victim)
+    assert server.metric("images_retried") >= retried
     assert not load.errors
     assert set(load.statuses) == {200}
 
