@@ -43,7 +43,8 @@ def schema_of(definition: Any, manifest: Any) -> dict[str, Any]:
         spec, (group, _, version) = definition["spec"], manifest["apiVersion"].partition("/")
         found = {one["name"]: one["schema"]["openAPIV3Schema"] for one in spec["versions"]}
         if (spec["group"], spec["names"]["kind"]) == (group, manifest["kind"]) and version in found:
-            return strict(found[version])
+            schema: dict[str, Any] = strict(found[version])
+            return schema
         known = f"{spec['group']}/{{{','.join(found)}}} {spec['names']['kind']}"
         raise UserError("the manifest", expected=known, found=f"{manifest['apiVersion']} {manifest['kind']}")
     except (KeyError, TypeError, AttributeError):

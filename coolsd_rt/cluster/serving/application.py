@@ -52,6 +52,7 @@ def bind(given: ServingArguments, engines: list[ServedEngine]) -> Application:
         max_ongoing_requests=MOST_CONNECTIONS + _SPARE,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=given.timeout + _AFTER,
+        max_surge_percent=100,  # a new one starts before the old one stops: it needs no core
         **_HEALTH,
     )
     return front.bind(given.model_dump(exclude_unset=True), setups, *replicas)  # type: ignore[no-any-return]

@@ -13,7 +13,6 @@ from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec.section import Within
 
-_WHAT = "args of the application"
 Replicas = Annotated[int, Within(limits.REPLICAS)]
 
 
@@ -52,12 +51,11 @@ class ServingArguments(BaseModel):
 
     @staticmethod
     def of(values: dict[str, Any]) -> ServingArguments:
-        """Read arguments. Raises UserError, with all that is wrong in one line."""
+        """Read arguments. Raises UserError for the first that is wrong."""
         try:
             return ServingArguments(**values)
         except ValidationError as error:
-            problems = [_said(dict(problem)) for problem in error.errors(include_url=False)]
-            raise UserError(_WHAT, expected="those of docs/ray.md", found="; ".join(problems)[:500]) from None
+            raise _refused(dict(error.errors(include_url=False)[0])) from None
 
     @property
     def most(self) -> int:
@@ -65,10 +63,14 @@ class ServingArguments(BaseModel):
         return self.autoscale[1] if self.autoscale else self.replicas
 
 
-def _said(problem: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+def _refused(problem: dict[str, Any]) -> UserError:
+    """Return the error for one of pydantic's."""
+    where = ".".join(("args", *(str(part) for part in problem["loc"])))
+    more = problem.get("ctx", {})
+    if "expected" in more and "found" in more:
+        return UserError(where, expected=str(more["expected"]), found=str(more["found"]))
     text = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
+    return UserError(f"{where}: {text}", fix="docs/ray.md has the names")
 
 
 def deployment_name(engine: str) -> str:

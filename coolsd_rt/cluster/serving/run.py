@@ -139,7 +139,7 @@ class _Running:
         try:
             self._log.info("listening", address=address, engines=",".join(one.name for one in self._engines))
             while not self._signals.count:
-                self._look(lambda: callbacks.on_ready(address, self._engines))
+                self._look(lambda: callbacks.on_ready(address, self._engines), cluster.own)
                 time.sleep(_EVERY)
             self._drain()
         finally:
@@ -168,23 +168,28 @@ class _Running:
         """Whether nobody has deployed the application anew."""
         return self._deployed > 0 and self._last_deployed() == self._deployed
 
-    def _look(self, on_ready: Any) -> None:
-        """Pass on the log, and say once that all engines are ready. Raises CoolsdError if the application failed."""
+    def _look(self, on_ready: Any, one_node: bool) -> None:
+        """Pass on the log, and say once that all engines are ready. Raises CoolsdError if the application failed.
+
+        one_node: what one replica cannot load none can, so that there is nothing to wait for.
+        """
         told = self._ask()
         if told is not None and not self._told_ready and all(one["state"] == "ready" for one in told["engines"]):
             self._told_ready = True
             on_ready()
         if not self._told_ready:
-            self._check()
+            self._check(one_node)
 
-    def _check(self) -> None:
+    def _check(self, one_node: bool) -> None:
         app = serve.status().applications.get(APPLICATION)
-        if app is None or app.status not in _FAILED:
+        if app is None or not (one_node or app.status in _FAILED):
             return
         reports = [app.message, *(one.message for one in app.deployments.values())]
         for report in reports:
             if (problem := problem_of(report)) is not None:
                 raise CoolsdError("engine", expected="one that every node loads", found=problem[1])
+        if app.status not in _FAILED:
+            return
         found = " ".join(app.message.split())[-400:] or app.status
         raise CoolsdError("the application on Ray", expected="one that starts", found=found)
 

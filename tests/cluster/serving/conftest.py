@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +28,17 @@ def _folder_of_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_engine: EngineFolder, _folder_of_ray: None) -> Iterator[RayServer]:
+def folder(tiny_engine: EngineFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine that is served, in a folder that a test may change."""
+    folder = tmp_path_factory.mktemp("engines") / "tiny" / tiny_engine.manifest.fingerprint
+    shutil.copytree(tiny_engine.folder, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, _folder_of_ray: None) -> Iterator[RayServer]:
     """Two replicas with two slots each, 24 may wait."""
-    running = RayServer(tiny_engine.folder, "--replicas", 2, "--slots", 2, "--queue", 24)
+    running = RayServer(folder, "--replicas", 2, "--slots", 2, "--queue", 24)
     yield running
     running.close()
 

@@ -71,7 +71,7 @@ def test_a_manifest_is_checked_against_a_definition() -> None:
     manifest = {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "x"}, "spec": {"port": "http"}}
     assert kuberay_schema.problems(manifest, definition) == []
     assert len(kuberay_schema.problems({**manifest, "spec": {"ports": 1}}, definition)) == 1
-    with pytest.raises(UserError, match="RayService, found ray.io/v2"):
+    with pytest.raises(UserError, match=r"RayService, found ray\.io/v2"):
         kuberay_schema.problems({**manifest, "apiVersion": "ray.io/v2"}, definition)
     with pytest.raises(UserError, match="expected a manifest and a CustomResourceDefinition"):
         kuberay_schema.problems([], definition)
@@ -147,7 +147,8 @@ async def drawn(served: ServedEngine, answers: Answers) -> tuple[list[OfImage], 
     host.samples = ["red apple"]
     await host.look({"RUNNING": 2}, "")
     host.check_room(1)
-    draw, got = host.draw(ImageOrder("red apple", {}, 3, True)), []
+    got: list[OfImage] = []
+    draw = host.draw(ImageOrder("red apple", {}, 3, True))
     while not got or not isinstance(got[-1], FinalMessage | FailedMessage):
         got.append(await asyncio.wait_for(draw.next(), 10))
     return got, host

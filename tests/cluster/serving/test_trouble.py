@@ -1,9 +1,10 @@
-"""Engines that a node does not have, and what the command line refuses. Servers of their own."""
+"""What ends the command or is refused before anything runs: engines, options, addresses."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -18,8 +19,8 @@ import pytest
 from coolsd_rt.cli.main import run
 from coolsd_rt.store import EngineFolder
 from tests.cli.test_extras import run as run_with_extras
-from tests.cluster.serving.clusters import RayServer, kill
-from tests.serve.serving import PATIENCE
+from tests.cluster.serving.clusters import RayServer
+from tests.serve.serving import PATIENCE, ROOT
 
 
 @pytest.fixture
@@ -28,33 +29,6 @@ def copy(tiny_engine: EngineFolder, tmp_path: Path) -> Path:
     folder = tmp_path / "engines" / "tiny" / tiny_engine.manifest.fingerprint
     shutil.copytree(tiny_engine.folder, folder)
     return folder
-
-
-def test_an_engine_that_a_node_has_no_more(copy: Path, tmp_path: Path) -> None:
-    """Its replica is killed, and finds nothing to start again; it comes back with the folder."""
-    server = RayServer(copy, "--replicas", 1)
-    try:
-        assert server.draw().status_code == 200
-        away = copy.with_name("away")
-        copy.rename(away)
-        for pid in server.replica_pids():
-            kill(pid)
-        server.wait_for(lambda: "does not have" in server.http.get("/ready").json()["engines"][0]["reason"])
-        ready = server.http.get("/ready")
-        assert ready.status_code == 503
-        assert ready.json()["engines"][0]["state"] == "restarting"
-        answer = server.draw()
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_not_ready")
-        assert str(tmp_path) not in ready.text + answer.text
-        server.wait_for(lambda: any(line["event"] == "engine not loaded" for line in server.log))
-        (line, *_) = [line for line in server.log if line["event"] == "engine not loaded"]
-        assert "node 127.0.0.1: " in line["problem"]
-        assert "\n" not in line["problem"]
-        away.rename(copy)
-        server.wait_for(lambda: server.http.get("/ready").status_code == 200)
-        assert server.draw().status_code == 200
-    finally:
-        server.close()
 
 
 def test_an_engine_that_no_node_has_ends_the_command(copy: Path) -> None:
@@ -75,10 +49,6 @@ def test_an_engine_that_no_node_has_ends_the_command(copy: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    import os
-
-    from tests.serve.serving import ROOT
-
     return {**os.environ, "PYTHONPATH": str(ROOT), **RayServer.variables}
 
 
