@@ -13,6 +13,7 @@ from coolsd_rt.cli.entry import gathered
 from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.output import json_option, note, print_json, say
 from coolsd_rt.cli.paths import ENGINE, READS
+from coolsd_rt.cli.ray_options import Replicas, ray_option, replica_options
 
 if TYPE_CHECKING:
     from coolsd_rt.serve.facts import ServedEngine
@@ -30,6 +31,10 @@ class _ServeOptions:
     api_key_file: Path | None
     threads: int | None
     timeout: float
+    ray: str | None
+    replicas: int | None
+    autoscale: str | None
+    cpus_per_replica: int | None
     log_format: Literal["text", "json"]
     as_json: bool
 
@@ -67,6 +72,8 @@ class _ServeOptions:
     show_default=True,
     help="Seconds that a request may take; a request may ask for less.",
 )
+@ray_option
+@replica_options
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
@@ -82,15 +89,18 @@ def command(given: _ServeOptions) -> None:
     ENGINE is engines/NAME (its current build) or the folder of one fingerprint; its name is the model of requests, and
     a request without a model is for the first ENGINE. Each engine runs in a process of its own, which is started again
     if it ends. The address is said on stdout once all engines are ready. SIGTERM and Ctrl-C finish what is drawn.
+    With --ray each engine runs in several such processes, on one machine or several (docs/ray.md).
 
     \b
     Example:
       coolsd-rt serve engines/emoji
+      coolsd-rt serve engines/emoji --ray --replicas 2
       curl http://127.0.0.1:8000/v1/images/generations -H "Content-Type: application/json" -d '{"prompt": "red apple"}'
     """
     from coolsd_rt.serve.facts import ServeConfig  # the extra `serve`
     from coolsd_rt.serve.run import ServeCallbacks, serve
 
+    replicas = Replicas.of(given.ray, given.replicas, given.autoscale, given.cpus_per_replica, given.threads)
     config = ServeConfig(
         given.engines,
         given.host,
@@ -102,7 +112,16 @@ def command(given: _ServeOptions) -> None:
         given.timeout,
         given.log_format == "json",
     )
-    serve(config, ServeCallbacks(note, _show_json if given.as_json else _show))
+    callbacks = ServeCallbacks(note, _show_json if given.as_json else _show)
+    if given.ray is None or replicas is None:
+        serve(config, callbacks)
+        return
+    from coolsd_rt.cluster.connect import set_environment
+
+    set_environment(given.ray)  # before Ray is imported
+    from coolsd_rt.cluster.serving.run import RayPlan, serve_on_ray  # the extra `ray`
+
+    serve_on_ray(config, RayPlan(given.ray, replicas.least, replicas.most, replicas.cpus), callbacks)
 
 
 def _show(address: str, engines: list[ServedEngine]) -> None:

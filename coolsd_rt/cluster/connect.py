@@ -13,12 +13,13 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from coolsd_rt.captured import native_words
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.shown import shorten
 
@@ -37,6 +38,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # of its native code, which writes to our stderr
+    "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds until a cluster that refuses us counts as one that does not answer
 }
 # The name is about other systems; what it does is to use the loopback address on any of them.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -44,7 +46,10 @@ _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray that this process is connected to. own: it was started by us, and ends with us. cpus: of all nodes."""
+    """A Ray that this process is connected to.
+
+    address: for other commands. own: it was started by us, and ends with us. cpus: of all nodes.
+    """
 
     address: str
     own: bool
@@ -59,9 +64,8 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
     Ray, answers under the address; CoolsdError if a Ray does not start here.
     """
     check_address(address)
+    set_environment(address)
     own = address == LOCAL
-    for name, value in {**_QUIET, **(_LOOPBACK if own else {})}.items():
-        os.environ.setdefault(name, value)
     import ray  # after its variables
 
     main = threading.current_thread() is threading.main_thread()
@@ -70,45 +74,56 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
         _init(address, cpus)
         if main:
             signal.signal(signal.SIGTERM, before)
-        yield Cluster(address, own, float(ray.cluster_resources().get("CPU", 0)))
+        at = ray.get_runtime_context().gcs_address if own else address
+        yield Cluster(at, own, float(ray.cluster_resources().get("CPU", 0)))
     finally:
         ray.shutdown()
         if main:
             signal.signal(signal.SIGTERM, before)
 
 
+def set_environment(address: str) -> None:
+    """Set Ray's variables. It reads some of them when it is imported: call this before, or import Ray by `connect`."""
+    here = address == LOCAL or address.startswith("127.")
+    values = {**_QUIET, **(_LOOPBACK if here else {})}
+    if here and _has_token():
+        values["RAY_AUTH_MODE"] = "token"
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
+def _has_token() -> bool:
+    """Whether this user has the token that Ray makes for its clusters on this machine."""
+    return (Path.home() / ".ray" / "auth_token").is_file()
+
+
 def _init(address: str, cpus: int | None) -> None:
     import ray
 
-    more: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
-        with _no_native_words():
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **(more if address == LOCAL else {}),
-            )
+        with native_words([]):  # its level of log, and warnings while it tries again
+            if address == LOCAL:
+                ray.init(LOCAL, num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
+            else:
+                ray.init(address, **quiet)
     except Exception as error:  # Ray has no class for what can go wrong here
-        found = shorten(" ".join(str(error).split()) or type(error).__name__)
-        if address == LOCAL:
-            raise CoolsdError("Ray", expected="one that starts on this machine", found=found) from error
-        fix = "start one: ray start --head" if address == AUTO else "run this on a machine of the cluster"
-        raise UserError(f"--ray {shorten(address)}", expected="a Ray cluster", found=found, fix=fix) from error
+        raise _not_connected(address, error) from error
 
 
-@contextlib.contextmanager
-def _no_native_words() -> Iterator[None]:
-    """Drop what Ray's native code writes to stderr while it starts: that it took its log level from a variable."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+def _not_connected(address: str, error: Exception) -> CoolsdError:
+    """Return the error for a Ray that does not take us."""
+    chain: list[BaseException] = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 10:
+        chain.append(before)
+    said = " ".join(" ".join(map(str, chain)).split())
+    found = shorten(" ".join(str(error).split()) or type(error).__name__)
+    if address == LOCAL:
+        return CoolsdError("Ray", expected="one that starts on this machine", found=found)
+    fix = "start one: ray start --head" if address == AUTO else "run this on a machine of the cluster"
+    if "auth" in said.lower() and "token" in said.lower():
+        found, fix = "one that wants another token", "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its file"
+    return UserError(f"--ray {shorten(address)}", expected="a Ray cluster that takes us", found=found, fix=fix)
 
 
 def check_address(address: str) -> None:

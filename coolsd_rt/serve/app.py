@@ -23,9 +23,9 @@ from coolsd_rt.serve.api_errors import ApiError
 from coolsd_rt.serve.body import read_body
 from coolsd_rt.serve.commission import Commission
 from coolsd_rt.serve.docs_page import STYLE, docs_page
+from coolsd_rt.serve.drawer import Drawer
 from coolsd_rt.serve.event_stream import ClientLeft, EventStream, unless_left
 from coolsd_rt.serve.guard import NOTES, error_response
-from coolsd_rt.serve.host import EngineHost
 from coolsd_rt.serve.image_request import read_request
 from coolsd_rt.serve.metrics import ServerMetrics
 
@@ -39,12 +39,12 @@ _ABOUT = (
 class Served:
     """What the routes work with. seconds: the most that a request may take. draining: the server is about to end."""
 
-    hosts: Mapping[str, EngineHost]
+    hosts: Mapping[str, Drawer]
     metrics: ServerMetrics
     seconds: float
     draining: bool = False
 
-    def host(self, model: str | None) -> EngineHost:
+    def host(self, model: str | None) -> Drawer:
         """Return the engine of a name; the first one if there is no name. Raises ApiError."""
         if model is None:
             return next(iter(self.hosts.values()))

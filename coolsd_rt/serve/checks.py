@@ -26,8 +26,10 @@ _MILLISECONDS_UNREAD = 60_000  # until a connection ends whose client reads noth
 _NEW_KEY = "make one: (umask 077; openssl rand -hex 24 > {})"
 
 
-def check_engines(config: ServeConfig) -> list[ServedEngine]:
+def check_engines(config: ServeConfig, copies: int = 1) -> list[ServedEngine]:
     """Open all engines without loading them; every file is hashed.
+
+    copies: how many processes of each engine this machine runs; 0 if others run them.
 
     Raises UserError: no engine, two of one name, or more slots than memory. CoolsdError: an engine is broken or its
     parity run failed or is missing. MissingExtra: an engine's backend is not installed.
@@ -44,7 +46,7 @@ def check_engines(config: ServeConfig) -> list[ServedEngine]:
                 f"the name {name}", expected="one engine", found=found, fix="serve one of them on each port"
             )
         served[name] = ServedEngine(opened, config.slots or opened.spec.engine.max_batch, config.queue)
-    check_memory(list(served.values()), available_memory())
+    check_memory(copies * list(served.values()), available_memory())
     for engine in served.values():
         _check_engine(engine.opened)
     return list(served.values())

@@ -15,7 +15,7 @@ from typing import Any
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.serve import api_errors
 from coolsd_rt.serve.api_errors import ApiError, invalid
-from coolsd_rt.serve.host import Draw, EngineHost, ImageOrder, NotReady, QueueFull
+from coolsd_rt.serve.drawer import Draw, Drawer, ImageOrder, NotReady, QueueFull
 from coolsd_rt.serve.image_request import GenerationRequest
 from coolsd_rt.serve.messages import (
     FailedMessage,
@@ -35,7 +35,7 @@ QUIET = 15.0  # seconds without an event after which a stream shows that it live
 class Commission:
     """The images of one request. Created by `Commission.taken`, which takes their places in the queue."""
 
-    def __init__(self, host: EngineHost, request: GenerationRequest, metrics: ServerMetrics, seconds: float) -> None:
+    def __init__(self, host: Drawer, request: GenerationRequest, metrics: ServerMetrics, seconds: float) -> None:
         self._host, self._request, self._metrics = host, request, metrics
         self._seconds = seconds
         self._began, self._created = time.monotonic(), int(time.time())
@@ -44,14 +44,14 @@ class Commission:
         self._seen = self._closed = False
 
     @staticmethod
-    def taken(host: EngineHost, request: GenerationRequest, metrics: ServerMetrics, most_seconds: float) -> Commission:
+    def taken(host: Drawer, request: GenerationRequest, metrics: ServerMetrics, most_seconds: float) -> Commission:
         """Check what depends on the engine, and ask it for the images. Raises ApiError."""
         if request.size not in (None, "auto", host.engine.size):
             raise invalid("size", f"auto or {host.engine.size}", "another size", "an engine has one size")
         if request.timeout is not None and request.timeout > most_seconds:
             raise invalid("timeout", f"at most the server's {most_seconds:g} seconds", f"{request.timeout:g}")
-        if request.images > host.engine.most:
-            raise invalid("n", f"at most {host.engine.most}, the room of this server", str(request.images))
+        if request.images > host.room:
+            raise invalid("n", f"at most {host.room}, the room of this server", str(request.images))
         made = Commission(host, request, metrics, request.timeout or most_seconds)
         try:
             host.check_room(request.images)
@@ -237,7 +237,7 @@ def _lost(message: RefusedMessage | FailedMessage) -> ApiError:
     return api_errors.refused(message) if isinstance(message, RefusedMessage) else api_errors.engine_failed()
 
 
-def _why(host: EngineHost) -> str:
+def _why(host: Drawer) -> str:
     if host.state == "loading":
         return f"the engine {host.engine.name} is loading"
     return f"the engine {host.engine.name} starts again: {host.reason}"

@@ -13,12 +13,10 @@ import asyncio
 import itertools
 import math
 import time
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import ClassVar
 
 from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.serve.drawer import Draw, ImageOrder, NotReady, QueueFull, State
 from coolsd_rt.serve.facts import ServedEngine
 from coolsd_rt.serve.log_lines import LogLines
 from coolsd_rt.serve.messages import (
@@ -29,7 +27,6 @@ from coolsd_rt.serve.messages import (
     FromEngine,
     NoteMessage,
     OfImage,
-    ProgressMessage,
     ReadyMessage,
     RefusedMessage,
     StartedMessage,
@@ -38,68 +35,16 @@ from coolsd_rt.serve.messages import (
 )
 from coolsd_rt.serve.process_handle import Hears, ProcessHandle
 
-State = Literal["loading", "ready", "restarting", "stopped"]
 LONGEST_PAUSE = 30.0  # seconds between two starts of a process
 LASTED = 60.0  # seconds after which an engine that was ready is thought well: the pauses begin anew
 STOPPING = 5.0  # seconds that a process has to end
 
 
-class QueueFull(Exception):
-    """As many images wait as may. seconds: when to ask again."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__()
-        self.seconds = seconds
-
-
-class NotReady(Exception):
-    """The engine draws nothing now. seconds: when to ask again."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__()
-        self.seconds = seconds
-
-
-@dataclass(frozen=True)
-class ImageOrder:
-    """One image to draw. Values as in `DrawMessage`."""
-
-    prompt: str
-    options: Mapping[str, Any]
-    partial_images: int = 0
-    progress: bool = False
-
-
-class Draw:
-    """An image that waits or is drawn, and its messages that nobody has taken yet."""
-
-    def __init__(self, ticket: int) -> None:
-        self.ticket = ticket
-        self.asked = time.monotonic()
-        self.started = False
-        self._messages: deque[OfImage] = deque()
-        self._some = asyncio.Event()
-
-    def put(self, message: OfImage) -> None:
-        """Add a message. Progress that nobody has taken becomes one, so that a slow reader costs no memory."""
-        last = self._messages[-1] if self._messages else None
-        if isinstance(message, ProgressMessage) and isinstance(last, ProgressMessage):
-            both = ([*last.accepted, *message.accepted], [*last.num_drafts, *message.num_drafts])
-            self._messages[-1] = replace(message, accepted=both[0], num_drafts=both[1])
-        else:
-            self._messages.append(message)
-        self._some.set()
-
-    async def next(self) -> OfImage:
-        """Wait for the next message."""
-        while not self._messages:
-            self._some.clear()
-            await self._some.wait()
-        return self._messages.popleft()
-
-
 class EngineHost:
-    """One engine: its process, its state, its images."""
+    """One engine: its process, its state, its images. A `Drawer`."""
+
+    replicas: ClassVar[dict[str, int]] = {}
+    retries = None
 
     def __init__(self, engine: ServedEngine, log: LogLines) -> None:
         self.engine, self._log = engine, log
@@ -130,11 +75,16 @@ class EngineHost:
         """The number of its process."""
         return self._handle.pid if self._handle is not None else None
 
+    @property
+    def room(self) -> int:
+        """Images that may be drawn or wait at once."""
+        return self.engine.most
+
     def check_room(self, images: int) -> None:
         """Raise NotReady or QueueFull if this number of images cannot be taken now."""
         if self.state != "ready":
             raise NotReady(5 if self.state == "loading" else 2)
-        if len(self._draws) + images > self.engine.most:
+        if len(self._draws) + images > self.room:
             rounds = (len(self._draws) + images) / self.engine.slots
             raise QueueFull(max(1, min(3600, math.ceil(rounds * self._seconds))))
 

@@ -59,10 +59,14 @@ class LogLines:
             told = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
             lines = [" ".join(filter(None, (at, level, event, told))), *(f"    {line}" for line in trace)]
         for line in lines:
-            try:
-                self._lines.put_nowait(line)
-            except queue.Full:
-                self._dropped += 1
+            self.line(line)
+
+    def line(self, text: str) -> None:
+        """Write a line that is formatted already."""
+        try:
+            self._lines.put_nowait(text)
+        except queue.Full:
+            self._dropped += 1
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from coolsd_rt.serve.host import EngineHost
+from coolsd_rt.serve.drawer import Drawer
 
 Reason = Literal["stop", "abort", "error", "timeout"]
 REASONS: tuple[Reason, ...] = ("stop", "abort", "error", "timeout")
@@ -24,28 +24,40 @@ _MODEL = ("model_name",)
 class _States(Collector):
     """What the hosts are doing, asked when somebody reads the metrics."""
 
-    def __init__(self, hosts: Iterable[EngineHost]) -> None:
+    def __init__(self, hosts: Iterable[Drawer]) -> None:
         self._hosts = list(hosts)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
-        values: dict[str, tuple[str, list[float]]] = {
+        values: dict[str, tuple[str, list[float | None]]] = {
             "coolsd:num_requests_running": ("Images in slots.", [host.running for host in self._hosts]),
             "coolsd:num_requests_waiting": ("Images that wait for a slot.", [host.waiting for host in self._hosts]),
             "coolsd:engine_ready": ("Whether the engine draws.", [host.state == "ready" for host in self._hosts]),
             "coolsd:engine_restarts": ("Starts of its process after the first.", [h.restarts for h in self._hosts]),
+            "coolsd:images_retried": ("Images asked for again: a replica was lost.", [h.retries for h in self._hosts]),
         }
         for name, (text, numbers) in values.items():
             gauge = GaugeMetricFamily(name, text, labels=_MODEL)
             for host, number in zip(self._hosts, numbers, strict=True):
-                gauge.add_metric([host.engine.name], float(number))
-            yield gauge
+                if number is not None:
+                    gauge.add_metric([host.engine.name], float(number))
+            if gauge.samples:
+                yield gauge
+        if any(host.replicas for host in self._hosts):
+            yield self._replicas()
+
+    def _replicas(self) -> GaugeMetricFamily:
+        gauge = GaugeMetricFamily("coolsd:replicas", "Processes of an engine.", labels=(*_MODEL, "state"))
+        for host in self._hosts:
+            for state, number in host.replicas.items():
+                gauge.add_metric([host.engine.name, state], float(number))
+        return gauge
 
 
 class ServerMetrics:
     """All figures, in a registry of their own."""
 
-    def __init__(self, hosts: Mapping[str, EngineHost]) -> None:
+    def __init__(self, hosts: Mapping[str, Drawer]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second number beside each, of no use here
         self._registry = registry = CollectorRegistry()
         registry.register(_States(hosts.values()))

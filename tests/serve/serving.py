@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 from PIL import Image
@@ -30,11 +30,14 @@ IMAGES = "/v1/images/generations"
 class RunningServer:
     """`coolsd-rt serve`, once it has said its address."""
 
+    words: ClassVar[list[str]] = ["--threads", "1"]
+    variables: ClassVar[dict[str, str]] = {}
+
     def __init__(self, engine: Path, *options: object) -> None:
-        words = ["serve", str(engine), "--port", "0", "--threads", "1", "--json", "--log-format", "json"]
+        words = ["serve", str(engine), "--port", "0", "--json", "--log-format", "json", *self.words]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "coolsd_rt.cli", *words, *map(str, options)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.variables},
             cwd=engine,
             text=True,
             stdout=subprocess.PIPE,

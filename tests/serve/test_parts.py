@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from coolsd_rt.serve.api_errors import ApiError
-from coolsd_rt.serve.host import Draw
+from coolsd_rt.serve.drawer import Draw
 from coolsd_rt.serve.image_request import GenerationRequest, read_request
 from coolsd_rt.serve.log_lines import LogLines
 from coolsd_rt.serve.memory import available_memory

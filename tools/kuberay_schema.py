@@ -1,0 +1,95 @@
+"""Check a manifest of Kubernetes against a CustomResourceDefinition, as its API server would.
+
+    python -m tools.kuberay_schema docs/ray/rayservice.yaml ray.io_rayservices.yaml
+
+The CRD is a file of the operator's own repository. A field that the CRD does not know is a problem too: an API server
+drops it, or refuses it under strict validation. Rules in CEL (`x-kubernetes-validations`) are not checked.
+
+Knows YAML and JSON Schema. Does not know what the manifest is for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from jsonschema import Draft202012Validator
+
+from coolsd_rt.cli.entry import enter
+from coolsd_rt.cli.output import say
+from coolsd_rt.cli.paths import READS
+from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.files import read_bytes
+from coolsd_rt.limits import SPEC_BYTES
+
+_KEEPS = "x-kubernetes-preserve-unknown-fields"
+_EITHER = "x-kubernetes-int-or-string"
+
+
+def read(path: Path) -> Any:
+    """The document of a YAML file. Raises UserError."""
+    data = read_bytes(path, "a YAML file", SPEC_BYTES)
+    try:
+        return yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # it is a safe one
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(str(path), expected="YAML", found=" ".join(str(error).split())[:200]) from None
+
+
+def schema_of(definition: Any, manifest: Any) -> dict[str, Any]:
+    """The schema of the manifest's version. Raises UserError if the definition is of another kind."""
+    try:
+        spec, (group, _, version) = definition["spec"], manifest["apiVersion"].partition("/")
+        found = {one["name"]: one["schema"]["openAPIV3Schema"] for one in spec["versions"]}
+        if (spec["group"], spec["names"]["kind"]) == (group, manifest["kind"]) and version in found:
+            schema: dict[str, Any] = strict(found[version])
+            return schema
+        known = f"{spec['group']}/{{{','.join(found)}}} {spec['names']['kind']}"
+        raise UserError("the manifest", expected=known, found=f"{manifest['apiVersion']} {manifest['kind']}")
+    except (KeyError, TypeError, AttributeError):
+        raise UserError("the files", expected="a manifest and a CustomResourceDefinition", found="others") from None
+
+
+def strict(schema: Any, at_top: bool = True) -> Any:
+    """The schema in JSON Schema's words, without fields that it does not name."""
+    if not isinstance(schema, dict):
+        return schema
+    new = dict(schema)
+    if new.get(_EITHER):
+        return {"type": ["integer", "string"]}
+    if "properties" in new:
+        new["properties"] = {name: strict(inner, False) for name, inner in new["properties"].items()}
+        if at_top:
+            new["properties"]["metadata"] = {"type": "object"}
+        if not new.get(_KEEPS):
+            new.setdefault("additionalProperties", False)
+    for name in ("items", "additionalProperties"):
+        if name in new:
+            new[name] = strict(new[name], False)
+    if new.get("nullable") and isinstance(new.get("type"), str):
+        new["type"] = [new["type"], "null"]
+    return new
+
+
+def problems(manifest: Any, definition: Any) -> list[str]:
+    """A line for each thing that is wrong."""
+    errors = Draft202012Validator(schema_of(definition, manifest)).iter_errors(manifest)
+    return [f"{'.'.join(map(str, error.absolute_path)) or 'top'}: {error.message[:300]}" for error in errors]
+
+
+@click.command()
+@click.argument("manifest", type=READS)
+@click.argument("crd", type=READS)
+def main(manifest: Path, crd: Path) -> None:
+    """Check MANIFEST against CRD, the file of a CustomResourceDefinition."""
+    found = problems(read(manifest), read(crd))
+    for line in found:
+        say(line)
+    if found:
+        raise CoolsdError(str(manifest), expected=f"what {crd.name} describes", found=f"{len(found)} problems")
+    say(f"{manifest}: as {crd.name} describes")
+
+
+if __name__ == "__main__":
+    enter(main)
