@@ -1,0 +1,1 @@
+"""What more than one machine costs: measured on this one (`measure`), and worked out for many (`__main__`)."""

@@ -1,0 +1,222 @@
+"""Ray's costs beside the plain server's: `python -m tools.scale.measure engines/emoji`.
+
+Two servers run at once, one plain and one on Ray, both with one engine of one thread; they are asked in turns, so that
+both meet the same moments of the machine. Images are drawn plainly, so that both draw the same. Figures: seconds of a
+request that draws nothing (it is refused) and of an image, in turns; processor time of each part for an image, and
+while nobody asks; images a second of four clients; memory; start of the server, and of a replica that was killed; and
+`coolsd-rt batch` with and without Ray.
+
+Knows servers and clients. Does not know what the figures are good for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+
+from coolsd_rt import cores, limits
+from coolsd_rt.cli.entry import enter, overwrite_option
+from coolsd_rt.cli.numbers import number
+from coolsd_rt.cli.paths import ENGINE, WRITES
+from coolsd_rt.cli.terminal import note, say
+from coolsd_rt.errors import CoolsdError
+from coolsd_rt.machine import machine
+from coolsd_rt.store.outputs import check_output, write_output
+from coolsd_rt.workflows.opened import OpenedEngine
+from coolsd_rt.workflows.slot_plans import SlotPlans
+from tools.load.clients import PATH
+from tools.load.server import LoadedServer, served
+from tools.scale import processes
+
+SLOTS = 2
+_IDLE = 20.0  # seconds without requests
+_CLIENTS = 4
+_PATIENCE = 120.0
+BODY: dict[str, Any] = {"prompt": "red apple", "plain": True}
+
+
+def ask(url: str, body: dict[str, Any], status: int) -> float:
+    """Ask and return the seconds until the whole answer. Raises CoolsdError for another status."""
+    began = time.perf_counter()
+    answer = httpx.post(f"{url}{PATH}", json=body, timeout=_PATIENCE)
+    seconds = time.perf_counter() - began
+    if answer.status_code != status:
+        raise CoolsdError(url, expected=f"status {status}", found=str(answer.status_code))
+    return seconds
+
+
+def in_turns(servers: dict[str, LoadedServer], images: int) -> dict[str, Any]:
+    """Ask both servers in turns: for nothing, and for images. Returns medians in seconds, and processor time."""
+    seconds: dict[str, dict[str, list[float]]] = {name: {"nothing": [], "image": []} for name in servers}
+    before = {name: _cpu(name, server) for name, server in servers.items()}
+    for k in range(images):
+        for name in sorted(servers, reverse=bool(k % 2)):
+            url = servers[name].url
+            seconds[name]["nothing"].append(ask(url, {"prompt": "x", "n": 99}, 400))
+            seconds[name]["image"].append(ask(url, {**BODY, "seed": k}, 200))
+    after = {name: _cpu(name, server) for name, server in servers.items()}
+    return {
+        name: {
+            "seconds_nothing": statistics.median(seconds[name]["nothing"]),
+            "seconds_image": statistics.median(seconds[name]["image"]),
+            "cpu_image": {part: (after[name][part] - before[name].get(part, 0)) / images for part in after[name]},
+        }
+        for name in servers
+    }
+
+
+def _cpu(name: str, server: LoadedServer) -> dict[str, float]:
+    return processes.cpu_seconds(server.process.pid, name == "ray")
+
+
+def idle(servers: dict[str, LoadedServer]) -> dict[str, dict[str, float]]:
+    """Return the cores that each part uses while nobody asks."""
+    before = {name: _cpu(name, server) for name, server in servers.items()}
+    time.sleep(_IDLE)
+    after = {name: _cpu(name, server) for name, server in servers.items()}
+    return {
+        name: {part: (after[name][part] - before[name].get(part, 0)) / _IDLE for part in after[name]} for name in after
+    }
+
+
+def throughput(url: str, images: int) -> float:
+    """Return the images a second of four clients."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(_CLIENTS) as clients:
+        list(clients.map(lambda k: ask(url, {**BODY, "seed": k}, 200), range(images)))
+    return images / (time.perf_counter() - began)
+
+
+def cold_start(server: LoadedServer) -> float:
+    """Kill the replica of a server on Ray; return the seconds until the next one draws."""
+    pid = processes.replica_of(server.process.pid)
+    if pid is None:
+        raise CoolsdError("the server on Ray", expected="a replica", found="none")
+    os.kill(pid, signal.SIGKILL)
+    began = time.perf_counter()
+    while time.perf_counter() - began < _PATIENCE:
+        if processes.replica_of(server.process.pid) not in (None, pid):
+            answer = httpx.post(f"{server.url}{PATH}", json=BODY, timeout=_PATIENCE)
+            if answer.status_code == 200:
+                return time.perf_counter() - began
+        time.sleep(0.1)
+    raise CoolsdError("the server on Ray", expected="a new replica", found=f"none within {_PATIENCE:g} s")
+
+
+def timed(start: Callable[[], LoadedServer]) -> tuple[LoadedServer, float]:
+    """Start a server; return it and the seconds until its engine was ready."""
+    began = time.perf_counter()
+    return start(), time.perf_counter() - began
+
+
+def batch(engine: Path, folder: Path, images: int, *options: str) -> dict[str, float]:
+    """Run `coolsd-rt batch`; return images a second while it draws, and the seconds around that."""
+    prompts = folder / "prompts.txt"
+    prompts.write_text("red apple\n" * images)
+    out = Path(tempfile.mkdtemp(dir=folder))
+    words = ["batch", str(engine), str(prompts), "--out", str(out), "--plain", "--part-rows", "20", "--json", *options]
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "coolsd_rt.cli", *words], capture_output=True, text=True, check=False, timeout=1800
+    )
+    if done.returncode:
+        raise CoolsdError("coolsd-rt batch", expected="exit code 0", found=done.stderr[-300:])
+    seconds = float(json.loads(done.stdout)["seconds"])
+    return {"images_per_second": images / seconds, "seconds_around": time.perf_counter() - began - seconds}
+
+
+def measure(engine: Path, images: int) -> dict[str, Any]:
+    """Measure all figures. images: in turns of each server; about a minute for 20 of the demo."""
+    opened = OpenedEngine.at(engine)
+    for threads in (1,):
+        plans = SlotPlans(OpenedEngine.at(engine, None, threads), SLOTS)
+        plans.measure()  # else the servers would, between requests
+    plain = ["--threads", "1", "--slots", str(SLOTS)]
+    ray = [*plain, "--ray", "--replicas", "1"]
+    result: dict[str, Any] = {
+        "machine": machine(cores.here().threads),
+        "engine": {
+            "name": opened.manifest.name,
+            "bytes": sum(record.size for record in opened.manifest.files.values()),
+            "tokens": opened.description.dims.tokens,
+            "side": opened.description.side,
+        },
+        "images": images,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with served(engine, plain, folder / "plain.log") as one:
+            note("starting Ray")
+            began = time.perf_counter()
+            with served(engine, ray, folder / "ray.log") as other:
+                result["seconds_start_on_ray"] = time.perf_counter() - began
+                servers = {"plain": one, "ray": other}
+                for server in servers.values():
+                    ask(server.url, BODY, 200)
+                note("asking in turns")
+                result["turns"] = in_turns(servers, images)
+                result["idle_cores"] = idle(servers)
+                result["images_per_second"] = {
+                    name: statistics.median(throughput(server.url, images) for _ in range(3))
+                    for name, server in servers.items()
+                }
+                result["memory"] = {
+                    name: processes.memory(server.process.pid, name == "ray") for name, server in servers.items()
+                }
+                note("killing the replica, three times")
+                result["seconds_replica"] = statistics.median(cold_start(other) for _ in range(3))
+        began = time.perf_counter()
+        with served(engine, plain, folder / "again.log"):
+            result["seconds_start_plain"] = time.perf_counter() - began
+        note("long jobs")
+        one_thread = ("--threads", "1")
+        result["batch"] = {
+            "plain": batch(engine, folder, 5 * images, *one_thread),
+            "ray": batch(engine, folder, 5 * images, *one_thread, "--ray", "--workers", "1"),
+        }
+    answer = result["turns"]
+    result["answer_bytes"] = _answer_bytes(engine)
+    result["overhead"] = {
+        "seconds_nothing": answer["ray"]["seconds_nothing"] - answer["plain"]["seconds_nothing"],
+        "seconds_image": answer["ray"]["seconds_image"] - answer["plain"]["seconds_image"],
+    }
+    return result
+
+
+def _answer_bytes(engine: Path) -> int:
+    """Return the bytes of the answer with one image: its PNG, in base64."""
+    with tempfile.TemporaryDirectory() as name, served(engine, ["--threads", "1"], Path(name) / "log") as server:
+        return len(httpx.post(f"{server.url}{PATH}", json=BODY, timeout=_PATIENCE).content)
+
+
+@click.command()
+@click.argument("engine", type=ENGINE)
+@click.option("--images", type=number(limits.RUNS), default=20, show_default=True, help="Images in turns, of each.")
+@click.option("--out", type=WRITES, help="JSON file for the figures.")
+@overwrite_option
+def main(engine: Path, images: int, out: Path | None, overwrite: bool) -> None:
+    """Measure what Ray costs on this machine, beside the plain server. On an idle machine, several minutes."""
+    if out is not None:
+        check_output(out, overwrite)
+    result = measure(engine, images)
+    text = json.dumps(result, indent=2) + "\n"
+    if out is not None:
+        write_output(out, text.encode(), overwrite)
+    say(text.rstrip())
+
+
+if __name__ == "__main__":
+    enter(main)
