@@ -26,6 +26,7 @@ from typing import Any
 
 import click
 import httpx
+import numpy as np
 
 from coolsd_rt import cores, limits
 from coolsd_rt.cli.entry import enter, overwrite_option
@@ -34,6 +35,8 @@ from coolsd_rt.cli.paths import ENGINE, WRITES
 from coolsd_rt.cli.terminal import note, say
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.machine import machine
+from coolsd_rt.serve.pictures import encode_image
+from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.slot_plans import SlotPlans
@@ -141,11 +144,9 @@ def batch(engine: Path, folder: Path, images: int, *options: str) -> dict[str, f
 def measure(engine: Path, images: int) -> dict[str, Any]:
     """Measure all figures. images: in turns of each server; about a minute for 20 of the demo."""
     opened = OpenedEngine.at(engine)
-    for threads in (1,):
-        plans = SlotPlans(OpenedEngine.at(engine, None, threads), SLOTS)
-        plans.measure()  # else the servers would, between requests
-    plain = ["--threads", "1", "--slots", str(SLOTS)]
-    ray = [*plain, "--ray", "--replicas", "1"]
+    SlotPlans(OpenedEngine.at(engine, None, 1), SLOTS).measure()  # else the servers would, between requests
+    plain = ["--slots", str(SLOTS), "--threads", "1"]
+    ray = ["--slots", str(SLOTS), "--ray", "--replicas", "1", "--cpus-per-replica", "1"]
     result: dict[str, Any] = {
         "machine": machine(cores.here().threads),
         "engine": {
@@ -189,6 +190,8 @@ def measure(engine: Path, images: int) -> dict[str, Any]:
         }
     answer = result["turns"]
     result["answer_bytes"] = _answer_bytes(engine)
+    result["hash_bytes_per_second"] = _hash_rate(opened)
+    result["encode_seconds_megapixel"] = _encode_seconds()
     result["overhead"] = {
         "seconds_nothing": answer["ray"]["seconds_nothing"] - answer["plain"]["seconds_nothing"],
         "seconds_image": answer["ray"]["seconds_image"] - answer["plain"]["seconds_image"],
@@ -202,6 +205,28 @@ def _answer_bytes(engine: Path) -> int:
         return len(httpx.post(f"{server.url}{PATH}", json=BODY, timeout=_PATIENCE).content)
 
 
+def _hash_rate(opened: OpenedEngine) -> float:
+    """Return the bytes a second at which files are hashed, as every replica does with its engine."""
+    files = [opened.folder.folder / name for name in opened.manifest.files]
+    for file in files:  # the first reading is the disk's
+        sha256_file(file)
+    began = time.perf_counter()
+    for file in files:
+        sha256_file(file)
+    return sum(file.stat().st_size for file in files) / (time.perf_counter() - began)
+
+
+def _encode_seconds() -> float:
+    """Return the seconds that the front takes to make a PNG in base64 of a megapixel of noise, which is the worst."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8).tobytes()
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        encode_image(pixels, 1024, "png", 100)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds) / 1.048576
+
+
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option("--images", type=number(limits.RUNS), default=20, show_default=True, help="Images in turns, of each.")
@@ -210,11 +235,11 @@ def _answer_bytes(engine: Path) -> int:
 def main(engine: Path, images: int, out: Path | None, overwrite: bool) -> None:
     """Measure what Ray costs on this machine, beside the plain server. On an idle machine, several minutes."""
     if out is not None:
-        check_output(out, overwrite)
+        check_output(out, "--out", overwrite=overwrite)
     result = measure(engine, images)
     text = json.dumps(result, indent=2) + "\n"
     if out is not None:
-        write_output(out, text.encode(), overwrite)
+        write_output(out, text.encode(), overwrite=overwrite)
     say(text.rstrip())
 
 
