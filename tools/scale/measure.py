@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from coolsd_rt import cores, limits
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number
 from coolsd_rt.cli.paths import ENGINE, WRITES
-from coolsd_rt.cli.terminal import note, say
+from coolsd_rt.cli.terminal import note, print_json
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.machine import machine
 from coolsd_rt.serve.pictures import encode_image
@@ -61,23 +60,29 @@ def ask(url: str, body: dict[str, Any], status: int) -> float:
     return seconds
 
 
-def in_turns(servers: dict[str, LoadedServer], images: int) -> dict[str, Any]:
-    """Ask both servers in turns: for nothing, and for images. Returns medians in seconds, and processor time."""
-    seconds: dict[str, dict[str, list[float]]] = {name: {"nothing": [], "image": []} for name in servers}
-    before = {name: _cpu(name, server) for name, server in servers.items()}
-    for k in range(images):
+def in_turns(servers: dict[str, LoadedServer], count: int, body: dict[str, Any], status: int) -> dict[str, float]:
+    """Ask the servers in turns. Returns the median seconds of a request to each."""
+    seconds: dict[str, list[float]] = {name: [] for name in servers}
+    for k in range(count):
         for name in sorted(servers, reverse=bool(k % 2)):
-            url = servers[name].url
-            seconds[name]["nothing"].append(ask(url, {"prompt": "x", "n": 99}, 400))
-            seconds[name]["image"].append(ask(url, {**BODY, "seed": k}, 200))
-    after = {name: _cpu(name, server) for name, server in servers.items()}
+            seconds[name].append(ask(servers[name].url, {**body, "seed": k}, status))
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+def busy(servers: dict[str, LoadedServer], images: int, idle: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Draw images in turns. Returns the median seconds, and the processor time of each part beyond its idle one."""
+    before, began = {name: _cpu(name, server) for name, server in servers.items()}, time.perf_counter()
+    seconds = in_turns(servers, images, BODY, 200)
+    after, passed = {name: _cpu(name, server) for name, server in servers.items()}, time.perf_counter() - began
     return {
-        name: {
-            "seconds_nothing": statistics.median(seconds[name]["nothing"]),
-            "seconds_image": statistics.median(seconds[name]["image"]),
-            "cpu_image": {part: (after[name][part] - before[name].get(part, 0)) / images for part in after[name]},
-        }
-        for name in servers
+        "seconds_image": seconds,
+        "cpu_image": {
+            name: {
+                part: max(0.0, now - before[name].get(part, 0) - passed * idle[name].get(part, 0)) / images
+                for part, now in after[name].items()
+            }
+            for name in servers
+        },
     }
 
 
@@ -117,12 +122,6 @@ def cold_start(server: LoadedServer) -> float:
                 return time.perf_counter() - began
         time.sleep(0.1)
     raise CoolsdError("the server on Ray", expected="a new replica", found=f"none within {_PATIENCE:g} s")
-
-
-def timed(start: Callable[[], LoadedServer]) -> tuple[LoadedServer, float]:
-    """Start a server; return it and the seconds until its engine was ready."""
-    began = time.perf_counter()
-    return start(), time.perf_counter() - began
 
 
 def batch(engine: Path, folder: Path, images: int, *options: str) -> dict[str, float]:
@@ -168,8 +167,9 @@ def measure(engine: Path, images: int) -> dict[str, Any]:
                 for server in servers.values():
                     ask(server.url, BODY, 200)
                 note("asking in turns")
-                result["turns"] = in_turns(servers, images)
                 result["idle_cores"] = idle(servers)
+                result["seconds_nothing"] = in_turns(servers, 5 * images, {"prompt": "x", "n": 99}, 400)
+                result |= busy(servers, images, result["idle_cores"])
                 result["images_per_second"] = {
                     name: statistics.median(throughput(server.url, images) for _ in range(3))
                     for name, server in servers.items()
@@ -188,14 +188,9 @@ def measure(engine: Path, images: int) -> dict[str, Any]:
             "plain": batch(engine, folder, 5 * images, *one_thread),
             "ray": batch(engine, folder, 5 * images, *one_thread, "--ray", "--workers", "1"),
         }
-    answer = result["turns"]
     result["answer_bytes"] = _answer_bytes(engine)
     result["hash_bytes_per_second"] = _hash_rate(opened)
     result["encode_seconds_megapixel"] = _encode_seconds()
-    result["overhead"] = {
-        "seconds_nothing": answer["ray"]["seconds_nothing"] - answer["plain"]["seconds_nothing"],
-        "seconds_image": answer["ray"]["seconds_image"] - answer["plain"]["seconds_image"],
-    }
     return result
 
 
@@ -237,10 +232,9 @@ def main(engine: Path, images: int, out: Path | None, overwrite: bool) -> None:
     if out is not None:
         check_output(out, "--out", overwrite=overwrite)
     result = measure(engine, images)
-    text = json.dumps(result, indent=2) + "\n"
     if out is not None:
-        write_output(out, text.encode(), overwrite=overwrite)
-    say(text.rstrip())
+        write_output(out, (json.dumps(result, indent=1) + "\n").encode(), overwrite=overwrite)
+    print_json(result)
 
 
 if __name__ == "__main__":
