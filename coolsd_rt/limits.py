@@ -88,7 +88,6 @@ SERVED_IMAGES = whole(1, 10)  # images per request, as in OpenAI's API
 SERVED_PARTIAL_IMAGES = whole(0, 16)  # per image; each takes the engine from all other images for a moment
 COMPRESSION = whole(0, 100)  # quality of a JPEG or WebP image, as in OpenAI's API
 QUEUE = whole(0, 10_000)  # images that may wait for a slot: the last of more would wait for hours
-REPLICAS = whole(1, 4096)  # processes of an engine on a cluster
 PORT = whole(0, 65_535)  # 0 lets the operating system choose
 REQUEST_SECONDS = Range(1e-3, 86_400.0)  # deadline of a request; the upper end is a day
 
@@ -182,7 +181,7 @@ THREADS = whole(1, 4096)
 """Threads per operation; reduced to the usable cores (`coolsd_rt.cores`)."""
 
 PROCESSES = whole(1, 65_536)
-"""Processes of one training."""
+"""Processes of one training, or of one engine on a cluster."""
 
 SECONDS = Range(10.0, 1e6)
 """A time budget. Less is too short for any work; the upper end is eleven days."""

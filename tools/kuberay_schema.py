@@ -10,16 +10,14 @@ Knows YAML and JSON Schema. Does not know what the manifest is for.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
 from jsonschema import Draft202012Validator
 
-from coolsd_rt.cli.entry import enter
-from coolsd_rt.cli.output import say
-from coolsd_rt.cli.paths import READS
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import read_bytes
 from coolsd_rt.limits import SPEC_BYTES
@@ -78,18 +76,18 @@ def problems(manifest: Any, definition: Any) -> list[str]:
     return [f"{'.'.join(map(str, error.absolute_path)) or 'top'}: {error.message[:300]}" for error in errors]
 
 
-@click.command()
-@click.argument("manifest", type=READS)
-@click.argument("crd", type=READS)
-def main(manifest: Path, crd: Path) -> None:
-    """Check MANIFEST against CRD, the file of a CustomResourceDefinition."""
-    found = problems(read(manifest), read(crd))
-    for line in found:
-        say(line)
-    if found:
-        raise CoolsdError(str(manifest), expected=f"what {crd.name} describes", found=f"{len(found)} problems")
-    say(f"{manifest}: as {crd.name} describes")
+def main(words: Sequence[str]) -> int:
+    """Check the manifest of the first path against the definition of the second. Returns the exit code."""
+    try:
+        if len(words) != 2:
+            raise UserError("arguments", expected="MANIFEST CRD", found=f"{len(words)} words")
+        found = problems(*(read(Path(word)) for word in words))
+    except CoolsdError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.writelines(f"{line}\n" for line in found or [f"{words[0]}: as {words[1]} describes"])
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
-    enter(main)
+    sys.exit(main(sys.argv[1:]))

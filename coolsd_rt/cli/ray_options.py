@@ -38,7 +38,7 @@ def replica_options(function: F) -> F:
     cpus = "With --ray: cores of each replica, and threads of its engine; default: all, shared by the replicas."
     options = (
         click.option(
-            "--replicas", type=number(limits.REPLICAS), help="With --ray: processes of each engine; default: 1."
+            "--replicas", type=number(limits.PROCESSES), help="With --ray: processes of each engine; default: 1."
         ),
         click.option(
             "--autoscale", metavar="MIN:MAX", help="With --ray: as many replicas as requests need, in this range."
@@ -81,7 +81,7 @@ def _ends(text: str) -> tuple[int, int]:
     """Return the numbers of MIN:MAX. Raises UserError."""
     found = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text, re.ASCII)
     least, most = (int(found[1]), int(found[2])) if found else (0, 0)
-    if least not in limits.REPLICAS or most not in limits.REPLICAS or least > most:
-        expected = f"MIN:MAX, the least and the most replicas, each {limits.REPLICAS.said}"
+    if least not in limits.PROCESSES or most not in limits.PROCESSES or least > most:
+        expected = f"MIN:MAX, the least and the most replicas, each {limits.PROCESSES.said}"
         raise UserError("--autoscale", expected=expected, found=shown(text), fix="as in --autoscale 1:4")
     return least, most

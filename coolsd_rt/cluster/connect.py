@@ -84,7 +84,7 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
 
 def set_environment(address: str) -> None:
     """Set Ray's variables. It reads some of them when it is imported: call this before, or import Ray by `connect`."""
-    here = address == LOCAL or address.startswith("127.")
+    here = address == LOCAL or address.removeprefix(_CLIENT).startswith(("127.", "localhost:"))
     values = {**_QUIET, **(_LOOPBACK if here else {})}
     if here and _has_token():
         values["RAY_AUTH_MODE"] = "token"

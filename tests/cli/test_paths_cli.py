@@ -37,7 +37,6 @@ MODULES = {
     "graph_start": "tools.graph_start:main",
     "image_decoder": "tools.image_decoder:main",
     "pacing": "tools.pacing:command",
-    "kuberay_schema": "tools.kuberay_schema:main",
 }
 """Commands that are run as `python -m` or as a file."""
 
@@ -81,7 +80,6 @@ TABLE: dict[str, dict[str, str]] = {
     "graph_start": {"engine": ENGINE, "json_file": WRITES},
     "image_decoder": {"weights": READS, "json_file": WRITES},
     "pacing": {"engine": ENGINE, "json_file": WRITES},
-    "kuberay_schema": {"manifest": READS, "crd": READS},
 }  # fmt: skip
 NO_NAMES = ("empty", "nul", "surrogate", "too long")
 WRONG = {

@@ -13,7 +13,7 @@ from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec.section import Within
 
-Replicas = Annotated[int, Within(limits.REPLICAS)]
+Replicas = Annotated[int, Within(limits.PROCESSES)]
 
 
 class ServingArguments(BaseModel):

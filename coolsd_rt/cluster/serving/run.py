@@ -36,6 +36,7 @@ from coolsd_rt.serve.run import ServeCallbacks
 APPLICATION = "coolsd-rt"
 _EVERY = 0.5  # seconds between two questions to the front
 _PATIENCE = 5.0  # seconds for its answer
+_SILENT = 3  # questions without an answer after which the front is thought lost
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
@@ -128,7 +129,7 @@ class _Running:
     ) -> None:
         self._arguments, self._engines, self._log, self._signals = arguments, engines, log, signals
         self._deployed = 0.0
-        self._told_ready = False
+        self._told_ready = self._skips = False
 
     def run(self, config: ServeConfig, cluster: Cluster, callbacks: ServeCallbacks) -> None:
         """Deploy, stay, and remove what was deployed. Raises CoolsdError if an engine cannot be loaded."""
@@ -143,8 +144,7 @@ class _Running:
                 time.sleep(_EVERY)
             self._drain()
         finally:
-            if self._is_ours():
-                serve.delete(APPLICATION, _blocking=self._signals.count < 2)
+            self._remove()
             self._log.info("ended")
 
     def _start(self, config: ServeConfig, cluster: Cluster) -> str:
@@ -152,6 +152,7 @@ class _Running:
         logs = LoggingConfig(enable_access_log=False, log_level="ERROR")
         where: Any = "HeadOnly" if cluster.own else "EveryNode"
         serve.start(where, {"host": config.host, "port": config.port}, logging_config=logs)
+        self._skips = self._last_deployed() > 0  # lines of the front that was there before
         target = serve.RunTarget(
             target=bind(self._arguments, self._engines), name=APPLICATION, route_prefix="/", logging_config=logs
         )
@@ -168,22 +169,33 @@ class _Running:
         """Whether nobody has deployed the application anew."""
         return self._deployed > 0 and self._last_deployed() == self._deployed
 
+    def _remove(self) -> None:
+        """Remove the application if it is ours."""
+        try:
+            if self._is_ours():
+                serve.delete(APPLICATION, _blocking=self._signals.count < 2)
+        except Exception as error:  # the cluster is gone, and the application with it
+            self._log.error("the application was not removed", problem=type(error).__name__)
+
     def _look(self, on_ready: Any, one_node: bool) -> None:
         """Pass on the log, and say once that all engines are ready. Raises CoolsdError if the application failed.
 
         one_node: what one replica cannot load none can, so that there is nothing to wait for.
         """
         told = self._ask()
-        if told is not None and not self._told_ready and all(one["state"] == "ready" for one in told["engines"]):
+        if self._told_ready:
+            return
+        app = serve.status().applications.get(APPLICATION)
+        if app is None:
+            return
+        ready = told is not None and all(one["state"] == "ready" for one in told["engines"])
+        if ready and app.status == "RUNNING":
             self._told_ready = True
             on_ready()
-        if not self._told_ready:
-            self._check(one_node)
+        elif one_node or app.status in _FAILED:
+            self._check(app)
 
-    def _check(self, one_node: bool) -> None:
-        app = serve.status().applications.get(APPLICATION)
-        if app is None or not (one_node or app.status in _FAILED):
-            return
+    def _check(self, app: Any) -> None:
         reports = [app.message, *(one.message for one in app.deployments.values())]
         for report in reports:
             if (problem := problem_of(report)) is not None:
@@ -200,16 +212,18 @@ class _Running:
             told: dict[str, Any] = json.loads(handle.tell.remote(drain).result(timeout_s=_PATIENCE))
         except Exception:  # it starts, or is replaced, or its node is lost: the next question will tell
             return None
-        for line in told["lines"]:
+        for line in [] if self._skips else told["lines"]:
             self._log.line(line)
+        self._skips = False
         return told
 
     def _drain(self) -> None:
         """Finish what runs. The port stays open meanwhile, to say that the server is about to end."""
-        end = time.monotonic() + self._arguments.timeout
+        end, silent = time.monotonic() + self._arguments.timeout, 0
         while self._is_ours() and self._signals.count < 2 and time.monotonic() < end:
             told = self._ask(drain=True)
-            if told is None or not (told["images"] or told["calls"]):
+            silent = silent + 1 if told is None else 0
+            if silent > _SILENT or (told is not None and not (told["images"] or told["calls"])):
                 return
             time.sleep(_EVERY / 5)
 

@@ -82,7 +82,7 @@ def test_a_manifest_is_checked_against_a_definition() -> None:
     [
         ({}, "engines: "),
         ({"engines": []}, "engines: "),
-        ({"engines": ["x"], "replicas": 0}, "replicas: expected a whole number from 1 to 4096"),
+        ({"engines": ["x"], "replicas": 0}, "replicas: expected a whole number from 1 to 65536"),
         ({"engines": ["x"], "replicas": "2"}, "replicas: "),
         ({"engines": ["x"], "replica": 2}, "replica: "),
         ({"engines": ["x"], "autoscale": [2, 1]}, "the least number of replicas is above the most"),

@@ -62,7 +62,7 @@ def _environment() -> dict[str, str]:
         (["--ray", "--autoscale", "2"], "--autoscale: expected MIN:MAX"),
         (["--ray", "--autoscale", "2:1"], "--autoscale: expected MIN:MAX"),
         (["--ray", "--autoscale", "0:1"], "--autoscale: expected MIN:MAX"),
-        (["--ray", "--replicas", "0"], "--replicas: expected a whole number from 1 to 4096, found 0"),
+        (["--ray", "--replicas", "0"], "--replicas: expected a whole number from 1 to 65536, found 0"),
         (["--ray", "--threads", "1"], "--threads: expected none beside --ray, found both; give --cpus-per-replica"),
         (["--ray", "engines/emoji"], "--ray: expected HOST:PORT of a Ray cluster, ray://HOST:PORT, auto, or no value"),
         (["--ray", "127.0.0.1:99999"], "--ray: expected HOST:PORT"),
