@@ -142,6 +142,13 @@ def test_shards_fill_one_folder_and_pacing_auto_has_one_plan(engine: Path, tmp_p
     (tmp_path / "out/parts/00003.json").unlink()
     assert batch(*words, environment={"COOLSD_CACHE": str(tmp_path / "elsewhere")}).document["drawn"] == 5
     assert files(tmp_path / "out") == before
+    # And it is that file which counts, not what this machine would choose.
+    other = {"draft": "eagle", "draft_length": 1 if plan["draft_length"] != 1 else 2}
+    (tmp_path / "out/plan.json").write_text(json.dumps(other))
+    shutil.rmtree(tmp_path / "out/images/00000")
+    (tmp_path / "out/parts/00000.json").unlink()
+    assert batch(*words).document["drawn"] == 5
+    assert said_by(tmp_path / "out/images/00000/image 1.png")["plan"] == other
 
 
 def test_failed_rows_stand_in_a_file_and_do_not_stop_the_rest(engine: Path, tmp_path: Path) -> None:
