@@ -90,6 +90,7 @@ def test_the_page_and_the_models(server: RayServer) -> None:
     assert "<html" in page.text
     server.wait_for(lambda: server.http.get("/v1/models").json()["data"][0]["coolsd"]["samples"])
     assert server.http.get("/ready").json()["ready"]
+    assert server.document["engines"][0]["replicas"] == [2, 2]
 
 
 def test_metrics_add_up(server: RayServer) -> None:
