@@ -139,7 +139,8 @@ def test_a_killed_replica_loses_no_request(server: RayServer, stream: bool) -> N
         server.wait_for(lambda: server.ready_replicas() == 2 and len(server.replica_pids()) == 2)
         load.more(4)
     assert not alive(victim)
-    assert server.metric("images_retried") > retried
+    if not stream:  # of up to 24 images under way it has some; of four streams it may have none
+        assert server.metric("images_retried") > retried
     assert not load.errors
     assert set(load.statuses) == {200}
 
