@@ -43,6 +43,7 @@ settings.load_profile("shared")
 
 # With pytest-xdist these begin first, slowest first, so that no worker is left alone with one of them at the end.
 SLOWEST = (
+    "cluster/serving/test_requests.py",
     "workflows/test_families.py",
     "backends/torch_triton/test_fused.py",
     "test_readme.py",

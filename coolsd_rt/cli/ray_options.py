@@ -58,6 +58,13 @@ class Replicas:
     most: int
     cpus: int | None
 
+    @property
+    def said(self) -> str:
+        """The number in words."""
+        if self.least < self.most:
+            return f"{self.least} to {self.most} replicas"
+        return "1 replica" if self.most == 1 else f"{self.most} replicas"
+
     @staticmethod
     def of(
         ray: str | None, replicas: int | None, autoscale: str | None, cpus: int | None, threads: int | None

@@ -112,7 +112,8 @@ def command(given: _ServeOptions) -> None:
         given.timeout,
         given.log_format == "json",
     )
-    callbacks = ServeCallbacks(note, _show_json if given.as_json else _show)
+    show = _show_json if given.as_json else _show
+    callbacks = ServeCallbacks(note, lambda address, engines: show(address, engines, replicas))
     if given.ray is None or replicas is None:
         serve(config, callbacks)
         return
@@ -124,14 +125,18 @@ def command(given: _ServeOptions) -> None:
     serve_on_ray(config, RayPlan(given.ray, replicas.least, replicas.most, replicas.cpus), callbacks)
 
 
-def _show(address: str, engines: list[ServedEngine]) -> None:
+def _show(address: str, engines: list[ServedEngine], replicas: Replicas | None) -> None:
     for engine in engines:
         slots = "1 slot" if engine.slots == 1 else f"{engine.slots} slots"
+        each = " each" if replicas and replicas.most > 1 else ""
+        slots = f"{replicas.said} with {slots}{each}" if replicas else slots
         say(f"{engine.name}: {address}, {slots}, {engine.queue} may wait")
 
 
-def _show_json(address: str, engines: list[ServedEngine]) -> None:
+def _show_json(address: str, engines: list[ServedEngine], replicas: Replicas | None) -> None:
+    more = {"replicas": [replicas.least, replicas.most]} if replicas else {}
     data = [
-        {"name": one.name, "fingerprint": one.fingerprint, "slots": one.slots, "queue": one.queue} for one in engines
+        {"name": one.name, "fingerprint": one.fingerprint, "slots": one.slots, "queue": one.queue, **more}
+        for one in engines
     ]
     print_json({"address": address, "engines": data})

@@ -58,6 +58,11 @@ class ServingArguments(BaseModel):
             raise _refused(dict(error.errors(include_url=False)[0])) from None
 
     @property
+    def least(self) -> int:
+        """The least replicas of an engine."""
+        return self.autoscale[0] if self.autoscale else self.replicas
+
+    @property
     def most(self) -> int:
         """The most replicas of an engine."""
         return self.autoscale[1] if self.autoscale else self.replicas

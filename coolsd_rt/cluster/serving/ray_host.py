@@ -35,7 +35,8 @@ from coolsd_rt.serve.messages import (
 MOST_LOST = 5
 """Replicas that an image may lose before it fails."""
 _PAUSE = 0.2  # seconds before an image is asked for again
-_RUNNING = "running"
+RUNNING = "running"
+"""The state of a replica that draws."""
 
 
 class RayHost:
@@ -77,7 +78,7 @@ class RayHost:
     @property
     def slots(self) -> int:
         """Images that the replicas draw at once which run now."""
-        return self.replicas.get(_RUNNING, 0) * self.engine.slots
+        return self.replicas.get(RUNNING, 0) * self.engine.slots
 
     def check_room(self, images: int) -> None:
         """Raise NotReady or QueueFull if this number of images cannot be taken now."""
@@ -102,7 +103,7 @@ class RayHost:
         """Take what Serve says of the replicas: how many there are in each state, and its report of a failure."""
         before, self.replicas = self.state, {state.lower(): count for state, count in replicas.items()}
         problem = problem_of(report)
-        if self.replicas.get(_RUNNING, 0):
+        if self.replicas.get(RUNNING, 0):
             self.state, self.reason, self._was_ready = "ready", "", True
             if not self.samples:
                 await self._ask_samples()
@@ -114,7 +115,7 @@ class RayHost:
             self._log.error("engine not loaded", model=self.engine.name, problem=line)
         self._problem = line
         if self.state != before:
-            self._log.info(f"engine {self.state}", model=self.engine.name, replicas=self.replicas.get(_RUNNING, 0))
+            self._log.info(f"engine {self.state}", model=self.engine.name, replicas=self.replicas.get(RUNNING, 0))
 
     async def _ask_samples(self) -> None:
         try:

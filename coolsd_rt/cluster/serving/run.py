@@ -26,6 +26,7 @@ from coolsd_rt import cores
 from coolsd_rt.cluster.connect import LOCAL, Cluster, connect
 from coolsd_rt.cluster.serving.application import FRONT, bind
 from coolsd_rt.cluster.serving.arguments import ServingArguments
+from coolsd_rt.cluster.serving.ray_host import RUNNING
 from coolsd_rt.cluster.serving.replica import problem_of
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.serve import checks
@@ -188,8 +189,12 @@ class _Running:
         app = serve.status().applications.get(APPLICATION)
         if app is None:
             return
-        ready = told is not None and all(one["state"] == "ready" for one in told["engines"])
-        if ready and app.status == "RUNNING":
+        least = self._arguments.least
+        if (
+            told is not None
+            and all(one["replicas"].get(RUNNING, 0) >= least for one in told["engines"])
+            and app.status == "RUNNING"
+        ):
             self._told_ready = True
             on_ready()
         elif one_node or app.status in _FAILED:

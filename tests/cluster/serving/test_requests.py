@@ -90,6 +90,7 @@ def test_the_page_and_the_models(server: RayServer) -> None:
     assert "<html" in page.text
     server.wait_for(lambda: server.http.get("/v1/models").json()["data"][0]["coolsd"]["samples"])
     assert server.http.get("/ready").json()["ready"]
+    assert server.document["engines"][0]["replicas"] == [2, 2]
 
 
 def test_metrics_add_up(server: RayServer) -> None:
@@ -138,7 +139,8 @@ def test_a_killed_replica_loses_no_request(server: RayServer, stream: bool) -> N
         server.wait_for(lambda: server.ready_replicas() == 2 and len(server.replica_pids()) == 2)
         load.more(4)
     assert not alive(victim)
-    assert server.metric("images_retried") > retried
+    if not stream:  # of up to 24 images under way it has some; of four streams it may have none
+        assert server.metric("images_retried") > retried
     assert not load.errors
     assert set(load.statuses) == {200}
 

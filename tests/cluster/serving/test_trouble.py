@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from coolsd_rt.cli.main import run
+from coolsd_rt.serve import checks
 from coolsd_rt.store import EngineFolder
 from tests.cli.test_extras import run as run_with_extras
 from tests.cluster.serving.clusters import RayServer
@@ -118,6 +119,22 @@ def test_a_closed_port_under_json(tiny_engine: EngineFolder, capfd: pytest.Captu
     assert run(["serve", str(tiny_engine.folder), "--json", "--ray", f"127.0.0.1:{port}"]) == 2
     document = json.loads(capfd.readouterr().out)
     assert (document["exit_code"], document["found"]) == (2, "connection refused")
+
+
+def test_a_port_in_use(tiny_engine: EngineFolder, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ray Serve would share it."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        assert run(["serve", str(tiny_engine.folder), "--ray", "--port", str(port)]) == 2
+    assert f"--port {port}: expected a free port, found one in use" in capfd.readouterr().err
+
+
+def test_more_replicas_than_memory(
+    tiny_engine: EngineFolder, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "available_memory", lambda: 1 << 30)
+    assert run(["serve", str(tiny_engine.folder), "--ray", "--replicas", "20"]) == 2
+    assert "memory: expected at most the available 1.1 GB" in capfd.readouterr().err
 
 
 def test_without_the_extra(tiny_engine: EngineFolder, tmp_path: Path) -> None:
