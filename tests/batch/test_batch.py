@@ -163,6 +163,18 @@ def test_failed_rows_stand_in_a_file_and_do_not_stop_the_rest(engine: Path, tmp_
     assert sorted(p.name for p in tmp_path.rglob("*.png")) == ["%2E.%2F..%2Fup.png", "row-0000000.png"]
 
 
+@pytest.mark.parametrize("bad", [{"prompt": "x " * 5000}, {"prompt": ""}])
+def test_rows_that_fail_first_do_not_stop_the_choice_of_a_plan(
+    engine: Path, tmp_path: Path, bad: dict[str, Any]
+) -> None:
+    path = write_jsonl(tmp_path / "p.jsonl", [*[bad] * 30, {"prompt": "rocket"}])
+    fresh = {"COOLSD_CACHE": str(tmp_path / "cache")}  # a machine without a plan on record
+    done = batch(engine, path, "--out", tmp_path / "out", "--pacing", "auto", "--json", environment=fresh)
+    assert done.code == 0, done.err
+    assert (done.document["images"], done.document["failed"]) == (1, 30)
+    assert (tmp_path / "out/plan.json").is_file()
+
+
 def test_another_job_and_a_running_one_are_refused(engine: Path, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "p.jsonl", plain_rows(400))
     words = (engine, path, "--out", tmp_path / "out", *MANUAL)
