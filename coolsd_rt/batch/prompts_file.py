@@ -7,7 +7,7 @@ the four formats. Does not know what a row may say (`prompt_row`).
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -169,11 +169,28 @@ def _parquet(path: Path, file: BinaryIO) -> Iterator[FileRow]:
         number = 0
         for batch in table.iter_batches(batch_size=_ROWS):
             for values in batch.to_pylist():
-                given = {key: _without_nulls(value) for key, value in values.items() if value is not None}
-                yield FileRow(number, f"row {number + 1}", given)
+                yield _parquet_row(number, values)
                 number += 1
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last: of a date that Python has not
         raise UserError(str(path), expected="a Parquet file", found=" ".join(str(error).split())[:160]) from None
+
+
+def _parquet_row(number: int, values: Mapping[str, Any]) -> FileRow:
+    given = {key: _without_nulls(value) for key, value in values.items() if value is not None}
+    other = [key for key, value in given.items() if not _is_json(value)]
+    problem = ""
+    if other:  # dates, decimals, bytes: no row means one, and workers elsewhere get rows as JSON
+        found = type(given[other[0]]).__name__
+        problem = f"{other[0]}: expected text, a number, true, false or a struct of these, found {found}"
+    return FileRow(number, f"row {number + 1}", {key: given[key] for key in given if key not in other}, problem)
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -105,6 +105,17 @@ def test_a_header_that_is_not_utf_8_is_said_to_be_so(tmp_path: Path) -> None:
     assert "0xff" in error.value.found
 
 
+def test_parquet_values_that_are_no_json_are_one_bad_row_that_goes_to_other_machines(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    odd = {"id": pa.array([0, None], pa.timestamp("ms")), "top_p": pa.array([None, b"x"]), "prompt": ["a", "b"]}
+    pq.write_table(pa.table(odd), tmp_path / "p.parquet")
+    (part,) = read_parts(tmp_path / "p.parquet", 10)
+    assert [row.problem.partition(":")[0] for row in part.rows] == ["id", "top_p"]
+    assert [row.problem.rpartition(" ")[2] for row in part.rows] == ["datetime", "bytes"]
+    assert Part.of(0, part.as_json()) == part
+
+
 def test_a_date_beyond_the_calendar_is_a_mistake_of_the_file(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
