@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from coolsd_rt.batch.job import BatchJob
+from coolsd_rt.batch.job import BatchJob, encode_each
 from coolsd_rt.batch.part import FailedRow, Part
 from coolsd_rt.batch.part_files import PartFiles, PartReport, RowImage
 from coolsd_rt.batch.prompt_row import parse_row, row_id, safe_name
 from coolsd_rt.batch.prompts_file import FileRow
 from coolsd_rt.errors import MissingExtra, UserError
-from coolsd_rt.prompts import Conditioner, Encoded
 from coolsd_rt.workflows.drawing import Asked, Job
 from coolsd_rt.workflows.generate.identity import Identity
 from coolsd_rt.workflows.prepared import Prepared
@@ -122,7 +121,7 @@ class PartsDrawing:
         """Find out which rows of a part have to be drawn, and encode their prompts."""
         opened = _OpenPart(part, self._files(part.number))
         rows = [row for file_row in part.rows if (row := self._row(opened, file_row)) is not None]
-        encoded = _encode_each([row.asked.prompt for row in rows], self._job.conditioner)
+        encoded = encode_each([row.asked.prompt for row in rows], self._job.conditioner)
         for row in rows:
             read = encoded[row.asked.prompt]
             if isinstance(read, UserError):
@@ -177,19 +176,3 @@ class PartsDrawing:
         self._tell(self.figures)
         row.part.left -= 1
         return row.part if row.part.left == 0 else None
-
-
-def _encode_each(prompts: Sequence[str], conditioner: Conditioner) -> dict[str, Encoded | UserError]:
-    """Encode prompts, or keep why one is refused. A text encoder is freed afterwards."""
-    out: dict[str, Encoded | UserError] = {}
-    try:
-        for prompt in dict.fromkeys(prompts):
-            try:
-                out[prompt] = conditioner.encode(prompt)
-            except MissingExtra:
-                raise
-            except UserError as error:
-                out[prompt] = error
-    finally:
-        conditioner.release()
-    return out

@@ -16,9 +16,10 @@ from coolsd_rt.store.results import save
 
 
 class FailedFile:
-    """The rows of a shard that failed, a JSON object a line, in the order in which their parts were finished.
+    """The rows of a shard that failed, a JSON object a line, in the order of the prompts file.
 
-    known: those of parts that are finished already. The file is made anew from the parts' reports by each run.
+    known: those of parts that are finished already. The file is made anew from the parts' reports by each run. Until
+    the run ends, rows of parts that it finishes stand at the end.
     """
 
     def __init__(self, out: Path, shard: Shard) -> None:
@@ -28,7 +29,7 @@ class FailedFile:
     @contextmanager
     def open(self) -> Iterator[Callable[[Sequence[FailedRow]], None]]:
         """Write the known rows; yield what appends others. Raises CoolsdError if the disk is full."""
-        rows = self.known
+        rows = list(self.known)
         if not rows:
             self.path.unlink(missing_ok=True)
         else:
@@ -36,10 +37,14 @@ class FailedFile:
 
         def append(more: Sequence[FailedRow]) -> None:
             if more:
+                rows.extend(more)
                 with disk_errors(self.path), self.path.open("ab") as file:
                     file.write(_lines(more))
 
         yield append
+        ordered = sorted(rows, key=lambda one: one.row)
+        if ordered != rows:  # workers finish parts in any order
+            save(self.path, _lines(ordered))
 
 
 def _lines(rows: Sequence[FailedRow]) -> bytes:

@@ -16,14 +16,15 @@ from typing import Annotated, Any
 from coolsd_rt import limits
 from coolsd_rt.batch.part_files import Format
 from coolsd_rt.batch.prompt_row import PromptRow
-from coolsd_rt.errors import CoolsdError
-from coolsd_rt.prompts.base import Conditioner
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.prompts import Conditioner, Encoded
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.spec import SpecError
 from coolsd_rt.spec.fields import DraftLength, Flag, Seed, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.store.hashing import canonical
 from coolsd_rt.workflows.call_options import Call
+from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.drawing import plan as jobs_of_prompts
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.opening import PromptInputs
@@ -142,16 +143,25 @@ class BatchJob:
     def choose_plan(self, prompts: Sequence[str], on_choose: Callable[[int], None]) -> DraftPlan | None:
         """Return the plan of this machine for as many images as there are slots; None if the job is not paced by it.
 
-        prompts: some of the job's, at least one. on_choose: called with the images at once before plans are tried,
-        which takes half a minute; they are not if one is on record. Raises as drawing does.
+        prompts: some of the job's; where the engine refuses all, its own samples are drawn. on_choose: called with the
+        images at once before plans are tried, which takes half a minute; they are not if one is on record. Raises as
+        drawing does.
         """
         if not self.base.paced:
             return None
         opened, asked = self.opened, self.base.asked
         if (known := opened.plans.find(kind_of(asked, "auto"), self.slots)) is not None:
             return known
-        jobs = enough_jobs(jobs_of_prompts(prompts, 1, 0, opened.conditioner), self.slots)
+        jobs = enough_jobs(self._trial_jobs(prompts), self.slots)
         return plan_for(opened.engine, jobs, opened.conditioner, asked, opened.plans, on_choose=on_choose)
+
+    def _trial_jobs(self, prompts: Sequence[str]) -> list[Job]:
+        """Return jobs of the prompts that the engine reads: one that it refuses is a failed row, no end of the job."""
+        encoded = encode_each(prompts, self.conditioner)
+        read = [(text, found) for text, found in encoded.items() if not isinstance(found, UserError)]
+        if not read:
+            return jobs_of_prompts(self.conditioner.samples()[:1], 1, 0, self.conditioner)
+        return [Job(index, text, index, found) for index, (text, found) in enumerate(read)]
 
     def prepared(self, row: PromptRow, seed: int) -> Prepared:
         """Return how a row is drawn. Raises UserError if the spec or the engine refuses a value."""
@@ -189,3 +199,19 @@ def engine_at(order: JobOrder, threads: int | None) -> OpenedEngine:
         raise CoolsdError(order.engine, expected=expected, found="nothing", fix=fix)
     reading = PromptInputs(order.features, order.text_encoder)  # type: ignore[arg-type]  # a str becomes a Path
     return OpenedEngine.at(order.engine, reading, threads)
+
+
+def encode_each(prompts: Sequence[str], conditioner: Conditioner) -> dict[str, Encoded | UserError]:
+    """Encode prompts, or keep why one is refused. A text encoder is freed afterwards."""
+    out: dict[str, Encoded | UserError] = {}
+    try:
+        for prompt in dict.fromkeys(prompts):
+            try:
+                out[prompt] = conditioner.encode(prompt)
+            except MissingExtra:
+                raise
+            except UserError as error:
+                out[prompt] = error
+    finally:
+        conditioner.release()
+    return out

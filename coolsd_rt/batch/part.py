@@ -74,7 +74,7 @@ class FailedRow:
     def of(row: FileRow, problem: str) -> FailedRow:
         """Return the failure of a row."""
         given = row.values.get("id")
-        return FailedRow(row.number, row.place, given if isinstance(given, str) else None, problem)
+        return FailedRow(row.number, row.place, str(given) if type(given) in (str, int) else None, problem)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON data."""

@@ -88,7 +88,7 @@ class PartFiles:
         """Whether an image is there and whole. Raises UserError if its file holds another image."""
         found = standing(self._path(name), identity)
         if found is Standing.OTHER:
-            expected, fix = "no file, or the image of this row", "name another folder with --out"
+            expected, fix = "no file, or the image of this row", "move it away, or name another folder with --out"
             raise UserError(str(self._path(name)), expected=expected, found="something else", fix=fix)
         return found is Standing.SAME
 

@@ -7,7 +7,7 @@ the four formats. Does not know what a row may say (`prompt_row`).
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,7 +58,7 @@ def read_rows(path: Path) -> Iterator[FileRow]:
 
 
 def _texts(file: BinaryIO) -> Iterator[tuple[int, str, str]]:
-    """Yield each line that is not blank: its number from 1, its text, and a problem with it."""
+    """Yield each line: its number from 1, its text, and a problem with it, for which the text is empty."""
     number = 0
     while line := file.readline(ROW_BYTES + 1):
         number, problem = number + 1, ""
@@ -70,13 +70,13 @@ def _texts(file: BinaryIO) -> Iterator[tuple[int, str, str]]:
             text = "" if problem else line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             text, problem = "", f"expected UTF-8, found the byte 0x{line[error.start]:02x}"
-        if problem or text.strip():
-            yield number, text, problem
+        yield number, text, problem
 
 
 def _lines(file: BinaryIO, plain: bool) -> Iterator[FileRow]:
     """Yield the rows of a text file (plain) or of JSONL."""
-    for number, (line, text, problem) in enumerate(_texts(file)):
+    lines = (one for one in _texts(file) if one[1].strip() or one[2])  # without blank ones
+    for number, (line, text, problem) in enumerate(lines):
         place = f"line {line}"
         if problem:
             yield FileRow(number, place, problem=problem)
@@ -96,36 +96,48 @@ def _json_row(number: int, place: str, text: str) -> FileRow:
     return FileRow(number, place, {key: value for key, value in data.items() if value is not None})
 
 
+class _CsvRows:
+    """Rows of cells. line: the last that was read. problem: of the last row; empty if it can be read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.line, self.problem = 0, ""
+        self._inside = False  # a row: blank lines of a cell belong to it, others to nothing
+        self._reader = csv.reader(self._lines(file), strict=True)
+
+    def next(self) -> list[str] | None:
+        """Return the cells of the next row; None at the end. Those of a row with a problem mean nothing."""
+        while True:
+            self.problem, self._inside = "", False
+            try:
+                cells = next(self._reader)
+            except StopIteration:
+                return None
+            except csv.Error as error:
+                cells, self.problem = [], self.problem or f"expected a row of CSV, found {error}"
+            if cells or self.problem:
+                return cells
+
+    def _lines(self, file: BinaryIO) -> Iterator[str]:
+        for line, text, problem in _texts(file):
+            self.line, self.problem = line, self.problem or problem
+            blank = not text.strip() and not self._inside
+            self._inside = True
+            yield "\n" if blank or problem else text
+
+
 def _csv(path: Path, file: BinaryIO) -> Iterator[FileRow]:
     """Yield the rows of a CSV file, whose first line names the columns. A cell that is no text is JSON."""
-    last = [0, ""]  # line that was read last, and what is wrong with those since the last row
-
-    def lines() -> Iterator[str]:
-        for line, text, problem in _texts(file):
-            last[0] = line
-            last[1] = last[1] or problem
-            yield text if text else "\n"
-
-    reader = csv.reader(lines(), strict=True)
-    try:
-        header = [name.strip() for name in next(reader)]
-    except StopIteration:
-        raise UserError(str(path), expected="a first line with the names of the columns", found="nothing") from None
-    except csv.Error as error:
-        raise UserError(str(path), expected="a CSV file", found=str(error)) from None
+    rows = _CsvRows(file)
+    names = rows.next()
+    if names is None or rows.problem:
+        found = rows.problem.partition("found ")[2] or "nothing"
+        raise UserError(str(path), expected="a first line with the names of the columns, in UTF-8", found=found)
+    header = [name.strip() for name in names]
     _check_columns(path, header)
     number = 0
-    while True:
-        last[1] = ""
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            cells, last[1] = [], last[1] or f"expected a row of CSV, found {error}"
-        if cells or last[1]:
-            yield _csv_row(number, f"line {last[0]}", header, cells, str(last[1]))
-            number += 1
+    while (cells := rows.next()) is not None:
+        yield _csv_row(number, f"line {rows.line}", header, cells, rows.problem)
+        number += 1
 
 
 def _csv_row(number: int, place: str, header: Sequence[str], cells: Sequence[str], problem: str) -> FileRow:
@@ -157,11 +169,28 @@ def _parquet(path: Path, file: BinaryIO) -> Iterator[FileRow]:
         number = 0
         for batch in table.iter_batches(batch_size=_ROWS):
             for values in batch.to_pylist():
-                given = {key: _without_nulls(value) for key, value in values.items() if value is not None}
-                yield FileRow(number, f"row {number + 1}", given)
+                yield _parquet_row(number, values)
                 number += 1
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last: of a date that Python has not
         raise UserError(str(path), expected="a Parquet file", found=" ".join(str(error).split())[:160]) from None
+
+
+def _parquet_row(number: int, values: Mapping[str, Any]) -> FileRow:
+    given = {key: _without_nulls(value) for key, value in values.items() if value is not None}
+    other = [key for key, value in given.items() if not _is_json(value)]
+    problem = ""
+    if other:  # dates, decimals, bytes: no row means one, and workers elsewhere get rows as JSON
+        found = type(given[other[0]]).__name__
+        problem = f"{other[0]}: expected text, a number, true, false or a struct of these, found {found}"
+    return FileRow(number, f"row {number + 1}", {key: given[key] for key in given if key not in other}, problem)
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -217,14 +217,25 @@ def _plan(config: BatchConfig, order: JobOrder, workers: PartWorkers, tell: Batc
     """Return the plan of the job: from its folder, or chosen now and written there."""
     path = config.out / PLAN
     if why_unusable(path) != "nothing":
-        what = "the plan that this job's images draft by"
-        return DraftPlan.of(read_json(path, what, limits.RESULT_BYTES, fix="name another folder", error=CoolsdError))
+        return _plan_in(path)
     prompts = [row.values.get("prompt") for row in islice(read_rows(config.prompts), _TRIED)]
     texts = [text for text in prompts if isinstance(text, str) and text.strip()]
     plan = workers.choose_plan(order, texts[:_TRIED], tell.measuring)
     if plan is not None:
         save(path, (json.dumps(plan.as_dict()) + "\n").encode())
     return plan
+
+
+def _plan_in(path: Path) -> DraftPlan:
+    """Read the plan of a folder. Raises CoolsdError."""
+    what, fix = "the plan that this job's images draft by", "name another folder"
+    data = read_json(path, what, limits.RESULT_BYTES, fix=fix, error=CoolsdError)
+    if not isinstance(data, dict):
+        raise CoolsdError(str(path), expected=what, found="other JSON data", fix=fix)
+    try:
+        return DraftPlan.of(data)
+    except CoolsdError as error:
+        raise CoolsdError(str(path), expected=what, found=error.found, fix=fix) from None
 
 
 class _BatchRun:

@@ -170,6 +170,18 @@ def test_failed_rows_stand_in_a_file_and_do_not_stop_the_rest(engine: Path, tmp_
     assert sorted(p.name for p in tmp_path.rglob("*.png")) == ["%2E.%2F..%2Fup.png", "row-0000000.png"]
 
 
+@pytest.mark.parametrize("bad", [{"prompt": "x " * 5000}, {"prompt": ""}])
+def test_rows_that_fail_first_do_not_stop_the_choice_of_a_plan(
+    engine: Path, tmp_path: Path, bad: dict[str, Any]
+) -> None:
+    path = write_jsonl(tmp_path / "p.jsonl", [*[bad] * 30, {"prompt": "rocket"}])
+    fresh = {"COOLSD_CACHE": str(tmp_path / "cache")}  # a machine without a plan on record
+    done = batch(engine, path, "--out", tmp_path / "out", "--pacing", "auto", "--json", environment=fresh)
+    assert done.code == 0, done.err
+    assert (done.document["images"], done.document["failed"]) == (1, 30)
+    assert (tmp_path / "out/plan.json").is_file()
+
+
 def test_another_job_and_a_running_one_are_refused(engine: Path, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "p.jsonl", plain_rows(400))
     words = (engine, path, "--out", tmp_path / "out", *MANUAL)
@@ -212,6 +224,30 @@ def test_an_image_of_something_else_is_not_replaced(engine: Path, tmp_path: Path
     assert done.code == 2
     assert "image 2.png" in done.err
     assert (images / "image 2.png").read_bytes() == (images / "image 0.png").read_bytes()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', '{"draft": "eagle", "draft_length": 0}'])
+def test_a_plan_that_is_none_is_one_line_with_its_file(engine: Path, tmp_path: Path, text: str) -> None:
+    path = write_jsonl(tmp_path / "p.jsonl", plain_rows(2))
+    words = (engine, path, "--out", tmp_path / "out", "--pacing", "auto")
+    assert batch(*words).code == 0
+    (tmp_path / "out/plan.json").write_text(text)
+    done = batch(*words)
+    assert done.code == 1
+    assert "plan.json: expected the plan that this job's images draft by" in done.err
+    assert "unexpected" not in done.err
+
+
+def test_failed_rows_stand_in_the_order_of_the_prompts_file(tmp_path: Path) -> None:
+    from coolsd_rt.batch.failed_file import FailedFile
+    from coolsd_rt.batch.part import WHOLE, FailedRow
+
+    file = FailedFile(tmp_path, WHOLE)
+    file.known = [FailedRow(5, "line 6", None, "why")]
+    with file.open() as write:
+        write([FailedRow(9, "line 10", None, "why")])
+        write([FailedRow(2, "line 3", None, "why")])  # the part of another worker, finished later
+    assert [json.loads(line)["row"] for line in file.path.read_text().splitlines()] == [2, 5, 9]
 
 
 @pytest.mark.parametrize(

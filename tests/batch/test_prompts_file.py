@@ -90,6 +90,40 @@ def test_a_row_of_csv_with_other_cells_or_quotes_is_one_bad_row(tmp_path: Path) 
     assert [row.place for row in found if row.problem] == ["line 3", "line 4", "line 7", "line 8"]
 
 
+def test_blank_lines_belong_to_cells_and_to_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes(b'\n  \nprompt,id\n\n   \n"red\n  \n\napple",a\n\t\nrocket,b\n')
+    first, last = read_rows(tmp_path / "p.csv")
+    assert first == FileRow(0, "line 9", {"prompt": "red\n  \n\napple", "id": "a"})
+    assert last == FileRow(1, "line 11", {"prompt": "rocket", "id": "b"})
+
+
+def test_a_header_that_is_not_utf_8_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("prompt\nrocket\n", encoding="utf-16")
+    with pytest.raises(UserError) as error:
+        list(read_rows(tmp_path / "p.csv"))
+    assert "UTF-8" in error.value.expected
+    assert "0xff" in error.value.found
+
+
+def test_parquet_values_that_are_no_json_are_one_bad_row_that_goes_to_other_machines(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    odd = {"id": pa.array([0, None], pa.timestamp("ms")), "top_p": pa.array([None, b"x"]), "prompt": ["a", "b"]}
+    pq.write_table(pa.table(odd), tmp_path / "p.parquet")
+    (part,) = read_parts(tmp_path / "p.parquet", 10)
+    assert [row.problem.partition(":")[0] for row in part.rows] == ["id", "top_p"]
+    assert [row.problem.rpartition(" ")[2] for row in part.rows] == ["datetime", "bytes"]
+    assert Part.of(0, part.as_json()) == part
+
+
+def test_a_date_beyond_the_calendar_is_a_mistake_of_the_file(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"prompt": ["a"], "id": pa.array([1 << 55], pa.timestamp("ms"))}), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match="a Parquet file"):
+        list(read_rows(tmp_path / "p.parquet"))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "found"),
     [
@@ -178,3 +212,4 @@ def test_a_row_that_failed_says_where() -> None:
 
     row = FileRow(3, "line 4", {"prompt": "", "id": "x"})
     assert FailedRow.of(row, "why").as_dict() == {"row": 3, "place": "line 4", "id": "x", "problem": "why"}
+    assert FailedRow.of(FileRow(3, "line 4", {"id": 7}), "why").id == "7"  # as in its file's name
