@@ -34,7 +34,7 @@ from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.files import read_json, why_unusable
 from coolsd_rt.spec.fields import Threads, check_fields
 from coolsd_rt.spec.section import Within
-from coolsd_rt.store.atomic import disk_errors
+from coolsd_rt.store.atomic import disk_errors, sweep_folder
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.results import claim, save
 from coolsd_rt.workflows.opened import OpenedEngine
@@ -251,6 +251,8 @@ class _BatchRun:
         """Draw the parts that have no report. every: rows of the whole job."""
         size = self._config.part_rows
         rows = sum(min(size, every - first) for first in range(0, every, size) if self._config.shard.has(first // size))
+        for folder in (self._config.out, self._config.out / "images", self._config.out / "parts"):
+            sweep_folder(folder)
         left = self._look(math.ceil(every / size))
         self._tell.start(rows, self._done, self._images)
         began = time.monotonic()

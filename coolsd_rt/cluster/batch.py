@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from coolsd_rt.batch.drawing import BatchFigures
@@ -19,7 +20,7 @@ from coolsd_rt.batch.job import JobOrder
 from coolsd_rt.batch.part import Part
 from coolsd_rt.batch.part_files import PartReport
 from coolsd_rt.batch.workers import LocalWorkers, OnFigures
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.plans import DraftPlan
 
@@ -32,7 +33,9 @@ class RayWorkers:
     cpus: int
 
     def check(self, opened: OpenedEngine) -> None:
-        """Know nothing: the engine runs on other machines."""
+        """Raise MissingExtra without pyarrow, which Ray Data needs. The engine runs on other machines."""
+        if find_spec("pyarrow") is None:
+            raise MissingExtra("pyarrow", "ray", "--ray")
 
     def choose_plan(
         self, order: JobOrder, prompts: Sequence[str], on_choose: Callable[[int], None]

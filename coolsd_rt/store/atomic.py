@@ -179,7 +179,16 @@ def _reserve_name(temp: Path, path: Path) -> None:
 
 def sweep_abandoned(path: Path) -> None:
     """Remove temporary files of `path` that killed writers left: those not written to for an hour."""
-    for old in path.parent.glob(f".{path.name}.*.tmp"):
+    _sweep(path.parent, f".{path.name}.*.tmp")
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what `sweep_abandoned` removes, of every file of a folder."""
+    _sweep(folder, ".*.tmp")
+
+
+def _sweep(folder: Path, pattern: str) -> None:
+    for old in folder.glob(pattern):
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > _ABANDONED:
                 old.unlink()

@@ -46,7 +46,7 @@ def claim(folder: Path, name: str, head: Mapping[str, Any], what: str) -> None:
             raise UserError(str(folder), expected=f"an empty folder, or {what}", found=found, fix="name another folder")
         save(path, (json.dumps(head, indent=2) + "\n").encode())
         return
-    found_head = read_json(path, "JSON", RESULT_BYTES, fix="remove the folder", error=CoolsdError)
+    found_head = read_json(path, "JSON", RESULT_BYTES, fix="restore it, or name another folder", error=CoolsdError)
     if odd := _difference(found_head, wanted):
         raise UserError(str(folder), expected=what, found=f"one that differs in {odd}", fix="name another folder")
 

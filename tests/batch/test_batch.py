@@ -16,6 +16,7 @@ from PIL import Image
 
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows.generate.identity import PIXELS, Identity, said_by, sha256_pixels
+from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from coolsd_rt.workflows.png import read_pixels
 from tests.batch.batching import batch, digests, files, plain_rows, start, write_jsonl
 
@@ -28,8 +29,6 @@ def engine(tiny_engine: EngineFolder) -> Path:
 
 
 def test_each_row_is_the_image_of_generate(engine: Path, tmp_path: Path) -> None:
-    from coolsd_rt.workflows.generate.run import GenerateConfig, generate
-
     rows: list[dict[str, Any]] = [
         {"prompt": "red apple"},
         {"prompt": "rocket", "seed": 7, "id": "own seed", "guidance_scale": 2.0},
@@ -143,12 +142,18 @@ def test_shards_fill_one_folder_and_pacing_auto_has_one_plan(engine: Path, tmp_p
     assert batch(*words, environment={"COOLSD_CACHE": str(tmp_path / "elsewhere")}).document["drawn"] == 5
     assert files(tmp_path / "out") == before
     # And it is that file which counts, not what this machine would choose.
-    other = {"draft": "eagle", "draft_length": 1 if plan["draft_length"] != 1 else 2}
-    (tmp_path / "out/plan.json").write_text(json.dumps(other))
+    (tmp_path / "out/plan.json").write_text(json.dumps({"draft": None, "draft_length": 0}))
     shutil.rmtree(tmp_path / "out/images/00000")
     (tmp_path / "out/parts/00000.json").unlink()
     assert batch(*words).document["drawn"] == 5
-    assert said_by(tmp_path / "out/images/00000/image 1.png")["plan"] == other
+    generate(engine, GenerateConfig(["rocket"], tmp_path / "one", seed=1, plain=True))
+    drawn_plainly = read_pixels(tmp_path / "one/000-rocket.png")
+    assert (read_pixels(tmp_path / "out/images/00000/image 1.png") == drawn_plainly).all()
+    (tmp_path / "out/plan.json").write_text(json.dumps({"draft": "eagle", "draft_length": 2}))
+    shutil.rmtree(tmp_path / "out/images/00000")
+    (tmp_path / "out/parts/00000.json").unlink()
+    assert batch(*words).document["drawn"] == 5
+    assert (read_pixels(tmp_path / "out/images/00000/image 1.png") != drawn_plainly).any()
 
 
 def test_failed_rows_stand_in_a_file_and_do_not_stop_the_rest(engine: Path, tmp_path: Path) -> None:
