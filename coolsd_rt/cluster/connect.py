@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from coolsd_rt.captured import native_words
+from coolsd_rt.cluster.locate import AUTO, locate
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.shown import shorten
 
 LOCAL = "local"
 """The address that stands for a Ray of our own on this machine."""
-AUTO = "auto"
-"""The address that stands for the Ray that runs on this machine."""
 
 _CLIENT = "ray://"
 _PATIENCE = 3.0  # seconds for a connection, and again for the first bytes
@@ -63,6 +62,7 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
     The handler of SIGTERM is kept as it was: Ray sets its own. Raises UserError if nothing, or something else than a
     Ray, answers under the address; CoolsdError if a Ray does not start here.
     """
+    address = locate(address)
     check_address(address)
     set_environment(address)
     own = address == LOCAL

@@ -154,12 +154,16 @@ class _Running:
         where: Any = "HeadOnly" if cluster.own else "EveryNode"
         serve.start(where, {"host": config.host, "port": config.port}, logging_config=logs)
         self._skips = self._last_deployed() > 0  # lines of the front that was there before
+        host, port = _http(config)
+        if (host, port) != (config.host, config.port):
+            self._log.info("Serve runs already, with its own host and port", host=host, port=port)
+        # Host is checked where the proxies listen, which an earlier command may have decided.
+        self._arguments = self._arguments.model_copy(update={"local": checks.is_loopback(host)})
         target = serve.RunTarget(
             target=bind(self._arguments, self._engines), name=APPLICATION, route_prefix="/", logging_config=logs
         )
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         self._deployed = self._last_deployed()
-        host, port = _http(config)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _last_deployed(self) -> float:
