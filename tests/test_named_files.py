@@ -44,6 +44,7 @@ ALLOWED = {
     "cores.py": "/proc and /sys/fs/cgroup, some bytes of them",
     "install.py": "this installation's own pyproject.toml and direct_url.json",
     "train/run.py": "appends, after check_target",
+    "batch/failed_file.py": "appends, after check_target",
     "cli/doctor.py": "/proc/cpuinfo",
 }
 """Modules that open files by themselves, and why that can neither hang nor flood."""

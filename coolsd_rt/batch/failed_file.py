@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coolsd_rt.batch.part import FailedRow, Shard
+from coolsd_rt.files import check_target
 from coolsd_rt.store.atomic import disk_errors
 from coolsd_rt.store.results import save
 
@@ -38,6 +39,7 @@ class FailedFile:
         def append(more: Sequence[FailedRow]) -> None:
             if more:
                 rows.extend(more)
+                check_target(self.path)
                 with disk_errors(self.path), self.path.open("ab") as file:
                     file.write(_lines(more))
 

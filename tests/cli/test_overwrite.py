@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("tools.demo.benchmark", "tools.paper.questions")
 TOOLS = ("random_model", "emoji_references", "train_emoji", "gpu_check")
 # Their outputs are folders (or, of precompute, a file) that they know again, and names that nobody else has.
-RECOGNISE = {"build", "sweep", "quality", "analyze", "precompute", "gpu_check"}
+RECOGNISE = {"build", "sweep", "quality", "analyze", "precompute", "gpu_check", "batch"}
 WRITES = {"out", "to", "html", "write", "plot", "json_file", "md_file", "folder", "release", "work"}
 LOOKS = {"doctor"}  # --out: the folder whose disk is looked at
 
