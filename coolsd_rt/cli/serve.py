@@ -118,11 +118,13 @@ def command(given: _ServeOptions) -> None:
         serve(config, callbacks)
         return
     from coolsd_rt.cluster.connect import set_environment
+    from coolsd_rt.cluster.locate import locate
 
-    set_environment(given.ray)  # before Ray is imported
+    address = locate(given.ray)
+    set_environment(address)  # before Ray is imported
     from coolsd_rt.cluster.serving.run import RayPlan, serve_on_ray  # the extra `ray`
 
-    serve_on_ray(config, RayPlan(given.ray, replicas.least, replicas.most, replicas.cpus), callbacks)
+    serve_on_ray(config, RayPlan(address, replicas.least, replicas.most, replicas.cpus), callbacks)
 
 
 def _show(address: str, engines: list[ServedEngine], replicas: Replicas | None) -> None:

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from coolsd_rt.captured import native_words
+from coolsd_rt.cluster.locate import AUTO, locate
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.shown import shorten
 
 LOCAL = "local"
 """The address that stands for a Ray of our own on this machine."""
-AUTO = "auto"
-"""The address that stands for the Ray that runs on this machine."""
 
 _CLIENT = "ray://"
 _PATIENCE = 3.0  # seconds for a connection, and again for the first bytes
@@ -63,6 +62,7 @@ def connect(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
     The handler of SIGTERM is kept as it was: Ray sets its own. Raises UserError if nothing, or something else than a
     Ray, answers under the address; CoolsdError if a Ray does not start here.
     """
+    address = locate(address)
     check_address(address)
     set_environment(address)
     own = address == LOCAL
@@ -94,7 +94,18 @@ def set_environment(address: str) -> None:
 
 def _has_token() -> bool:
     """Whether this user has the token that Ray makes for its clusters on this machine."""
-    return (Path.home() / ".ray" / "auth_token").is_file()
+    return _token().is_file()
+
+
+def _token() -> Path:
+    return Path.home() / ".ray" / "auth_token"
+
+
+def _close_token() -> None:
+    """Keep others of this machine from reading the token, with which they could run programs as this user."""
+    with contextlib.suppress(OSError):  # there is none
+        if _token().stat().st_mode & 0o077:
+            _token().chmod(0o600)
 
 
 def _init(address: str, cpus: int | None) -> None:
@@ -105,6 +116,7 @@ def _init(address: str, cpus: int | None) -> None:
         with native_words([]):  # its level of log, and warnings while it tries again
             if address == LOCAL:
                 ray.init(LOCAL, num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
+                _close_token()  # Ray makes it readable for everyone
             else:
                 ray.init(address, **quiet)
     except Exception as error:  # Ray has no class for what can go wrong here

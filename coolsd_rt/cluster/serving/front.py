@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import sys
+import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +35,7 @@ from coolsd_rt.serve.metrics import ServerMetrics
 from coolsd_rt.workflows.opened import OpenedEngine
 
 _EVERY = 1.0  # seconds between two looks at the replicas
-_LINES = 10_000  # of the log that wait for who reads it
+_LINES = 10_000  # of the log that are kept for who reads it
 
 
 class Front:
@@ -51,7 +53,9 @@ class Front:
             raise not_loaded("the node of the front does not have it", error) from None
 
     def _open(self, given: ServingArguments, setups: Sequence[bytes], handles: Sequence[Any]) -> None:
-        self._lines: deque[str] = deque(maxlen=_LINES)
+        self._name = uuid.uuid4().hex
+        self._lines: deque[tuple[int, str]] = deque(maxlen=_LINES)
+        self._numbers = itertools.count(1)
         self._log = log = LogLines(self._say, given.log_json)
         key = read_key(Path(given.api_key_file) if given.api_key_file else None)
         served = [_served(given, setup) for setup in setups]
@@ -68,23 +72,26 @@ class Front:
         self._watching = asyncio.create_task(self._watch())
         return self._app
 
-    async def tell(self, drain: bool = False) -> str:
+    async def tell(self, heard: dict[str, int], drain: bool = False) -> str:
         """Return the engines' states, the number of images and of calls under way, and the log's new lines, as JSON.
 
-        drain: take no new requests from now on.
+        heard: by the name of a front, the number of its last line that the caller has. Lines are kept after they are
+        told: an answer may be lost, and two commands may ask. drain: take no new requests from now on.
         """
         if drain:
             self._served.draining = True
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        known = heard.get(self._name, 0)
+        lines = [(number, line) for number, line in self._lines.copy() if number > known]
         engines = [
             {"name": name, "state": host.state, "reason": host.reason, "replicas": dict(host.replicas)}
             for name, host in self._hosts.items()
         ]
         images = sum(host.running + host.waiting for host in self._hosts.values())
-        return json.dumps({"engines": engines, "images": images, "calls": self._calls, "lines": lines})
+        told = {"front": self._name, "engines": engines, "images": images, "calls": self._calls, "lines": lines}
+        return json.dumps(told)
 
     def _say(self, line: str) -> None:
-        self._lines.append(line)
+        self._lines.append((next(self._numbers), line))
         sys.stderr.write(f"{line}\n")  # a file of Ray's
 
     def _counted(self, app: ASGIApp) -> ASGIApp:

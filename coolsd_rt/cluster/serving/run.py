@@ -131,12 +131,16 @@ class _Running:
         self._arguments, self._engines, self._log, self._signals = arguments, engines, log, signals
         self._deployed = 0.0
         self._told_ready = self._skips = False
+        self._heard: dict[str, int] = {}  # by front, the number of its last line
 
     def run(self, config: ServeConfig, cluster: Cluster, callbacks: ServeCallbacks) -> None:
         """Deploy, stay, and remove what was deployed. Raises CoolsdError if an engine cannot be loaded."""
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
         self._log.info("ray", address=cluster.address, cpus=cluster.cpus, own=cluster.own)
+        needed = self._arguments.least * len(self._engines) * self._arguments.cpus_per_replica
+        if needed > cluster.cpus:  # it may grow; Ray waits for that, and says nothing
+            self._log.error("too few cores: replicas wait for more", cores=cluster.cpus, needed=needed)
         address = self._start(config, cluster)
         try:
             self._log.info("listening", address=address, engines=",".join(one.name for one in self._engines))
@@ -154,12 +158,16 @@ class _Running:
         where: Any = "HeadOnly" if cluster.own else "EveryNode"
         serve.start(where, {"host": config.host, "port": config.port}, logging_config=logs)
         self._skips = self._last_deployed() > 0  # lines of the front that was there before
+        host, port = _http(config)
+        if (host, port) != (config.host, config.port):
+            self._log.info("Serve runs already, with its own host and port", host=host, port=port)
+        # Host is checked where the proxies listen, which an earlier command may have decided.
+        self._arguments = self._arguments.model_copy(update={"local": checks.is_loopback(host)})
         target = serve.RunTarget(
             target=bind(self._arguments, self._engines), name=APPLICATION, route_prefix="/", logging_config=logs
         )
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         self._deployed = self._last_deployed()
-        host, port = _http(config)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _last_deployed(self) -> float:
@@ -214,11 +222,13 @@ class _Running:
         """Return what the front tells; None if it does not."""
         try:
             handle = serve.get_deployment_handle(FRONT, APPLICATION)
-            told: dict[str, Any] = json.loads(handle.tell.remote(drain).result(timeout_s=_PATIENCE))
+            told: dict[str, Any] = json.loads(handle.tell.remote(self._heard, drain).result(timeout_s=_PATIENCE))
         except Exception:  # it starts, or is replaced, or its node is lost: the next question will tell
             return None
-        for line in [] if self._skips else told["lines"]:
-            self._log.line(line)
+        for number, line in told["lines"]:
+            self._heard[told["front"]] = number
+            if not self._skips:
+                self._log.line(line)
         self._skips = False
         return told
 

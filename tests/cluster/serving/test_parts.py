@@ -12,6 +12,7 @@ import yaml
 from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
+from coolsd_rt.cluster.locate import locate
 from coolsd_rt.cluster.serving import application as building
 from coolsd_rt.cluster.serving.arguments import ServingArguments
 from coolsd_rt.cluster.serving.engine_thread import EngineEnded, EngineThread
@@ -230,3 +231,10 @@ def test_an_engine_of_another_build_is_not_loaded(served: ServedEngine) -> None:
 
     with pytest.raises(CoolsdError, match="found another"):
         EngineThread(replace(served.setup, fingerprint="0" * 16))
+
+
+def test_auto_is_the_address_that_ray_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not another address of this machine, where a Ray on loopback does not listen."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert locate("auto") == "127.0.0.1:6379"
+    assert locate("ray://127.0.0.1:1") == "ray://127.0.0.1:1"
