@@ -33,6 +33,12 @@ class UserError(CoolsdError):
     exit_code = 2
 
 
+def rebuilt(what: str, expected: str, found: str, fix: str, exit_code: int) -> CoolsdError:
+    """Return an error that another process raised, from its parts: a UserError if its exit code is that of one."""
+    kind = UserError if exit_code == UserError.exit_code else CoolsdError
+    return kind(what, expected=expected, found=found, fix=fix)
+
+
 class MissingExtra(UserError):
     """A required optional package is not installed."""
 

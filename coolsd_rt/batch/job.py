@@ -19,11 +19,10 @@ from coolsd_rt.batch.prompt_row import PromptRow
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.prompts import Conditioner, Encoded
 from coolsd_rt.runtime.randomness import SEED_LIMIT
-from coolsd_rt.spec import SpecError
 from coolsd_rt.spec.fields import DraftLength, Flag, Seed, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.store.hashing import canonical
-from coolsd_rt.workflows.call_options import Call
+from coolsd_rt.workflows.call_options import SECTIONS, Call
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.drawing import plan as jobs_of_prompts
 from coolsd_rt.workflows.opened import OpenedEngine
@@ -34,7 +33,6 @@ from coolsd_rt.workflows.prepared import Prepared
 from coolsd_rt.workflows.slot_plans import plan_like
 
 _MOST_SETTINGS = 256  # different settings of rows that are remembered
-_SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": "kind"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def _replaced(key: str, call: Call) -> bool:
     section, _, name = key.partition(".")
     if call.plain:
         return section != "sampling"
-    tag = f"{section}.{_SECTIONS.get(section, '')}"
+    tag = f"{section}.{SECTIONS.get(section, '')}"
     return tag in call.overrides and name != tag
 
 
@@ -174,22 +172,12 @@ class BatchJob:
         return self._known[key]
 
     def _planned(self, call: Call) -> Prepared:
-        try:
-            prepared = Prepared.of(self.opened, call, call.names)
-        except SpecError as error:
-            raise SpecError(error.problems, one_line=True) from None
+        prepared = Prepared.of_call(self.opened, call)
         plan = self.order.plan
         if not prepared.paced or plan is None:
             return prepared  # of a row that wants pacing auto in a job without: as many drafts as its law has
         alike = kind_of(prepared.asked, "auto") == kind_of(self.base.asked, "auto")
         return replace(prepared, plan=plan if alike else plan_like(plan, prepared.asked))
-
-
-def open_job(order: JobOrder, opened: OpenedEngine) -> BatchJob:
-    """Return the job with its engine loaded. Raises as `BatchJob` and the engine's parts do."""
-    job = BatchJob(opened, order)
-    opened.load()
-    return job
 
 
 def engine_at(order: JobOrder, threads: int | None) -> OpenedEngine:

@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError
 from coolsd_rt.errors import UserError
 from coolsd_rt.prompts.base import some_text
 from coolsd_rt.spec.messages import problems_of
-from coolsd_rt.workflows.call_options import check_names
-from coolsd_rt.workflows.image_options import SECTIONS, ImageOptions
+from coolsd_rt.workflows.call_options import SECTIONS, check_names
+from coolsd_rt.workflows.image_options import ImageOptions
 
 NAME_BYTES = 200  # of a file name without its ending: most file systems allow 255
 _OWN = re.compile(r"row-\d{7,}")  # ids of rows that have none

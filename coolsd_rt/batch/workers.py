@@ -6,7 +6,6 @@ Knows an order and its engine. Does not know prompts files or the output folder'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -46,7 +45,7 @@ class LocalWorkers:
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
-        self._order: JobOrder | None = None
+        self._engine: OpenedEngine | None = None
 
     def check(self, opened: OpenedEngine) -> None:
         """Raise MissingExtra if the engine's backend is not installed here."""
@@ -70,10 +69,7 @@ class LocalWorkers:
         return PartsDrawing(job, files, tell).run(parts)
 
     def _opened(self, order: JobOrder) -> OpenedEngine:
-        self._order = self._order or order
+        """Return the engine, opened for the first order: a plan's and the parts' name the same."""
+        if self._engine is None:
+            self._engine = engine_at(order, self._threads)
         return self._engine
-
-    @cached_property
-    def _engine(self) -> OpenedEngine:
-        assert self._order is not None
-        return engine_at(self._order, self._threads)

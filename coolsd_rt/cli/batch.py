@@ -18,8 +18,9 @@ from coolsd_rt.cli.numbers import ShardNumber, number, threads_option
 from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json
 from coolsd_rt.cli.paths import ENGINE, READS, WRITES_IN
-from coolsd_rt.cli.ray_options import LOCAL, ray_option
+from coolsd_rt.cli.ray_options import ray_option
 from coolsd_rt.cli.terminal.progress import progress
+from coolsd_rt.cluster.locate import LOCAL
 from coolsd_rt.errors import UserError
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from coolsd_rt.cli.generate_screen import note_measuring
 from coolsd_rt.cli.output import note, show_fields
 from coolsd_rt.cli.terminal.progress import Work
 
@@ -29,7 +30,7 @@ class BatchScreen:
         """Return the callbacks that move the bar and write the lines."""
         from coolsd_rt.batch.run import BatchCallbacks  # what draws
 
-        return BatchCallbacks(self._start, self._progress, self._failed, self._measuring)
+        return BatchCallbacks(self._start, self._progress, self._failed, note_measuring)
 
     def _start(self, rows: int, done: int, images: int) -> None:
         self.images = self._finished = images
@@ -54,10 +55,6 @@ class BatchScreen:
             note(f"warning: {row.place}: {row.problem}")
         elif self._failed_rows == _SHOWN + 1:
             note("warning: more rows failed; the file of failed rows has all")
-
-    def _measuring(self, images: int) -> None:
-        what = f"{images} images at a time are" if images > 1 else "one image at a time is"
-        note(f"trying once how {what} drawn fastest on this machine")
 
 
 def show_batch(report: BatchReport) -> None:

@@ -25,7 +25,7 @@ class GenerateScreen:
             self._tokens,
             self._image,
             self._skipped,
-            self._measuring,
+            note_measuring,
         )
 
     @property
@@ -44,14 +44,16 @@ class GenerateScreen:
         if not self._work.on_terminal:
             note(str(path))
 
-    def _measuring(self, images: int) -> None:
-        what = f"{images} images at a time are" if images > 1 else "one image at a time is"
-        note(f"trying once how {what} drawn fastest on this machine")
-
     def _skipped(self, path: Path) -> None:
         self._whole += 1
         if not self._work.on_terminal:
             note(f"{path}: already there")
+
+
+def note_measuring(images: int) -> None:
+    """Say that plans are tried. images: at once."""
+    what = f"{images} images at a time are" if images > 1 else "one image at a time is"
+    note(f"trying once how {what} drawn fastest on this machine")
 
 
 def show_drawn(report: GenerateReport, out: Path) -> None:

@@ -14,12 +14,11 @@ import click
 
 from coolsd_rt import limits
 from coolsd_rt.cli.numbers import number
+from coolsd_rt.cluster.locate import LOCAL
 from coolsd_rt.errors import UserError
 from coolsd_rt.shown import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
-LOCAL = "local"
-"""The value of `--ray` without an address: a Ray on this machine, which ends with the command."""
 
 
 def ray_option(function: F) -> F:

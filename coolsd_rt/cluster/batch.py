@@ -20,7 +20,7 @@ from coolsd_rt.batch.job import JobOrder
 from coolsd_rt.batch.part import Part
 from coolsd_rt.batch.part_files import PartReport
 from coolsd_rt.batch.workers import LocalWorkers, OnFigures
-from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
+from coolsd_rt.errors import CoolsdError, MissingExtra, rebuilt
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.plans import DraftPlan
 
@@ -109,9 +109,7 @@ def _failure(error: CoolsdError) -> dict[str, Any]:
 def _check(answer: dict[str, Any]) -> None:
     """Raise the error of an answer, if it is one."""
     if "error" in answer:
-        what, expected, found, fix, code = answer["error"]
-        kind = UserError if code == UserError.exit_code else CoolsdError
-        raise kind(what, expected=expected, found=found, fix=fix)
+        raise rebuilt(*answer["error"])
 
 
 def _quiet(data: Any) -> None:

@@ -20,12 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from coolsd_rt.captured import native_words
-from coolsd_rt.cluster.locate import AUTO, locate
+from coolsd_rt.cluster.locate import AUTO, LOCAL, locate
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.shown import shorten
-
-LOCAL = "local"
-"""The address that stands for a Ray of our own on this machine."""
 
 _CLIENT = "ray://"
 _PATIENCE = 3.0  # seconds for a connection, and again for the first bytes
@@ -132,7 +129,7 @@ def _not_connected(address: str, error: Exception) -> CoolsdError:
     found = shorten(" ".join(str(error).split()) or type(error).__name__)
     if address == LOCAL:
         return CoolsdError("Ray", expected="one that starts on this machine", found=found)
-    fix = "start one: ray start --head" if address == AUTO else "run this on a machine of the cluster"
+    fix = "run this on a machine of the cluster"
     if "auth" in said.lower() and "token" in said.lower():
         found, fix = "one that wants another token", "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its file"
     return UserError(f"--ray {shorten(address)}", expected="a Ray cluster that takes us", found=found, fix=fix)

@@ -14,6 +14,8 @@ from importlib.util import find_spec
 
 from coolsd_rt.errors import UserError
 
+LOCAL = "local"
+"""The address that stands for a Ray of our own on this machine, which ends with the command."""
 AUTO = "auto"
 """The address that stands for the Ray that runs on this machine."""
 

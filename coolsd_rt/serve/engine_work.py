@@ -36,7 +36,6 @@ from coolsd_rt.serve.messages import (
     StopMessage,
     ToEngine,
 )
-from coolsd_rt.spec import SpecError
 from coolsd_rt.workflows.call_options import Call
 from coolsd_rt.workflows.drawing import Asked, Job, jobs_of
 from coolsd_rt.workflows.generate.identity import PIXELS, sha256_pixels
@@ -154,10 +153,7 @@ class EngineWork:
 
     def _prepare(self, message: DrawMessage) -> tuple[Prepared, Job]:
         call = Call.of(message.prompt, message.options)
-        try:
-            prepared = Prepared.of(self._opened, call, call.names)
-        except SpecError as error:
-            raise SpecError(error.problems, one_line=True) from None
+        prepared = Prepared.of_call(self._opened, call)
         (job,) = jobs_of(call.asked, self._opened.conditioner)
         return prepared, job
 

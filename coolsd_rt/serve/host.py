@@ -15,7 +15,7 @@ import math
 import time
 from typing import ClassVar
 
-from coolsd_rt.errors import CoolsdError, UserError
+from coolsd_rt.errors import CoolsdError, rebuilt
 from coolsd_rt.serve.drawer import Draw, ImageOrder, NotReady, QueueFull, State
 from coolsd_rt.serve.facts import ServedEngine
 from coolsd_rt.serve.log_lines import LogLines
@@ -204,5 +204,4 @@ class EngineHost:
 
 
 def _as_error(message: StartFailedMessage) -> CoolsdError:
-    kind = UserError if message.exit_code == UserError.exit_code else CoolsdError
-    return kind(message.what, expected=message.expected, found=message.found, fix=message.fix)
+    return rebuilt(message.what, message.expected, message.found, message.fix, message.exit_code)

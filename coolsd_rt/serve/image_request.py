@@ -17,8 +17,8 @@ from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.serve.api_errors import ApiError, invalid, refused
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.section import Within
-from coolsd_rt.workflows.call_options import Call, check_names
-from coolsd_rt.workflows.image_options import SECTIONS, ImageOptions
+from coolsd_rt.workflows.call_options import SECTIONS, Call, check_names
+from coolsd_rt.workflows.image_options import ImageOptions
 
 _RANDOM_SEEDS = 2**53 - 16  # clients in JavaScript read larger numbers as others
 Word = Annotated[str, Field(max_length=256)]

@@ -80,7 +80,8 @@ _SAMPLING = {
     "top_p": "sampling.top_p",
 }
 _AS_THEY_ARE = ("images_per_prompt", "seed", "draft_length", "plain", "draft", "loop")
-_SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": "kind"}  # key that a str sets
+SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": "kind"}
+"""Options that are a kind, or keys of the spec's section; and the key that a text alone sets."""
 _FIELDS = {
     "schedule": (Exponential, Linear, Uniform, Excess, Custom),
     "acceptance": (RatioRule, Lantern, LanternPP, Synthetic),
@@ -213,7 +214,7 @@ def _prompts(value: object) -> tuple[str, ...]:
 def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
     """Convert values by argument name to values by spec key."""
     out = {key: given[name] for name, key in _SAMPLING.items() if name in given}
-    for section, tag in _SECTIONS.items():
+    for section, tag in SECTIONS.items():
         value = given.get(section)
         if isinstance(value, str) and tag:
             out[f"{section}.{tag}"] = value

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 
 from coolsd_rt.runtime.statistics import Statistics
-from coolsd_rt.spec import SpecError
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.call_options import Call
 from coolsd_rt.workflows.opened import OpenedEngine
@@ -24,10 +23,7 @@ class Drawing:
     def __init__(self, opened: OpenedEngine, call: Call) -> None:
         """Raises UserError if the spec or the engine refuses a value, or if the number of seeds is wrong."""
         self.asked = call.asked
-        try:
-            self.prepared = Prepared.of(opened, call, call.names)
-        except SpecError as error:
-            raise SpecError(error.problems, one_line=True) from None
+        self.prepared = Prepared.of_call(opened, call)
         self.tokens = opened.description.dims.tokens
         self._images_per_prompt = call.images_per_prompt
         self._records: list[ImageRecord] = []

@@ -16,8 +16,6 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.spec.section import Within
 
 Section = Annotated[str, Field(max_length=64)] | dict[str, Any]
-SECTIONS = ("schedule", "acceptance", "resampler", "pacing")
-"""Fields that are a kind, or keys of the spec's section."""
 
 OPTIONS = (
     "guidance_scale",

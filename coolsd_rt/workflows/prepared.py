@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coolsd_rt import __version__
 from coolsd_rt.errors import UserError
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.drafter_names import JACOBI
 from coolsd_rt.runtime.self_decoding import Loop
-from coolsd_rt.spec import Spec, with_jacobi, with_overrides
+from coolsd_rt.spec import Spec, SpecError, with_jacobi, with_overrides
 from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.planning import enough_jobs, kind_of, plan_for, with_plan
 from coolsd_rt.workflows.plans import DraftPlan
+
+if TYPE_CHECKING:  # of Python and the server alone: `generate` starts without it
+    from coolsd_rt.workflows.call_options import Call
 
 DRAFTS = ("jacobi", "jacobi-coupled")  # drafters that can replace the built draft
 SYNTHETIC = "acceptance is synthetic: these are timings, not images of the model"
@@ -100,6 +103,14 @@ class Prepared:
             found = str(settings.law.length)
             raise UserError("the draft length", expected=f"at most the image's {tokens} tokens", found=found)
         return Prepared(opened, spec, settings)
+
+    @staticmethod
+    def of_call(opened: OpenedEngine, call: Call) -> Prepared:
+        """Prepare a call with options by name. Raises as `of`; what is wrong with the spec is one line then."""
+        try:
+            return Prepared.of(opened, call, call.names)
+        except SpecError as error:
+            raise SpecError(error.problems, one_line=True) from None
 
     @property
     def settings(self) -> Settings:

@@ -12,6 +12,7 @@ import pytest
 
 from coolsd_rt.store import EngineFolder
 from tests.batch.batching import batch, files, plain_rows, start, write_jsonl
+from tests.cluster.serving.clusters import descendants, title
 
 pytest.importorskip("ray")
 MANUAL = ("--pacing", "manual", "--draft-length", 2)
@@ -19,17 +20,7 @@ MANUAL = ("--pacing", "manual", "--draft-length", 2)
 
 def _workers_of(process: int) -> list[int]:
     """The processes of Ray's actors below a process."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                words, stat = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
-                environment = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if words.startswith(b"ray::MapWorker") and f"COOLSD_TEST={process}".encode() in environment:
-                found.append(int(stat.split()[0]))
-    return found
+    return [pid for pid in descendants(process) if title(pid).startswith("ray::MapWorker")]
 
 
 def test_ray_writes_the_same_files_though_a_worker_is_killed(tiny_engine: EngineFolder, tmp_path: Path) -> None:
@@ -38,12 +29,10 @@ def test_ray_writes_the_same_files_though_a_worker_is_killed(tiny_engine: Engine
     words = (tiny_engine.folder, path, "--part-rows", 40, "--format", "parquet", *MANUAL, "--threads", 1, "--json")
     here = batch(*words, "--out", tmp_path / "here")
     assert here.code == 0, here.err
-    ray = start(
-        *words, "--out", tmp_path / "ray", "--ray", "--workers", 2, environment={"COOLSD_TEST": str(os.getpid())}
-    )
+    ray = start(*words, "--out", tmp_path / "ray", "--ray", "--workers", 2)
     deadline, killed = time.monotonic() + 90, 0
     while ray.poll() is None and time.monotonic() < deadline and not killed:
-        if list(tmp_path.glob("ray/parts/*.json")) and (workers := _workers_of(os.getpid())):
+        if list(tmp_path.glob("ray/parts/*.json")) and (workers := _workers_of(ray.pid)):
             os.kill(workers[0], signal.SIGKILL)
             killed = workers[0]
         time.sleep(0.01)

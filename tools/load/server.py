@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -47,7 +47,7 @@ class LoadedServer:
         """Return the process ids: `http`, and `engine` while there is one."""
         pid = self.process.pid
         found = {"http": pid}
-        for child in _children(pid):
+        for child in children(pid):
             if b"engine_process" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found["engine"] = child
         return found
@@ -106,9 +106,10 @@ def served(engine: Path, options: Sequence[str], log: Path) -> Iterator[LoadedSe
         server.close()
 
 
-def _children(pid: int) -> list[int]:
-    """Return the children of a process, of any of its threads."""
+def children(pid: int) -> list[int]:
+    """Return the children of a process, of any of its threads; those of a thread that ends meanwhile are left out."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
     return found

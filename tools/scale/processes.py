@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.load.server import children
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PARTS = (
     ("replica", rb"^ray::ServeReplica:.*:engine-"),
@@ -26,12 +28,8 @@ _PARTS = (
 def tree(root: int) -> Iterator[int]:
     """Yield a process and all below it."""
     yield root
-    for task in Path(f"/proc/{root}/task").glob("*/children"):
-        try:
-            for child in task.read_text().split():
-                yield from tree(int(child))
-        except OSError:
-            continue
+    for child in children(root):
+        yield from tree(child)
 
 
 def part_of(pid: int, root: int, on_ray: bool) -> str:

@@ -23,7 +23,8 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from coolsd_rt import cores
-from coolsd_rt.cluster.connect import LOCAL, Cluster, connect
+from coolsd_rt.cluster.connect import Cluster, connect
+from coolsd_rt.cluster.locate import LOCAL
 from coolsd_rt.cluster.serving.application import FRONT, bind
 from coolsd_rt.cluster.serving.arguments import ServingArguments
 from coolsd_rt.cluster.serving.ray_host import RUNNING
@@ -97,7 +98,7 @@ def _arguments(config: ServeConfig, plan: RayPlan, engines: list[ServedEngine]) 
 
 
 class _Signals:
-    """Signals that were sent. `wait` returns early when the first comes."""
+    """How many signals were sent, and the last one."""
 
     def __init__(self, log: LogLines) -> None:
         self._log = log
