@@ -13,6 +13,7 @@ import sys
 from importlib.util import find_spec
 
 from coolsd_rt.errors import UserError
+from coolsd_rt.shown import shorten
 
 LOCAL = "local"
 """The address that stands for a Ray of our own on this machine, which ends with the command."""
@@ -37,7 +38,7 @@ def locate(address: str) -> str:
         raise _nothing("no answer") from None
     found = (done.stdout.split() or [""])[-1]
     if done.returncode or ":" not in found:
-        raise _nothing("none")
+        raise _nothing("none" if done.returncode else f"RAY_ADDRESS {shorten(found)}")
     return found
 
 

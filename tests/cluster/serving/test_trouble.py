@@ -68,7 +68,6 @@ def _environment() -> dict[str, str]:
         (["--ray", "engines/emoji"], "--ray: expected HOST:PORT of a Ray cluster, ray://HOST:PORT, auto, or no value"),
         (["--ray", "127.0.0.1:99999"], "--ray: expected HOST:PORT"),
         (["--ray", "no host:1"], "--ray no host:1: expected a Ray cluster that answers"),
-        (["--ray", "auto"], "--ray auto: expected a Ray cluster that takes us"),
     ],
 )
 def test_what_the_command_line_refuses(
@@ -79,6 +78,16 @@ def test_what_the_command_line_refuses(
     assert out == ""
     (line,) = err.splitlines()
     assert said in line
+
+
+def test_auto_finds_no_address(
+    tiny_engine: EngineFolder, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RAY_ADDRESS goes before a search of the machine, where a Ray of another test may run."""
+    monkeypatch.setenv("RAY_ADDRESS", "here")
+    assert run(["serve", str(tiny_engine.folder), "--ray", "auto"]) == 2
+    said = "--ray auto: expected a Ray cluster that takes us, on this machine, found RAY_ADDRESS here; start one"
+    assert said in capfd.readouterr().err
 
 
 @contextlib.contextmanager
