@@ -140,6 +140,16 @@ class DecoderConfig(ABC):
         return 0
 
     @property
+    def one_table(self) -> bool:
+        """Whether the prompt's ids are embedded by the table of the tokens behind it."""
+        return False
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether the head is the table that embeds tokens."""
+        return False
+
+    @property
     def tokens(self) -> int:
         """Tokens of an image, forced ones included."""
         return self.layout.tokens

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolsd_rt.models.config import DecoderConfig
-from coolsd_rt.models.embedders import make_embedder
+from coolsd_rt.models.embedders import Embedder, SharedEmbedder, make_embedder
 from coolsd_rt.models.layers import (
     Cache,
     Layer,
@@ -52,6 +52,23 @@ class MlpHead(nn.Module):
         return y
 
 
+class TiedHead(nn.Module):
+    """A head whose matrix is the table of embeddings of another module, which alone has the weights."""
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__()
+        self._table = (table,)  # a tuple: a module here would register its weights a second time
+
+    @property
+    def weight(self) -> Tensor:
+        """The table, [codes, C], as its owner has it now."""
+        return self._table[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of features x [..., C], [..., codes]."""
+        return F.linear(x, self.weight)
+
+
 def closed(logits: Tensor, vocab: int) -> Tensor:
     """Extend logits [..., codes] to [..., V]. Ids behind the image codes are never drawn, only forced (`layout`)."""
     more = vocab - logits.shape[-1]
@@ -78,13 +95,18 @@ class Decoder(nn.Module):
         super().__init__()
         self.cfg = cfg
         codes = cfg.layout.codes
-        self.cls_embedding = make_embedder(cfg)
+        own = None if cfg.one_table else make_embedder(cfg)
         self.tok_embeddings = nn.Embedding(cfg.vocab, cfg.dim)
+        self.cls_embedding: Embedder = own or SharedEmbedder(self.tok_embeddings)
         self.layers = nn.ModuleList([Layer(cfg.layer) for _ in range(cfg.layers)])
         self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
-        self.output: nn.Linear | MlpHead = (
-            MlpHead(cfg.dim, cfg.head_width, codes) if cfg.head_width else nn.Linear(cfg.dim, codes, bias=False)
-        )
+        self.output: nn.Linear | MlpHead | TiedHead
+        if cfg.tied_head:
+            self.output = TiedHead(self.tok_embeddings)
+        elif cfg.head_width:
+            self.output = MlpHead(cfg.dim, cfg.head_width, codes)
+        else:
+            self.output = nn.Linear(cfg.dim, codes, bias=False)
         self.make_table()
 
     def make_table(self) -> None:

@@ -84,8 +84,26 @@ class TokenEmbedder(nn.Module):
         return y
 
 
-Embedder = WordEmbedder | ClassEmbedder | TextEmbedder | TokenEmbedder
-_KINDS: dict[Condition, type[Embedder]] = {
+class SharedEmbedder(nn.Module):
+    """Ids of a prompt to prefix embeddings, by a table of another module, which alone has the weights."""
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__()
+        self._table = (table,)  # a tuple: a module here would register its weights a second time
+
+    @property
+    def table(self) -> nn.Embedding:
+        """The table, as its owner has it now."""
+        return self._table[0]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map token ids int64 [R, W] to float [R, W, C]."""
+        y: Tensor = self.table(ids)
+        return y
+
+
+Embedder = WordEmbedder | ClassEmbedder | TextEmbedder | TokenEmbedder | SharedEmbedder
+_KINDS: dict[Condition, type[WordEmbedder | ClassEmbedder | TextEmbedder | TokenEmbedder]] = {
     "words": WordEmbedder,
     "class": ClassEmbedder,
     "text": TextEmbedder,

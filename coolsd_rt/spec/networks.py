@@ -12,7 +12,7 @@ from pydantic import Field
 from coolsd_rt import limits
 from coolsd_rt.spec.section import RelativePath, Section, Within
 
-FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", "anole", "janus-pro"]
+FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", "anole", "janus-pro", "llama"]
 """`llamagen` is conditioned on words, `llamagen-c2i` on a class, `llamagen-t2i` on a caption's features."""
 
 

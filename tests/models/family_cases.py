@@ -17,6 +17,7 @@ from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.families.anole import AnoleConfig
 from coolsd_rt.models.families.janus import JanusConfig
+from coolsd_rt.models.families.llama import LlamaConfig
 from coolsd_rt.models.families.llamagen import CaptionConfig, ClassConfig, LlamaGenConfig
 from coolsd_rt.models.families.lumina import LuminaConfig
 
@@ -27,6 +28,9 @@ CONFIGS: Mapping[str, DecoderConfig] = {
     "llamagen-t2i": CaptionConfig(**_SIZES, prefix=6, text_dim=24),
     "lumina-mgpt": LuminaConfig(**_SIZES | {"vocab": 34, "heads": 4}, kv_heads=2, prefix=6, text=50),
     "anole": AnoleConfig(**_SIZES | {"heads": 4}, prefix=6, text=50),
+    "llama": LlamaConfig(
+        **{k: v for k, v in _SIZES.items() if k != "grid"} | {"heads": 4}, kv_heads=2, prefix=6, length=16, tied=True
+    ),
     "janus-pro": JanusConfig(**_SIZES, prefix=6, text=50, head=48),
 }
 N = TypeVar("N", bound=nn.Module)

@@ -18,6 +18,7 @@ from coolsd_rt.models.config import DecoderConfig, EagleConfig, VQConfig, parse_
 from coolsd_rt.models.families.anole import ANOLE
 from coolsd_rt.models.families.family import Family
 from coolsd_rt.models.families.janus import JANUS
+from coolsd_rt.models.families.llama import LLAMA
 from coolsd_rt.models.families.llamagen import CAPTIONED, CLASS, WORDS
 from coolsd_rt.models.families.lumina import LUMINA
 from coolsd_rt.models.header import read_config
@@ -39,6 +40,7 @@ _SHARED = (
     "classes",
     "text_dim",
     "text",
+    "length",
 )  # fields that a target and its small draft model share
 
 
@@ -49,7 +51,7 @@ def _registry(*families: Family) -> Mapping[str, Family]:
     return named
 
 
-FAMILIES: Mapping[str, Family] = _registry(WORDS, CLASS, CAPTIONED, LUMINA, ANOLE, JANUS)
+FAMILIES: Mapping[str, Family] = _registry(WORDS, CLASS, CAPTIONED, LUMINA, ANOLE, JANUS, LLAMA)
 
 
 def family_named(name: object, what: str) -> Family:
