@@ -19,6 +19,9 @@ from coolsd_rt.ranges import Range, whole
 DRAFT_LENGTH = whole(1, 65_536)
 """Drafted tokens per round, which is also the number of a schedule's omegas: more than any image has tokens."""
 
+NGRAM = whole(1, 64)
+"""Tokens that are looked up. Each size has an entry for every token; hardly any text repeats more by chance."""
+
 # The law.
 
 OMEGA = Range(0.0, 1e6)
@@ -235,9 +238,6 @@ VOCABULARY_WORDS = whole(3, MIB)
 """Words in the vocabulary of a `words` condition."""
 
 WORD_CHARACTERS = whole(1, 256)
-
-RAY_WORKERS = whole(1, 10_000)
-"""Engines on a Ray cluster: more than the largest has GPUs."""
 
 SHARDS = whole(1, 1024)
 """Shards of one set of weights."""

@@ -18,6 +18,7 @@ from coolsd_rt.arrays import Ints
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.decoding_loop import DecodingLoop
 from coolsd_rt.runtime.drafter_names import DrafterName
+from coolsd_rt.runtime.ngrams import NGRAMS, NgramSizes
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
@@ -28,6 +29,7 @@ class ImageRequest:
     """How one image is drawn. forced: int, the token that each position must have, or -1; None if all are free.
 
     item: what `OpenSession` makes the image's prefix from. may_drop_drafts: whether `Slots.drop_drafts` is for it too.
+    ngrams, prompt: for the drafter `ngram`, as in `Lookup`.
     """
 
     item: Any
@@ -37,11 +39,13 @@ class ImageRequest:
     drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
     may_drop_drafts: bool = False
+    ngrams: NgramSizes = NGRAMS
+    prompt: tuple[int, ...] = ()
 
     @property
     def alike(self) -> Hashable:
         """Equal for images whose prefixes can be run together: the same settings, seed and item excepted."""
-        return self.group, self.law.omegas, self.sampling, self.may_drop_drafts
+        return self.group, self.law.omegas, self.sampling, self.may_drop_drafts, self.ngrams
 
     @property
     def group(self) -> Hashable:

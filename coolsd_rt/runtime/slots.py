@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 from coolsd_rt.runtime.decoding_loop import DecodingLoop
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.ngrams import Lookup
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import forced_ids
@@ -157,7 +158,8 @@ class Slots:
         self._seconds_prefix += self._hooks.clock() - began
         table = uniform_table([one.seed for one in asked], session.dims.tokens, first.law.length)
         forced = forced_ids(first.forced, session.dims.tokens, session.dims.vocab)
-        request = DecodeRequest(first.law, first.sampling, table, forced, first.drafter, clock=self._hooks.clock)
+        clock, lookup = self._hooks.clock, Lookup(first.ngrams, tuple(one.prompt for one in asked))
+        request = DecodeRequest(first.law, first.sampling, table, forced, first.drafter, clock=clock, lookup=lookup)
         if decodes_itself(session, request, self._loop):
             self._batches = True
             return self._decode(session, request, newcomers)

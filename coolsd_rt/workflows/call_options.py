@@ -49,7 +49,8 @@ class DrawOptions(TypedDict, total=False):
     pacing: a kind ("auto" or "manual"), or keys of the spec's `pacing`.
     draft_length: tokens drafted per round; a length other than the built one runs each draft step separately.
     plain: decode without a draft.
-    draft: "jacobi" or "jacobi-coupled": take drafts from the target's last round instead of the built draft.
+    draft: "jacobi" or "jacobi-coupled": take drafts from the target's last round instead of the built draft; "ngram":
+        what followed the last tokens the time before.
     loop: "auto" runs the device's loop if it has one, else the host's; "host" and "device" select one. Default "auto".
     """
 
@@ -68,7 +69,7 @@ class DrawOptions(TypedDict, total=False):
     pacing: str | Mapping[str, Any] | None
     draft_length: int | None
     plain: bool | None
-    draft: Literal["jacobi", "jacobi-coupled"] | None
+    draft: Literal["jacobi", "jacobi-coupled", "ngram"] | None
     loop: Loop | None
 
 

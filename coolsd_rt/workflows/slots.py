@@ -66,7 +66,7 @@ class SlotLoop:
     def enter(self, ticket: int, job: Job, settings: Settings, may_drop_drafts: bool = False) -> None:
         """Let the image of a job wait for a slot. ticket: a number that no other image here has."""
         s, item = settings, (job, settings)
-        request = ImageRequest(item, s.law, s.sampling, job.seed, s.drafter, s.forced, may_drop_drafts)
+        request = ImageRequest(item, s.law, s.sampling, job.seed, s.drafter, s.forced, may_drop_drafts, s.ngrams)
         self._slots.enter(ticket, request)
 
     def drop_drafts(self) -> None:
