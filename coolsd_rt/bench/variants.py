@@ -77,8 +77,10 @@ class VariantRow:
 
     @property
     def refines(self) -> bool:
-        """Whether acceptance depends on the draft length beyond the positions there are, so that a run at one length says
-        nothing of another: a Jacobi draft improves the longer it stays in the window, and a lookup may find fewer."""
+        """Whether a run at one draft length says nothing of another.
+
+        A Jacobi draft improves the longer it stays in the window, and a lookup may find fewer drafts than it may have.
+        """
         return self.variant.settings.drafter in WITHOUT_MODEL
 
 
