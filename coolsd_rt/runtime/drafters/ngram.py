@@ -41,6 +41,7 @@ class NgramDrafter:
         """Return the tokens that followed the time before, and point masses as their Q."""
         batch, state = self._batch, self._batch.state
         num_drafts = num_drafts.copy()
+        batch.watch.lap("other")
         found: list[list[int]] = [[] for _ in self._indices]
         for m in np.flatnonzero(num_drafts).tolist():
             index, count = self._indices[m], int(num_drafts[m])
