@@ -21,7 +21,6 @@ from coolsd_rt.runtime.drafter_names import DRAFTERS, DrafterName
 from coolsd_rt.runtime.drafters.eagle import EagleDrafter
 from coolsd_rt.runtime.drafters.jacobi import JacobiDrafter
 from coolsd_rt.runtime.drafters.model import ModelDrafter
-from coolsd_rt.runtime.drafters.ngram import NgramDrafter
 from coolsd_rt.runtime.ngrams import LOOKUP, Lookup
 
 __all__ = ["DRAFTERS", "Drafter", "DrafterName", "make_drafter"]
@@ -85,6 +84,8 @@ class Drafter(Protocol):
 def make_drafter(name: DrafterName, batch: Batch, lookup: Lookup = LOOKUP) -> Drafter:
     """Create the drafter `name` for one batch. lookup: for `ngram`."""
     if name == "ngram":
+        from coolsd_rt.runtime.drafters.ngram import NgramDrafter  # a start does not pay for what it does not use
+
         return NgramDrafter(batch, lookup)
     if name == "eagle":
         return EagleDrafter(batch)
