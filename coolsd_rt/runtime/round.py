@@ -95,8 +95,8 @@ def generate(
     The session needs 2 rows per image if `sampling.guided`, else 1, and `state.capacity` positions.
 
     forced: int [N], the token that position n must have (such as a line end), or -1. drafter: the source of drafts; the
-    session's draft must be of that kind. loop: the loop to run; tokens are the same on either. extent: of texts, which end
-    at a token.
+    session's draft must be of that kind. loop: the loop to run; tokens are the same on either. extent: of texts,
+    which end at a token.
 
     Raises:
         UserError: the draft length exceeds the image, a seed is invalid, the forced or scale list does not fit, or
