@@ -11,8 +11,7 @@ from pathlib import Path
 from coolsd_rt.cli.output import note, print_json, say
 from coolsd_rt.cli.terminal import say_lines, say_part
 from coolsd_rt.cli.terminal.progress import progress
-from coolsd_rt.workflows.drawing import Job
-from coolsd_rt.workflows.texts import WrittenText
+from coolsd_rt.workflows.texts import TextPart, WrittenText
 from coolsd_rt.workflows.texts_request import WriteCallbacks, WriteConfig, WriteReport, write
 
 
@@ -20,7 +19,7 @@ def write_texts(engine: Path, request: WriteConfig, *, as_json: bool) -> None:
     """Write the texts of a request, one alone as it comes, several when each is finished."""
     alone = len(request.prompts) * request.variants == 1 and not as_json
     if alone:
-        report = write(engine, request, WriteCallbacks(text=_come))
+        report = write(engine, request, WriteCallbacks(part=_come))
         say()
     else:
         with progress(quiet=as_json) as work:
@@ -44,8 +43,8 @@ def write_texts(engine: Path, request: WriteConfig, *, as_json: bool) -> None:
     note(_figures(report))
 
 
-def _come(job: Job, text: str) -> None:
-    say_part(text)
+def _come(part: TextPart) -> None:
+    say_part(part.text)
 
 
 def _figures(report: WriteReport) -> str:

@@ -8,7 +8,7 @@ HTTP, nor how a token is decided.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,7 +24,6 @@ from coolsd_rt.workflows.slots import SlotLoop
 
 Reason = Literal["stop", "length"]
 """Why a text ended: at an end token, or because it has as many tokens as were asked for."""
-OnText = Callable[[Job, str], None]  # called with a text and what it gained
 
 
 @dataclass(frozen=True)
@@ -99,28 +98,33 @@ def bounded(opened: OpenedEngine, settings: Settings, tokens: int | None) -> Set
     return replace(settings, bounds=replace(settings.bounds, limit=tokens))
 
 
+@dataclass(frozen=True)
+class TextPart:
+    """What a text that is being written gained: whole characters, at the end of what came before."""
+
+    job: Job
+    text: str
+
+
 class TextsDrawing:
     """Writes a list of texts, at most `engine.max_batch` at once.
 
     Attributes:
         loop: the loop that wrote them; None before the first.
-        tokens: of the finished texts.
-        seconds: wall time since `run` began.
+        seconds: wall time since `run` or `events` began.
     """
 
-    def __init__(
-        self, opened: OpenedEngine, jobs: Sequence[Job], settings: Settings, on_text: OnText | None = None
-    ) -> None:
-        """on_text: called during a text as often as it gains whole characters, and once when it is finished."""
-        self._opened, self._jobs, self._settings, self._on_text = opened, jobs, settings, on_text
-        self._slots = SlotLoop(
-            opened, opened.spec.engine.max_batch, on_progress=self._progress if on_text else None,
-            on_finished=self._finished,
-        )  # fmt: skip
-        self._streams = {ticket: TextStream(opened.text_reader) for ticket in range(len(jobs))}
+    def __init__(self, opened: OpenedEngine, jobs: Sequence[Job], settings: Settings) -> None:
+        """settings: of `bounded`."""
+        self._opened, self._jobs, self._settings = opened, jobs, settings
+        most, reader = opened.spec.engine.max_batch, opened.text_reader
+        self._slots = SlotLoop(opened, most, on_progress=self._progress, on_finished=self._finished)
+        self._streams = [TextStream(reader) for _ in jobs]
+        self._gained: list[TextPart] = []
         self._parts: list[Statistics] = []
+        self._told = False  # whether parts are wanted
         self.loop: LoopTaken | None = None
-        self.tokens, self.seconds = 0, 0.0
+        self.seconds = 0.0
 
     @property
     def statistics(self) -> Statistics:
@@ -129,27 +133,34 @@ class TextsDrawing:
 
     def run(self) -> Iterator[WrittenText]:
         """Yield each text when it is finished. Raises UserError and CoolsdError as `drawing.draw` does."""
-        began = time.perf_counter()
+        for event in self.events(parts=False):
+            assert isinstance(event, WrittenText)  # no parts were asked for
+            yield event
+
+    def events(self, *, parts: bool = True) -> Iterator[TextPart | WrittenText]:
+        """Yield what texts gain as it comes, and each text when it is finished. Raises as `run`."""
+        began, self._told = time.perf_counter(), parts
         for ticket, job in enumerate(self._jobs):
             self._slots.enter(ticket, job, self._settings)
         while self._slots.busy:
-            for drawn in self._slots.step():
-                self.tokens += len(drawn.codes)
+            finished = self._slots.step()
+            gained, self._gained = self._gained, []
+            yield from gained
+            for drawn in finished:
                 self.seconds = time.perf_counter() - began
-                written = written_text(self._opened, self._jobs[drawn.ticket], drawn, self._settings)
-                if self._on_text is not None:
-                    self._on_text(written.job, self._streams[drawn.ticket].more(written.ids, last=True))
-                yield written
+                text = written_text(self._opened, self._jobs[drawn.ticket], drawn, self._settings)
+                if parts and (rest := self._streams[drawn.ticket].more(text.ids, last=True)):
+                    yield TextPart(text.job, rest)
+                yield text
 
     def _finished(self, statistics: Statistics, loop: LoopTaken) -> None:
         self._parts.append(statistics)
         self.loop = loop
 
     def _progress(self, texts: Sequence[SlotProgress]) -> None:
-        assert self._on_text is not None  # else this is no hook
-        for one in texts:
+        for one in texts if self._told else ():
             if new := self._streams[one.ticket].more(one.codes[: one.decided].tolist()):
-                self._on_text(self._jobs[one.ticket], new)
+                self._gained.append(TextPart(self._jobs[one.ticket], new))
 
 
 def written_text(opened: OpenedEngine, job: Job, drawn: DrawnImage, settings: Settings) -> WrittenText:

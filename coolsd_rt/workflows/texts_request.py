@@ -19,10 +19,9 @@ from coolsd_rt.prompts.texts import readable
 from coolsd_rt.runtime.statistics import Statistics
 from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, TextTokens, Threads, check_fields
 from coolsd_rt.workflows import drawing
-from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.prepared import Prepared
-from coolsd_rt.workflows.texts import TextAsk, TextsDrawing, WrittenText, bounded, text_jobs
+from coolsd_rt.workflows.texts import TextAsk, TextPart, TextsDrawing, WrittenText, bounded, text_jobs
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,12 @@ class WriteCallbacks:
 
     Attributes:
         start: called with the number of texts, before the first token.
-        text: called with a text and what it gained.
+        part: called with what a text gained; None: parts are not wanted.
         finished: called with each finished text.
     """
 
     start: Callable[[int], None] = lambda texts: None
-    text: Callable[[Job, str], None] | None = None
+    part: Callable[[TextPart], None] | None = None
     finished: Callable[[WrittenText], None] = lambda text: None
 
 
@@ -117,10 +116,13 @@ def write(engine: str | Path, request: WriteConfig, listener: WriteCallbacks | N
     opened.load(prepared.later_graphs)
     load = time.perf_counter() - began
     listener.start(len(jobs))
-    drawn = TextsDrawing(opened, jobs, settings, listener.text)
+    drawn = TextsDrawing(opened, jobs, settings)
     texts: dict[int, WrittenText] = {}
-    for text in drawn.run():
-        texts[text.job.index] = text
-        listener.finished(text)
+    for event in drawn.events(parts=listener.part is not None):
+        if isinstance(event, WrittenText):
+            texts[event.job.index] = event
+            listener.finished(event)
+        elif listener.part is not None:
+            listener.part(event)
     ordered = tuple(texts[job.index] for job in jobs)
     return WriteReport(ordered, drawn.seconds, load, drawn.statistics)
