@@ -144,8 +144,9 @@ class Pipeline:
 
         Returns:
             `PipelineOutput`: `.text` of an engine that writes text, `.texts` of several; `.images` are PIL images in
-            the prompts' order, all of the first prompt before those of the second; `.records` have each image's prompt, seed, tokens and provenance; `.stats`; `.warnings`. They
-            are the images that `coolsd-rt generate` draws with the same values.
+            the prompts' order, all of the first prompt before those of the second; `.records` have each image's
+            prompt, seed, tokens and provenance; `.stats`; `.warnings`. Images are those that `coolsd-rt generate`
+            draws with the same values.
 
         Raises:
             UserError: a prompt cannot be read, an option is unknown, has a wrong type or is out of range, the
