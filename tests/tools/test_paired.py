@@ -107,7 +107,7 @@ def test_the_interval_of_a_difference_of_distances_covers_the_truth() -> None:
         found.append(apart(pairs, 100))
     assert np.mean([f.low <= truth <= f.high for f in found]) > 0.88
     values = [f.value for f in found]
-    assert np.mean(values) == pytest.approx(truth, abs=3.5 * np.std(values) / math.sqrt(len(values)))
+    assert np.mean(values) == pytest.approx(truth, abs=float(3.5 * np.std(values)) / math.sqrt(len(values)))
     assert np.mean([f.error for f in found]) == pytest.approx(np.std(values), rel=0.25)
 
 

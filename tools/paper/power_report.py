@@ -154,8 +154,10 @@ def plan_page(plan: dict[str, Any]) -> Iterator[str]:
         yield ""
         sizes = ", ".join(f"{_short(e)} at {k}" for k, e in zip(found["sizes"], found["errors"], strict=True))
         yield f"Fréchet distance: error of a difference {sizes} images (subsets of the pilot),"
-        yield f"bootstrap {_short(found['bootstrap_error'])}; it falls with exponent {_short(found['exponent'])},"
-        yield "and the plan takes -0.5"
+        yield f"bootstrap {_short(found['bootstrap_error'])}; it falls with exponent {_short(found['exponent'])}."
+        yield "The table takes -0.5, the safe end; with the exponent of the subsets the largest are"
+        at, ends = plan["largest"]["frechet"], ("smallest_by_exponent", "smallest_holm_by_exponent")
+        yield " and with Holm's correction ".join(_short(at[key]) for key in ends)
 
 
 def _short(value: float | None) -> str:
