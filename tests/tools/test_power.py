@@ -59,14 +59,11 @@ def snapshot(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*")}
 
 
-def test_the_command_as_a_user_types_it(drawn: Path, tmp_path: Path) -> None:
+def test_the_figures_are_the_sweeps_and_nothing_is_written_into_it(drawn: Path, tmp_path: Path, run: Run) -> None:
     before = snapshot(drawn)
-    words = [drawn / "out", "--references", drawn / "sweep/refs", "--network", drawn / "sweep/features.safetensors"]
-    words += ["--draws", 100, "--json", "--out", tmp_path / "compared"]
-    command = [sys.executable, "-m", "tools.paper.power", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    code, out, err = run(drawn / "out", "--json", "--out", tmp_path / "compared")
+    assert code == 0, err
+    report = json.loads(out)
     assert snapshot(drawn) == before
     files = {path.suffix: path for path in (tmp_path / "compared").iterdir()}
     assert set(files) == {".json", ".txt", ".png", ".svg"}
@@ -88,10 +85,11 @@ def test_the_command_as_a_user_types_it(drawn: Path, tmp_path: Path) -> None:
 def test_an_unfinished_sweep_is_refused_with_the_points_that_lack(drawn: Path, tmp_path: Path, run: Run) -> None:
     shutil.copytree(drawn / "out", tmp_path / "out")
     (tmp_path / "out/points/003-cool-sd-delta-2.json").unlink()
-    code, out, err = run(tmp_path / "out")
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert f"1 of 4 points that lack: {STRONG}" in err
-    assert "--finished-only" in err
+    command = [sys.executable, "-m", "tools.paper.power", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert f"1 of 4 points that lack: {STRONG}" in done.stderr
+    assert "--finished-only" in done.stderr
     code, out, err = run(tmp_path / "out", "--finished-only", "--json")
     assert code == 0, err
     report = json.loads(out)

@@ -10,14 +10,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import why_unusable
 from coolsd_rt.limits import RESULT_BYTES
-from coolsd_rt.metrics.frechet import FrechetDistance, VqFeatures, features
 from coolsd_rt.metrics.metric import Images
 from coolsd_rt.metrics.references import read_folder
 from coolsd_rt.metrics.retrieval import RetrievalAccuracy, nearest
@@ -27,6 +26,9 @@ from coolsd_rt.sweep.results import PointResult, read_point
 from coolsd_rt.sweep.run import HEAD
 from coolsd_rt.workflows.png import slug
 from tools.paper.paired import Bools, Floats, LawImages
+
+if TYPE_CHECKING:
+    from coolsd_rt.metrics.frechet import VqFeatures
 
 LOSSLESS = "lossless"
 PART = 128  # images whose nearest references are looked for at once
@@ -143,6 +145,8 @@ class Measured:
             retrieval = RetrievalAccuracy(read_folder(references), references)
             _same("--references", asked.get("retrieval"), retrieval.identity())
         if sweep.head.references.get("images"):
+            from coolsd_rt.metrics.frechet import FrechetDistance, VqFeatures  # torch takes seconds to import
+
             loaded = VqFeatures.load(network())
             _same("the feature network", asked.get("frechet"), FrechetDistance(loaded, None).identity())
         return Measured(retrieval, loaded)
@@ -174,7 +178,12 @@ class Measured:
 
     def features(self, pixels: Images) -> Floats | None:
         """Return the features of images, float64 [N, D]."""
-        return None if self.network is None else features(self.network, pixels).numpy()
+        if self.network is None:
+            return None
+        from coolsd_rt.metrics.frechet import features
+
+        found: Floats = features(self.network, pixels).numpy()
+        return found
 
 
 def _same(what: str, asked: Any, found: Any) -> None:
