@@ -27,6 +27,7 @@ torch = pytest.importorskip("torch")
 MODULES = {
     "demo": "tools.demo.benchmark:command",
     "questions": "tools.paper.questions:command",
+    "power": "tools.paper.power:command",
     "emoji_references": "tools.emoji_references:main",
     "emoji_quality": "tools.emoji_quality:main",
     "int8_forms": "tools.int8_forms:main",
@@ -70,6 +71,10 @@ TABLE: dict[str, dict[str, str]] = {
     "precompute": {"spec": SPECS, "file": STDIN, "out": WRITES, "encoder": FOLDER},
     "demo": {"engine": ENGINE, "spec_file": SPECS, "json_file": WRITES, "md_file": WRITES},
     "questions": {"engine": ENGINE, "out": WRITES_IN, "spec_file": SPECS},
+    "power": {
+        "folder": FOLDER, "engine": ENGINE, "references": FOLDER, "network": READS, "out": WRITES_IN,
+        "spec_file": SPECS,
+    },
     "emoji_references": {"out": WRITES_IN},
     "emoji_quality": {"engine": ENGINE},
     "int8_forms": {"engines": ENGINE, "json_file": WRITES},
@@ -153,6 +158,7 @@ def good(tmp_path: Path, engine: Path) -> dict[str, str]:
         "sweep": str(tmp_path / "sweep.yaml"),
         SPECS: str(tmp_path / "toy.yaml"), STDIN: str(tmp_path / "captions.json"), ENGINE: str(engine),
         WRITES: str(tmp_path / "new.safetensors"), WRITES_IN: str(tmp_path / "new"), READS: str(engine),
+        FOLDER: str(tmp_path),
     }  # fmt: skip
 
 
