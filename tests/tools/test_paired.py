@@ -111,6 +111,15 @@ def test_the_interval_of_a_difference_of_distances_covers_the_truth() -> None:
     assert np.mean([f.error for f in found]) == pytest.approx(np.std(values), rel=0.25)
 
 
+def test_without_a_difference_the_error_of_distances_is_too_large_rather_than_too_small() -> None:
+    """A distance is a square: near 0 its bootstrap has up to three times its variance. 60 repetitions."""
+    random, found = np.random.default_rng(10), list[Interval]()
+    for _ in range(60):
+        found.append(apart(cloud(random, 150, 0.0)[0], 60))
+    assert 1.0 < np.mean([f.error for f in found]) / np.std([f.value for f in found]) < 2.2
+    assert np.mean([f.low <= 0 <= f.high for f in found]) > 0.93
+
+
 def test_the_correction_takes_the_upward_bias_from_a_distance() -> None:
     """The true distance is 0; all 20 estimates are above it."""
     random, raw, corrected = np.random.default_rng(5), list[float](), list[float]()
