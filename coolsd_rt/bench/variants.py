@@ -93,7 +93,7 @@ def lines(
 
     Raises UserError: an unknown name, a delta or a length out of range, or nothing to compare plain decoding with.
     """
-    asked, spec = _asked(choice), _with_fixed_drafts(spec)
+    asked, spec = _asked(choice, spec.writes), _with_fixed_drafts(spec)
     lengths = _lengths(spec, engine.dims.tokens, choice)
     out = [VariantRow(PLAIN, Variant(group, PLAIN, engine, drawing.settings_of(spec, plain=True)))]
     left: dict[str, str] = {}
@@ -126,13 +126,17 @@ def lines(
     return out, left
 
 
-def _asked(choice: VariantChoice) -> tuple[str, ...]:
+def _asked(choice: VariantChoice, writes: str) -> tuple[str, ...]:
+    if writes == "text" and AUTO in choice.names:
+        expected, found = "a variant of texts, which have no pacing auto", AUTO
+        raise UserError("--variant", expected=expected, found=found, fix="leave it out")
     for name in choice.names:
         if name not in NAMES:
             raise UserError("--variant", expected=f"one of {', '.join(NAMES)}", found=name)
     if not choice.deltas:
         raise UserError("--delta", expected="at least one", found="none")
-    return tuple(name for name in NAMES if not choice.names or name in choice.names)
+    every = NAMES if writes == "image" else tuple(name for name in NAMES if name != AUTO)
+    return tuple(name for name in every if not choice.names or name in choice.names)
 
 
 def _lengths(spec: Spec, tokens: int, choice: VariantChoice) -> tuple[int, ...]:
@@ -200,7 +204,7 @@ def _lantern(spec: Spec, name: str, near: NDArray[np.int64] | None) -> Mapping[s
         both = (
             columns if columns == codes - 1 else columns - 1
         )  # the same number for both residuals; LANTERN's reads one more
-        lenders = max(1, min(LENDERS, spec.image.neighbours, both))
+        lenders = max(1, min(LENDERS, spec.neighbours, both))
         changes |= {"acceptance.factor": FACTOR, "acceptance.neighbours": lenders}
     title, kind = ("LANTERN++", "lantern") if name == LANTERN[0] else ("LANTERN++ with G*", "optimal")
     return {title: with_overrides(spec, changes | {"resampler.kind": kind})}

@@ -54,7 +54,7 @@ from coolsd_rt.runtime.ngrams import LOOKUP, Lookup
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
-from coolsd_rt.runtime.self_decoding import DecodeRequest, Loop, decodes_itself
+from coolsd_rt.runtime.self_decoding import WHOLE, DecodeRequest, Extent, Loop, decodes_itself
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation, Statistics
 
@@ -89,6 +89,7 @@ def generate(
     drafter: DrafterName | Lookup = "eagle",
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
+    extent: Extent = WHOLE,
 ) -> Generation:
     """Draw one image per seed on a fresh session for that number of images.
 
@@ -96,7 +97,7 @@ def generate(
 
     forced: int [N], the token that position n must have (such as a line end), or -1. drafter: the source of drafts; the
     session's draft must be of that kind; a `Lookup` is `ngram` with it. loop: the loop to run; tokens are the same on
-    either.
+    either. extent: of texts, which end at a token.
 
     Raises:
         UserError: the draft length exceeds the image, a seed is invalid, the forced or scale list does not fit, or
@@ -104,7 +105,7 @@ def generate(
         ValueError: hooks.on_round without loop="host".
     """
     table = uniform_table(seeds, session.dims.tokens, law.length)
-    return decode(session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks)
+    return decode(session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks, extent=extent)
 
 
 def decode(
@@ -117,6 +118,7 @@ def decode(
     drafter: DrafterName | Lookup = "eagle",
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
+    extent: Extent = WHOLE,
 ) -> Generation:
     """Do the work of `generate` with given random numbers.
 
@@ -127,7 +129,7 @@ def decode(
     ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
     name: DrafterName = "ngram" if isinstance(drafter, Lookup) else drafter
     lookup = drafter if isinstance(drafter, Lookup) else LOOKUP
-    request = DecodeRequest(law, sampling, uniforms, ids, name, hooks.on_progress, hooks.clock, lookup)
+    request = DecodeRequest(law, sampling, uniforms, ids, name, hooks.on_progress, hooks.clock, extent, lookup)
     if decodes_itself(session, request, loop):
         return session.decode(request)
     return _Batch(DecodingLoop(session, request), request, hooks).draw()
@@ -153,7 +155,7 @@ class _Batch:
         self._note()
         loop.batch.watch.lap("other")
         self.statistics.seconds = loop.batch.watch.take()
-        return Generation(self.codes, self.statistics, "host")
+        return Generation(self.codes, self.statistics, "host", lengths=self._decided)
 
     def _round(self) -> None:
         loop, hooks = self.loop, self.hooks
@@ -180,7 +182,7 @@ class _Batch:
         """Copy what the images of the loop have."""
         state = self.loop.state
         self.codes[self._there] = state.codes
-        self._decided[self._there] = state.committed - state.prefix
+        self._decided[self._there] = state.decided
 
 
 def _check_hooks(loop: Loop, on_round: OnRound | None) -> None:

@@ -8,7 +8,7 @@ Legend: M images of a batch, R rows (2M under CFG: all conditional rows first, t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.runtime.round import LoopHooks, OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import Loop
+from coolsd_rt.runtime.self_decoding import WHOLE, Extent, Loop
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
@@ -54,10 +54,19 @@ class Job:
 
 
 @dataclass(frozen=True)
+class TextBounds:
+    """Where texts end: at a token of `ends`, or after `limit` tokens (None: as many as the engine has)."""
+
+    ends: tuple[int, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """The values of a spec and an engine that the loop needs. A law of length 0 is plain decoding.
 
     forced: the id that each image token must have (line end, image end), or -1 if free; None if all tokens are free.
+    bounds: of texts; None: images are drawn.
     ngrams: of the drafter `ngram`.
     """
 
@@ -65,6 +74,7 @@ class Settings:
     sampling: Sampling
     drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
+    bounds: TextBounds | None = None
     ngrams: NgramSizes = NGRAMS
 
     @property
@@ -104,9 +114,9 @@ def settings_of(
     omegas = make_omegas(spec.schedule.kind, spec.draft.length, **spec.schedule.model_dump(exclude={"kind"}))
     rule = spec.acceptance
     if isinstance(rule, Synthetic):
-        return Settings(Law(omegas, "target", rates=rule.rates), sampling, drafter, forced, ngrams)
+        return Settings(Law(omegas, "target", rates=rule.rates), sampling, drafter, forced, ngrams=ngrams)
     tolerance = _tolerance(rule, spec.resampler.kind, near) if isinstance(rule, Lantern | LanternPP) else None
-    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, drafter, forced, ngrams)
+    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, drafter, forced, ngrams=ngrams)
 
 
 def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np.int64] | None) -> Tolerance:
@@ -161,13 +171,14 @@ class Asked:
     seed: int
 
 
-def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
+def asked(prompts: Sequence[str], variants: int, seed: int, *, read: Callable[[str], str] = some_text) -> list[Asked]:
     """List all images of a request: all variants of the first prompt, then of the second.
 
-    Raises UserError if there is no prompt, a prompt is not text, or the seed or the number of images is out of range.
+    read: checks a prompt. Raises UserError if there is no prompt, a prompt is not text, or the seed or the number of
+    images is out of range.
     """
     for prompt in prompts:
-        some_text(prompt)
+        read(prompt)
     if not prompts:
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
     variants, seed = IMAGES.check("images per prompt", variants), SEED.check("seed", seed)
@@ -236,6 +247,15 @@ def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, 
     )
 
 
+def extent_of(jobs: Sequence[Job], settings: Settings) -> Extent:
+    """Return from where to where a batch runs."""
+    if settings.bounds is None:
+        return WHOLE
+    limit = settings.bounds.limit
+    limits = None if limit is None else (limit,) * len(jobs)
+    return Extent(settings.bounds.ends, limits, min(job.encoded.start for job in jobs))
+
+
 def draw(
     engine: Engine,
     jobs: Sequence[Job],
@@ -265,6 +285,7 @@ def draw(
         drafter=Lookup(settings.ngrams) if settings.drafter == "ngram" else settings.drafter,
         loop=loop,
         hooks=LoopHooks(on_progress=on_progress, on_round=on_round),
+        extent=extent_of(jobs, settings),
     )
     generation.statistics.seconds_prefix = seconds
     return generation
