@@ -247,6 +247,12 @@ def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, 
     )
 
 
+def lookup_of(jobs: Sequence[Job], settings: Settings) -> Lookup:
+    """Return the lookup of n-grams of a batch. The prompts of texts are of the tokens that are looked up."""
+    texts = settings.bounds is not None
+    return Lookup(settings.ngrams, tuple(job.encoded.ids for job in jobs) if texts else ())
+
+
 def extent_of(jobs: Sequence[Job], settings: Settings) -> Extent:
     """Return from where to where a batch runs."""
     if settings.bounds is None:
@@ -282,7 +288,7 @@ def draw(
         settings.sampling,
         seeds,
         settings.forced,
-        drafter=Lookup(settings.ngrams) if settings.drafter == "ngram" else settings.drafter,
+        drafter=lookup_of(jobs, settings) if settings.drafter == "ngram" else settings.drafter,
         loop=loop,
         hooks=LoopHooks(on_progress=on_progress, on_round=on_round),
         extent=extent_of(jobs, settings),
