@@ -236,9 +236,6 @@ VOCABULARY_WORDS = whole(3, MIB)
 
 WORD_CHARACTERS = whole(1, 256)
 
-RAY_WORKERS = whole(1, 10_000)
-"""Engines on a Ray cluster: more than the largest has GPUs."""
-
 SHARDS = whole(1, 1024)
 """Shards of one set of weights."""
 
@@ -266,6 +263,8 @@ CONFIG: Mapping[str, Range] = {
     "kv_heads": HEADS,
     "ffn": FFN,
     "prefix": PREFIX,
+    "length": TOKENS,
+    "context": whole(1, 1 << 24),
     "grid": GRID,
     "words": CODES,
     "word_dim": WIDTH,

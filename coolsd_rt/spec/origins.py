@@ -79,8 +79,12 @@ class Origin(Section):
     cell: Literal[8, 16] | None = Field(
         default=None, description="Side of one code's cell in pixels: 8 for a target over VQ-8. null: 16."
     )
+    length: Annotated[int, Within(limits.TOKENS)] | None = Field(
+        default=None, description="Tokens behind a prompt at most, for a language model. null: 1024."
+    )
     dtype: Literal["keep", "float32", "float16", "bfloat16"] = Field(
-        default="keep", description="Data type of the written tensors."
+        default="keep",
+        description="Data type of the written tensors. `keep`: as stored, and float32 for quantised ones.",
     )
     sha256: Digest = Field(default=None, description="SHA-256 of the file, verified before the file is read.")
 

@@ -226,6 +226,7 @@ def _converted(
         if error.what.startswith("--"):
             raise loaded.error(f"sources.{name}.{error.what[2:]}", error.expected, error.found, error.fix) from error
         fix = error.fix.replace("give --heads N", f"say heads: N in sources.{name}")
+        fix = fix.replace("give --prefix N and --length N", f"say prefix: N and length: N in sources.{name}")
         fix = fix.replace("write --dtype bfloat16 or float32", f"say dtype: bfloat16 or float32 in sources.{name}")
         raise UserError(error.what, expected=error.expected, found=error.found, fix=fix) from error
     return Made(FILES[name], place, origin.at, "converted", done.seconds, done.wrappers)
@@ -242,4 +243,4 @@ def _options(loaded: LoadedSpec, name: str, origin: Origin) -> ConvertOptions:
     if name == "target" and isinstance(condition, TokensCondition):
         prefix = prefix or condition.length
         size = size or (condition.width if condition.width == condition.height else None)
-    return ConvertOptions(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell)
+    return ConvertOptions(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell, length=origin.length)
