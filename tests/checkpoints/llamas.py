@@ -105,9 +105,9 @@ def write_gguf(
             kind = {bool: "bool", int: "uint32", float: "float32", str: "string"}[type(value)]
             getattr(writer, f"add_{kind}")(key, value)
     for name, tensor in tensors.items():
-        kind = (kinds or {}).get(name, Kind.F32)
+        stored = (kinds or {}).get(name, Kind.F32)
         data = np.ascontiguousarray(tensor.float().numpy())
-        writer.add_tensor(name, gguf.quants.quantize(data, kind), raw_dtype=kind)
+        writer.add_tensor(name, gguf.quants.quantize(data, stored), raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
