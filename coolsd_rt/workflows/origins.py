@@ -3,7 +3,8 @@
     1. Find the files that already exist and were made from the same sources.
     2. Locate each other source: the hub at its commit, a package's wheel, a local mirror, or a file beside the spec.
     3. Check the SHA-256 of the source, if the spec has one, before anything is parsed.
-    4. Convert it, copy it, or read a prompt's file from it. Each file is written atomically, so that the same command continues after an interruption.
+    4. Convert it, copy it, or read a prompt's file from it. Each file is written atomically, so that the same command
+       continues after an interruption.
 
 Knows specs and where sources are. Does not know checkpoint formats (`checkpoints.convert`). Needs the extra `build`.
 """

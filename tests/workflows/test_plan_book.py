@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coolsd_rt.store.cache import cache_folder
+from coolsd_rt.store.user_cache import cache_folder
 from coolsd_rt.workflows.plan_book import PlanBook, record_file
 from coolsd_rt.workflows.plans import PLAIN, Choice, DraftPlan
 
