@@ -96,6 +96,18 @@ REQUEST_SECONDS = Range(1e-3, 86_400.0)  # deadline of a request; the upper end 
 PREFIX = whole(1, 65_536)
 """Positions of a prompt."""
 
+TEXT_CHARACTERS = whole(0, 1 << 20)
+"""Characters of a text to continue, or of a message: more than any prefix has tokens for."""
+
+TEMPLATE_BYTES = 1 << 20
+"""Size of a chat template; published ones have some kilobytes."""
+
+TEXT_TOKENS = whole(1, DRAFT_LENGTH.high)
+"""Tokens of a text behind its prompt. The table of random numbers has a row for each."""
+
+TEXT_NEIGHBOURS = whole(0, 4096)
+"""Nearest tokens stored per token. As `NEIGHBOURS`, and none."""
+
 TOKENS_PREFIX = whole(4, PREFIX.high)
 """Positions of a prompt in a template, which needs a few itself."""
 
@@ -304,8 +316,8 @@ DIMS: Mapping[str, Range] = {
 BUILT_LENGTH = whole(1, 1024)
 """Draft length that an engine was built for."""
 
-SIDE = PIXELS
-"""Pixels along one side of an engine's images."""
+SIDE = whole(0, PIXELS.high)
+"""Pixels along one side of an engine's images; 0 if it writes text."""
 
 CACHE_NUMBERS = whole(0, 1 << 34)
 """Numbers in the KV caches of one row, target or draft."""

@@ -40,6 +40,11 @@ def dtype_of(precision: str, device: str) -> Floating:
     return plain.get(precision, "float16" if device == "cuda" else "float32")
 
 
+def no_images() -> CoolsdError:
+    """Return the error for an engine that writes text and is asked for pixels."""
+    return CoolsdError("the image graph", expected="an engine that draws images", found="one that writes text")
+
+
 @dataclass(frozen=True)
 class GraphRecord:
     """The file name of a graph and its contract."""
@@ -63,7 +68,7 @@ class Description:
 
     dims: sizes of the contract.
     draft_length: draft length of the spec, for which `propose` is compiled.
-    side: pixels along one side of an image.
+    side: pixels along one side of an image; 0: the engine writes text, and has no image graph.
     dtype: type of prefix, features and caches.
     propose: whether there is a graph of all draft steps with their sampling.
     forced: the id that each image token must have, -1 where it is free; None if all are free.
@@ -85,7 +90,7 @@ class Description:
             "target": target_contract(d, dtype),
             **({"draft": draft_contract(d, dtype)} if d.draft_kind != "none" else {}),
             **({"propose": propose_contract(d, self.draft_length)} if d.draft_kind == "eagle" and self.propose else {}),
-            "image": image_contract(d, self.side),
+            **({"image": image_contract(d, self.side)} if self.side else {}),
         }
         return {name: GraphRecord(f"{name}.onnx", contract) for name, contract in contracts.items()}
 

@@ -191,7 +191,7 @@ def _lantern(spec: Spec, name: str, near: NDArray[np.int64] | None) -> Mapping[s
         both = (
             columns if columns == codes - 1 else columns - 1
         )  # the same number for both residuals; LANTERN's reads one more
-        lenders = max(1, min(LENDERS, spec.image.neighbours, both))
+        lenders = max(1, min(LENDERS, spec.neighbours, both))
         changes |= {"acceptance.factor": FACTOR, "acceptance.neighbours": lenders}
     title, kind = ("LANTERN++", "lantern") if name == LANTERN[0] else ("LANTERN++ with G*", "optimal")
     return {title: with_overrides(spec, changes | {"resampler.kind": kind})}

@@ -23,7 +23,7 @@ from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law import DEVICE_RESAMPLERS
 from coolsd_rt.ops.gpu import raise_fault
 from coolsd_rt.runtime.progress import Progress
-from coolsd_rt.runtime.self_decoding import DecodeRequest
+from coolsd_rt.runtime.self_decoding import WHOLE, DecodeRequest
 from coolsd_rt.runtime.statistics import Generation
 
 POLL_EVERY_ROUNDS = 4  # rounds between two polls of the counters
@@ -228,6 +228,8 @@ def refusal_reason(request: DecodeRequest) -> str:
     The host loop steps requests that are not supported.
     """
     law = request.law
+    if request.extent != WHOLE:
+        return "texts, which end at a token"
     if law.tolerance is not None:
         return f"the rule {law.rule}"
     if law.resampler not in DEVICE_RESAMPLERS:

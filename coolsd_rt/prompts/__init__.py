@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from coolsd_rt.prompts.t5 import UNCONDITIONAL_FILE, T5Conditioner, TextEncoder
     from coolsd_rt.prompts.t5_encoder import T5Encoder
+    from coolsd_rt.prompts.texts import TextConditioner, TextStream
     from coolsd_rt.prompts.tokens import TokensConditioner
     from coolsd_rt.prompts.words import PAD, UNCONDITIONAL, UNKNOWN, VOCABULARY_FILE, WordVocabulary, split
 
@@ -45,7 +46,9 @@ __all__ = [
     "Rows",
     "T5Conditioner",
     "T5Encoder",
+    "TextConditioner",
     "TextEncoder",
+    "TextStream",
     "TokensConditioner",
     "WordVocabulary",
     "check_fit",
@@ -63,6 +66,7 @@ _HOMES = {
     "load": ("KEYS", "ConditionFacts", "conditioner_files", "describe_condition", "load_conditioner", "text_encoder"),
     "t5": ("UNCONDITIONAL_FILE", "T5Conditioner", "TextEncoder"),
     "t5_encoder": ("T5Encoder",),
+    "texts": ("TextConditioner", "TextStream"),
     "tokens": ("TOKENIZER_FILE", "TokensConditioner"),
     "words": ("PAD", "UNCONDITIONAL", "UNKNOWN", "VOCABULARY_FILE", "WordVocabulary", "split"),
 }

@@ -6,6 +6,7 @@
 | class | labels.txt, if the spec names labels | |
 | t5 | features.safetensors, if the spec names features | unconditional.npy, from the target's weights |
 | tokens | tokenizer.json | |
+| text | tokenizer.json, chat_template.jinja if the spec names a template | |
 
 Everything else that a kind needs is in the spec, and so in the manifest. The module of a kind is imported when a
 condition is of that kind. Knows kinds and files. Does not know engines.
@@ -20,13 +21,20 @@ from typing import TYPE_CHECKING
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.prompts.base import Conditioner
-from coolsd_rt.spec.condition import ClassCondition, Condition, T5Condition, TokensCondition, WordsCondition
+from coolsd_rt.spec.condition import (
+    ClassCondition,
+    Condition,
+    T5Condition,
+    TextCondition,
+    TokensCondition,
+    WordsCondition,
+)
 
 if TYPE_CHECKING:
     from coolsd_rt.prompts.features import FeatureFile
     from coolsd_rt.prompts.t5_encoder import T5Encoder
 
-KEYS = ("condition.vocab", "condition.labels", "condition.features", "condition.tokenizer")
+KEYS = ("condition.vocab", "condition.labels", "condition.features", "condition.tokenizer", "condition.chat_template")
 """The spec keys that name the files of a condition."""
 
 
@@ -46,7 +54,12 @@ def conditioner_files(condition: Condition) -> dict[str, str]:
         return {FEATURES_FILE: "condition.features"} if condition.features is not None else {}
     from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE
 
-    return {TOKENIZER_FILE: "condition.tokenizer"}
+    files = {TOKENIZER_FILE: "condition.tokenizer"}
+    if isinstance(condition, TextCondition) and condition.chat_template is not None:
+        from coolsd_rt.prompts.chat import TEMPLATE_FILE
+
+        files[TEMPLATE_FILE] = "condition.chat_template"
+    return files
 
 
 @dataclass(frozen=True)
@@ -148,7 +161,7 @@ def text_encoder(
 
 
 def _without_network(
-    condition: WordsCondition | ClassCondition | TokensCondition, path: Callable[[str], Path]
+    condition: WordsCondition | ClassCondition | TokensCondition | TextCondition, path: Callable[[str], Path]
 ) -> Conditioner:
     if isinstance(condition, WordsCondition):
         from coolsd_rt.prompts.words import VOCABULARY_FILE, WordVocabulary
@@ -159,6 +172,13 @@ def _without_network(
 
         return ClassLabels.load(None if condition.labels is None else path(LABELS_FILE), condition.classes)
     from coolsd_rt.pretrained.tokenizer import TOKENIZER_FILE
+
+    if isinstance(condition, TextCondition):
+        from coolsd_rt.prompts.chat import TEMPLATE_FILE
+        from coolsd_rt.prompts.texts import TextConditioner
+
+        template = None if condition.chat_template is None else path(TEMPLATE_FILE)
+        return TextConditioner.load(path(TOKENIZER_FILE), condition.length, template)
     from coolsd_rt.prompts.tokens import TokensConditioner
 
     size = None if condition.width is None or condition.height is None else (condition.width, condition.height)

@@ -54,12 +54,12 @@ class Batch:
     """
 
     def __init__(
-        self, session: Session, sampling: Sampling, uniforms: Host, forced: Ints | None, watch: Stopwatch
+        self, session: Session, sampling: Sampling, uniforms: Host, forced: Ints | None, watch: Stopwatch, state: State
     ) -> None:
         """uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out. forced: int64 [N], -1 = free, or None."""
         dims, images = session.dims, uniforms.shape[0]
         self.session, self.forced = session, forced
-        self.state = State.empty(images, dims)
+        self.state = state
         self.lengths = np.full(images, uniforms.shape[2] - 1, np.int64)
         self.watch = watch
         self.paired = sampling.guided

@@ -25,7 +25,7 @@ from coolsd_rt.runtime.interface import RowSession, Session
 from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE
 from coolsd_rt.runtime.self_decoding import DecodeRequest
-from coolsd_rt.runtime.state import RoundRecord
+from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Stopwatch
 
 
@@ -47,8 +47,9 @@ class DecodingLoop:
         check_length(request.law, session)
         law, images = request.law, len(request.uniforms)
         watch = watch or Stopwatch(request.clock)
-        self.batch = Batch(session, request.sampling, request.uniforms, request.forced, watch)
-        self.state = self.batch.state
+        state = State.empty(images, session.dims, request.extent.ends, request.extent.limits)
+        self.batch = Batch(session, request.sampling, request.uniforms, request.forced, watch, state)
+        self.state, self._first = state, request.extent.first
         self._session, self._law = session, law
         self._omegas = np.tile(np.asarray(law.omegas, np.float64), (images, 1))  # [M, L]; those of the longest image
         self._drafter = make_drafter(request.drafter, self.batch) if request.length else None
@@ -56,9 +57,14 @@ class DecodingLoop:
         self._rates: Array | None = None
 
     def prefill(self) -> None:
-        """Run the prefix through target and draft, and draw image token 0 from P at position W - 1."""
-        state, batch, width = self.state, self.batch, self.state.prefix
+        """Run the prefix through target and draft, and draw image token 0 from P at position W - 1.
+
+        Positions before the first one of any row hold nothing but padding, which no later position attends to.
+        """
+        state, batch, width = self.state, self.batch, self.state.prefix - self._first
         images = len(batch.rows)
+        for counter in (state.committed, state.cached, state.drafted):
+            counter += self._first
         blank = np.zeros((images, width), np.int64)  # ids are ignored: prefix embeddings come from the prompt
         logits, features = self._target(batch.rowwise(blank))
         self._xp = namespace(logits)
@@ -71,6 +77,7 @@ class DecodingLoop:
         state.codes[:, 0] = token
         state.committed += width + 1
         state.cached += width
+        state.complete(token, np.ones(images, bool))
         none = np.zeros(images, np.int64)
         self._draft_allowed = self._confident(p, none)
         self._no_drafts = (self._xp.astype(p[:, :0, 0], self._xp.int64), p[:, :0])
@@ -116,6 +123,8 @@ class DecodingLoop:
         accepted, proposed = to_host(verdict.accepted), to_host(drafts)
         tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
         tokens[batch.rows, accepted] = to_host(verdict.token)
+        whole, accepted = accepted, state.cut(tokens, accepted)
+        num_drafts = np.where(accepted < whole, accepted, num_drafts)  # an end token is no draft that was rejected
         self._draft_allowed = self._confident(p, accepted)
         if drafter:
             drafter.evaluated(p, q, drafts, accepted, num_drafts, window)

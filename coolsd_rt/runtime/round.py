@@ -53,7 +53,7 @@ from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
-from coolsd_rt.runtime.self_decoding import DecodeRequest, Loop, decodes_itself
+from coolsd_rt.runtime.self_decoding import WHOLE, DecodeRequest, Extent, Loop, decodes_itself
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation, Statistics
 
@@ -88,13 +88,15 @@ def generate(
     drafter: DrafterName = "eagle",
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
+    extent: Extent = WHOLE,
 ) -> Generation:
     """Draw one image per seed on a fresh session for that number of images.
 
     The session needs 2 rows per image if `sampling.guided`, else 1, and `state.capacity` positions.
 
     forced: int [N], the token that position n must have (such as a line end), or -1. drafter: the source of drafts; the
-    session's draft must be of that kind. loop: the loop to run; tokens are the same on either.
+    session's draft must be of that kind. loop: the loop to run; tokens are the same on either. extent: of texts,
+    which end at a token.
 
     Raises:
         UserError: the draft length exceeds the image, a seed is invalid, the forced or scale list does not fit, or
@@ -102,7 +104,7 @@ def generate(
         ValueError: hooks.on_round without loop="host".
     """
     table = uniform_table(seeds, session.dims.tokens, law.length)
-    return decode(session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks)
+    return decode(session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks, extent=extent)
 
 
 def decode(
@@ -115,6 +117,7 @@ def decode(
     drafter: DrafterName = "eagle",
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
+    extent: Extent = WHOLE,
 ) -> Generation:
     """Do the work of `generate` with given random numbers.
 
@@ -123,7 +126,7 @@ def decode(
     _check_hooks(loop, hooks.on_round)
     check_length(law, session)
     ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
-    request = DecodeRequest(law, sampling, uniforms, ids, drafter, hooks.on_progress, hooks.clock)
+    request = DecodeRequest(law, sampling, uniforms, ids, drafter, hooks.on_progress, hooks.clock, extent)
     if decodes_itself(session, request, loop):
         return session.decode(request)
     return _Batch(DecodingLoop(session, request), request, hooks).draw()
@@ -149,7 +152,7 @@ class _Batch:
         self._note()
         loop.batch.watch.lap("other")
         self.statistics.seconds = loop.batch.watch.take()
-        return Generation(self.codes, self.statistics, "host")
+        return Generation(self.codes, self.statistics, "host", lengths=self._decided)
 
     def _round(self) -> None:
         loop, hooks = self.loop, self.hooks
@@ -176,7 +179,7 @@ class _Batch:
         """Copy what the images of the loop have."""
         state = self.loop.state
         self.codes[self._there] = state.codes
-        self._decided[self._there] = state.committed - state.prefix
+        self._decided[self._there] = state.decided
 
 
 def _check_hooks(loop: Loop, on_round: OnRound | None) -> None:

@@ -25,6 +25,23 @@ Loop = Literal["auto", "host", "device"]
 
 
 @dataclass(frozen=True)
+class Extent:
+    """From where to where the sequences of a batch run. An image has all W positions and N tokens; a text need not.
+
+    ends: tokens that complete a text. limits: the most tokens of each text, 1 to N; None: N. first: position of the
+    prefix before which no row has anything but padding; the prefix is run from there on.
+    """
+
+    ends: tuple[int, ...] = ()
+    limits: tuple[int, ...] | None = None
+    first: int = 0
+
+
+WHOLE = Extent()
+"""The extent of images."""
+
+
+@dataclass(frozen=True)
 class DecodeRequest:
     """A request for one batch.
 
@@ -38,6 +55,7 @@ class DecodeRequest:
     drafter: DrafterName = "eagle"
     on_progress: OnProgress | None = None
     clock: Callable[[], float] = time.perf_counter
+    extent: Extent = WHOLE
 
     @property
     def length(self) -> int:

@@ -28,6 +28,8 @@ class ImageRequest:
     """How one image is drawn. forced: int, the token that each position must have, or -1; None if all are free.
 
     item: what `OpenSession` makes the image's prefix from. may_drop_drafts: whether `Slots.drop_drafts` is for it too.
+    ends, limit: tokens that complete a text, and the most tokens of it; none for images. first: the first position of
+    its prefix that is no padding, of a text.
     """
 
     item: Any
@@ -37,11 +39,18 @@ class ImageRequest:
     drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
     may_drop_drafts: bool = False
+    ends: tuple[int, ...] = ()
+    limit: int | None = None
+    first: int = 0
 
     @property
     def alike(self) -> Hashable:
-        """Equal for images whose prefixes can be run together: the same settings, seed and item excepted."""
-        return self.group, self.law.omegas, self.sampling, self.may_drop_drafts
+        """Equal for images whose prefixes can be run together: the same settings, seed and item excepted.
+
+        Prompts of texts begin at different positions. Those of the same length are run together, so that no text
+        depends on the prompt of another.
+        """
+        return self.group, self.law.omegas, self.sampling, self.may_drop_drafts, self.first
 
     @property
     def group(self) -> Hashable:
@@ -52,9 +61,9 @@ class ImageRequest:
         return (*self.plain_group, self.drafter, rule, self.may_drop_drafts) if law.length else self.plain_group
 
     @property
-    def plain_group(self) -> tuple[bool, tuple[int, ...] | None]:
+    def plain_group(self) -> tuple[bool, tuple[int, ...] | None, tuple[int, ...]]:
         """The group of images that are drawn without drafts and can share a step with this one then."""
-        return self.sampling.guided, self.forced
+        return self.sampling.guided, self.forced, self.ends
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ class DrawnImage:
 
     Attributes:
         ticket: as it was given to `Slots.enter`.
-        codes: int64 [N].
+        codes: int64 [N]; of a text, as many as it has, the end included.
         accepted, num_drafts: of each of its rounds; empty on a device's loop.
         seconds_waiting: wall time from `enter` until it had a slot.
         seconds: wall time from then to its last token, with the turns of others.
@@ -158,7 +167,7 @@ class SlotGroup:
 
     def drop_drafts(self) -> Hashable:
         """Draw the images without drafts from the next round on. Returns the group to which they belong then."""
-        decided = (self._loop.state.committed - self._loop.state.prefix).tolist()
+        decided = self._loop.state.decided.tolist()
         for one, count in zip(self._images, decided, strict=True):
             one.plain_from = count
         self._loop.drop_drafts()
@@ -205,14 +214,15 @@ class SlotGroup:
         return finished
 
     def codes(self, image: Slot) -> Ints:
-        """Return the codes int64 [N] of an image of the last round."""
-        codes: Ints = self._loop.state.codes[self._images.index(image)]
+        """Return the codes int64 [N] of an image of the last round; of a text that is finished, those that it has."""
+        state, m = self._loop.state, self._images.index(image)
+        codes: Ints = state.codes[m, : state.limit[m]]
         return codes
 
     def progress(self, finished: Sequence[Slot]) -> list[SlotProgress]:
         """Return the progress of the images of the last round. finished: by that round."""
         state = self._loop.state
-        decided = (state.committed - state.prefix).tolist()
+        decided = state.decided.tolist()
         return [
             SlotProgress(one.ticket, decided[m], one.accepted, one.num_drafts, one.mean, partial(self.codes, one))
             for m, one in enumerate(self._images)

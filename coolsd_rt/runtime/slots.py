@@ -27,7 +27,7 @@ from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import forced_ids
-from coolsd_rt.runtime.self_decoding import DecodeRequest, Loop, SelfDecodingSession, decodes_itself
+from coolsd_rt.runtime.self_decoding import DecodeRequest, Extent, Loop, SelfDecodingSession, decodes_itself
 from coolsd_rt.runtime.slot_group import (
     DrawnImage,
     ImageRequest,
@@ -157,7 +157,17 @@ class Slots:
         self._seconds_prefix += self._hooks.clock() - began
         table = uniform_table([one.seed for one in asked], session.dims.tokens, first.law.length)
         forced = forced_ids(first.forced, session.dims.tokens, session.dims.vocab)
-        request = DecodeRequest(first.law, first.sampling, table, forced, first.drafter, clock=self._hooks.clock)
+        tokens = session.dims.tokens
+        limits = tuple(tokens if one.limit is None else one.limit for one in asked)
+        request = DecodeRequest(
+            first.law,
+            first.sampling,
+            table,
+            forced,
+            first.drafter,
+            clock=self._hooks.clock,
+            extent=Extent(first.ends, limits if min(limits) < tokens else None, first.first),
+        )
         if decodes_itself(session, request, self._loop):
             self._batches = True
             return self._decode(session, request, newcomers)

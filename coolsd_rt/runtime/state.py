@@ -8,6 +8,7 @@ Legend: M images, W prefix length, N image tokens. Positions count the prefix: i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,23 +43,36 @@ class State:
     committed: Ints  # [M] positions whose token is decided
     cached: Ints  # [M] positions in the target's KV cache
     drafted: Ints  # [M] rows of the draft's KV cache that were made from real features
+    limit: Ints  # [M] tokens that complete the image: N, less for a text with a limit or once it has its end
+    ends: frozenset[int] = frozenset()  # the tokens that complete a text
 
     @staticmethod
-    def empty(images: int, dims: ModelDims) -> State:
-        """Return the state before the prefill: nothing decided, nothing cached."""
+    def empty(images: int, dims: ModelDims, ends: Sequence[int] = (), limits: Sequence[int] | None = None) -> State:
+        """Return the state before the prefill: nothing decided, nothing cached.
+
+        ends: see the field. limits: one entry per image, 1 to N; None: N.
+        """
         zeros = [np.zeros(images, np.int64) for _ in range(3)]
-        return State(dims.prefix, dims.tokens, np.zeros((images, dims.tokens), np.int64), *zeros)
+        limit = np.full(images, dims.tokens, np.int64) if limits is None else np.asarray(limits, np.int64)
+        codes = np.zeros((images, dims.tokens), np.int64)
+        committed, cached, drafted = zeros
+        return State(dims.prefix, dims.tokens, codes, committed, cached, drafted, limit, frozenset(ends))
 
     def take(self, keep: Ints, other: State | None = None) -> None:
         """Keep the images `keep` int64 of this state and, counted on from its last, of `other`, in this order."""
         states = mates(self, other)
-        for name in ("codes", "committed", "cached", "drafted"):
+        for name in ("codes", "committed", "cached", "drafted", "limit"):
             setattr(self, name, np.concatenate([getattr(state, name) for state in states])[keep])
 
     @property
     def remaining(self) -> Ints:
-        """[M] number of image tokens that are not decided yet."""
-        return self.prefix + self.tokens - self.committed
+        """[M] number of image tokens that are not decided yet; of a text, the most that can follow."""
+        return self.prefix + self.limit - self.committed
+
+    @property
+    def decided(self) -> Ints:
+        """[M] number of image tokens that are decided."""
+        return self.committed - self.prefix
 
     def image_index(self, position: Ints, width: int) -> Ints:
         """Return [M, width] indices of image tokens from `position` [M] on.
@@ -68,11 +82,25 @@ class State:
         index: Ints = np.minimum((position - self.prefix)[:, None] + np.arange(width), self.tokens - 1)
         return index
 
+    def cut(self, window: Ints, accepted: Ints) -> Ints:
+        """Return `accepted` [M] without what stands behind the first end token of a window [M, up to L + 1].
+
+        The end is then the last token that counts. What is dropped was decided given everything before it, so that the
+        law of the tokens up to the end is what it would be without the drafts behind it.
+        """
+        if not self.ends:
+            return accepted
+        is_end = np.isin(window, list(self.ends))
+        first = np.where(is_end.any(axis=1), is_end.argmax(axis=1), window.shape[1])
+        kept: Ints = np.minimum(accepted, first)
+        return kept
+
     def commit(self, window: Ints, accepted: Ints, active: NDArray[np.bool_]) -> None:
         """Decide window[m, :accepted[m] + 1] for each active image. This is also the rollback: two sums, no copy.
 
-        window: [M, up to L + 1], the accepted drafts and the token after them. The accepted positions of the target's
-        last step count as cached now; the last decided token becomes the next round's pending token.
+        window: [M, up to L + 1], the accepted drafts and the token after them, `accepted` as `cut` returns it. The
+        accepted positions of the target's last step count as cached now; the last decided token becomes the next
+        round's pending token, or completes a text.
         """
         width = window.shape[1]
         new = (np.arange(width) <= accepted[:, None]) & active[:, None]
@@ -81,6 +109,13 @@ class State:
         grown = np.where(active, accepted + 1, 0)
         self.committed += grown
         self.cached += grown
+        self.complete(window[np.arange(len(window)), accepted], active)
+
+    def complete(self, last: Ints, active: NDArray[np.bool_]) -> None:
+        """Let the texts end whose last decided token `last` [M] is an end token."""
+        if self.ends:
+            done = active & np.isin(last, list(self.ends))
+            self.limit = np.where(done, self.decided, self.limit)
 
 
 @dataclass(frozen=True)

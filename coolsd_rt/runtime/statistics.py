@@ -89,10 +89,11 @@ class Statistics:
 class Generation:
     """The result of one batch."""
 
-    codes: Ints  # int64 [M, N], in the order of the model's positions
+    codes: Ints  # int64 [M, N], in the order of the model's positions; of a text, those up to its length
     statistics: Statistics
     loop: LoopTaken  # which loop ran: the host's, or the device's
     graph_fallback_reason: str = ""  # why a device's loop did not replay a CUDA graph; empty if it did
+    lengths: Ints | None = None  # int64 [M], tokens of each text; None: all N, on a device's loop
 
 
 class Stopwatch:

@@ -161,4 +161,21 @@ class TokensCondition(Section):
         return value
 
 
-Condition = Annotated[WordsCondition | ClassCondition | T5Condition | TokensCondition, Field(discriminator="kind")]
+class TextCondition(Section):
+    """A text to continue, or a chat, in the target's own tokens (Llama)."""
+
+    kind: Literal["text"] = Field(description="`text`: a text to continue, or a chat.")
+    tokenizer: RelativePath = Field(description="The target's tokenizer.json, relative to the spec's folder.")
+    chat_template: RelativePath | None = Field(
+        default=None,
+        description="Jinja template that turns the messages of a chat into a text, relative to the spec's folder. "
+        "A prompt is then the user's first message. null: there are no chats, a prompt is continued as it is.",
+    )
+    length: Annotated[int, Within(limits.TOKENS_PREFIX)] = Field(
+        default=512, description="Prefix positions (W); a prompt with more tokens is refused."
+    )
+
+
+Condition = Annotated[
+    WordsCondition | ClassCondition | T5Condition | TokensCondition | TextCondition, Field(discriminator="kind")
+]

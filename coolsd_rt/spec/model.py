@@ -25,19 +25,19 @@ from coolsd_rt.spec.law import (
     Schedule,
     Synthetic,
 )
-from coolsd_rt.spec.networks import Draft, Image, Target
+from coolsd_rt.spec.networks import Draft, Image, Target, Text
 from coolsd_rt.spec.origins import OriginsSection
 from coolsd_rt.spec.section import Section, complaint
 
 RUN_TIME = ("schedule", "resampler", "acceptance", "sampling", "pacing")
 """Run-time sections: changing them rebuilds nothing."""
 
-BUILD_TIME = ("target", "draft", "image", "condition", "engine")
+BUILD_TIME = ("target", "draft", "image", "text", "condition", "engine")
 """Build-time sections, which are compiled into an engine: changing them changes its fingerprint."""
 
 FILE_KEYS = (
     "target.weights", "draft.weights", "image.weights", "condition.vocab", "condition.labels", "condition.features",
-    "condition.tokenizer",
+    "condition.tokenizer", "condition.chat_template",
 )  # fmt: skip
 """Keys that name files. A build depends on the contents of the files, not on their names."""
 
@@ -60,7 +60,7 @@ def _one_a_position(loc: tuple[str, ...], values: tuple[float, ...], length: int
 
 
 class Spec(Section):
-    """A pipeline from a prompt to an image."""
+    """A pipeline from a prompt to an image, or to a text."""
 
     version: Annotated[Literal[1], BeforeValidator(_whole)] = Field(description="Version of this format.")
     name: str = Field(
@@ -69,7 +69,10 @@ class Spec(Section):
     )
     target: Target = Field(description="Target model, whose distribution is sampled. Build-time.")
     draft: Draft = Field(description="Draft model, or Jacobi drafts: proposes tokens. Build-time.")
-    image: Image = Field(description="The tokenizer that turns code ids into pixels. Build-time.")
+    image: Image | None = Field(
+        default=None, description="The tokenizer that turns code ids into pixels; of a target of images. Build-time."
+    )
+    text: Text | None = Field(default=None, description="The text that a language model writes. Build-time.")
     condition: Condition = Field(
         description="Kind of prompt, and its conversion to the prefix of the target. Build-time."
     )
@@ -95,6 +98,7 @@ class Spec(Section):
 
     @model_validator(mode="after")
     def _parts_that_fit(self) -> Spec:
+        self._one_output()
         length, rule, kind = self.draft.length, self.acceptance.rule, self.schedule.kind
         if isinstance(self.schedule, Custom):
             _one_a_position(("schedule", "custom", "values"), self.schedule.values, length)
@@ -103,27 +107,62 @@ class Spec(Section):
         if rule != "ratio" and kind != "none":
             found = f"the schedule {kind}"
             _refuse(("acceptance", rule, "rule"), rule, "the schedule none: this rule has its own relaxation", found)
-        if isinstance(self.acceptance, Lantern | LanternPP) and self.acceptance.neighbours > self.image.neighbours:
+        if isinstance(self.acceptance, Lantern | LanternPP) and self.acceptance.neighbours > self.neighbours:
             loc = ("acceptance", rule, "neighbours")
             k = self.acceptance.neighbours
-            _refuse(loc, k, f"at most the {self.image.neighbours} that are built in (image.neighbours)", str(k))
+            _refuse(loc, k, f"at most the {self.neighbours} that are built in ({self.writes}.neighbours)", str(k))
         if self.resampler.kind == "lantern" and not isinstance(self.acceptance, Lantern | LanternPP):
             _refuse(("resampler", "kind"), "lantern", "the rule lantern or lantern_pp with it", f"the rule {rule}")
         return self
+
+    def _one_output(self) -> None:
+        """Refuse a spec without an output, with two, or with parts of another one."""
+        if self.image is None and self.text is None:
+            _refuse(("image",), None, "a section `image`, or `text` for a language model", "neither")
+        if self.image is not None and self.text is not None:
+            _refuse(("text",), self.text, "a section `image` or `text`", "both")
+        of_text = {"target.model": self.target.model == "llama", "condition.kind": self.condition.kind == "text"}
+        for key, found in of_text.items():
+            if found != (self.writes == "text"):
+                section, field = key.split(".")
+                value = getattr(getattr(self, section), field)
+                loc = (section, value, field) if section == "condition" else (section, field)
+                wanted = "llama" if section == "target" else "text"
+                expected = f"{wanted}, to write text" if self.writes == "text" else f"none but {wanted}, to draw images"
+                _refuse(loc, value, expected.replace("none but", "anything but"), value)
+        if self.writes == "text" and self.pacing.kind == "auto":
+            loc, expected = ("pacing", "kind"), "manual: drafts of texts are not tried on this machine"
+            _refuse(
+                loc, "auto", expected, "auto" if "kind" in self.pacing.model_fields_set else "nothing, which is auto"
+            )
+
+    @property
+    def writes(self) -> Literal["image", "text"]:
+        """What the pipeline makes of a prompt."""
+        return "image" if self.text is None else "text"
+
+    @property
+    def neighbours(self) -> int:
+        """Number of nearest codes or tokens that are stored per code."""
+        output = self.image or self.text
+        return 0 if output is None else output.neighbours
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, defaults included, as JSON data. `Spec.model_validate` accepts it.
 
         Without `sources` if it is empty: sources are not part of an engine.
         """
-        return self.model_dump(mode="json", exclude={"sources"} if self.sources == OriginsSection() else None)
+        left_out = {key for key in ("image", "text") if getattr(self, key) is None}
+        return self.model_dump(
+            mode="json", exclude=left_out | ({"sources"} if self.sources == OriginsSection() else set())
+        )
 
     def build_view(self) -> dict[str, Any]:
         """Return what an engine's fingerprint depends on, without file names (file contents are hashed instead)."""
-        view = self.model_dump(mode="json", include=set(BUILD_TIME))
+        view = self.model_dump(mode="json", include={key for key in BUILD_TIME if getattr(self, key) is not None})
         for key in FILE_KEYS:
             section, field = key.split(".")
-            view[section].pop(field, None)
+            view.get(section, {}).pop(field, None)
         view["draft"].pop("coupled", None)
         return view
 
@@ -135,4 +174,6 @@ class Spec(Section):
         """Return the relative path of each file key (`target.weights`) that is set, in the order of `FILE_KEYS`."""
         full = self.resolved()
         parts = [(key, *key.split(".")) for key in FILE_KEYS]
-        return {key: full[section][field] for key, section, field in parts if full[section].get(field) is not None}
+        return {
+            key: full[section][field] for key, section, field in parts if full.get(section, {}).get(field) is not None
+        }

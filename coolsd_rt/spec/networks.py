@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from coolsd_rt import limits
 from coolsd_rt.spec.section import RelativePath, Section, Within
@@ -68,4 +68,20 @@ class Image(Section):
     weights: RelativePath = Field(description="Safetensors file of the weights, relative to the spec's folder.")
     neighbours: Annotated[int, Within(limits.NEIGHBOURS)] = Field(
         default=64, description="Number of nearest codes stored per code for the lantern rules. Build-time."
+    )
+
+
+class Text(Section):
+    """The output of a language model: text, which ends at a token."""
+
+    length: Annotated[int, Within(limits.TEXT_TOKENS)] = Field(
+        default=1024, description="Most tokens of a text (N), as in the target's weights file. Build-time."
+    )
+    end: Annotated[tuple[Annotated[str, Strict(), Field(min_length=1)], ...], Strict(False)] = Field(
+        default=(), description="Tokens of the tokenizer that complete a text; without one it has `length` tokens."
+    )
+    neighbours: Annotated[int, Within(limits.TEXT_NEIGHBOURS)] = Field(
+        default=0,
+        description="Number of tokens with the nearest embeddings stored per token for the lantern rules; 0 stores "
+        "none. Build-time.",
     )

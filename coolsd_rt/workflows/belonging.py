@@ -99,7 +99,7 @@ def neighbours_of(verified: VerifiedEngine) -> NDArray[np.int64] | None:
         raise CoolsdError(f"{what}: its stage", expected="image or codes", found=role, fix=fix)
     # The ids after the codes are those of forced positions (line end, image end).
     codes = made.dims.vocab - len({i for i in made.forced or () if i >= 0})
-    least = min(spec.image.neighbours, codes - 1)
+    least = min(spec.neighbours, codes - 1)
     try:
         table = parse_npy(verified.read(NEIGHBOURS_FILE))
     except ArrayError as error:

@@ -26,7 +26,7 @@ from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.runtime.round import LoopHooks, OnRound, generate
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.runtime.self_decoding import Loop
+from coolsd_rt.runtime.self_decoding import WHOLE, Extent, Loop
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
@@ -52,16 +52,26 @@ class Job:
 
 
 @dataclass(frozen=True)
+class TextBounds:
+    """Where texts end: at a token of `ends`, or after `limit` tokens (None: as many as the engine has)."""
+
+    ends: tuple[int, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """The values of a spec and an engine that the loop needs. A law of length 0 is plain decoding.
 
     forced: the id that each image token must have (line end, image end), or -1 if free; None if all tokens are free.
+    bounds: of texts; None: images are drawn.
     """
 
     law: Law
     sampling: Sampling
     drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
+    bounds: TextBounds | None = None
 
     @property
     def plain(self) -> bool:
@@ -229,6 +239,15 @@ def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, 
     )
 
 
+def extent_of(jobs: Sequence[Job], settings: Settings) -> Extent:
+    """Return from where to where a batch runs."""
+    if settings.bounds is None:
+        return WHOLE
+    limit = settings.bounds.limit
+    limits = None if limit is None else (limit,) * len(jobs)
+    return Extent(settings.bounds.ends, limits, min(job.encoded.start for job in jobs))
+
+
 def draw(
     engine: Engine,
     jobs: Sequence[Job],
@@ -258,6 +277,7 @@ def draw(
         drafter=settings.drafter,
         loop=loop,
         hooks=LoopHooks(on_progress=on_progress, on_round=on_round),
+        extent=extent_of(jobs, settings),
     )
     generation.statistics.seconds_prefix = seconds
     return generation

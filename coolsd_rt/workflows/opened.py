@@ -10,8 +10,10 @@ Knows the parts of an engine. Does not know requests or how an image is drawn.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +21,18 @@ from numpy.typing import NDArray
 from coolsd_rt import cores
 from coolsd_rt.backends import backends
 from coolsd_rt.backends.description import DATA, Description
-from coolsd_rt.errors import MissingExtra
+from coolsd_rt.errors import MissingExtra, UserError
 from coolsd_rt.machine import machine
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.interface import Engine, LateEngine
 from coolsd_rt.spec import LoadedSpec, Spec
 from coolsd_rt.store import EngineFolder, Manifest, VerifiedEngine, open_engine
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.drawing import Settings
+from coolsd_rt.workflows.drawing import Settings, TextBounds
 from coolsd_rt.workflows.plan_book import PlanBook
+
+if TYPE_CHECKING:
+    from coolsd_rt.prompts import TextConditioner
 
 
 class OpenedEngine:
@@ -138,7 +143,23 @@ class OpenedEngine:
         """
         spec = spec or self.spec
         near = self.neighbours if spec.acceptance.rule in ("lantern", "lantern_pp") and not plain else None
-        return drawing.settings_of(spec, near, forced=self.forced, plain=plain)
+        settings = drawing.settings_of(spec, near, forced=self.forced, plain=plain)
+        return (
+            settings
+            if spec.text is None
+            else replace(settings, bounds=TextBounds(self.text_reader.token_ids(spec.text.end)))
+        )
+
+    @property
+    def text_reader(self) -> TextConditioner:
+        """The prompt reader of an engine that writes text. Raises as `conditioner` does, UserError for images."""
+        from coolsd_rt.prompts import TextConditioner
+
+        reader = self.conditioner
+        if not isinstance(reader, TextConditioner):
+            expected, found = "an engine that writes text", "one that draws images"
+            raise UserError(str(self.folder.folder), expected=expected, found=found, fix="name another engine")
+        return reader
 
     @cached_property
     def plans(self) -> PlanBook:

@@ -139,7 +139,7 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Liter
 
     files = loaded.files
     kind: Literal["eagle", "model"] = "eagle" if loaded.spec.draft.model == "eagle" else "model"
-    target, image = files["target.weights"], files["image.weights"]
+    target, image = files["target.weights"], files.get("image.weights")
     return eager.load(target, files.get("draft.weights"), image, threads, kind, device)
 
 

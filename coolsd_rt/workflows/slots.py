@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,6 +67,8 @@ class SlotLoop:
         """Let the image of a job wait for a slot. ticket: a number that no other image here has."""
         s, item = settings, (job, settings)
         request = ImageRequest(item, s.law, s.sampling, job.seed, s.drafter, s.forced, may_drop_drafts)
+        if s.bounds is not None:
+            request = replace(request, ends=s.bounds.ends, limit=s.bounds.limit, first=job.encoded.start)
         self._slots.enter(ticket, request)
 
     def drop_drafts(self) -> None:

@@ -22,6 +22,7 @@ from tests.device.test_device_rounds import CASES, engine_of  # noqa: E402
 @pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("bfloat16", False)])
 def test_images_are_decoded_in_float32_itself_at_fp32(monkeypatch: pytest.MonkeyPatch, dtype: Any, exact: bool) -> None:
     engine, seen = engine_of(CASES["plain"]).to("cpu", dtype), list[bool]()
+    assert engine._tokenizer is not None
     decode = engine._tokenizer.decode
 
     def kept(ids: Any) -> Any:

@@ -142,6 +142,7 @@ def test_a_build_keeps_one_neighbour_more_than_may_lend(tiny_spec: Path, tmp_pat
         assert near.shape == (TARGET.vocab, columns)
         k = min(wanted, TARGET.vocab - 1)
         rule = {"acceptance.rule": "lantern", "acceptance.bound": 0.1, "acceptance.neighbours": k}
+        assert loaded.spec.image is not None
         spec = loaded.spec.model_copy(update={"image": loaded.spec.image.model_copy(update={"neighbours": wanted})})
         for kind in ("lantern", "optimal"):
             settings = drawing.settings_of(with_overrides(spec, rule | {"resampler.kind": kind}), near)

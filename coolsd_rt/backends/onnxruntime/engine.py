@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolsd_rt.arrays import Floats32, Ints
-from coolsd_rt.backends.description import DATA, Description, GraphRecord
+from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images
 from coolsd_rt.backends.onnxruntime.caches import Caches, OrtMemory
 from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtSteps
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
@@ -134,6 +134,8 @@ class OrtEngine:
 
         The image decoder needs the most memory of a generation, and its memory grows with the batch.
         """
+        if "image" not in self._graphs:
+            raise no_images()
         codes = np.asarray(codes, np.int64)
         pixels = [self._graphs["image"].call(codes=codes[i : i + 1])["pixels"] for i in range(len(codes))]
         return np.concatenate(pixels)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coolsd_rt.backends.description import Description
+from coolsd_rt.backends.description import Description, no_images
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.backends.tensorrt.facts import Facts, check_capacity, check_facts
 from coolsd_rt.backends.tensorrt.log import make_log
@@ -129,6 +129,8 @@ class TrtEngine:
 
     def decode_images(self, codes: Any) -> NDArray[Any]:
         """Decode codes int64 [M, tokens] to pixels uint8 [M, side, side, 3], on the host."""
+        if "image" not in self._models:
+            raise no_images()
         return torch.cat([pixels.cpu() for pixels in self._batches("image", "M", codes)]).numpy()
 
     def _batches(self, name: str, dim: str, data: Any) -> list[Tensor]:

@@ -36,8 +36,10 @@ def load(verified: VerifiedEngine, options: LoadOptions) -> DeviceEngine:
 
 def _files(verified: VerifiedEngine) -> dict[str, str]:
     """Return the weight files of an engine, by network."""
-    kind = Description.from_dict(verified.manifest.contract).dims.draft_kind
-    return {name: file for name, file in WEIGHTS.items() if kind != "none" or name != "draft"}
+    made = Description.from_dict(verified.manifest.contract)
+    left_out = {"draft"} if made.dims.draft_kind == "none" else set()
+    left_out |= set() if made.side else {"image"}
+    return {name: file for name, file in WEIGHTS.items() if name not in left_out}
 
 
 def _networks(verified: VerifiedEngine, options: LoadOptions) -> TorchEngine:
@@ -47,7 +49,7 @@ def _networks(verified: VerifiedEngine, options: LoadOptions) -> TorchEngine:
     engine = load_eager(
         verified.path(WEIGHTS["target"]),
         None if kind == "none" else verified.path(WEIGHTS["draft"]),
-        verified.path(WEIGHTS["image"]),
+        verified.path(WEIGHTS["image"]) if description.side else None,
         options.threads,
         "model" if kind == "model" else "eagle",
         device,

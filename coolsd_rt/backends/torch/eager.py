@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from coolsd_rt import cores
+from coolsd_rt.backends.description import no_images
 from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer, model_dims
 from coolsd_rt.contract import Floating, ModelDims
 from coolsd_rt.errors import CoolsdError
@@ -36,7 +37,7 @@ ALIGN = 16  # a cache's capacity on a GPU is a multiple of this
 def load(
     target: Path,
     draft: Path | None,
-    tokenizer: Path,
+    tokenizer: Path | None,
     threads: int | None = None,
     draft_kind: Literal["eagle", "model"] = "eagle",
     device: Device = "cpu",
@@ -44,7 +45,7 @@ def load(
 ) -> TorchEngine:
     """Load the reference networks with the weights of a spec.
 
-    draft: None: no draft.
+    draft: None: no draft. tokenizer: None: the target writes text.
     threads: set for the whole process; None: torch's default, at most the usable cores.
     draft_kind: what the file `draft` holds, an EAGLE head or a small model.
     dtype: of the target's and the draft's weights, caches and features; the tokenizer stays in float32.
@@ -55,7 +56,8 @@ def load(
     check_device(device)
     network = load_target(target)
     loader = load_draft if draft_kind == "eagle" else load_draft_model
-    engine = TorchEngine(network, None if draft is None else loader(draft, network), load_tokenizer(tokenizer))
+    image = None if tokenizer is None else load_tokenizer(tokenizer)
+    engine = TorchEngine(network, None if draft is None else loader(draft, network), image)
     return engine.to(device, dtype)
 
 
@@ -70,7 +72,7 @@ def check_device(device: Device) -> None:
 class TorchEngine:
     """`runtime.interface.Engine` over eager networks. Arrays are torch tensors on its device."""
 
-    def __init__(self, target: LlamaGen, draft: Eagle | LlamaGen | None, tokenizer: VQTokenizer) -> None:
+    def __init__(self, target: LlamaGen, draft: Eagle | LlamaGen | None, tokenizer: VQTokenizer | None) -> None:
         self._target, self._draft, self._tokenizer = target, draft, tokenizer
         self._dims = model_dims(target.cfg, None if draft is None else draft.cfg)
         self.device = torch.device("cpu")
@@ -81,7 +83,8 @@ class TorchEngine:
         for network in (self._target, self._draft):
             if network is not None:
                 cast_weights(network, getattr(torch, dtype)).to(self.device)
-        self._tokenizer.to(self.device)
+        if self._tokenizer is not None:
+            self._tokenizer.to(self.device)
         return self
 
     @property
@@ -130,6 +133,8 @@ class TorchEngine:
     @torch.inference_mode()
     def decode_images(self, codes: Any) -> NDArray[np.uint8]:
         """Decode codes int64 [M, tokens] to pixels uint8 [M, side, side, 3], on the host."""
+        if self._tokenizer is None:
+            raise no_images()
         ids, layout = torch.as_tensor(codes, dtype=torch.int64, device=self.device), self._target.cfg.layout
         if not layout.plain:  # line ends and the end token are not part of the image
             ids = ids[:, torch.from_numpy(layout.code_positions).to(self.device)]

@@ -32,9 +32,9 @@ class Drafter(Protocol):
     """
 
     def prefill(self, features: Array) -> None:
-        """Receive the features [R, W, C] of the prefix after the target's prefill.
+        """Receive the features [R, S, C] of the prefix after the target's prefill, the last at position W - 1.
 
-        The counters of the state are still zero.
+        The counters of the state are still where the prefix began: 0, or its first position without padding.
         """
         ...
 

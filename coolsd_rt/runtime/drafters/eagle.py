@@ -41,7 +41,7 @@ class EagleDrafter:
         The features of that position enter with the first decided token.
         """
         batch, state = self._batch, self._batch.state
-        width = state.prefix
+        width = features.shape[1]
         if width > 1:
             blank = np.zeros((len(batch.rows), width - 1), np.int64)
             self._session.draft(batch.rowwise(blank), features[:, :-1], batch.rowwise(state.drafted))

@@ -32,9 +32,10 @@ class ModelDrafter:
     def prefill(self, features: Array) -> None:
         """Step the model over the prefix."""
         batch, state = self._batch, self._batch.state
-        blank = np.zeros((len(batch.rows), state.prefix), np.int64)
+        width = features.shape[1]
+        blank = np.zeros((len(batch.rows), width), np.int64)
         self._session.draft(batch.rowwise(blank), None, batch.rowwise(state.drafted))
-        state.drafted += state.prefix
+        state.drafted += width
         batch.watch.lap("draft")
 
     def draft(self, window: Window, count: int) -> tuple[Array, Array]:

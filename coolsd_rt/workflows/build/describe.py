@@ -13,7 +13,7 @@ from coolsd_rt.models.families import check_draft_model, family_of, model_dims, 
 from coolsd_rt.prompts import describe_condition
 from coolsd_rt.spec import LoadedSpec
 
-_KINDS = {"words": "words", "class": "class", "t5": "text", "tokens": "ids"}
+_KINDS = {"words": "words", "class": "class", "t5": "text", "tokens": "ids", "text": "ids"}
 """The spec's `condition.kind` to the kind of prefix in a target's header."""
 
 
@@ -35,13 +35,14 @@ def describe(loaded: LoadedSpec) -> Description:
         own = draft = read_target(files["draft.weights"])
         check_draft_model(files["draft.weights"], own, target)
     _check_condition(loaded, target)
-    image = read_tokenizer(files["image.weights"])
-    _same(loaded, "image.weights", "codebook_size", image.codebook_size, target.layout.codes)
     engine, layout = spec.engine, target.layout
-    side = layout.rows * image.downsampling
-    for key in ("width", "height"):  # only conditions that tell the target the image size have them
-        if (pixels := getattr(spec.condition, key, None)) is not None:
-            _same(loaded, f"condition.{key}", "pixels", pixels, side)
+    if spec.text is None:
+        side = _side(loaded, target)
+    else:
+        side = 0
+        _same(loaded, "text.length", "tokens", spec.text.length, target.tokens)
+        if isinstance(draft, EagleConfig):  # the prefix of a text begins with its first word
+            _same(loaded, "draft.weights", "sees_padding", draft.sees_padding, False)
     made = Description(
         model_dims(target, draft),
         spec.draft.length,
@@ -53,6 +54,17 @@ def describe(loaded: LoadedSpec) -> Description:
     )
     _check_sizes(loaded, made)
     return made
+
+
+def _side(loaded: LoadedSpec, target: DecoderConfig) -> int:
+    """Return the pixels along one side of an image. Raises UserError unless target and image tokenizer fit."""
+    image = read_tokenizer(loaded.files["image.weights"])
+    _same(loaded, "image.weights", "codebook_size", image.codebook_size, target.layout.codes)
+    side = target.layout.rows * image.downsampling
+    for key in ("width", "height"):  # only conditions that tell the target the image size have them
+        if (pixels := getattr(loaded.spec.condition, key, None)) is not None:
+            _same(loaded, f"condition.{key}", "pixels", pixels, side)
+    return side
 
 
 def _check_sizes(loaded: LoadedSpec, made: Description) -> None:

@@ -207,7 +207,10 @@ class SpecSizes:
 
     def _condition(self) -> Amount:
         keys = ["target.weights", *(["draft.weights"] if self.description.dims.draft_kind == "model" else [])]
-        shapes = [s for k in keys for n, s in self.shapes[k].items() if n.startswith("cls_embedding.")]
+        embeds = {
+            k: "tok_embeddings." if read_target(self.loaded.files[k]).one_table else "cls_embedding." for k in keys
+        }
+        shapes = [s for k in keys for n, s in self.shapes[k].items() if n.startswith(embeds[k])]
         # The target's learned unconditional embedding has a separate file.
         numbers = sum(prod(s) for s in shapes) - self._unconditional
         graph = GraphEstimate((), numbers, 0, 500, _largest(shapes)).amount(self.item, False)
@@ -223,8 +226,10 @@ class SpecSizes:
         return Amount(files + (_NPY + 4 * self._unconditional if self._unconditional else 0), _IMPORTS, 0.0)
 
     def _codes(self) -> Amount:
-        codes = read_tokenizer(self.loaded.files["image.weights"]).codebook_size
-        near = columns_read(self.loaded.spec.image.neighbours, codes)
+        spec, codes = self.loaded.spec, self.description.dims.vocab
+        if spec.writes == "image":
+            codes = read_tokenizer(self.loaded.files["image.weights"]).codebook_size
+        near = columns_read(spec.neighbours, codes)
         return Amount(_NPY + 4 * codes * near, _IMPORTS + 8 * codes * min(codes, 4096), codes**2 / 1e6 * _DISTANCES)
 
     def _image(self) -> Amount:

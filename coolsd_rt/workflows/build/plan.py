@@ -130,14 +130,14 @@ class Planner:
             stage = Stage(COMPILE + source.name, spec=values, tools=tools, code=code_digest(COMPILE), after=before)
             amount = self._sizes.stage(stage.name)
             engines.append(PlannedStage(stage, self.store.cached(stage) is not None, amount))
-        return (*(replace(g, ships=False) for g in graphs), self._prompts(), self._codes(), *engines)
+        return (*(replace(g, ships=False) for g in graphs), self._prompts(), *self._codes(), *engines)
 
     def _networks(self) -> tuple[PlannedStage, ...]:
         weights = tuple(key for key in self.loaded.files if key.endswith(".weights"))
         return (
             self._make("weights", weights, {}),
             self._prompts(),
-            self._codes(),
+            *self._codes(),
         )
 
     def _prompts(self) -> PlannedStage:
@@ -155,8 +155,13 @@ class Planner:
         names = {key.removeprefix("condition.") for key in self._condition_files}
         return self.loaded.spec.condition.model_dump(mode="json", exclude=names)
 
-    def _codes(self) -> PlannedStage:
-        return self._make("codes", ("image.weights",), {"image.neighbours": self.loaded.spec.image.neighbours})
+    def _codes(self) -> tuple[PlannedStage, ...]:
+        spec = self.loaded.spec
+        if spec.writes == "image":
+            return (self._make("codes", ("image.weights",), {"image.neighbours": spec.neighbours}),)
+        if not spec.neighbours:
+            return ()
+        return (self._make("codes", ("target.weights",), {"text.neighbours": spec.neighbours}),)
 
     def _graphs(self) -> tuple[PlannedStage, ...]:
         spec, kind = self.loaded.spec, self.description.dims.draft_kind
@@ -172,10 +177,6 @@ class Planner:
             "draft.model": spec.draft.model, **models, "draft.length": spec.draft.length, **precision,
             "propose": self.description.propose,
         }  # fmt: skip
-        image = {
-            "image.tokenizer": spec.image.tokenizer, "image.neighbours": spec.image.neighbours,
-            "side": self.description.side, "forced": self.description.forced is not None, "on_cpu": on_cpu(spec.engine),
-        }  # fmt: skip
         chosen = [self._quantization()] if self._chooses else []
         after = {planned.name: planned.stage.key for planned in chosen}
         return (
@@ -183,8 +184,19 @@ class Planner:
             self._make("condition", read, {"condition": self._condition, "dtype": self.description.dtype}),
             self._make("target", ("target.weights",), {**models, **precision}, after),
             *([] if kind == "none" else [self._make("draft", ("draft.weights", "target.weights"), draft, after)]),
-            self._make("image", ("image.weights",), image),
+            *self._output(),
         )
+
+    def _output(self) -> tuple[PlannedStage, ...]:
+        """What turns tokens into an image; a text needs nothing but its tokenizer."""
+        spec = self.loaded.spec
+        if spec.image is None:
+            return self._codes()
+        image = {
+            "image.tokenizer": spec.image.tokenizer, "image.neighbours": spec.image.neighbours,
+            "side": self.description.side, "forced": self.description.forced is not None, "on_cpu": on_cpu(spec.engine),
+        }  # fmt: skip
+        return (self._make("image", ("image.weights",), image),)
 
     @property
     def _chooses(self) -> bool:

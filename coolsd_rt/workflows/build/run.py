@@ -278,7 +278,7 @@ class _Runner:
                 self._plan.hashes,
                 description,
                 engine.precision,
-                loaded.spec.image.neighbours,
+                loaded.spec.neighbours,
                 conditioner_files(loaded.spec.condition),
                 by_lengths(engine, description),
                 on_cpu(engine),

@@ -161,7 +161,10 @@ def codes(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
     The table has one column more than the lantern rules lend from, because LANTERN's original residual reads it.
     """
-    codebook = sources.tokenizer.quantize.embedding.weight.numpy()
+    if sources.description.side:
+        codebook = sources.tokenizer.quantize.embedding.weight.numpy()
+    else:
+        codebook = value(sources.target.tok_embeddings.weight).float().numpy()
     near = nearest_codes(codebook, columns_read(sources.neighbours, len(codebook)))
     np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
     return {}
@@ -182,7 +185,10 @@ def weights(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
     Reads every number once to check it is finite.
     """
-    for network in (sources.target, sources.tokenizer, *([sources.draft] if "draft.weights" in sources.files else [])):
+    networks: list[nn.Module] = [sources.target]
+    networks += [sources.tokenizer] if "image.weights" in sources.files else []
+    networks += [sources.draft] if "draft.weights" in sources.files else []
+    for network in networks:
         for tensor in network.state_dict().values():
             value(tensor)
     for name, file in WEIGHTS.items():
