@@ -205,7 +205,7 @@ def named_options(
     if cell not in (None, 8, 16):
         raise UserError("--cell", expected="8 or 16", found=str(cell))
     ends = {"size": limits.PIXELS, "heads": limits.HEADS, "prefix": limits.PREFIX, "cell": limits.CELL}
-    ends["length"] = limits.TOKENS
+    ends["length"] = limits.TEXT_TOKENS
     for name, value in asdict(options).items():
         if value is not None:
             ends[name].check(f"--{name}", value)

@@ -64,7 +64,7 @@ class _ConvertOptions:
 )
 @click.option(
     "--length",
-    type=number(limits.TOKENS),
+    type=number(limits.TEXT_TOKENS),
     help="Tokens behind a prompt at most, for a language model (llama). Default: 1024.",
 )
 @click.option(

@@ -101,8 +101,8 @@ class Origin(Section):
     cell: Literal[8, 16] | None = Field(
         default=None, description="Side of one code's cell in pixels: 8 for a target over VQ-8. null: 16."
     )
-    length: Annotated[int, Within(limits.TOKENS)] | None = Field(
-        default=None, description="Tokens behind a prompt at most, for a language model. null: 1024."
+    length: Annotated[int, Within(limits.TEXT_TOKENS)] | None = Field(
+        default=None, description="Tokens of a text at most, for a language model. null: the spec's text.length."
     )
     dtype: Literal["keep", "float32", "float16", "bfloat16"] = Field(
         default="keep",

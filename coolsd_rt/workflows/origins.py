@@ -27,7 +27,7 @@ from coolsd_rt.checkpoints.reader import check_link
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import open_plain, why_unusable
 from coolsd_rt.spec import LoadedSpec
-from coolsd_rt.spec.condition import TokensCondition
+from coolsd_rt.spec.condition import TextCondition, TokensCondition
 from coolsd_rt.spec.origins import FILES, CopiedOrigin, Origin, how_to_pin, on_hub, on_pypi
 from coolsd_rt.store.atomic import atomic_file, disk_errors
 from coolsd_rt.store.hashing import sha256_file
@@ -251,9 +251,12 @@ def _family(loaded: LoadedSpec, name: str) -> str | None:
 
 
 def _options(loaded: LoadedSpec, name: str, origin: Origin) -> ConvertOptions:
-    """Return the options of the origin; for a target, the prefix length comes from the spec's condition."""
-    condition, size, prefix = loaded.spec.condition, origin.size, origin.prefix
+    """Return the options of the origin; for a target, lengths come from the spec's condition and its text."""
+    spec, size, prefix, length = loaded.spec, origin.size, origin.prefix, origin.length
+    condition = spec.condition
     if name == "target" and isinstance(condition, TokensCondition):
         prefix = prefix or condition.length
         size = size or (condition.width if condition.width == condition.height else None)
-    return ConvertOptions(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell, length=origin.length)
+    if name in ("target", "draft") and isinstance(condition, TextCondition):
+        prefix, length = prefix or condition.length, length or (spec.text and spec.text.length)
+    return ConvertOptions(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell, length=length)
