@@ -258,5 +258,5 @@ def _options(loaded: LoadedSpec, name: str, origin: Origin) -> ConvertOptions:
         prefix = prefix or condition.length
         size = size or (condition.width if condition.width == condition.height else None)
     if name in ("target", "draft") and isinstance(condition, TextCondition):
-        prefix, length = prefix or condition.length, length or (spec.text and spec.text.length)
+        prefix, length = prefix or condition.length, length or (spec.text.length if spec.text else None)
     return ConvertOptions(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell, length=length)
