@@ -82,7 +82,7 @@ def test_what_keep_keeps(tmp_path: Path, parts: Any) -> None:
         "blk.0.ffn_up.weight": Kind.F16, "blk.0.ffn_down.weight": Kind.BF16, "blk.0.ffn_gate.weight": Kind.Q4_0,
         "blk.0.attn_q.weight": Kind.F16, "blk.0.attn_k.weight": Kind.F16, "blk.0.attn_v.weight": Kind.Q8_0,
     }  # fmt: skip
-    done = convert(write_gguf(tmp_path / "a.gguf", *parts, kinds), tmp_path / "ours", None, OPTIONS)
+    done = convert(write_gguf(tmp_path / "a.gguf", parts[0], parts[1], kinds), tmp_path / "ours", None, OPTIONS)
     types = {name.removeprefix("layers.0."): value.dtype for name, value in load_file(done.path).items()}
     assert types["feed_forward.w3.weight"] == torch.float16
     assert types["feed_forward.w2.weight"] == torch.bfloat16
