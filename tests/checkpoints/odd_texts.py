@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 
 _WORDS = (
-    "The quick brown fox don't I'LL we've it's", "naïve façade Übergröße œuvre", "今天天气很好，我们去公园吧。", "東京タワー カタカナ ひらがな",
-    "مرحبا بالعالم ١٢٣٤٥", "नमस्ते दुनिया १२३", "Привет, мир", "안녕하세요 세계", "สวัสดีชาวโลก", "שלום עולם",
+    "The quick brown fox don't I'LL we've it's", "naïve façade Übergröße œuvre", "今天天气很好、我们去公园吧。",
+    "東京タワー カタカナ ひらがな", "مرحبا بالعالم ١٢٣٤٥", "नमस्ते दुनिया १२३", "Привет, мир", "안녕하세요 세계",
+    "שלום עולם", "สวัสดีชาวโลก",
 )  # fmt: skip
 _CODE = (
-    "def f(x: int) -> str:\n    return f'{x:>08.3f}'\n", "for (int i=0;i<10;++i){ a[i]+=0x1F; }", "SELECT * FROM t WHERE a>=1;",
-    "<div class=\"a\">&nbsp;</div>", "#!/bin/sh\n\tls -la | grep '^d' && echo $?", "fn main() { println!(\"{}\", 1_000); }",
+    "def f(x: int) -> str:\n    return f'{x:>08.3f}'\n", "for (int i=0;i<10;++i){ a[i]+=0x1F; }",
+    "SELECT * FROM t WHERE a>=1;", '<div class="a">&nbsp;</div>', "#!/bin/sh\n\tls -la | grep '^d' && echo $?",
+    'fn main() { println!("{}", 1_000); }',
 )  # fmt: skip
 _EMOJI = ("😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪🇯🇵", "✈️", "👍🏽", "1️⃣", "©®™")
 _DIGITS = ("0", "7", "42", "2024", "3.14159", "1,000,000", "²³", "½", "Ⅻ", "①②", "٣", "1st", "v2.0.1")
@@ -23,31 +25,13 @@ _SCRAPS = ("'s", "'S", "'", '"', "...", "—", "_", "\\", "$", "`", "<|", "|>", 
 def odd_texts(count: int = 1000, seed: int = 20, special: tuple[str, ...] = ()) -> list[str]:
     """Return texts of a few pieces each. special: tokens that stand for themselves, which some texts have."""
     rng = random.Random(seed)
-    kinds = (
-        _WORDS,
-        _WORDS,
-        _CODE,
-        _EMOJI,
-        _DIGITS,
-        _DIGITS,
-        _SPACES,
-        _SPACES,
-        _CONTROL,
-        _MARKS,
-        _SCRAPS,
-        special or _SCRAPS,
-    )
+    kinds = (_WORDS, _WORDS, _CODE, _EMOJI, _DIGITS, _DIGITS, _SPACES, _SPACES, _CONTROL, _MARKS, _SCRAPS)
+    ranges = ((32, 0x250), (0x250, 0xD800), (0xE000, 0x1FB00))
 
     def piece() -> str:
         if rng.random() < 0.1:
-            return "".join(
-                chr(
-                    rng.choice((rng.randrange(32, 0x250), rng.randrange(0x250, 0xD800), rng.randrange(0xE000, 0x1FB00)))
-                )
-                for _ in range(4)
-            )
-        text = rng.choice(rng.choice(kinds))
-        start = rng.randrange(len(text)) if rng.random() < 0.3 else 0
-        return text[start:]
+            return "".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(4))
+        text = rng.choice(rng.choice((*kinds, special or _SCRAPS)))
+        return text[rng.randrange(len(text)) if rng.random() < 0.3 else 0 :]
 
     return ["", *("".join(piece() for _ in range(rng.randint(1, 8))) for _ in range(count - 1))]

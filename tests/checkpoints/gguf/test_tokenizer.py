@@ -21,7 +21,10 @@ from coolsd_rt.checkpoints.gguf.tokenizer import tokenizer_json  # noqa: E402
 from tests.checkpoints.llamas import fields, gguf_tensors, llama, write_gguf  # noqa: E402
 
 SPECIAL, OWN = ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), ("<think>", "hello world")
-LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def words(rule: str) -> Any:
@@ -74,10 +77,10 @@ def saved(folder: Path, made: Any, rule: str, **more: Any) -> Path:
     return write_gguf(folder / "a.gguf", data, gguf_tensors(model))
 
 
-def same(ours: Any, theirs: Any) -> int:
+def same(ours: Any, theirs: Any, own: tuple[str, ...] = OWN) -> int:
     """Compare ids and texts; returns how many tokens were compared. theirs: a tokenizer of the same library."""
     compared = 0
-    for text in odd_texts(special=(*SPECIAL, *OWN)):
+    for text in odd_texts(special=(*SPECIAL, *own)):
         found, wanted = (
             ours.encode(text, add_special_tokens=False).ids,
             theirs.encode(text, add_special_tokens=False).ids,
@@ -105,7 +108,10 @@ def test_it_is_the_tokenizer_that_was_written(rule: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("rule", ["smollm", "gpt-2", "llama-bpe"])
 def test_it_is_transformers_own_reading(rule: str, tmp_path: Path) -> None:
-    """transformers cuts `smollm` as GPT-2, without llama.cpp's first rule; with that rule it is the same."""
+    """transformers cuts `smollm` as GPT-2, without llama.cpp's first rule; with that rule it is the same.
+
+    An own token with a space it does not find: texts have none.
+    """
     path = saved(tmp_path, trained(rule), rule)
     ours = tokenizers.Tokenizer.from_str(tokenizer_json(path).decode())
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name).backend_tokenizer
@@ -115,7 +121,7 @@ def test_it_is_transformers_own_reading(rule: str, tmp_path: Path) -> None:
         data = json.loads(theirs.to_str())
         data["model"]["ignore_merges"] = True
         theirs = tokenizers.Tokenizer.from_str(json.dumps(data))
-    assert same(ours, theirs) > 20_000
+    assert same(ours, theirs, OWN[:1]) > 20_000
 
 
 def test_rules_differ_where_they_should(tmp_path: Path) -> None:
