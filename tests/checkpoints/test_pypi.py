@@ -162,4 +162,4 @@ def test_changed_bytes_of_a_wheel(tmp_path: Path) -> None:
             found.unlink()
             same += 1
         assert "\n" not in message
-    assert same < len(data) // 6
+    assert 0 < same < len(data) // 3  # bytes of other parts, and those of this one
