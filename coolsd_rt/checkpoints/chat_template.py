@@ -30,10 +30,10 @@ def chat_template(source: Path) -> bytes:
         if found is None:
             raise UserError(str(source), expected=f"{JINJA} or {CONFIG} in it", found="neither")
         source = found
+    check_link(source)
     if source.suffix == ".gguf":
         key = f"tokenizer.{_KEY}"
         return _text(f"{source}: {key}", read_header(source).fields.get(key))
-    check_link(source)
     if source.suffix == ".json":
         data = read_json(source, f"a {CONFIG}", limits.TOKENIZER_BYTES)
         value = data.get(_KEY) if isinstance(data, dict) else None

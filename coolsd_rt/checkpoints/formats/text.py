@@ -20,6 +20,7 @@ from coolsd_rt import limits
 from coolsd_rt.checkpoints.format import Config, Format, Given, Part, same, target_config
 from coolsd_rt.checkpoints.formats.llama import ROTARY, layer_part
 from coolsd_rt.errors import UserError
+from coolsd_rt.models.config import LayerConfig
 from coolsd_rt.models.families.llama import LENGTH, LLAMA, PROMPT
 
 ARCHITECTURE = "general.architecture"
@@ -222,24 +223,33 @@ def _halves(heads: int, rows: Tensor) -> Tensor:
     return rows.reshape(heads, size // 2, 2, -1).transpose(1, 2).reshape(rows.shape)
 
 
-def _joined(heads: int, kv_heads: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.cat([_halves(heads, q), _halves(kv_heads, k), v])
-
-
 # Both
+
+
+def _joined(layer: LayerConfig, turned: bool, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Join three projections. turned: rows of queries and keys are in GGUF's order.
+
+    Raises ValueError for other shapes, which together may have as many rows as these.
+    """
+    if q.shape != (layer.dim, layer.dim) or k.shape != v.shape:
+        raise ValueError("other heads")
+    return torch.cat([_halves(layer.heads, q), _halves(layer.cache_heads, k), v] if turned else [q, k, v])
 
 
 def _part(name: str, given: Given, config: Any) -> Part:
     if not _is_gguf(given):
         if name == "tok_embeddings.weight" and config.tied and _HEAD in given.tensors:
             return Part((_TABLE, _HEAD), partial(_one_table, given))
+        made = layer_part(name, "model.", config.layer)
+        if made is not None:
+            fused = name.endswith(".attention.wqkv.weight")
+            return Part(made.sources, partial(_joined, config.layer, False)) if fused else made
         names = {"tok_embeddings.weight": _TABLE, "output.weight": _HEAD, "norm.weight": "model.norm.weight"}
-        return layer_part(name, "model.", config.layer) or Part((names[name],), same)
+        return Part((names[name],), same)
     if match := re.fullmatch(r"layers\.(\d+)\.(.*)", name):
         at = f"blk.{match[1]}."
         if match[2] == "attention.wqkv.weight":
-            join = partial(_joined, config.layer.heads, config.layer.cache_heads)
-            return Part(tuple(f"{at}attn_{part}.weight" for part in "qkv"), join)
+            return Part(tuple(f"{at}attn_{part}.weight" for part in "qkv"), partial(_joined, config.layer, True))
         return Part((at + _GGUF_LAYER[match[2]],), same)
     names = {"tok_embeddings.weight": _GGUF_TABLE, "output.weight": _GGUF_HEAD, "norm.weight": "output_norm.weight"}
     return Part((names[name],), same)
