@@ -51,8 +51,9 @@ CFG_SCALE = Range(1.0, 1e3)
 LOOP_CFG_SCALE = Range(-CFG_SCALE.high, CFG_SCALE.high)
 """The loop's range. Below 1 the formula is still defined (0 ignores the prompt), but a spec refuses it."""
 
-TEMPERATURE = Range(1e-3, 1e3)
-"""Below, only the most probable token is left for any difference of float32 logits; above, all tokens are equal."""
+TEMPERATURE = Range(0.0, 1e3)
+"""0 is greedy: only the most probable token is left, as for any value up to 1e-5. Above the upper end all tokens are
+equal."""
 
 TOP_K = whole(0, 1 << 20)
 """More than any vocabulary; values above the vocabulary size keep all tokens, as 0 does."""

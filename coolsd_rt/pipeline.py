@@ -10,7 +10,7 @@ Knows the arguments of a call and the order of concurrent calls. Does not know h
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.opening import PromptInputs
 from coolsd_rt.workflows.results import PipelineOutput
 from coolsd_rt.workflows.streaming import ImageStream
+from coolsd_rt.workflows.texts import TextPart
 from coolsd_rt.workflows.turns import Turns
 
 __all__ = ["CallOptions", "Pipeline", "StreamOptions"]
@@ -142,9 +143,10 @@ class Pipeline:
             on_progress: called as `on_progress(done, total)` at the same time, in image tokens of the whole call.
 
         Returns:
-            `PipelineOutput`: `.images` are PIL images in the prompts' order, all of the first prompt before those of
-            the second; `.records` have each image's prompt, seed, tokens and provenance; `.stats`; `.warnings`. They
-            are the images that `coolsd-rt generate` draws with the same values.
+            `PipelineOutput`: `.text` of an engine that writes text, `.texts` of several; `.images` are PIL images in
+            the prompts' order, all of the first prompt before those of the second; `.records` have each image's
+            prompt, seed, tokens and provenance; `.stats`; `.warnings`. Images are those that `coolsd-rt generate`
+            draws with the same values.
 
         Raises:
             UserError: a prompt cannot be read, an option is unknown, has a wrong type or is out of range, the
@@ -160,8 +162,7 @@ class Pipeline:
         tell = _Callbacks(self, drawing, on_step, on_progress)  # type: ignore[arg-type]
         self._take()
         try:
-            for _ in drawing.run(tell if tell.wanted else None):
-                pass
+            drawing.finish(tell if tell.wanted else None)
         finally:
             self._turns.give()
         return drawing.output()
@@ -183,10 +184,39 @@ class Pipeline:
         Raises:
             UserError: as `__call__`; if a prompt cannot be read, at the first `next`.
         """
+        self._engine().check_draws()
         given = dict(options)
         count = call_options.check_count("partial_images", given.pop("partial_images", 3))
         drawing = Drawing(self._engine(), Call.of(prompts, given, ("partial_images",)))
         return ImageStream(drawing, count, self._open_stream, self._close_stream)
+
+    def stream_text(self, prompts: str | Sequence[str] = (), **options: Unpack[DrawOptions]) -> Iterator[TextPart]:
+        """Write texts and yield what they gain as it comes.
+
+        Args:
+            prompts: one text, or several.
+            options: as in `__call__` (see `coolsd_rt.DrawOptions`), without callbacks.
+
+        Returns:
+            An iterator of `TextPart`: `.job` says of which text, `.text` are the new characters. Closing it stops the
+                writing.
+
+        Raises:
+            UserError: as `__call__`, or if the engine draws images.
+        """
+        opened = self._engine()
+        opened.text_reader  # noqa: B018 (an engine that draws images is refused now)
+        drawing = Drawing(opened, Call.of(prompts, dict(options)))
+        return self._parts(drawing)
+
+    def _parts(self, drawing: Drawing) -> Iterator[TextPart]:
+        self._take()
+        try:
+            for event in drawing.write(parts=True):
+                if isinstance(event, TextPart):
+                    yield event
+        finally:
+            self._turns.give()
 
     def close(self) -> None:
         """Release the engine and its memory. Waits for a running call; closes a running stream.

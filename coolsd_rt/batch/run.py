@@ -137,6 +137,7 @@ def run_batch(
     """
     tell = callbacks or BatchCallbacks()
     opened = OpenedEngine.at(config.engine)
+    opened.check_draws()
     order = _order(config, opened)
     paced = BatchJob(opened, order).base.paced  # and errors of the settings, before the file is read
     rows = count_rows(config.prompts)

@@ -36,11 +36,12 @@ from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import Probability, Seed, Threads, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.drawing import Job
+from coolsd_rt.workflows.drawing import Job, TextBounds
 from coolsd_rt.workflows.generate.run import SYNTHETIC, unknown_words
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.planning import plan_for, with_plan
 
+TEXT_TOKENS = 128  # tokens of each text that is timed
 _PROBES = 8  # timed steps of each window after each turn
 
 
@@ -211,8 +212,14 @@ def bench(request: BenchConfig, listener: BenchCallbacks | None = None) -> Bench
 
 
 def _of_engine(line: VariantRow, opened: OpenedEngine, jobs: Sequence[Job]) -> VariantRow:
-    """The row with the engine's forced tokens and, under pacing `auto`, the plan for a batch such as `jobs`."""
+    """The row with the engine's forced tokens and, under pacing `auto`, the plan for a batch such as `jobs`.
+
+    Texts are written up to `TEXT_TOKENS`, whatever end tokens come.
+    """
     settings, name = replace(line.variant.settings, forced=opened.forced), line.variant.name
+    if opened.spec.writes == "text":  # texts of one length, so that variants do the same work
+        limit = min(TEXT_TOKENS, opened.description.dims.tokens)
+        settings = replace(settings, bounds=TextBounds((), limit))
     if line.kind == AUTO:
         plan = plan_for(opened.engine, jobs, opened.conditioner, settings, opened.plans)
         settings, name = with_plan(settings, plan), f"{name}: {plan}"

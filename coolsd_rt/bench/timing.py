@@ -125,7 +125,8 @@ def _turn(entry: Timed, jobs: Sequence[Job], conditioner: Conditioner, clock: Ca
     seconds = clock() - began
     phases = generation.statistics.seconds
     entry.seconds.append(seconds)
-    entry.rates.append(len(jobs) * variant.engine.dims.tokens / seconds)
+    bounds, tokens = variant.settings.bounds, variant.engine.dims.tokens
+    entry.rates.append(len(jobs) * (tokens if bounds is None or bounds.limit is None else bounds.limit) / seconds)
     known = generation.loop == "host"
     entry.outside.append((phases["verify"] + phases["other"]) / sum(phases.values()) if known else None)
     entry.parts.append(generation.statistics)

@@ -89,7 +89,7 @@ def lines(
 
     Raises UserError: an unknown name, a delta or a length out of range, or nothing to compare plain decoding with.
     """
-    asked, spec = _asked(choice), _with_fixed_drafts(spec)
+    asked, spec = _asked(choice, spec.writes), _with_fixed_drafts(spec)
     lengths = _lengths(spec, engine.dims.tokens, choice)
     out = [VariantRow(PLAIN, Variant(group, PLAIN, engine, drawing.settings_of(spec, plain=True)))]
     left: dict[str, str] = {}
@@ -122,13 +122,17 @@ def lines(
     return out, left
 
 
-def _asked(choice: VariantChoice) -> tuple[str, ...]:
+def _asked(choice: VariantChoice, writes: str) -> tuple[str, ...]:
+    if writes == "text" and AUTO in choice.names:
+        expected, found = "a variant of texts, which have no pacing auto", AUTO
+        raise UserError("--variant", expected=expected, found=found, fix="leave it out")
     for name in choice.names:
         if name not in NAMES:
             raise UserError("--variant", expected=f"one of {', '.join(NAMES)}", found=name)
     if not choice.deltas:
         raise UserError("--delta", expected="at least one", found="none")
-    return tuple(name for name in NAMES if not choice.names or name in choice.names)
+    every = NAMES if writes == "image" else tuple(name for name in NAMES if name != AUTO)
+    return tuple(name for name in every if not choice.names or name in choice.names)
 
 
 def _lengths(spec: Spec, tokens: int, choice: VariantChoice) -> tuple[int, ...]:

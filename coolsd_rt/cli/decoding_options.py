@@ -143,7 +143,9 @@ _OPTIONS = (
     click.option(
         "--cfg-interval", type=number(limits.CFG_INTERVAL), help="Last decode step with guidance; -1 guides every step."
     ),
-    click.option("--temperature", type=number(limits.TEMPERATURE), help="Sampling temperature; divides the logits."),
+    click.option(
+        "--temperature", type=number(limits.TEMPERATURE), help="Sampling temperature; divides the logits. 0 is greedy."
+    ),
     click.option("--top-k", type=number(limits.TOP_K), help="Keep the k most probable tokens; 0 keeps all."),
     click.option(
         "--top-p",

@@ -17,9 +17,12 @@ from coolsd_rt.cli.options import reading_options
 from coolsd_rt.cli.output import json_option, note, print_json
 from coolsd_rt.cli.paths import ENGINE, READS_OR_STDIN, WRITES_IN
 from coolsd_rt.cli.terminal.progress import progress
+from coolsd_rt.cli.text_options import TextOptions, text_options
+from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_lines
 from coolsd_rt.spec import is_spec
 from coolsd_rt.workflows.generate.run import GenerateConfig, generate
+from coolsd_rt.workflows.opened import OpenedEngine
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,10 @@ class _GenerateOptions:
     file: Path | None
     variants: int
     seed: int
-    out: Path
+    out: Path | None
+    max_tokens: int | None
+    system: str | None
+    raw: bool
     draft_length: int | None
     plain: bool
     draft: str | None
@@ -62,7 +68,8 @@ class _GenerateOptions:
     show_default=True,
     help="Random seed. Image i of each prompt, from 0, uses seed + i (modulo 2^64).",
 )
-@click.option("--out", type=WRITES_IN, default=Path("out"), show_default=True, help="Output folder.")
+@click.option("--out", type=WRITES_IN, help="Output folder of images.  [default: out]")
+@text_options
 @decoding_options
 @reading_options
 @threads_option()
@@ -70,7 +77,8 @@ class _GenerateOptions:
 @json_option
 @gathered(_GenerateOptions)
 def command(given: _GenerateOptions, **values: Any) -> None:
-    """Draw images from prompts with a built engine: one PNG per image, and a contact sheet, sheet.png, for several.
+    """Draw images, or write texts, from prompts with a built engine. Images: one PNG each, and a contact sheet,
+    sheet.png, for several. Texts: to standard output, as they come.
 
     ENGINE is engines/NAME (its current build), the folder of one fingerprint, or a spec, which is built into engines/
     first if necessary. An option that is not given keeps the value of the engine's spec. Each PNG stores its prompt,
@@ -87,14 +95,49 @@ def command(given: _GenerateOptions, **values: Any) -> None:
     Example:
       coolsd-rt generate engines/emoji -p "red apple" -p "yellow star" -n 4
       coolsd-rt generate pipelines/emoji.yaml -p "red apple"
+      coolsd-rt generate pipelines/smollm2-135m.yaml -p "Why is the sky blue?" --max-tokens 100
     """
+    engine = given.engine
+    if is_spec(engine):
+        from coolsd_rt.cli.build import engine_of  # not needed where engines only run
+
+        engine = engine_of(engine, given.as_json)
     everything = [*given.prompts, *(read_lines(given.file) if given.file else [])]
+    asked = TextOptions(given.max_tokens, given.system, given.raw)
+    if OpenedEngine.at(engine).spec.writes == "text":
+        _write(engine, given, everything, overrides_of(values))
+    else:
+        asked.refuse(engine)
+        _draw(engine, given, everything, overrides_of(values))
+
+
+def _write(engine: Path, given: _GenerateOptions, prompts: list[str], overrides: dict[str, Any]) -> None:
+    of_images = {
+        "--out": given.out, "--features": given.features, "--text-encoder": given.text_encoder,
+        "--overwrite": given.overwrite or None,
+    }  # fmt: skip
+    for name, value in of_images.items():
+        if value is not None:
+            expected, found = "an engine that draws images", f"{engine}, which writes text to standard output"
+            raise UserError(name, expected=expected, found=found, fix="leave it out")
+    from coolsd_rt.cli.texts import write_texts  # not needed where images are drawn
+    from coolsd_rt.workflows.texts_request import WriteConfig
+
+    request = WriteConfig(
+        prompts, given.variants, given.seed, overrides, given.draft_length, given.plain, given.threads, given.draft,
+        given.raw, given.system, given.max_tokens,
+    )  # fmt: skip
+    write_texts(engine, request, as_json=given.as_json)
+
+
+def _draw(engine: Path, given: _GenerateOptions, prompts: list[str], overrides: dict[str, Any]) -> None:
+    out = given.out or Path("out")
     request = GenerateConfig(
-        everything,
-        given.out,
+        prompts,
+        out,
         given.variants,
         given.seed,
-        overrides_of(values),
+        overrides,
         given.draft_length,
         given.plain,
         given.threads,
@@ -103,19 +146,14 @@ def command(given: _GenerateOptions, **values: Any) -> None:
         given.text_encoder,
         given.overwrite,
     )
-    engine = given.engine
-    if is_spec(engine):
-        from coolsd_rt.cli.build import engine_of  # not needed where engines only run
-
-        engine = engine_of(engine, given.as_json)
     with progress() as work:
         screen = GenerateScreen(work)
         try:
             report = generate(engine, request, screen.listener())
         except KeyboardInterrupt:
-            note(f"{screen.whole} images are complete in {given.out}")
+            note(f"{screen.whole} images are complete in {out}")
             raise
     if given.as_json:
         print_json(report.as_dict())
     else:
-        show_drawn(report, given.out)
+        show_drawn(report, out)

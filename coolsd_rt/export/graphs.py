@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coolsd_rt.export.blocks import Angles, At, Caches, Matrix, RmsNorm, Stack
 from coolsd_rt.models.decoder import Decoder, MlpHead, closed
 from coolsd_rt.models.eagle import Eagle, first_seen, seen_prefix
-from coolsd_rt.models.embedders import Embedder
+from coolsd_rt.models.embedders import Embedder, SharedEmbedder
 from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.vq import VQTokenizer
 
@@ -51,7 +51,8 @@ class ConditionGraph(nn.Module):
 
     def __init__(self, *sources: Embedder) -> None:
         super().__init__()
-        self.sources = nn.ModuleList(sources)
+        # A graph has its own copy of a table that the target's graph has too.
+        self.sources = nn.ModuleList([s.table if isinstance(s, SharedEmbedder) else s for s in sources])
 
     def forward(self, condition: Tensor) -> Tensor:
         """Embed the condition with each embedder and join the results in the last dimension."""

@@ -74,6 +74,7 @@ class QualityPlan:
         """
         reading = opening.PromptInputs(request.features, request.text_encoder)
         opened = OpenedEngine.at(engine, reading, request.threads)
+        opened.check_draws()
         spec = resolve(opened, request)
         if spec.acceptance.rule == "synthetic" and not request.plain:
             found = "synthetic, which draws no images of the model"

@@ -15,6 +15,7 @@ from coolsd_rt import limits
 from coolsd_rt.errors import UserError
 
 _RANGES = {
+    "temperature": limits.TEMPERATURE,
     "top_k": limits.TOP_K,
     "top_p": limits.TOP_P,
     "confidence": limits.PROBABILITY,
@@ -29,7 +30,7 @@ class Sampling:
 
     Attributes:
         cfg_scale: one number, or one per image token (`cfg_interval` can end inside a round); 1 = no guidance.
-        temperature: in `limits.TEMPERATURE`, or 0 for greedy decoding.
+        temperature: 0 is greedy decoding.
         top_k: 0 = off.
         top_p: values of at least 1 = off.
         confidence: a round drafts only if the largest probability of P, at the last decided token, is at least this; 0
@@ -53,8 +54,6 @@ class Sampling:
         one = np.ndim(self.cfg_scale) == 0
         scales = [limits.LOOP_CFG_SCALE.check("cfg_scale", s) for s in np.atleast_1d(np.asarray(self.cfg_scale))]
         values = {name: ends.check(name, getattr(self, name)) for name, ends in _RANGES.items()}
-        if self.temperature != 0:
-            values["temperature"] = limits.TEMPERATURE.check("temperature", self.temperature, "0 is greedy")
         for name, value in {**values, "cfg_scale": scales[0] if one else tuple(scales)}.items():
             object.__setattr__(self, name, value)  # converts NumPy numbers to Python numbers
 

@@ -154,7 +154,7 @@ class EngineWork:
     def _prepare(self, message: DrawMessage) -> tuple[Prepared, Job]:
         call = Call.of(message.prompt, message.options)
         prepared = Prepared.of_call(self._opened, call)
-        (job,) = jobs_of(call.asked, self._opened.conditioner)
+        (job,) = jobs_of(call.asked(), self._opened.conditioner)
         return prepared, job
 
     def _leave(self, ticket: int) -> None:

@@ -79,7 +79,7 @@ def read_request(body: bytes) -> GenerationRequest:
         raise refused(error) from None
     _check_stream(request)
     try:
-        _ = Call.of(request.prompt, request.options(0)).asked
+        _ = Call.of(request.prompt, request.options(0)).asked()
     except UserError as error:
         raise refused(error) from None
     return request

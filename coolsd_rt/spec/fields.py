@@ -31,6 +31,7 @@ Flag = Annotated[bool, Strict()]
 Seed = Annotated[int, Within(limits.SEED)]
 Images = Annotated[int, Within(limits.IMAGES)]
 DraftLength = Annotated[int, Within(limits.DRAFT_LENGTH)]
+TextTokens = Annotated[int, Within(limits.TEXT_TOKENS)]
 Probability = Annotated[float, Within(limits.PROBABILITY)]
 Threads = Annotated[int, Within(limits.THREADS)]
 

@@ -144,7 +144,7 @@ class SamplingSection(Section):
         "only above 1, so smaller values are refused rather than ignored.",
     )
     temperature: Annotated[float, Within(limits.TEMPERATURE)] = Field(
-        default=1.0, description="Sampling temperature; divides the logits."
+        default=1.0, description="Sampling temperature; divides the logits. 0 is greedy."
     )
     top_k: Annotated[int, Within(limits.TOP_K)] = Field(
         default=0, description="Keep the k most probable tokens, ties included; 0 keeps all."

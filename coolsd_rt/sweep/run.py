@@ -82,6 +82,7 @@ def sweep(request: SweepConfig, listener: SweepCallbacks | None = None) -> Resul
     listener = listener or SweepCallbacks()
     loaded = load_sweep(request.sweep)
     opened = OpenedEngine.at(request.engine, request.reading, request.threads, request.engine_spec)
+    opened.check_draws()
     base = opened.spec
     points = points_of(loaded, base)
     check_folder(request.out)

@@ -5,15 +5,16 @@ Knows the argument names of the Python API and their equivalents in other librar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
+from coolsd_rt.prompts.base import some_text
 from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.shown import shown
-from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, check_fields
+from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, TextTokens, check_fields
 from coolsd_rt.spec.law import (
     Custom,
     Excess,
@@ -50,6 +51,9 @@ class DrawOptions(TypedDict, total=False):
     draft_length: tokens drafted per round; a length other than the built one runs each draft step separately.
     plain: decode without a draft.
     draft: "jacobi" or "jacobi-coupled": take drafts from the target's last round instead of the built draft.
+    max_tokens: texts only: most tokens of a text. Default: the engine's `text.length`.
+    system: texts only: message of the system before each prompt.
+    raw: texts only: True continues a prompt as it is, without the chat template.
     loop: "auto" runs the device's loop if it has one, else the host's; "host" and "device" select one. Default "auto".
     """
 
@@ -69,6 +73,9 @@ class DrawOptions(TypedDict, total=False):
     draft_length: int | None
     plain: bool | None
     draft: Literal["jacobi", "jacobi-coupled"] | None
+    max_tokens: int | None
+    system: str | None
+    raw: bool | None
     loop: Loop | None
 
 
@@ -79,7 +86,7 @@ _SAMPLING = {
     "top_k": "sampling.top_k",
     "top_p": "sampling.top_p",
 }
-_AS_THEY_ARE = ("images_per_prompt", "seed", "draft_length", "plain", "draft", "loop")
+_AS_THEY_ARE = ("images_per_prompt", "seed", "draft_length", "plain", "draft", "max_tokens", "system", "raw", "loop")
 SECTIONS = {"schedule": "kind", "acceptance": "rule", "resampler": "kind", "pacing": "kind"}
 """Options that are a kind, or keys of the spec's section; and the key that a text alone sets."""
 _FIELDS = {
@@ -113,7 +120,6 @@ _ELSEWHERE = {
     "return_dict": "the result is always a PipelineOutput",
     "callback": "it is called callback_on_step_end here",
     "callback_on_step_end_tensor_inputs": "the callback gets the batch's progress, whose codes() are the tokens",
-    "max_tokens": "each image takes as many tokens as its grid",
     "sampling_params": "give its values by name: temperature, top_k, top_p, seed",
 }
 """Argument names of other libraries and of the command line, with the `DrawOptions` name to use instead."""
@@ -134,6 +140,9 @@ class Call:
     draft_length: DraftLength | None = None
     plain: Flag = False
     draft: str | None = None
+    max_tokens: TextTokens | None = None
+    system: str | None = None
+    raw: Flag = False
     loop: Loop = "auto"
 
     def __post_init__(self) -> None:
@@ -167,12 +176,17 @@ class Call:
         return {**typed, **_NAMES}
 
     @property
-    def asked(self) -> list[Asked]:
-        """Every image, in the order of the prompts.
+    def text_options(self) -> dict[str, Any]:
+        """The options of texts that were given."""
+        given = {"max_tokens": self.max_tokens, "system": self.system, "raw": self.raw or None}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def asked(self, read: Callable[[str], str] = some_text) -> list[Asked]:
+        """Return every image, in the order of the prompts. read: checks a prompt.
 
         Raises UserError for an empty or overlong prompt or a wrong number of seeds.
         """
-        every = drawing.asked(self.prompts, self.images_per_prompt, self.seed)
+        every = drawing.asked(self.prompts, self.images_per_prompt, self.seed, read=read)
         if self.seeds is None:
             return every
         if len(self.seeds) != len(every):

@@ -8,7 +8,7 @@ Legend: M images of a batch, R rows (2M under CFG: all conditional rows first, t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,13 +164,14 @@ class Asked:
     seed: int
 
 
-def asked(prompts: Sequence[str], variants: int, seed: int) -> list[Asked]:
+def asked(prompts: Sequence[str], variants: int, seed: int, *, read: Callable[[str], str] = some_text) -> list[Asked]:
     """List all images of a request: all variants of the first prompt, then of the second.
 
-    Raises UserError if there is no prompt, a prompt is not text, or the seed or the number of images is out of range.
+    read: checks a prompt. Raises UserError if there is no prompt, a prompt is not text, or the seed or the number of
+    images is out of range.
     """
     for prompt in prompts:
-        some_text(prompt)
+        read(prompt)
     if not prompts:
         raise UserError("prompts", expected="at least one", found="none", fix='give one, for example -p "red apple"')
     variants, seed = IMAGES.check("images per prompt", variants), SEED.check("seed", seed)

@@ -49,7 +49,9 @@ class ImageOptions(BaseModel):
     cfg_interval: Annotated[int, Within(limits.CFG_INTERVAL)] | None = Field(
         None, description="Last decode step with guidance; -1 guides all steps."
     )
-    temperature: Annotated[float, Within(limits.TEMPERATURE)] | None = Field(None, description="Divides the logits.")
+    temperature: Annotated[float, Within(limits.TEMPERATURE)] | None = Field(
+        None, description="Divides the logits; 0 is greedy."
+    )
     top_k: Annotated[int, Within(limits.TOP_K)] | None = Field(
         None, description="Keep the k most probable tokens; 0 keeps all."
     )

@@ -150,6 +150,12 @@ class OpenedEngine:
             else replace(settings, bounds=TextBounds(self.text_reader.token_ids(spec.text.end)))
         )
 
+    def check_draws(self) -> None:
+        """Raise UserError if the engine writes text. Reads only its manifest."""
+        if self.spec.writes == "text":
+            expected, found = "an engine that draws images", "one that writes text"
+            raise UserError(str(self.folder.folder), expected=expected, found=found, fix="name another engine")
+
     @property
     def text_reader(self) -> TextConditioner:
         """The prompt reader of an engine that writes text. Raises as `conditioner` does, UserError for images."""

@@ -25,6 +25,7 @@ from coolsd_rt.workflows.generate.identity import PIXELS, sha256_pixels
 from coolsd_rt.workflows.generate.report import seconds_by_phase
 from coolsd_rt.workflows.prepared import Prepared
 from coolsd_rt.workflows.slots import DecodedImage
+from coolsd_rt.workflows.texts import WrittenText
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,19 +107,38 @@ _FIXES = {
 
 @dataclass(frozen=True, eq=False)
 class PipelineOutput:
-    """The images of a call, in the order of the prompts: all images of the first prompt, then of the second.
+    """The images or texts of a call, in the order of the prompts: all of the first prompt, then of the second.
 
     Attributes:
         records: each image with its prompt, seed, tokens and provenance.
         stats: figures of the call.
         warnings: warnings about the images, such as unknown words or synthetic acceptance.
         images_per_prompt: the requested number.
+        written: each text with its prompt, seed, tokens and why it ended, of an engine that writes text.
     """
 
     records: tuple[ImageRecord, ...]
     stats: GenerationStats
     warnings: tuple[str, ...]
     images_per_prompt: int = 1
+    written: tuple[WrittenText, ...] = ()
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts without their records."""
+        return [text.text for text in self.written]
+
+    @property
+    def text(self) -> str:
+        """The text of a call that asked for one.
+
+        Raises:
+            UserError: there are several, or images.
+        """
+        if len(self.written) != 1:
+            found = f"{len(self.records)} images" if self.records else f"{len(self.written)} texts"
+            raise UserError("text", expected="a call for one text", found=found, fix="use texts or images")
+        return self.written[0].text
 
     @property
     def images(self) -> list[Image.Image]:

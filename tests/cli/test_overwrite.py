@@ -29,7 +29,7 @@ from tests.sweep.sweeping import write_sweep
 from tests.workflows.fakes import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("tools.demo.benchmark", "tools.paper.questions")
+MODULES = ("tools.demo.benchmark", "tools.paper.power", "tools.paper.questions")
 TOOLS = ("random_model", "emoji_references", "train_emoji", "gpu_check")
 # Their outputs are folders (or, of precompute, a file) that they know again, and names that nobody else has.
 RECOGNISE = {"build", "sweep", "quality", "analyze", "precompute", "gpu_check", "batch"}
@@ -215,6 +215,8 @@ def enter(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tm
         (["tools.demo.benchmark", "engines/fake", "--markdown", "there"], "there"),
         (["tools.paper.questions", "engines/fake", "--out", "."], "questions.json"),
         (["tools.paper.questions", "engines/fake", "--out", "."], "ambiguity.svg"),
+        (["tools.paper.power", ".", "--out", "."], "power.svg"),
+        (["tools.paper.power", ".", "--plan", "64", "--out", "."], "plan.json"),
         ([ROOT / "tools/random_model.py", "--family", "llamagen-c2i", "--size", "B", "--out", "."],
          "llamagen-c2i-b-vq.safetensors"),
         ([ROOT / "tools/random_model.py", "--family", "llamagen-t2i", "--size", "XL", "--out", "."],

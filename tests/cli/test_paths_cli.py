@@ -27,6 +27,7 @@ torch = pytest.importorskip("torch")
 MODULES = {
     "demo": "tools.demo.benchmark:command",
     "questions": "tools.paper.questions:command",
+    "power": "tools.paper.power:command",
     "emoji_references": "tools.emoji_references:main",
     "emoji_quality": "tools.emoji_quality:main",
     "int8_forms": "tools.int8_forms:main",
@@ -70,15 +71,14 @@ TABLE: dict[str, dict[str, str]] = {
     "precompute": {"spec": SPECS, "file": STDIN, "out": WRITES, "encoder": FOLDER},
     "demo": {"engine": ENGINE, "spec_file": SPECS, "json_file": WRITES, "md_file": WRITES},
     "questions": {"engine": ENGINE, "out": WRITES_IN, "spec_file": SPECS},
-    "emoji_references": {"out": WRITES_IN},
-    "emoji_quality": {"engine": ENGINE},
+    "power": {"folder": FOLDER, "engine": ENGINE, "references": FOLDER, "network": READS, "out": WRITES_IN,
+              "spec_file": SPECS},
+    "emoji_references": {"out": WRITES_IN}, "emoji_quality": {"engine": ENGINE},
     "int8_forms": {"engines": ENGINE, "json_file": WRITES},
     "train_emoji": {"work": WRITES_IN, "release": WRITES_IN},
-    "random_model": {"out": WRITES_IN},
-    "gpu_check": {"out": WRITES_IN},
+    "random_model": {"out": WRITES_IN}, "gpu_check": {"out": WRITES_IN},
     "startup": {"engine": ENGINE, "trees": FOLDER, "json_file": WRITES},
-    "graph_start": {"engine": ENGINE, "json_file": WRITES},
-    "image_decoder": {"weights": READS, "json_file": WRITES},
+    "graph_start": {"engine": ENGINE, "json_file": WRITES}, "image_decoder": {"weights": READS, "json_file": WRITES},
     "pacing": {"engine": ENGINE, "json_file": WRITES},
 }  # fmt: skip
 NO_NAMES = ("empty", "nul", "surrogate", "too long")
@@ -150,7 +150,7 @@ def good(tmp_path: Path, engine: Path) -> dict[str, str]:
     (tmp_path / "captions.json").write_text(json.dumps([{"id": 1, "caption": "red apple"}]))
     (tmp_path / "sweep.yaml").write_text("version: 1\nimages: 2\npoints: {a: {set: {schedule.delta: 1.1}}}\n")
     return {
-        "sweep": str(tmp_path / "sweep.yaml"),
+        "sweep": str(tmp_path / "sweep.yaml"), FOLDER: str(tmp_path),
         SPECS: str(tmp_path / "toy.yaml"), STDIN: str(tmp_path / "captions.json"), ENGINE: str(engine),
         WRITES: str(tmp_path / "new.safetensors"), WRITES_IN: str(tmp_path / "new"), READS: str(engine),
     }  # fmt: skip

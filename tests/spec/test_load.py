@@ -77,7 +77,7 @@ BAD = {
     "no target": ("target: {model: llamagen, weights: w/target.safetensors}\n", "", ["target: expected a value, found nothing"]),
     "target a list": ("{model: llamagen, weights: w/target.safetensors}", "[1]", [":3: target: expected a mapping, found [1]"]),
     "low cfg": ("version: 1", "version: 1\nsampling: {cfg_scale: 0.5}", [":2: sampling.cfg_scale: expected a number from 1 to 1000"]),
-    "cold": ("version: 1", "version: 1\nsampling: {temperature: 0}", [":2: sampling.temperature: expected a number from 0.001 to 1000, found 0"]),
+    "cold": ("version: 1", "version: 1\nsampling: {temperature: -1}", [":2: sampling.temperature: expected a number from 0 to 1000, found -1"]),
     "negative top_k": ("version: 1", "version: 1\nsampling: {top_k: -1}", [":2: sampling.top_k: expected a whole number from 0 to 1048576"]),
     "zero top_p": ("version: 1", "version: 1\nsampling: {top_p: 0}", [":2: sampling.top_p: expected a number from 1e-6 to 1"]),
     "top_p above 1": ("version: 1", "version: 1\nsampling: {top_p: 1.5}", [":2: sampling.top_p: expected a number from 1e-6 to 1"]),

@@ -17,6 +17,7 @@ from tests.prompts.encoders import DIM, write_encoder
 from tests.prompts.test_tokens import W, write_tokenizer
 
 WORDS = tiny.VOCABULARY
+CHAT = "{% for m in messages %}<|User|> {{ m.content }} {% endfor %}<|Assistant|>"
 PIXELS = 64  # 4 cells of 16
 
 
@@ -27,6 +28,7 @@ class Case:
     config: DecoderConfig
     condition: str
     prompts: tuple[str, str] = ("red apple", "star")
+    output: str = "image: {tokenizer: vq, weights: vq.safetensors}"
 
 
 def _resized(name: str, **sizes: Any) -> DecoderConfig:
@@ -51,6 +53,11 @@ CASES = {
     ),
     "anole": Case(_resized("anole", prefix=W, text=8900), f"{{{_TOKENS}, layout: anole}}"),
     "janus-pro": Case(_resized("janus-pro", prefix=W), f"{{{_TOKENS}, layout: janus}}"),
+    "llama": Case(
+        _resized("llama", prefix=W),
+        f"{{kind: text, tokenizer: tokenizer.json, chat_template: chat.jinja, length: {W}}}",
+        output='text: {length: 16, end: ["<pad>"], neighbours: 8}\npacing: {kind: manual}',
+    ),
 }
 
 _HEADS = {"llamagen-t2i": "lantern", "lumina-mgpt": "anole", "anole": "anole"}  # as published for them
@@ -81,10 +88,11 @@ def write_pipeline(folder: Path, name: str, engine: str = "{max_batch: 4}", draf
         write_encoder(folder / "t5")
     if "tokenizer" in case.condition:
         write_tokenizer(folder / "tokenizer.json")
+    (folder / "chat.jinja").write_text(CHAT)
     drafts = {"eagle": "{model: eagle, weights: draft.safetensors, length: 3}", "jacobi": "{model: jacobi, length: 3}"}
     (folder / "family.yaml").write_text(
         f"version: 1\nname: family\ntarget: {{model: {name}, weights: target.safetensors}}\n"
-        f"draft: {drafts[draft]}\nimage: {{tokenizer: vq, weights: vq.safetensors}}\n"
+        f"draft: {drafts[draft]}\n{case.output}\n"
         f"condition: {case.condition}\nschedule: {{kind: exponential, delta: 1.3}}\n"
         f"sampling: {{cfg_scale: 2.0, top_k: 12}}\nengine: {engine}\n"
     )

@@ -17,6 +17,7 @@ from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build.run import build, plan, with_engine
 from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from coolsd_rt.workflows.parity.run import parity
+from coolsd_rt.workflows.texts_request import WriteConfig, write
 from tests.workflows.building import edit
 from tests.workflows.family_pipelines import CASES, PIXELS, write_pipeline
 
@@ -46,6 +47,11 @@ def test_it_is_the_reference(engine: EngineFolder) -> None:
 
 
 def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
+    if opening.spec_of(engine).writes == "text":
+        written = write(engine.folder, WriteConfig(list(CASES[name_of(engine)].prompts), 2))
+        assert [text.job.prompt for text in written.texts] == ["red apple", "red apple", "star", "star"]
+        assert all(1 <= len(text.ids) <= 16 for text in written.texts)
+        return
     report = generate(engine.folder, GenerateConfig(list(CASES[name_of(engine)].prompts), tmp_path, 2))
     assert len(report.drawn) == 4
     for drawn in report.drawn:

@@ -4,7 +4,7 @@ A name from a file, a prompt or a library's message may hold control characters;
 Knows streams and errors. Does not know verbs, specs or engines.
 """
 
-from coolsd_rt.cli.terminal.output import complain, note, print_json, say, say_lines, show_fields, show_table
+from coolsd_rt.cli.terminal.output import complain, note, print_json, say, say_lines, say_part, show_fields, show_table
 from coolsd_rt.cli.terminal.text import visible
 
-__all__ = ["complain", "note", "print_json", "say", "say_lines", "show_fields", "show_table", "visible"]
+__all__ = ["complain", "note", "print_json", "say", "say_lines", "say_part", "show_fields", "show_table", "visible"]

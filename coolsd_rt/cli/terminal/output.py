@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from coolsd_rt.cli.terminal.text import visible
+from coolsd_rt.cli.terminal.text import visible, visible_text
 from coolsd_rt.errors import CoolsdError
 
 
@@ -35,6 +35,15 @@ def say_lines(text: str) -> None:
     """A text of several lines, on stdout."""
     for line in text.split("\n"):
         say(line)
+
+
+def say_part(text: str) -> None:
+    """A part of a text on stdout, as it comes: newlines and tabs are kept, and no line is ended."""
+    if sys.stdout is None:
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(visible_text(text).encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
 
 
 def note(line: object) -> None:

@@ -27,6 +27,11 @@ def visible(text: object) -> str:
     return _COMMANDS.sub(_escape, str(text))
 
 
+def visible_text(text: str) -> str:
+    """A text of several lines: newlines and tabs as they are, each other control character as its escape."""
+    return _COMMANDS.sub(lambda found: found.group() if found.group() in "\n\t" else _escape(found), text)
+
+
 def _escape(found: re.Match[str]) -> str:
     character = found.group()
     code = ord(character)

@@ -110,6 +110,7 @@ def generate(engine: str | Path, request: GenerateConfig, listener: GenerateCall
     check_folder(request.out)
     began = time.perf_counter()
     opened = OpenedEngine.at(engine, opening.PromptInputs(request.features, request.text_encoder), request.threads)
+    opened.check_draws()
     prepared = Prepared.of(opened, request)
     every = drawing.asked(request.prompts, request.variants, request.seed)
     placed = placing.place(request.out, every, prepared.provenance, request.overwrite)

@@ -87,8 +87,9 @@ class GraphParity:
             "condition": self.condition.as_dict(),
             "target": self.target.as_dict() | self.p.as_dict(),
             "target_features": self.target_features.as_dict(),
-            "image": self.image.as_dict(),
         }
+        if self.image.values:
+            graphs["image"] = self.image.as_dict()
         if self.draft.values:
             graphs["draft"] = self.draft.as_dict() | self.q.as_dict()
         if self.proposed:

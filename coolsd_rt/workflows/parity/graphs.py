@@ -33,14 +33,19 @@ def compare_graphs(
     conditioner: Conditioner,
     settings: Settings,
     codes: Host,
+    pixels: bool = True,
 ) -> GraphParity:
-    """Step both engines over the images `codes` int64 [M, tokens], drawn for `jobs`, with the law's draft length."""
+    """Step both engines over the images `codes` int64 [M, tokens], drawn for `jobs`, with the law's draft length.
+
+    pixels: whether the engines decode images; else they write text.
+    """
     out = GraphParity()
     guided = settings.sampling.guided
     rows = drawing.prefix_rows(jobs, conditioner, guided)
     prefix = host(reference.encode_condition(rows.text))
     out.condition.add(host(tested.encode_condition(rows.text)), prefix)
-    out.image.add(host(tested.decode_images(codes)), host(reference.decode_images(codes)))
+    if pixels:
+        out.image.add(host(tested.decode_images(codes)), host(reference.decode_images(codes)))
     size = capacity(reference.dims, max(1, settings.law.length))
     sides = (tested.open(prefix, size, rows.start), reference.open(prefix, size, rows.start))
     walk = _Walk(sides, settings, codes, rows.start, out)

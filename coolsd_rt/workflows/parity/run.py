@@ -21,7 +21,7 @@ distribution, because the law corrects for it. An engine that is built batch inv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,8 @@ def parity(
     # Jacobi drafts come from the target's distributions, so only the target has to be verified.
     plain = isinstance(spec.draft, JacobiDraft)
     settings = opened.settings(with_overrides(spec, usual), plain=plain)
+    # Texts are written on behind their end, with all padding in place: as images are.
+    settings = replace(settings, bounds=None)
     texts = prompts or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, images, seed, conditioner)
     whole = ImageParity()
@@ -160,7 +162,8 @@ def parity(
         compare_images(tested, reference, batch, conditioner, settings, whole)
         listener.images(whole.images)
     first = jobs[: len(whole.codes[0])]
-    graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0])
+    pixels = spec.writes == "image"
+    graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0], pixels)
     widths = compare_widths(tested, first, conditioner, settings, whole.codes[0])
     failures = (*judge(spec.engine.precision, graphs, whole), *_judge_widths(spec.engine, widths))
     outcome = Parity(spec.engine.precision, graphs, whole, widths, failures, count)
