@@ -166,15 +166,16 @@ def test_a_head_is_missing_only_where_config_says_so(untied: Path, tmp_path: Pat
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
 
 
-KEYS_AND_VALUES = (("k", 96), ("v", 32))
-"""Rows: together as many as two heads of each."""
+ATTENTION = "model.layers.1.self_attn"
+ROWS_OF = (("k", 96), ("v", 32))
+"""Rows of keys and values: together as many as two heads of each."""
 TENSORS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a bias": (lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(256)}), "no such tensor"),
     "norms of heads": (
         lambda t: t.update({"model.layers.0.self_attn.q_norm.weight": torch.ones(32)}), "--family: expected lumina",
     ),
     "other heads in a layer": (
-        lambda t: t.update({f"model.layers.1.self_attn.{p}_proj.weight": torch.ones(n, 256) for p, n in KEYS_AND_VALUES}),
+        lambda t: t.update({f"{ATTENTION}.{p}_proj.weight": torch.ones(n, 256) for p, n in ROWS_OF}),
         "layers.1.self_attn.v_proj.weight: expected layers.1.",
     ),
     "a layer's part": (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), "layers.1.mlp.up_proj.weight: expected a"),
