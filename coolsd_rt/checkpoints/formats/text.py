@@ -48,7 +48,7 @@ _GGUF_KEYS = (
 def check_architecture(given: Given) -> None:
     """Raise UserError for a GGUF file of another kind of network."""
     found = given.json.get(ARCHITECTURE, LLAMA.name)
-    if found != LLAMA.name:
+    if not _is(found, LLAMA.name):
         raise UserError(f"{given.path}: {ARCHITECTURE}", expected=LLAMA.name, found=str(found)[:60])
 
 

@@ -39,7 +39,7 @@ class GGUFShard:
         self.fields: Mapping[str, Any] = header.fields
         self._places = header.tensors
         parts = self.fields.get("split.count", 1)
-        if parts not in (0, 1):
+        if not isinstance(parts, int) or parts > 1:
             fix = "join its parts: llama-gguf-split --merge"
             raise UserError(f"{path}: split.count", expected="a model in one file", found=str(parts)[:60], fix=fix)
         for name, place in self._places.items():

@@ -43,13 +43,14 @@ def tokenizer_json(path: Path) -> bytes:
     whose words are cut by an unknown rule; or if its tokens, merges and ids contradict each other.
     """
     data = _Metadata(path, read_header(path).fields)
-    if (kind := data.get("model")) != "gpt2":
-        found = "nothing" if kind is None else str(kind)[:60]
-        raise data.error("model", "gpt2: byte-level BPE", found, "name a tokenizer.json in sources.tokenizer")
+    kind = data.get("model")
+    if not isinstance(kind, str) or kind != "gpt2":
+        raise data.error("model", "gpt2: byte-level BPE", _shown(kind), "name a tokenizer.json in sources.tokenizer")
     rule = data.get("pre")
     if not isinstance(rule, str) or rule not in _RULES:
-        found = "nothing" if rule is None else str(rule)[:60]
-        raise data.error("pre", f"one of {', '.join(_RULES)}", found, "name a tokenizer.json in sources.tokenizer")
+        raise data.error(
+            "pre", f"one of {', '.join(_RULES)}", _shown(rule), "name a tokenizer.json in sources.tokenizer"
+        )
     tokens = data.tokens()
     vocabulary = {token: number for number, token in enumerate(tokens)}
     whole = rule in _WHOLE_WORDS

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coolsd_rt.checkpoints.convert import convert
 from coolsd_rt.cli.main import run
 from coolsd_rt.errors import UserError
 
@@ -176,6 +177,14 @@ def test_a_part_of_a_model_is_named(tmp_path: Path) -> None:
         UserError, match=r"split.count: expected a model in one file, found 3; .*llama-gguf-split --merge"
     ):
         GGUFShard(tmp_path / "a.gguf")
+
+
+@pytest.mark.parametrize("name", ["general.architecture", "split.count"])
+def test_an_array_for_a_value_is_named(name: str, tmp_path: Path) -> None:
+    array = struct.pack("<IQ2i", 5, 2, 1, 1)
+    (tmp_path / "a.gguf").write_bytes(whole((key(name.encode(), 9, array),), (tensor(b"t", (4,)),)))
+    with pytest.raises(UserError, match=rf"{name}: expected .*, found \[1 1\]"):
+        convert(tmp_path / "a.gguf", tmp_path / "x")
 
 
 @settings(max_examples=300, deadline=None)

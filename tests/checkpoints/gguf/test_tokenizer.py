@@ -148,6 +148,7 @@ def test_tokens_around_a_text(more: Mapping[str, Any], wanted: list[str], tmp_pa
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another kind": ({"model": "llama"}, "tokenizer.ggml.model: expected gpt2: byte-level BPE, found llama; name a"),
+    "kinds": ({"model": [1, 2]}, "tokenizer.ggml.model: expected gpt2: byte-level BPE, found 2 entries"),
     "none": ({"model": None}, "tokenizer.ggml.model: expected gpt2: byte-level BPE, found nothing"),
     "an unknown rule": ({"pre": "qwen2"}, "tokenizer.ggml.pre: expected one of gpt-2, smollm, llama-bpe, found qwen2"),
     "no rule": ({"pre": None}, "tokenizer.ggml.pre: expected one of gpt-2, smollm, llama-bpe, found nothing"),
