@@ -279,6 +279,8 @@ CONFIG: Mapping[str, Range] = {
     "kv_heads": HEADS,
     "ffn": FFN,
     "prefix": PREFIX,
+    "length": TOKENS,
+    "context": whole(1, 1 << 24),
     "grid": GRID,
     "words": CODES,
     "word_dim": WIDTH,
