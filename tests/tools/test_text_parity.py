@@ -55,11 +55,11 @@ def test_the_engine_is_transformers_network(made: tuple[EngineFolder, Path], tmp
 
 
 def test_another_network_is_noticed(made: tuple[EngineFolder, Path], tmp_path: Path) -> None:
-    """One matrix of one layer is a tenth larger."""
+    """One matrix of one layer is twice as large."""
     engine, _ = made
     model = llama(True)
     tensors = gguf_tensors(model)
-    tensors["blk.1.ffn_up.weight"] = tensors["blk.1.ffn_up.weight"] * 1.1
+    tensors["blk.1.ffn_up.weight"] = tensors["blk.1.ffn_up.weight"] * 2.0
     other = write_gguf(tmp_path / "other.gguf", fields(model), tensors)
     (tmp_path / "prompts.txt").write_text("red apple\n")
     words = [str(engine.folder), str(other), "--prompts", str(tmp_path / "prompts.txt"), "--tokens", "5"]
