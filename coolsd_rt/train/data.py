@@ -79,11 +79,15 @@ def _texts(rows: Rows, codes: Tensor, scale: Tensor | None, device: torch.device
 
 @dataclass(frozen=True)
 class Data:
-    """The training images and the held-out images. name: a hash of everything that either depends on."""
+    """The training images and the held-out images. name: a hash of everything that either depends on.
+
+    most: most tokens of a text; None: images.
+    """
 
     train: TrainingImages
     held: TrainingImages
     name: str
+    most: int | None = None
 
 
 def count_of(data: str) -> int | None:
@@ -155,7 +159,8 @@ def prepare(
         train, store = own_images("self", known, own, request.seed)
     else:
         train, store = _encoded(request, target, [p for p in found if p.caption in trained], known, process, listener)
-    return Data(train, measured, f"{store.folder.name}-{len(train)} {held_store.folder.name}-{len(measured)}")
+    name = f"{store.folder.name}-{len(train)} {held_store.folder.name}-{len(measured)}"
+    return Data(train, measured, name, None if bounds is None else bounds.tokens)
 
 
 @dataclass(frozen=True)
