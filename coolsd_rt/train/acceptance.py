@@ -71,9 +71,7 @@ class Tally:
         """The draft length L."""
         return len(self.omegas)
 
-    def add(
-        self, rates: Floats64, paths: Floats64, lengths: Ints | None = None, drafted: Ints | None = None
-    ) -> None:
+    def add(self, rates: Floats64, paths: Floats64, lengths: Ints | None = None, drafted: Ints | None = None) -> None:
         """Add a batch. Both arrays are float64 [2, L, M, N]: for lossless decoding and for the schedule.
 
         rates: sum over codes of min(Q_i, omega P) at each token. paths: min(Q_i / P, omega) at the image's code there.

@@ -30,9 +30,7 @@ class Lesson(Protocol):
         """Return the loss along a batch, a scalar, and the mean TV(P, Q) of each depth."""
         ...
 
-    def measured(
-        self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]
-    ) -> Acceptance:
+    def measured(self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
         """Return the acceptance along held-out data."""
         ...
 
@@ -51,9 +49,7 @@ class ImageLesson:
         along = self._student(network, self._memory).along(example, depths, noise)
         return self._objective.loss(along, self._free)
 
-    def measured(
-        self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]
-    ) -> Acceptance:
+    def measured(self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
         """Return the acceptance along held-out images."""
         return measure(self._student(network, self._held), self._objective, examples, omegas, self._free)
 
@@ -77,9 +73,7 @@ class TextLesson:
         along = self._student(network, self._memory).along(example, depths, noise)
         return self._objective.loss(along, generator)
 
-    def measured(
-        self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]
-    ) -> Acceptance:
+    def measured(self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
         """Return the acceptance along held-out texts."""
         along = self._student(network, self._held).along
         return measure_texts(along, self._objective.objective, examples, omegas, self._most)
