@@ -105,6 +105,7 @@ class _TrainDraftOptions:
     work: Path | None
     tensorboard: Path | None
     wandb: str | None
+    tokens: int | None
     overwrite: bool
     as_json: bool
 
@@ -218,6 +219,11 @@ class _TrainDraftOptions:
     type=WRITES_IN,
     help="Folder of the checkpoint, the log and the codes. Default: OUT with the suffix .train.",
 )
+@click.option(
+    "--tokens",
+    type=number(limits.TEXT_TOKENS),
+    help="Most tokens of a training text (targets that write text only). Default: 256, at most the target's length.",
+)
 @click.option("--tensorboard", type=WRITES_IN, metavar="DIR", help="Folder to write TensorBoard event files to.")
 @click.option("--wandb", metavar="PROJECT", help="Weights & Biases project to send figures to. Off by default.")
 @overwrite_option
@@ -266,6 +272,7 @@ def command(given: _TrainDraftOptions) -> None:
         given.wandb,
         given.threads,
         given.overwrite,
+        given.tokens,
     )
     with progress(quiet=given.as_json) as shown:
         try:

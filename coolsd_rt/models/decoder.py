@@ -131,12 +131,16 @@ class Decoder(nn.Module):
         Returns logits [R, tokens, V] (entry i predicts codes[:, i]) and features [R, W - 1 + tokens, C] of positions 0
         .. W + tokens - 2.
         """
+        features = self.hidden(condition, codes, start)
+        return closed(self.output(features[:, self.cfg.prefix - 1 :]), self.cfg.vocab), features
+
+    def hidden(self, condition: Tensor, codes: Tensor, start: Tensor | None = None) -> Tensor:
+        """Return the features of `forward` alone. A text's prompt and its codes may have any length."""
         x = torch.cat([self.condition(condition), self.tok_embeddings(codes[:, :-1])], dim=1)
         step = causal_step(self.rope, x.shape[1], start=start, from_start=self.cfg.rope.from_start)
         for layer in self.layers:
             x = layer(x, step)
-        features = self.norm(x)
-        return closed(self.output(features[:, self.cfg.prefix - 1 :]), self.cfg.vocab), features
+        return cast(Tensor, self.norm(x))
 
     def embed(self, ids: Tensor, pos: Tensor, prefix: Tensor) -> Tensor:
         """Embed S tokens at positions `pos + s`: from `prefix` below W, from the table of codes from W on.
@@ -152,13 +156,27 @@ class Decoder(nn.Module):
 
         Returns logits [R, S, V] and features [R, S, C].
         """
+        features = self.advance(ids, pos, prefix, caches, start)
+        return self.logits(features), features
+
+    def advance(
+        self,
+        ids: Tensor,
+        pos: Tensor,
+        prefix: Tensor,
+        caches: Sequence[Cache],
+        start: Tensor | None = None,
+        grouped: bool = False,
+    ) -> Tensor:
+        """Return the features of `step` alone. grouped: as in `Step`, for a single id."""
         x = self.embed(ids, pos, prefix)
         capacity, from_start = caches[0].k.shape[2], self.cfg.rope.from_start
         step = cached_step(self.rope, pos, ids.shape[1], capacity, start=start, from_start=from_start)
+        if grouped:
+            step = step._replace(grouped=True)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
-        features = self.norm(x)
-        return self.logits(features), features
+        return cast(Tensor, self.norm(x))
 
     def caches(self, rows: int, capacity: int) -> list[Cache]:
         """Return zeroed caches for `rows` rows of `capacity` positions."""

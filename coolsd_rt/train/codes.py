@@ -1,4 +1,4 @@
-"""Stores images as code ids in files: encoded or drawn once, continued after an interruption.
+"""Stores images, or texts, as code ids in files: encoded or drawn once, continued after an interruption.
 
 A folder holds shards of at most `SHARD` images, each a complete safetensors file. The folder's name is a hash of
 everything that its codes depend on, so that codes of another target, sampling or image folder are never mixed in. Knows
@@ -21,8 +21,10 @@ from coolsd_rt.files import read_bytes, why_unusable
 from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.store.atomic import disk_errors, write_atomic
 from coolsd_rt.store.hashing import sha256_json
+from coolsd_rt.train.draw_texts import PAD
 
 SHARD = 16
+TEXTS = 128  # texts of a shard, which are drawn at once: more rows cost a target's step little
 Make = Callable[[range], Tensor]
 """Function from image numbers to their codes, int64 [n, N]."""
 
@@ -31,7 +33,8 @@ Make = Callable[[range], Tensor]
 class CodeStore:
     """`count` images of `tokens` tokens each, in shards.
 
-    identity: JSON data that the codes depend on. ids: every code must be below it; None disables the check.
+    identity: JSON data that the codes depend on. ids: every code must be below it; None disables the check. padded:
+    texts: `PAD` stands behind the last token of each. size: images of a shard.
     """
 
     root: Path
@@ -40,6 +43,8 @@ class CodeStore:
     count: int
     tokens: int
     ids: int | None = None
+    padded: bool = False
+    size: int = SHARD
 
     @property
     def folder(self) -> Path:
@@ -49,7 +54,7 @@ class CodeStore:
     @property
     def shards(self) -> list[range]:
         """Image numbers of each shard."""
-        return [range(first, min(first + SHARD, self.count)) for first in range(0, self.count, SHARD)]
+        return [range(first, min(first + self.size, self.count)) for first in range(0, self.count, self.size)]
 
     def fill(
         self,
@@ -93,10 +98,18 @@ class CodeStore:
         if codes.shape != (len(shard), self.tokens):
             found, expected = str(list(codes.shape)), f"codes [{len(shard)}, {self.tokens}]"
             raise CoolsdError(str(path), expected=expected, found=found, fix=fix)
+        self._check(codes, path, fix)
+        return codes.long()
+
+    def _check(self, codes: Tensor, path: Path, fix: str) -> None:
+        """Raise CoolsdError for codes out of range, or for texts with gaps."""
+        real = codes != PAD if self.padded else torch.ones_like(codes, dtype=torch.bool)
+        if not bool((real[:, 1:] <= real[:, :-1]).all() and real[:, :1].all()):
+            raise CoolsdError(str(path), expected="texts of at least one token", found="gaps in them", fix=fix)
+        codes = codes[real]
         if self.ids is not None and codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.ids):
             found = f"{int(codes.min())} to {int(codes.max())}"
             raise CoolsdError(str(path), expected=f"codes from 0 to {self.ids - 1}", found=found, fix=fix)
-        return codes.long()
 
     def _path(self, shard: range) -> Path:
         # The name includes the length, so that with more images the last shard becomes another file.

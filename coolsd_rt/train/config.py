@@ -21,6 +21,7 @@ from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.networks import DraftSizes, Kind, check_sizes
 
 OWN_STEPS = 5  # default limit for the number of depths
+TOKENS = 256  # default for the most tokens of a training text
 NOISE = 0.1  # EAGLE-1's noise, in standard deviations of the target's features
 
 
@@ -50,6 +51,8 @@ class TrainConfig:
         wandb: W&B project to send figures to; None sends none.
         threads: CPU threads; None is the usable cores.
         overwrite: whether `out` may replace another file.
+        tokens: most tokens of a training text; None: 256, or the target's length if that is less. For targets that
+            write text only.
     """
 
     loaded: InstanceOf[LoadedSpec]
@@ -76,6 +79,7 @@ class TrainConfig:
     wandb: str | None = None
     threads: Threads | None = None
     overwrite: Flag = False
+    tokens: Annotated[int, Within(limits.TEXT_TOKENS)] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -85,6 +89,9 @@ class TrainConfig:
                 "--own-steps", expected=f"none for the kind {self.kind}", found=str(self.own_steps), fix=fix
             )
         check_sizes(self.kind, self.shape)
+        if self.tokens is not None and self.loaded.spec.writes != "text":
+            expected, fix = "none for a target that draws images", "leave it out"
+            raise UserError("--tokens", expected=expected, found=str(self.tokens), fix=fix)
         if self.kind == "model" and self.noise:
             fix = "leave it out, or use --kind eagle or eagle3"
             expected = "none for the kind model, which reads no features"

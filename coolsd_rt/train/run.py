@@ -38,13 +38,14 @@ from coolsd_rt.train.checkpoint import MISFITS, load_state, save_tree, unfit
 from coolsd_rt.train.config import TrainCallbacks, TrainConfig, TrainProgress, TrainReport
 from coolsd_rt.train.data import Data, batch_at, check_data, prepare
 from coolsd_rt.train.interrupt import held_back
+from coolsd_rt.train.lessons import ImageLesson, TextLesson
 from coolsd_rt.train.loop import Ema, TrainSteps, optimizers
-from coolsd_rt.train.measuring import measure
 from coolsd_rt.train.networks import config_of, make_student, weights_bytes, write_bytes
 from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.process import Process, here
 from coolsd_rt.train.sinks import LinesSink, Sink, TensorBoardSink, WandbSink
-from coolsd_rt.train.students import Example, FeatureCache, HeadStudent, ModelStudent
+from coolsd_rt.train.students import Example
+from coolsd_rt.train.text_objective import TextObjective, frequent
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"  # files in the request's folder
 WRITTEN = "written.txt"  # file with the SHA-256 of every version of the weights that was written
@@ -111,19 +112,16 @@ class Training:
         spec, path = request.loaded.spec, request.loaded.files["target.weights"]
         self._target = load_target(path).to(process.device)
         student = make_student(request.kind, request.shape, self._target, request.start_from, request.seed)
-        self._student = student
         network: Eagle | Decoder = student.network.to(process.device)
         # Pacing is left out: it decides which rounds draft, and has no effect on what is trained.
         self._sampling = Sampling(**spec.sampling.model_dump())
-        features = 0.2 if request.kind == "eagle" else 0.0
-        self._objective = Objective(self._sampling, features=features)
         layout = self._target.cfg.layout
-        self._free = torch.from_numpy(layout.forced < 0).to(process.device)
         request.loaded.check_length(layout.tokens)
         values = spec.schedule.model_dump(exclude={"kind"})
         self._omegas = make_omegas(spec.schedule.kind, spec.draft.length, **values)
         self._scales = torch.from_numpy(self._sampling.scales(layout.tokens)) if self._sampling.guided else None
         self._data: Data = prepare(request, self._target, self._sampling, process, listener)
+        self._lesson = self._make_lesson()
         self._check_batch()
         matrices = [p for n, p in network.named_parameters() if p.ndim == 2 and "embed" not in n and "output" not in n]
         self._steps = TrainSteps(
@@ -134,7 +132,6 @@ class Training:
             steps=request.steps,
             average=process.average,
         )
-        self._held_memory = FeatureCache()
         self._best: dict[str, Any] = {}
         self._start: dict[str, Any] = {}
         self._stale = 0
@@ -171,8 +168,8 @@ class Training:
         example = self._data.train.example(numbers[mine], self._scale(step, mine), process.device)
         precise = request.precision == "fp32"
         with torch.autocast(process.device.type, torch.bfloat16, enabled=not precise):
-            along = self._student.along(example, request.depths, self._noise(step, mine))
-            loss, tvs = self._objective.loss(along, self._free)
+            noise, generator = self._noise(step, mine, example), self._generator(step, 3)
+            loss, tvs = self._lesson.loss(self._steps.model, example, request.depths, noise, generator)
         value = loss.item()
         if not math.isfinite(value):
             fix = "start again with a smaller --lr"
@@ -195,12 +192,13 @@ class Training:
         draw = torch.rand(self._request.batch, 1, generator=self._generator(step, 1))
         return (1 + (self._scales - 1) * (1 + SPREAD * (2 * draw - 1)))[mine]
 
-    def _noise(self, step: int, mine: slice) -> Tensor | None:
+    def _noise(self, step: int, mine: slice, example: Example) -> Tensor | None:
         """Return uniform noise for the features of a step's rows, in their standard deviations; None without noise."""
         size, rows, cfg = self._request.feature_noise, 1 if self._scales is None else 2, self._target.cfg
-        if not size or not isinstance(self._student, HeadStudent):
+        if not size or not isinstance(self._steps.model, Eagle):
             return None
-        shape = (self._request.batch, rows, cfg.prefix - 1 + cfg.tokens, cfg.dim)
+        length = cfg.prefix + cfg.tokens if example.lengths is None else example.text.shape[1] + example.codes.shape[1]
+        shape = (self._request.batch, rows, length - 1, cfg.dim)
         noise = torch.rand(shape, generator=self._generator(step, 2))[mine] * (2 * size) - size
         return noise.transpose(0, 1).flatten(0, 1).to(self._process.device)
 
@@ -235,14 +233,16 @@ class Training:
                 file.write(f"{sha256_bytes(data)}\n")
         write_bytes(request.out, data)
 
+    def _make_lesson(self) -> ImageLesson | TextLesson:
+        target, data = self._target, self._data
+        objective = Objective(self._sampling, features=0.2 if self._request.kind == "eagle" else 0.0)
+        if data.most is not None:
+            chosen = frequent(data.train.codes, target.cfg.vocab)
+            return TextLesson(target, TextObjective(objective, chosen), data.most)
+        return ImageLesson(target, objective, torch.from_numpy(target.cfg.layout.forced < 0).to(self._process.device))
+
     def _acceptance(self) -> Acceptance:
-        network = self._steps.ema.model
-        student: HeadStudent | ModelStudent
-        if isinstance(network, Eagle):
-            student = HeadStudent(network, self._target, self._held_memory)
-        else:
-            student = ModelStudent(network, self._target)
-        return measure(student, self._objective, self._held_out(), self._omegas, self._free)
+        return self._lesson.measured(self._steps.ema.model, self._held_out(), self._omegas)
 
     def _held_out(self) -> Iterator[Example]:
         held, size = self._data.held, self._request.batch

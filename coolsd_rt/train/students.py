@@ -22,7 +22,8 @@ class Example(NamedTuple):
 
     text: input of the condition, [R, W] or [R, W, E]. start: int64 [R] for targets with padded prefixes, else None.
     codes: int64 [M, N]. scale: CFG scale of each token, float32 [M, N]; None: R = M. numbers: image numbers, which
-    identify images in later epochs; () if they do not recur.
+    identify images in later epochs; () if they do not recur. lengths: int64 [M], tokens of each text, behind which
+    codes have no meaning; None: images.
     """
 
     text: Tensor
@@ -30,6 +31,7 @@ class Example(NamedTuple):
     codes: Tensor
     scale: Tensor | None
     numbers: tuple[int, ...] = ()
+    lengths: Tensor | None = None
 
     def both(self) -> Tensor:
         """Return the codes of every row, int64 [R, N]."""
