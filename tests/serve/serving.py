@@ -48,6 +48,7 @@ class RunningServer:
         self.log: list[dict[str, Any]] = []
         threading.Thread(target=self._read_log, daemon=True).start()
         self.document = self._read_document()
+        assert "address" in self.document, self.document
         self.url = self.document["address"]
         self.http = httpx.Client(base_url=self.url, timeout=PATIENCE)
 
