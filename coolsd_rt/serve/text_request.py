@@ -26,6 +26,7 @@ from coolsd_rt.workflows.call_options import SECTIONS, Call, check_names
 from coolsd_rt.workflows.image_options import LawOptions
 
 Stop = Annotated[str, Field(min_length=1, max_length=int(limits.STOP_CHARACTERS.high))]
+Stops = Annotated[list[Stop], Field(max_length=int(limits.STOP_STRINGS.high))]
 _Prompts = str | list[str] | list[int] | list[list[int]]
 
 
@@ -48,8 +49,8 @@ class TextRequest(LawOptions):
     n: Annotated[int, Within(limits.SERVED_IMAGES)] | None = Field(
         None, description="Texts of each prompt; text k has seed + k."
     )
-    stop: Stop | list[Stop] | None = Field(
-        None, description="Up to 4 strings. The text ends before the first that it would have.", max_length=4
+    stop: Stop | Stops | None = Field(
+        None, description="Up to 4 strings. The text ends before the first that it would have."
     )
     stream: bool | None = Field(None, description="Answer with server-sent events.")
     stream_options: TextStreamOptions | None = Field(None, description="Streams only.")

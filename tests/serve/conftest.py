@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from coolsd_rt import Pipeline
 from coolsd_rt.spec import load_spec
@@ -46,12 +47,8 @@ def pipe(tiny_engine: EngineFolder) -> Iterator[Pipeline]:
         yield loaded
 
 
-@pytest.fixture(scope="session")
-def text_engines(tmp_path_factory: pytest.TempPathFactory) -> list[EngineFolder]:
-    """Two engines that write text: `writer` reads chats, and `reader` has no chat template."""
-    pytest.importorskip("tokenizers")
-    pytest.importorskip("jinja2")
-    folder = tmp_path_factory.mktemp("texts")
+def _written_engines(folder: Path) -> list[EngineFolder]:
+    """Build the engines of `text_engines`; what is built already is taken as it is."""
     spec = write_pipeline(folder, "llama")
     edit(spec, "cfg_scale: 2.0, top_k: 12", "top_k: 12")
     edit(spec, 'end: ["<pad>"]', 'end: ["<pad>", "<s>", "of"]')
@@ -60,6 +57,18 @@ def text_engines(tmp_path_factory: pytest.TempPathFactory) -> list[EngineFolder]
     edit(spec, "name: writer", "name: reader")
     edit(spec, "chat_template: chat.jinja, ", "")
     return [writer, build(plan(load_spec(spec), folder / "engines")).engine]
+
+
+@pytest.fixture(scope="session")
+def text_engines(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> list[EngineFolder]:
+    """Two engines that write text: `writer` reads chats, and `reader` has no chat template. Read only."""
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    if not hasattr(pytestconfig, "workerinput"):
+        return _written_engines(tmp_path_factory.mktemp("texts"))
+    shared = tmp_path_factory.getbasetemp().parent / "texts"  # of all workers
+    with FileLock(shared.with_suffix(".lock")):
+        return _written_engines(shared)
 
 
 @pytest.fixture(scope="session")
