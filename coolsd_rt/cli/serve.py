@@ -88,7 +88,8 @@ def command(given: _ServeOptions) -> None:
 
     ENGINE is engines/NAME (its current build) or the folder of one fingerprint; its name is the model of requests, and
     a request without a model is for the first ENGINE that draws, or writes. Each engine runs in a process of its own,
-    which is started again if it ends. The address is said on stdout once all engines are ready. SIGTERM and Ctrl-C finish what is drawn.
+    which is started again if it ends. The address is said on stdout once all engines are ready. SIGTERM and Ctrl-C
+    finish what is drawn.
     With --ray each engine runs in several such processes, on one machine or several (docs/ray.md).
 
     \b

@@ -5,7 +5,7 @@ Knows the fields and what excludes what. Does not know engines or HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
-from coolsd_rt.prompts.texts import readable
 from coolsd_rt.serve.api_errors import ApiError, invalid, refused
 from coolsd_rt.serve.messages import Prompt
 from coolsd_rt.serve.neutral_fields import NEUTRAL, ChatNeutral, CompletionNeutral
@@ -164,16 +163,11 @@ def of_chat(error: ApiError) -> ApiError:
 
 
 def _check(request: CompletionRequest | ChatRequest) -> None:
-    """Raise UserError or ApiError for values that exclude each other, and for text that is none."""
+    """Raise UserError or ApiError for values that exclude each other."""
     if request.stream_options is not None and not request.stream:
         raise invalid("stream_options", "a stream", "a plain request", "add stream: true")
     if isinstance(request, ChatRequest) and None not in (request.max_tokens, request.max_completion_tokens):
         raise invalid("max_tokens", "max_tokens or max_completion_tokens", "both", "drop one")
-    for prompt in request.prompts:
-        for part in [prompt] if isinstance(prompt, str) else prompt:
-            text = part["content"] if isinstance(part, Mapping) else part
-            if isinstance(text, str):
-                readable(text)
     _ = Call.of("", request.text_options(0))
 
 
