@@ -39,7 +39,7 @@ $(DEMO_VENV)/.stamp: pyproject.toml
 	$(call venv,$(DEMO_VENV),cpu$(comma)build)
 
 $(TEST_VENV)/.stamp: pyproject.toml
-	$(call venv,$(TEST_VENV),cpu$(comma)build$(comma)train$(comma)measure$(comma)quality$(comma)serve$(comma)ray$(comma)tensorrt-rtx$(comma)docs$(comma)dev)
+	$(call venv,$(TEST_VENV),cpu$(comma)build$(comma)train$(comma)measure$(comma)quality$(comma)serve$(comma)ray$(comma)tensorrt-rtx$(comma)gguf$(comma)docs$(comma)dev)
 
 comma := ,
 

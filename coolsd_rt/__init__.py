@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coolsd_rt.workflows.building import BuildEvent, BuildOutput, build
     from coolsd_rt.workflows.results import GenerationStats, ImageRecord, PipelineOutput
     from coolsd_rt.workflows.streaming import FinalImage, ImageStream, PartialImage
+    from coolsd_rt.workflows.texts import TextPart, WrittenText
 
 _HOME = {
     "errors": ("CoolsdError", "MissingExtra", "UserError"),
@@ -35,6 +36,7 @@ _HOME = {
     "workflows.building": ("BuildEvent", "BuildOutput", "build"),
     "workflows.results": ("GenerationStats", "ImageRecord", "PipelineOutput"),
     "workflows.streaming": ("FinalImage", "ImageStream", "PartialImage"),
+    "workflows.texts": ("TextPart", "WrittenText"),
 }
 _MODULES = {name: f"coolsd_rt.{module}" for module, names in _HOME.items() for name in names}
 
@@ -54,7 +56,9 @@ __all__ = [
     "Progress",
     "SpecError",
     "StreamOptions",
+    "TextPart",
     "UserError",
+    "WrittenText",
     "__version__",
     "build",
 ]

@@ -19,6 +19,9 @@ from coolsd_rt.ranges import Range, whole
 DRAFT_LENGTH = whole(1, 65_536)
 """Drafted tokens per round, which is also the number of a schedule's omegas: more than any image has tokens."""
 
+NGRAM = whole(1, 64)
+"""Tokens that are looked up. Each size has an entry for every token; hardly any text repeats more by chance."""
+
 # The law.
 
 OMEGA = Range(0.0, 1e6)
@@ -269,6 +272,8 @@ CONFIG: Mapping[str, Range] = {
     "kv_heads": HEADS,
     "ffn": FFN,
     "prefix": PREFIX,
+    "length": TOKENS,
+    "context": whole(1, 1 << 24),
     "grid": GRID,
     "words": CODES,
     "word_dim": WIDTH,

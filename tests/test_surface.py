@@ -32,7 +32,9 @@ NAMES = [
     "Progress",
     "SpecError",
     "StreamOptions",
+    "TextPart",
     "UserError",
+    "WrittenText",
     "__version__",
     "build",
 ]
@@ -41,6 +43,7 @@ ARGUMENTS = {
     "Pipeline.load": "engine, *, threads, features, text_encoder",
     "Pipeline.__call__": "self, prompts, **options",
     "Pipeline.stream": "self, prompts, **options",
+    "Pipeline.stream_text": "self, prompts, **options",
     "Pipeline.close": "self",
     "PipelineOutput.save": "self, folder, *, overwrite",
     "ImageStream.__next__": "self",
@@ -48,7 +51,7 @@ ARGUMENTS = {
 }
 OPTIONS = """
     images_per_prompt num_images_per_prompt seed seeds guidance_scale cfg_interval temperature top_k top_p schedule
-    acceptance resampler pacing draft_length plain draft loop
+    acceptance resampler pacing draft_length plain draft max_tokens system raw loop
 """
 FIELDS = {
     "BuildEvent": "state stage done total seconds",
@@ -58,7 +61,9 @@ FIELDS = {
     "acceptance_by_position",
     "ImageRecord": "image index prompt seed tokens provenance",
     "PartialImage": "image index prompt seed rows total_rows",
-    "PipelineOutput": "records stats warnings images_per_prompt",
+    "PipelineOutput": "records stats warnings images_per_prompt written",
+    "TextPart": "job text",
+    "WrittenText": "job ids text reason rounds accept_length seconds",
     "Progress": "decided mean_acceptance_length codes",
 }
 PROPERTIES = {
@@ -66,7 +71,7 @@ PROPERTIES = {
     "GenerationStats": "tokens_per_second",
     "ImageStream": "output",
     "Pipeline": "closed folder name",
-    "PipelineOutput": "images",
+    "PipelineOutput": "images text texts",
     "Progress": "total",
 }
 

@@ -52,7 +52,8 @@ DEFINITIONS = {
     "and verify apart; of the device's loop only the whole is known: the others are null. rest: prefix, caches, Python",
     "break_even_acceptance_length": "the mean_acceptance_length at which it would be as fast as plain decoding",
     "break_even_draft_length": "longest draft length at which a round that drafts is no slower than plain decoding, 0 "
-    "if none; computed from measured acceptance and steps; null where acceptance at another length is unknown (jacobi)",
+    "if none; computed from measured acceptance and steps; null where acceptance at another length is unknown "
+    "(jacobi, ngram)",
     "target_seconds_by_window": "median of the target's step over so many tokens, in the middle of an image",
 }
 

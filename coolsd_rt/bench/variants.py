@@ -9,12 +9,13 @@ Knows specs and laws. Does not know a clock, or how figures are shown.
   spec's, if its rule is lantern_pp.
 - `jacobi`, `jacobi-coupled`: no draft model; drafts come from the target's distributions and are verified again each
   round.
+- `ngram`: no draft model; what followed the last tokens the time before is proposed again.
 - `spec`: the values of the spec, if none of the above has the same.
 - `auto`: the law of the spec and, if that is another, every omega 1, under pacing `auto`.
 - `synthetic`: replaces all others but `auto` if the spec's acceptance is synthetic.
 
 The resampler is G* unless stated otherwise; sampling is the spec's. So are the thresholds of its pacing; all variants
-but `auto` draft a fixed length otherwise, and Jacobi's drafts have no thresholds.
+but `auto` draft a fixed length otherwise, and drafts without a model have no thresholds.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from numpy.typing import NDArray
 from coolsd_rt import limits
 from coolsd_rt.bench.timing import Variant
 from coolsd_rt.errors import UserError
-from coolsd_rt.runtime.drafter_names import JACOBI as JACOBI_DRAFTERS
+from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.spec import Spec, with_overrides
+from coolsd_rt.spec import Spec, with_ngram, with_overrides
 from coolsd_rt.spec.fields import DraftLength, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing
 
-PLAIN, SYNTHETIC, AUTO = "plain", "synthetic", "auto"
+PLAIN, SYNTHETIC, AUTO, NGRAM = "plain", "synthetic", "auto", "ngram"
 LANTERN = ("lantern++", "lantern++-gstar")
 JACOBI = ("jacobi", "jacobi-coupled")
-NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, "spec", AUTO)
+NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, NGRAM, "spec", AUTO)
 """Names that can be requested. Plain decoding is the baseline and is always timed."""
 
 FACTOR, LENDERS = 2.0, 10  # LANTERN++'s values if the spec has another rule
@@ -76,8 +77,11 @@ class VariantRow:
 
     @property
     def refines(self) -> bool:
-        """Whether a draft improves the longer it stays in the window: acceptance then depends on the draft length."""
-        return self.variant.settings.drafter in JACOBI_DRAFTERS
+        """Whether a run at one draft length says nothing of another.
+
+        A Jacobi draft improves the longer it stays in the window, and a lookup may find fewer drafts than it may have.
+        """
+        return self.variant.settings.drafter in WITHOUT_MODEL
 
 
 def lines(
@@ -161,11 +165,16 @@ def _laws(
         return _paced(with_overrides(spec, {"pacing.kind": "auto"}, _OF_A_LENGTH))
     if name == "spec":
         own = with_overrides(spec, {}, _OF_A_LENGTH)
-        rows = (_laws(spec, other, asked, deltas, near) for other in asked if other not in ("spec", AUTO, *JACOBI))
+        rows = (
+            _laws(spec, other, asked, deltas, near) for other in asked if other not in ("spec", AUTO, *JACOBI, NGRAM)
+        )
         same = any(own.run_view() == law.run_view() for row in rows for law in row.values())
         return {} if same else {"as the spec has it": own}
     if name == "lossless":
         return {name: with_overrides(spec, _GSTAR | {"schedule.kind": "none"})}
+    if name == NGRAM:
+        lossless = with_overrides(spec, _GSTAR | {"schedule.kind": "none"})
+        return {name: with_ngram(lossless, spec.draft.length, _OF_A_LENGTH)}
     if name in LANTERN:
         return _lantern(spec, name, near)
     kind, word = ("exponential", "COOL-SD") if name == "cool" else (name, name)

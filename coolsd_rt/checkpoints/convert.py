@@ -18,9 +18,9 @@ import torch
 
 from coolsd_rt import limits
 from coolsd_rt.checkpoints.format import Config, ConvertOptions, Format, Given, Part, shapes_of
-from coolsd_rt.checkpoints.formats import llama, llamagen, vq
+from coolsd_rt.checkpoints.formats import llama, llamagen, text, vq
 from coolsd_rt.checkpoints.reader import CheckpointReader
-from coolsd_rt.checkpoints.writer import DTYPES, write_safetensors
+from coolsd_rt.checkpoints.writer import DTYPES, NAMES, write_safetensors
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import why_unusable
 from coolsd_rt.models.config import DecoderConfig
@@ -29,7 +29,7 @@ from coolsd_rt.models.finite import NumbersCheck
 from coolsd_rt.store.outputs import check_output
 from coolsd_rt.store.weights import TensorInfo
 
-FORMATS: Mapping[str, Format] = {f.name: f for f in (*llamagen.FORMATS, *llama.FORMATS, *vq.FORMATS)}
+FORMATS: Mapping[str, Format] = {f.name: f for f in (*llamagen.FORMATS, *llama.FORMATS, *text.FORMATS, *vq.FORMATS)}
 DType = Literal["keep", "float32", "float16", "bfloat16"]
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -74,8 +74,8 @@ def convert(
     """Convert the checkpoint `source` (a file, or a folder of shards) to the file `to`.
 
     family: a name in `FORMATS`; None detects it from the tensor names. dtype: `keep` writes each tensor as it is
-    stored. on_tensor: called with the number of written tensors and the total. notes: additional metadata for the
-    header. overwrite: whether an existing file `to` may be replaced.
+    stored, and a quantised one in float32. on_tensor: called with the number of written tensors and the total. notes:
+    additional metadata for the header. overwrite: whether an existing file `to` may be replaced.
 
     Raises:
         UserError: `source` is not a checkpoint or is of another family; `to` exists; a tensor is missing, surplus, of
@@ -89,6 +89,7 @@ def convert(
     form = _format(given, family)
     config = form.config(given)
     plan, dropped = _plan(form, given, config, dtype)
+    _check_ones(form, opened)
     header = {FAMILY_KEY: family_of(config).name} if isinstance(config, DecoderConfig) else {}
     header |= {k: v for k, v in asdict(config).items() if v is not None}
     tensors = sorted(plan.items(), key=lambda item: opened.order(item[1][0].sources[0]))
@@ -120,6 +121,7 @@ def check_place(source: Path, to: Path, overwrite: bool = False) -> None:
 
 
 def _format(given: Given, family: str | None) -> Format:
+    text.check_architecture(given)
     if family is not None:
         if family not in FORMATS:
             raise UserError("--family", expected=f"one of {', '.join(FORMATS)}", found=family)
@@ -172,28 +174,38 @@ def _check_part(given: Given, name: str, shape: tuple[int, ...], part: Part, dty
             raise UserError(what, expected=f"a tensor, for {name} {list(shape)}", found="none")
         if info.dtype not in DTYPES:
             raise UserError(f"{given.path}: {key}", expected=f"one of {', '.join(DTYPES)}", found=info.dtype)
-    first = given.tensors[part.sources[0]]
     shapes = ", ".join(str(list(given.tensors[key].shape)) for key in part.sources)
     try:
-        meta = [torch.empty(given.tensors[key].shape, dtype=DTYPES[first.dtype], device="meta") for key in part.sources]
-        made = tuple(part.make(*meta).shape)
+        infos = [given.tensors[key] for key in part.sources]
+        made = part.make(*(torch.empty(info.shape, dtype=DTYPES[info.dtype], device="meta") for info in infos))
     except Exception:  # with unexpected shapes the conversion can raise anything
-        made = ()
-    if made != shape:
+        made = None
+    if made is None or tuple(made.shape) != shape:
         what = f"{given.path}: {', '.join(part.sources)}"
         raise UserError(what, expected=f"{name} {list(shape)} of them", found=f"shape {shapes}")
-    return first.dtype if dtype == "keep" else _TYPES[dtype]
+    return NAMES[made.dtype] if dtype == "keep" else _TYPES[dtype]
 
 
-def named_options(size: int | None, heads: int | None, prefix: int | None, cell: int | None = None) -> ConvertOptions:
+def _check_ones(form: Format, opened: CheckpointReader) -> None:
+    for name in filter(form.is_ones, opened.tensors):
+        value = opened.read(name)
+        if other := int((value != 1).sum()):
+            found = f"{other} of {value.numel()} that are not"
+            raise UserError(f"{opened.path}: {name}", expected="factors that are all 1", found=found)
+
+
+def named_options(
+    size: int | None, heads: int | None, prefix: int | None, cell: int | None = None, length: int | None = None
+) -> ConvertOptions:
     """Return options as given on a command line.
 
     Raises UserError if one is not positive, or `cell` fits no tokenizer.
     """
-    options = ConvertOptions(size, heads, prefix, cell)
+    options = ConvertOptions(size, heads, prefix, cell, length)
     if cell not in (None, 8, 16):
         raise UserError("--cell", expected="8 or 16", found=str(cell))
     ends = {"size": limits.PIXELS, "heads": limits.HEADS, "prefix": limits.PREFIX, "cell": limits.CELL}
+    ends["length"] = limits.TEXT_TOKENS
     for name, value in asdict(options).items():
         if value is not None:
             ends[name].check(f"--{name}", value)

@@ -37,17 +37,19 @@ class ConvertOptions:
         heads: attention heads.
         prefix: positions of a prompt.
         cell: pixels along one side of a code's cell, if not the family's 16.
+        length: tokens behind a prompt, of a language model.
     """
 
     size: int | None = None
     heads: int | None = None
     prefix: int | None = None
     cell: int | None = None
+    length: int | None = None
 
 
 @dataclass(frozen=True)
 class Given:
-    """A checkpoint's tensor names and shapes, its config.json, and the user's options."""
+    """A checkpoint's tensor names and shapes, its config.json or a GGUF's metadata, and the user's options."""
 
     path: Path
     tensors: Mapping[str, TensorInfo]
@@ -150,6 +152,7 @@ class Format:
         dropped: patterns of tensors that are not part of the network, or that can be computed.
         config: returns the network's config.
         part: `part(name, given, config)` returns the source of the tensor `name`.
+        ones: patterns of tensors of factors that the network does not have: all of them must be 1.
 
     Patterns match whole names.
     """
@@ -160,6 +163,7 @@ class Format:
     dropped: tuple[str, ...]
     config: Callable[[Given], Config]
     part: Callable[[str, Given, Any], Part]
+    ones: tuple[str, ...] = ()
 
     def fits(self, names: Mapping[str, object]) -> bool:
         """Whether a checkpoint with these tensor names has this format."""
@@ -171,7 +175,11 @@ class Format:
 
     def drops(self, name: str) -> bool:
         """Whether a tensor is known not to be part of the network."""
-        return any(re.fullmatch(pattern, name) for pattern in self.dropped)
+        return any(re.fullmatch(pattern, name) for pattern in (*self.dropped, *self.ones))
+
+    def is_ones(self, name: str) -> bool:
+        """Whether a tensor holds factors that must all be 1."""
+        return any(re.fullmatch(pattern, name) for pattern in self.ones)
 
 
 def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Reads the tensors of a published checkpoint: one file or the shards of a folder, safetensors or torch pickles.
+"""Reads the tensors of a published checkpoint: a file or the shards of a folder; safetensors, torch pickles or GGUF.
 
 Each tensor is in memory only while it is used. Names are returned without the parts that training wrappers add. Knows
 containers; does not know the meaning of tensors.
@@ -15,6 +15,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from coolsd_rt.checkpoints.gguf.header import MAGIC
+from coolsd_rt.checkpoints.gguf.shard import GGUFShard
 from coolsd_rt.checkpoints.torch_pickle import ARCHIVE, PickleShard, reading
 from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import UserError
@@ -34,7 +36,7 @@ WRAPPERS: Mapping[str, str] = {
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _OF_A_MODEL = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
-_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".gguf")
 
 
 class SafetensorsShard:
@@ -51,7 +53,7 @@ class SafetensorsShard:
         return value
 
 
-Shard = SafetensorsShard | PickleShard
+Shard = SafetensorsShard | PickleShard | GGUFShard
 
 
 class CheckpointReader:
@@ -59,7 +61,7 @@ class CheckpointReader:
 
     Attributes:
         tensors: tensor name, without wrappers, to dtype and shape.
-        config: the checkpoint's config.json; {} without one.
+        config: the checkpoint's config.json, or the metadata of a GGUF file; {} without one.
         wrappers: the names of `WRAPPERS` that were removed from tensor names.
     """
 
@@ -79,6 +81,8 @@ class CheckpointReader:
             self.config = _json(folder / "config.json", "a config.json")
         index = _index(path)
         shards = [_shard(file) for file in _files(path, index)]
+        if isinstance(shards[0], GGUFShard):
+            self.config = dict(shards[0].fields)
         homes = _homes(path, shards)
         if index is not None:
             _check_index(path, index, {name: shard.path.name for name, shard in homes.items()})
@@ -150,6 +154,8 @@ def _shard(path: Path) -> Shard:
     fix = "get the file again" if why_unusable(path) == "nothing" else ""
     with open_plain(path, "a file of weights", fix=fix) as file:
         head = file.read(9)
+    if head.startswith(MAGIC) or path.suffix == ".gguf":
+        return GGUFShard(path)
     pickled = head.startswith(ARCHIVE) or (head[:1] == b"\x80" and head[8:9] != b"{")
     return PickleShard(path) if pickled else SafetensorsShard(path)
 

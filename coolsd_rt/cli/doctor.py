@@ -41,6 +41,7 @@ _PURPOSE = {
     "wandb": "to watch a training",
     "tokenizers": "for prompts of Lumina-mGPT, Anole and Janus-Pro",
     "huggingface_hub": "to convert checkpoints straight from the hub",
+    "gguf": "to convert GGUF files",
     "triton": "for the loop's kernels on a GPU",
     "tensorrt": "to build and run TensorRT engines, on a GPU",
     "tensorrt_rtx": "to build TensorRT-RTX engines anywhere, and to run them on a GPU",

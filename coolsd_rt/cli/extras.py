@@ -25,6 +25,7 @@ EXTRAS = {
     "wandb": "wandb",
     "tokenizers": "tokens",
     "huggingface_hub": "hub",
+    "gguf": "gguf",
     "triton": "gpu",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",

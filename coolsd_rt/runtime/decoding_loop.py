@@ -52,7 +52,7 @@ class DecodingLoop:
         self.state, self._first = state, request.extent.first
         self._session, self._law = session, law
         self._omegas = np.tile(np.asarray(law.omegas, np.float64), (images, 1))  # [M, L]; those of the longest image
-        self._drafter = make_drafter(request.drafter, self.batch) if request.length else None
+        self._drafter = make_drafter(request.drafter, self.batch, request.lookup) if request.length else None
         self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
         self._rates: Array | None = None
 
@@ -175,12 +175,11 @@ class DecodingLoop:
 
     def _draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """Return how many drafts count [M], and the longest image's number of them: tokens [M, l], Q [M, l, V]."""
-        count = int(num_drafts.max())
-        if not count or self._drafter is None:
+        if self._drafter is None or not num_drafts.any():
             return num_drafts, *self._no_drafts
-        drafts, q = self._drafter.draft(window, count)
-        least = self.batch.draft_confidence
-        if least.any():
+        num_drafts, drafts, q = self._drafter.draft(window, num_drafts)
+        least, count = self.batch.draft_confidence, int(num_drafts.max())
+        if count and least.any():
             # Q_i depends on the drafts before it alone, so that no token is favoured where it ends the window.
             most = to_host(self._xp.max(q, axis=-1))
             unsure = most < least.astype(most.dtype)[:, None]

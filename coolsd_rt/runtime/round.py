@@ -25,8 +25,8 @@ Invariants between rounds:
 One round:
 1. Window: the number of drafts that each image can still use, its uniforms, CFG scales and forced tokens.
    There are none where the target was less sure of its last token than `sampling.confidence`.
-2. Draft: d_1..d_l, each drawn from its Q. Those from the first Q on that is less sure than `sampling.draft_confidence`
-   do not count.
+2. Draft: d_1..d_l, each drawn from its Q, as many as the drafter can propose. Those from the first Q on that is less
+   sure than `sampling.draft_confidence` do not count.
 3. Target: one step over [pending, d_1..d_L] gives P_1..P_{L+1}, by the same processing as Q.
 4. Verify: accept drafts up to the first rejection; resample there, or draw the bonus token.
 5. Commit: decide the tokens, advance the counters, update the statistics.
@@ -50,6 +50,7 @@ from coolsd_rt.law import Law
 from coolsd_rt.runtime.decoding_loop import DecodingLoop, check_length
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.ngrams import LOOKUP, Lookup
 from coolsd_rt.runtime.progress import OnProgress, Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import Sampling, forced_ids
@@ -85,7 +86,7 @@ def generate(
     seeds: Sequence[int],
     forced: Sequence[int] | Ints | None = None,
     *,
-    drafter: DrafterName = "eagle",
+    drafter: DrafterName | Lookup = "eagle",
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
     extent: Extent = WHOLE,
@@ -95,8 +96,8 @@ def generate(
     The session needs 2 rows per image if `sampling.guided`, else 1, and `state.capacity` positions.
 
     forced: int [N], the token that position n must have (such as a line end), or -1. drafter: the source of drafts; the
-    session's draft must be of that kind. loop: the loop to run; tokens are the same on either. extent: of texts,
-    which end at a token.
+    session's draft must be of that kind; a `Lookup` is `ngram` with it. loop: the loop to run; tokens are the same on
+    either. extent: of texts, which end at a token.
 
     Raises:
         UserError: the draft length exceeds the image, a seed is invalid, the forced or scale list does not fit, or
@@ -114,7 +115,7 @@ def decode(
     uniforms: Host,
     forced: Sequence[int] | Ints | None = None,
     *,
-    drafter: DrafterName = "eagle",
+    drafter: DrafterName | Lookup = "eagle",
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
     extent: Extent = WHOLE,
@@ -126,7 +127,9 @@ def decode(
     _check_hooks(loop, hooks.on_round)
     check_length(law, session)
     ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
-    request = DecodeRequest(law, sampling, uniforms, ids, drafter, hooks.on_progress, hooks.clock, extent)
+    name: DrafterName = "ngram" if isinstance(drafter, Lookup) else drafter
+    lookup = drafter if isinstance(drafter, Lookup) else LOOKUP
+    request = DecodeRequest(law, sampling, uniforms, ids, name, hooks.on_progress, hooks.clock, extent, lookup)
     if decodes_itself(session, request, loop):
         return session.decode(request)
     return _Batch(DecodingLoop(session, request), request, hooks).draw()

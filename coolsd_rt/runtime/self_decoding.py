@@ -16,6 +16,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.drafters import DrafterName
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.ngrams import LOOKUP, Lookup
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.statistics import Generation
@@ -45,7 +46,8 @@ WHOLE = Extent()
 class DecodeRequest:
     """A request for one batch.
 
-    uniforms: float32 [M, N, L + 1, 3] of `uniform_table`. forced: int64 [N], -1 = free, or None.
+    uniforms: float32 [M, N, L + 1, 3] of `uniform_table`. forced: int64 [N], -1 = free, or None. lookup: for the
+    drafter `ngram`.
     """
 
     law: Law
@@ -56,6 +58,7 @@ class DecodeRequest:
     on_progress: OnProgress | None = None
     clock: Callable[[], float] = time.perf_counter
     extent: Extent = WHOLE
+    lookup: Lookup = LOOKUP
 
     @property
     def length(self) -> int:

@@ -18,6 +18,7 @@ from coolsd_rt.arrays import Ints
 from coolsd_rt.law import Law
 from coolsd_rt.runtime.decoding_loop import DecodingLoop
 from coolsd_rt.runtime.drafter_names import DrafterName
+from coolsd_rt.runtime.ngrams import NGRAMS, NgramSizes
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
@@ -30,6 +31,7 @@ class ImageRequest:
     item: what `OpenSession` makes the image's prefix from. may_drop_drafts: whether `Slots.drop_drafts` is for it too.
     ends, limit: tokens that complete a text, and the most tokens of it; none for images. first: the first position of
     its prefix that is no padding, of a text.
+    ngrams, prompt: for the drafter `ngram`, as in `Lookup`.
     """
 
     item: Any
@@ -42,6 +44,8 @@ class ImageRequest:
     ends: tuple[int, ...] = ()
     limit: int | None = None
     first: int = 0
+    ngrams: NgramSizes = NGRAMS
+    prompt: tuple[int, ...] = ()
 
     @property
     def alike(self) -> Hashable:
@@ -50,7 +54,7 @@ class ImageRequest:
         Prompts of texts begin at different positions. Those of the same length are run together, so that no text
         depends on the prompt of another.
         """
-        return self.group, self.law.omegas, self.sampling, self.may_drop_drafts, self.first
+        return self.group, self.law.omegas, self.sampling, self.may_drop_drafts, self.first, self.ngrams
 
     @property
     def group(self) -> Hashable:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 from coolsd_rt.runtime.decoding_loop import DecodingLoop
 from coolsd_rt.runtime.interface import Session
+from coolsd_rt.runtime.ngrams import Lookup
 from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.randomness import uniform_table
 from coolsd_rt.runtime.sampling import forced_ids
@@ -167,6 +168,7 @@ class Slots:
             first.drafter,
             clock=self._hooks.clock,
             extent=Extent(first.ends, limits if min(limits) < tokens else None, first.first),
+            lookup=Lookup(first.ngrams, tuple(one.prompt for one in asked)),
         )
         if decodes_itself(session, request, self._loop):
             self._batches = True

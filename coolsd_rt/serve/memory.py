@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.errors import UserError
-from coolsd_rt.runtime.drafter_names import JACOBI
+from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.serve.facts import ServedEngine
 from coolsd_rt.store.atomic import human
@@ -26,7 +26,7 @@ def slot_bytes(engine: ServedEngine) -> int:
     """Return the bytes of one slot: the caches of target and draft for both rows of an image."""
     description, spec = engine.opened.description, engine.opened.spec
     dims = description.dims
-    length = 0 if drafter_of(spec.draft) in JACOBI else spec.draft.length
+    length = 0 if drafter_of(spec.draft) in WITHOUT_MODEL else spec.draft.length
     positions = capacity(dims, max(length, description.draft_length), paced=True)
     return _ROWS * _COPIES * positions * _numbers(dims) * _ITEM[description.dtype]
 

@@ -25,7 +25,7 @@ from coolsd_rt.spec.law import (
     Schedule,
     Synthetic,
 )
-from coolsd_rt.spec.networks import Draft, Image, Target, Text
+from coolsd_rt.spec.networks import Draft, Image, NgramDraft, Target, Text
 from coolsd_rt.spec.origins import OriginsSection
 from coolsd_rt.spec.section import Section, complaint
 
@@ -68,7 +68,7 @@ class Spec(Section):
         description="Name of the engine's folder: lower-case letters, digits, - and _, at most 64.",
     )
     target: Target = Field(description="Target model, whose distribution is sampled. Build-time.")
-    draft: Draft = Field(description="Draft model, or Jacobi drafts: proposes tokens. Build-time.")
+    draft: Draft = Field(description="Draft model, Jacobi drafts or n-gram lookup: proposes tokens. Build-time.")
     image: Image | None = Field(
         default=None, description="The tokenizer that turns code ids into pixels; of a target of images. Build-time."
     )
@@ -100,6 +100,10 @@ class Spec(Section):
     def _parts_that_fit(self) -> Spec:
         self._one_output()
         length, rule, kind = self.draft.length, self.acceptance.rule, self.schedule.kind
+        draft = self.draft
+        if isinstance(draft, NgramDraft) and draft.shortest > draft.longest:
+            expected = f"at most draft.longest, {draft.longest}"
+            _refuse(("draft", "ngram", "shortest"), draft.shortest, expected, str(draft.shortest))
         if isinstance(self.schedule, Custom):
             _one_a_position(("schedule", "custom", "values"), self.schedule.values, length)
         if isinstance(self.acceptance, Synthetic):
@@ -163,7 +167,8 @@ class Spec(Section):
         for key in FILE_KEYS:
             section, field = key.split(".")
             view.get(section, {}).pop(field, None)
-        view["draft"].pop("coupled", None)
+        for key in ("coupled", "longest", "shortest"):
+            view["draft"].pop(key, None)
         return view
 
     def run_view(self) -> dict[str, Any]:

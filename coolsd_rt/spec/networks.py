@@ -58,7 +58,21 @@ class JacobiDraft(Section):
     )
 
 
-Draft = Annotated[EagleDraft | ModelDraft | JacobiDraft, Field(discriminator="model")]
+class NgramDraft(Section):
+    """No draft model: what followed the last tokens the time before is proposed again."""
+
+    model: Literal["ngram"] = Field(description="`ngram`: n-gram lookup in the prompt and the decided tokens.")
+    length: DraftLength
+    longest: Annotated[int, Within(limits.NGRAM)] = Field(
+        default=3, description="Number of last tokens that are looked up first. Run-time."
+    )
+    shortest: Annotated[int, Within(limits.NGRAM)] = Field(
+        default=1,
+        description="Fewest last tokens that are looked up; if they are new too, the round has no drafts. Run-time.",
+    )
+
+
+Draft = Annotated[EagleDraft | ModelDraft | JacobiDraft | NgramDraft, Field(discriminator="model")]
 
 
 class Image(Section):

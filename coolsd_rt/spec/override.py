@@ -71,6 +71,18 @@ def with_jacobi(spec: Spec, length: int, coupled: bool = False, names: Mapping[s
     return _checked(data, {"draft.length": "--draft-length", **(names or {})})
 
 
+def with_ngram(spec: Spec, length: int, names: Mapping[str, str] | None = None) -> Spec:
+    """Return the spec with drafts by n-gram lookup instead of its draft model; its own sizes, if it has them.
+
+    length: most drafts of a round. Thresholds are removed, and errors are raised, as `with_jacobi` does.
+    """
+    data = spec.resolved()
+    own = data["draft"] if data["draft"]["model"] == "ngram" else {"model": "ngram"}
+    data["draft"] = {**own, "length": length}
+    data["pacing"] = {"kind": spec.pacing.kind}
+    return _checked(data, {"draft.length": "--draft-length", **(names or {})})
+
+
 def _checked(data: dict[str, Any], names: Mapping[str, str]) -> Spec:
     try:
         return Spec.model_validate(data)

@@ -22,6 +22,7 @@ from coolsd_rt.prompts import Conditioner, Encoded, Rows, check_fit, stack
 from coolsd_rt.prompts.base import some_text
 from coolsd_rt.runtime.drafter_names import DrafterName
 from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.ngrams import NGRAMS, Lookup, NgramSizes
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.runtime.round import LoopHooks, OnRound, generate
@@ -31,9 +32,10 @@ from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
-from coolsd_rt.spec.networks import Draft, JacobiDraft
+from coolsd_rt.spec.networks import Draft, JacobiDraft, NgramDraft
 
 JACOBI_WINDOW = 15  # default number of drafts of Jacobi decoding; the window of 16 tokens in the SJD paper
+NGRAM_LENGTH = 5  # default number of drafts by n-gram lookup; of ten, the demo keeps hardly more
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Settings:
 
     forced: the id that each image token must have (line end, image end), or -1 if free; None if all tokens are free.
     bounds: of texts; None: images are drawn.
+    ngrams: of the drafter `ngram`.
     """
 
     law: Law
@@ -72,6 +75,7 @@ class Settings:
     drafter: DrafterName = "eagle"
     forced: tuple[int, ...] | None = None
     bounds: TextBounds | None = None
+    ngrams: NgramSizes = NGRAMS
 
     @property
     def plain(self) -> bool:
@@ -103,15 +107,16 @@ def settings_of(
     (`OpenedEngine.forced`). Raises UserError if the rule needs neighbours and there are none.
     """
     sampling = Sampling(**spec.sampling.model_dump(), **spec.pacing.model_dump(exclude={"kind"}))
-    drafter = drafter_of(spec.draft)
+    drafter, draft = drafter_of(spec.draft), spec.draft
+    ngrams = NgramSizes(draft.longest, draft.shortest) if isinstance(draft, NgramDraft) else NGRAMS
     if plain:
         return Settings(Law(()), sampling, forced=forced)
     omegas = make_omegas(spec.schedule.kind, spec.draft.length, **spec.schedule.model_dump(exclude={"kind"}))
     rule = spec.acceptance
     if isinstance(rule, Synthetic):
-        return Settings(Law(omegas, "target", rates=rule.rates), sampling, drafter, forced)
+        return Settings(Law(omegas, "target", rates=rule.rates), sampling, drafter, forced, ngrams=ngrams)
     tolerance = _tolerance(rule, spec.resampler.kind, near) if isinstance(rule, Lantern | LanternPP) else None
-    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, drafter, forced)
+    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, drafter, forced, ngrams=ngrams)
 
 
 def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np.int64] | None) -> Tolerance:
@@ -134,6 +139,8 @@ def drafter_of(draft: Draft) -> DrafterName:
     """Return the name of the drafter that the spec's draft uses."""
     if isinstance(draft, JacobiDraft):
         return "jacobi_coupled" if draft.coupled else "jacobi"
+    if isinstance(draft, NgramDraft):
+        return "ngram"
     return "eagle" if draft.model == "eagle" else "model"
 
 
@@ -240,6 +247,12 @@ def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, 
     )
 
 
+def lookup_of(jobs: Sequence[Job], settings: Settings) -> Lookup:
+    """Return the lookup of n-grams of a batch. The prompts of texts are of the tokens that are looked up."""
+    texts = settings.bounds is not None
+    return Lookup(settings.ngrams, tuple(job.encoded.ids for job in jobs) if texts else ())
+
+
 def extent_of(jobs: Sequence[Job], settings: Settings) -> Extent:
     """Return from where to where a batch runs."""
     if settings.bounds is None:
@@ -275,7 +288,7 @@ def draw(
         settings.sampling,
         seeds,
         settings.forced,
-        drafter=settings.drafter,
+        drafter=lookup_of(jobs, settings) if settings.drafter == "ngram" else settings.drafter,
         loop=loop,
         hooks=LoopHooks(on_progress=on_progress, on_round=on_round),
         extent=extent_of(jobs, settings),

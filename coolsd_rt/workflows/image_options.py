@@ -66,8 +66,9 @@ class LawOptions(BaseModel):
         None, description="Tokens drafted per round, at most under pacing auto."
     )
     plain: bool | None = Field(None, description="Decode without a draft.")
-    draft: Literal["jacobi", "jacobi-coupled"] | None = Field(
-        None, description="Take drafts from the target's last round instead of the built draft."
+    draft: Literal["jacobi", "jacobi-coupled", "ngram"] | None = Field(
+        None,
+        description="Drafts without a model instead of the built one: the target's last round, or n-gram lookup.",
     )
 
     def options(self, seed: int) -> dict[str, Any]:

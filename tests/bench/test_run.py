@@ -50,8 +50,8 @@ def test_counts_agree(report: BenchReport) -> None:
     assert (plain["rounds"], plain["mean_acceptance_length"]) == (images * (DIMS.tokens - 1), 1.0)
     assert (plain["rounds_with_drafts"], plain["num_draft_tokens"], plain["draft_acceptance_rate"]) == (0, 0, None)
     assert (plain["versus_plain"], plain["verdict"], plain["break_even_acceptance_length"]) == (None, None, None)
-    assert len(variants) == 14
-    assert {variant["draft"] for variant in variants.values()} == {None, "eagle", "jacobi", "jacobi_coupled"}
+    assert len(variants) == 15
+    assert {variant["draft"] for variant in variants.values()} == {None, "eagle", "jacobi", "jacobi_coupled", "ngram"}
     assert plain["draft"] is None
     for name, variant in variants.items():
         if name == "plain":
@@ -68,7 +68,7 @@ def test_counts_agree(report: BenchReport) -> None:
         assert variant["draft_acceptance_rate"] == accepted / proposed
         assert drafts <= variant["rounds"]  # the last token of an image is drawn without a draft
         assert drafts <= proposed <= drafts * variant["draft_length"]
-        assert variant["way"] == "auto" or variant["rounds"] - images <= drafts
+        assert variant["way"] in ("auto", "ngram") or variant["rounds"] - images <= drafts
         assert variant["mean_acceptance_length"] == pytest.approx(1 + accepted / variant["rounds"])
         assert variant["mean_acceptance_length_drafted"] == pytest.approx(1 + accepted / drafts)
         assert variant["per_position_acceptance_rate"] == [n / drafts for n in variant["num_accepted_tokens_per_pos"]]
@@ -241,7 +241,7 @@ def test_what_does_not_pay_is_said(report: BenchReport) -> None:
         "speculation does not pay: lossless is 0.50x (0.45-0.55) plain decoding; "
         f"a round brings {length:.2f} tokens and pays from {length / 0.5:.2f}"
     )
-    assert len(lines) == 13
+    assert len(lines) == 14
     assert [row[-1] for row in mixed.tables[0].rows][:4] == ["the baseline", "does not pay", "unclear", "pays"]
     assert "no variant with drafts is shown to pay" in with_ratios(report, lambda k: spread).verdicts[-1]
     assert not any("no variant with drafts is shown to pay" in line for line in lines)

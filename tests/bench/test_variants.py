@@ -42,6 +42,7 @@ def test_every_name_is_its_law() -> None:
         "LANTERN++ with G*",
         "jacobi",
         "jacobi, coupled",
+        "ngram",
         "auto, lossless",
         "auto",
     ]
@@ -50,8 +51,8 @@ def test_every_name_is_its_law() -> None:
     assert found.pop("auto, lossless").law == found["lossless"].law
     for name, settings in found.items():
         assert settings.sampling.cfg_scale == 2.0
-        assert settings.sampling.confidence == (0.0 if name.startswith("jacobi") else 0.5)
-        assert (settings.drafter == "eagle") == (not name.startswith("jacobi"))
+        assert settings.sampling.confidence == (0.0 if name.startswith(("jacobi", "ngram")) else 0.5)
+        assert (settings.drafter == "eagle") == (not name.startswith(("jacobi", "ngram")))
     assert found["lossless"].law.omegas == (1.0, 1.0, 1.0)
     for name, kind, delta, floor in (
         ("COOL-SD, delta 1.1", "exponential", 1.1, 1.0),
@@ -69,6 +70,8 @@ def test_every_name_is_its_law() -> None:
         assert (law.tolerance.bound, law.tolerance.lending) == (2.0, 10)
     assert found["jacobi"].drafter == "jacobi"
     assert found["jacobi, coupled"].drafter == "jacobi_coupled"
+    assert found["ngram"].drafter == "ngram"
+    assert found["ngram"].law == found["lossless"].law
     assert found["jacobi"].law.omegas == (1.0,) * min(15, DIMS.tokens - 1)
 
 
@@ -98,12 +101,14 @@ def test_names_deltas_and_lengths_are_chosen() -> None:
         "COOL-SD, delta 1.2",
         "COOL-SD, delta 4",
     ]
-    found = laws(spec(), names=("lossless", "jacobi"), draft_lengths=(1, 5), jacobi_length=7)
+    found = laws(spec(), names=("lossless", "jacobi", "ngram"), draft_lengths=(1, 5), jacobi_length=7)
     assert {name: s.law.length for name, s in found.items()} == {
         "plain": 0,
         "lossless, length 1": 1,
         "lossless, length 5": 5,
         "jacobi": 7,
+        "ngram, length 1": 1,
+        "ngram, length 5": 5,
     }
     found = laws(spec(), names=("cool",), deltas=(2.0,), draft_lengths=(2,))
     assert found["COOL-SD, delta 2, length 2"].law.omegas == make_omegas("exponential", 2, delta=2.0, floor=1.0)
@@ -145,7 +150,7 @@ def test_synthetic_acceptance_is_one_variant() -> None:
 
 
 def test_a_draft_that_gets_better_in_the_window_is_known_by_its_source() -> None:
-    assert {name for name, line in of(spec())[0].items() if line.refines} == {"jacobi", "jacobi, coupled"}
+    assert {name for name, line in of(spec())[0].items() if line.refines} == {"jacobi", "jacobi, coupled", "ngram"}
     found, _ = of(spec(draft={"model": "jacobi", "length": 4}), names=("lossless",))
     assert found["lossless"].refines
 

@@ -33,13 +33,13 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
     ]
     assert "the accept length counts the resampled or bonus token" in done.out
     verdicts = [line for line in lines if " plain decoding; a round brings " in line]
-    assert len(verdicts) == 8
+    assert len(verdicts) == 9
     reason = "the engine has no code neighbours; build it again with image.neighbours"
     assert [re.sub(r"(auto): .*", r"\1", line) for line in done.err.splitlines()] == [  # without the plan
         f"warning: lantern++ is left out: {reason}",
         f"warning: lantern++-gstar is left out: {reason}",
-        "bench: 63 runs of 9 variants",
-        "bench: 63 of 63 runs of 9 variants, auto",
+        "bench: 70 runs of 10 variants",
+        "bench: 70 of 70 runs of 10 variants, auto",
         "bench: 28 runs of 4 variants",
         "bench: 28 of 28 runs of 4 variants, 2 images, auto",
     ]

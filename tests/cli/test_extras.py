@@ -181,6 +181,16 @@ def test_verbs_without_their_extras_name_one_of_them(workplace: Path) -> None:
     assert sorted(workplace.iterdir()) == before
 
 
+def test_a_gguf_file_needs_its_extra(workplace: Path) -> None:
+    """`build` alone names it in one line; with it the file is read: its header is cut, which is said."""
+    (workplace / "a.gguf").write_bytes(b"GGUF\3\0\0\0")
+    for extras, words in ((("build",), "gguf is not installed"), (("build", "gguf"), "a truncated or damaged file")):
+        (done,) = run(extras, [["convert", "a.gguf", "--to", "x.safetensors"]], workplace)
+        assert done["code"] == 2
+        assert words in done["err"]
+    (workplace / "a.gguf").unlink()
+
+
 def test_the_process_sees_what_the_extras_bring_and_nothing_else() -> None:
     """The test of the tests: torch is hidden where it is not required, and seen where it is."""
     assert "torch" not in closure(("cpu", "measure"))

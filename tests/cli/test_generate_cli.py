@@ -127,6 +127,14 @@ def test_jacobi_drafts_from_the_command_line(cli: Cli, engine: Path) -> None:
     assert document["seconds_draft"] == 0
 
 
+def test_ngrams_from_the_command_line(cli: Cli, engine: Path) -> None:
+    document = cli("generate", engine, "-p", "red apple", "--draft", "ngram", "--json").json
+    with Image.open(document["images"][0]["path"]) as image:
+        told = json.loads(image.text["coolsd-rt"])  # type: ignore[attr-defined]
+    assert told["law"]["draft"] == "ngram"
+    assert told["spec"]["draft"]["model"] == "ngram"
+
+
 def test_no_engine_is_the_users_mistake(cli: Cli, engine: Path) -> None:
     done = cli("generate", "engines/other", "-p", "red apple")
     assert done.code == 2

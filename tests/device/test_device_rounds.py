@@ -132,9 +132,10 @@ def test_the_session_really_ran_it() -> None:
 
 
 def test_what_it_cannot_run_the_host_steps() -> None:
-    """Jacobi drafts, waterfill: the same session, round by round."""
+    """Jacobi drafts, n-gram lookup, waterfill: the same session, round by round."""
     for case in (
         Case(Law((1.0, 1.0)), Sampling(), "jacobi"),
+        Case(Law((1.0, 1.0)), Sampling(), "ngram"),
         Case(Law((1.4, 1.2), "waterfill"), Sampling(cfg_scale=2.0)),
     ):
         table = uniform_table([1], TARGET.tokens, 2)
@@ -185,6 +186,7 @@ def test_the_loop_that_was_asked_for_runs(loop: Loop) -> None:
     ("case", "why"),
     [
         (Case(Law((1.0, 1.0)), Sampling(), "jacobi"), "drafts of the kind jacobi"),
+        (Case(Law((1.0, 1.0)), Sampling(), "ngram"), "drafts of the kind ngram"),
         (Case(Law((1.4, 1.2), "waterfill"), Sampling()), "the resampler waterfill"),
         (Case(Law((1.0, 1.0), tolerance=LENIENT), Sampling()), "the rule lantern"),
     ],

@@ -67,7 +67,8 @@ def roughened(network: N) -> N:
             if value.ndim == 1 or "_norm" in name:
                 value.uniform_(0.5, 1.5)
         if isinstance(network, Decoder):
-            network.output.weight.mul_(4)
+            # A tied head at that scale would draw the last token again: its embedding is in the features.
+            network.output.weight.mul_(0.12 if network.cfg.tied_head else 4)
     return network.eval().requires_grad_(False)
 
 

@@ -118,7 +118,7 @@ def draw(seeds: list[int], drafter: DrafterName, slack: int, **sampling: Any) ->
     return generate(session, law, Sampling(cfg_scale=1.5, **sampling), seeds, drafter=drafter)
 
 
-@pytest.mark.parametrize("drafter", ["model", "jacobi", "jacobi_coupled"])
+@pytest.mark.parametrize("drafter", ["model", "jacobi", "jacobi_coupled", "ngram"])
 @pytest.mark.parametrize("paced", [{}, {"confidence": 0.5}, {"draft_confidence": 0.6}])
 @pytest.mark.parametrize("catch_up", [16, 2, 1])
 def test_a_image_does_not_depend_on_its_batch(
@@ -135,7 +135,7 @@ def test_a_image_does_not_depend_on_its_batch(
         assert alone.statistics.rounds[0] == together.statistics.rounds[row]
 
 
-@pytest.mark.parametrize("drafter", ["jacobi", "jacobi_coupled", "model"])
+@pytest.mark.parametrize("drafter", ["jacobi", "jacobi_coupled", "model", "ngram"])
 def test_forced_tokens_hold_and_the_rest_keeps_its_law(drafter: DrafterName) -> None:
     forced = [-1, -1, 2, -1, 0, -1, -1, -1]
     cls = ModelSession if drafter == "model" else FakeSession

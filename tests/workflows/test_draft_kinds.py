@@ -11,6 +11,7 @@ import torch
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.llamagen import LlamaGen
+from coolsd_rt.runtime.ngrams import NgramSizes
 from coolsd_rt.spec import load_spec, with_jacobi
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
@@ -112,6 +113,49 @@ def test_any_engine_draws_with_jacobi_drafts(tiny_engine: EngineFolder, tmp_path
         assert report.seconds_by_phase["draft"] == 0
 
 
+@pytest.fixture(scope="module")
+def repeats(none: EngineFolder, tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
+    """An engine whose drafts are looked up; its graphs are `none`'s."""
+    folder = tmp_path_factory.mktemp("repeats")
+    path = pipeline(folder, "{model: ngram, length: 4, longest: 2}")
+    (folder / "draft.safetensors").unlink()
+    return made(path, none.folder.parents[1])
+
+
+def test_an_engine_looks_drafts_up(repeats: EngineFolder, tmp_path: Path) -> None:
+    assert set(repeats.manifest.contract["graphs"]) == {"condition", "target", "image"}
+    found = parity(repeats.folder, images=4)
+    assert found.passed, found.failures
+    assert found.images.identical == 4
+    report = generate(repeats.folder, GenerateConfig(["red apple", "blue star"], tmp_path / "a", 3))
+    again = generate(repeats.folder, GenerateConfig(["red apple", "blue star"], tmp_path / "b", 3))
+    assert 1.0 < report.statistics.mean_acceptance_length < 5.0
+    pairs = zip(report.drawn, again.drawn, strict=True)
+    assert all(a.path.read_bytes() == b.path.read_bytes() for a, b in pairs)
+
+
+def test_what_is_looked_up_is_a_run_time_value(repeats: EngineFolder) -> None:
+    settings = drawing.settings_of(opening.spec_of(repeats))
+    assert (settings.drafter, settings.ngrams) == ("ngram", NgramSizes(2, 1))
+    loaded = load_spec(repeats.folder.parents[2] / "tiny.yaml")
+    longer = loaded.spec.draft.model_copy(update={"longest": 4, "shortest": 2})
+    assert loaded.spec.model_copy(update={"draft": longer}).build_view() == loaded.spec.build_view()
+
+
+def test_any_engine_draws_with_ngrams(tiny_engine: EngineFolder, tmp_path: Path) -> None:
+    report = generate(tiny_engine.folder, GenerateConfig(["red apple"], tmp_path / "ngram", 2, draft="ngram"))
+    assert report.statistics.mean_acceptance_length > 1.0
+    assert report.statistics.draft_tokens > 0
+    spec = resolve(OpenedEngine.at(tiny_engine.folder), GenerateConfig([], draft="ngram"))
+    assert spec.resolved()["draft"] == {"model": "ngram", "length": drawing.NGRAM_LENGTH, "longest": 3, "shortest": 1}
+
+
+def test_sizes_that_cannot_be_are_said_with_their_line(tmp_path: Path) -> None:
+    path = pipeline(tmp_path, "{model: ngram, length: 4, longest: 2, shortest: 3}")
+    with pytest.raises(UserError, match=r"tiny.yaml:\d+: draft.shortest: expected at most draft.longest, 2, found 3"):
+        load_spec(path)
+
+
 def test_a_jacobi_window_fits_the_image(tiny_engine: EngineFolder) -> None:
     opened = OpenedEngine.at(tiny_engine.folder)
     assert resolve(opened, GenerateConfig([], draft="jacobi")).draft.length == min(
@@ -121,7 +165,7 @@ def test_a_jacobi_window_fits_the_image(tiny_engine: EngineFolder) -> None:
         resolve(opened, GenerateConfig([], draft="jacobi", draft_length=0))
     with pytest.raises(UserError, match=r"plain decoding: .* found a draft"):
         resolve(opened, GenerateConfig([], draft="jacobi", plain=True))
-    with pytest.raises(UserError, match="the draft: expected one of jacobi, jacobi-coupled, found medusa"):
+    with pytest.raises(UserError, match="the draft: expected one of jacobi, jacobi-coupled, ngram, found medusa"):
         resolve(opened, GenerateConfig([], draft="medusa"))
 
 

@@ -47,6 +47,7 @@ def codes(opened: OpenedEngine, made: Prepared) -> np.ndarray[Any, Any]:
         ({"plain": True}, {"condition", "target"}),
         ({"draft": "jacobi", "draft_length": 3}, {"condition", "target"}),
         ({"draft": "jacobi-coupled", "draft_length": 3}, {"condition", "target"}),
+        ({"draft": "ngram"}, {"condition", "target"}),
         ({}, {"condition", "target", "draft", "propose"}),
         ({"draft_length": LENGTH - 1}, {"condition", "target", "draft"}),
         ({"overrides": {"pacing.kind": "auto"}}, {"condition", "target", "draft", "propose"}),

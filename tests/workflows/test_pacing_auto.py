@@ -212,6 +212,8 @@ def settings(law: Law, drafter: DrafterName = "eagle") -> Settings:
         (settings(Law((1.0, 1.0), "residual"), "model"), ("model", "jacobi")),
         (settings(Law((1.0, 1.0)), "jacobi"), ("jacobi",)),
         (settings(Law((1.0, 1.0)), "jacobi_coupled"), ("jacobi_coupled",)),
+        (settings(Law((1.0, 1.0)), "ngram"), ("ngram", "jacobi")),
+        (settings(Law((1.2, 1.0)), "ngram"), ("ngram",)),
         (settings(Law((1.2, 1.0))), ("eagle",)),
         (settings(Law((0.9, 1.0))), ("eagle",)),
         (settings(Law((1.0, 1.0), "target")), ("eagle",)),

@@ -8,6 +8,7 @@ All implement one protocol, so that the round and the law are the same for each.
 | `model` | an independent small model | its KV cache, as long as the decided tokens |
 | `jacobi` | the target's last round; no draft model | the distributions of that round |
 | `jacobi_coupled` | the same; keeps a token where it still fits | those distributions and their tokens |
+| `ngram` | what followed the last tokens the time before; no draft model | an index of the decided tokens |
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from coolsd_rt.runtime.drafter_names import DRAFTERS, DrafterName
 from coolsd_rt.runtime.drafters.eagle import EagleDrafter
 from coolsd_rt.runtime.drafters.jacobi import JacobiDrafter
 from coolsd_rt.runtime.drafters.model import ModelDrafter
+from coolsd_rt.runtime.ngrams import LOOKUP, Lookup
 
 __all__ = ["DRAFTERS", "Drafter", "DrafterName", "make_drafter"]
 
@@ -38,8 +40,11 @@ class Drafter(Protocol):
         """
         ...
 
-    def draft(self, window: Window, count: int) -> tuple[Array, Array]:
-        """Return `count` drafts per image: tokens int64 [M, count] and Q [M, count, V].
+    def draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
+        """Return drafts: how many of each image's count [M], tokens int64 [M, l] and their Q [M, l, V].
+
+        num_drafts: [M], the most that may count, at least one of them above 0. The returned numbers are not larger, and
+        depend on decided tokens only; l is the largest of them.
 
         Q_i is the distribution that draft i was drawn from, given the tokens before it; apart from that, drafts are
         independent of each other.
@@ -76,8 +81,12 @@ class Drafter(Protocol):
         ...
 
 
-def make_drafter(name: DrafterName, batch: Batch) -> Drafter:
-    """Create the drafter `name` for one batch."""
+def make_drafter(name: DrafterName, batch: Batch, lookup: Lookup = LOOKUP) -> Drafter:
+    """Create the drafter `name` for one batch. lookup: for `ngram`."""
+    if name == "ngram":
+        from coolsd_rt.runtime.drafters.ngram import NgramDrafter  # a start does not pay for what it does not use
+
+        return NgramDrafter(batch, lookup)
     if name == "eagle":
         return EagleDrafter(batch)
     if name == "model":

@@ -49,7 +49,7 @@ class EagleDrafter:
             batch.watch.lap("draft")
         self._unseen = PendingFeatures(batch, features[:, -1:])
 
-    def draft(self, window: Window, count: int) -> tuple[Array, Array]:
+    def draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """Draft with the graph `propose` where possible, else in single steps.
 
         The first step is ragged: in each row it has as many positions as the last round decided tokens, padded to the
@@ -58,7 +58,7 @@ class EagleDrafter:
         The choice between `propose` and single steps depends on each image alone, never on the other images of the
         batch, because the two round differently.
         """
-        batch = self._batch
+        batch, count = self._batch, int(num_drafts.max())
         step = self._unseen.take(window.active)
         batch.watch.lap("other")
         drawn: tuple[Array, Array] | None = None
@@ -66,7 +66,7 @@ class EagleDrafter:
             found = self._in_steps(window, count, *step) if kind is None else self._at_once(kind, window, count, *step)
             drawn = found if drawn is None else _merged(drawn, found, batch.put(images))
         assert drawn is not None  # at least one image is active
-        return drawn
+        return num_drafts, *drawn
 
     def _ways(self, window: Window) -> dict[Processing | None, Host]:
         """Return how the active images are drafted, each with a mask bool [M]: None is in single steps.

@@ -47,9 +47,9 @@ class JacobiDrafter:
     def prefill(self, features: Array) -> None:
         """Do nothing: this drafter uses distributions only."""
 
-    def draft(self, window: Window, count: int) -> tuple[Array, Array]:
+    def draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """Return drafts from the last round's P; coupled, tokens that were carried over are kept."""
-        batch = self._batch
+        batch, count = self._batch, int(num_drafts.max())
         index = self._start[:, None] + np.arange(count)
         old = np.minimum(index, self._end[:, None])
         rows = batch.put(batch.rows)[:, None]
@@ -60,7 +60,7 @@ class JacobiDrafter:
             at = batch.put(np.minimum(old, self._moved.shape[1] - 1))
             tokens = namespace(q).where(stays, self._moved[rows, at], tokens)
         batch.watch.lap("verify")
-        return tokens, q
+        return num_drafts, tokens, q
 
     def seen(self, features: Array) -> None:
         """Do nothing: this drafter uses distributions only."""

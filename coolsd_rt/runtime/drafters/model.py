@@ -38,12 +38,12 @@ class ModelDrafter:
         state.drafted += width
         batch.watch.lap("draft")
 
-    def draft(self, window: Window, count: int) -> tuple[Array, Array]:
+    def draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """Step the model over the newly decided tokens, then over its own drafts.
 
         The first step is ragged, padded to the longest row; the mask hides the cache rows that padding writes.
         """
-        batch = self._batch
+        batch, count = self._batch, int(num_drafts.max())
         logits, num_pending = self._enter(window.active)
         logits = logits[batch.row_ids, batch.rowwise(num_pending - 1)][:, None]
 
@@ -52,7 +52,7 @@ class ModelDrafter:
             logits, _ = self._session.draft(token, None, batch.rowwise(batch.state.committed + i - 1))
             return logits
 
-        return chain(batch, window, count, logits, step)
+        return num_drafts, *chain(batch, window, count, logits, step)
 
     def _enter(self, active: Host, spared: int = 0) -> tuple[Array, Ints]:
         """Step over the decided tokens except the last `spared`.

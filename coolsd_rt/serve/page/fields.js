@@ -36,10 +36,12 @@ export const DRAFTS = {
     words: "coupled Jacobi ",
     help: "As Jacobi, with the same random numbers at the same position, so that more guesses come true.",
   },
+  ngram: { label: "N-gram lookup", words: "n-gram ", help: "No draft network: guesses are what followed the last tokens the time before." },
 };
 
-/** Guesses of a Jacobi window, where the server is not told another length. */
+/** Guesses of a Jacobi window and of a lookup, where the server is not told another length. */
 const JACOBI_WINDOW = 15;
+const NGRAM_LENGTH = 5;
 
 /** Numbers. slide: ends of the slider beside the field. */
 export const NUMBERS = {
@@ -146,7 +148,8 @@ export function overridesOf(values, defaults, plain) {
 
 /** The draft length that goes with a source. */
 export function lengthFor(draft, { draft: own, draft_length: built }) {
-  return draft === own ? built : JACOBI_WINDOW;
+  if (draft === own) return built;
+  return draft === "ngram" ? NGRAM_LENGTH : JACOBI_WINDOW;
 }
 
 function scheduleOf(values, defaults) {

@@ -10,7 +10,7 @@ from coolsd_rt.backends.description import Description, dtype_of
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
 from coolsd_rt.models.families import check_draft_model, family_of, model_dims, read_eagle, read_target, read_tokenizer
-from coolsd_rt.prompts import describe_condition
+from coolsd_rt.prompts import TextConditioner, conditioner_files, describe_condition, load_conditioner
 from coolsd_rt.spec import LoadedSpec
 
 _KINDS = {"words": "words", "class": "class", "t5": "text", "tokens": "ids", "text": "ids"}
@@ -40,6 +40,7 @@ def describe(loaded: LoadedSpec) -> Description:
         side = _side(loaded, target)
     else:
         side = 0
+        _check_ends(loaded, spec.text.end)
         _same(loaded, "text.length", "tokens", spec.text.length, target.tokens)
         if isinstance(draft, EagleConfig):  # the prefix of a text begins with its first word
             _same(loaded, "draft.weights", "sees_padding", draft.sees_padding, False)
@@ -54,6 +55,17 @@ def describe(loaded: LoadedSpec) -> Description:
     )
     _check_sizes(loaded, made)
     return made
+
+
+def _check_ends(loaded: LoadedSpec, ends: tuple[str, ...]) -> None:
+    """Raise UserError unless the tokenizer has the tokens that complete a text."""
+    names = conditioner_files(loaded.spec.condition)
+    reader = load_conditioner(loaded.spec.condition, lambda name: loaded.files[names[name]])
+    assert isinstance(reader, TextConditioner)  # the spec has checked that they belong together
+    try:
+        reader.token_ids(ends)
+    except UserError as error:
+        raise loaded.error("text.end", error.expected, error.found, error.fix) from None
 
 
 def _side(loaded: LoadedSpec, target: DecoderConfig) -> int:

@@ -30,6 +30,7 @@ from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.decoding_loop import DecodingLoop
 from coolsd_rt.runtime.interface import Engine, Session
+from coolsd_rt.runtime.ngrams import Lookup
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import forced_ids
 from coolsd_rt.runtime.self_decoding import DecodeRequest
@@ -166,7 +167,8 @@ class _Pair:
         self._explained: set[int] = set()
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
         forced = forced_ids(settings.forced, self.dims.tokens, self.dims.vocab)
-        request = DecodeRequest(settings.law, settings.sampling, self.uniforms, forced, settings.drafter)
+        lookup = Lookup(settings.ngrams)
+        request = DecodeRequest(settings.law, settings.sampling, self.uniforms, forced, settings.drafter, lookup=lookup)
         self.decoders = [DecodingLoop(s, request) for s in sessions]
         self._margins = Margins(settings.law, settings.sampling, self.uniforms)
         self.differences: list[Difference] = []

@@ -1,0 +1,1 @@
+"""A language model's engine beside other programs on the same file: what it computes, and how fast."""
