@@ -88,10 +88,14 @@ RUNS = whole(1, 10_000)
 """Repetitions of a measurement: a day at ten seconds each."""
 
 # The server: numbers of a request over HTTP, and of its options.
-SERVED_IMAGES = whole(1, 10)  # images per request, as in OpenAI's API
+SERVED_IMAGES = whole(1, 10)  # images per request, as in OpenAI's API; texts per prompt
+SERVED_PROMPTS = whole(1, 64)  # of a request for texts; each waits for a slot of its own
+STOP_STRINGS = whole(1, 4)  # as in OpenAI's API
+STOP_CHARACTERS = whole(1, 1024)  # of a stop string; as many of the text may be held back
+CHAT_MESSAGES = whole(1, 10_000)  # of a chat: more than the largest body holds
 SERVED_PARTIAL_IMAGES = whole(0, 16)  # per image; each takes the engine from all other images for a moment
 COMPRESSION = whole(0, 100)  # quality of a JPEG or WebP image, as in OpenAI's API
-QUEUE = whole(0, 10_000)  # images that may wait for a slot: the last of more would wait for hours
+QUEUE = whole(0, 10_000)  # images or texts that may wait for a slot: the last of more would wait for hours
 PORT = whole(0, 65_535)  # 0 lets the operating system choose
 REQUEST_SECONDS = Range(1e-3, 86_400.0)  # deadline of a request; the upper end is a day
 
@@ -130,23 +134,12 @@ LUMINA_PIXELS = whole(32, PIXELS.high)
 CELL = whole(8, 16)
 """Pixels along one side of a code's cell: 8 or 16."""
 
-LAYERS = whole(1, 1024)
-"""Layers of a network."""
-
-HEADS = whole(1, 4096)
-"""Attention heads per layer."""
-
-WIDTH = whole(1, 65_536)
-"""Width of a network's hidden vectors."""
-
-FFN = whole(1, 1 << 20)
-"""Width of a network's feed-forward layers."""
-
-CODES = whole(1, 1 << 20)
-"""Rows of an embedding or of a codebook."""
-
-TOKENS = whole(1, 65_536)
-"""Image tokens of an image."""
+LAYERS = whole(1, 1024)  # layers of a network
+HEADS = whole(1, 4096)  # attention heads per layer
+WIDTH = whole(1, 65_536)  # width of a network's hidden vectors
+FFN = whole(1, 1 << 20)  # width of a network's feed-forward layers
+CODES = whole(1, 1 << 20)  # rows of an embedding or of a codebook
+TOKENS = whole(1, 65_536)  # image tokens of an image
 
 GRID = whole(1, 256)
 """Codes along one side of an image; DRAFT_LENGTH is its square."""

@@ -50,14 +50,14 @@ class _ServeOptions:
 @click.option(
     "--slots",
     type=number(limits.MAX_BATCH),
-    help="Images that each engine draws at once; default: engine.max_batch of its spec.",
+    help="Images or texts that each engine makes at once; default: engine.max_batch of its spec.",
 )
 @click.option(
     "--queue",
     type=number(limits.QUEUE),
     default=64,
     show_default=True,
-    help="Images of each engine that may wait for a slot; a request beyond is answered with 429.",
+    help="Images or texts of each engine that may wait for a slot; a request beyond is answered with 429.",
 )
 @click.option(
     "--api-key-file",
@@ -84,11 +84,12 @@ class _ServeOptions:
 @json_option
 @gathered(_ServeOptions)
 def command(given: _ServeOptions) -> None:
-    """Serve engines over HTTP, in the form of OpenAI's images API, with a page to see it at /.
+    """Serve engines over HTTP, in the form of OpenAI's images, chat and completions API, with a page to draw at /.
 
     ENGINE is engines/NAME (its current build) or the folder of one fingerprint; its name is the model of requests, and
-    a request without a model is for the first ENGINE. Each engine runs in a process of its own, which is started again
-    if it ends. The address is said on stdout once all engines are ready. SIGTERM and Ctrl-C finish what is drawn.
+    a request without a model is for the first ENGINE that draws, or writes. Each engine runs in a process of its own,
+    which is started again if it ends. The address is said on stdout once all engines are ready. SIGTERM and Ctrl-C
+    finish what is drawn.
     With --ray each engine runs in several such processes, on one machine or several (docs/ray.md).
 
     \b

@@ -76,6 +76,10 @@ class TextConditioner:
         """Return the row of a text that is continued as it is. Raises UserError as `encode`."""
         return self._row(text, encode(self.tokenizer, readable(text)).ids)
 
+    def encode_ids(self, ids: Sequence[int]) -> Encoded:
+        """Return the row of a text that is given as tokens. Raises UserError if there are none, or too many."""
+        return self._row(" ".join(map(str, ids[:20])), ids)
+
     def encode_chat(self, messages: Sequence[Message]) -> Encoded:
         """Return the row of a chat. Raises UserError as `encode`, or if no template takes the chat."""
         return self._row(messages[-1]["content"] if messages else "", self.chat_ids(messages))

@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from coolsd_rt.serve.image_request import GenerationRequest
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """A part of an answer."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class ErrorBody(_Answer):
+class ErrorBody(Answer):
     """What went wrong."""
 
     message: str
@@ -25,26 +27,26 @@ class ErrorBody(_Answer):
     code: str | None
 
 
-class ErrorAnswer(_Answer):
+class ErrorAnswer(Answer):
     """Every answer that is no success."""
 
     error: ErrorBody
 
 
-class ImageData(_Answer):
+class ImageData(Answer):
     """One image."""
 
     b64_json: str = Field(description="The file of the image, in base64.")
 
 
-class TokenDetails(_Answer):
+class TokenDetails(Answer):
     """Tokens of the prompt by kind."""
 
     image_tokens: int
     text_tokens: int
 
 
-class TokenUsage(_Answer):
+class TokenUsage(Answer):
     """Tokens of a request."""
 
     input_tokens: int
@@ -53,7 +55,7 @@ class TokenUsage(_Answer):
     total_tokens: int
 
 
-class PlanAnswer(_Answer):
+class PlanAnswer(Answer):
     """How an image was drafted."""
 
     draft: str | None
@@ -61,7 +63,7 @@ class PlanAnswer(_Answer):
     plain_from: int | None = Field(description="Token from which on there were no drafts, because others had come.")
 
 
-class FiguresAnswer(_Answer):
+class FiguresAnswer(Answer):
     """How an image was drawn. Round r decided accepted[r] + 1 tokens; the first token is of no round."""
 
     seed: int
@@ -78,7 +80,7 @@ class FiguresAnswer(_Answer):
     grid: list[int] = Field(description="Rows and columns of codes.")
 
 
-class CoolsdAnswer(_Answer):
+class CoolsdAnswer(Answer):
     """What OpenAI's answer has no field for."""
 
     model: str
@@ -87,7 +89,7 @@ class CoolsdAnswer(_Answer):
     warnings: list[str]
 
 
-class ImagesAnswer(_Answer):
+class ImagesAnswer(Answer):
     """The images of a plain request."""
 
     created: int
@@ -100,10 +102,11 @@ class ImagesAnswer(_Answer):
     coolsd: CoolsdAnswer
 
 
-class ModelFacts(_Answer):
-    """What is known of an engine."""
+class ModelFacts(Answer):
+    """What is known of an engine that draws images."""
 
     engine: str
+    makes: Literal["image"]
     size: str
     tokens: int
     grid: list[int]
@@ -114,30 +117,43 @@ class ModelFacts(_Answer):
     samples: list[str] = Field(description="Prompts to try; empty while the engine loads.")
 
 
-class ModelAnswer(_Answer):
+class TextModelFacts(Answer):
+    """What is known of an engine that writes text."""
+
+    engine: str
+    makes: Literal["text"]
+    tokens: int = Field(description="The most tokens of a text.")
+    prompt_tokens: int = Field(description="The most tokens of a prompt.")
+    chats: bool = Field(description="Whether it has a chat template.")
+    slots: int
+    defaults: dict[str, Any] = Field(description="Values of the spec that a request may replace.")
+    samples: list[str] = Field(description="Prompts to try; empty while the engine loads.")
+
+
+class ModelAnswer(Answer):
     """An engine."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: Literal["coolsd-rt"]
-    coolsd: ModelFacts
+    coolsd: ModelFacts | TextModelFacts
 
 
-class ModelsAnswer(_Answer):
+class ModelsAnswer(Answer):
     """All engines."""
 
     object: Literal["list"]
     data: list[ModelAnswer]
 
 
-class HealthAnswer(_Answer):
+class HealthAnswer(Answer):
     """The server answers."""
 
     status: Literal["ok"]
 
 
-class EngineState(_Answer):
+class EngineState(Answer):
     """An engine, as it is now."""
 
     model: str
@@ -145,8 +161,8 @@ class EngineState(_Answer):
     reason: str
 
 
-class ReadyAnswer(_Answer):
-    """Whether the server draws."""
+class ReadyAnswer(Answer):
+    """Whether the server takes requests."""
 
     ready: bool
     draining: bool
@@ -165,7 +181,7 @@ _ERRORS = {
     429: "The queue is full; Retry-After says when to ask again.",
     500: "The engine or the server failed.",
     503: "The server ends, an engine is not ready, or too many connections are open.",
-    504: "The images were not ready in time.",
+    504: "The answer was not ready in time.",
 }
 
 

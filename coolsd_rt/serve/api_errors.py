@@ -36,12 +36,17 @@ def invalid(param: str | None, expected: str, found: str, fix: str = "") -> ApiE
 
 
 def refused(error: UserError | RefusedMessage) -> ApiError:
-    """Return the error for a request that an engine cannot draw. The field is the first word of what is wrong."""
+    """Return the error for a request that an engine refuses. The field is the first word of what is wrong."""
     text = str(UserError(error.what, expected=error.expected, found=error.found, fix=error.fix))
     return ApiError(400, text, param=field_of(error.what), code="invalid_value")
 
 
-_FIELDS = {"plain decoding": "plain", "the draft length": "draft_length", "the draft": "draft"}
+_FIELDS = {
+    "plain decoding": "plain",
+    "the draft length": "draft_length",
+    "the draft": "draft",
+    "max tokens": "max_tokens",
+}
 
 
 def field_of(what: str) -> str | None:
@@ -97,18 +102,18 @@ def too_slow(seconds: float) -> ApiError:
 
 def queue_full(seconds: int) -> ApiError:
     """Return the error for a full queue."""
-    text = f"as many images wait as may; ask again in about {seconds} seconds"
+    text = f"as many images or texts wait as may; ask again in about {seconds} seconds"
     return ApiError(429, text, "rate_limit_error", code="queue_full", headers={"retry-after": str(seconds)})
 
 
 def unavailable(reason: str, code: str, seconds: int) -> ApiError:
-    """Return the error for a server or an engine that draws nothing now."""
+    """Return the error for a server or an engine that takes nothing now."""
     return ApiError(503, reason, "server_error", code=code, headers={"retry-after": str(seconds)})
 
 
 def engine_failed() -> ApiError:
-    """Return the error for an image that was lost."""
-    return ApiError(500, "the engine failed while it drew; ask again", "server_error", code="engine_failed")
+    """Return the error for an image or a text that was lost."""
+    return ApiError(500, "the engine failed before it was done; ask again", "server_error", code="engine_failed")
 
 
 def internal_error() -> ApiError:
@@ -118,5 +123,5 @@ def internal_error() -> ApiError:
 
 def deadline(seconds: float) -> ApiError:
     """Return the error for a request that took too long."""
-    text = f"the images were not ready within {seconds:g} seconds"
+    text = f"the answer was not ready within {seconds:g} seconds"
     return ApiError(504, text, "server_error", code="deadline_exceeded")

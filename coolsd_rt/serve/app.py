@@ -1,16 +1,12 @@
 """The routes of the server.
 
-Knows HTTP and which document each route answers with. Does not know processes or how an image is drawn.
+Knows HTTP and which document each route answers with. Does not know processes, how an image is drawn, or the routes of
+texts (`text_routes`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
@@ -18,41 +14,22 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from coolsd_rt import __version__
-from coolsd_rt.serve import answers, api_errors
+from coolsd_rt.serve import answers, text_answers
 from coolsd_rt.serve.api_errors import ApiError
 from coolsd_rt.serve.body import read_body
-from coolsd_rt.serve.commission import Commission
 from coolsd_rt.serve.docs_page import STYLE, docs_page
-from coolsd_rt.serve.drawer import Drawer
-from coolsd_rt.serve.event_stream import ClientLeft, EventStream, unless_left
+from coolsd_rt.serve.event_stream import ClientLeft
 from coolsd_rt.serve.guard import NOTES, error_response
+from coolsd_rt.serve.image_commission import ImageCommission
 from coolsd_rt.serve.image_request import read_request
-from coolsd_rt.serve.metrics import ServerMetrics
+from coolsd_rt.serve.long_answers import answer_of
+from coolsd_rt.serve.served import Served
+from coolsd_rt.serve.text_routes import add_texts
 
 PAGE = Path(__file__).parent / "page"
 _ABOUT = (
-    "Images by relaxed speculative decoding, behind OpenAI's images API. Fields that OpenAI does not have are ours."
+    "Images and texts by relaxed speculative decoding, behind OpenAI's API. Fields that OpenAI does not have are ours."
 )
-
-
-@dataclass
-class Served:
-    """What the routes work with. seconds: the most that a request may take. draining: the server is about to end."""
-
-    hosts: Mapping[str, Drawer]
-    metrics: ServerMetrics
-    seconds: float
-    draining: bool = False
-
-    def host(self, model: str | None) -> Drawer:
-        """Return the engine of a name; the first one if there is no name. Raises ApiError."""
-        if model is None:
-            return next(iter(self.hosts.values()))
-        if model not in self.hosts:
-            known = ", ".join(self.hosts)
-            text = f"there is no such model; there is: {known}"
-            raise api_errors.not_found(text, "model_not_found", "model")
-        return self.hosts[model]
 
 
 def make_app(served: Served) -> FastAPI:
@@ -60,11 +37,16 @@ def make_app(served: Served) -> FastAPI:
     app = FastAPI(title="coolsd-rt", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None)
     _add_handlers(app)
     _add_images(app, served)
+    add_texts(app, served)
     _add_models(app, served)
     _add_states(app, served)
     _add_pages(app)
     # FastAPI writes the ends of integers as floats, which rounds the largest seed to one that is refused.
-    app.openapi()["paths"]["/v1/images/generations"]["post"].update(answers.REQUEST_BODY)
+    document = app.openapi()
+    document["paths"]["/v1/images/generations"]["post"].update(answers.REQUEST_BODY)
+    document["paths"]["/v1/chat/completions"]["post"].update(text_answers.CHAT_BODY)
+    document["paths"]["/v1/completions"]["post"].update(text_answers.COMPLETION_BODY)
+    document["components"]["schemas"].update(text_answers.shapes())
     return app
 
 
@@ -95,25 +77,12 @@ def _add_images(app: FastAPI, served: Served) -> None:
     async def images(request: Request) -> Response:
         """Draw images of a prompt."""
         asked = read_request(await read_body(request))
-        host = served.host(asked.model)
+        host = served.host_for("image", asked.model)
         notes = request.scope[NOTES]
         notes.model, notes.images = host.engine.name, asked.images
-        if served.draining:
-            raise api_errors.unavailable("the server is about to end", "draining", 5)
-        commission = Commission.taken(host, asked, served.metrics, served.seconds)
-        try:
-            if asked.stream:
-                first = await unless_left(request.receive, commission.first())
-                return EventStream(commission.events(first), commission.close)
-            document = await unless_left(request.receive, commission.answer())
-        except BaseException:
-            commission.close()
-            raise
-        return Response(await asyncio.to_thread(_text, document), media_type="application/json")
-
-
-def _text(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, allow_nan=False).encode()
+        served.check_going()
+        commission = ImageCommission.taken(host, asked, served.metrics, served.seconds)
+        return await answer_of(request, commission, bool(asked.stream))
 
 
 def _add_models(app: FastAPI, served: Served) -> None:
@@ -155,7 +124,7 @@ def _add_states(app: FastAPI, served: Served) -> None:
         tags=["states"],
     )
     async def ready() -> JSONResponse:
-        """Whether all engines draw. Needs no key."""
+        """Whether all engines take requests. Needs no key."""
         hosts = served.hosts.values()
         done = not served.draining and all(host.state == "ready" for host in hosts)
         engines = [{"model": host.engine.name, "state": host.state, "reason": host.reason} for host in hosts]
@@ -173,7 +142,7 @@ def _add_states(app: FastAPI, served: Served) -> None:
     )
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(served.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(served.metrics.document(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -44,7 +44,8 @@ def _operation(document: dict[str, Any], name: str, operation: dict[str, Any]) -
         bodies = ", ".join(sorted(_body(media, part) for media, part in answer.get("content", {}).items()))
         yield f"<tr><td>{escape(status)}</td><td>{escape(answer['description'])}</td><td>{bodies}</td></tr>"
     yield "</table>"
-    for shape in sorted(_shapes(document, operation["responses"].get("200", {}))):
+    parts = [operation.get("requestBody", {}), operation["responses"].get("200", {})]
+    for shape in sorted(_shapes(document, parts)):
         yield f'<h3 id="{escape(shape)}">{escape(shape)}</h3>'
         yield from _fields(document["components"]["schemas"][shape])
 

@@ -1,6 +1,6 @@
-"""What the routes need of an engine, wherever it runs: its state, its room, and images that are asked for.
+"""What the routes need of an engine, wherever it runs: its state, its room, and images and texts that are asked for.
 
-Knows images as messages. Does not know processes or HTTP: `host` keeps an engine's process on this machine.
+Knows images and texts as messages. Does not know processes or HTTP: `host` keeps an engine's process on this machine.
 """
 
 from __future__ import annotations
@@ -13,13 +13,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from coolsd_rt.serve.facts import ServedEngine
-from coolsd_rt.serve.messages import OfImage, ProgressMessage
+from coolsd_rt.serve.messages import (
+    DrawMessage,
+    GainedMessage,
+    OfOrder,
+    ProgressMessage,
+    Prompt,
+    WriteMessage,
+)
 
 State = Literal["loading", "ready", "restarting", "stopped"]
 
 
 class QueueFull(Exception):
-    """As many images wait as may. seconds: when to ask again."""
+    """As many images or texts wait as may. seconds: when to ask again."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__()
@@ -43,28 +50,51 @@ class ImageOrder:
     partial_images: int = 0
     progress: bool = False
 
+    def message(self, ticket: int) -> DrawMessage:
+        """Return what an engine's process is sent."""
+        return DrawMessage(ticket, self.prompt, self.options, self.partial_images, self.progress)
+
+
+@dataclass(frozen=True)
+class TextOrder:
+    """One text to write. Values as in `WriteMessage`."""
+
+    prompt: Prompt
+    options: Mapping[str, Any]
+    stop: Sequence[str] = ()
+    parts: bool = False
+
+    def message(self, ticket: int) -> WriteMessage:
+        """Return what an engine's process is sent."""
+        return WriteMessage(ticket, self.prompt, self.options, self.stop, self.parts)
+
+
+Order = ImageOrder | TextOrder
+
 
 class Draw:
-    """An image that waits or is drawn, and its messages that nobody has taken yet."""
+    """An image or a text that waits or is made, and its messages that nobody has taken yet."""
 
     def __init__(self, ticket: int) -> None:
         self.ticket = ticket
         self.asked = time.monotonic()
         self.started = False
-        self._messages: deque[OfImage] = deque()
+        self._messages: deque[OfOrder] = deque()
         self._some = asyncio.Event()
 
-    def put(self, message: OfImage) -> None:
-        """Add a message. Progress that nobody has taken becomes one, so that a slow reader costs no memory."""
+    def put(self, message: OfOrder) -> None:
+        """Add a message. Progress and text that nobody has taken become one, so that a slow reader costs no memory."""
         last = self._messages[-1] if self._messages else None
         if isinstance(message, ProgressMessage) and isinstance(last, ProgressMessage):
             both = ([*last.accepted, *message.accepted], [*last.num_drafts, *message.num_drafts])
             self._messages[-1] = replace(message, accepted=both[0], num_drafts=both[1])
+        elif isinstance(message, GainedMessage) and isinstance(last, GainedMessage):
+            self._messages[-1] = replace(message, text=last.text + message.text)
         else:
             self._messages.append(message)
         self._some.set()
 
-    async def next(self) -> OfImage:
+    async def next(self) -> OfOrder:
         """Wait for the next message."""
         while not self._messages:
             self._some.clear()
@@ -73,7 +103,7 @@ class Draw:
 
 
 class Drawer(Protocol):
-    """An engine that images can be asked of."""
+    """An engine that images or texts can be asked of."""
 
     @property
     def engine(self) -> ServedEngine:
@@ -105,21 +135,21 @@ class Drawer(Protocol):
 
     @property
     def running(self) -> int:
-        """Images in slots."""
+        """Images and texts in slots."""
 
     @property
     def waiting(self) -> int:
-        """Images that wait for a slot."""
+        """Images and texts that wait for a slot."""
 
     @property
     def room(self) -> int:
-        """Images that may be drawn or wait at once."""
+        """Images or texts that may be made or wait at once."""
 
     def check_room(self, images: int) -> None:
-        """Raise NotReady or QueueFull if this number of images cannot be taken now."""
+        """Raise NotReady or QueueFull if this number of images or texts cannot be taken now."""
 
-    def draw(self, order: ImageOrder) -> Draw:
-        """Ask for an image. `check_room` has to come before, without an await between them."""
+    def draw(self, order: Order) -> Draw:
+        """Ask for an image or a text. `check_room` has to come before, without an await between them."""
 
     def cancel(self, draw: Draw) -> None:
-        """Draw this image no further. Without effect on a finished one."""
+        """Go on no further with it. Without effect on a finished one."""

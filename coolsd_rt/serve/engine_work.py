@@ -1,51 +1,40 @@
-"""The work of an engine's process: draws what messages ask for, and tells what came of it.
+"""The work of an engine's process: draws images and writes texts that messages ask for, and tells what came of it.
 
 One thread does everything that touches the engine: it reads all messages that wait, runs one round of the slot loop,
-and sends what is due. Knows requests as messages and the slot loop. Does not know HTTP or who sends the messages.
+and sends what is due. Knows requests as messages and the slot loop. Does not know what is told of an image or a text
+(`image_work`, `text_work`), HTTP, or who sends the messages.
 """
 
 from __future__ import annotations
 
 import queue
 import re
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from coolsd_rt.arrays import Ints
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.prompts import PAD, WordVocabulary
+from coolsd_rt.serve.image_work import ImageWork, prepared_image
 from coolsd_rt.serve.messages import (
     CancelMessage,
     DrawMessage,
     FailedMessage,
-    FinalMessage,
     FromEngine,
     NoteMessage,
-    PartialMessage,
-    ProgressMessage,
     ReadyMessage,
     RefusedMessage,
     Setup,
-    StartedMessage,
     StopMessage,
     ToEngine,
+    WriteMessage,
 )
-from coolsd_rt.workflows.call_options import Call
-from coolsd_rt.workflows.drawing import Asked, Job, jobs_of
-from coolsd_rt.workflows.generate.identity import PIXELS, sha256_pixels
+from coolsd_rt.serve.text_work import TextWork, prepared_text
+from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.opened import OpenedEngine
-from coolsd_rt.workflows.partial_images import CodeGrid, PartialImages
 from coolsd_rt.workflows.prepared import Prepared
 from coolsd_rt.workflows.slot_plans import SlotPlans
 from coolsd_rt.workflows.slots import DrawnImage, SlotLoop, SlotProgress
 
-EVERY = 0.1  # seconds between two messages about the progress of an image
 SAMPLES = 24  # prompts to try the engine with
 _PATH = re.compile(r"(?:^|[\s'\"(:=])(?:~|\.{1,2})?/[^\s/]")
 
@@ -54,28 +43,13 @@ class _Stopped(Exception):
     """The process has been told to stop."""
 
 
-@dataclass
-class _Image:
-    """An image that waits or is drawn."""
-
-    asked: DrawMessage
-    prepared: Prepared
-    job: Job
-    partial: PartialImages
-    started: bool = False
-    told: int = 0  # rounds that were told
-    told_at: float = field(default_factory=time.perf_counter)
-    began: float = field(default_factory=time.perf_counter)
-
-
 class EngineWork:
-    """A loaded engine and the images that were asked for. send: takes each message to the HTTP process."""
+    """A loaded engine and the images or texts that were asked for. send: takes each message to the HTTP process."""
 
     def __init__(self, opened: OpenedEngine, slots: int, plans: SlotPlans, send: Callable[[FromEngine], None]) -> None:
         self._opened, self._plans, self._send = opened, plans, send
-        self._grid = CodeGrid(opened.description)
         self._loop = SlotLoop(opened, slots, on_progress=self._progress)
-        self._images: dict[int, _Image] = {}
+        self._works: dict[int, ImageWork | TextWork] = {}
 
     @staticmethod
     def load(setup: Setup, send: Callable[[FromEngine], None]) -> EngineWork:
@@ -120,123 +94,59 @@ class EngineWork:
             messages = list(_waiting(inbox, block=not until_idle and not self._loop.busy))
             if until_idle and not messages and not self._loop.busy:
                 return
-            in_flight = len(self._images) + sum(isinstance(message, DrawMessage) for message in messages)
+            in_flight = len(self._works) + sum(isinstance(message, DrawMessage | WriteMessage) for message in messages)
             for message in messages:
                 if isinstance(message, StopMessage):
                     raise _Stopped
-                if isinstance(message, DrawMessage):
+                if isinstance(message, DrawMessage | WriteMessage):
                     self._enter(message, in_flight)
                 elif isinstance(message, CancelMessage):
                     self._leave(message.ticket)
-            if not self._plans.drafts_pay(len(self._images)):
+            if not self._plans.drafts_pay(len(self._works)):
                 self._loop.drop_drafts()
             for drawn in self._loop.step():
                 self._finish(drawn)
+            for ticket in [ticket for ticket, work in self._works.items() if work.ended]:
+                self._leave(ticket)
 
-    def _enter(self, message: DrawMessage, in_flight: int) -> None:
+    def _enter(self, message: DrawMessage | WriteMessage, in_flight: int) -> None:
         try:
             prepared, job = self._prepare(message)
             prepared = self._plans.prepared(prepared, in_flight)
-            self._images[message.ticket] = _Image(
-                message, prepared, job, PartialImages(self._grid, message.partial_images)
-            )
+            self._works[message.ticket] = self._work(message, prepared, job)
             self._loop.enter(message.ticket, job, prepared.settings, may_drop_drafts=prepared.plan is not None)
         except UserError as error:
-            self._images.pop(message.ticket, None)
+            self._works.pop(message.ticket, None)
             self._send(refusal(message.ticket, error))
         except MemoryError:  # of the process, which starts anew
             raise
         except Exception:  # of this request alone: the others go on
             traceback.print_exc()
-            self._images.pop(message.ticket, None)
+            self._works.pop(message.ticket, None)
             self._send(FailedMessage(message.ticket))
 
-    def _prepare(self, message: DrawMessage) -> tuple[Prepared, Job]:
-        call = Call.of(message.prompt, message.options)
-        prepared = Prepared.of_call(self._opened, call)
-        (job,) = jobs_of(call.asked(), self._opened.conditioner)
-        return prepared, job
+    def _prepare(self, message: DrawMessage | WriteMessage) -> tuple[Prepared, Job]:
+        if isinstance(message, WriteMessage):
+            return prepared_text(self._opened, message)
+        return prepared_image(self._opened, message)
+
+    def _work(self, message: DrawMessage | WriteMessage, prepared: Prepared, job: Job) -> ImageWork | TextWork:
+        if isinstance(message, WriteMessage):
+            return TextWork(message, prepared, job, self._send)
+        return ImageWork(message, prepared, job, self._loop, self._send)
 
     def _leave(self, ticket: int) -> None:
-        if self._images.pop(ticket, None) is not None:
+        if self._works.pop(ticket, None) is not None:
             self._loop.leave(ticket)
 
     def _progress(self, slots: Sequence[SlotProgress]) -> None:
         for slot in slots:
-            image = self._images.get(slot.ticket)
-            if image is None:
-                continue
-            if not image.started:
-                image.started, image.began = True, time.perf_counter()
-                self._send(StartedMessage(slot.ticket))
-            if image.asked.progress and time.perf_counter() - image.told_at >= EVERY:
-                self._tell_progress(image, slot.decided, slot.accepted, slot.num_drafts)
-            if len(image.partial.due([0], np.array([slot.decided]))):
-                self._show(image, slot.codes, slot.decided)
-
-    def _tell_progress(self, image: _Image, decided: int, accepted: Sequence[int], num_drafts: Sequence[int]) -> None:
-        now, ticket = time.perf_counter(), image.asked.ticket
-        since = [[int(count) for count in counts[image.told :]] for counts in (accepted, num_drafts)]
-        self._send(ProgressMessage(ticket, int(decided), since[0], since[1], now - image.began))
-        image.told, image.told_at = len(accepted), now
-
-    def _show(self, image: _Image, codes: Ints, decided: int) -> None:
-        count = np.array([decided])
-        rows = int(self._grid.finished(count)[0])
-        pixels = self._grid.blanked(self._loop.pixels(self._grid.filled(codes[None], count)[0]), rows)
-        self._send(PartialMessage(image.asked.ticket, rows, len(pixels), pixels.tobytes()))
+            if (work := self._works.get(slot.ticket)) is not None:
+                work.progress(slot)
 
     def _finish(self, drawn: DrawnImage) -> None:
-        image = self._images.pop(drawn.ticket, None)
-        if image is None:
-            return
-        if image.asked.progress and len(drawn.accepted) > image.told:
-            self._tell_progress(image, len(drawn.codes), drawn.accepted, drawn.num_drafts)
-        began = time.perf_counter()
-        pixels = self._loop.pixels(drawn.codes)
-        figures = {**self._figures(image, drawn), "seconds_decode": time.perf_counter() - began}
-        job = image.job
-        said = image.prepared.provenance(Asked(job.index, job.prompt, job.seed))
-        if "plan" in said:
-            said["plan"] = figures["plan"]
-        self._send(
-            FinalMessage(
-                drawn.ticket,
-                figures,
-                {**said, PIXELS: sha256_pixels(pixels)},
-                image.prepared.warnings([job]),
-                self._text_tokens(job),
-                len(pixels),
-                pixels.tobytes(),
-            )
-        )
-
-    def _text_tokens(self, job: Job) -> int:
-        conditioner, encoded = self._opened.conditioner, job.encoded
-        if isinstance(conditioner, WordVocabulary):  # padded with an id of its own
-            return sum(number != PAD for number in encoded.ids)
-        return conditioner.prefix - encoded.start
-
-    def _figures(self, image: _Image, drawn: DrawnImage) -> dict[str, Any]:
-        rounds, tokens = len(drawn.accepted), len(drawn.codes)
-        settings = image.prepared.settings
-        return {
-            "seed": image.job.seed,
-            "tokens": tokens,
-            "rounds": rounds,
-            "mean_acceptance_length": 1 + sum(drawn.accepted) / rounds if rounds else None,
-            "accepted": [int(count) for count in drawn.accepted],
-            "num_drafts": [int(count) for count in drawn.num_drafts],
-            "plan": {
-                "draft": None if settings.plain else settings.drafter,
-                "draft_length": settings.law.length,
-                "plain_from": drawn.plain_from,
-            },
-            "seconds_queue": drawn.seconds_waiting,
-            "seconds": drawn.seconds,
-            "tokens_per_second": tokens / drawn.seconds if drawn.seconds else None,
-            "grid": [self._grid.rows, self._grid.columns],
-        }
+        if (work := self._works.pop(drawn.ticket, None)) is not None:
+            work.finish(drawn)
 
 
 def _waiting(inbox: queue.SimpleQueue[ToEngine], block: bool) -> Iterator[ToEngine]:

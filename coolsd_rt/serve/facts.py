@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from coolsd_rt import limits
 from coolsd_rt.serve.messages import Setup
+from coolsd_rt.spec.condition import TextCondition
 from coolsd_rt.spec.fields import Flag, Threads, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows.drawing import drafter_of
@@ -26,7 +27,7 @@ from coolsd_rt.workflows.partial_images import CodeGrid
 class ServeConfig:
     """The checked options of `coolsd-rt serve`.
 
-    slots: images drawn at once, of each engine; None is the spec's `engine.max_batch`. queue: images of each engine
+    slots: images or texts at once, of each engine; None is the spec's `engine.max_batch`. queue: those of each engine
     that may wait for a slot. timeout: the most seconds of a request.
     """
 
@@ -46,7 +47,7 @@ class ServeConfig:
 
 @dataclass(frozen=True)
 class ServedEngine:
-    """An engine that was checked, and the room that its images have."""
+    """An engine that was checked, and the room that its images or texts have."""
 
     opened: OpenedEngine
     slots: int
@@ -64,8 +65,19 @@ class ServedEngine:
 
     @property
     def most(self) -> int:
-        """Images that may be drawn or wait at once."""
+        """Images or texts that may be made or wait at once."""
         return self.slots + self.queue
+
+    @property
+    def makes(self) -> Literal["image", "text"]:
+        """What it makes of a prompt."""
+        return self.opened.spec.writes
+
+    @property
+    def chats(self) -> bool:
+        """Whether it reads chats: it has a template of them."""
+        condition = self.opened.spec.condition
+        return isinstance(condition, TextCondition) and condition.chat_template is not None
 
     @property
     def size(self) -> str:
@@ -99,16 +111,28 @@ class ServedEngine:
             "owned_by": "coolsd-rt",
             "coolsd": {
                 "engine": self.fingerprint,
-                "size": self.size,
-                "tokens": self.opened.description.dims.tokens,
-                "grid": [self.rows, self._grid.columns],
-                "max_prompt": int(limits.PROMPT_CHARACTERS.high),
-                "partial_images": min(int(limits.SERVED_PARTIAL_IMAGES.high), self.rows - 1),
+                "makes": self.makes,
+                **(self._of_texts if self.makes == "text" else self._of_images),
                 "slots": self.slots,
                 "defaults": self._defaults,
                 "samples": list(samples),
             },
         }
+
+    @property
+    def _of_images(self) -> dict[str, Any]:
+        return {
+            "size": self.size,
+            "tokens": self.opened.description.dims.tokens,
+            "grid": [self.rows, self._grid.columns],
+            "max_prompt": int(limits.PROMPT_CHARACTERS.high),
+            "partial_images": min(int(limits.SERVED_PARTIAL_IMAGES.high), self.rows - 1),
+        }
+
+    @property
+    def _of_texts(self) -> dict[str, Any]:
+        dims = self.opened.description.dims
+        return {"tokens": dims.tokens, "prompt_tokens": dims.prefix, "chats": self.chats}
 
     @property
     def _defaults(self) -> Mapping[str, Any]:

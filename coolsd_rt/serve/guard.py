@@ -40,6 +40,7 @@ class RequestNotes:
 
     model: str | None = None
     images: int | None = None
+    texts: int | None = None
 
 
 class Guard:
@@ -80,6 +81,7 @@ class Guard:
                 seconds=round(time.monotonic() - call.began, 4),
                 model=notes.model,
                 images=notes.images,
+                texts=notes.texts,
             )
 
     def _refusal(self, scope: Scope) -> ApiError | None:

@@ -1,10 +1,10 @@
-"""Keeps an engine's process running and hands its images to those who wait for them.
+"""Keeps an engine's process running and hands its images and texts to those who wait for them.
 
 States: `loading` until the engine is ready for the first time, `ready`, `restarting` after its process has ended, and
-`stopped`. Requests are taken while it is ready. When the process ends, every image of it fails at once and the process
-is started again: at once, then after 1, 2, 4 ... 30 seconds.
+`stopped`. Requests are taken while it is ready. When the process ends, every image and text of it fails at once and the
+process is started again: at once, then after 1, 2, 4 ... 30 seconds.
 
-Knows processes and images. Does not know HTTP.
+Knows processes and what is asked of them. Does not know HTTP.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import time
 from typing import ClassVar
 
 from coolsd_rt.errors import CoolsdError, rebuilt
-from coolsd_rt.serve.drawer import Draw, ImageOrder, NotReady, QueueFull, State
+from coolsd_rt.serve.drawer import Draw, NotReady, Order, QueueFull, State
 from coolsd_rt.serve.facts import ServedEngine
 from coolsd_rt.serve.log_lines import LogLines
 from coolsd_rt.serve.messages import (
+    LAST,
     CancelMessage,
-    DrawMessage,
     FailedMessage,
     FinalMessage,
     FromEngine,
     NoteMessage,
-    OfImage,
+    OfOrder,
     ReadyMessage,
-    RefusedMessage,
     StartedMessage,
     StartFailedMessage,
     StopMessage,
+    WrittenMessage,
 )
 from coolsd_rt.serve.process_handle import Hears, ProcessHandle
 
@@ -58,16 +58,16 @@ class EngineHost:
         self._ended = asyncio.Event()
         self._start_error: StartFailedMessage | None = None
         self._was_ready = self._stopping = False
-        self._seconds = 1.0  # of an image, a moving average
+        self._seconds = 1.0  # of an image or a text, a moving average
 
     @property
     def running(self) -> int:
-        """Images in slots."""
+        """Images and texts in slots."""
         return sum(draw.started for draw in self._draws.values())
 
     @property
     def waiting(self) -> int:
-        """Images that wait for a slot."""
+        """Images and texts that wait for a slot."""
         return len(self._draws) - self.running
 
     @property
@@ -77,28 +77,28 @@ class EngineHost:
 
     @property
     def room(self) -> int:
-        """Images that may be drawn or wait at once."""
+        """Images or texts that may be made or wait at once."""
         return self.engine.most
 
     def check_room(self, images: int) -> None:
-        """Raise NotReady or QueueFull if this number of images cannot be taken now."""
+        """Raise NotReady or QueueFull if this number of images or texts cannot be taken now."""
         if self.state != "ready":
             raise NotReady(5 if self.state == "loading" else 2)
         if len(self._draws) + images > self.room:
             rounds = (len(self._draws) + images) / self.engine.slots
             raise QueueFull(max(1, min(3600, math.ceil(rounds * self._seconds))))
 
-    def draw(self, order: ImageOrder) -> Draw:
-        """Ask for an image. `check_room` has to come before, without an await between them."""
+    def draw(self, order: Order) -> Draw:
+        """Ask for an image or a text. `check_room` has to come before, without an await between them."""
         if self._handle is None:
             raise NotReady(2)
         draw = Draw(next(self._tickets))
         self._draws[draw.ticket] = draw
-        self._handle.send(DrawMessage(draw.ticket, order.prompt, order.options, order.partial_images, order.progress))
+        self._handle.send(order.message(draw.ticket))
         return draw
 
     def cancel(self, draw: Draw) -> None:
-        """Draw this image no further. Without effect on a finished one."""
+        """Go on no further with it. Without effect on a finished one."""
         if self._draws.pop(draw.ticket, None) is not None and self._handle is not None:
             self._handle.send(CancelMessage(draw.ticket))
 
@@ -173,16 +173,16 @@ class EngineHost:
             self._start_error = message
             self._log.error("engine not loaded", model=self.engine.name, problem=str(_as_error(message)))
         elif (draw := self._draws.get(message.ticket)) is not None:
-            self._of_image(draw, message)
+            self._of_order(draw, message)
 
-    def _of_image(self, draw: Draw, message: OfImage) -> None:
+    def _of_order(self, draw: Draw, message: OfOrder) -> None:
         if isinstance(message, StartedMessage):
             draw.started = True
             return
-        if isinstance(message, FinalMessage):
-            spent = message.figures["seconds"] + message.figures["seconds_decode"]
+        if isinstance(message, FinalMessage | WrittenMessage):
+            spent = message.figures["seconds"] + message.figures.get("seconds_decode", 0.0)
             self._seconds += 0.2 * (spent - self._seconds)
-        if isinstance(message, FinalMessage | RefusedMessage | FailedMessage):
+        if isinstance(message, LAST):
             del self._draws[draw.ticket]
         draw.put(message)
 
@@ -195,7 +195,7 @@ class EngineHost:
         self._ended.set()
 
     def _lose(self, reason: str) -> None:
-        """Fail all images."""
+        """Fail all images and texts."""
         if not self._stopping:
             self.state, self.reason = "restarting" if self._was_ready else "loading", reason
         for ticket, draw in list(self._draws.items()):

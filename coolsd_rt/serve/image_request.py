@@ -6,22 +6,18 @@ Does not know engines or HTTP.
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from coolsd_rt import limits
 from coolsd_rt.errors import UserError
-from coolsd_rt.files import JsonError, parse_json
 from coolsd_rt.serve.api_errors import ApiError, invalid, refused
+from coolsd_rt.serve.request_object import Word, read_object, seed_or_random
 from coolsd_rt.spec.messages import problems_of
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows.call_options import SECTIONS, Call, check_names
 from coolsd_rt.workflows.image_options import ImageOptions
-
-_RANDOM_SEEDS = 2**53 - 16  # clients in JavaScript read larger numbers as others
-Word = Annotated[str, Field(max_length=256)]
 
 
 class GenerationRequest(ImageOptions):
@@ -59,17 +55,12 @@ class GenerationRequest(ImageOptions):
 
     def first_seed(self) -> int:
         """Return the seed of the first image: the request's, or a random one."""
-        return self.seed if self.seed is not None else secrets.randbelow(_RANDOM_SEEDS)
+        return seed_or_random(self.seed)
 
 
 def read_request(body: bytes) -> GenerationRequest:
     """Return the request of a body. Raises ApiError."""
-    try:
-        data = parse_json(body)
-    except JsonError as error:
-        raise invalid(None, "a JSON object", str(error)) from None
-    if not isinstance(data, dict):
-        raise invalid(None, "a JSON object", "another JSON value")
+    data = read_object(body)
     try:
         check_names(data, list(GenerationRequest.model_fields))
         request = GenerationRequest.model_validate(data)

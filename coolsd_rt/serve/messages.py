@@ -3,7 +3,7 @@
 A message on the wire is the length of its JSON text (4 bytes), the text, and the pixels of an image, if it has any. Its
 own length goes before it (`multiprocessing.connection`). Nothing is pickled.
 
-Knows what the processes tell each other. Does not know how an image is drawn or who asked for it.
+Knows what the processes tell each other. Does not know how an image is drawn or a text written, or who asked for it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,24 @@ class DrawMessage:
     progress: bool = False
 
 
+Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
+"""What a text follows: a text, its token ids, or the messages of a chat."""
+
+
+@dataclass(frozen=True)
+class WriteMessage:
+    """Write one text. options: as for `Call.of`. stop: strings that end it. parts: whether to tell it as it comes."""
+
+    ticket: int
+    prompt: Prompt
+    options: Mapping[str, Any]
+    stop: Sequence[str] = ()
+    parts: bool = False
+
+
 @dataclass(frozen=True)
 class CancelMessage:
-    """Nobody waits for this image any more."""
+    """Nobody waits for this image or text any more."""
 
     ticket: int
 
@@ -80,7 +95,7 @@ class StartFailedMessage:
 
 @dataclass(frozen=True)
 class StartedMessage:
-    """The image has a slot and its first tokens."""
+    """The image or text has a slot and its first tokens."""
 
     ticket: int
 
@@ -120,8 +135,28 @@ class FinalMessage:
 
 
 @dataclass(frozen=True)
+class GainedMessage:
+    """What a text that is being written gained: whole characters, at the end of what came before."""
+
+    ticket: int
+    text: str
+
+
+@dataclass(frozen=True)
+class WrittenMessage:
+    """A finished text. reason: why it ended, stop or length. figures, warnings: as in FinalMessage."""
+
+    ticket: int
+    figures: Mapping[str, Any]
+    warnings: Sequence[str]
+    prompt_tokens: int
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class RefusedMessage:
-    """The image cannot be drawn as asked: what was expected, found, and what to do. Safe to show to a client."""
+    """The image or text cannot be made as asked: what was expected, found, and what to do. Safe to show to a client."""
 
     ticket: int
     what: str
@@ -132,14 +167,17 @@ class RefusedMessage:
 
 @dataclass(frozen=True)
 class FailedMessage:
-    """The image could not be drawn, for a reason that is no client's business."""
+    """The image or text could not be made, for a reason that is no client's business."""
 
     ticket: int
 
 
-ToEngine = Setup | DrawMessage | CancelMessage | StopMessage
-OfImage = StartedMessage | ProgressMessage | PartialMessage | FinalMessage | RefusedMessage | FailedMessage
-FromEngine = NoteMessage | ReadyMessage | StartFailedMessage | OfImage
+ToEngine = Setup | DrawMessage | WriteMessage | CancelMessage | StopMessage
+Lost = RefusedMessage | FailedMessage
+OfImage = StartedMessage | ProgressMessage | PartialMessage | FinalMessage | Lost
+OfText = StartedMessage | GainedMessage | WrittenMessage | Lost
+OfOrder = OfImage | OfText
+FromEngine = NoteMessage | ReadyMessage | StartFailedMessage | OfOrder
 Message = ToEngine | FromEngine
 
 _KINDS: dict[str, type[Any]] = {
@@ -147,6 +185,7 @@ _KINDS: dict[str, type[Any]] = {
     for kind in (
         Setup,
         DrawMessage,
+        WriteMessage,
         CancelMessage,
         StopMessage,
         NoteMessage,
@@ -156,10 +195,14 @@ _KINDS: dict[str, type[Any]] = {
         ProgressMessage,
         PartialMessage,
         FinalMessage,
+        GainedMessage,
+        WrittenMessage,
         RefusedMessage,
         FailedMessage,
     )
 }
+LAST = (FinalMessage, WrittenMessage, RefusedMessage, FailedMessage)
+"""The messages after which there are no more of an image or a text."""
 
 
 def pack(message: Message) -> bytes:

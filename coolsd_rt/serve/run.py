@@ -19,7 +19,7 @@ from typing import Any
 
 import uvicorn
 
-from coolsd_rt.serve.app import Served, make_app
+from coolsd_rt.serve.app import make_app
 from coolsd_rt.serve.checks import bind, check_engines, is_loopback, read_key
 from coolsd_rt.serve.facts import ServeConfig, ServedEngine
 from coolsd_rt.serve.guard import HEADER_BYTES, MOST_CONNECTIONS, Guard
@@ -27,6 +27,7 @@ from coolsd_rt.serve.host import EngineHost
 from coolsd_rt.serve.log_lines import LogHandler, LogLines
 from coolsd_rt.serve.metrics import ServerMetrics
 from coolsd_rt.serve.patient_protocol import PatientProtocol
+from coolsd_rt.serve.served import Served
 
 _KEEP_ALIVE = 10  # seconds that an idle connection stays open
 _LAST_ANSWERS = 30  # seconds that clients may take to read the last answers

@@ -1,4 +1,4 @@
-"""What one image is asked for by name: a prompt, a seed, and values that replace the spec's.
+"""What one image or text is asked for by name: a prompt, a seed, and values that replace the spec's.
 
 A request over HTTP and a row of a prompts file have these fields, and each adds its own. Knows names, types and ranges.
 Does not know engines, or where a value comes from.
@@ -34,14 +34,11 @@ OPTIONS = (
 """Fields that go to `Call.of` under their own names."""
 
 
-class ImageOptions(BaseModel):
+class LawOptions(BaseModel):
     """Fields that are left out, or None, keep the values of the engine's spec."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    prompt: Annotated[str, Field(min_length=1, max_length=int(limits.PROMPT_CHARACTERS.high))] = Field(
-        description="What to draw."
-    )
     seed: Annotated[int, Within(limits.SEED)] | None = Field(None, description="Seed of the random numbers.")
     guidance_scale: Annotated[float, Within(limits.CFG_SCALE)] | None = Field(
         None, description="Scale of classifier-free guidance; 1 disables guidance."
@@ -84,3 +81,11 @@ class ImageOptions(BaseModel):
                 raise UserError("delta", expected="delta or schedule['delta']", found="both", fix="drop one")
             given["schedule"] = {**keys, "delta": self.delta}
         return {**given, "seed": seed}
+
+
+class ImageOptions(LawOptions):
+    """One image: its prompt, and options."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=int(limits.PROMPT_CHARACTERS.high))] = Field(
+        description="What to draw."
+    )

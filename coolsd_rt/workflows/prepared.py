@@ -116,6 +116,10 @@ class Prepared:
         except SpecError as error:
             raise SpecError(error.problems, one_line=True) from None
 
+    def with_asked(self, asked: Settings) -> Prepared:
+        """Return the request with other settings: a text's bounds."""
+        return replace(self, asked=asked)
+
     @property
     def settings(self) -> Settings:
         """The settings that images are drawn with."""

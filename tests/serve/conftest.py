@@ -7,9 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from coolsd_rt import Pipeline
+from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
+from coolsd_rt.workflows.build.run import build, plan
+from tests.workflows.building import edit
+from tests.workflows.family_pipelines import write_pipeline
 
 pytest.importorskip("fastapi")
 
@@ -39,4 +44,42 @@ def start(tiny_engine: EngineFolder) -> Iterator[Start]:
 @pytest.fixture(scope="session")
 def pipe(tiny_engine: EngineFolder) -> Iterator[Pipeline]:
     with Pipeline.load(tiny_engine.folder, threads=1) as loaded:
+        yield loaded
+
+
+def _written_engines(folder: Path) -> list[EngineFolder]:
+    """Build the engines of `text_engines`; what is built already is taken as it is."""
+    spec = write_pipeline(folder, "llama")
+    edit(spec, "cfg_scale: 2.0, top_k: 12", "top_k: 12")
+    edit(spec, 'end: ["<pad>"]', 'end: ["<pad>", "<s>", "of"]')
+    edit(spec, "name: family", "name: writer")
+    writer = build(plan(load_spec(spec), folder / "engines")).engine
+    edit(spec, "name: writer", "name: reader")
+    edit(spec, "chat_template: chat.jinja, ", "")
+    return [writer, build(plan(load_spec(spec), folder / "engines")).engine]
+
+
+@pytest.fixture(scope="session")
+def text_engines(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> list[EngineFolder]:
+    """Two engines that write text: `writer` reads chats, and `reader` has no chat template. Read only."""
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    if not hasattr(pytestconfig, "workerinput"):
+        return _written_engines(tmp_path_factory.mktemp("texts"))
+    shared = tmp_path_factory.getbasetemp().parent / "texts"  # of all workers
+    with FileLock(shared.with_suffix(".lock")):
+        return _written_engines(shared)
+
+
+@pytest.fixture(scope="session")
+def text_server(tiny_engine: EngineFolder, text_engines: list[EngineFolder]) -> Iterator[RunningServer]:
+    """Three engines: `writer`, `reader`, and `tiny`, which draws images. Two slots each, no key."""
+    writer, reader = text_engines
+    with serving(writer.folder, reader.folder, tiny_engine.folder, "--slots", 2) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def text_pipe(text_engines: list[EngineFolder]) -> Iterator[Pipeline]:
+    with Pipeline.load(text_engines[0].folder, threads=1) as loaded:
         yield loaded

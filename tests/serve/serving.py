@@ -25,6 +25,8 @@ import coolsd_rt
 ROOT = Path(coolsd_rt.__file__).parents[1]
 PATIENCE = 60.0  # seconds until a test gives up; a machine may be slow at any moment
 IMAGES = "/v1/images/generations"
+CHATS = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 
 class RunningServer:
@@ -46,6 +48,7 @@ class RunningServer:
         self.log: list[dict[str, Any]] = []
         threading.Thread(target=self._read_log, daemon=True).start()
         self.document = self._read_document()
+        assert "address" in self.document, self.document
         self.url = self.document["address"]
         self.http = httpx.Client(base_url=self.url, timeout=PATIENCE)
 
@@ -67,12 +70,19 @@ class RunningServer:
             except json.JSONDecodeError:
                 self.log.append({"level": "error", "event": f"no JSON: {line}"})
 
+    def chat(self, content: str = "red apple", **body: Any) -> httpx.Response:
+        return self.http.post(CHATS, json={"messages": [{"role": "user", "content": content}], **body})
+
+    def continue_(self, prompt: Any = "red apple", **body: Any) -> httpx.Response:
+        return self.http.post(COMPLETIONS, json={"prompt": prompt, **body})
+
     def draw(self, **body: Any) -> httpx.Response:
         return self.http.post(IMAGES, json={"prompt": "red apple", **body})
 
-    def events(self, **body: Any) -> list[dict[str, Any]]:
+    def events(self, path: str = IMAGES, **body: Any) -> list[dict[str, Any]]:
         """All events of a stream; the last is {} for [DONE]."""
-        with self.http.stream("POST", IMAGES, json={"prompt": "red apple", "stream": True, **body}) as answer:
+        asked: dict[str, Any] = {"stream": True} | ({} if "messages" in body else {"prompt": "red apple"})
+        with self.http.stream("POST", path, json=asked | body) as answer:
             assert answer.status_code == 200
             assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
             lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]

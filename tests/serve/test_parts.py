@@ -98,7 +98,7 @@ def test_a_failure_is_one_line_of_json_and_several_of_text() -> None:
 
 
 def test_requests_have_the_options_of_the_pipeline() -> None:
-    ours = {"images_per_prompt", "num_images_per_prompt", "seed", "seeds", "loop"}
+    ours = {"images_per_prompt", "num_images_per_prompt", "seed", "seeds", "loop", "max_tokens", "system", "raw"}
     assert set(OPTIONS) == set(DrawOptions.__annotations__) - ours
     assert set(OPTIONS) <= set(GenerationRequest.model_fields)
 

@@ -18,6 +18,7 @@ from ray.serve import Application
 from coolsd_rt.cluster.serving.arguments import ServingArguments, deployment_name
 from coolsd_rt.cluster.serving.front import Front
 from coolsd_rt.cluster.serving.replica import EngineReplica
+from coolsd_rt.errors import UserError
 from coolsd_rt.serve.checks import check_engines, read_key
 from coolsd_rt.serve.facts import ServeConfig, ServedEngine
 from coolsd_rt.serve.guard import MOST_CONNECTIONS
@@ -33,12 +34,22 @@ _HEALTH: dict[str, Any] = {"health_check_period_s": 5, "health_check_timeout_s":
 def application(args: dict[str, Any]) -> Application:
     """Return the application for arguments as in `ServingArguments`.
 
-    Raises UserError or CoolsdError as `check_engines` and `read_key` do.
+    Raises UserError or CoolsdError as `check_engines`, `check_makes` and `read_key` do.
     """
     given = ServingArguments.of(args)
     engines = check_engines(_config(given), copies=0)
+    check_makes(engines)
     read_key(Path(given.api_key_file) if given.api_key_file else None)
     return bind(given, engines)
+
+
+def check_makes(engines: list[ServedEngine]) -> None:
+    """Raise UserError for an engine that writes text: replicas pass on images alone."""
+    for engine in engines:
+        if engine.makes == "text":
+            expected, found = "an engine that draws images", "one that writes text"
+            folder = str(engine.opened.folder.folder)
+            raise UserError(folder, expected=expected, found=found, fix="serve it without --ray")
 
 
 def bind(given: ServingArguments, engines: list[ServedEngine]) -> Application:

@@ -24,7 +24,7 @@ from coolsd_rt.serve.messages import (
     FinalMessage,
     FromEngine,
     NoteMessage,
-    OfImage,
+    OfOrder,
     ReadyMessage,
     RefusedMessage,
     Setup,
@@ -110,7 +110,7 @@ class EngineThread:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *values)  # type: ignore[arg-type]
 
-    def _of_image(self, message: OfImage) -> None:
+    def _of_image(self, message: OfOrder) -> None:
         if isinstance(message, FinalMessage | RefusedMessage | FailedMessage):
             draw = self._draws.pop(message.ticket, None)
         else:

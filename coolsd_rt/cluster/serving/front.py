@@ -25,13 +25,14 @@ from coolsd_rt.cluster.serving.loopback import stay_on_loopback
 from coolsd_rt.cluster.serving.ray_host import RayHost
 from coolsd_rt.cluster.serving.replica import not_loaded
 from coolsd_rt.errors import CoolsdError
-from coolsd_rt.serve.app import Served, make_app
+from coolsd_rt.serve.app import make_app
 from coolsd_rt.serve.checks import read_key
 from coolsd_rt.serve.facts import ServedEngine
 from coolsd_rt.serve.guard import Guard
 from coolsd_rt.serve.log_lines import LogLines
 from coolsd_rt.serve.messages import Setup, unpack
 from coolsd_rt.serve.metrics import ServerMetrics
+from coolsd_rt.serve.served import Served
 from coolsd_rt.workflows.opened import OpenedEngine
 
 _EVERY = 1.0  # seconds between two looks at the replicas

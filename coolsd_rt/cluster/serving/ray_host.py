@@ -15,14 +15,13 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from coolsd_rt.cluster.serving.replica import ANOTHER, problem_of
-from coolsd_rt.serve.drawer import Draw, ImageOrder, NotReady, QueueFull, State
+from coolsd_rt.serve.drawer import Draw, NotReady, Order, QueueFull, State
 from coolsd_rt.serve.facts import ServedEngine
 from coolsd_rt.serve.log_lines import LogLines
 from coolsd_rt.serve.messages import (
-    DrawMessage,
     FailedMessage,
     FinalMessage,
-    OfImage,
+    OfOrder,
     PartialMessage,
     ProgressMessage,
     ReadyMessage,
@@ -88,7 +87,7 @@ class RayHost:
         if asked > self.slots + self.engine.queue:
             raise QueueFull(max(1, min(3600, math.ceil(asked / self.slots * self._seconds))))
 
-    def draw(self, order: ImageOrder) -> Draw:
+    def draw(self, order: Order) -> Draw:
         """Ask for an image. `check_room` has to come before, without an await between them."""
         draw = Draw(next(self._tickets))
         self._draws[draw.ticket] = draw, asyncio.create_task(self._attend(draw, order))
@@ -126,7 +125,7 @@ class RayHost:
         if isinstance(message, ReadyMessage):
             self.samples = list(message.samples)
 
-    async def _attend(self, draw: Draw, order: ImageOrder) -> None:
+    async def _attend(self, draw: Draw, order: Order) -> None:
         """Ask for an image until it is there, or has failed. Cancelled when nobody waits for it any more."""
         lost, told = 0, _Told()
         while True:
@@ -145,10 +144,9 @@ class RayHost:
             draw.started = False
             await asyncio.sleep(_PAUSE)
 
-    async def _asked(self, draw: Draw, order: ImageOrder) -> AsyncIterator[OfImage]:
+    async def _asked(self, draw: Draw, order: Order) -> AsyncIterator[OfOrder]:
         """Yield the messages of one replica; none if it runs another build."""
-        message = DrawMessage(draw.ticket, order.prompt, order.options, order.partial_images, order.progress)
-        answer = self._draw.remote(self.engine.fingerprint, pack(message))
+        answer = self._draw.remote(self.engine.fingerprint, pack(order.message(draw.ticket)))
         try:
             async for data in answer:
                 if data == ANOTHER:
@@ -157,7 +155,7 @@ class RayHost:
         finally:
             answer.cancel()
 
-    def _deliver(self, draw: Draw, message: OfImage, told: _Told) -> bool:
+    def _deliver(self, draw: Draw, message: OfOrder, told: _Told) -> bool:
         """Hand on a message that is news. Returns whether it is the last."""
         if isinstance(message, StartedMessage):
             draw.started = True
@@ -180,7 +178,7 @@ class _Told:
     def __init__(self) -> None:
         self._decided = self._rows = 0
 
-    def is_new(self, message: OfImage) -> bool:
+    def is_new(self, message: OfOrder) -> bool:
         """Whether a message tells more than was told; it is told then."""
         if isinstance(message, ProgressMessage):
             new = message.decided > self._decided

@@ -25,7 +25,7 @@ from ray.serve.schema import LoggingConfig
 from coolsd_rt import cores
 from coolsd_rt.cluster.connect import Cluster, connect
 from coolsd_rt.cluster.locate import LOCAL
-from coolsd_rt.cluster.serving.application import FRONT, bind
+from coolsd_rt.cluster.serving.application import FRONT, bind, check_makes
 from coolsd_rt.cluster.serving.arguments import ServingArguments
 from coolsd_rt.cluster.serving.ray_host import RUNNING
 from coolsd_rt.cluster.serving.replica import problem_of
@@ -60,6 +60,7 @@ def serve_on_ray(config: ServeConfig, plan: RayPlan, callbacks: ServeCallbacks) 
     checks.read_key(config.api_key_file)
     own = plan.address == LOCAL
     engines = checks.check_engines(config, copies=plan.most if own else 0)
+    check_makes(engines)
     processes = plan.most * len(engines)
     if own:
         config = replace(config, port=_free_port(config))

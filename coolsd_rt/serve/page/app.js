@@ -37,7 +37,7 @@ const currentModel = () => served.find(({ id }) => id === page.model.value) ?? s
 
 async function loadModels() {
   try {
-    served = await models();
+    served = (await models()).filter(({ coolsd }) => coolsd.makes !== "text"); // this page draws
   } catch (error) {
     failures.show(error, loadModels);
     return;
@@ -45,6 +45,8 @@ async function loadModels() {
   failures.clear();
   page.model.replaceChildren(...served.map(({ id }) => el("option", { value: id }, id)));
   byId("model-field").hidden = served.length < 2;
+  page.ask.hidden = byId("columns").hidden = !served.length;
+  byId("texts-only").hidden = Boolean(served.length);
   if (served.length) takeModel();
 }
 

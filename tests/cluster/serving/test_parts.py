@@ -28,7 +28,7 @@ from coolsd_rt.serve.messages import (
     DrawMessage,
     FailedMessage,
     FinalMessage,
-    OfImage,
+    OfOrder,
     PartialMessage,
     ProgressMessage,
     pack,
@@ -142,13 +142,13 @@ class Answer:
         """Nothing to do."""
 
 
-async def drawn(served: ServedEngine, answers: Answers) -> tuple[list[OfImage], RayHost]:
+async def drawn(served: ServedEngine, answers: Answers) -> tuple[list[OfOrder], RayHost]:
     lines: list[str] = []
     host = RayHost(served, answers, 2, LogLines(lines.append, True))
     host.samples = ["red apple"]
     await host.look({"RUNNING": 2}, "")
     host.check_room(1)
-    got: list[OfImage] = []
+    got: list[OfOrder] = []
     draw = host.draw(ImageOrder("red apple", {}, 3, True))
     while not got or not isinstance(got[-1], FinalMessage | FailedMessage):
         got.append(await asyncio.wait_for(draw.next(), 10))
@@ -219,7 +219,7 @@ def test_an_engine_in_a_thread(served: ServedEngine) -> None:
     asyncio.run(draw_two())
 
 
-async def _last(draw: Draw) -> OfImage:
+async def _last(draw: Draw) -> OfOrder:
     while True:
         message = await asyncio.wait_for(draw.next(), 30)
         if isinstance(message, FinalMessage | FailedMessage | messages.RefusedMessage):
