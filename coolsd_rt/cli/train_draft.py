@@ -40,7 +40,7 @@ class _TrainDraftScreen:
         return TrainCallbacks(note, self._images, self._stepped, self._measured)
 
     def _images(self, what: str, done: int, of: int) -> None:
-        self._begin(what, of, "images")
+        self._begin(what, of, what.split()[-1])
         self._work.update(done, of)
 
     def _stepped(self, at: TrainProgress) -> None:
@@ -58,15 +58,15 @@ class _TrainDraftScreen:
         note(f"step {step}: accept length {found.accept_length:.4f} (by position {_shares(found.acceptance)}){word}")
 
 
-def _show(report: TrainReport) -> None:
+def _show(report: TrainReport, unit: str) -> None:
     best, first = report.best, report.start
     show_fields(
         {
             "draft": report.out,
             "steps": f"{report.steps}, the best at {report.best_step} "
             f"({'no further improvement' if report.stopped == 'patience' else 'the maximum'})",
-            "trained on": f"{report.images} images",
-            "held out": f"{best.images} images of {report.held_out_prompts} prompts",
+            "trained on": f"{report.images} {unit}",
+            "held out": f"{best.images} {unit} of {report.held_out_prompts} prompts",
             "accept length, lossless": f"{best.accept_length:.3f} (at the start {first.accept_length:.3f})",
             "acceptance by position": _shares(best.acceptance),
             "accept length, the spec's schedule": f"{best.relaxed:.3f} (at the start {first.relaxed:.3f})",
@@ -283,4 +283,4 @@ def command(given: _TrainDraftOptions) -> None:
     if given.as_json:
         print_json(report.as_dict())
     else:
-        _show(report)
+        _show(report, "texts" if request.loaded.spec.writes == "text" else "images")

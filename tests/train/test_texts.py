@@ -10,20 +10,27 @@ import numpy as np
 import pytest
 import torch
 
+from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.families.llama import LlamaConfig
 from coolsd_rt.prompts import Rows
 from coolsd_rt.runtime.round import generate
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.self_decoding import Extent
+from coolsd_rt.runtime.state import capacity
 from coolsd_rt.spec import load_spec
 from coolsd_rt.train.acceptance import Tally
 from coolsd_rt.train.config import TrainCallbacks, TrainConfig
 from coolsd_rt.train.draw import TargetSession
 from coolsd_rt.train.draw_texts import draw_texts, text_lengths
+from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.run import train_draft
+from coolsd_rt.train.students import Example
+from coolsd_rt.train.text_objective import measure_texts
+from coolsd_rt.train.text_students import TextHeadStudent
 from tests.workflows.family_pipelines import write_pipeline
 
 CFG = LlamaConfig(vocab=12, dim=32, layers=2, heads=4, ffn=48, prefix=6, length=9, kv_heads=2, tied=True)
@@ -33,7 +40,7 @@ TEXTS = ("red apple", "blue star", "star", "apple", "red", "blue")
 @pytest.mark.parametrize("scale", [1.0, 1.7])
 def test_texts_are_those_of_the_loop(scale: float) -> None:
     torch.manual_seed(0)
-    target, sampling = Decoder(CFG).eval().requires_grad_(False), Sampling(cfg_scale=scale, temperature=0.9)
+    target, sampling = Decoder(CFG).eval().requires_grad_(False), Sampling(cfg_scale=scale, temperature=30.0)
     text = np.random.default_rng(0).integers(1, 12, (16 if scale > 1 else 8, 6))
     start = np.resize(np.array([3, 1, 4, 2]), len(text))
     rows, ends = Rows(text, start), (3, 7)
@@ -125,3 +132,32 @@ def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
         train_draft(replace(asked, data=str(tmp_path), prompts=()))
     with pytest.raises(UserError, match="--tokens: expected 1 to 16"):
         train_draft(replace(asked, tokens=17))
+
+
+def test_the_measure_is_what_real_rounds_give() -> None:
+    """Rounds of the loop against expected ones, on 256 texts each: at most four standard errors apart."""
+    torch.manual_seed(1)
+    target = Decoder(replace(CFG, tied=False)).eval().requires_grad_(False)
+    head = Eagle(EagleConfig(dim=32, heads=4, ffn=48, kv_heads=2, pairs="half")).eval().requires_grad_(False)
+    sampling, texts, length, ends, most = Sampling(temperature=2.0), 256, 3, (3, 7), 8
+    text = np.random.default_rng(0).integers(1, 12, (texts, 6))
+    start = np.resize(np.array([3, 1, 4, 2]), texts)
+    engine = TorchEngine(target, head, None)
+    session = engine.open(engine.encode_condition(text), capacity(engine.dims, length), start)
+    extent = Extent(ends, (most,) * texts, 1)
+    drawn = generate(session, Law((1.0,) * length), sampling, range(texts), loop="host", extent=extent)
+    assert drawn.lengths is not None
+    rounds, tokens = drawn.statistics.rounds, drawn.lengths - 1
+    simulated = tokens.sum() / rounds.sum()
+    error = (tokens - simulated * rounds).std() / rounds.mean() / texts**0.5
+
+    codes = draw_texts(target, Rows(text, start), sampling, range(1000, 1000 + texts), ends, most)
+    example = Example(
+        torch.from_numpy(text), torch.from_numpy(start), codes.clamp(min=0), None, (), text_lengths(codes)
+    )
+    along = TextHeadStudent(head, target).along
+    found = measure_texts(along, Objective(sampling), [example], (1.0,) * length, most)
+    assert len(set(drawn.lengths.tolist())) > 3
+    assert found.accept_length > 1.2
+    assert abs(found.accept_length - simulated) < 4 * 2**0.5 * error < 0.5, (found, simulated, error)
+    assert found.relaxed == pytest.approx(found.accept_length, abs=0.1)
