@@ -71,12 +71,14 @@ class ConditionFacts:
         padded: whether prefixes are padded on the left.
         ids: rows of the target's embedding; None: any number.
         features_dim: width of the features that the target reads, 0 for ids; None: any width.
+        tokens: the tokens that can end a text, for a condition of texts.
     """
 
     prefix: int
     padded: bool
     ids: int | None = None
     features_dim: int | None = 0
+    tokens: frozenset[str] = frozenset()
 
 
 def describe_condition(condition: Condition, files: Mapping[str, Path]) -> ConditionFacts:
@@ -96,7 +98,13 @@ def describe_condition(condition: Condition, files: Mapping[str, Path]) -> Condi
     made = _without_network(
         condition, {name: files[key] for name, key in conditioner_files(condition).items()}.__getitem__
     )
-    return ConditionFacts(made.prefix, made.padded, ids_of(made))
+    return ConditionFacts(made.prefix, made.padded, ids_of(made), tokens=_tokens_of(made))
+
+
+def _tokens_of(conditioner: Conditioner) -> frozenset[str]:
+    from coolsd_rt.prompts.texts import TextConditioner
+
+    return frozenset(conditioner.tokenizer.get_vocab()) if isinstance(conditioner, TextConditioner) else frozenset()
 
 
 def ids_of(conditioner: Conditioner) -> int | None:

@@ -10,7 +10,8 @@ from coolsd_rt.backends.description import Description, dtype_of
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
 from coolsd_rt.models.families import check_draft_model, family_of, model_dims, read_eagle, read_target, read_tokenizer
-from coolsd_rt.prompts import TextConditioner, conditioner_files, describe_condition, load_conditioner
+from coolsd_rt.prompts import describe_condition
+from coolsd_rt.shown import shorten
 from coolsd_rt.spec import LoadedSpec
 
 _KINDS = {"words": "words", "class": "class", "t5": "text", "tokens": "ids", "text": "ids"}
@@ -40,7 +41,6 @@ def describe(loaded: LoadedSpec) -> Description:
         side = _side(loaded, target)
     else:
         side = 0
-        _check_ends(loaded, spec.text.end)
         _same(loaded, "text.length", "tokens", spec.text.length, target.tokens)
         if isinstance(draft, EagleConfig):  # the prefix of a text begins with its first word
             _same(loaded, "draft.weights", "sees_padding", draft.sees_padding, False)
@@ -55,17 +55,6 @@ def describe(loaded: LoadedSpec) -> Description:
     )
     _check_sizes(loaded, made)
     return made
-
-
-def _check_ends(loaded: LoadedSpec, ends: tuple[str, ...]) -> None:
-    """Raise UserError unless the tokenizer has the tokens that complete a text."""
-    names = conditioner_files(loaded.spec.condition)
-    reader = load_conditioner(loaded.spec.condition, lambda name: loaded.files[names[name]])
-    assert isinstance(reader, TextConditioner)  # the spec has checked that they belong together
-    try:
-        reader.token_ids(ends)
-    except UserError as error:
-        raise loaded.error("text.end", error.expected, error.found, error.fix) from None
 
 
 def _side(loaded: LoadedSpec, target: DecoderConfig) -> int:
@@ -96,7 +85,11 @@ def _check_condition(loaded: LoadedSpec, target: DecoderConfig) -> None:
     condition, (rows, width) = loaded.spec.condition, target.condition_size
     key = next((k for k in loaded.files if k.startswith("condition.")), "condition.kind")
     _same(loaded, "condition.kind", "prefix of", _KINDS[condition.kind], target.condition)
+    ends = () if loaded.spec.text is None else loaded.spec.text.end
     facts = describe_condition(condition, loaded.files)
+    if unknown := [token for token in ends if token not in facts.tokens]:
+        fix = "name the end tokens of condition.tokenizer"
+        raise loaded.error("text.end", "tokens of the tokenizer", f"'{shorten(unknown[0])}'", fix)
     _same(loaded, key, "prefix", facts.prefix, target.prefix)
     if facts.ids is not None:
         _same(loaded, key, "words" if condition.kind == "words" else "ids", facts.ids, rows)
