@@ -8,17 +8,18 @@ know the network, `coolsd_rt.models.decoder`. Source: Llama (Touvron et al., 202
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from coolsd_rt.models.config import Condition, DecoderConfig, Fault, LayerConfig, Rope
+from coolsd_rt.models.config import Fault
 from coolsd_rt.models.families.family import Family
+from coolsd_rt.models.families.prompted import TokensConfig
 from coolsd_rt.models.layout import Layout
 
 PROMPT, LENGTH = 512, 1024  # default numbers of positions of a prompt, and of tokens behind it
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaConfig(DecoderConfig):
+class LlamaConfig(TokensConfig):
     """Config of a language model.
 
     prefix: positions of a prompt. length: tokens behind it at most. tied: the head is the table of embeddings.
@@ -28,28 +29,12 @@ class LlamaConfig(DecoderConfig):
     prefix: int = PROMPT
     length: int = LENGTH
     context: int = PROMPT + LENGTH
-    kv_heads: int | None = None
     tied: bool = False
-
-    @property
-    def layer(self) -> LayerConfig:
-        """Config of each layer."""
-        return replace(super().layer, kv_heads=self.kv_heads, pairs="half")
 
     @property
     def layout(self) -> Layout:
         """The order of its tokens: one row, of which a text may fill less."""
         return Layout(self.vocab, 1, self.length)
-
-    @property
-    def rope(self) -> Rope:
-        """RoPE angles over a line."""
-        return Rope("line", self.rope_base)
-
-    @property
-    def condition(self) -> Condition:
-        """The prefix is made from ids of text tokens."""
-        return "ids"
 
     @property
     def condition_size(self) -> tuple[int, int]:

@@ -13,16 +13,12 @@ PROMPT = 256  # default number of prefix positions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptedConfig(DecoderConfig):
-    """Config of a language model that generates images.
+class TokensConfig(DecoderConfig):
+    """Config of a language model: its prompt is text in its own tokens, its positions are a line.
 
-    text: rows of the model's text embedding table.
-    grid: rows and columns of an image's codes.
+    kv_heads: as in `LayerConfig`.
     """
 
-    text: int
-    grid: int
-    prefix: int = PROMPT
     kv_heads: int | None = None
 
     @property
@@ -39,6 +35,19 @@ class PromptedConfig(DecoderConfig):
     def condition(self) -> Condition:
         """The prefix is made from ids of text tokens."""
         return "ids"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptedConfig(TokensConfig):
+    """Config of a language model that generates images.
+
+    text: rows of the model's text embedding table.
+    grid: rows and columns of an image's codes.
+    """
+
+    text: int
+    grid: int
+    prefix: int = PROMPT
 
     @property
     def condition_size(self) -> tuple[int, int]:
