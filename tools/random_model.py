@@ -1,11 +1,11 @@
-"""Random weights of any published size of any family, in our own files, with a spec: for figures of speed and memory.
+"""Random weights of any published size of the families that draw images, with a spec: for speed and memory.
 
     python tools/random_model.py --family llamagen-t2i --size XL --grid 16 --out data/random
     coolsd-rt build data/random/llamagen-t2i-xl.yaml --precision int8
 
-Writes target, EAGLE head and image tokenizer in half precision, what prompts are read with, and a spec whose drafts
-are accepted at the rate that gives the paper's accept length. One tensor is in memory at a time. The images mean
-nothing; how long they take, and what room they need, does not depend on the weights' values.
+Writes target, EAGLE head and image tokenizer in our own files in half precision, what prompts are read with, and a
+spec whose drafts are accepted at the rate that gives the paper's accept length. One tensor is in memory at a time.
+The images mean nothing; how long they take, and what room they need, does not depend on the weights' values.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.models.config import DecoderConfig, VQConfig
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle, EagleConfig
-from coolsd_rt.models.families import FAMILIES, FAMILY_KEY, family_of
+from coolsd_rt.models.families import FAMILIES, FAMILY_KEY, Family, family_of
 from coolsd_rt.models.families.chameleon import CODES
+from coolsd_rt.models.families.llama import LlamaConfig
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.prompts.tokens import FIRST, JANUS_PAD, TEMPLATES, Layout
 from coolsd_rt.store.outputs import check_output, write_output
@@ -65,13 +66,18 @@ class Pipeline:
         return EagleConfig(layer.dim, layer.heads, layer.ffn, layer.norm_eps, kv_heads=layer.kv_heads)
 
 
+def image_families() -> Mapping[str, Family]:
+    """The families with published models, without those that write texts: these have no image tokenizer."""
+    return {name: f for name, f in FAMILIES.items() if f.models and not issubclass(f.config, LlamaConfig)}
+
+
 def published(family: str, size: str, grid: int | None = None, layers: int | None = None) -> Pipeline:
     """A published model. grid: codes along one side; None is the smallest image it was trained on. layers: fewer
     than it has, to measure by.
 
-    Raises UserError: no such family or size, or a family without published models.
+    Raises UserError: no such family or size, a family without published models, or one that writes texts.
     """
-    known = {name: f for name, f in FAMILIES.items() if f.models}
+    known = image_families()
     if family not in known:
         raise UserError("--family", expected=f"one of {', '.join(known)}", found=family)
     found = known[family]

@@ -158,9 +158,10 @@ def _value(schema: Mapping[str, Any]) -> str:
 
 def _variants(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The models that a section's value may be: one, or one a kind."""
-    for part in schema.get("oneOf", [schema]):
-        if "$ref" in part:
-            yield definitions[part["$ref"].rpartition("/")[2]]
+    if "$ref" in schema:
+        yield definitions[schema["$ref"].rpartition("/")[2]]
+    for part in (*schema.get("oneOf", ()), *schema.get("anyOf", ())):
+        yield from _variants(part, definitions)
 
 
 def _heading(model: Mapping[str, Any]) -> str:
@@ -176,7 +177,7 @@ def spec_page(schema: Mapping[str, Any]) -> str:
     sections = {
         name: [*_variants(value, definitions)]
         for name, value in schema["properties"].items()
-        if kind_of(value) == "section"
+        if any(_variants(value, definitions))
     }
     parts = [
         "# Keys of a spec\n",
@@ -199,7 +200,7 @@ def _inner(model: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator
     """Sections of a section, each once."""
     seen: list[Mapping[str, Any]] = []
     for name, schema in model["properties"].items():
-        for inner in (v for part in [schema, *schema.get("anyOf", ())] for v in _variants(part, definitions)):
+        for inner in _variants(schema, definitions):
             if inner in seen:
                 continue
             seen.append(inner)

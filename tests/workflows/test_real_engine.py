@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -135,9 +133,9 @@ def test_other_sampling_runs_too(tiny_engine: EngineFolder, tmp_path: Path, opti
 def test_a_build_keeps_one_neighbour_more_than_may_lend(tiny_spec: Path, tmp_path: Path) -> None:
     """LANTERN's own residual reads it; with `neighbours: 5` five may lend under any residual."""
     loaded = load_spec(tiny_spec)
+    codebook = load_tokenizer(loaded.files["image.weights"]).quantize.embedding.weight.numpy()
     for wanted, columns in ((5, 6), (TARGET.vocab - 2, TARGET.vocab - 1), (TARGET.vocab, TARGET.vocab - 1)):
-        sources = SimpleNamespace(neighbours=wanted, tokenizer=load_tokenizer(loaded.files["image.weights"]))
-        stages.codes(cast(stages.BuildInputs, sources), tmp_path)
+        stages.write_neighbours(tmp_path, codebook, wanted)
         near = np.load(tmp_path / "neighbours.npy").astype(np.int64)
         assert near.shape == (TARGET.vocab, columns)
         k = min(wanted, TARGET.vocab - 1)

@@ -103,7 +103,7 @@ def main(engine: Path, file: Path, out: Path | None, overwrite: bool, **given: A
     if out is not None:
         check_output(out, "--out", overwrite=overwrite)
     threads = cores.threads_for(given["threads"])
-    torch.set_num_threads(threads)
+    cores.limit_torch(threads)
     opened = OpenedEngine.at(engine, threads=threads)
     prompts, count = given["prompts"], given["count"]
     texts = read_lines(prompts)[:count] if prompts else opened.default_prompts()[:count]

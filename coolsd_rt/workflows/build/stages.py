@@ -165,9 +165,17 @@ def codes(sources: BuildInputs, folder: Path) -> dict[str, Any]:
         codebook = sources.tokenizer.quantize.embedding.weight.numpy()
     else:
         codebook = value(sources.target.tok_embeddings.weight).float().numpy()
-    near = nearest_codes(codebook, columns_read(sources.neighbours, len(codebook)))
-    np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
+    write_neighbours(folder, codebook, sources.neighbours)
     return {}
+
+
+def write_neighbours(folder: Path, codebook: np.ndarray[Any, Any], wanted: int) -> None:
+    """Write the nearest rows of each row of `codebook`, float32 [V, D]: one column more than the `wanted` ones.
+
+    Fewer where the codebook has fewer rows.
+    """
+    near = nearest_codes(codebook, columns_read(wanted, len(codebook)))
+    np.save(folder / NEIGHBOURS_FILE, near.astype(np.int32), allow_pickle=False)
 
 
 def prompts(sources: BuildInputs, folder: Path) -> dict[str, Any]:
