@@ -266,6 +266,7 @@ CONFIG_LIST = 16
 
 CONFIG: Mapping[str, Range] = {
     "vocab": CODES,
+    "draft_vocab": CODES,
     "dim": WIDTH,
     "layers": LAYERS,
     "heads": HEADS,

@@ -46,7 +46,7 @@ engine: {{precision: fp32, max_batch: 4, quantization: block}}
 
 def write_weights(path: Path, model: nn.Module, config: Any) -> None:
     """As the training tools release them: float16, the config in the header."""
-    tensors = {k: v.half().contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
     config = config if isinstance(config, dict) else asdict(config)
     save_file(tensors, str(path), metadata={"config": json.dumps(config)})
 

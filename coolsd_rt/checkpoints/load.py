@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.config import RETRAIN, parse_config
-from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.decoder import Decoder, MlpHead
 from coolsd_rt.models.eagle import Eagle, EagleConfig
 from coolsd_rt.models.families import check_draft_model, model_dims, parse_target
 from coolsd_rt.models.finite import non_finite
@@ -41,6 +41,7 @@ __all__ = [
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
 _FLOATS = ("F16", "BF16", "F32")
+_WHOLE = ("I32",)
 
 
 def load_target(path: Path, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Decoder:
@@ -77,7 +78,22 @@ def load_draft(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, 
     if found.vocab not in (None, wanted.vocab):
         expected = f"the target's {wanted.vocab}"
         raise UserError(f"{path}: config: vocab", expected=expected, found=str(found.vocab), fix=fix)
+    _check_draft_ids(path, draft, target)
     return draft
+
+
+def _check_draft_ids(path: Path, draft: Eagle, target: Decoder) -> None:
+    """Raise UserError unless the tokens that a head drafts are tokens of the target's head, each once, in order."""
+    if draft.draft_ids is None:
+        return
+    if isinstance(target.output, MlpHead):
+        expected = "none for a target whose output head has two layers"
+        raise UserError(f"{path}: config: draft_vocab", expected=expected, found=str(draft.cfg.draft_vocab))
+    ids, codes = draft.draft_ids.tolist(), len(target.output.weight)
+    wrong = [b for a, b in zip([-1, *ids], ids, strict=False) if b <= a or b >= codes]
+    if wrong:
+        expected = f"rising ids of the target's {codes} tokens"
+        raise UserError(f"{path}: draft_ids", expected=expected, found=f"{wrong[0]} out of order or range", fix=RETRAIN)
 
 
 def load_draft_model(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> Decoder:
@@ -106,14 +122,17 @@ def _load_as(
 def _load(path: Path, header: WeightsHeader, network: Callable[[C], M], config: C, dtype: torch.dtype, lazy: bool) -> M:
     with torch.device("meta"):  # no memory: the config may request any size
         model = network(config)
-    wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    wanted = model.state_dict()
     _compare(path, wanted, header.tensors)
-    state: dict[str, Tensor]
-    if lazy:
-        state = {k: lazy_tensor(shape, dtype, partial(_read_one, path, k, dtype)) for k, shape in wanted.items()}
-    else:
-        with safe_open(str(path), framework="pt") as file:
-            state = {key: _read(path, key, file.get_tensor(key), dtype) for key in wanted}
+    state: dict[str, Tensor] = {}
+    with safe_open(str(path), framework="pt") as file:
+        for key, like in wanted.items():
+            if not like.is_floating_point():
+                state[key] = file.get_tensor(key).clone()  # clone: as in `_read`
+            elif lazy:
+                state[key] = lazy_tensor(tuple(like.shape), dtype, partial(_read_one, path, key, dtype))
+            else:
+                state[key] = _read(path, key, file.get_tensor(key), dtype)
     model.load_state_dict(state, assign=True)
     if isinstance(model, Decoder):
         model.make_table()
@@ -140,20 +159,20 @@ def _read(path: Path, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     return made
 
 
-def _compare(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, TensorInfo]) -> None:
+def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, TensorInfo]) -> None:
     """Raise UserError for the first name, shape or dtype that differs from the network's."""
     if missing := sorted(set(wanted) - set(found)):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        expected = f"a tensor {list(wanted[missing[0]])}{more}"
+        expected = f"a tensor {list(wanted[missing[0]].shape)}{more}"
         raise UserError(f"{path}: {missing[0]}", expected=expected, found="none", fix=RETRAIN)
     if surplus := sorted(set(found) - set(wanted)):
         more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
         what = f"{list(found[surplus[0]].shape)}{more}"
         raise UserError(f"{path}: {surplus[0]}", expected="no such tensor", found=what, fix=RETRAIN)
-    for key, shape in wanted.items():
-        info = found[key]
-        if info.shape != shape:
-            raise UserError(f"{path}: {key}", expected=f"shape {list(shape)}", found=str(list(info.shape)), fix=RETRAIN)
-        if info.dtype not in _FLOATS:
-            expected = f"one of {', '.join(_FLOATS)}"
-            raise UserError(f"{path}: {key}", expected=expected, found=info.dtype, fix="save it as float16")
+    for key, like in wanted.items():
+        info, shape = found[key], list(like.shape)
+        if list(info.shape) != shape:
+            raise UserError(f"{path}: {key}", expected=f"shape {shape}", found=str(list(info.shape)), fix=RETRAIN)
+        kinds, fix = (_FLOATS, "save it as float16") if like.is_floating_point() else (_WHOLE, "save it as int32")
+        if info.dtype not in kinds:
+            raise UserError(f"{path}: {key}", expected=f"one of {', '.join(kinds)}", found=info.dtype, fix=fix)

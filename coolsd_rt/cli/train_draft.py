@@ -106,6 +106,7 @@ class _TrainDraftOptions:
     tensorboard: Path | None
     wandb: str | None
     tokens: int | None
+    draft_vocab: int | None
     overwrite: bool
     as_json: bool
 
@@ -224,6 +225,12 @@ class _TrainDraftOptions:
     type=number(limits.TEXT_TOKENS),
     help="Most tokens of a training text (targets that write text only). Default: 256, at most the target's length.",
 )
+@click.option(
+    "--draft-vocab",
+    type=number(limits.CODES),
+    help="Number of tokens that the head drafts, the most frequent of the training texts (EAGLE heads of targets that "
+    "write text only). Default: all.",
+)
 @click.option("--tensorboard", type=WRITES_IN, metavar="DIR", help="Folder to write TensorBoard event files to.")
 @click.option("--wandb", metavar="PROJECT", help="Weights & Biases project to send figures to. Off by default.")
 @overwrite_option
@@ -273,6 +280,7 @@ def command(given: _TrainDraftOptions) -> None:
         given.threads,
         given.overwrite,
         given.tokens,
+        given.draft_vocab,
     )
     with progress(quiet=given.as_json) as shown:
         try:

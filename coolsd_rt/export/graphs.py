@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolsd_rt.export.blocks import Angles, At, Caches, Matrix, RmsNorm, Stack
-from coolsd_rt.models.decoder import Decoder, MlpHead, closed
+from coolsd_rt.models.decoder import Decoder, MlpHead, closed, spread
 from coolsd_rt.models.eagle import Eagle, first_seen, seen_prefix
 from coolsd_rt.models.embedders import Embedder, SharedEmbedder
 from coolsd_rt.models.layout import Layout
@@ -64,13 +64,20 @@ class Head(nn.Module):
     """Features to logits of all ids.
 
     linear: whether the head is a linear map, so that it may be applied to a weighted sum of features.
+    draft: an EAGLE head, which may draft a part of the vocabulary alone; None: the target's own head.
     """
 
-    def __init__(self, target: Decoder) -> None:
+    slots: Tensor | None
+
+    def __init__(self, target: Decoder, draft: Eagle | None = None) -> None:
         super().__init__()
         head = target.output
         self.vocab, self.linear = target.cfg.vocab, not isinstance(head, MlpHead)
-        self.last = Matrix(head.fc2.weight if isinstance(head, MlpHead) else head.weight)
+        if isinstance(head, MlpHead):
+            self.last = Matrix(head.fc2.weight)
+        else:
+            self.last = Matrix(head.weight if draft is None else draft.head_rows(target))
+        self.register_buffer("slots", None if draft is None else draft.slots(self.vocab))
         if isinstance(head, MlpHead):
             self.first = Matrix(head.fc1.weight)
             self.biases = nn.ParameterList([nn.Parameter(m.bias.detach(), False) for m in (head.fc1, head.fc2)])
@@ -79,7 +86,8 @@ class Head(nn.Module):
         """Return the logits of features x [R, S, C], float32 [R, S, V]."""
         if not self.linear:
             return closed((self.last(F.gelu(self.first(x) + self.biases[0])) + self.biases[1]).float(), self.vocab)
-        return closed(self.last(x).float(), self.vocab)
+        logits = self.last(x).float()
+        return closed(logits, self.vocab) if self.slots is None else spread(logits, self.slots)
 
 
 class TargetGraph(nn.Module):
@@ -119,7 +127,7 @@ class EagleCore(nn.Module):
         self.embed = Embedding(target.cfg.prefix, draft.table(target))
         self.angles = Angles(target.rope, draft.cfg.pairs, target.cfg.rope.from_start)
         self.fc, self.bias = Matrix(draft.fc.weight), nn.Parameter(draft.fc.bias.detach(), requires_grad=False)
-        self.stack, self.head = Stack(list(draft.layers), self.angles), Head(target)
+        self.stack, self.head = Stack(list(draft.layers), self.angles), Head(target, draft)
 
     def pair(self, embedded: Tensor, features: Tensor) -> Tensor:
         """Apply fc to cat(embedding of token t + 1, feature t)."""

@@ -171,6 +171,8 @@ class EagleConfig:
     features (the same heads).
     input_norm: its layers have a norm before attention. qk_norm: as in `LayerConfig`. LANTERN's heads for the models
     derived from Chameleon use these.
+    draft_vocab: number of tokens that it drafts, which are listed in its file; None: all of the target's. With a large
+    vocabulary most of a draft step's time is the product with the output head. Source: EAGLE-3, FR-Spec.
     """
 
     dim: int
@@ -185,6 +187,7 @@ class EagleConfig:
     blank_prefix: bool = False
     input_norm: bool = False
     qk_norm: bool = False
+    draft_vocab: int | None = None
 
     @property
     def layer(self) -> LayerConfig:

@@ -78,6 +78,15 @@ def closed(logits: Tensor, vocab: int) -> Tensor:
     return torch.cat([logits, floor.expand(*logits.shape[:-1], more)], dim=-1)
 
 
+def spread(logits: Tensor, slots: Tensor) -> Tensor:
+    """Extend logits [..., K] of chosen tokens to [..., V]; the other tokens are never drawn, as those of `closed`.
+
+    slots: int64 [V], the index of each token among the chosen ones, K for a token that is not one of them.
+    """
+    floor = logits.max(dim=-1, keepdim=True).values - CLOSED
+    return torch.cat([logits, floor], dim=-1).index_select(-1, slots)
+
+
 def table_of(cfg: DecoderConfig) -> Tensor:
     """Return the RoPE table of a config, float32 [positions, D/2, 2]."""
     rope, head_dim = cfg.rope, cfg.layer.head_dim

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolsd_rt.models.config import EagleConfig
-from coolsd_rt.models.decoder import Decoder, embed
+from coolsd_rt.models.decoder import Decoder, MlpHead, embed, spread
 from coolsd_rt.models.layers import Cache, Layer, cached_step, causal_step, new_caches
 
 __all__ = ["Eagle", "EagleConfig", "first_seen", "seen_prefix"]
@@ -40,6 +41,8 @@ class Eagle(nn.Module):
 
     Row t of its cache belongs to feature t and token t+1, rotated by the RoPE row of t+1. Its output predicts feature
     t+1, to which the target's head is applied for the distribution of token t+2.
+
+    draft_ids: int32 [K], the tokens that it drafts, in rising order; None: all of the target's.
     """
 
     def __init__(self, cfg: EagleConfig) -> None:
@@ -48,6 +51,9 @@ class Eagle(nn.Module):
         self.tok_embeddings = None if cfg.vocab is None else nn.Embedding(cfg.vocab, cfg.dim)
         self.fc = nn.Linear(2 * cfg.dim, cfg.dim)
         self.layers = nn.ModuleList([Layer(cfg.layer, cfg.input_norm) for _ in range(cfg.layers)])
+        self.draft_ids: Tensor | None
+        ids = None if cfg.draft_vocab is None else torch.arange(cfg.draft_vocab, dtype=torch.int32)
+        self.register_buffer("draft_ids", ids)
 
     def forward(self, embedded: Tensor, features: Tensor, rope: Tensor) -> Tensor:
         """Run teacher forcing from row 0 on, without padding.
@@ -85,7 +91,29 @@ class Eagle(nn.Module):
         step = cached_step(target.rope, pos, ids.shape[1], capacity, shift=1, start=start, from_start=from_start)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
-        return target.logits(x), x
+        return self.logits(target, x), x
+
+    def logits(self, target: Decoder, features: Tensor) -> Tensor:
+        """Return the logits of predicted features [R, S, C], float32 [R, S, V]; only `draft_ids` are ever drawn."""
+        slots = self.slots(target.cfg.vocab)
+        if slots is None:
+            return target.logits(features)
+        return spread(F.linear(features, self.head_rows(target)).float(), slots)
+
+    def head_rows(self, target: Decoder) -> Tensor:
+        """Return the rows of the target's head that the draft uses, [K, C]; the target's head is one matrix."""
+        if isinstance(target.output, MlpHead):
+            raise TypeError("a head of two layers has no rows")
+        return target.output.weight if self.draft_ids is None else target.output.weight[self.draft_ids.long()]
+
+    def slots(self, vocab: int) -> Tensor | None:
+        """Return the index of each token among `draft_ids`, int64 [V], K for the others; None if all are drafted."""
+        if self.draft_ids is None:
+            return None
+        count = len(self.draft_ids)
+        slots = torch.full((vocab,), count, dtype=torch.int64, device=self.draft_ids.device)
+        slots[self.draft_ids.long()] = torch.arange(count, device=slots.device)
+        return slots
 
     def table(self, target: Decoder) -> nn.Embedding:
         """Return the embedding table of codes: the head's, or the target's if it has none."""

@@ -53,6 +53,8 @@ class TrainConfig:
         overwrite: whether `out` may replace another file.
         tokens: most tokens of a training text; None: 256, or the target's length if that is less. For targets that
             write text only.
+        draft_vocab: tokens that the head drafts, the most frequent of the training texts; None: all, or those of
+            `start_from`. For EAGLE heads of targets that write text only.
     """
 
     loaded: InstanceOf[LoadedSpec]
@@ -80,6 +82,7 @@ class TrainConfig:
     threads: Threads | None = None
     overwrite: Flag = False
     tokens: Annotated[int, Within(limits.TEXT_TOKENS)] | None = None
+    draft_vocab: Annotated[int, Within(limits.CODES)] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -89,9 +92,15 @@ class TrainConfig:
                 "--own-steps", expected=f"none for the kind {self.kind}", found=str(self.own_steps), fix=fix
             )
         check_sizes(self.kind, self.shape)
-        if self.tokens is not None and self.loaded.spec.writes != "text":
-            expected, fix = "none for a target that draws images", "leave it out"
-            raise UserError("--tokens", expected=expected, found=str(self.tokens), fix=fix)
+        if self.loaded.spec.writes != "text":
+            for option, value in (("--tokens", self.tokens), ("--draft-vocab", self.draft_vocab)):
+                if value is not None:
+                    expected, fix = "none for a target that draws images", "leave it out"
+                    raise UserError(option, expected=expected, found=str(value), fix=fix)
+        if self.kind == "model" and self.draft_vocab is not None:
+            fix = "leave it out, or use --kind eagle or eagle3"
+            expected = "none for the kind model, which has a head of its own"
+            raise UserError("--draft-vocab", expected=expected, found=str(self.draft_vocab), fix=fix)
         if self.kind == "model" and self.noise:
             fix = "leave it out, or use --kind eagle or eagle3"
             expected = "none for the kind model, which reads no features"

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from coolsd_rt import limits
 from coolsd_rt.checkpoints.load import load_draft, load_draft_model
@@ -80,6 +80,13 @@ def make_student(
         return ModelStudent(model.train().requires_grad_(True), target)
     head = Eagle(_head_config(target.cfg, shape)) if start_from is None else load_draft(start_from, target)
     return HeadStudent(head.train().requires_grad_(True), target)
+
+
+def drafting(head: Eagle, ids: Tensor) -> Eagle:
+    """Return a copy of a head that drafts only the tokens `ids`, int64 [K], in rising order."""
+    made = Eagle(replace(head.cfg, draft_vocab=len(ids)))
+    made.load_state_dict({**head.state_dict(), "draft_ids": ids.to(torch.int32)})
+    return made.train(head.training)
 
 
 def check_sizes(kind: Kind, shape: DraftSizes) -> None:

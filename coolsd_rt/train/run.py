@@ -24,31 +24,28 @@ from torch import Tensor
 from coolsd_rt.checkpoints.load import load_target
 from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError, UserError
-from coolsd_rt.files import check_target, read_text, why_unusable
+from coolsd_rt.files import check_target
 from coolsd_rt.law import make_omegas
-from coolsd_rt.limits import RESULT_BYTES
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.runtime.sampling import Sampling
-from coolsd_rt.store.atomic import check_folder, disk_errors
+from coolsd_rt.store.atomic import disk_errors
 from coolsd_rt.store.hashing import sha256_bytes, sha256_file
-from coolsd_rt.store.outputs import check_output
 from coolsd_rt.train.acceptance import Acceptance
+from coolsd_rt.train.before import CHECKPOINT, LOG, WRITTEN, check_before
 from coolsd_rt.train.checkpoint import MISFITS, load_state, save_tree, unfit
 from coolsd_rt.train.config import TrainCallbacks, TrainConfig, TrainProgress, TrainReport
-from coolsd_rt.train.data import Data, batch_at, check_data, prepare
+from coolsd_rt.train.data import Data, batch_at, prepare
 from coolsd_rt.train.interrupt import held_back
 from coolsd_rt.train.lessons import ImageLesson, TextLesson
 from coolsd_rt.train.loop import Ema, TrainSteps, optimizers
-from coolsd_rt.train.networks import config_of, make_student, weights_bytes, write_bytes
+from coolsd_rt.train.networks import config_of, drafting, make_student, weights_bytes, write_bytes
 from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.process import Process, here
 from coolsd_rt.train.sinks import LinesSink, Sink, TensorBoardSink, WandbSink
 from coolsd_rt.train.students import Example
-from coolsd_rt.train.text_objective import TextObjective, frequent
+from coolsd_rt.train.text_objective import TextObjective, frequent, most_frequent
 
-CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"  # files in the request's folder
-WRITTEN = "written.txt"  # file with the SHA-256 of every version of the weights that was written
 EMA_DECAY = 0.99
 WEIGHT_DECAY = 0.01
 SPREAD = 0.5  # range of CFG in training around the spec's scale, relative to the scale minus 1
@@ -76,34 +73,6 @@ def train_draft(request: TrainConfig, listener: TrainCallbacks | None = None) ->
         process.close()
 
 
-def check_before(request: TrainConfig) -> None:
-    """Check everything that is known before loading anything. Raises UserError."""
-    check_data(request.data, request.prompts)
-    check_folder(request.out.parent)
-    check_folder(request.folder)
-    check_target(request.out)
-    if request.start_from is not None and (found := why_unusable(request.start_from)):
-        raise UserError(f"--from {request.start_from}", expected="a draft's weights file", found=found)
-    if request.out.suffix != ".safetensors":
-        raise UserError("--out", expected="a name that ends in .safetensors", found=str(request.out))
-    if request.out.exists() and not _is_own(request):
-        fix = "choose another with --out FILE, and start from this one with --from FILE, or replace it: --overwrite"
-        raise UserError(str(request.out), expected="no file, or one that this training wrote", found="one", fix=fix)
-    check_output(request.out, "--out", overwrite=True)
-
-
-def _is_own(request: TrainConfig) -> bool:
-    """Whether an existing weights file may be replaced: this training wrote it, or `overwrite` is set."""
-    if request.overwrite:
-        return True
-    if not (request.folder / CHECKPOINT).exists() or not request.out.is_file():
-        return False
-    log = request.folder / WRITTEN  # earlier versions did not write it
-    if not log.exists():
-        return True
-    return sha256_file(request.out) in read_text(log, "the hashes of what this training wrote", RESULT_BYTES).split()
-
-
 class Training:
     """A running training."""
 
@@ -112,7 +81,7 @@ class Training:
         spec, path = request.loaded.spec, request.loaded.files["target.weights"]
         self._target = load_target(path).to(process.device)
         student = make_student(request.kind, request.shape, self._target, request.start_from, request.seed)
-        network: Eagle | Decoder = student.network.to(process.device)
+        network: Eagle | Decoder = student.network
         # Pacing is left out: it decides which rounds draft, and has no effect on what is trained.
         self._sampling = Sampling(**spec.sampling.model_dump())
         layout = self._target.cfg.layout
@@ -121,6 +90,10 @@ class Training:
         self._omegas = make_omegas(spec.schedule.kind, spec.draft.length, **values)
         self._scales = torch.from_numpy(self._sampling.scales(layout.tokens)) if self._sampling.guided else None
         self._data: Data = prepare(request, self._target, self._sampling, process, listener)
+        if request.draft_vocab is not None and isinstance(network, Eagle):
+            ids = most_frequent(self._data.train.codes, self._target.cfg.vocab, request.draft_vocab)
+            network = drafting(network, ids)
+        network = network.to(process.device)
         self._lesson = self._make_lesson()
         self._check_batch()
         matrices = [p for n, p in network.named_parameters() if p.ndim == 2 and "embed" not in n and "output" not in n]

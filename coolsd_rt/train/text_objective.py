@@ -3,7 +3,8 @@
 Without top-k and top-p the loss is computed over a part of the vocabulary: the most frequent tokens of the training
 texts, the tokens of the batch, and a random draw of all others, which stand for those that were not drawn: their logits
 are raised by the logarithm of the share. So the totals of P and Q are estimated without bias, and no token is left
-without a gradient for long. With top-k or top-p, and in every measurement, the vocabulary is whole. Knows features and
+without a gradient for long. With top-k or top-p, and in every measurement, the vocabulary is whole. A head that
+drafts a part of it is trained on the whole, and its distribution is the whole's given that part. Knows features and
 heads. Does not know networks.
 """
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from coolsd_rt.arrays import Floats64
+from coolsd_rt.errors import UserError
 from coolsd_rt.law.acceptance import overlap
 from coolsd_rt.ops.logits import MIN_TEMPERATURE
 from coolsd_rt.train.acceptance import Acceptance, Tally
@@ -45,6 +47,14 @@ def frequent(codes: Tensor, vocab: int, count: int = FREQUENT) -> Tensor:
     chosen = torch.zeros(vocab, dtype=torch.bool)
     chosen[times.argsort(descending=True, stable=True)[:count]] = True
     return chosen
+
+
+def most_frequent(codes: Tensor, vocab: int, count: int) -> Tensor:
+    """Return the ids of the tokens of `frequent`, int64 [count], rising. Raises UserError: not fewer than V."""
+    if count >= vocab:
+        expected, fix = f"fewer than the target's {vocab} tokens", "leave it out to draft all of them"
+        raise UserError("--draft-vocab", expected=expected, found=str(count), fix=fix)
+    return frequent(codes, vocab, count).nonzero()[:, 0]
 
 
 def part_of(chosen: Tensor, ids: Tensor, generator: torch.Generator) -> Part:
@@ -148,7 +158,10 @@ def evaluated_texts(
         for i, omega in enumerate(omegas):
             deep = along.token[piece] > i
             here, law = piece[deep], p[deep]
-            q = objective.law(F.linear(along.drafts[i][here], along.own))
+            logits = F.linear(along.drafts[i][here], along.own)
+            if along.closed is not None:
+                logits = logits.masked_fill(along.closed, float("-inf"))
+            q = objective.law(logits)
             ids, text, token = along.ids[here, None], along.text[here].cpu().numpy(), along.token[here].cpu().numpy()
             of_p = law.gather(-1, ids)[:, 0].double()
             for kind, relaxed in enumerate((1.0, omega)):

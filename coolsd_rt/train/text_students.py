@@ -30,6 +30,7 @@ class TextAlong(NamedTuple):
         drafts: float [T, C'] for each depth; a token whose number is at most the depth is no draft of it.
         own: the head that is applied to `drafts`, [V, C'].
         smooth: SmoothL1 loss of predicted features, one per depth.
+        closed: bool [V], the tokens that are never drafted; None: there are none.
     """
 
     text: Tensor
@@ -40,6 +41,7 @@ class TextAlong(NamedTuple):
     drafts: list[Tensor]
     own: Tensor
     smooth: list[Tensor]
+    closed: Tensor | None = None
 
 
 class TextFeatures:
@@ -133,8 +135,9 @@ class TextHeadStudent:
             drafts.append(_gathered(guess, at - 1, text, token, example.scale))
             deep = token > depth
             smooth.append(F.smooth_l1_loss(drafts[-1][deep].float(), truth[deep]))
-        head = target.output.weight
-        return TextAlong(text, token, example.codes[text, token], truth, head, drafts, head, smooth)
+        head, slots = target.output.weight, self.network.slots(target.cfg.vocab)
+        closed = None if slots is None else slots.eq(self.network.cfg.draft_vocab or 0)
+        return TextAlong(text, token, example.codes[text, token], truth, head, drafts, head, smooth, closed)
 
 
 class TextModelStudent:

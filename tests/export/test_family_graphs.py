@@ -19,6 +19,7 @@ from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, Targ
 from coolsd_rt.export.propose import ProposeGraph
 from coolsd_rt.export.torch_onnx import to_onnx
 from coolsd_rt.export.widths import fold_queries
+from coolsd_rt.models.decoder import MlpHead
 from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.ops import process_logits, sample
@@ -81,9 +82,11 @@ def test_target_modules(name: str) -> None:
 @every_family
 @torch.no_grad()
 def test_draft_modules(name: str, kind: str) -> None:
-    """A head with the target's embedding, and LANTERN's two kinds."""
+    """A head with the target's embedding, LANTERN's two kinds, and one that drafts few tokens."""
     cfg = CONFIGS[name]
     target, given = random_target(cfg), image(cfg)
+    if kind == "part" and isinstance(target.output, MlpHead):
+        pytest.skip("refused when it is loaded")
     draft = random_draft(target, **HEADS[kind], **({"vocab": cfg.vocab} if kind == "lantern" else {}))
     prefix, torch_caches = target.condition(given.condition), draft.caches(ROWS, CAPACITY)
     graph, caches = DraftGraph(draft, target), module_caches(torch_caches)

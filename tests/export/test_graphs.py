@@ -13,15 +13,19 @@ from coolsd_rt.export.propose import ProposeGraph, draw
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.ops import process_logits, sample
+from coolsd_rt.train.networks import drafting
 from tests.tiny import LENGTH, TARGET, networks
 
 W = TARGET.prefix
 
 
-@pytest.fixture(scope="module")
-def made() -> tuple[LlamaGen, Eagle]:
+@pytest.fixture(scope="module", params=[None, (1, 2, 5, 8, 13, 21, 30, 31)], ids=["all", "part"])
+def made(request: pytest.FixtureRequest) -> tuple[LlamaGen, Eagle]:
+    """A target and its head, which drafts all codes or eight of them."""
     target, draft, _ = networks()
-    return target, draft
+    if request.param is None:
+        return target, draft
+    return target, drafting(draft, torch.tensor(request.param))
 
 
 def flat(caches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:

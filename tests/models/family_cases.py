@@ -42,8 +42,9 @@ HEADS: Mapping[str, dict[str, Any]] = {
     "plain": {},
     "lantern": {"norm_eps": 1e-6, "sees_padding": True, "blank_prefix": True},
     "anole": {"input_norm": True, "qk_norm": True},
+    "part": {"draft_vocab": 7},
 }
-"""Forms of EAGLE heads: our own, and LANTERN's for LlamaGen and for Chameleon's kin."""
+"""Forms of EAGLE heads: our own, LANTERN's for LlamaGen and for Chameleon's kin, and one that drafts few tokens."""
 
 
 def random_target(cfg: DecoderConfig, seed: int = 0) -> Decoder:
@@ -57,7 +58,11 @@ def random_draft(target: Decoder, seed: int = 1, **changes: Any) -> Eagle:
     layer = target.cfg.layer
     cfg = EagleConfig(dim=layer.dim, heads=layer.heads, ffn=96, kv_heads=layer.kv_heads, pairs=layer.pairs)
     torch.manual_seed(seed)
-    return roughened(Eagle(replace(cfg, **changes)))
+    draft = Eagle(replace(cfg, **changes))
+    if draft.draft_ids is not None:
+        chosen = torch.randperm(target.cfg.layout.codes)[: len(draft.draft_ids)].sort().values
+        draft.draft_ids = chosen.to(torch.int32)
+    return roughened(draft)
 
 
 def roughened(network: N) -> N:

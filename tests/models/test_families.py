@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from coolsd_rt.checkpoints.format import shapes_of
 from coolsd_rt.checkpoints.load import load_draft, load_target, parse_config
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.config import EagleConfig, LayerConfig
+from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.families import FAMILIES, _registry, family_named, family_of, parse_target, read_eagle
 from coolsd_rt.models.families.anole import AnoleConfig
 from coolsd_rt.models.families.lumina import LuminaConfig, image_head
@@ -133,6 +135,40 @@ def test_heads_of_another_target(tmp_path: Path) -> None:
     assert load_draft(path, target).table(target) is not target.tok_embeddings
     with pytest.raises(UserError, match="config: kv_heads"):
         parse_config(Path("f"), EagleConfig, {"dim": 64, "heads": 4, "ffn": 96, "kv_heads": 3})
+
+
+def test_heads_that_draft_a_part_of_the_vocabulary(tmp_path: Path) -> None:
+    target = random_target(CONFIGS["llama"])
+    draft, path = random_draft(target, draft_vocab=7), tmp_path / "draft.safetensors"
+
+    def write(draft: Eagle = draft, **changes: Tensor) -> None:
+        config = {k: v for k, v in asdict(draft.cfg).items() if v is not None}
+        save_file({**draft.state_dict(), **changes}, str(path), metadata={"config": json.dumps(config)})
+
+    write()
+    assert draft.draft_ids is not None
+    ids, x = draft.draft_ids.long(), torch.randn(2, 3, target.cfg.dim)
+    for lazy in (False, True):
+        loaded = load_draft(path, target, torch.float16, lazy=lazy)
+        assert loaded.draft_ids is not None
+        assert loaded.draft_ids.tolist() == ids.tolist()
+        assert loaded.draft_ids.dtype == torch.int32
+    logits, whole = draft.logits(target, x), target.logits(x)
+    assert torch.allclose(logits[..., ids], whole[..., ids], atol=1e-6)
+    q = torch.softmax(logits, -1)
+    assert q[..., ids].sum(-1).allclose(torch.ones(2, 3))
+    assert int((q > 0).sum()) == 2 * 3 * 7
+    for wrong in ([0, 1, 2, 3, 4, 5, 5], [1, 0, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, target.cfg.vocab], [-1, *range(6)]):
+        write(draft_ids=torch.tensor(wrong, dtype=torch.int32))
+        with pytest.raises(UserError, match="draft_ids: expected rising ids of the target's"):
+            load_draft(path, target)
+    write(draft_ids=ids.half())
+    with pytest.raises(UserError, match="draft_ids: expected one of I32, found F16; save it as int32"):
+        load_draft(path, target)
+    other = random_target(CONFIGS["janus-pro"])
+    write(random_draft(other, draft_vocab=7))
+    with pytest.raises(UserError, match="config: draft_vocab: expected none for a target whose output head has two"):
+        load_draft(path, other)
 
 
 def test_layer_sizes() -> None:

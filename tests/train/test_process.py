@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from coolsd_rt.train.before import CHECKPOINT
 from coolsd_rt.train.config import TrainConfig
-from coolsd_rt.train.run import CHECKPOINT, train_draft
+from coolsd_rt.train.run import train_draft
 from tests.train.training import request
 
 CODE = """

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from coolsd_rt.backends.torch.eager import TorchEngine
+from coolsd_rt.checkpoints.load import load_draft, load_target
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.models.decoder import Decoder
@@ -26,6 +27,7 @@ from coolsd_rt.train.acceptance import Tally
 from coolsd_rt.train.config import TrainCallbacks, TrainConfig
 from coolsd_rt.train.draw import TargetSession
 from coolsd_rt.train.draw_texts import draw_texts, text_lengths
+from coolsd_rt.train.networks import drafting
 from coolsd_rt.train.objective import Objective
 from coolsd_rt.train.run import train_draft
 from coolsd_rt.train.students import Example
@@ -126,6 +128,22 @@ def test_a_resumed_training_is_an_uninterrupted_one(kind: str, tmp_path: Path) -
     assert part.out.read_bytes() == whole.out.read_bytes()
 
 
+def test_a_head_drafts_the_most_frequent_tokens(tmp_path: Path) -> None:
+    """Put on a head that drafts all, in a training of its own."""
+    whole = _request(tmp_path / "p", tmp_path / "whole.safetensors")
+    train_draft(whole)
+    part = replace(whole, out=tmp_path / "part.safetensors", start_from=whole.out, draft_vocab=5, steps=1)
+    train_draft(part)
+    target = load_target(whole.loaded.files["target.weights"])
+    assert load_draft(whole.out, target).draft_ids is None
+    ids = load_draft(part.out, target).draft_ids
+    assert ids is not None
+    assert len(ids) == 5
+    for count in (target.cfg.vocab, target.cfg.vocab + 1):
+        with pytest.raises(UserError, match="--draft-vocab: expected fewer than the target's"):
+            train_draft(replace(part, out=tmp_path / "no.safetensors", draft_vocab=count))
+
+
 def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
     asked = _request(tmp_path / "p", tmp_path / "d.safetensors")
     with pytest.raises(UserError, match="--data: expected self:N for a target that writes text"):
@@ -134,11 +152,14 @@ def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
         train_draft(replace(asked, tokens=17))
 
 
-def test_the_measure_is_what_real_rounds_give() -> None:
+@pytest.mark.parametrize("draft_vocab", [None, 5])
+def test_the_measure_is_what_real_rounds_give(draft_vocab: int | None) -> None:
     """Rounds of the loop against expected ones, on 256 texts each: at most four standard errors apart."""
     torch.manual_seed(1)
     target = Decoder(replace(CFG, tied=False)).eval().requires_grad_(False)
     head = Eagle(EagleConfig(dim=32, heads=4, ffn=48, kv_heads=2, pairs="half")).eval().requires_grad_(False)
+    if draft_vocab is not None:
+        head = drafting(head, torch.tensor([0, 3, 4, 8, 11]))
     sampling, texts, length, ends, most = Sampling(temperature=2.0), 256, 3, (3, 7), 8
     text = np.random.default_rng(0).integers(1, 12, (texts, 6))
     start = np.resize(np.array([3, 1, 4, 2]), texts)

@@ -20,6 +20,7 @@ from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.train import data
 from coolsd_rt.train import run as module
+from coolsd_rt.train.before import CHECKPOINT, LOG
 from coolsd_rt.train.config import TrainCallbacks, TrainConfig
 from coolsd_rt.train.networks import DraftSizes
 from coolsd_rt.train.run import train_draft
@@ -64,7 +65,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(
     assert report.steps == 6
     assert [h["step"] for h in report.history] == [0, 3, 6]
     assert other.out.read_bytes() == whole.out.read_bytes()
-    first, second = (load_file(str(r.folder / module.CHECKPOINT)) for r in (whole, other))
+    first, second = (load_file(str(r.folder / CHECKPOINT)) for r in (whole, other))
     assert all(torch.equal(first[k], second[k]) for k in first)
     target = load_target(tiny_spec.parent / "target.safetensors")
     (load_draft_model if kind == "model" else load_draft)(other.out, target)
@@ -79,7 +80,7 @@ def test_it_learns_and_says_so(tiny_spec: Path, tmp_path: Path) -> None:
     assert seen[-1] < seen[0]
     assert report.best.accept_length > report.start.accept_length
     assert report.best.accept_length == max(h["accept_length"] for h in report.history)
-    lines = [json.loads(line) for line in (asked.folder / module.LOG).read_text().splitlines()]
+    lines = [json.loads(line) for line in (asked.folder / LOG).read_text().splitlines()]
     assert lines[0]["accept_length"] == report.start.accept_length
     assert {"loss", "tv/1"} <= set(lines[1])
     assert json.loads(json.dumps(report.as_dict()))["best_step"] == report.best_step
@@ -142,7 +143,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
 ) -> None:
     asked = request(tiny_spec, tmp_path / "d.safetensors", steps=1, every=1)
     train_draft(asked)
-    before = {p: p.read_bytes() for p in (asked.out, asked.folder / module.CHECKPOINT)}
+    before = {p: p.read_bytes() for p in (asked.out, asked.folder / CHECKPOINT)}
 
     def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))

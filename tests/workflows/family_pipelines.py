@@ -60,7 +60,7 @@ CASES = {
     ),
 }
 
-_HEADS = {"llamagen-t2i": "lantern", "lumina-mgpt": "anole", "anole": "anole"}  # as published for them
+_HEADS = {"llamagen-t2i": "lantern", "lumina-mgpt": "anole", "anole": "anole", "llama": "part"}  # as published for them
 
 
 def write_pipeline(folder: Path, name: str, engine: str = "{max_batch: 4}", draft: str = "eagle") -> Path:

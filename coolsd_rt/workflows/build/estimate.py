@@ -191,6 +191,8 @@ class SpecSizes:
             return self._decoder("draft.weights").amount(self.item, self.quantised)
         config, target = read_eagle(self.loaded.files["draft.weights"]), self.shapes["target.weights"]
         borrowed = {n: s for n, s in target.items() if n.startswith("output.")}
+        if config.draft_vocab is not None:
+            borrowed = {"output.weight": (config.draft_vocab, config.dim)}
         if config.vocab is None:
             borrowed |= {n: s for n, s in target.items() if n == "tok_embeddings.weight"}
         shapes = {**self.shapes["draft.weights"], **borrowed}

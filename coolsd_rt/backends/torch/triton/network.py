@@ -129,7 +129,8 @@ class FusedEagle:
         step = FusedStep(target.rope, pos, ids.shape[1], first_seen(net.cfg, start), shift=1)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
-        return self._target.logits(x).view(*ids.shape, -1), x.view(*ids.shape, -1)
+        logits = self._target.logits(x) if net.draft_ids is None else net.logits(target, x)
+        return logits.view(*ids.shape, -1), x.view(*ids.shape, -1)
 
 
 def narrow(ids: Tensor, layers: Sequence[FusedLayer]) -> bool:
