@@ -21,6 +21,8 @@ from coolsd_rt.shown import shorten
 
 TEMPLATE_FILE = "chat_template.jinja"
 _WHAT = "a chat template"
+_TOKENS = {"bos_token", "eos_token", "unk_token", "pad_token"}
+"""Variables that transformers takes from the tokenizer. `convert` sets them in the template."""
 Message = Mapping[str, str]
 """A message of a chat: its `role` (system, user, assistant) and its `content`."""
 
@@ -38,8 +40,12 @@ class ChatTemplate:
 
     @staticmethod
     def load(path: Path) -> ChatTemplate:
-        """Read and compile the template at `path`. Raises UserError: no such file, or no template."""
+        """Read and compile the template at `path`.
+
+        Raises UserError: no such file, no template, or one that needs a special token whose value it does not have.
+        """
         text = read_text(path, _WHAT, TEMPLATE_BYTES, fix="name the template that was published with the target")
+        from jinja2 import meta
         from jinja2.exceptions import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -48,9 +54,15 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _now
         try:
-            return ChatTemplate(path, environment.from_string(text))
+            missing = sorted(meta.find_undeclared_variables(environment.parse(text)) & _TOKENS)
+            compiled = environment.from_string(text)
         except (TemplateError, RecursionError) as error:
             raise UserError(str(path), expected=_WHAT, found=_first(error)) from error
+        if missing:
+            fix = f"put {{% set {missing[0]} = '...' %}} at its top, with the tokenizer's token"
+            expected = f"a template that says what its {missing[0]} is"
+            raise UserError(str(path), expected=expected, found="no value", fix=fix)
+        return ChatTemplate(path, compiled)
 
     def render(self, messages: Sequence[Message]) -> str:
         """Return the text of a chat, up to where the assistant's answer begins.

@@ -18,6 +18,7 @@ transformers = pytest.importorskip("transformers")
 
 from coolsd_rt.checkpoints.chat_template import chat_template  # noqa: E402
 from coolsd_rt.checkpoints.gguf.tokenizer import tokenizer_json  # noqa: E402
+from coolsd_rt.prompts.chat import ChatTemplate  # noqa: E402
 from tests.checkpoints.llamas import fields, gguf_tensors, llama, write_gguf  # noqa: E402
 
 SPECIAL, OWN = ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), ("<think>", "hello world")
@@ -196,6 +197,42 @@ def test_templates(smollm: Any, tmp_path: Path) -> None:
     assert chat_template(config) == b"d"
     (tmp_path / "in/chat_template.jinja").write_text("{{ j }}")
     assert chat_template(tmp_path / "in") == chat_template(tmp_path / "in/chat_template.jinja") == b"{{ j }}"
+
+
+TURNS = [
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "b"},
+    {"role": "user", "content": "c"},
+]
+MARKED = (
+    "\n{{ bos_token }}{% for m in messages %}{{ m.content }}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_special_tokens_of_a_template_are_set_in_it(smollm: Any, tmp_path: Path) -> None:
+    """From each place that says what they are; what is rendered is what transformers renders with the tokenizer."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    data = fields(llama(True, num_hidden_layers=1, hidden_size=32, intermediate_size=32, vocab_size=600))
+    data |= values(smollm, "smollm") | {"tokenizer.chat_template": MARKED}
+    gguf = write_gguf(tmp_path / "a.gguf", data, {})
+    bos, eos = (data["tokenizer.ggml.tokens"][data[f"tokenizer.ggml.{name}_token_id"]] for name in ("bos", "eos"))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    tokens = {"bos_token": bos, "eos_token": {"content": eos, "lstrip": False}, "unk_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": MARKED, **tokens}))
+    inside = chat_template(folder)
+    (folder / "chat_template.jinja").write_text(MARKED)
+    given: Any = render_jinja_template([TURNS], chat_template=MARKED, bos_token=bos, eos_token=eos)
+    for number, made in enumerate((chat_template(gguf), inside, chat_template(folder))):
+        path = tmp_path / f"{number}.jinja"
+        path.write_bytes(made)
+        assert ChatTemplate.load(path).render(TURNS) == given[0][0] == f"\n{bos}ab{eos}c"
+    (folder / "tokenizer_config.json").unlink()
+    (tmp_path / "bare.jinja").write_bytes(chat_template(folder))
+    with pytest.raises(UserError, match=r"a template that says what its bos_token is, found no value; put {% set bos"):
+        ChatTemplate.load(tmp_path / "bare.jinja")
 
 
 @pytest.mark.parametrize(
