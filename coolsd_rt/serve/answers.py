@@ -63,11 +63,11 @@ class PlanAnswer(Answer):
     plain_from: int | None = Field(description="Token from which on there were no drafts, because others had come.")
 
 
-class FiguresAnswer(Answer):
-    """How an image was drawn. Round r decided accepted[r] + 1 tokens; the first token is of no round."""
+class DecodingFigures(Answer):
+    """How an image or a text was decoded. Round r decided accepted[r] + 1 tokens; the first token is of no round."""
 
     seed: int
-    tokens: int
+    tokens: int = Field(description="Of a text: up to the one that ended it.")
     rounds: int
     mean_acceptance_length: float | None
     accepted: list[int] = Field(description="Accepted drafts of each round.")
@@ -75,8 +75,13 @@ class FiguresAnswer(Answer):
     plan: PlanAnswer
     seconds_queue: float
     seconds: float = Field(description="From entering a slot to the last token.")
-    seconds_decode: float = Field(description="Of the image decoder.")
     tokens_per_second: float | None
+
+
+class FiguresAnswer(DecodingFigures):
+    """How an image was drawn."""
+
+    seconds_decode: float = Field(description="Of the image decoder.")
     grid: list[int] = Field(description="Rows and columns of codes.")
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from coolsd_rt.serve.answers import Answer, PlanAnswer, errors
+from coolsd_rt.serve.answers import Answer, DecodingFigures, errors
 from coolsd_rt.serve.text_request import ChatRequest, CompletionRequest
 
 Reason = Literal["stop", "length"]
@@ -23,27 +23,12 @@ class TextUsage(Answer):
     total_tokens: int
 
 
-class TextFigures(Answer):
-    """How a text was written. Round r decided accepted[r] + 1 tokens; the first token is of no round."""
-
-    seed: int
-    tokens: int = Field(description="Up to the one that ended it.")
-    rounds: int
-    mean_acceptance_length: float | None
-    accepted: list[int] = Field(description="Accepted drafts of each round.")
-    num_drafts: list[int] = Field(description="Drafts of each round.")
-    plan: PlanAnswer
-    seconds_queue: float
-    seconds: float = Field(description="From entering a slot to the last token.")
-    tokens_per_second: float | None
-
-
 class TextsCoolsdAnswer(Answer):
     """What OpenAI's answer has no field for."""
 
     model: str
     engine: str = Field(description="Fingerprint of the engine.")
-    texts: list[TextFigures]
+    texts: list[DecodingFigures]
     warnings: list[str]
 
 
