@@ -167,7 +167,8 @@ def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     if apart is None:
         return (*cells, "base", "", "", "")
     between = f"{apart['low']:+.4f} to {apart['high']:+.4f}"
-    return (*cells, f"{apart['value']:+.4f}", between, f"{row['p_holm']:.2g}", f"{row['smallest']['smallest']:.4f}")
+    smallest = f"{row['smallest']['smallest']:.4f}" if apart["error"] else "unknown"  # no two texts differed
+    return (*cells, f"{apart['value']:+.4f}", between, f"{row['p_holm']:.2g}", smallest)
 
 
 @click.command()
