@@ -12,7 +12,7 @@ import numpy as np
 
 from coolsd_rt.arrays import Floats64
 from coolsd_rt.law.acceptance import overlap
-from coolsd_rt.law.residual import residual
+from coolsd_rt.law.residual import DEGENERATE_MASS, residual
 from coolsd_rt.law.rules import Law
 
 
@@ -32,13 +32,30 @@ def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats64, Floats64]:
     if law.resampler != "lantern" or tolerance is None:
         rejected = np.maximum(0.0, 1.0 - accepted.sum(-1, keepdims=True))
         return accepted, rejected * _normal(residual(p, q, omega, law.resampler, borrowed)[0])
-    after = np.zeros_like(p)
-    for x in np.flatnonzero(
-        (q > accepted).reshape(-1, q.shape[-1]).any(0)
-    ):  # this residual depends on the rejected token
-        zeroed = tolerance.zeroed(given, np.full(p.shape[:-1], x))
-        after += (q[..., [x]] - accepted[..., [x]]) * _normal(residual(p, q, omega, "lantern", zeroed=zeroed)[0])
-    return accepted, after
+    near = np.asarray(tolerance.near)[:, : tolerance.columns]
+    arrays = (a.reshape(-1, p.shape[-1]) for a in (p, q, q - accepted, tolerance.lends(given)))
+    after = [_after_lantern(near, *row) for row in zip(*arrays, strict=True)]
+    return accepted, np.asarray(after, np.float64).reshape(p.shape)
+
+
+def _after_lantern(near: Any, p: Any, q: Any, rejected: Any, lends: Any) -> Floats64:
+    """Return the probabilities [V] to draw each code after a rejection, under LANTERN's own residual.
+
+    near: the columns [V, k] of the table. rejected: probability that each code is drafted and rejected. lends: of
+    `Tolerance.lends`.
+
+    The residual depends on the rejected code x: its weights are [P - Q]_+, and P at the codes near x. So the sum over
+    all x takes V * k terms: each x adds its share of [P - Q]_+, and of min(P, Q) at the codes near it.
+    """
+    left = np.maximum(p - q, 0.0)
+    added = p - left
+    x = np.flatnonzero(rejected > 0)
+    zeroed, lending = near[x], lends[x]
+    total = left.sum() + added[zeroed].sum(-1) * lending
+    empty = total < DEGENERATE_MASS
+    share = np.divide(rejected[x], total, out=np.zeros(len(x)), where=~empty)
+    by_code = np.bincount(zeroed.ravel(), np.repeat(share * lending, near.shape[1]), len(p))
+    return np.asarray(left * share.sum() + added * by_code + _normal(p) * rejected[x][empty].sum(), np.float64)
 
 
 def _normal(weights: Any) -> Floats64:

@@ -90,6 +90,10 @@ class Tolerance:
         first = xp.take_along_axis(p, near[..., :1], axis=-1)
         return among & (first <= self._limit(xp, xp.take_along_axis(p, tokens[..., None], axis=-1)))
 
+    def lends(self, p: Array) -> Array:
+        """Return whether the nearest code of each code lends it probability under P [..., V]: bool [..., V]."""
+        return p[..., self.near[:, 0]] <= self._limit(namespace(p), p)
+
     def _sum(self, xp: Any, lent: Array, own: Array) -> Array:
         """Return the largest partial sum of lent [..., k] within the bound of own [..., 1], 0 if there is none.
 

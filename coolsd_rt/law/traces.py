@@ -14,7 +14,8 @@ Legend: n windows, L draft length, V codes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,14 @@ class RecordedRounds:
     def length(self) -> int:
         """Draft length L of the recording."""
         return int(self.drafts.shape[1])
+
+    def until(self, ends: Sequence[int]) -> RecordedRounds:
+        """Return the windows without the drafts behind the first that is an end token: none of them has an effect."""
+        is_end = np.isin(self.drafts, list(ends))
+        if not is_end.any():
+            return self
+        first = np.where(is_end.any(axis=1), is_end.argmax(axis=1) + 1, self.length)
+        return replace(self, num_drafts=np.minimum(self.num_drafts, first))
 
     def mean(self, values: Floats64) -> float:
         """Return the weighted mean of values [n] over the windows."""
@@ -94,26 +103,53 @@ class RoundForecast:
         return sum(t * r for t, r in zip(self.tv, self.reach, strict=True)) / self.accept_length
 
 
-def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
-    """Compute the expected figures of a round of `law` over recorded windows.
+@dataclass(frozen=True)
+class RoundFigures:
+    """Expected figures of a round of a law over each recorded window, float64 [n], or [n, L] by draft position.
 
-    Raises UserError: a draft length other than the recorded one, or LANTERN's residual, which depends on the rejected
-    token.
+    tokens: tokens of the round, those behind an end token not counted.
+    kl, tv_round: as in `RoundForecast`, of one window.
+    kl_revealed: the sum of KL(law of the token || P) over the evaluated positions. See `round_figures`.
+    reach: [n, L] probability that the position is evaluated; 0 past the window's end.
+    acceptance: [n, L] probability that a draft evaluated there is accepted.
+    tv: [n, L] total variation of the token's distribution there, if it is evaluated.
     """
-    if law.length != windows.length:
-        raise UserError("the law's draft length", expected=f"{windows.length}, as recorded", found=str(law.length))
-    if law.resampler == "lantern":
-        raise UserError("the resampler", expected="one that the position decides", found="lantern")
-    count = len(windows.drafts)
-    rows = np.arange(count)
+
+    tokens: Floats64
+    kl: Floats64
+    kl_revealed: Floats64
+    tv_round: Floats64
+    reach: Floats64
+    acceptance: Floats64
+    tv: Floats64
+
+
+def round_figures(
+    windows: RecordedRounds, law: Law, ends: Sequence[int] = (), *, revealed: bool = False
+) -> RoundFigures:
+    """Compute the expected figures of a round of `law` over each window: the exact sum over all codes at each position.
+
+    ends: tokens that complete a text; what stands behind one has no effect. revealed: compute `kl_revealed`, else 0.
+
+    Two divergences of a text, each a sum over its rounds, are expectations over texts that the law itself wrote:
+    - `kl` is that of the tokens of one window alone, followed by the target. It says what a round costs; the sum over
+      a text's rounds is no bound of the divergence of the text's law.
+    - `kl_revealed` is the divergence of the joint law of a text and of where its rounds begin, from the target's
+      law with rounds that begin as they do under `law` given the tokens so far (chain rule). The text's law is a
+      marginal of it, so that its divergence from the target's is at most the expected sum (data processing).
+    """
+    windows = windows.until(ends)
+    count, length = windows.drafts.shape
+    rows, end = np.arange(count), np.zeros(windows.target.shape[-1], bool)
+    end[list(ends)] = True
     # Of the path to a position: `reach` is the probability that all drafts so far are accepted, given that they were
     # drafted. `weight` is the probability of this context under the output's distribution, divided by that under the
     # drafts'. `open_` is the probability that a round with this context is still drafting: reach = weight * open_.
     # `ratio` is like `weight`, with the target's distribution in place of the output's.
     reach, weight, open_, ratio = (np.ones(count) for _ in range(4))
-    tokens, kl, tv, apart = np.ones(count), *(np.zeros(count) for _ in range(3))  # per round
-    figures: list[tuple[float, float, float]] = []
-    for i in range(windows.length):
+    tokens, kl, revealed_kl, apart = np.ones(count), *(np.zeros(count) for _ in range(3))  # per round
+    reaches, rates, tvs = (np.zeros((count, length)) for _ in range(3))
+    for i in range(length):
         live = (i < windows.num_drafts).astype(np.float64)
         accepted, after = position_law(windows.target[:, i], windows.draft[:, i], law, i)
         p, q = (np.asarray(a[:, i], np.float64) for a in (windows.target, windows.draft))
@@ -121,30 +157,47 @@ def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
         seen = (
             open_[:, None] * out + (1 - open_[:, None]) * p
         )  # distribution of the next token, given the context alone
-        reached = windows.mean(reach * live)
-        mean_accepted = windows.mean(reach * live * rate)
-        tokens += reach * live * rate
+        reaches[:, i], rates[:, i], tvs[:, i] = reach * live, rate, 0.5 * np.abs(out - p).sum(-1)
+        tokens += reaches[:, i] * (rate - accepted[:, end].sum(-1))  # no token follows an end
         kl += weight * live * _kl(seen, p)
+        if revealed:
+            revealed_kl += reaches[:, i] * _kl(out, p)
         # Where a code certainly ends the drafting, or the window ends, all later tokens follow the target: the distance
         # of the two joint distributions is final there. The other codes are followed along the drafts.
-        ends = (accepted == 0) | np.equal(windows.num_drafts, i + 1)[:, None]
+        ends_there = (accepted == 0) | end | np.equal(windows.num_drafts, i + 1)[:, None]
         # Half of the distance lies where the output has more probability than the target. There the weights are small;
         # in the other half they are large where Q is small and P is not.
-        apart += live * (np.maximum(weight[:, None] * seen - ratio[:, None] * p, 0) * ends).sum(-1)
-        here = reach * live * 0.5 * np.abs(out - p).sum(-1)
-        tv += here
-        share = 1 / reached if reached else 0.0
-        figures.append((windows.mean(here) * share, reached, mean_accepted * share))
+        apart += live * (np.maximum(weight[:, None] * seen - ratio[:, None] * p, 0) * ends_there).sum(-1)
+        # Past the window's end nothing is followed, and what fills it need not be drawn from its Q.
         x = windows.drafts[:, i]
-        drawn, shown = q[rows, x], seen[rows, x]
+        drawn, shown = np.where(live > 0, q[rows, x], 1.0), seen[rows, x]
         reach = reach * accepted[rows, x] / drawn
         weight, ratio = weight * shown / drawn, ratio * p[rows, x] / drawn
         open_ = np.divide(open_ * accepted[rows, x], shown, out=np.zeros(count), where=shown > 0)
-    tvs, reaches, rates = zip(*figures, strict=True) if figures else ((), (), ())
+    return RoundFigures(tokens, kl, revealed_kl, apart, reaches, rates, tvs)
+
+
+def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
+    """Compute the expected figures of a round of `law` over recorded windows.
+
+    Raises UserError: a draft length other than the recorded one.
+    """
+    if law.length != windows.length:
+        raise UserError("the law's draft length", expected=f"{windows.length}, as recorded", found=str(law.length))
+    found = round_figures(windows, law)
+    columns = []
+    for i in range(windows.length):
+        reach = found.reach[:, i]
+        reached = windows.mean(reach)
+        share = 1 / reached if reached else 0.0
+        parts = (windows.mean(reach * values[:, i]) for values in (found.tv, found.acceptance))
+        columns.append((reached, *(part * share for part in parts)))
+    reaches, tvs, rates = zip(*columns, strict=True) if columns else ((), (), ())
     images = None
     if windows.image is not None and windows.weight is None:
-        images = sums(windows.image, tokens, kl, tv, apart)
-    return RoundForecast(windows.mean(tokens), windows.mean(kl), windows.mean(apart), tvs, reaches, rates, images)
+        images = sums(windows.image, found.tokens, found.kl, (found.reach * found.tv).sum(-1), found.tv_round)
+    tokens, kl, apart = (windows.mean(values) for values in (found.tokens, found.kl, found.tv_round))
+    return RoundForecast(tokens, kl, apart, tvs, reaches, rates, images)
 
 
 def _kl(a: Floats64, b: Floats64) -> Floats64:

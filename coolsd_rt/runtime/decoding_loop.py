@@ -124,6 +124,7 @@ class DecodingLoop:
         tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
         tokens[batch.rows, accepted] = to_host(verdict.token)
         whole, accepted = accepted, state.cut(tokens, accepted)
+        offered = num_drafts
         num_drafts = np.where(accepted < whole, accepted, num_drafts)  # an end token is no draft that was rejected
         self._draft_allowed = self._confident(p, accepted)
         if drafter:
@@ -134,7 +135,8 @@ class DecodingLoop:
         state.commit(tokens, accepted, active)
         if drafter:
             drafter.committed(active)
-        return RoundRecord(active, num_drafts, accepted, to_host(verdict.degenerate), proposed, tokens, p, q)
+        degenerate = to_host(verdict.degenerate)
+        return RoundRecord(active, num_drafts, accepted, degenerate, proposed, tokens, p, q, offered)
 
     @property
     def changes(self) -> bool:

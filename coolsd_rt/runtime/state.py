@@ -133,3 +133,4 @@ class RoundRecord:
     window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`
     target: Array  # P [M, L' + 1, V]
     draft: Array  # Q [M, L', V]
+    offered: Ints  # [M] drafts that the verdict was given: `num_drafts`, and those behind an accepted end token

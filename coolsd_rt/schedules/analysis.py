@@ -59,6 +59,7 @@ class EvaluatedDrafts:
         top5: probability of P's five most probable codes.
         tv: TV(P, Q).
         accepted: whether the draft was accepted.
+        window: window of the recording.
         draft: draft position, from 0.
         token: index of the token in the image.
     """
@@ -67,6 +68,7 @@ class EvaluatedDrafts:
     top5: NDArray[np.float64]
     tv: NDArray[np.float64]
     accepted: NDArray[np.bool_]
+    window: NDArray[np.int64]
     draft: NDArray[np.int64]
     token: NDArray[np.int64]
 
@@ -88,6 +90,7 @@ def evaluated(recording: Recording) -> EvaluatedDrafts:
         top5=top5,
         tv=0.5 * np.abs(p - q).sum(-1),
         accepted=(index < recording.accepted[:, None])[mask],
+        window=np.nonzero(mask)[0],
         draft=np.broadcast_to(index, mask.shape)[mask],
         token=(recording.position[:, None] + index)[mask],
     )

@@ -136,7 +136,7 @@ def _own_law(request: RecordingConfig, length: int) -> Law | None:
     """
     opened = request.open()
     spec = opened.find_spec().spec if request.spec_file else opened.spec
-    if spec.acceptance.rule == "synthetic" or spec.resampler.kind == "lantern" or spec.draft.length != length:
+    if spec.acceptance.rule == "synthetic" or spec.draft.length != length:
         return None
     return opened.settings(spec).law
 

@@ -4,6 +4,7 @@
     ratio, share     accept length (tokens / rounds) and retrieval accuracy, for each bootstrap sample
     Interval         value, standard error, 95% interval and p value from a bootstrap
     mcnemar, holm    the exact test of paired shares; the correction for several comparisons
+    compared         a figure of several laws, with differences from one of them, as JSON data
     smallest         the smallest true difference that is found with a given probability
 
 Knows arrays. Does not know sweeps, images or networks.
@@ -12,7 +13,7 @@ Knows arrays. Does not know sweeps, images or networks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -151,6 +152,33 @@ def holm(p_values: Sequence[float]) -> list[float]:
     out = np.empty(len(p_values))
     out[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
     return [float(p) for p in out]
+
+
+def compared(
+    names: Sequence[str], base: int, values: Sequence[float], samples: Sequence[Floats], corrected: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Return each law's value and its difference from the base, with p values, as JSON data.
+
+    samples: one array of bootstrap samples per law, of the same resamples. corrected: as in `Interval.of`.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(names):
+        own = Interval.of(values[i], samples[i], corrected).as_dict()
+        own.pop("p")  # that a length or a share is not 0 is no finding
+        row: dict[str, Any] = {"value": own, "difference": None, "p": None, "p_holm": None}
+        if i != base:
+            apart = Interval.of(values[i] - values[base], samples[i] - samples[base], corrected)
+            row |= {"difference": apart.as_dict(), "p": apart.p}
+        rows[name] = row
+    correct(rows)
+    return rows
+
+
+def correct(rows: Mapping[str, dict[str, Any]]) -> None:
+    """Set the p values by Holm's method in rows of `compared`. Once more if their p values were replaced."""
+    others = [row for row in rows.values() if row["difference"] is not None]
+    for row, p in zip(others, holm([row["p"] for row in others]), strict=True):
+        row["p_holm"] = p
 
 
 def smallest(error: float, level: float = LEVEL, power: float = POWER) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -18,10 +19,11 @@ _SHOWN = ("exponential", "exponential, floor 1", "uniform", "excess, nu 0.3", "f
 def plots(found: dict[str, Any]) -> dict[str, bytes]:
     """File name to SVG."""
     fills = (_length, _distance, _ambiguity)
-    return {name: _figure(fill, found) for name, fill in zip(FILES, fills, strict=True)}
+    return {name: drawn(fill, found) for name, fill in zip(FILES, fills, strict=True)}
 
 
-def _figure(fill: Any, found: dict[str, Any]) -> bytes:
+def drawn(fill: Callable[[Any, Any], None], found: Any) -> bytes:
+    """Return a figure of two axes as SVG. fill: draws the document `found` into them."""
     with pyplot.rc_context({"svg.hashsalt": "coolsd-rt", "font.size": 9}):
         figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
         fill(axes, found)

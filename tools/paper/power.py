@@ -98,12 +98,12 @@ class _Progress:
             note(f"Fréchet distances of {self.done} of {self.draws} bootstrap samples")
 
 
-def _known(value: Any) -> Any:
+def known(value: Any) -> Any:
     """JSON has no NaN: null instead."""
     if isinstance(value, dict):
-        return {key: _known(item) for key, item in value.items()}
+        return {key: known(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_known(item) for item in value]
+        return [known(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -137,7 +137,7 @@ def command(options: PowerOptions, as_json: bool, out: Path | None, overwrite: b
     if out is not None:
         for kind in kinds:
             check_output(out / f"{name}.{kind}", "--out", overwrite=overwrite)
-    found = _known(answer(options))
+    found = known(answer(options))
     lines = list(page_of(found) if options.plan is None else plan_page(found))
     if as_json:
         print_json(found)

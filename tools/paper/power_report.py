@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tools.paper.paired import Counts, Floats, Interval, LawImages, counts, holm, mcnemar, ratio, share
+from tools.paper.paired import Counts, Floats, LawImages, compared, correct, counts, mcnemar, ratio, share
 from tools.paper.paired_frechet import FrechetPairs
 
 LABELS = {
@@ -48,9 +48,7 @@ def report_of(
     if real is not None and own.features is not None:
         figures["frechet"] = _frechet(laws, base, real, weights, on_sample)
     for rows in figures.values():
-        others = [row for row in rows.values() if row["difference"] is not None]
-        for row, p in zip(others, holm([row["p"] for row in others]), strict=True):
-            row["p_holm"] = p
+        correct(rows)
     return {
         "images": len(own.rounds),
         "references": None if real is None else len(real),
@@ -65,16 +63,8 @@ def _rows(
     laws: Sequence[LawImages], base: int, values: Sequence[float], samples: Sequence[Floats], corrected: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Return each law's value and its difference from the base, from one column of samples per law."""
-    rows: dict[str, dict[str, Any]] = {}
-    for i, law in enumerate(laws):
-        own = Interval.of(values[i], samples[i], corrected).as_dict()
-        own.pop("p")  # that a length or a share is not 0 is no finding
-        row: dict[str, Any] = {"series": law.series, "value": own, "difference": None, "p": None, "p_holm": None}
-        if i != base:
-            apart = Interval.of(values[i] - values[base], samples[i] - samples[base], corrected)
-            row |= {"difference": apart.as_dict(), "p": apart.p}
-        rows[law.name] = row
-    return rows
+    rows = compared([law.name for law in laws], base, values, samples, corrected)
+    return {law.name: {"series": law.series, **rows[law.name]} for law in laws}
 
 
 def _accept_length(laws: Sequence[LawImages], base: int, weights: Counts) -> dict[str, Any]:
