@@ -36,6 +36,8 @@ class RecordedRounds:
     num_drafts: int64 [n], drafts that count (fewer at the image's end).
     weight: float64 [n], sum 1; None: equal weights.
     image: int64 [n], the image of each round; None: unknown, and then there are no standard errors.
+    ends: codes that complete a text. A draft after one of them does not count, and no token follows it.
+    merged: whether codes with one ratio P/Q are one code (`coolsd_rt.schedules.merging`).
     """
 
     target: NDArray[Any]
@@ -44,6 +46,15 @@ class RecordedRounds:
     num_drafts: NDArray[np.int64]
     weight: Floats64 | None = None
     image: NDArray[np.int64] | None = None
+    ends: tuple[int, ...] = field(default=(), kw_only=True)
+    merged: bool = field(default=False, kw_only=True)
+
+    @property
+    def counts(self) -> NDArray[np.bool_]:
+        """Whether each draft counts, [n, L]: it is one of `num_drafts`, and no draft before it completes the text."""
+        ended = np.isin(self.drafts, self.ends)
+        open_ = np.cumsum(ended, axis=1) == ended
+        return np.asarray((np.arange(self.length) < self.num_drafts[:, None]) & open_)
 
     @property
     def length(self) -> int:
@@ -97,14 +108,17 @@ class RoundForecast:
 def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
     """Compute the expected figures of a round of `law` over recorded windows.
 
-    Raises UserError: a draft length other than the recorded one, or LANTERN's residual, which depends on the rejected
-    token.
+    Raises UserError: a draft length other than the recorded one, LANTERN's residual, which depends on the rejected
+    token, or a rule of LANTERN on merged windows, which have no neighbours.
     """
     if law.length != windows.length:
         raise UserError("the law's draft length", expected=f"{windows.length}, as recorded", found=str(law.length))
     if law.resampler == "lantern":
         raise UserError("the resampler", expected="one that the position decides", found="lantern")
-    count = len(windows.drafts)
+    if windows.merged and law.tolerance is not None:
+        fix = "use the rule ratio; recordings of texts are always merged"
+        raise UserError("the rule on merged windows", expected="ratio", found=law.rule, fix=fix)
+    count, counts, ends_text = len(windows.drafts), windows.counts, list(windows.ends)
     rows = np.arange(count)
     # Of the path to a position: `reach` is the probability that all drafts so far are accepted, given that they were
     # drafted. `weight` is the probability of this context under the output's distribution, divided by that under the
@@ -114,7 +128,7 @@ def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
     tokens, kl, tv, apart = np.ones(count), *(np.zeros(count) for _ in range(3))  # per round
     figures: list[tuple[float, float, float]] = []
     for i in range(windows.length):
-        live = (i < windows.num_drafts).astype(np.float64)
+        live = counts[:, i].astype(np.float64)
         accepted, after = position_law(windows.target[:, i], windows.draft[:, i], law, i)
         p, q = (np.asarray(a[:, i], np.float64) for a in (windows.target, windows.draft))
         rate, out = accepted.sum(-1), accepted + after
@@ -123,11 +137,13 @@ def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
         )  # distribution of the next token, given the context alone
         reached = windows.mean(reach * live)
         mean_accepted = windows.mean(reach * live * rate)
-        tokens += reach * live * rate
+        tokens += reach * live * (rate - accepted[:, ends_text].sum(-1))  # no token follows an end
         kl += weight * live * _kl(seen, p)
         # Where a code certainly ends the drafting, or the window ends, all later tokens follow the target: the distance
-        # of the two joint distributions is final there. The other codes are followed along the drafts.
+        # of the two joint distributions is final there, as it is where a text ends. The other codes are followed along
+        # the drafts.
         ends = (accepted == 0) | np.equal(windows.num_drafts, i + 1)[:, None]
+        ends[:, ends_text] = True
         # Half of the distance lies where the output has more probability than the target. There the weights are small;
         # in the other half they are large where Q is small and P is not.
         apart += live * (np.maximum(weight[:, None] * seen - ratio[:, None] * p, 0) * ends).sum(-1)

@@ -126,7 +126,8 @@ class RoundRecord:
     """
 
     active: NDArray[np.bool_]  # [M] images that were not finished
-    num_drafts: Ints  # [M] drafts that counted
+    offered: Ints  # [M] drafts that were verified
+    num_drafts: Ints  # [M] drafts that counted: fewer if an accepted one completed the text
     accepted: Ints  # [M]
     degenerate: NDArray[np.bool_]  # [M] rejections that found no residual and drew from P
     drafts: Ints  # [M, L'] as drawn from Q

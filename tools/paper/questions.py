@@ -32,9 +32,10 @@ from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.schedules.analysis import evaluated
 from coolsd_rt.schedules.analyze import LOSSLESS
 from coolsd_rt.schedules.budget import Budget
+from coolsd_rt.schedules.merging import compact
 from coolsd_rt.schedules.recording import Recording, record
 from coolsd_rt.schedules.search import tune
-from coolsd_rt.schedules.shapes import FREE, compact
+from coolsd_rt.schedules.shapes import FREE
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows import drawing
