@@ -38,7 +38,7 @@ from coolsd_rt.schedules.shapes import FREE, MOST, Omegas, ScheduleShape, famili
 from coolsd_rt.schedules.tuned import WORTH, HeldOutScore, ImageSplit, Noun, Tuned
 
 LEAST_IMAGES = 16  # 11 of them held out; with fewer the bound is less reliable than its confidence
-_FIT = 1 / 3  # share of the images to choose the shape on; the others are for the bound
+FIT = 1 / 3  # share of the images to choose the shape on; the others are for the bound
 _STEPS = 40  # bisection steps
 _UNUSED = 0.1  # share of the budget left unused when there are enough images
 
@@ -53,7 +53,7 @@ def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optima
     count = len(images_of(windows))
     if count < LEAST_IMAGES:
         raise _too_few(windows, count, budget, resampler, noun)
-    fit, held = split(windows, _FIT)
+    fit, held = split(windows, FIT)
     _reachable(held, budget, resampler)
     judged = []
     for shape in _ranked(fit, replace(budget, confidence=None), resampler):
@@ -101,7 +101,7 @@ def _too_few(windows: RecordedRounds, count: int, budget: Budget, resampler: Res
         uniform = next(shape for shape in families(windows.length) if shape.name == "uniform")
         omegas = _meet(windows, uniform, replace(budget, confidence=None), resampler)
         if omegas is not None:
-            needed = _needed(outlook(windows, Law(omegas, resampler)), budget, 1 / (1 - _FIT))
+            needed = _needed(outlook(windows, Law(omegas, resampler)), budget, 1 / (1 - FIT))
     why = "" if needed is None else f", the number that this budget requires given the spread of these {noun}"
     fix = f"record more: -n {needed or LEAST_IMAGES}{why}"
     return UserError("a recording to tune on", expected=f"at least {LEAST_IMAGES} {noun}", found=f"{count}", fix=fix)
