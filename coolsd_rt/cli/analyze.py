@@ -26,7 +26,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _with_error(value: float, ratio: RatioEstimate | None, digits: int) -> str:
     """`0.0201 ± 0.0012`; without the error where there is one image."""
     error = "" if ratio is None or math.isnan(ratio.error) else f" ± {ratio.error:.{digits}f}"
-    return f"{value:.{digits}f}{error}"
+    return f"{round(value, digits) + 0.0:.{digits}f}{error}"  # no -0.0000
 
 
 def _show(found: Analysis) -> None:
