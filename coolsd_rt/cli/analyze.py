@@ -14,6 +14,7 @@ from coolsd_rt.cli.output import json_option, print_json, show_fields, show_tabl
 from coolsd_rt.cli.paths import ENGINE, WRITES_IN
 from coolsd_rt.cli.recording import RecordingOptions
 from coolsd_rt.cli.terminal.progress import batches
+from coolsd_rt.cli.text_options import max_tokens_option
 from coolsd_rt.law.clusters import RatioEstimate
 from coolsd_rt.schedules.analyze import Analysis, analyze
 
@@ -25,19 +26,19 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _with_error(value: float, ratio: RatioEstimate | None, digits: int) -> str:
     """`0.0201 ± 0.0012`; without the error where there is one image."""
     error = "" if ratio is None or math.isnan(ratio.error) else f" ± {ratio.error:.{digits}f}"
-    return f"{value:.{digits}f}{error}"
+    return f"{round(value, digits) + 0.0:.{digits}f}{error}"  # no -0.0000
 
 
 def _show(found: Analysis) -> None:
     a = found.ambiguity
     show_fields(
         {
-            "images, rounds": f"{found.images}, {found.rounds}",
+            f"{found.noun}, rounds": f"{found.images}, {found.rounds}",
             "mean entropy of P": f"{a.entropy:.3f} nats",
             "top-5 mass of P": f"{a.top5:.3f}",
             "TV(P, Q)": f"{a.tv:.3f}",
             "TV by draft position": _numbers(a.tv_by_position),
-            "TV by row of the image": _numbers(a.tv_by_row),
+            **({"TV by row of the image": _numbers(a.tv_by_row)} if a.tv_by_row else {}),
         },
         title="positions that lossless decoding evaluates",
     )
@@ -54,7 +55,7 @@ def _show(found: Analysis) -> None:
         for name, o in found.outlooks.items()
     ]
     columns = ("schedule", "accept length", "KL per token", "TV bound per token", "acceptance by position")
-    show_table(columns, laws, title="predicted effect of each schedule, with the standard error over images")
+    show_table(columns, laws, title=f"predicted effect of each schedule, with the standard error over {found.noun}")
 
 
 @click.command()
@@ -66,7 +67,7 @@ def _show(found: Analysis) -> None:
     type=number(limits.IMAGES),
     default=16,
     show_default=True,
-    help="Number of images to record.",
+    help="Number of images, or of texts, to record.",
 )
 @sample_prompts_option
 @image_seed_option
@@ -76,6 +77,7 @@ def _show(found: Analysis) -> None:
     type=WRITES_IN,
     help="Folder that stores the recording; an interrupted recording is resumed.",
 )
+@max_tokens_option
 @moved_spec_option
 @reading_options
 @threads_option()
@@ -86,9 +88,9 @@ def command(given: RecordingOptions) -> None:
     schedule without drawing again.
 
     Accept length and KL (of the output distribution from the target distribution, per generated token) are expectations
-    over the recorded rounds, each with its standard error; one image is one observation. The bound is the paper's:
-    total variation, summed over positions. The schedules include the schedule of the spec, or of another spec with the
-    same weights given by --spec (for example one that tune wrote).
+    over the recorded rounds, each with its standard error; one image, or text, is one observation. The bound is the
+    paper's: total variation, summed over positions. The schedules include the schedule of the spec, or of another spec
+    with the same weights given by --spec (for example one that tune wrote).
 
     \b
     Example:

@@ -18,6 +18,7 @@ class RecordingOptions:
     prompts: tuple[str, ...]
     seed: int
     folder: Path | None
+    max_tokens: int | None
     spec_file: Path | None
     threads: int | None
     features: Path | None
@@ -29,5 +30,13 @@ class RecordingOptions:
         """The recording to draw."""
         reading = PromptInputs(self.features, self.text_encoder)
         return RecordingConfig(
-            self.engine, self.images, self.prompts, self.seed, self.folder, self.spec_file, self.threads, reading
+            self.engine,
+            self.images,
+            self.prompts,
+            self.seed,
+            self.folder,
+            self.spec_file,
+            self.threads,
+            reading,
+            self.max_tokens,
         )

@@ -1,4 +1,4 @@
-"""Options of `coolsd-rt generate` for engines that write text. Knows click. Does not know engines."""
+"""Options of verbs for engines that write text. Knows click. Does not know engines."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from coolsd_rt.errors import UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+max_tokens_option = click.option(
+    "--max-tokens", type=number(limits.TEXT_TOKENS), help="Texts: most tokens; default: the engine's."
+)
+"""Passed as `max_tokens`; also of verbs that record texts."""
+
 _OPTIONS = (
-    click.option("--max-tokens", type=number(limits.TEXT_TOKENS), help="Texts: most tokens; default: the engine's."),
+    max_tokens_option,
     click.option("--system", metavar="TEXT", help="Texts: message of the system before each prompt."),
     click.option("--raw", is_flag=True, help="Texts: continue the prompt as it is, without the chat template."),
 )

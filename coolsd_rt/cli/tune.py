@@ -16,6 +16,7 @@ from coolsd_rt.cli.output import json_option, note, print_json, say, show_table
 from coolsd_rt.cli.paths import ENGINE, WRITES, WRITES_IN
 from coolsd_rt.cli.recording import RecordingOptions
 from coolsd_rt.cli.terminal.progress import batches
+from coolsd_rt.cli.text_options import max_tokens_option
 from coolsd_rt.errors import UserError
 
 Figure = Literal["accept_length", "kl", "tv"]
@@ -80,7 +81,7 @@ class _TuneOptions(RecordingOptions):
     type=number(limits.IMAGES),
     default=32,
     show_default=True,
-    help="Number of images to record, at least 16.",
+    help="Number of images, or of texts, to record, at least 16.",
 )
 @sample_prompts_option
 @image_seed_option
@@ -94,6 +95,7 @@ class _TuneOptions(RecordingOptions):
     "--write", type=WRITES, help="Spec file to write with the best schedule, in the folder of the engine's spec."
 )
 @click.option("--plot", type=WRITES, help="Plot to write: accept length against KL (.png or .svg).")
+@max_tokens_option
 @moved_spec_option
 @reading_options
 @threads_option()
@@ -137,7 +139,7 @@ def command(given: _TuneOptions) -> None:
         )
         for j in tuned.judged
     ]
-    title = f"every schedule at the budget, on {tuned.images.held_out} held-out images"
+    title = f"every schedule at the budget, on {tuned.images.held_out} held-out {tuned.noun}"
     show_table(("schedule", "accept length", "KL per token", "TV bound per token", "omega"), rows, title=title)
     say(tuned.verdict)
     say(tuned.promise)

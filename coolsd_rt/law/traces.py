@@ -14,8 +14,7 @@ Legend: n windows, L draft length, V codes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,8 @@ class RecordedRounds:
     num_drafts: int64 [n], drafts that count (fewer at the image's end).
     weight: float64 [n], sum 1; None: equal weights.
     image: int64 [n], the image of each round; None: unknown, and then there are no standard errors.
+    ends: codes that complete a text. A draft after one of them does not count, and no token follows it.
+    merged: whether codes with one ratio P/Q are one code (`coolsd_rt.schedules.merging`).
     """
 
     target: NDArray[Any]
@@ -45,19 +46,20 @@ class RecordedRounds:
     num_drafts: NDArray[np.int64]
     weight: Floats64 | None = None
     image: NDArray[np.int64] | None = None
+    ends: tuple[int, ...] = field(default=(), kw_only=True)
+    merged: bool = field(default=False, kw_only=True)
+
+    @property
+    def counts(self) -> NDArray[np.bool_]:
+        """Whether each draft counts, [n, L]: it is one of `num_drafts`, and no draft before it completes the text."""
+        ended = np.isin(self.drafts, self.ends)
+        open_ = np.cumsum(ended, axis=1) == ended
+        return np.asarray((np.arange(self.length) < self.num_drafts[:, None]) & open_)
 
     @property
     def length(self) -> int:
         """Draft length L of the recording."""
         return int(self.drafts.shape[1])
-
-    def until(self, ends: Sequence[int]) -> RecordedRounds:
-        """Return the windows without the drafts behind the first that is an end token: none of them has an effect."""
-        is_end = np.isin(self.drafts, list(ends))
-        if not is_end.any():
-            return self
-        first = np.where(is_end.any(axis=1), is_end.argmax(axis=1) + 1, self.length)
-        return replace(self, num_drafts=np.minimum(self.num_drafts, first))
 
     def mean(self, values: Floats64) -> float:
         """Return the weighted mean of values [n] over the windows."""
@@ -124,12 +126,10 @@ class RoundFigures:
     tv: Floats64
 
 
-def round_figures(
-    windows: RecordedRounds, law: Law, ends: Sequence[int] = (), *, revealed: bool = False
-) -> RoundFigures:
+def round_figures(windows: RecordedRounds, law: Law, *, revealed: bool = False) -> RoundFigures:
     """Compute the expected figures of a round of `law` over each window: the exact sum over all codes at each position.
 
-    ends: tokens that complete a text; what stands behind one has no effect. revealed: compute `kl_revealed`, else 0.
+    What stands behind a token of `windows.ends` has no effect. revealed: compute `kl_revealed`, else 0.
 
     Two divergences of a text, each a sum over its rounds, are expectations over texts that the law itself wrote:
     - `kl` is that of the tokens of one window alone, followed by the target. It says what a round costs; the sum over
@@ -137,11 +137,15 @@ def round_figures(
     - `kl_revealed` is the divergence of the joint law of a text and of where its rounds begin, from the target's
       law with rounds that begin as they do under `law` given the tokens so far (chain rule). The text's law is a
       marginal of it, so that its divergence from the target's is at most the expected sum (data processing).
+
+    Raises UserError: a rule of LANTERN on merged windows, which have no neighbours.
     """
-    windows = windows.until(ends)
-    count, length = windows.drafts.shape
+    if windows.merged and law.tolerance is not None:
+        fix = "use the rule ratio; recordings of texts are always merged"
+        raise UserError("the rule on merged windows", expected="ratio", found=law.rule, fix=fix)
+    count, length, counts = *windows.drafts.shape, windows.counts
     rows, end = np.arange(count), np.zeros(windows.target.shape[-1], bool)
-    end[list(ends)] = True
+    end[list(windows.ends)] = True
     # Of the path to a position: `reach` is the probability that all drafts so far are accepted, given that they were
     # drafted. `weight` is the probability of this context under the output's distribution, divided by that under the
     # drafts'. `open_` is the probability that a round with this context is still drafting: reach = weight * open_.
@@ -150,7 +154,7 @@ def round_figures(
     tokens, kl, revealed_kl, apart = np.ones(count), *(np.zeros(count) for _ in range(3))  # per round
     reaches, rates, tvs = (np.zeros((count, length)) for _ in range(3))
     for i in range(length):
-        live = (i < windows.num_drafts).astype(np.float64)
+        live = counts[:, i].astype(np.float64)
         accepted, after = position_law(windows.target[:, i], windows.draft[:, i], law, i)
         p, q = (np.asarray(a[:, i], np.float64) for a in (windows.target, windows.draft))
         rate, out = accepted.sum(-1), accepted + after
@@ -163,7 +167,8 @@ def round_figures(
         if revealed:
             revealed_kl += reaches[:, i] * _kl(out, p)
         # Where a code certainly ends the drafting, or the window ends, all later tokens follow the target: the distance
-        # of the two joint distributions is final there. The other codes are followed along the drafts.
+        # of the two joint distributions is final there, as it is where a text ends. The other codes are followed along
+        # the drafts.
         ends_there = (accepted == 0) | end | np.equal(windows.num_drafts, i + 1)[:, None]
         # Half of the distance lies where the output has more probability than the target. There the weights are small;
         # in the other half they are large where Q is small and P is not.

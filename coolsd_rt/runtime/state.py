@@ -126,11 +126,11 @@ class RoundRecord:
     """
 
     active: NDArray[np.bool_]  # [M] images that were not finished
-    num_drafts: Ints  # [M] drafts that counted
+    offered: Ints  # [M] drafts that were verified
+    num_drafts: Ints  # [M] drafts that counted: fewer if an accepted one completed the text
     accepted: Ints  # [M]
     degenerate: NDArray[np.bool_]  # [M] rejections that found no residual and drew from P
     drafts: Ints  # [M, L'] as drawn from Q
     window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`
     target: Array  # P [M, L' + 1, V]
     draft: Array  # Q [M, L', V]
-    offered: Ints  # [M] drafts that the verdict was given: `num_drafts`, and those behind an accepted end token

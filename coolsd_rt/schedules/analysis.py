@@ -27,7 +27,7 @@ class Ambiguity:
         top5: mean probability of P's five most probable codes.
         tv: mean TV(P, Q), which is the lossless rejection rate.
         tv_by_position: tv by draft position, [L].
-        tv_by_row: tv by row of the image.
+        tv_by_row: tv by row of the image; empty for texts, which have none.
         bins: (mean entropy, mean TV, share accepted) in bins of equal size, from least to most ambiguous.
     """
 
@@ -40,12 +40,13 @@ class Ambiguity:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON data."""
+        rows = {"tv_by_row": list(self.tv_by_row)} if self.tv_by_row else {}
         return {
             "mean_entropy_nats": self.entropy,
             "top5_mass": self.top5,
             "tv": self.tv,
             "tv_by_draft_position": list(self.tv_by_position),
-            "tv_by_row": list(self.tv_by_row),
+            **rows,
             "by_entropy": [dict(zip(("entropy_nats", "tv", "accepted"), b, strict=True)) for b in self.bins],
         }
 
@@ -82,12 +83,11 @@ def evaluated(recording: Recording) -> EvaluatedDrafts:
     """Return the positions that the recording's law evaluated."""
     windows = recording.windows
     index = np.arange(windows.length)
-    mask = (index <= recording.accepted[:, None]) & (index < windows.num_drafts[:, None])
+    mask = (index <= recording.accepted[:, None]) & windows.counts
     p, q = windows.target[mask].astype(np.float64), windows.draft[mask].astype(np.float64)
-    top5 = np.partition(p, -5, axis=-1)[:, -5:].sum(-1) if p.shape[-1] > 5 else p.sum(-1)
     return EvaluatedDrafts(
-        entropy=-(p * np.log(np.maximum(p, 1e-300))).sum(-1),
-        top5=top5,
+        entropy=recording.entropy[mask],
+        top5=recording.top5[mask],
         tv=0.5 * np.abs(p - q).sum(-1),
         accepted=(index < recording.accepted[:, None])[mask],
         window=np.nonzero(mask)[0],
@@ -96,8 +96,8 @@ def evaluated(recording: Recording) -> EvaluatedDrafts:
     )
 
 
-def ambiguity(recording: Recording, grid: int) -> Ambiguity:
-    """Compute the figures of a recording. grid: number of cells along a side of the image."""
+def ambiguity(recording: Recording, grid: int | None) -> Ambiguity:
+    """Compute the figures of a recording. grid: number of cells along a side of the image; None: of texts."""
     at = evaluated(recording)
     bins = [
         (float(at.entropy[part].mean()), float(at.tv[part].mean()), float(at.accepted[part].mean()))
@@ -108,7 +108,7 @@ def ambiguity(recording: Recording, grid: int) -> Ambiguity:
         float(at.top5.mean()),
         float(at.tv.mean()),
         _means(at.tv, at.draft, recording.windows.length),
-        _means(at.tv, at.token // grid, grid),
+        () if grid is None else _means(at.tv, at.token // grid, grid),
         tuple(bins),
     )
 

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.law.traces import RoundForecast
 from coolsd_rt.schedules.analysis import Ambiguity, ambiguity, compare, schedules
 from coolsd_rt.schedules.recording import FORMAT, LOOP, Recording, record
+from coolsd_rt.schedules.tuned import Noun
 from coolsd_rt.spec import Spec, with_overrides
-from coolsd_rt.spec.fields import Images, Seed, Threads, check_fields
+from coolsd_rt.spec.fields import Images, Seed, TextTokens, Threads, check_fields
 from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.drawing import Settings
 from coolsd_rt.workflows.opened import OpenedEngine
+from coolsd_rt.workflows.texts import bounded
 
 LOSSLESS: dict[str, Any] = {
     "schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0,
@@ -33,11 +37,12 @@ class RecordingConfig:
     The recording is lossless: each round starts at a prefix that the target itself drew.
 
     Attributes:
-        images: number of images.
+        images: number of images, or of texts.
         prompts: empty: the prompts beside the spec's vocabulary.
         folder: where the recording is stored; None stores nothing.
         spec_file: the present path of the spec, if it has moved since the build.
         threads: CPU threads; None is the usable cores.
+        max_tokens: most tokens of a text; None: as many as the engine has. Not for images.
     """
 
     engine: Path
@@ -48,6 +53,7 @@ class RecordingConfig:
     spec_file: Path | None = None
     threads: Threads | None = None
     reading: opening.PromptInputs | None = None
+    max_tokens: TextTokens | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -59,12 +65,13 @@ class RecordingConfig:
 
 @dataclass(frozen=True)
 class Analysis:
-    """The figures of one recording. outlooks: schedule name to its forecast."""
+    """The figures of one recording. outlooks: schedule name to its forecast. noun: what `images` counts."""
 
     images: int
     rounds: int
     ambiguity: Ambiguity
     outlooks: dict[str, RoundForecast]
+    noun: Noun = "images"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON document of `analyze --json`."""
@@ -79,7 +86,7 @@ class Analysis:
             for name, o in self.outlooks.items()
         }
         return {
-            "images": self.images,
+            self.noun: self.images,
             "rounds": self.rounds,
             "loop": LOOP,
             **self.ambiguity.as_dict(),
@@ -98,6 +105,11 @@ def _errors(found: RoundForecast) -> dict[str, float]:
     }
 
 
+def noun_of(spec: Spec) -> Noun:
+    """Return what an engine of this spec makes."""
+    return "texts" if spec.writes == "text" else "images"
+
+
 def recorded(
     request: RecordingConfig, on_batch: Callable[[int, int], None] = lambda done, of: None
 ) -> tuple[Recording, Spec]:
@@ -110,6 +122,7 @@ def recorded(
     spec = with_overrides(opened.spec, LOSSLESS)
     conditioner = opened.conditioner
     texts: Sequence[str] = request.prompts or opened.default_prompts()
+    settings = _settings(opened, spec, request)
     jobs = drawing.spread_jobs(texts, request.images, request.seed, conditioner)
     batches = list(drawing.batches(jobs, spec.engine.max_batch))
     engine = opened.engine
@@ -120,13 +133,24 @@ def recorded(
         **spec.run_view(),
         "batch": spec.engine.max_batch,
         "format": FORMAT,
+        **({} if settings.bounds is None else {"max_tokens": settings.bounds.limit}),
     }
-    settings = opened.settings(spec)
     on_batch(0, len(batches))
     whole = record(
         engine, batches, conditioner, settings, request.folder, head, lambda done: on_batch(done, len(batches))
     )
     return whole, spec
+
+
+def _settings(opened: OpenedEngine, spec: Spec, request: RecordingConfig) -> Settings:
+    """Return the loop's settings, with the request's most tokens of a text. Raises UserError if it draws images."""
+    settings = opened.settings(spec)
+    if spec.writes == "text":
+        return bounded(opened, settings, request.max_tokens)
+    if request.max_tokens is not None:
+        expected, found = "an engine that writes text", f"{request.engine}, which draws images"
+        raise UserError("max tokens", expected=expected, found=found, fix="leave it out")
+    return settings
 
 
 def _own_law(request: RecordingConfig, length: int) -> Law | None:
@@ -136,7 +160,9 @@ def _own_law(request: RecordingConfig, length: int) -> Law | None:
     """
     opened = request.open()
     spec = opened.find_spec().spec if request.spec_file else opened.spec
-    if spec.acceptance.rule == "synthetic" or spec.draft.length != length:
+    merged = spec.writes == "text"
+    odd = ("synthetic", "lantern", "lantern_pp") if merged else ("synthetic",)  # merged codes have no neighbours
+    if spec.acceptance.rule in odd or spec.draft.length != length:
         return None
     return opened.settings(spec).law
 
@@ -145,9 +171,9 @@ def analyze(request: RecordingConfig, on_batch: Callable[[int, int], None] = lam
     """Record and compute the figures. Raises as `recorded` does."""
     recording, spec = recorded(request, on_batch)
     rounds = len(recording.accepted)
-    grid = int(request.open().description.dims.tokens ** 0.5)
+    grid = None if spec.writes == "text" else int(request.open().description.dims.tokens ** 0.5)
     laws = schedules(spec.draft.length)
     if (own := _own_law(request, spec.draft.length)) is not None and own not in laws.values():
         laws["as the spec has it"] = own
     outlooks = compare(recording, laws)
-    return Analysis(request.images, rounds, ambiguity(recording, grid), outlooks)
+    return Analysis(request.images, rounds, ambiguity(recording, grid), outlooks, noun_of(spec))

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,145 +32,19 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler
 from coolsd_rt.law.traces import RecordedRounds, RoundForecast, outlook
 from coolsd_rt.schedules.bounds import images_needed
-from coolsd_rt.schedules.budget import WORDS, Budget, interval
-from coolsd_rt.schedules.shapes import FREE, MOST, Omegas, ScheduleShape, compact, families, images_of, split
+from coolsd_rt.schedules.budget import Budget
+from coolsd_rt.schedules.merging import compact
+from coolsd_rt.schedules.shapes import FREE, MOST, Omegas, ScheduleShape, families, images_of, split
+from coolsd_rt.schedules.tuned import WORTH, HeldOutScore, ImageSplit, Noun, Tuned
 
 LEAST_IMAGES = 16  # 11 of them held out; with fewer the bound is less reliable than its confidence
-_FIT = 1 / 3  # share of the images to choose the shape on; the others are for the bound
+FIT = 1 / 3  # share of the images to choose the shape on; the others are for the bound
 _STEPS = 40  # bisection steps
-_WORTH = 1e-3  # relative advantage in merit that `free` needs over the best family, on the fitted images
 _UNUSED = 0.1  # share of the budget left unused when there are enough images
 
 
-@dataclass(frozen=True)
-class HeldOutScore:
-    """A shape scaled up as far as the budget is kept on the held-out images."""
-
-    name: str
-    omegas: Omegas
-    outlook: RoundForecast
-
-    def as_dict(self, confidence: float | None) -> dict[str, Any]:
-        """Return JSON data. confidence: of the intervals."""
-        o, images = self.outlook, self.outlook.images
-        intervals = (
-            {}
-            if images is None
-            else {
-                "mean_acceptance_length": interval(images.accept_length, confidence),
-                "kl_per_token": interval(images.kl_per_token, confidence),
-                "tv_bound_per_token": interval(images.tv_bound_per_token, confidence),
-            }
-        )
-        return {
-            "schedule": self.name,
-            "omegas": list(self.omegas),
-            "mean_acceptance_length": o.accept_length,
-            "kl_per_token": o.kl_per_token,
-            "tv_bound_per_token": o.tv_bound_per_token,
-            "intervals": intervals,
-        }
-
-
-@dataclass(frozen=True)
-class ImageSplit:
-    """Numbers of images.
-
-    Attributes:
-        fitted: images on which the shape was chosen.
-        held_out: images on which its scale was chosen.
-        needed: recorded images with which the schedule would use nine tenths of the budget; None without a confidence.
-    """
-
-    fitted: int
-    held_out: int
-    needed: int | None
-
-    @property
-    def recorded(self) -> int:
-        """Number of recorded images."""
-        return self.fitted + self.held_out
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON data."""
-        return {
-            "recorded": self.recorded,
-            "fitted": self.fitted,
-            "held_out": self.held_out,
-            "needed": self.needed,
-        }
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """All shapes under one budget, ordered by their merit on the images that they were fitted on."""
-
-    budget: Budget
-    judged: tuple[HeldOutScore, ...]
-    images: ImageSplit
-
-    @property
-    def best(self) -> HeldOutScore:
-        """The shape with the highest merit."""
-        return self.judged[0]
-
-    @property
-    def rival(self) -> HeldOutScore:
-        """The best of the families that a spec can name."""
-        return next(j for j in self.judged if j.name != FREE)
-
-    @property
-    def verdict(self) -> str:
-        """One line: the advantage of the best shape, on the held-out images."""
-        rival = self.rival
-        if self.best is rival:
-            return f"best: {rival.name}; a free omega per position is less than {_WORTH:.1%} better"
-        if self.budget.figure == "accept_length":
-            share = self.best.outlook.kl_per_token / max(rival.outlook.kl_per_token, 1e-12) - 1
-            return f"best: a free omega per position, {share:+.1%} KL per token against the best family ({rival.name})"
-        share = self.best.outlook.accept_length / rival.outlook.accept_length - 1
-        return f"best: a free omega per position, {share:+.2%} accept length against the best family ({rival.name})"
-
-    @property
-    def promise(self) -> str:
-        """One line: what is known of the best schedule's budget figure."""
-        budget, found = self.budget, self.best.outlook
-        line = f"{WORDS[budget.figure]}: {budget.of(found):.4g} on {self.images.held_out} held-out images"
-        ends = None if budget.confidence is None else interval(budget.ratio(found), budget.confidence)
-        if ends is None:
-            return line
-        share = f"{100 * (budget.confidence or 0):g}%"
-        if budget.figure == "accept_length":
-            return f"{line} (interval {ends[0]:.4g} to {ends[1]:.4g}, each end with {share} confidence)"
-        return f"{line}, at most {ends[1]:.4g} with {share} confidence (interval {ends[0]:.4g} to {ends[1]:.4g})"
-
-    @property
-    def advice(self) -> str | None:
-        """One line: how many images the budget needs; None if enough were recorded."""
-        needed, recorded = self.images.needed, self.images.recorded
-        if needed is None or needed <= recorded:
-            return None
-        return (
-            f"{recorded} images leave a large part of the budget unused as a margin; about {needed} (-n {needed}) "
-            f"leave a tenth"
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON document of `tune --json`."""
-        rows = [j.as_dict(self.budget.confidence) for j in self.judged]
-        return {
-            "budget": {self.budget.figure: self.budget.value},
-            "confidence": self.budget.confidence,
-            "images": self.images.as_dict(),
-            "best": rows[0],
-            "rival": self.rival.name,
-            "all": rows,
-            "verdict": self.verdict,
-        }
-
-
-def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optimal") -> Tuned:
-    """Find the best schedule of all shapes that keeps the budget.
+def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optimal", noun: Noun = "images") -> Tuned:
+    """Find the best schedule of all shapes that keeps the budget. noun: what the windows are of.
 
     Raises UserError if there are too few images, or if no schedule meets the budget.
     """
@@ -178,8 +52,8 @@ def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optima
     windows = compact(windows)
     count = len(images_of(windows))
     if count < LEAST_IMAGES:
-        raise _too_few(windows, count, budget, resampler)
-    fit, held = split(windows, _FIT)
+        raise _too_few(windows, count, budget, resampler, noun)
+    fit, held = split(windows, FIT)
     _reachable(held, budget, resampler)
     judged = []
     for shape in _ranked(fit, replace(budget, confidence=None), resampler):
@@ -188,11 +62,11 @@ def tune(windows: RecordedRounds, budget: Budget, resampler: Resampler = "optima
             judged.append(HeldOutScore(shape.name, omegas, outlook(held, Law(omegas, resampler))))
     fitted = len(images_of(fit))
     needed = _needed(judged[0].outlook, budget, count / (count - fitted))
-    return Tuned(budget, tuple(judged), ImageSplit(fitted, count - fitted, needed))
+    return Tuned(budget, tuple(judged), ImageSplit(fitted, count - fitted, needed), noun)
 
 
 def _ranked(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> list[ScheduleShape]:
-    """Return all shapes, the best first. `free` precedes the best family only if its advantage exceeds `_WORTH`."""
+    """Return all shapes, the best first. `free` precedes the best family only if its advantage exceeds `WORTH`."""
 
     def merit(omegas: Omegas | None) -> float:
         return -math.inf if omegas is None else budget.merit(outlook(windows, Law(omegas, resampler)))
@@ -202,7 +76,7 @@ def _ranked(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> li
     free = _free(windows, budget, resampler, [omegas for _, _, omegas in rated[:2] if omegas is not None])
     best, shapes = rated[0][0], [shape for _, shape, _ in rated]
     own = merit(_meet(windows, free, budget, resampler))
-    place = 0 if math.isinf(best) or own > best + _WORTH * abs(best) else 1
+    place = 0 if math.isinf(best) or own > best + WORTH * abs(best) else 1
     return [*shapes[:place], free, *shapes[place:]]
 
 
@@ -220,17 +94,17 @@ def _needed(found: RoundForecast, budget: Budget, whole: float) -> int | None:
     return max(LEAST_IMAGES, math.ceil(whole * images_needed(ratio, margin, budget.confidence)))
 
 
-def _too_few(windows: RecordedRounds, count: int, budget: Budget, resampler: Resampler) -> UserError:
+def _too_few(windows: RecordedRounds, count: int, budget: Budget, resampler: Resampler, noun: Noun) -> UserError:
     """Return the error for too few images, with the number that the budget needs at the observed variation."""
     needed = None
     if count > 1:
         uniform = next(shape for shape in families(windows.length) if shape.name == "uniform")
         omegas = _meet(windows, uniform, replace(budget, confidence=None), resampler)
         if omegas is not None:
-            needed = _needed(outlook(windows, Law(omegas, resampler)), budget, 1 / (1 - _FIT))
-    why = "" if needed is None else ", the number that this budget requires given the spread of these images"
+            needed = _needed(outlook(windows, Law(omegas, resampler)), budget, 1 / (1 - FIT))
+    why = "" if needed is None else f", the number that this budget requires given the spread of these {noun}"
     fix = f"record more: -n {needed or LEAST_IMAGES}{why}"
-    return UserError("a recording to tune on", expected=f"at least {LEAST_IMAGES} images", found=f"{count}", fix=fix)
+    return UserError("a recording to tune on", expected=f"at least {LEAST_IMAGES} {noun}", found=f"{count}", fix=fix)
 
 
 def _reachable(windows: RecordedRounds, budget: Budget, resampler: Resampler) -> None:

@@ -1,4 +1,4 @@
-"""Curves of schedules, and preparation of recorded rounds for the search.
+"""Curves of schedules, and recorded rounds split by image for the search.
 
 Knows schedules and windows. Does not know budgets.
 """
@@ -46,25 +46,6 @@ def families(length: int) -> list[ScheduleShape]:
     ]
 
 
-def compact(windows: RecordedRounds) -> RecordedRounds:
-    """Reduce the windows to the codes to which P or Q gives weight: a filter like top-k leaves a few dozen of V.
-
-    Positions after the image's end are never used, and become uniform.
-    """
-    counts = np.arange(windows.length) < windows.num_drafts[:, None]
-    seen = ((windows.target > 0) | (windows.draft > 0)) & counts[..., None]
-    width = max(1, int(seen.sum(-1).max()))
-    if width == seen.shape[-1]:
-        return windows
-    order = np.argsort(~seen, axis=-1, kind="stable")[..., :width]
-    drafts = (order == windows.drafts[..., None]).argmax(-1)
-    target, draft = (
-        np.where(counts[..., None], np.take_along_axis(a, order, axis=-1), 1.0 / width)
-        for a in (windows.target, windows.draft)
-    )
-    return replace(windows, target=target, draft=draft, drafts=drafts)
-
-
 def images_of(windows: RecordedRounds) -> NDArray[np.int64]:
     """Return the numbers of the recorded images, in order; empty if the windows do not record them."""
     return np.zeros(0, np.int64) if windows.image is None else np.unique(windows.image)
@@ -85,11 +66,12 @@ def _rows(windows: RecordedRounds, rows: NDArray[np.bool_]) -> RecordedRounds:
     def of(array: NDArray[Any] | None) -> Any:
         return None if array is None else array[rows]
 
-    return RecordedRounds(
-        windows.target[rows],
-        windows.draft[rows],
-        windows.drafts[rows],
-        windows.num_drafts[rows],
-        of(windows.weight),
-        of(windows.image),
+    return replace(
+        windows,
+        target=windows.target[rows],
+        draft=windows.draft[rows],
+        drafts=windows.drafts[rows],
+        num_drafts=windows.num_drafts[rows],
+        weight=of(windows.weight),
+        image=of(windows.image),
     )

@@ -16,11 +16,13 @@ import yaml
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler
 from coolsd_rt.law.traces import outlook
-from coolsd_rt.schedules.analyze import RecordingConfig, recorded
+from coolsd_rt.schedules.analyze import RecordingConfig, noun_of, recorded
 from coolsd_rt.schedules.budget import Budget
+from coolsd_rt.schedules.merging import compact
 from coolsd_rt.schedules.recording import Recording
-from coolsd_rt.schedules.search import LEAST_IMAGES, Tuned, tune
-from coolsd_rt.schedules.shapes import compact, families
+from coolsd_rt.schedules.search import LEAST_IMAGES, tune
+from coolsd_rt.schedules.shapes import families
+from coolsd_rt.schedules.tuned import Tuned
 from coolsd_rt.spec import LoadedSpec, Spec, load_spec
 from coolsd_rt.store.outputs import check_output, write_output
 
@@ -57,9 +59,9 @@ def tune_engine(
         raise UserError("--plot", expected=" or ".join(_PLOTS), found=plot.name)
     if plot is not None:
         check_output(plot, "--plot", overwrite=overwrite)
-    recording, _ = recorded(request, on_batch)
+    recording, spec = recorded(request, on_batch)
     kind = cast(Resampler, resampler)
-    tuned = tune(recording.windows, budget, kind)
+    tuned = tune(recording.windows, budget, kind, noun_of(spec))
     if write is not None and loaded is not None:
         write_spec(loaded, tuned, kind, write, overwrite=overwrite)
     if plot is not None:
@@ -75,7 +77,9 @@ def write_spec(loaded: LoadedSpec, tuned: Tuned, resampler: Resampler, path: Pat
     data["acceptance"] = {"rule": "ratio"}
     Spec.model_validate(data)
     found = tuned.as_dict()
-    budget = f"{json.dumps(found['budget'])} at a confidence of {found['confidence']}, {tuned.images.recorded} images"
+    budget = (
+        f"{json.dumps(found['budget'])} at a confidence of {found['confidence']}, {tuned.images.recorded} {tuned.noun}"
+    )
     head = f"# {loaded.path.name} with the schedule that `coolsd-rt tune` found for {budget}, drafts in every round.\n"
     write_output(path, (head + yaml.safe_dump(data, sort_keys=False)).encode(), overwrite=overwrite)
     load_spec(path)

@@ -14,8 +14,9 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, make_omegas
 from coolsd_rt.law.traces import RecordedRounds, outlook
 from coolsd_rt.schedules.budget import Budget
+from coolsd_rt.schedules.merging import compact
 from coolsd_rt.schedules.search import tune
-from coolsd_rt.schedules.shapes import FREE, ScheduleShape, compact, families
+from coolsd_rt.schedules.shapes import FREE, ScheduleShape, families
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
 from tests.runtime.fakes import Tables

@@ -15,9 +15,10 @@ from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing
 from tests.workflows.fakes import VOCABULARY, FakeEngine
 from tools.paper import questions
+from tools.paper.across import cut
 from tools.paper.noisy_draft import NoisyTarget
 from tools.paper.plot import plots
-from tools.paper.questions import Bench, answer, by_ambiguity, by_length, cut
+from tools.paper.questions import Bench, answer, by_ambiguity, by_length
 
 JOBS = drawing.plan(["red apple", "yellow star"], 24, 0, VOCABULARY)
 

@@ -79,7 +79,8 @@ def windows_of(context: Context, length: int) -> RecordedRounds:
     weight = np.array([np.prod([q[k, i, x] for i, x in enumerate(d)]) for k, d in enumerate(drafts)])
     shape = (len(drafts), count, VOCAB)
     table = np.array(drafts, np.int64).reshape(len(drafts), count)
-    return RecordedRounds(p.reshape(shape), q.reshape(shape), table, np.full(len(drafts), count), weight)
+    counts = np.full(len(drafts), count)
+    return RecordedRounds(p.reshape(shape), q.reshape(shape), table, counts, weight, ends=tuple(ENDS))
 
 
 def by_rounds(name: str) -> tuple[float, float]:
@@ -87,7 +88,7 @@ def by_rounds(name: str) -> tuple[float, float]:
     law, kl, tokens = LAWS[name], 0.0, 1.0
     for context, mass in paths(name)[2].items():
         windows = windows_of(context, law.length)
-        found = round_figures(windows, law.first(windows.length), ENDS, revealed=True)
+        found = round_figures(windows, law.first(windows.length), revealed=True)
         kl += mass * windows.mean(found.kl_revealed)
         tokens += mass * windows.mean(found.tokens)
     return kl, tokens
@@ -133,7 +134,8 @@ def test_the_targets_paths_are_its_texts() -> None:
 
 def test_what_stands_behind_an_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: drafts behind an end token count."""
-    monkeypatch.setattr(RecordedRounds, "until", lambda self, ends: self)
+    every = property(lambda self: np.arange(self.length) < self.num_drafts[:, None])
+    monkeypatch.setattr(RecordedRounds, "counts", every)
     kl, expected = by_rounds("uniform")
     by_law, by_target, _, tokens = paths("uniform")
     assert abs(kl - exact.kl(by_law, by_target)) > 1e-3

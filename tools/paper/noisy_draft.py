@@ -16,11 +16,39 @@ from coolsd_rt.arrays import Array
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.runtime.interface import Engine, Session
 
+TABLE_CODES = 8192  # a table of more codes is not kept: 256 MiB
+
+
+class WholeTable:
+    """A table of deviates [V, V], kept."""
+
+    def __init__(self, noise: float, vocab: int, seed: int) -> None:
+        self._table = np.float32(noise) * np.random.default_rng(seed).standard_normal((vocab, vocab), np.float32)
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows of tokens, [..., V]."""
+        return np.asarray(self._table[ids])
+
+
+class DrawnRows:
+    """A table of deviates [V, V] whose rows are drawn when they are read: a row depends on the seed and its token."""
+
+    def __init__(self, noise: float, vocab: int, seed: int) -> None:
+        self._noise, self._vocab, self._seed = np.float32(noise), vocab, seed
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows of tokens, [..., V]."""
+        out = np.empty((ids.size, self._vocab), np.float32)
+        for row, token in enumerate(ids.ravel().tolist()):
+            stream = np.random.Generator(np.random.Philox(key=np.array([self._seed, token], np.uint64)))
+            stream.standard_normal(out=out[row], dtype=np.float32)
+        return (self._noise * out).reshape(*ids.shape, self._vocab)
+
 
 class NoisyTarget:
     """An engine whose draft is its own target, logits plus `noise` standard normal deviates.
 
-    The deviates are a table by last token and code, float32 [V, V], the same for both rows of a CFG pair: so the draft
+    The deviates are a table by last token and code, [V, V], the same for both rows of a CFG pair: so the draft
     is a model (one distribution for each context), and guidance leaves the noise as it is. For the drafter `model`.
     """
 
@@ -28,8 +56,8 @@ class NoisyTarget:
         self._engine = engine
         d = engine.dims
         self._dims = replace(d, draft_layers=d.layers, draft_heads=d.heads, draft_head_dim=d.head_dim, draft_dim=d.dim)
-        table = np.random.default_rng(seed).standard_normal((d.vocab, d.vocab), np.float32)
-        self._noise = np.float32(noise) * table
+        kind = WholeTable if d.vocab <= TABLE_CODES else DrawnRows
+        self._noise = kind(noise, d.vocab, seed)
 
     @property
     def dims(self) -> ModelDims:
@@ -49,7 +77,7 @@ class NoisyTarget:
 class NoisySession:
     """Two sessions of the target: one judges, one drafts."""
 
-    def __init__(self, target: Session, draft: Session, dims: ModelDims, noise: NDArray[np.float32]) -> None:
+    def __init__(self, target: Session, draft: Session, dims: ModelDims, noise: WholeTable | DrawnRows) -> None:
         self.dims, self._target, self._draft, self._noise = dims, target, draft, noise
 
     def asarray(self, data: Any, dtype: str) -> Array:
@@ -60,4 +88,4 @@ class NoisySession:
 
     def draft(self, ids: Array, features: Array | None, pos: Array) -> tuple[Array, Array]:
         logits, features = self._draft.target(ids, pos)
-        return logits + self._draft.asarray(self._noise[np.asarray(ids)], "float32"), features
+        return logits + self._draft.asarray(self._noise.rows(np.asarray(ids)), "float32"), features

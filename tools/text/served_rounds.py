@@ -24,7 +24,7 @@ from coolsd_rt.law import Law
 from coolsd_rt.law.traces import RecordedRounds, round_figures
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.schedules.analysis import evaluated
-from coolsd_rt.schedules.recording import Recording
+from coolsd_rt.schedules.recording import Recording, entropies, top_masses
 
 EDGES = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)  # of the entropy of P, nats
 BINS = len(EDGES) + 1
@@ -49,15 +49,17 @@ class TextRounds:
         p, q, drafts = (np.asarray(a)[texts] for a in (record.target, record.draft, record.drafts))
         self.rounds[texts] += 1
         self.log_likelihood[texts] += _log_likelihood(p, record.window[texts], record.accepted[texts])
-        windows = RecordedRounds(p[:, : drafts.shape[1]], q, drafts, record.offered[texts]).until(self._ends)
-        found = round_figures(windows, self._law.first(windows.length), self._ends, revealed=True)
+        p = p[:, : drafts.shape[1]]
+        windows = RecordedRounds(p, q, drafts, record.offered[texts], ends=self._ends)
+        found = round_figures(windows, self._law.first(windows.length), revealed=True)
         self.expected[texts] += found.tokens
         self.kl[texts] += found.kl
         self.kl_revealed[texts] += found.kl_revealed
         # A round says of an accepted end that it is no draft, and counts fewer of them than were offered.
         kept = record.accepted + (record.num_drafts < record.offered)
         begins = state.decided - record.accepted - 1
-        self._add(texts, Recording(windows, kept[texts], begins[texts]), found.acceptance)
+        recording = Recording(windows, kept[texts], begins[texts], entropies(p), top_masses(p))
+        self._add(texts, recording, found.acceptance)
 
     def _add(self, texts: NDArray[np.int64], recording: Recording, acceptance: Floats64) -> None:
         at = evaluated(recording)
