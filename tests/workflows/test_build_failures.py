@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,7 +22,7 @@ from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.models.header import read_config
 from coolsd_rt.spec import SpecError, load_spec
 from coolsd_rt.store import open_engine
-from coolsd_rt.workflows.build.run import build, plan
+from coolsd_rt.workflows.build.run import build, plan, with_engine
 from tests.tiny import write_weights
 from tests.workflows.building import edit, flip, left
 
@@ -138,6 +140,23 @@ class TestABuildThatFails:
         with pytest.raises(CoolsdError, match=r"graph image: pixels.*torch's values within 1"):
             build(plan(load_spec(copy), warm))
         assert left(warm) == []
+
+    def test_int8_codes_that_are_wrong(self, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The short run takes the inputs of a first step there, and sees scales that are off."""
+        from coolsd_rt.export import quantize
+
+        right = quantize.quantize_matrix
+
+        def wrong(weight: np.ndarray[Any, Any], block: int) -> tuple[Any, Any]:
+            codes, scales = right(weight, block)
+            return codes, scales * (1.5 if weight.shape == (64, 32) else 1.0)  # the output head
+
+        loaded = with_engine(load_spec(copy), precision="int8")
+        build(plan(loaded, tmp_path / "right"))
+        monkeypatch.setattr(quantize, "quantize_matrix", wrong)
+        with pytest.raises(CoolsdError, match=r"graph target: logits: expected torch's values within 0.25"):
+            build(plan(loaded, tmp_path / "wrong"))
+        assert left(tmp_path / "wrong") == []
 
     def test_weights_that_change_meanwhile(self, copy: Path, warm: Path) -> None:
         planned = plan(load_spec(copy), warm)
