@@ -14,8 +14,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law
 from coolsd_rt.law.traces import RoundForecast
 from coolsd_rt.schedules.analysis import Ambiguity, ambiguity, compare, schedules
-from coolsd_rt.schedules.recording import FORMAT, LOOP, Recording, record
-from coolsd_rt.schedules.tuned import Noun
+from coolsd_rt.schedules.recording import FORMAT, LOOP, Noun, Recording, record
 from coolsd_rt.spec import Spec, with_overrides
 from coolsd_rt.spec.fields import Images, Seed, TextTokens, Threads, check_fields
 from coolsd_rt.workflows import drawing, opening

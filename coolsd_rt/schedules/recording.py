@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from coolsd_rt.workflows.drawing import Job, Settings
 
 HEAD = "recording.json"
 FORMAT = 3  # version of the arrays; 2 added the image of each round, 3 entropy and top5
+Noun = Literal["images", "texts"]
 LOOP: LoopTaken = "host"  # only this loop exposes P and Q of a round
 _FIELDS = ("target", "draft", "drafts", "num_drafts", "accepted", "position", "image", "entropy", "top5")
 

@@ -34,8 +34,9 @@ from coolsd_rt.law.traces import RecordedRounds, RoundForecast, outlook
 from coolsd_rt.schedules.bounds import images_needed
 from coolsd_rt.schedules.budget import Budget
 from coolsd_rt.schedules.merging import compact
+from coolsd_rt.schedules.recording import Noun
 from coolsd_rt.schedules.shapes import FREE, MOST, Omegas, ScheduleShape, families, images_of, split
-from coolsd_rt.schedules.tuned import WORTH, HeldOutScore, ImageSplit, Noun, Tuned
+from coolsd_rt.schedules.tuned import WORTH, HeldOutScore, ImageSplit, Tuned
 
 LEAST_IMAGES = 16  # 11 of them held out; with fewer the bound is less reliable than its confidence
 FIT = 1 / 3  # share of the images to choose the shape on; the others are for the bound

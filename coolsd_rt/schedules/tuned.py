@@ -7,14 +7,14 @@ observation; for an engine that writes text it is a text.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from coolsd_rt.law.traces import RoundForecast
 from coolsd_rt.schedules.budget import WORDS, Budget, interval
+from coolsd_rt.schedules.recording import Noun
 from coolsd_rt.schedules.shapes import FREE, Omegas
 
 WORTH = 1e-3  # relative advantage in merit that `free` needs over the best family, on the fitted images
-Noun = Literal["images", "texts"]
 
 
 @dataclass(frozen=True)

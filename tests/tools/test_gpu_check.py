@@ -267,7 +267,7 @@ def test_slow():
 """
     (folder / "test_some.py").write_text(text)
     monkeypatch.setattr(proofs, "ROOT", tmp_path)
-    monkeypatch.setattr(proofs, "_LEAST", 6.0)
+    monkeypatch.setattr(proofs, "_LEAST", 15.0)  # of which a busy machine takes most to begin
     found = gpu_tests(0.1)
     assert not found["passed"]
     assert found["lines"][-1] == "did not end within 0 s"
