@@ -161,9 +161,14 @@ def page_of(report: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], l
     ]  # fmt: skip
 
 
+def _fixed(value: float) -> str:
+    """Return four digits; rounding that is a little below 0 is 0."""
+    return f"{round(value, 4) + 0.0:.4f}"
+
+
 def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     value, apart = row["value"], row["difference"]
-    cells = (name, f"{value['value']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
+    cells = (name, _fixed(value["value"]), f"{_fixed(value['low'])} to {_fixed(value['high'])}")
     if apart is None:
         return (*cells, "base", "", "", "")
     between = f"{apart['low']:+.4f} to {apart['high']:+.4f}"
