@@ -1,6 +1,6 @@
-"""Formats text and values for error messages: short, on one line, with printable characters only.
+"""Formats text and values for error messages, short, on one line, with printable characters only, and for tables.
 
-Knows the notation of Python and JSON. Does not know which error it is for.
+Knows the notation of Python and JSON. Does not know which error or table it is for.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ def shorten(text: str, limit: int = _SHOWN) -> str:
             return "".join(pieces) + "..."
         pieces.append(piece)
     return "".join(pieces)
+
+
+def fixed(value: float, digits: int) -> str:
+    """Format a number with that many digits behind the point; rounding that is a little below 0 is 0, not -0."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def shown(value: Any) -> str:

@@ -163,6 +163,28 @@ def tiny_engine_int8(tiny_build: Callable[[str], EngineFolder], tiny_engine: Eng
 
 
 @pytest.fixture(scope="session")
+def text_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spec that writes texts, without guidance, with four end tokens. Its engines are in `engines` beside it."""
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    from tests.workflows.building import edit
+    from tests.workflows.family_pipelines import write_pipeline
+
+    path = write_pipeline(tmp_path_factory.mktemp("text"), "llama")
+    edit(path, "cfg_scale: 2.0, top_k: 12", "top_k: 12")
+    edit(path, 'end: ["<pad>"]', 'end: ["<pad>", "<s>", "red", "of"]')
+    return path
+
+
+@pytest.fixture(scope="session")
+def text_engine(text_spec: Path) -> EngineFolder:
+    """The engine of `text_spec`. Read only."""
+    from coolsd_rt.workflows.build.run import build, plan
+
+    return build(plan(load_spec(text_spec), text_spec.parent / "engines")).engine
+
+
+@pytest.fixture(scope="session")
 def demo_checkout(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """A checkout as far as the README's commands need one, behind the first of them: with the demo's engine.
 

@@ -17,6 +17,7 @@ from coolsd_rt.cli.terminal.progress import batches
 from coolsd_rt.cli.text_options import max_tokens_option
 from coolsd_rt.law.clusters import RatioEstimate
 from coolsd_rt.schedules.analyze import Analysis, analyze
+from coolsd_rt.shown import fixed
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -25,8 +26,8 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _with_error(value: float, ratio: RatioEstimate | None, digits: int) -> str:
     """`0.0201 ± 0.0012`; without the error where there is one image."""
-    error = "" if ratio is None or math.isnan(ratio.error) else f" ± {ratio.error:.{digits}f}"
-    return f"{round(value, digits) + 0.0:.{digits}f}{error}"  # no -0.0000
+    error = "" if ratio is None or math.isnan(ratio.error) else f" ± {fixed(ratio.error, digits)}"
+    return f"{fixed(value, digits)}{error}"
 
 
 def _show(found: Analysis) -> None:

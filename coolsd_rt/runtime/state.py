@@ -134,3 +134,8 @@ class RoundRecord:
     window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`
     target: Array  # P [M, L' + 1, V]
     draft: Array  # Q [M, L', V]
+
+    @property
+    def kept(self) -> Ints:
+        """[M] drafts that became tokens: `accepted`, and an end token that was accepted and is not counted there."""
+        return self.accepted + (self.num_drafts < self.offered)

@@ -57,8 +57,7 @@ class Recorder:
         """Store a round after its commit.
 
         All verified drafts are stored, also those after an accepted end token, for laws that reject it: which of them
-        count is a matter of the drafts (`RecordedRounds.counts`). An end token that was accepted as a draft counts as
-        accepted here, while the state counts it as the token after the accepted drafts.
+        count is a matter of the drafts (`RecordedRounds.counts`).
         """
         target, draft = np.asarray(record.target), np.asarray(record.draft)
         for m in np.flatnonzero(record.active & (record.offered > 0)):
@@ -73,7 +72,7 @@ class Recorder:
             self._keep("draft", self._padded(q, 1.0 / p.shape[-1]))
             self._keep("drafts", self._padded(drafts))
             self._keep("num_drafts", record.offered[m])
-            self._keep("accepted", record.accepted[m] + (record.num_drafts[m] < record.offered[m]))
+            self._keep("accepted", record.kept[m])
             # The commit advanced by the accepted drafts and the token after them.
             self._keep("position", state.committed[m] - record.accepted[m] - 1 - state.prefix)
             self._keep("image", np.int64(self.images[int(m)]))

@@ -15,12 +15,8 @@ from click.testing import CliRunner
 pytest.importorskip("tokenizers")
 pytest.importorskip("jinja2")
 
-from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
-from coolsd_rt.workflows.build.run import build, plan
 from coolsd_rt.workflows.opened import OpenedEngine
-from tests.workflows.building import edit
-from tests.workflows.family_pipelines import write_pipeline
 from tools.text import served, served_report
 from tools.text.served_laws import BASE, LAWS, settings_of
 from tools.text.served_texts import FIELDS, ServedFolder, unpacked
@@ -32,13 +28,6 @@ FEW = [BASE, "uniform, delta 2", OWN]
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
-    path = write_pipeline(tmp_path_factory.mktemp("served"), "llama")
-    edit(path, 'end: ["<pad>"]', 'end: ["<pad>", "<s>", "red", "of"]')
-    return build(plan(load_spec(path), path.parent / "engines")).engine
-
-
-@pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("questions") / "questions.jsonl"
     rows = [{"question_id": 81 + i, "category": "writing", "turns": [p, "more"]} for i, p in enumerate(PROMPTS)]
@@ -46,20 +35,21 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def words(engine: EngineFolder, questions: Path, out: Path, *more: str, laws: list[str] = FEW) -> list[str]:
+def words(text_engine: EngineFolder, questions: Path, out: Path, *more: str, laws: list[str] = FEW) -> list[str]:
     names = [word for law in laws for word in ("--laws", law)]
-    return [str(engine.folder), str(questions), "--out", str(out), "--batch", "3", "--max-tokens", "12", *names, *more]
+    start = [str(text_engine.folder), str(questions), "--out", str(out)]
+    return [*start, "--batch", "3", "--max-tokens", "12", *names, *more]
 
 
-def draw(engine: EngineFolder, questions: Path, out: Path, *more: str, laws: list[str] = FEW) -> Any:
-    return CliRunner().invoke(served.main, words(engine, questions, out, *more, laws=laws))
+def draw(text_engine: EngineFolder, questions: Path, out: Path, *more: str, laws: list[str] = FEW) -> Any:
+    return CliRunner().invoke(served.main, words(text_engine, questions, out, *more, laws=laws))
 
 
 @pytest.fixture(scope="module")
-def whole(engine: EngineFolder, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(text_engine: EngineFolder, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two samples of every law. Read only."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = draw(engine, questions, out, "--samples", "2", laws=[])
+    done = draw(text_engine, questions, out, "--samples", "2", laws=[])
     assert done.exit_code == 0, done.output
     return out
 
@@ -91,12 +81,12 @@ def test_every_law_is_drawn_and_paired(whole: Path) -> None:
     assert {bool(x) for arrays in read.values() for x in arrays["ended"]} == {True, False}
 
 
-def test_texts_are_those_of_generate(whole: Path, engine: EngineFolder) -> None:
+def test_texts_are_those_of_generate(whole: Path, text_engine: EngineFolder) -> None:
     """The ordinary path: the same engine, seed and settings."""
     from coolsd_rt.workflows.drawing import Job
     from coolsd_rt.workflows.texts import TextAsk, TextsDrawing, encode
 
-    opened, law = OpenedEngine.at(engine.folder), LAWS["uniform, delta 2"]
+    opened, law = OpenedEngine.at(text_engine.folder), LAWS["uniform, delta 2"]
     arrays = ServedFolder.at(whole).read(law, 2)
     for at, (sample, k) in enumerate((s, k) for s in range(2) for k in range(4)):
         job = Job(0, PROMPTS[k], sample * 4 + k, encode(opened, PROMPTS[k], TextAsk()))
@@ -108,7 +98,7 @@ def test_texts_are_those_of_generate(whole: Path, engine: EngineFolder) -> None:
 
 
 def test_stopped_and_continued_gives_the_same_files(
-    whole: Path, engine: EngineFolder, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, text_engine: EngineFolder, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, real, calls = tmp_path / "out", served.ServedDrawing._draw, 0
 
@@ -121,11 +111,11 @@ def test_stopped_and_continued_gives_the_same_files(
 
     with monkeypatch.context() as patch:
         patch.setattr(served.ServedDrawing, "_draw", stopped)
-        assert draw(engine, questions, out, "--samples", "2").exit_code != 0
+        assert draw(text_engine, questions, out, "--samples", "2").exit_code != 0
     there = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.npz"))
     assert there == ["lossless/00000.npz", "lossless/00001.npz", "uniform-delta-2/00000.npz"]  # sample 0 comes first
     assert not [p for p in out.rglob("*") if p.is_file() and p.suffix not in (".npz", ".json")]
-    again = draw(engine, questions, out, "--samples", "2")
+    again = draw(text_engine, questions, out, "--samples", "2")
     assert again.exit_code == 0, again.output
     assert "3 of 12 batches are there" in again.output
     assert contents(out, FEW) == contents(whole, FEW)
@@ -140,10 +130,10 @@ def test_stopped_and_continued_gives_the_same_files(
     ],
 )
 def test_other_settings_are_refused(
-    change: list[str], said: str, whole: Path, engine: EngineFolder, questions: Path
+    change: list[str], said: str, whole: Path, text_engine: EngineFolder, questions: Path
 ) -> None:
     before = {str(p): p.stat().st_mtime_ns for p in whole.rglob("*")}
-    command = [sys.executable, "-m", "tools.text.served", *words(engine, questions, whole, *change)]
+    command = [sys.executable, "-m", "tools.text.served", *words(text_engine, questions, whole, *change)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
@@ -161,16 +151,16 @@ def test_other_settings_are_refused(
         ('{"question_id": 1, "category": "b", "turns": ["c"]}\n' * 2, "found one twice"),
     ],
 )
-def test_files_without_questions_are_refused(text: str, said: str, engine: EngineFolder, tmp_path: Path) -> None:
+def test_files_without_questions_are_refused(text: str, said: str, text_engine: EngineFolder, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text(text)
-    done = draw(engine, tmp_path / "q.jsonl", tmp_path / "out")
+    done = draw(text_engine, tmp_path / "q.jsonl", tmp_path / "out")
     assert done.exit_code != 0
     assert said in str(done.exception)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_law_is_refused(engine: EngineFolder, questions: Path, tmp_path: Path) -> None:
-    done = draw(engine, questions, tmp_path / "out", laws=["greedy"])
+def test_an_unknown_law_is_refused(text_engine: EngineFolder, questions: Path, tmp_path: Path) -> None:
+    done = draw(text_engine, questions, tmp_path / "out", laws=["greedy"])
     assert "--laws: expected one of: lossless; cool-sd, delta 1.1;" in str(done.exception)
 
 

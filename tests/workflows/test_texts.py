@@ -12,9 +12,8 @@ from coolsd_rt.cli.main import run
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
-from coolsd_rt.workflows.build.run import build, plan
+from coolsd_rt.workflows.build.run import plan
 from coolsd_rt.workflows.texts_request import WriteConfig, write
-from tests.workflows.building import edit
 from tests.workflows.family_pipelines import write_pipeline
 
 pytest.importorskip("tokenizers")
@@ -23,22 +22,9 @@ pytest.importorskip("jinja2")
 PROMPTS = ["red apple", "star", "blue"]
 
 
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_pipeline(tmp_path_factory.mktemp("llama"), "llama")
-    edit(path, "cfg_scale: 2.0, top_k: 12", "top_k: 12")
-    edit(path, 'end: ["<pad>"]', 'end: ["<pad>", "<s>", "red", "of"]')
-    return path
-
-
-@pytest.fixture(scope="module")
-def engine(spec: Path) -> EngineFolder:
-    return build(plan(load_spec(spec), spec.parent / "engines")).engine
-
-
-def test_texts_end_at_a_token_or_at_their_limit(engine: EngineFolder) -> None:
-    texts = write(engine.folder, WriteConfig(PROMPTS, 8)).texts
-    ends = set(cool.Pipeline.load(engine.folder)._engine().settings().bounds.ends)  # type: ignore[union-attr]
+def test_texts_end_at_a_token_or_at_their_limit(text_engine: EngineFolder) -> None:
+    texts = write(text_engine.folder, WriteConfig(PROMPTS, 8)).texts
+    ends = set(cool.Pipeline.load(text_engine.folder)._engine().settings().bounds.ends)  # type: ignore[union-attr]
     assert {text.reason for text in texts} == {"stop", "length"}
     for text in texts:
         assert not ends & set(text.ids[:-1])
@@ -46,35 +32,35 @@ def test_texts_end_at_a_token_or_at_their_limit(engine: EngineFolder) -> None:
         assert text.reason == "stop" or len(text.ids) == 16
 
 
-def test_a_text_depends_on_its_prompt_seed_and_settings_alone(engine: EngineFolder) -> None:
+def test_a_text_depends_on_its_prompt_seed_and_settings_alone(text_engine: EngineFolder) -> None:
     """Not on texts beside it, nor on whether it has a limit that it does not reach."""
-    many = write(engine.folder, WriteConfig(PROMPTS, 5)).texts
+    many = write(text_engine.folder, WriteConfig(PROMPTS, 5)).texts
     for text in many[::4]:
-        alone = write(engine.folder, WriteConfig([text.job.prompt], 1, text.job.seed)).texts[0]
+        alone = write(text_engine.folder, WriteConfig([text.job.prompt], 1, text.job.seed)).texts[0]
         assert (alone.ids, alone.text, alone.reason) == (text.ids, text.text, text.reason)
 
 
-def test_plain_texts_with_limits(engine: EngineFolder) -> None:
+def test_plain_texts_with_limits(text_engine: EngineFolder) -> None:
     """Without drafts a limit cuts a text and changes nothing before."""
-    whole = write(engine.folder, WriteConfig(PROMPTS, 4, plain=True)).texts
-    short = write(engine.folder, WriteConfig(PROMPTS, 4, plain=True, max_tokens=3)).texts
+    whole = write(text_engine.folder, WriteConfig(PROMPTS, 4, plain=True)).texts
+    short = write(text_engine.folder, WriteConfig(PROMPTS, 4, plain=True, max_tokens=3)).texts
     for long, cut in zip(whole, short, strict=True):
         assert cut.ids == long.ids[:3]
         assert cut.reason == (long.reason if len(long.ids) <= 3 else "length")
 
 
-def test_greedy_texts_are_the_same_whatever_drafts(engine: EngineFolder) -> None:
+def test_greedy_texts_are_the_same_whatever_drafts(text_engine: EngineFolder) -> None:
     greedy = {"sampling.temperature": 0.0, "sampling.top_k": 0}
-    plain = write(engine.folder, WriteConfig(PROMPTS, overrides=greedy, plain=True)).texts
+    plain = write(text_engine.folder, WriteConfig(PROMPTS, overrides=greedy, plain=True)).texts
     lossless = {**greedy, "schedule.kind": "none"}
     for draft in (None, "jacobi", "jacobi-coupled"):
-        drafted = write(engine.folder, WriteConfig(PROMPTS, overrides=lossless, draft=draft)).texts
+        drafted = write(text_engine.folder, WriteConfig(PROMPTS, overrides=lossless, draft=draft)).texts
         assert [text.ids for text in drafted] == [text.ids for text in plain]
 
 
-def test_every_way_writes_the_same(engine: EngineFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = write(engine.folder, WriteConfig(PROMPTS, 2, 5)).texts
-    with cool.Pipeline.load(engine.folder) as pipe:
+def test_every_way_writes_the_same(text_engine: EngineFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = write(text_engine.folder, WriteConfig(PROMPTS, 2, 5)).texts
+    with cool.Pipeline.load(text_engine.folder) as pipe:
         output = pipe(PROMPTS, images_per_prompt=2, seed=5)
         assert [text.ids for text in output.written] == [text.ids for text in wanted]
         assert output.texts == [text.text for text in wanted]
@@ -86,30 +72,30 @@ def test_every_way_writes_the_same(engine: EngineFolder, capsys: pytest.CaptureF
         assert pipe("star", seed=5).text == wanted[2].text
         with pytest.raises(UserError, match="text: expected a call for one text, found 6 texts"):
             _ = output.text
-    assert run(["generate", str(engine.folder), "-p", "star", "--seed", "5"]) == 0
+    assert run(["generate", str(text_engine.folder), "-p", "star", "--seed", "5"]) == 0
     out, err = capsys.readouterr()
     assert out == wanted[2].text + "\n"
     assert "tokens/s" in err
     words = [word for prompt in PROMPTS for word in ("-p", prompt)]
-    assert run(["generate", str(engine.folder), *words, "-n", "2", "--seed", "5", "--json"]) == 0
+    assert run(["generate", str(text_engine.folder), *words, "-n", "2", "--seed", "5", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["texts"]
     assert [text["text"] for text in told] == [text.text for text in wanted]
     assert [text["tokens"] for text in told] == [len(text.ids) for text in wanted]
 
 
-def test_guided_texts(engine: EngineFolder) -> None:
+def test_guided_texts(text_engine: EngineFolder) -> None:
     guided = {"sampling.cfg_scale": 2.0}
-    texts = write(engine.folder, WriteConfig(["red apple"], 4, overrides=guided)).texts
-    assert [t.ids for t in texts] != [t.ids for t in write(engine.folder, WriteConfig(["red apple"], 4)).texts]
+    texts = write(text_engine.folder, WriteConfig(["red apple"], 4, overrides=guided)).texts
+    assert [t.ids for t in texts] != [t.ids for t in write(text_engine.folder, WriteConfig(["red apple"], 4)).texts]
 
 
-def test_a_system_message_and_a_text_to_continue(engine: EngineFolder) -> None:
-    chat = write(engine.folder, WriteConfig(["star"])).texts[0].job.encoded.ids
-    with_system = write(engine.folder, WriteConfig(["star"], system="red")).texts[0].job.encoded.ids
-    raw = write(engine.folder, WriteConfig(["star"], raw=True)).texts[0].job.encoded.ids
+def test_a_system_message_and_a_text_to_continue(text_engine: EngineFolder) -> None:
+    chat = write(text_engine.folder, WriteConfig(["star"])).texts[0].job.encoded.ids
+    with_system = write(text_engine.folder, WriteConfig(["star"], system="red")).texts[0].job.encoded.ids
+    raw = write(text_engine.folder, WriteConfig(["star"], raw=True)).texts[0].job.encoded.ids
     assert len(with_system) > len(chat) > len(raw)
     with pytest.raises(UserError, match="a system message: expected a chat"):
-        write(engine.folder, WriteConfig(["star"], raw=True, system="red"))
+        write(text_engine.folder, WriteConfig(["star"], raw=True, system="red"))
 
 
 @pytest.mark.parametrize(
@@ -123,25 +109,25 @@ def test_a_system_message_and_a_text_to_continue(engine: EngineFolder) -> None:
     ],
 )
 def test_options_that_do_not_fit(
-    engine: EngineFolder, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    text_engine: EngineFolder, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    assert run(["generate", str(engine.folder), "-p", "star", *words]) == 2
+    assert run(["generate", str(text_engine.folder), "-p", "star", *words]) == 2
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["batch", "sweep", "quality"])
 def test_verbs_of_images_refuse_it(
-    engine: EngineFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+    text_engine: EngineFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     (tmp_path / "prompts.txt").write_text("star\n")
     (tmp_path / "captions.json").write_text('[{"id": 1, "caption": "star"}]')
     (tmp_path / "sweep.yaml").write_text("version: 1\nimages: 4\npoints: {a: {set: {schedule.kind: none}}}\n")
     words = {
-        "batch": [str(engine.folder), str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out")],
-        "sweep": [str(engine.folder), str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out")],
-        "quality": [str(engine.folder), "--prompts", str(tmp_path / "captions.json"), "--out", str(tmp_path / "out")],
+        "batch": [str(tmp_path / "prompts.txt")],
+        "sweep": [str(tmp_path / "sweep.yaml")],
+        "quality": ["--prompts", str(tmp_path / "captions.json")],
     }
-    assert run([verb, *words[verb]]) == 2
+    assert run([verb, str(text_engine.folder), *words[verb], "--out", str(tmp_path / "out")]) == 2
     assert "expected an engine that draws images, found one that writes text" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -168,9 +154,9 @@ def test_options_of_texts_on_an_engine_of_images(tiny_engine: EngineFolder, caps
         ("model: llama", "model: janus-pro", "target.model: expected llama, to write text"),
     ],
 )
-def test_specs_that_do_not_fit(spec: Path, tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_specs_that_do_not_fit(text_spec: Path, tmp_path: Path, old: str, new: str, said: str) -> None:
     path = write_pipeline(tmp_path, "llama")
-    path.write_text(spec.read_text().replace(old, new))
+    path.write_text(text_spec.read_text().replace(old, new))
     with pytest.raises(UserError) as caught:
         plan(load_spec(path), tmp_path / "engines")
     assert said in str(caught.value)

@@ -25,6 +25,7 @@ from coolsd_rt.cli.terminal import note, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_json
 from coolsd_rt.limits import RESULT_BYTES
+from coolsd_rt.shown import fixed
 from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.store.results import Arrays
 from tools.paper.paired import POWER, Counts, Floats, Interval, compared, counts, ratio
@@ -161,14 +162,9 @@ def page_of(report: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], l
     ]  # fmt: skip
 
 
-def _fixed(value: float) -> str:
-    """Return four digits; rounding that is a little below 0 is 0."""
-    return f"{round(value, 4) + 0.0:.4f}"
-
-
 def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     value, apart = row["value"], row["difference"]
-    cells = (name, _fixed(value["value"]), f"{_fixed(value['low'])} to {_fixed(value['high'])}")
+    cells = (name, fixed(value["value"], 4), f"{fixed(value['low'], 4)} to {fixed(value['high'], 4)}")
     if apart is None:
         return (*cells, "base", "", "", "")
     between = f"{apart['low']:+.4f} to {apart['high']:+.4f}"

@@ -55,10 +55,8 @@ class TextRounds:
         self.expected[texts] += found.tokens
         self.kl[texts] += found.kl
         self.kl_revealed[texts] += found.kl_revealed
-        # A round says of an accepted end that it is no draft, and counts fewer of them than were offered.
-        kept = record.accepted + (record.num_drafts < record.offered)
         begins = state.decided - record.accepted - 1
-        recording = Recording(windows, kept[texts], begins[texts], entropies(p), top_masses(p))
+        recording = Recording(windows, record.kept[texts], begins[texts], entropies(p), top_masses(p))
         self._add(texts, recording, found.acceptance)
 
     def _add(self, texts: NDArray[np.int64], recording: Recording, acceptance: Floats64) -> None:
