@@ -50,10 +50,10 @@ class GenerateScreen:
             note(f"{path}: already there")
 
 
-def note_measuring(images: int) -> None:
-    """Say that plans are tried. images: at once."""
-    what = f"{images} images at a time are" if images > 1 else "one image at a time is"
-    note(f"trying once how {what} drawn fastest on this machine")
+def note_measuring(count: int, what: str = "image", done: str = "drawn") -> None:
+    """Say that plans are tried. count: images or texts at once."""
+    whole = f"{count} {what}s at a time are" if count > 1 else f"one {what} at a time is"
+    note(f"trying once how {whole} {done} fastest on this machine")
 
 
 def show_drawn(report: GenerateReport, out: Path) -> None:

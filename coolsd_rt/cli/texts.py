@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import isnan
 from pathlib import Path
 
+from coolsd_rt.cli.generate_screen import note_measuring
 from coolsd_rt.cli.output import note, print_json, say
 from coolsd_rt.cli.terminal import say_lines, say_part
 from coolsd_rt.cli.terminal.progress import progress
@@ -19,7 +20,7 @@ def write_texts(engine: Path, request: WriteConfig, *, as_json: bool) -> None:
     """Write the texts of a request, one alone as it comes, several when each is finished."""
     alone = len(request.prompts) * request.variants == 1 and not as_json
     if alone:
-        report = write(engine, request, WriteCallbacks(part=_come))
+        report = write(engine, request, WriteCallbacks(part=_come, measuring=_measuring))
         say()
     else:
         with progress(quiet=as_json) as work:
@@ -30,9 +31,10 @@ def write_texts(engine: Path, request: WriteConfig, *, as_json: bool) -> None:
                 done += 1
                 work.update(done)
 
-            report = write(
-                engine, request, WriteCallbacks(lambda texts: work.start("writing", texts, "texts"), None, finished)
-            )
+            def start(texts: int) -> None:
+                work.start("writing", texts, "texts")
+
+            report = write(engine, request, WriteCallbacks(start, None, finished, _measuring))
     if as_json:
         print_json(report.as_dict())
         return
@@ -47,6 +49,10 @@ def _come(part: TextPart) -> None:
     say_part(part.text)
 
 
+def _measuring(texts: int) -> None:
+    note_measuring(texts, "text", "written")
+
+
 def _figures(report: WriteReport) -> str:
     """Return one line about speed, for stderr: stdout has the texts and nothing else."""
     mean = report.statistics.mean_acceptance_length
@@ -54,5 +60,6 @@ def _figures(report: WriteReport) -> str:
     cut = sum(text.reason == "length" for text in report.texts)
     ends = f", {cut} cut at the most tokens" if cut else ""
     rate = report.tokens / report.seconds if report.seconds else float("nan")
+    drafts = "" if report.plan is None else f", drafts: {report.plan} (pacing auto)"
     texts = f"{len(report.texts)} texts, " if len(report.texts) > 1 else ""
-    return f"{texts}{report.tokens} tokens in {report.seconds:.2f} s, {rate:.1f} tokens/s{length}{ends}"
+    return f"{texts}{report.tokens} tokens in {report.seconds:.2f} s, {rate:.1f} tokens/s{length}{drafts}{ends}"

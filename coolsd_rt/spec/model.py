@@ -134,11 +134,6 @@ class Spec(Section):
                 wanted = "llama" if section == "target" else "text"
                 expected = f"{wanted}, to write text" if self.writes == "text" else f"none but {wanted}, to draw images"
                 _refuse(loc, value, expected.replace("none but", "anything but"), value)
-        if self.writes == "text" and self.pacing.kind == "auto":
-            loc, expected = ("pacing", "kind"), "manual: drafts of texts are not tried on this machine"
-            _refuse(
-                loc, "auto", expected, "auto" if "kind" in self.pacing.model_fields_set else "nothing, which is auto"
-            )
 
     @property
     def writes(self) -> Literal["image", "text"]:

@@ -56,7 +56,9 @@ class Drawing:
         """
         began, opened, call = time.perf_counter(), self.prepared.opened, self._call
         jobs = text_jobs(opened, self.asked, TextAsk(call.raw, call.system))
-        self._written = TextsDrawing(opened, jobs, bounded(opened, self.prepared.settings, call.max_tokens))
+        self.prepared = self.prepared.with_asked(bounded(opened, self.prepared.asked, call.max_tokens))
+        self.prepared = self.prepared.planned(jobs, len(jobs), self._loop)
+        self._written = TextsDrawing(opened, jobs, self.prepared.settings)
         for event in self._written.events(parts=parts):
             if isinstance(event, WrittenText):
                 self._texts.append(event)

@@ -1,5 +1,8 @@
 """Chooses the plan of a request on an opened engine: from the record of this machine, or by drawing parts of it.
 
+Trials of texts go on behind end tokens: as many texts as were asked for are then written at once to the end of a trial,
+as where another one enters when one has ended.
+
 Knows how trials are drawn and what makes requests alike. Does not know which plan wins (`plans`), or files
 (`plan_book`).
 """
@@ -21,7 +24,7 @@ from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.randomness import SEED_LIMIT
 from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.workflows import drawing
-from coolsd_rt.workflows.drawing import Job, Settings
+from coolsd_rt.workflows.drawing import Job, Settings, TextBounds
 from coolsd_rt.workflows.plan_book import PlanBook
 from coolsd_rt.workflows.plans import Choice, DraftPlan, Trial, choose
 
@@ -67,12 +70,15 @@ def with_plan(settings: Settings, plan: DraftPlan) -> Settings:
 def candidates(settings: Settings) -> tuple[DrafterName, ...]:
     """Return the drafters to choose from.
 
-    A lossless law gives the same distribution with any drafts, and Jacobi's need no model (n-grams are looked up where
-    the spec says so). A relaxed law does not: its
-    drafter is the one that was asked for. So is that of fixed acceptance rates, which hold for the spec's own draft.
+    A lossless law gives the same distribution with any drafts, and neither Jacobi's nor n-grams need a model; texts
+    repeat themselves, and images seldom do. A relaxed law does not: its drafter is the one that was asked for. So is
+    that of fixed acceptance rates, which hold for the spec's own draft.
     """
     own = settings.drafter
-    return (own,) if own in JACOBI or not settings.law.lossless else (own, "jacobi")
+    if own in JACOBI or not settings.law.lossless:
+        return (own,)
+    others: tuple[DrafterName, ...] = ("jacobi",) if settings.bounds is None else ("ngram", "jacobi")
+    return (own, *(name for name in others if name != own))
 
 
 def kind_of(settings: Settings, loop: Loop) -> dict[str, Any]:
@@ -82,7 +88,7 @@ def kind_of(settings: Settings, loop: Loop) -> dict[str, Any]:
     rates = {} if law.rates is None else {"rates": list(law.rates)}
     drafters = list(candidates(settings))
     law_data = {**settings.law_as_dict(), **rule, **rates, "drafters": drafters}
-    if settings.drafter == "ngram":
+    if "ngram" in drafters:
         law_data["ngrams"] = asdict(settings.ngrams)
     return {**law_data, "sampling": asdict(settings.sampling), "loop": loop}
 
@@ -107,7 +113,8 @@ def prompts_to_try(jobs: Sequence[Job], conditioner: Conditioner) -> list[Job]:
 class Trials:
     """Draws batches of `images` images with different plans; in each turn the next of `jobs`, over and over.
 
-    seconds, tokens: a trial ends after both, or with its images. The first trial warms up, and ends with its tokens.
+    seconds, tokens: a trial ends after both, or with its images (its texts: as long as the engine's longest). The
+    first trial warms up, and ends with its tokens.
     """
 
     def __init__(
@@ -122,7 +129,8 @@ class Trials:
         tokens: int = LEAST,
     ) -> None:
         self._engine, self._jobs, self._conditioner = engine, jobs, conditioner
-        self._settings, self._images, self._loop = settings, images, loop
+        endless = settings.bounds and TextBounds()
+        self._settings, self._images, self._loop = replace(settings, bounds=endless), images, loop
         self._seconds, self._tokens = seconds, tokens
         self._limit = 0.0
 

@@ -1,7 +1,7 @@
 """A request for texts: takes a built engine and prompts, returns texts and figures.
 
     1. Open the engine, apply the request's run-time values to its spec. The hash of each file is verified first.
-    2. Turn the prompts into tokens.
+    2. Turn the prompts into tokens. Choose how rounds draft, under pacing `auto`.
     3. Write at most `engine.max_batch` texts at once, in slots.
 
 Knows the order of the steps. Does not know terminals or how a token is decided.
@@ -20,6 +20,7 @@ from coolsd_rt.runtime.statistics import Statistics
 from coolsd_rt.spec.fields import DraftLength, Flag, Images, Seed, TextTokens, Threads, check_fields
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.opened import OpenedEngine
+from coolsd_rt.workflows.plans import DraftPlan
 from coolsd_rt.workflows.prepared import Prepared
 from coolsd_rt.workflows.texts import TextAsk, TextPart, TextsDrawing, WrittenText, bounded, text_jobs
 
@@ -56,13 +57,14 @@ class WriteConfig:
 class WriteReport:
     """The texts of a request, in the order of the prompts, and figures. Times are wall seconds.
 
-    seconds: of writing, without loading the engine.
+    seconds: of writing, without loading the engine and without trials of plans. plan: as in `GenerateReport`.
     """
 
     texts: tuple[WrittenText, ...]
     seconds: float
     seconds_load: float
     statistics: Statistics
+    plan: DraftPlan | None = None
 
     @property
     def tokens(self) -> int:
@@ -74,6 +76,7 @@ class WriteReport:
         s = self.statistics
         return {
             "texts": [text.as_dict() for text in self.texts],
+            "plan": None if self.plan is None else self.plan.as_dict(),
             "tokens": self.tokens,
             "seconds": self.seconds,
             "tokens_per_second": self.tokens / self.seconds if self.seconds else float("nan"),
@@ -93,11 +96,13 @@ class WriteCallbacks:
         start: called with the number of texts, before the first token.
         part: called with what a text gained; None: parts are not wanted.
         finished: called with each finished text.
+        measuring: as in `GenerateCallbacks`, with texts for images.
     """
 
     start: Callable[[int], None] = lambda texts: None
     part: Callable[[TextPart], None] | None = None
     finished: Callable[[WrittenText], None] = lambda text: None
+    measuring: Callable[[int], None] = lambda texts: None
 
 
 def write(engine: str | Path, request: WriteConfig, listener: WriteCallbacks | None = None) -> WriteReport:
@@ -110,13 +115,15 @@ def write(engine: str | Path, request: WriteConfig, listener: WriteCallbacks | N
     opened = OpenedEngine.at(engine, threads=request.threads)
     opened.text_reader  # noqa: B018 (an engine that draws images is refused before anything else)
     prepared = Prepared.of(opened, request)
-    settings = bounded(opened, prepared.settings, request.max_tokens)
+    prepared = prepared.with_asked(bounded(opened, prepared.asked, request.max_tokens))
     every = drawing.asked(request.prompts, request.variants, request.seed, read=readable)
     jobs = text_jobs(opened, every, TextAsk(request.raw, request.system))
+    prepared = prepared.recorded(len(jobs))
     opened.load(prepared.later_graphs)
     load = time.perf_counter() - began
+    prepared = prepared.planned(jobs, len(jobs), on_choose=listener.measuring)
     listener.start(len(jobs))
-    drawn = TextsDrawing(opened, jobs, settings)
+    drawn = TextsDrawing(opened, jobs, prepared.settings)
     texts: dict[int, WrittenText] = {}
     for event in drawn.events(parts=listener.part is not None):
         if isinstance(event, WrittenText):
@@ -125,4 +132,4 @@ def write(engine: str | Path, request: WriteConfig, listener: WriteCallbacks | N
         elif listener.part is not None:
             listener.part(event)
     ordered = tuple(texts[job.index] for job in jobs)
-    return WriteReport(ordered, drawn.seconds, load, drawn.statistics)
+    return WriteReport(ordered, drawn.seconds, load, drawn.statistics, prepared.plan)

@@ -59,7 +59,6 @@ DEEP_PART = {"type": "image_url", "image_url": {"url": "data:"}}
         ({"temprature": 1}, "temprature", "did you mean 'temperature'?"),
         ({"draft_length": 17}, "draft_length", "expected at most the image's 16 tokens"),
         ({"plain": True, "draft_length": 2}, "plain", "expected no draft"),
-        ({"pacing": "auto"}, "pacing", "manual"),
         ({"timeout": 301}, "timeout", "expected at most the server's 300 seconds"),
     ],
 )

@@ -105,7 +105,6 @@ def test_a_system_message_and_a_text_to_continue(text_engine: EngineFolder) -> N
         (["--max-tokens", "0"], "--max-tokens: expected a whole number from 1 to 65536, found 0"),
         (["--out", "x"], "--out: expected an engine that draws images"),
         (["--overwrite"], "--overwrite: expected an engine that draws images"),
-        (["--pacing", "auto"], "--pacing: expected manual"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -147,7 +146,6 @@ def test_options_of_texts_on_an_engine_of_images(tiny_engine: EngineFolder, caps
     ("old", "new", "said"),
     [
         ("text: {length: 16", "text: {length: 17", "text.length: expected tokens 16, as the target has, found 17"),
-        ("kind: manual", "kind: auto", "pacing.kind: expected manual"),
         ('"red", "of"', '"<stop>"', "text.end: expected tokens of the tokenizer, found '<stop>'"),
         ("chat.jinja", "chat.yaml", "condition.chat_template"),
         ("text: {", "image: {tokenizer: vq, weights: vq.safetensors}\ntext: {", "found both"),
