@@ -15,8 +15,9 @@ from coolsd_rt.cli.options import image_seed_option, moved_spec_option, reading_
 from coolsd_rt.cli.output import json_option, note, print_json, say, show_fields, show_table
 from coolsd_rt.cli.paths import ENGINE
 from coolsd_rt.cli.terminal.progress import Work, progress
+from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.opening import PromptInputs
-from coolsd_rt.workflows.parity.run import IMAGES, Parity, ParityCallbacks, parity
+from coolsd_rt.workflows.parity.run import IMAGES, TEXT_TOKENS, Parity, ParityCallbacks, parity
 from coolsd_rt.workflows.parity.widths import WidthDependence
 
 
@@ -73,6 +74,7 @@ class _ParityOptions:
 
     engine: Path
     images: int
+    max_tokens: int | None
     prompts: tuple[str, ...]
     seed: int
     spec_file: Path | None
@@ -91,7 +93,12 @@ class _ParityOptions:
     type=number(limits.IMAGES),
     default=IMAGES,
     show_default=True,
-    help="Number of whole images to compare.",
+    help="Number of whole images, or of texts, to compare.",
+)
+@click.option(
+    "--max-tokens",
+    type=number(limits.TEXT_TOKENS),
+    help=f"Texts: tokens of each; default: {TEXT_TOKENS}, or as many as the engine has.",
 )
 @sample_prompts_option
 @image_seed_option
@@ -111,14 +118,13 @@ def command(given: _ParityOptions) -> None:
       coolsd-rt parity engines/emoji
     """
     with progress(quiet=given.as_json) as work:
+        reading = PromptInputs(given.features, given.text_encoder)
         outcome = parity(
-            given.engine,
+            OpenedEngine.at(given.engine, reading, given.threads, given.spec_file),
             images=given.images,
+            max_tokens=given.max_tokens,
             prompts=given.prompts,
             seed=given.seed,
-            spec_file=given.spec_file,
-            threads=given.threads,
-            reading=PromptInputs(given.features, given.text_encoder),
             listener=listener_of(work, given.images),
         )
     if given.as_json:

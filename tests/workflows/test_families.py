@@ -46,6 +46,23 @@ def test_it_is_the_reference(engine: EngineFolder) -> None:
     assert outcome.images.identical == 4
 
 
+def test_texts_are_compared_up_to_a_length(text_engine: EngineFolder) -> None:
+    """Every graph along the first tokens alone; a text that was cut is no whole image, and images are not cut."""
+    whole = parity(text_engine.folder, images=4)
+    cut = parity(text_engine.folder, images=4, max_tokens=5)
+    assert (whole.failures, cut.failures) == ((), ())
+    assert (whole.images.tokens, cut.images.tokens) == (4 * 16, 4 * 5)
+    assert cut.images.codes[0].shape[1] == 5
+    assert 0 < sum(map(len, cut.graphs.p.seen)) < sum(map(len, whole.graphs.p.seen))
+    with pytest.raises(UserError, match="max tokens: expected 1 to 16"):
+        parity(text_engine.folder, images=4, max_tokens=17)
+
+
+def test_images_have_no_other_length(tiny_engine: EngineFolder) -> None:
+    with pytest.raises(UserError, match="expected an engine that writes text, found one that draws images"):
+        parity(tiny_engine.folder, images=2, max_tokens=5)
+
+
 def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
     if opening.spec_of(engine).writes == "text":
         written = write(engine.folder, WriteConfig(list(CASES[name_of(engine)].prompts), 2))

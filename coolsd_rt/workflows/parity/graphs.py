@@ -35,7 +35,9 @@ def compare_graphs(
     codes: Host,
     pixels: bool = True,
 ) -> GraphParity:
-    """Step both engines over the images `codes` int64 [M, tokens], drawn for `jobs`, with the law's draft length.
+    """Step both engines over the images `codes` int64 [M, n], drawn for `jobs`, with the law's draft length.
+
+    n: number of image tokens, or of a text's tokens, which may be fewer than the engine's.
 
     pixels: whether the engines decode images; else they write text.
     """
@@ -50,7 +52,7 @@ def compare_graphs(
     sides = (tested.open(prefix, size, rows.start), reference.open(prefix, size, rows.start))
     walk = _Walk(sides, settings, codes, rows.start, out)
     walk.prefill()
-    while walk.position.min() < reference.dims.positions - 1:
+    while walk.position.min() < walk.last:
         walk.round()
     return out
 
@@ -68,6 +70,8 @@ class _Walk:
         self.tested, self.reference, self.settings, self.codes, self.out = tested, reference, settings, codes, out
         self.start = start
         self.dims, self.length = reference.dims, max(1, settings.law.length)
+        self.tokens = codes.shape[1]
+        self.last = self.dims.prefix + self.tokens - 1  # position of the last token, which never enters the target
         self.kind = self.dims.draft_kind
         self.images = len(codes)
         self.rows = 2 if settings.sampling.guided else 1
@@ -96,7 +100,7 @@ class _Walk:
         elif self.kind == "model":
             self._own_drafts(np.maximum(self.position + 1 - self.drafted, 1))
         accepted = (np.arange(self.images) + self.rounds) % (self.length + 1)
-        last = self.dims.positions - 1  # the last token never enters the target
+        last = self.last
         accepted = np.clip(np.minimum(accepted, last - self.position - 1), 0, None)
         at = self._at(self.position - self.dims.prefix, self.length + 1)
         window = self.codes[np.arange(self.images)[:, None], at]
@@ -210,7 +214,7 @@ class _Walk:
         shift: 1 for rows of an EAGLE head, which stand for the token after their feature.
         """
         at = pos[:, None] + np.arange(width)
-        real: Host = ((at >= self.start[:, None]) & (at + shift < self.dims.positions))[..., None]
+        real: Host = ((at >= self.start[:, None]) & (at + shift <= self.last))[..., None]
         return real
 
     def _probs(self, into: Distances, logits: tuple[Host, ...], at: Host, keep: Host | None) -> Host:
@@ -221,17 +225,18 @@ class _Walk:
         A forced token is a point mass on both sides whatever the logits are, so it is not compared.
         """
         s = self.settings.sampling
-        inside = at < self.dims.tokens
+        inside = at < self.tokens
         if self.free is not None:
-            inside &= self.free[np.minimum(at, self.dims.tokens - 1)]
+            inside &= self.free[np.minimum(at, self.tokens - 1)]
         keep = inside if keep is None else keep & inside
-        scale = self.scales[np.minimum(at, self.dims.tokens - 1)] if s.guided else None
+        scale = self.scales[np.minimum(at, self.tokens - 1)] if s.guided else None
         a, b = (process_logits(side, scale, s.temperature, s.top_k, s.top_p) for side in logits)
         into.add(a[keep], b[keep])
         return host(b)
 
     def _at(self, start: Host, width: int) -> Host:
-        return np.minimum(np.maximum(start, 0)[:, None] + np.arange(width), self.dims.tokens - 1)
+        at: Host = np.minimum(np.maximum(start, 0)[:, None] + np.arange(width), self.tokens - 1)
+        return at
 
     def _rowwise(self, x: Host) -> Host:
         """Repeat [M, ...] to [R, ...]: both CFG rows of an image have the same tokens and positions."""

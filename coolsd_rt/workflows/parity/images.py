@@ -30,7 +30,6 @@ from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.decoding_loop import DecodingLoop
 from coolsd_rt.runtime.interface import Engine, Session
-from coolsd_rt.runtime.ngrams import Lookup
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT, RESAMPLE, uniform_table
 from coolsd_rt.runtime.sampling import forced_ids
 from coolsd_rt.runtime.self_decoding import DecodeRequest
@@ -113,6 +112,7 @@ class ImageParity:
             "loop": self.loop,
             "images": self.images,
             "identical": self.identical,
+            "tokens": self.tokens,
             "identical_share": self.identical / max(1, self.images),
             "equal_tokens_share": self.equal_tokens / max(1, self.tokens),
             "unexplained": self.unexplained,
@@ -133,7 +133,8 @@ def compare_images(
     drawn = drawing.draw(tested, jobs, conditioner, settings, loop="auto")
     # With a hook no image leaves the batch, so that the reference's steps are those of the replay below.
     b = drawing.draw(reference, jobs, conditioner, settings, loop="host", on_round=lambda state, record: None).codes
-    a = drawn.codes
+    limit = None if settings.bounds is None else settings.bounds.limit
+    a, b = drawn.codes[:, :limit], b[:, :limit]
     same = (a == b).all(1)
     into.loops.append(drawn.loop)
     into.images += len(jobs)
@@ -167,9 +168,12 @@ class _Pair:
         self._explained: set[int] = set()
         self.uniforms = uniform_table([job.seed for job in jobs], self.dims.tokens, settings.law.length)
         forced = forced_ids(settings.forced, self.dims.tokens, self.dims.vocab)
-        lookup = Lookup(settings.ngrams)
-        request = DecodeRequest(settings.law, settings.sampling, self.uniforms, forced, settings.drafter, lookup=lookup)
+        request = DecodeRequest(
+            settings.law, settings.sampling, self.uniforms, forced, settings.drafter,
+            extent=drawing.extent_of(jobs, settings), lookup=drawing.lookup_of(jobs, settings),
+        )  # fmt: skip
         self.decoders = [DecodingLoop(s, request) for s in sessions]
+        self._limit = None if settings.bounds is None else settings.bounds.limit
         self._margins = Margins(settings.law, settings.sampling, self.uniforms)
         self.differences: list[Difference] = []
         self.first: list[int] = []  # images whose first token differs
@@ -248,7 +252,7 @@ class _Pair:
 
     def explain_loops(self, drawn: Host) -> None:
         """Explain images int64 [M, N] that the tested engine's loop and the host's loop drew differently."""
-        for parting in self._margins.partings(self.codes[0], drawn):
+        for parting in self._margins.partings(self.codes[0][:, : self._limit], drawn):
             self._add(parting.image, parting.token, "between loops", parting.margin, NEAR)
 
     def explain_rest(self, tested: Host, reference: Host) -> None:

@@ -36,13 +36,16 @@ from coolsd_rt.spec.networks import JacobiDraft
 from coolsd_rt.store import tool_versions
 from coolsd_rt.store.outputs import check_writable
 from coolsd_rt.workflows import drawing, opening
+from coolsd_rt.workflows.drawing import Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.parity.distance import Deviation, GraphParity
 from coolsd_rt.workflows.parity.graphs import compare_graphs
 from coolsd_rt.workflows.parity.images import ImageParity, compare_images
 from coolsd_rt.workflows.parity.widths import WidthDependence, compare_widths
+from coolsd_rt.workflows.texts import bounded
 
 IMAGES = 32
+TEXT_TOKENS = 128  # of a text, unless more are asked for: the reference writes each of them in eager PyTorch
 _TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
 
 
@@ -113,37 +116,39 @@ class Parity:
 
 
 def parity(
-    engine: str | Path,
+    engine: str | Path | OpenedEngine,
     *,
     images: int = IMAGES,
+    max_tokens: int | None = None,
     prompts: Sequence[str] = (),
     seed: int = 0,
     spec_file: Path | None = None,
     threads: int | None = None,
-    reading: opening.PromptInputs | None = None,
     listener: ParityCallbacks | None = None,
 ) -> Parity:
     """Compare an engine with the reference on `images` whole images, and write the receipt.
 
     A GPU engine that passes becomes the engine that its pipeline's name points to.
 
-    prompts: repeated until there are enough images; empty: `opening.default_prompts`. spec_file: path of the spec, if
-    it has moved since the build. reading: files that read prompts instead of the spec's.
+    engine: opened, or where it is. max_tokens: of texts, which are written so long whatever end tokens come; default:
+    `TEXT_TOKENS`, or the engine's.
+    prompts: repeated until there are enough images; empty: `opening.default_prompts`. spec_file, threads: as in
+    `OpenedEngine`; of an opened engine they are what it was opened with.
 
     Raises:
-        UserError: no engine, other weights than it was built from, or a bad prompt or number.
+        UserError: no engine, other weights than it was built from, or a bad prompt or number; max_tokens for images.
         MissingExtra: torch is not installed.
         CoolsdError: the engine is broken.
     """
     listener = listener or ParityCallbacks()
     images, seed = limits.IMAGES.check("images", images), limits.SEED.check("seed", seed)
-    count = cores.threads_for(threads)
-    opened = OpenedEngine.at(engine, reading, threads, spec_file)
+    opened = engine if isinstance(engine, OpenedEngine) else OpenedEngine.at(engine, None, threads, spec_file)
+    count = cores.threads_for(opened.threads)
     check_writable(opened.folder.folder)  # fail now rather than after an hour of comparing
     loaded, spec = opened.find_spec(), opened.spec
     if spec.engine.device == "cuda":
         require_gpu(what="proving an engine for a GPU")
-    reference = opening.open_reference(loaded, threads, spec.engine.device)
+    reference = opening.open_reference(loaded, opened.threads, spec.engine.device)
     conditioner, tested = opened.conditioner, opened.engine
     # Parity tests the graphs, not the law, and near ties are measured by the margins of the ratio rule. So it uses that
     # rule whatever the spec says, and drafts in every round.
@@ -152,8 +157,7 @@ def parity(
     # Jacobi drafts come from the target's distributions, so only the target has to be verified.
     plain = isinstance(spec.draft, JacobiDraft)
     settings = opened.settings(with_overrides(spec, usual), plain=plain)
-    # Texts are written on behind their end, with all padding in place: as images are.
-    settings = replace(settings, bounds=None)
+    settings = _endless(opened, settings, max_tokens)
     texts = prompts or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, images, seed, conditioner)
     whole = ImageParity()
@@ -171,6 +175,15 @@ def parity(
     if outcome.passed and spec.engine.device == "cuda":  # its promotion waited for parity
         proven.make_current()
     return outcome
+
+
+def _endless(opened: OpenedEngine, settings: Settings, max_tokens: int | None) -> Settings:
+    """Return the settings, for texts of one length, as images have it. Raises UserError for images with a length."""
+    if opened.spec.writes == "image" and max_tokens is None:
+        return settings
+    tokens = min(TEXT_TOKENS, opened.description.dims.tokens) if max_tokens is None else max_tokens
+    limit = bounded(opened, settings, tokens).bounds
+    return replace(settings, bounds=limit and replace(limit, ends=()))
 
 
 def judge(precision: str, graphs: GraphParity, whole: ImageParity) -> tuple[str, ...]:

@@ -53,10 +53,10 @@ class WidthDependence:
 def compare_widths(
     engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings, codes: Host
 ) -> WidthDependence:
-    """Step `engine` in all three ways over the first tokens of the images `codes` int64 [M, tokens] of `jobs`."""
+    """Step `engine` in all three ways over the first tokens of the images `codes` int64 [M, n] of `jobs`."""
     wide = max(1, settings.law.length) + 1
     images, rows = len(jobs), 2 if settings.sampling.guided else 1
-    tokens = codes[:, : min(TOKENS, engine.dims.tokens)]
+    tokens = codes[:, :TOKENS]
     ways = {(images, wide), (images, 1), (1, 1)}
     logits = {
         (some, width): _logits(_open(engine, jobs[:some], conditioner, settings), tokens[:some], rows, width)
