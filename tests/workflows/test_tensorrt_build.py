@@ -16,6 +16,7 @@ from coolsd_rt.workflows.build.run import BuildCallbacks, build, plan
 from coolsd_rt.workflows.opening import load_engine
 from tests.tiny import TARGET, write_spec
 from tests.workflows.building import edit
+from tests.workflows.family_pipelines import write_pipeline
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed"),
@@ -59,6 +60,19 @@ def test_engines_ship_and_graphs_stay_in_the_cache(folder: EngineFolder) -> None
     assert set(folder.manifest.files) == {f"{name}.engine" for name in GRAPHS} | {"vocab.json", "neighbours.npy"}
     assert set(GRAPHS) <= set(folder.manifest.stages)
     folder.verified()
+
+
+def test_texts_have_the_graphs_of_their_networks_alone(tmp_path: Path) -> None:
+    """Neighbours of tokens are a table in the engine, and no graph that could be compiled."""
+    path = write_pipeline(tmp_path, "llama")
+    edit(path, "engine: {max_batch: 4", "engine: {backend: tensorrt-rtx, precision: bf16, max_batch: 4")
+    made = build(plan(load_spec(path), tmp_path / "engines")).engine
+    prompts = {"tokenizer.json", "chat_template.jinja"}
+    graphs = {f"{name}.engine" for name in GRAPHS if name != "image"}
+    assert set(made.manifest.files) == graphs | prompts | {"neighbours.npy"}
+    made.verified()
+    layers = made.manifest.stages["compile_target"].facts["target"]["details"]["layers"]
+    assert layers["ATTENTION_INPUT"] == layers["KV_CACHE_UPDATE"] / 2
 
 
 def test_the_layers_are_those_of_a_cache_in_place(folder: EngineFolder) -> None:

@@ -115,7 +115,7 @@ class Planner:
         return self._compiled() if backend in COMPILED else self._graphs()
 
     def _compiled(self) -> tuple[PlannedStage, ...]:
-        graphs = self._graphs()
+        graphs = [planned for planned in self._graphs() if planned.name in self.description.graphs]
         gpu = local_gpu()
         values = {
             "backend": self.loaded.spec.engine.backend, "max_batch": self.loaded.spec.engine.max_batch,
