@@ -7,8 +7,8 @@ Knows specs and laws. Does not know a clock, or how figures are shown.
 - `uniform`, `linear`: these schedules at the first delta.
 - `lantern++`, `lantern++-gstar`: LANTERN++ with its authors' residual, and with G*; factor and neighbours are the
   spec's, if its rule is lantern_pp.
-- `jacobi`, `jacobi-coupled`: no draft model; drafts come from the target's distributions and are verified again each
-  round.
+- `jacobi`, `jacobi-coupled`, `jacobi-gumbel`: no draft model; drafts come from the target's distributions and are
+  verified again each round.
 - `ngram`: no draft model; what followed the last tokens the time before is proposed again.
 - `spec`: the values of the spec, if none of the above has the same.
 - `auto`: the law of the spec and, if that is another, every omega 1, under pacing `auto`.
@@ -39,7 +39,7 @@ from coolsd_rt.workflows import drawing
 
 PLAIN, SYNTHETIC, AUTO, NGRAM = "plain", "synthetic", "auto", "ngram"
 LANTERN = ("lantern++", "lantern++-gstar")
-JACOBI = ("jacobi", "jacobi-coupled")
+JACOBI = {name.replace("_", "-"): coupling for coupling, name in drawing.COUPLINGS.items()}
 NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, NGRAM, "spec", AUTO)
 """Names that can be requested. Plain decoding is the baseline and is always timed."""
 
@@ -93,7 +93,7 @@ def lines(
 
     Raises UserError: an unknown name, a delta or a length out of range, or nothing to compare plain decoding with.
     """
-    asked, spec = _asked(choice, spec.writes), _with_fixed_drafts(spec)
+    asked, spec = _asked(choice), _with_fixed_drafts(spec)
     lengths = _lengths(spec, engine.dims.tokens, choice)
     out = [VariantRow(PLAIN, Variant(group, PLAIN, engine, drawing.settings_of(spec, plain=True)))]
     left: dict[str, str] = {}
@@ -126,17 +126,13 @@ def lines(
     return out, left
 
 
-def _asked(choice: VariantChoice, writes: str) -> tuple[str, ...]:
-    if writes == "text" and AUTO in choice.names:
-        expected, found = "a variant of texts, which have no pacing auto", AUTO
-        raise UserError("--variant", expected=expected, found=found, fix="leave it out")
+def _asked(choice: VariantChoice) -> tuple[str, ...]:
     for name in choice.names:
         if name not in NAMES:
             raise UserError("--variant", expected=f"one of {', '.join(NAMES)}", found=name)
     if not choice.deltas:
         raise UserError("--delta", expected="at least one", found="none")
-    every = NAMES if writes == "image" else tuple(name for name in NAMES if name != AUTO)
-    return tuple(name for name in every if not choice.names or name in choice.names)
+    return tuple(name for name in NAMES if not choice.names or name in choice.names)
 
 
 def _lengths(spec: Spec, tokens: int, choice: VariantChoice) -> tuple[int, ...]:
@@ -151,7 +147,7 @@ def _lengths(spec: Spec, tokens: int, choice: VariantChoice) -> tuple[int, ...]:
 
 def _jacobi(spec: Spec, engine: Engine, group: str, name: str, length: int | None) -> VariantRow:
     length = length or max(1, min(drawing.JACOBI_WINDOW, engine.dims.tokens - 1))
-    settings = drawing.jacobi_settings(spec, length, name == "jacobi-coupled")
+    settings = drawing.jacobi_settings(spec, length, JACOBI[name])
     return VariantRow(name, Variant(group, name.replace("-", ", "), engine, settings))
 
 

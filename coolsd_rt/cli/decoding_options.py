@@ -133,9 +133,9 @@ _OPTIONS = (
         type=click.Choice(DRAFTS),
         help="Draft from the target's distributions of the previous round (Jacobi decoding) instead of the draft "
         "model; "
-        "jacobi-coupled keeps drafts where the old and the new distribution agree; ngram repeats what followed the "
-        "last tokens the time before. Drafts 15 tokens, or 5 with ngram, unless --draft-length is given, and drops the "
-        "spec's thresholds.",
+        "jacobi-coupled keeps drafts where the old and the new distribution agree, jacobi-gumbel by one noise for each "
+        "position; ngram repeats what followed the last tokens the time before. Drafts 15 tokens, or 5 with ngram, "
+        "unless --draft-length is given, and drops the spec's thresholds.",
     ),
     click.option(
         "--cfg-scale", type=number(limits.CFG_SCALE), help="Classifier-free guidance scale; 1 disables guidance."

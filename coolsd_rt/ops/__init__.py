@@ -6,7 +6,7 @@ exactly.
 """
 
 from coolsd_rt.ops.logits import process_logits
-from coolsd_rt.ops.sample import sample
+from coolsd_rt.ops.sample import race, sample
 from coolsd_rt.ops.verify import Verdict, verify
 
-__all__ = ["Verdict", "process_logits", "sample", "verify"]
+__all__ = ["Verdict", "process_logits", "race", "sample", "verify"]

@@ -1,6 +1,6 @@
-"""Draw one token from weights and a uniform, by inverse CDF.
+"""Draw one token from weights: with a uniform by inverse CDF, or with a noise of each code as the winner of a race.
 
-Knows arrays. Does not know where the uniform comes from. Legend: V codes.
+Knows arrays. Does not know where the random numbers come from. Legend: V codes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,29 @@ def sample(weights: Array, u: Array) -> Array:
     xp = namespace(weights)
     cdf = xp.cumulative_sum(weights, axis=-1, dtype=xp.float64)
     total = cdf[..., -1]
+    _check(total)
+    u = xp.astype(u, xp.float64)
+    reached = xp.where(u < _BELOW_ONE, u, _BELOW_ONE) * total
+    return xp.astype(xp.count_nonzero(cdf <= reached[..., None], axis=-1), xp.int64)
+
+
+def race(weights: Array, noise: Array) -> Array:
+    """Draw token ids int64 [...] from weights [..., V], as `sample`, with exponential noise float64 [..., V] above 0.
+
+    Returns argmin(noise / weights): with the same noise, tokens of similar weights are often the same (Gumbel coupling;
+    argmax(log weights + Gumbel noise) in other words). Raises as `sample`.
+    """
+    xp = namespace(weights)
+    weights = xp.astype(weights, xp.float64)
+    _check(xp.sum(weights, axis=-1))
+    runs = weights > 0
+    arrival = xp.where(runs, noise / xp.where(runs, weights, 1.0), xp.inf)
+    return xp.argmin(arrival, axis=-1)
+
+
+def _check(total: Array) -> None:
+    """Raise CoolsdError unless all totals [...] of weights are finite and positive."""
+    xp = namespace(total)
     sound = (total > 0) & (total < xp.inf)
     if not bool(xp.all(sound)):
         raise CoolsdError(
@@ -34,6 +57,3 @@ def sample(weights: Array, u: Array) -> Array:
             found=str(float(total[~sound][0])),
             fix="the model's logits hold NaN or infinity, or nothing is left after filtering",
         )
-    u = xp.astype(u, xp.float64)
-    reached = xp.where(u < _BELOW_ONE, u, _BELOW_ONE) * total
-    return xp.astype(xp.count_nonzero(cdf <= reached[..., None], axis=-1), xp.int64)

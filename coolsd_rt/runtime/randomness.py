@@ -10,6 +10,9 @@ twice, not even after a rejection. All numbers of an image therefore fit one tab
 Layout (every implementation must follow it): key = (seed, offset), counter = position + 1. The four 64-bit words of
 that block are the purposes draft, accept, resample and a spare; the value is the top 24 bits times 2^-24. The table for
 a draft length is therefore a prefix of the table for any longer one.
+
+Noise (`exponentials`): where drafts of a position share one noise over all rounds (Gumbel coupling), it takes the place
+of the position's draft numbers. Its key is made of the first two of them, 48 bits, so that it follows from the table.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.limits import SEED
 
+_NOISE = 1 << 40  # second word of the key of noise; no window offset is as large
 DRAFT, ACCEPT, RESAMPLE = range(3)  # purposes: indices of the table's last axis
 PURPOSES = 3
 SEED_LIMIT = int(SEED.high) + 1
@@ -40,3 +44,17 @@ def uniform_table(seeds: Sequence[int], tokens: int, length: int) -> NDArray[np.
             stream = np.random.Philox(key=np.array([seed, offset], np.uint64))
             words[row, :, offset] = stream.random_raw(tokens * _WORDS).reshape(tokens, _WORDS)[:, :PURPOSES]
     return (words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def exponentials(first: float, second: float, vocab: int) -> NDArray[np.float64]:
+    """Return independent numbers of the exponential distribution with mean 1, float64 [vocab], all above 0.
+
+    first, second: the position's draft numbers at window offsets 0 and 1. `argmin(exponentials / Q)` has the law Q for
+    any Q; -log of them is Gumbel noise, and `argmax(log Q + noise)` is the same token.
+    """
+    low, high = (int(u * 2.0**24) for u in (first, second))
+    stream = np.random.Philox(key=np.array([low + (high << 24), _NOISE], np.uint64))
+    words: NDArray[np.uint64] = stream.random_raw(vocab)
+    below_one = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # 52 bits and a half: never 0, never 1
+    noise: NDArray[np.float64] = -np.log(below_one)
+    return noise

@@ -5,9 +5,9 @@ Knows keys, ranges and defaults. Does not know the contents of a weights file.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict
+from pydantic import BeforeValidator, Field, Strict
 
 from coolsd_rt import limits
 from coolsd_rt.spec.section import RelativePath, Section, Within
@@ -47,14 +47,24 @@ class ModelDraft(Section):
     length: DraftLength
 
 
+Coupling = Literal["maximal", "gumbel"]
+"""How a Jacobi draft depends on that of the round before at its position."""
+
+
+def _coupling(value: Any) -> Any:
+    """Return the coupling of a spec of before: true was the only one there was, and false was none."""
+    return {True: "maximal", False: None}[value] if isinstance(value, bool) else value
+
+
 class JacobiDraft(Section):
     """No draft model: the target's distributions of the last round propose tokens (speculative Jacobi decoding)."""
 
     model: Literal["jacobi"] = Field(description="`jacobi`: Jacobi drafts.")
     length: DraftLength
-    coupled: bool = Field(
-        default=False,
-        description="Carry drafts to the next round by a maximal coupling instead of drawing them again. Run-time.",
+    coupled: Annotated[Coupling | None, BeforeValidator(_coupling)] = Field(
+        default=None,
+        description="Let a draft agree with that of the round before where their laws do, instead of drawing it anew: "
+        "`maximal` by a maximal coupling, `gumbel` by one noise for each position. Run-time.",
     )
 
 

@@ -14,6 +14,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.spec.load import SpecError, dotted
 from coolsd_rt.spec.messages import known_keys, problems_of, suggestion
 from coolsd_rt.spec.model import RUN_TIME, Spec
+from coolsd_rt.spec.networks import Coupling
 
 
 def _flag(key: str) -> str:
@@ -59,7 +60,9 @@ def with_overrides(spec: Spec, overrides: Mapping[str, Any], names: Mapping[str,
     return _checked(data, names)
 
 
-def with_jacobi(spec: Spec, length: int, coupled: bool = False, names: Mapping[str, str] | None = None) -> Spec:
+def with_jacobi(
+    spec: Spec, length: int, coupled: Coupling | None = None, names: Mapping[str, str] | None = None
+) -> Spec:
     """Return the spec with Jacobi drafts (from the target's last round) instead of its draft model.
 
     length: drafts in the window. Thresholds of the pacing are removed, since they are for the draft model. Raises

@@ -50,8 +50,8 @@ class DrawOptions(TypedDict, total=False):
     pacing: a kind ("auto" or "manual"), or keys of the spec's `pacing`.
     draft_length: tokens drafted per round; a length other than the built one runs each draft step separately.
     plain: decode without a draft.
-    draft: "jacobi" or "jacobi-coupled": take drafts from the target's last round instead of the built draft; "ngram":
-        what followed the last tokens the time before.
+    draft: "jacobi", "jacobi-coupled" or "jacobi-gumbel": take drafts from the target's last round instead of the built
+        draft; "ngram": what followed the last tokens the time before.
     max_tokens: texts only: most tokens of a text. Default: the engine's `text.length`.
     system: texts only: message of the system before each prompt.
     raw: texts only: True continues a prompt as it is, without the chat template.
@@ -73,7 +73,7 @@ class DrawOptions(TypedDict, total=False):
     pacing: str | Mapping[str, Any] | None
     draft_length: int | None
     plain: bool | None
-    draft: Literal["jacobi", "jacobi-coupled", "ngram"] | None
+    draft: Literal["jacobi", "jacobi-coupled", "jacobi-gumbel", "ngram"] | None
     max_tokens: int | None
     system: str | None
     raw: bool | None

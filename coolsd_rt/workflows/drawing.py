@@ -32,9 +32,11 @@ from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
-from coolsd_rt.spec.networks import Draft, JacobiDraft, NgramDraft
+from coolsd_rt.spec.networks import Coupling, Draft, JacobiDraft, NgramDraft
 
 JACOBI_WINDOW = 15  # default number of drafts of Jacobi decoding; the window of 16 tokens in the SJD paper
+COUPLINGS: dict[Coupling | None, DrafterName] = {None: "jacobi", "maximal": "jacobi_coupled", "gumbel": "jacobi_gumbel"}
+"""The Jacobi drafter of each coupling; None: drafts are drawn anew."""
 NGRAM_LENGTH = 5  # default number of drafts by n-gram lookup; of ten, the demo keeps hardly more
 
 
@@ -138,13 +140,13 @@ def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np
 def drafter_of(draft: Draft) -> DrafterName:
     """Return the name of the drafter that the spec's draft uses."""
     if isinstance(draft, JacobiDraft):
-        return "jacobi_coupled" if draft.coupled else "jacobi"
+        return COUPLINGS[draft.coupled]
     if isinstance(draft, NgramDraft):
         return "ngram"
     return "eagle" if draft.model == "eagle" else "model"
 
 
-def jacobi_settings(spec: Spec, length: int, coupled: bool = False) -> Settings:
+def jacobi_settings(spec: Spec, length: int, coupled: Coupling | None = None) -> Settings:
     """Return settings for lossless Jacobi decoding with a spec's sampling, on any engine.
 
     length: drafts in the window, 1 to the number of image tokens. Raises UserError below 1.

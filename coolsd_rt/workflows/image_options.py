@@ -66,7 +66,7 @@ class LawOptions(BaseModel):
         None, description="Tokens drafted per round, at most under pacing auto."
     )
     plain: bool | None = Field(None, description="Decode without a draft.")
-    draft: Literal["jacobi", "jacobi-coupled", "ngram"] | None = Field(
+    draft: Literal["jacobi", "jacobi-coupled", "jacobi-gumbel", "ngram"] | None = Field(
         None,
         description="Drafts without a model instead of the built one: the target's last round, or n-gram lookup.",
     )

@@ -15,7 +15,7 @@ from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.spec import Spec, SpecError, with_jacobi, with_ngram, with_overrides
-from coolsd_rt.workflows.drawing import JACOBI_WINDOW, NGRAM_LENGTH, Asked, Job, Settings
+from coolsd_rt.workflows.drawing import COUPLINGS, JACOBI_WINDOW, NGRAM_LENGTH, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.planning import enough_jobs, kind_of, plan_for, with_plan
 from coolsd_rt.workflows.plans import DraftPlan
@@ -23,7 +23,8 @@ from coolsd_rt.workflows.plans import DraftPlan
 if TYPE_CHECKING:  # of Python and the server alone: `generate` starts without it
     from coolsd_rt.workflows.call_options import Call
 
-DRAFTS = ("jacobi", "jacobi-coupled", "ngram")  # drafters that can replace the built draft
+JACOBI_DRAFTS = {name.replace("_", "-"): coupling for coupling, name in COUPLINGS.items()}
+DRAFTS = (*JACOBI_DRAFTS, "ngram")  # drafters that can replace the built draft
 SYNTHETIC = "acceptance is synthetic: these are timings, not images of the model"
 
 
@@ -73,7 +74,7 @@ def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | Non
         if values.draft == "ngram":
             spec = with_ngram(spec, length, names)
         else:
-            spec = with_jacobi(spec, length, coupled=values.draft == DRAFTS[1], names=names)
+            spec = with_jacobi(spec, length, JACOBI_DRAFTS[values.draft], names=names)
     elif values.draft_length is not None:
         draft = spec.draft.model_copy(update={"length": values.draft_length})
         spec = spec.model_copy(update={"draft": draft})

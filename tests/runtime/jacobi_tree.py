@@ -32,12 +32,29 @@ def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
         low += float(weight)
 
 
-def jacobi_leaves(target: Model, method: Method, tokens: int, coupled: bool) -> list[Leaf]:
-    """All leaves of an image of `tokens` tokens."""
+def narrowed(box: Box) -> Box:
+    """The box with one interval for each number: a noise that is drawn from several times has several."""
+    ends: dict[Key, tuple[float, float]] = {}
+    for key, low, high in box:
+        before = ends.get(key, (0.0, 1.0))
+        ends[key] = max(before[0], low), min(before[1], high)
+    return tuple((key, *end) for key, end in ends.items())
+
+
+def possible(box: Box) -> bool:
+    return all(high - low > THIN for _, low, high in narrowed(box))
+
+
+def jacobi_leaves(target: Model, method: Method, tokens: int, coupled: bool, noise: bool = False) -> list[Leaf]:
+    """All leaves of an image of `tokens` tokens.
+
+    noise: of binary tokens alone: a position's draft is drawn with the number (position, 0, 0) in every round. Of two
+    codes the noise is one number r in [0, 1): code 0 wins where r is below Q(0).
+    """
 
     def image(codes: Context, box: Box, carried: Carried, rounds: int, accepted: int) -> Iterator[Leaf]:
         if len(codes) == tokens:
-            yield Leaf(codes, box, rounds, accepted, 0)
+            yield Leaf(codes, narrowed(box), rounds, accepted, 0)
             return
         length = min(len(method.omegas), tokens - len(codes) - 1)
         for drafts, more in drafted(len(codes), carried, (), (), length):
@@ -46,7 +63,9 @@ def jacobi_leaves(target: Model, method: Method, tokens: int, coupled: bool) -> 
                 for moved, coupling in passed_on(len(codes), drafts, carried, p, kept + 1):
                     new = codes + drafts[:kept] + (token,)
                     window = Carried(tuple(p[kept + 1 :]), (*moved, None)[: length - kept], p[length])
-                    yield from image(new, box + more + verdict + coupling, window, rounds + 1, accepted + kept)
+                    whole = box + more + verdict + coupling
+                    if possible(whole):
+                        yield from image(new, whole, window, rounds + 1, accepted + kept)
 
     def drafted(n: int, carried: Carried, done: Context, box: Box, length: int) -> Iterator[tuple[Context, Box]]:
         j = len(done)
@@ -54,7 +73,7 @@ def jacobi_leaves(target: Model, method: Method, tokens: int, coupled: bool) -> 
             yield done, box
             return
         law, token = carried.at(j)
-        options = draw(law, (n + j, j, 0)) if token is None else iter([(token, ())])
+        options = draw(law, (n + j, 0 if noise else j, 0)) if token is None else iter([(token, ())])
         for x, more in options:
             yield from drafted(n, carried, (*done, x), box + more, length)
 

@@ -39,7 +39,7 @@ SAMPLINGS = [
     Sampling(cfg_scale=SCALES, confidence=0.6),
     Sampling(cfg_scale=SCALES, draft_confidence=0.55),
 ]
-DRAFTERS = ["eagle", "jacobi", "jacobi_coupled"]
+DRAFTERS = ["eagle", "jacobi", "jacobi_coupled", "jacobi_gumbel"]
 
 
 def session_of(requests: Sequence[ImageRequest], kind: type[FakeSession] = FakeRowSession, **more: Any) -> FakeSession:

@@ -29,7 +29,14 @@ SAMPLING = Sampling(cfg_scale=(3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.5))
 SEEDS = [11, 12, 13, 14, 15]
 WAYS = [
     pytest.param(name, propose, id=f"{name}{', proposed' if propose else ''}")
-    for name, propose in [("eagle", 0), ("eagle", LENGTH), ("jacobi", 0), ("jacobi_coupled", 0), ("ngram", 0)]
+    for name, propose in [
+        ("eagle", 0),
+        ("eagle", LENGTH),
+        ("jacobi", 0),
+        ("jacobi_coupled", 0),
+        ("jacobi_gumbel", 0),
+        ("ngram", 0),
+    ]
 ]
 
 

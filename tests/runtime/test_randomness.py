@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import kstest
 
 from coolsd_rt.runtime import uniform_table
+from coolsd_rt.runtime.randomness import exponentials
 
 
 def test_values_are_24_bit_fractions() -> None:
@@ -43,3 +45,20 @@ def test_a_image_depends_on_its_own_seed_alone() -> None:
 def test_no_number_comes_up_twice() -> None:
     words = uniform_table([0], tokens=64, length=4).ravel()
     assert len(np.unique(words)) >= words.size - 1  # 24 bits: a chance collision is possible
+
+
+def test_noise_is_exponential_and_follows_from_both_numbers() -> None:
+    noise = exponentials(0.25, 0.75, 200_000)
+    assert noise.min() > 0
+    assert kstest(noise, "expon").pvalue > 1e-4
+    np.testing.assert_array_equal(noise[:100], exponentials(0.25, 0.75, 100))  # a smaller vocabulary has its start
+    for others in ((0.25, 0.75 + 2.0**-24), (0.25 + 2.0**-24, 0.75), (0.75, 0.25)):
+        other = exponentials(*others, 200_000)
+        assert abs(np.corrcoef(noise, other)[0, 1]) < 0.01
+
+
+def test_the_layout_of_noise() -> None:
+    """key = (first + second * 2^24, 2^40) of 24-bit numbers, one 64-bit word a code, of which the top 52 bits count."""
+    words = np.random.Philox(key=np.array([5 + (7 << 24), 1 << 40], np.uint64)).random_raw(3)
+    expected = [-np.log(((int(word) >> 12) + 0.5) / 2**52) for word in words]
+    assert exponentials(5 / 2**24, 7 / 2**24, 3).tolist() == expected

@@ -8,6 +8,7 @@ All implement one protocol, so that the round and the law are the same for each.
 | `model` | an independent small model | its KV cache, as long as the decided tokens |
 | `jacobi` | the target's last round; no draft model | the distributions of that round |
 | `jacobi_coupled` | the same; keeps a token where it still fits | those distributions and their tokens |
+| `jacobi_gumbel` | the same; draws each position with one noise in all rounds | those distributions, and noise |
 | `ngram` | what followed the last tokens the time before; no draft model | an index of the decided tokens |
 """
 
@@ -91,4 +92,4 @@ def make_drafter(name: DrafterName, batch: Batch, lookup: Lookup = LOOKUP) -> Dr
         return EagleDrafter(batch)
     if name == "model":
         return ModelDrafter(batch)
-    return JacobiDrafter(batch, coupled=name == "jacobi_coupled")
+    return JacobiDrafter(batch, coupled=name == "jacobi_coupled", noise=name == "jacobi_gumbel")

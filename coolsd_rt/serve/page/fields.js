@@ -34,6 +34,11 @@ export const DRAFTS = {
   "jacobi-coupled": {
     label: "Coupled Jacobi",
     words: "coupled Jacobi ",
+    help: "As Jacobi; a guess stays where the large model's old and new odds agree, so that more guesses come true.",
+  },
+  "jacobi-gumbel": {
+    label: "Gumbel Jacobi",
+    words: "Gumbel Jacobi ",
     help: "As Jacobi, with the same random numbers at the same position, so that more guesses come true.",
   },
   ngram: { label: "N-gram lookup", words: "n-gram ", help: "No draft network: guesses are what followed the last tokens the time before." },
@@ -106,7 +111,7 @@ export function defaultsOf(model) {
   const sampling = told.sampling ?? {};
   const schedule = typeof told.schedule === "string" ? { kind: told.schedule } : (told.schedule ?? { kind: "none" });
   const draft = typeof told.draft === "string" ? { kind: told.draft } : (told.draft ?? {});
-  const source = (draft.kind ?? "jacobi").replace("_", "-");
+  const source = (draft.kind ?? "jacobi").replace("_", "-"); // a drafter's name
   const number = (name, value) => value ?? NUMBERS[name].fallback;
   return {
     kind: schedule.kind,
