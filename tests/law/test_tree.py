@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
+from coolsd_rt.arrays import Floats64
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, exact
 from coolsd_rt.law.comparison import Chain, distance
@@ -129,3 +131,20 @@ def test_a_tree_that_cannot_be_is_refused() -> None:
     for widths, omegas in (((2, 1), (1.0,)), ((0, 1), (1.0, 1.0)), ((1, 1), (1.0, -1.0))):
         with pytest.raises(UserError):
             StaticTree(widths, omegas)
+
+
+def test_the_case_of_the_published_sampler() -> None:
+    """docs/rivals.md: 10,000 runs of SJD-PAC's sampler had first tokens 0 and 1 in .2821 and .5985 of them."""
+    first, rest = [0.44, 0.44] + [0.03] * 4, [0.75] + [0.05] * 5
+    after_0 = [0.05, 0.05, 0.75, 0.05, 0.05, 0.05]
+
+    def target(context: Context) -> Floats64:
+        return np.array(first if not context else after_0 if context == (0,) else rest)
+
+    def draft(context: Context) -> Floats64:
+        return np.array(rest if context else [0.66, 0.22] + [0.03] * 4)
+
+    for rule, law in ((LongestPath, (0.2806, 0.5994)), (StaticTree, (0.44, 0.44))):
+        emitted = rule((2, 2), (1.0, 1.0)).emitted(target, draft)
+        found = exact.completed(target, emitted, 1)
+        assert (found[0,], found[1,]) == pytest.approx(law, abs=5e-5)
