@@ -88,28 +88,35 @@ def remove_token(q: Floats64, tokens: Ints) -> Floats64:
     return np.asarray(np.divide(rest, total, out=np.zeros_like(rest), where=total > 0), np.float64)
 
 
-def reject(p: Floats64, q: Floats64, omega: float, tokens: Ints) -> tuple[Floats64, Floats64, Bools]:
-    """Return the pair (P, Q) after the rejection of `tokens`, int64 [R], and where the residual was degenerate, [R]."""
+def reject(p: Floats64, q: Floats64, omega: float | Floats64, tokens: Ints) -> tuple[Floats64, Floats64, Bools]:
+    """Return the pair (P, Q) after the rejection of `tokens`, int64 [R], and where the residual was degenerate, [R].
+
+    omega: a number, or one for each row, [R, 1].
+    """
     weights, degenerate = residual(p, q, omega, "optimal")
     return weights / weights.sum(-1, keepdims=True), remove_token(q, tokens), degenerate
 
 
-def judge_siblings(p: Floats64, q: Floats64, omega: float, tokens: Ints, uniforms: Floats64) -> SiblingVerdict:
+def judge_siblings(
+    p: Floats64, q: Floats64, omega: float | Floats64, tokens: Ints, uniforms: Floats64
+) -> SiblingVerdict:
     """Judge the siblings of each row in draw order.
 
     p, q: P and Q at the position, float64 [R, V], each row of sum 1.
+    omega: relaxation of the position, a number or float64 [R].
     tokens: the siblings, int64 [R, k], each drawn from Q without those before it; `NO_TOKEN` where there is none.
     uniforms: one for each sibling, float64 [R, k], in [0, 1).
     """
     rows, count = np.arange(len(p)), tokens.shape[1]
+    omegas = np.broadcast_to(np.asarray(omega, np.float64), len(p))
     kept, degenerate = np.full(len(p), count), np.zeros(len(p), bool)
     for j in range(count):
         x = np.maximum(tokens[:, j], 0)
         judged = (kept == count) & (tokens[:, j] != NO_TOKEN)
-        accepted = judged & accepts(uniforms[:, j], p[rows, x], q[rows, x], omega)
+        accepted = judged & accepts(uniforms[:, j], p[rows, x], q[rows, x], omegas)
         kept[accepted] = j
         rejected = judged & ~accepted
-        next_p, next_q, empty = reject(p, q, omega, x)
+        next_p, next_q, empty = reject(p, q, omegas[:, None], x)
         p, q = (np.where(rejected[:, None], new, old) for new, old in ((next_p, p), (next_q, q)))
         degenerate |= rejected & empty
     return SiblingVerdict(kept, p, degenerate)

@@ -163,6 +163,21 @@ def test_relaxation_is_biased_and_more_siblings_do_not_mend_it() -> None:
     assert min(tv) > 0.01
 
 
+def test_rows_have_omegas_of_their_own() -> None:
+    case = CASES["relaxed"]
+    p, q, _ = case.floats
+    omegas = np.array([0.5, 1.0, 1.5, 4.0] * 50)
+    rng = np.random.default_rng(0)
+    tokens = np.argsort(rng.random((200, 4)), axis=1)[:, :3]
+    uniforms = rng.random((200, 3))
+    found = judge_siblings(np.tile(p, (200, 1)), np.tile(q, (200, 1)), omegas, tokens, uniforms)
+    for row, omega in enumerate(omegas):
+        alone = judge_siblings(p[None], q[None], float(omega), tokens[row, None], uniforms[row, None])
+        assert alone.kept[0] == found.kept[row]
+        np.testing.assert_array_equal(alone.left[0], found.left[row])
+    assert len(set(found.kept.tolist())) == 4
+
+
 def test_a_token_without_p_is_rejected_whatever_the_uniform() -> None:
     p, q, omega = CASES["no common support"].floats
     verdict = judge_siblings(p[None], q[None], omega, np.array([[3, 2, NO_TOKEN]]), np.zeros((1, 3)))
