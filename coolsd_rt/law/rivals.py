@@ -84,7 +84,7 @@ class SkippedVerification(_OnePass):
     them, and the others are judged without relaxation (omega = 1); else all are judged.
 
     Their code keeps a random path of an EAGLE-2 tree, cut to the mean length of the paths; it skips where the paths are
-    alike, or every n-th step; and its other rounds judge such trees, on request with LANTERN's rule. None of this is here.
+    alike, or every n-th step; its other rounds judge such trees, on request with LANTERN's rule. None of this is here.
     """
 
     skipped: int = 1

@@ -4,7 +4,7 @@ Every rule is enumerated on every world of `tools.paper.tiny_worlds`: total vari
 law of three tokens, and tokens a target pass. Beside each stands COOL-SD's relaxed law of the same accept length
 (`tools.paper.matching`). Chains and trees of lossless drafts are compared by accept length.
 
-Knows rules and worlds. Does not know engines. docs/rivals.md is the page.
+Knows rules and worlds. Does not know engines. docs/rivals.md is the page. Needs the extra measure.
 """
 
 from __future__ import annotations
