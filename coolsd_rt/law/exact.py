@@ -1,6 +1,8 @@
 """The exact distribution of the tokens that rounds produce, by enumeration, for small V.
 
 Knows P and Q as functions of the tokens so far. Does not know models, sampling, or the loop that it describes.
+Rounds of any rule that goes from position to position are enumerated by `judged_round`; the rules themselves are in
+`coolsd_rt.law.position`, `coolsd_rt.law.siblings` and `coolsd_rt.law.rivals`.
 
 Legend: V codes, L draft length. A context is the tuple of tokens decided so far.
 """
@@ -22,6 +24,8 @@ from coolsd_rt.law.tolerance import Tolerance
 Context = tuple[int, ...]
 Model = Callable[[Context], NDArray[np.float64]]  # context -> distribution over the next token, float64 [V]
 Joint = dict[Context, float]  # tokens -> probability
+Judge = Callable[[NDArray[np.float64], NDArray[np.float64], int], tuple[Any, Any]]
+"""P, Q, draft position (from 0) -> the probabilities [V] that a code is accepted there, or drawn after a rejection."""
 
 
 def step_law(
@@ -43,8 +47,16 @@ def round_law(target: Model, draft: Model, law: Law, context: Context = (), limi
     limit: tokens left in the image. The draft length is clipped to limit - 1, and each omega keeps its position.
     """
     length = law.length if limit is None else min(law.length, limit - 1)
+    return judged_round(target, draft, lambda p, q, i: position_law(p, q, law, i), length, context)
+
+
+def judged_round(target: Model, draft: Model, judge: Judge, length: int, context: Context = ()) -> Joint:
+    """Return the probability of each token sequence that a round of `length` draft positions can commit.
+
+    Every position is judged by `judge`; the round ends at the first rejection, or with a bonus token from P.
+    """
     out: Joint = {}
-    for tokens, weight in _round(target, draft, law, length, context, ()):
+    for tokens, weight in _round(target, draft, judge, length, context, ()):
         out[tokens] = out.get(tokens, 0.0) + weight
     return out
 
@@ -75,10 +87,15 @@ def window_law(target: Model, draft: Model, law: Law, context: Context = ()) -> 
     The positions that the round leaves undecided follow the target's distribution. So the distance to `target_law` is
     that of this round alone, without the rounds after it.
     """
+    return completed(target, round_law(target, draft, law, context), law.length, context)
+
+
+def completed(target: Model, emitted: Joint, length: int, context: Context = ()) -> Joint:
+    """Return the joint distribution of the first `length` tokens of `emitted`; the target continues what is shorter."""
     out: Joint = {}
-    for emitted, weight in round_law(target, draft, law, context).items():
-        kept = emitted[: law.length]
-        for rest, w in target_law(target, law.length - len(kept), context + kept).items():
+    for tokens, weight in emitted.items():
+        kept = tokens[:length]
+        for rest, w in target_law(target, length - len(kept), context + kept).items():
             out[kept + rest] = out.get(kept + rest, 0.0) + weight * w
     return out
 
@@ -93,7 +110,12 @@ def target_law(target: Model, tokens: int, context: Context = ()) -> Joint:
 
 def accept_length(target: Model, draft: Model, law: Law, context: Context = ()) -> float:
     """Return the expected number of tokens of one round after `context`, including the resampled or bonus token."""
-    return math.fsum(len(tokens) * weight for tokens, weight in round_law(target, draft, law, context).items())
+    return mean_length(round_law(target, draft, law, context))
+
+
+def mean_length(emitted: Joint) -> float:
+    """Return the expected number of tokens."""
+    return math.fsum(len(tokens) * weight for tokens, weight in emitted.items())
 
 
 def total_variation(a: Joint, b: Joint) -> float:
@@ -109,16 +131,16 @@ def kl(a: Joint, b: Joint) -> float:
 
 
 def _round(
-    target: Model, draft: Model, law: Law, length: int, context: Context, done: Context
+    target: Model, draft: Model, judge: Judge, length: int, context: Context, done: Context
 ) -> Iterator[tuple[Context, float]]:
     """Yield every way a round can end once the drafts `done` are accepted, with its probability."""
     p = target(context + done)
     if len(done) == length:
         yield from (((*done, x), w) for x, w in _support(p))
         return
-    accepted, after = position_law(p, draft(context + done), law, len(done))
+    accepted, after = judge(p, draft(context + done), len(done))
     for x, w in _support(accepted):
-        yield from ((tokens, w * v) for tokens, v in _round(target, draft, law, length, context, (*done, x)))
+        yield from ((tokens, w * v) for tokens, v in _round(target, draft, judge, length, context, (*done, x)))
     yield from (((*done, x), w) for x, w in _support(after))
 
 
