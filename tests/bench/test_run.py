@@ -50,8 +50,9 @@ def test_counts_agree(report: BenchReport) -> None:
     assert (plain["rounds"], plain["mean_acceptance_length"]) == (images * (DIMS.tokens - 1), 1.0)
     assert (plain["rounds_with_drafts"], plain["num_draft_tokens"], plain["draft_acceptance_rate"]) == (0, 0, None)
     assert (plain["versus_plain"], plain["verdict"], plain["break_even_acceptance_length"]) == (None, None, None)
-    assert len(variants) == 15
-    assert {variant["draft"] for variant in variants.values()} == {None, "eagle", "jacobi", "jacobi_coupled", "ngram"}
+    assert len(variants) == 16
+    drafts = {None, "eagle", "jacobi", "jacobi_coupled", "jacobi_gumbel", "ngram"}
+    assert {variant["draft"] for variant in variants.values()} == drafts
     assert plain["draft"] is None
     for name, variant in variants.items():
         if name == "plain":

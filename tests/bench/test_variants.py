@@ -42,6 +42,7 @@ def test_every_name_is_its_law() -> None:
         "LANTERN++ with G*",
         "jacobi",
         "jacobi, coupled",
+        "jacobi, gumbel",
         "ngram",
         "auto, lossless",
         "auto",
@@ -70,6 +71,7 @@ def test_every_name_is_its_law() -> None:
         assert (law.tolerance.bound, law.tolerance.lending) == (2.0, 10)
     assert found["jacobi"].drafter == "jacobi"
     assert found["jacobi, coupled"].drafter == "jacobi_coupled"
+    assert found["jacobi, gumbel"].drafter == "jacobi_gumbel"
     assert found["ngram"].drafter == "ngram"
     assert found["ngram"].law == found["lossless"].law
     assert found["jacobi"].law.omegas == (1.0,) * min(15, DIMS.tokens - 1)
@@ -150,7 +152,8 @@ def test_synthetic_acceptance_is_one_variant() -> None:
 
 
 def test_a_draft_that_gets_better_in_the_window_is_known_by_its_source() -> None:
-    assert {name for name, line in of(spec())[0].items() if line.refines} == {"jacobi", "jacobi, coupled", "ngram"}
+    refining = {name for name, line in of(spec())[0].items() if line.refines}
+    assert refining == {"jacobi", "jacobi, coupled", "jacobi, gumbel", "ngram"}
     found, _ = of(spec(draft={"model": "jacobi", "length": 4}), names=("lossless",))
     assert found["lossless"].refines
 

@@ -41,7 +41,7 @@ def made(path: Path, out: Path) -> EngineFolder:
 def none(tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
     """An engine without a draft model."""
     folder = tmp_path_factory.mktemp("none")
-    path = pipeline(folder, "{model: jacobi, length: 5, coupled: true}")
+    path = pipeline(folder, "{model: jacobi, length: 5, coupled: maximal}")
     (folder / "draft.safetensors").unlink()
     return made(path, folder / "engines")
 
@@ -99,13 +99,31 @@ def test_coupling_is_a_run_time_value(none: EngineFolder) -> None:
     spec = opening.spec_of(none)
     assert drawing.settings_of(spec).drafter == "jacobi_coupled"
     loaded = load_spec(none.folder.parents[2] / "tiny.yaml")
-    other = loaded.spec.model_copy(update={"draft": loaded.spec.draft.model_copy(update={"coupled": False})})
+    other = loaded.spec.model_copy(update={"draft": loaded.spec.draft.model_copy(update={"coupled": None})})
     assert other.build_view() == loaded.spec.build_view()
+
+
+@pytest.mark.parametrize(
+    ("written", "drafter"),
+    [
+        ("maximal", "jacobi_coupled"), ("gumbel", "jacobi_gumbel"), ("null", "jacobi"),
+        ("true", "jacobi_coupled"), ("false", "jacobi"),  # of specs of before
+    ],
+)  # fmt: skip
+def test_couplings_by_name(tmp_path: Path, written: str, drafter: str) -> None:
+    path = pipeline(tmp_path, f"{{model: jacobi, length: 5, coupled: {written}}}")
+    assert drawing.settings_of(load_spec(path).spec).drafter == drafter
+
+
+def test_a_coupling_that_is_not_known(tmp_path: Path) -> None:
+    path = pipeline(tmp_path, "{model: jacobi, length: 5, coupled: minimal}")
+    with pytest.raises(UserError, match=r"draft.coupled: expected one of maximal, gumbel.* found .*minimal"):
+        load_spec(path)
 
 
 def test_any_engine_draws_with_jacobi_drafts(tiny_engine: EngineFolder, tmp_path: Path) -> None:
     plain = generate(tiny_engine.folder, GenerateConfig(["red apple"], tmp_path / "plain", plain=True))
-    for kind in ("jacobi", "jacobi-coupled"):
+    for kind in ("jacobi", "jacobi-coupled", "jacobi-gumbel"):
         report = generate(
             tiny_engine.folder, GenerateConfig(["red apple"], tmp_path / kind, 2, draft=kind, draft_length=4)
         )
@@ -165,7 +183,9 @@ def test_a_jacobi_window_fits_the_image(tiny_engine: EngineFolder) -> None:
         resolve(opened, GenerateConfig([], draft="jacobi", draft_length=0))
     with pytest.raises(UserError, match=r"plain decoding: .* found a draft"):
         resolve(opened, GenerateConfig([], draft="jacobi", plain=True))
-    with pytest.raises(UserError, match="the draft: expected one of jacobi, jacobi-coupled, ngram, found medusa"):
+    with pytest.raises(
+        UserError, match="the draft: expected one of jacobi, jacobi-coupled, jacobi-gumbel, ngram, found medusa"
+    ):
         resolve(opened, GenerateConfig([], draft="medusa"))
 
 

@@ -230,7 +230,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     ("x", {"pacing": 1.0}, "pacing: expected a kind or a mapping, found 1.0"),
     ("x", {"draft_length": 0}, "draft_length: expected a whole number from 1"),
     ("x", {"draft_length": 17}, "the draft length: expected at most the image's 16 tokens, found 17"),
-    ("x", {"draft": "medusa"}, "the draft: expected one of jacobi, jacobi-coupled, ngram, found medusa"),
+    ("x", {"draft": "medusa"}, "the draft: expected one of jacobi, jacobi-coupled, jacobi-gumbel, ngram, found medusa"),
     ("x", {"plain": "yes"}, "plain: expected True or False, found 'yes'"),
     ("x", {"plain": True, "schedule": "none"}, "plain decoding: expected no draft"),
     ("x", {"loop": "gpu"}, "loop: expected one of auto, host or device, found 'gpu'"),
