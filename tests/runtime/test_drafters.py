@@ -17,7 +17,7 @@ from coolsd_rt.runtime.drafters import model as model_module
 from coolsd_rt.runtime.randomness import ACCEPT, DRAFT
 from tests.runtime.fakes import FakeSession, Tables, context_index, dims
 from tests.runtime.jacobi_tree import jacobi_leaves
-from tests.runtime.tree import Floats, Leaf, Method, leaves, output_law, probes
+from tests.runtime.tree import Floats, Leaf, Method, check_leaves, leaves, output_law, probes
 
 
 class ModelSession(FakeSession):
@@ -45,8 +45,7 @@ def drawn(session: FakeSession, law: Law, found: list[Leaf], drafter: DrafterNam
             session.tables, session.dims, len(found), library=session.library, slack=40, paced=session.paced
         )
         result = decode(fresh, law, Sampling(**more), probes(found, tokens, law.length, upper), drafter=drafter)
-        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
-        assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
+        check_leaves(found, result.codes, result.statistics.rounds)
         if drafter != "model":
             assert "draft" not in fresh.calls
     assert sum(leaf.volume for leaf in found) == pytest.approx(1.0, abs=1e-12)

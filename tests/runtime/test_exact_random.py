@@ -19,7 +19,7 @@ from coolsd_rt.runtime import decode
 from coolsd_rt.runtime.randomness import RESAMPLE
 from tests.runtime.fakes import FakeSession, Tables, contexts, dims
 from tests.runtime.planting import World
-from tests.runtime.tree import EDGE, Leaf, Method, output_law, probes
+from tests.runtime.tree import EDGE, Leaf, Method, check_leaves, output_law, probes
 
 SHAPES = [(2, 1, 3), (2, 4, 6), (3, 2, 4), (3, 3, 5), (4, 2, 4), (6, 1, 3)]  # V, L, N: the first window is a whole one
 GRAIN = 16
@@ -112,8 +112,7 @@ def test_the_round_draws_every_leaf_and_the_leaves_are_the_closed_form(world: Wo
     for upper in (False, True):
         session = FakeSession(t, dims(world.vocab, world.tokens), len(found), library=library)
         result = decode(session, law, world.sampling, numbers(found, world, upper))
-        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
-        assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
+        check_leaves(found, result.codes, result.statistics.rounds)
         assert int(result.statistics.accepts.sum()) == sum(leaf.accepted for leaf in found)
         assert result.statistics.degenerate == sum(leaf.degenerate for leaf in found)
     drawn = output_law(found)

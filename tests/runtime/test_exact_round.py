@@ -23,7 +23,7 @@ from coolsd_rt.law.tolerance import Kind
 from coolsd_rt.runtime import LoopHooks, RoundRecord, Sampling, State, decode, generate
 from coolsd_rt.runtime.drafters import DrafterName
 from tests.runtime.fakes import FakeSession, Tables, dims
-from tests.runtime.tree import Leaf, Method, leaves, output_law, probes
+from tests.runtime.tree import Leaf, Method, check_leaves, leaves, output_law, probes
 
 OMEGAS = {
     "none": make_omegas("none", 3),
@@ -101,8 +101,7 @@ def test_every_leaf_is_drawn(law: Law, vocab: int, tokens: int, zeros: bool, upp
     uniforms = probes(found, tokens, law.length, upper)
     result = decode(session, sized(law, vocab), Sampling(), uniforms, loop="host", hooks=LoopHooks(on_round=invariants))
 
-    assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
-    assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
+    check_leaves(found, result.codes, result.statistics.rounds)
     assert int(result.statistics.accepts.sum()) == sum(leaf.accepted for leaf in found)
     assert result.statistics.degenerate == sum(leaf.degenerate for leaf in found)
     assert rounds == max(leaf.rounds for leaf in found)
@@ -142,7 +141,7 @@ def test_every_leaf_is_drawn_on_torch(law: Law) -> None:
     for upper in (False, True):
         session = FakeSession(tables(3, 5, False), dims(3, 5), len(found), library="torch")
         result = decode(session, law, Sampling(), probes(found, 5, 3, upper))
-        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+        check_leaves(found, result.codes)
 
 
 def test_a_cfg_pair_with_a_scale_for_each_position() -> None:
@@ -163,7 +162,7 @@ def test_a_cfg_pair_with_a_scale_for_each_position() -> None:
     for upper in (False, True):
         session = FakeSession(t, dims(3, tokens), len(found), guided=True)
         result = decode(session, law, Sampling(cfg_scale=scales), probes(found, tokens, 2, upper))
-        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+        check_leaves(found, result.codes)
     assert exact.total_variation(output_law(found), exact.image_law(target, draft, law, tokens)) < 1e-12
 
 
@@ -175,8 +174,7 @@ def test_forced_tokens_are_enumerated_too() -> None:
     for upper in (False, True):
         session = FakeSession(t, dims(3, tokens), len(found))
         result = decode(session, law, Sampling(), probes(found, tokens, 3, upper), forced)
-        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
-        assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
+        check_leaves(found, result.codes, result.statistics.rounds)
 
     def pinned(context: tuple[int, ...]) -> Floats64:
         return t.p(context) if forced[len(context)] < 0 else np.eye(3)[forced[len(context)]]
@@ -219,7 +217,7 @@ def test_guidance_that_ends_and_forced_tokens_keep_the_law(drafter: DrafterName)
         for upper in (False, True):
             session = FakeSession(t, dims(3, tokens), len(found), guided=True)
             result = decode(session, law, sampling, probes(found, tokens, 2, upper), forced)
-            assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+            check_leaves(found, result.codes)
         assert exact.total_variation(output_law(found), exactly) < 1e-12
 
 
@@ -239,6 +237,6 @@ def test_p_equal_q_is_degenerate_and_harmless() -> None:
     law = Law((0.5, 0.5, 0.5), "residual")
     found = leaves(same.p, same.q, Method(law.omegas, law.resampler), 5)
     result = decode(FakeSession(same, dims(3, 5), len(found)), law, Sampling(), probes(found, 5, 3, False))
-    assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
+    check_leaves(found, result.codes)
     assert result.statistics.degenerate == sum(leaf.degenerate for leaf in found) > 0
     assert exact.total_variation(output_law(found), exact.target_law(same.p, 5)) < 1e-12

@@ -12,7 +12,7 @@ from coolsd_rt.runtime import state as state_module
 from coolsd_rt.runtime.drafters import eagle as module
 from coolsd_rt.runtime.state import RoundRecord
 from tests.runtime.fakes import FakeSession, Tables, dims
-from tests.runtime.tree import Method, leaves, output_law, probes
+from tests.runtime.tree import Method, check_leaves, leaves, output_law, probes
 
 VOCAB, TOKENS, LENGTH = 3, 8, 3
 LAW = Law(make_omegas("exponential", LENGTH, delta=1.3))
@@ -43,8 +43,7 @@ def test_every_leaf_is_drawn(
         session = FakeSession(t, dims(VOCAB, 5), len(found), library=library, paced=True)
         sampling = Sampling(confidence=confidence, draft_confidence=stop)
         result = decode(session, Law(omegas), sampling, probes(found, 5, LENGTH, upper))
-        assert result.codes.tolist() == [list(leaf.codes) for leaf in found]
-        assert result.statistics.rounds.tolist() == [leaf.rounds for leaf in found]
+        check_leaves(found, result.codes, result.statistics.rounds)
     assert sum(leaf.volume for leaf in found) == pytest.approx(1.0, abs=1e-12)
     if max(omegas) <= 1:
         assert exact.total_variation(output_law(found), exact.target_law(t.p, 5)) < 1e-12

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,3 +161,18 @@ def output_law(found: list[Leaf]) -> dict[Context, float]:
     for leaf in found:
         law[leaf.codes] = law.get(leaf.codes, 0.0) + leaf.volume
     return law
+
+
+def check_leaves(found: list[Leaf], codes: Any, rounds: Any = None) -> None:
+    """Raise AssertionError at the first leaf that is not what was drawn: codes [leaves, tokens], rounds [leaves].
+
+    Two lists of thousands of leaves in one `assert` take pytest minutes to compare when they differ.
+    """
+    for row, leaf in enumerate(found):
+        drawn = tuple(codes[row].tolist())
+        if drawn != leaf.codes:
+            raise AssertionError(f"leaf {row} of {len(found)}: expected {leaf.codes}, drawn {drawn}; {leaf.box}")
+        if rounds is not None and int(rounds[row]) != leaf.rounds:
+            raise AssertionError(f"leaf {row} of {len(found)}: expected {leaf.rounds} rounds, found {int(rounds[row])}")
+    if len(codes) != len(found):
+        raise AssertionError(f"expected {len(found)} images, found {len(codes)}")
