@@ -18,7 +18,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Tests run in this many processes; a file's tests stay in one. `make test WORKERS=0` runs them all in one, in order.
 WORKERS ?= 2
 
-.PHONY: demo test lint docs hooks clean
+.PHONY: demo test coverage lint docs hooks clean
 .DELETE_ON_ERROR:
 
 # $(call venv,DIR,EXTRAS): a new environment with the checkout, editable. The stamp is written last, so that an
@@ -70,6 +70,10 @@ hooks: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/pre-commit install
 
 test: lint docs
+	$(TEST_VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# Lines and branches that no test runs. Not part of `test`: nothing is decided by it, and tracing each line takes long.
+coverage: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_ARGS)
 
 clean:
