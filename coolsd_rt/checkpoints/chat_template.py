@@ -18,15 +18,11 @@ from coolsd_rt.checkpoints.gguf.header import read_header
 from coolsd_rt.checkpoints.reader import check_link
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_json, read_text, why_unusable
+from coolsd_rt.pretrained.special_tokens import SPECIAL_TOKENS
 
 JINJA, CONFIG = "chat_template.jinja", "tokenizer_config.json"
 """Files of a Hugging Face folder that have a template; the first that is there is read."""
 _KEY = "chat_template"
-_TOKENS = {
-    "bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id",
-    "pad_token": "padding_token_id",
-}  # fmt: skip
-"""Variables of a template, and the keys of a GGUF file with their ids."""
 
 
 def chat_template(source: Path) -> bytes:
@@ -63,14 +59,14 @@ def _tokens_of_gguf(fields: Mapping[str, Any]) -> dict[str, Any]:
     tokens = fields.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list):
         return {}
-    ids = {name: fields.get(f"tokenizer.ggml.{key}") for name, key in _TOKENS.items()}
+    ids = {name: fields.get(f"tokenizer.ggml.{key}") for name, key in SPECIAL_TOKENS.items()}
     return {name: tokens[i] for name, i in ids.items() if isinstance(i, int) and 0 <= i < len(tokens)}
 
 
 def _heading(template: str, tokens: Mapping[str, Any]) -> str:
     """Return what sets the special tokens that a template names. tokens: text, or a dict with the key `content`."""
     lines = ""
-    for name in _TOKENS:
+    for name in SPECIAL_TOKENS:
         given = tokens.get(name)
         text = given.get("content") if isinstance(given, dict) else given
         if isinstance(text, str) and re.search(rf"\b{name}\b", template):

@@ -17,12 +17,11 @@ from typing import Any
 from coolsd_rt.errors import UserError
 from coolsd_rt.files import read_text
 from coolsd_rt.limits import TEMPLATE_BYTES
+from coolsd_rt.pretrained.special_tokens import SPECIAL_TOKENS
 from coolsd_rt.shown import shorten
 
 TEMPLATE_FILE = "chat_template.jinja"
 _WHAT = "a chat template"
-_TOKENS = {"bos_token", "eos_token", "unk_token", "pad_token"}
-"""Variables that transformers takes from the tokenizer. `convert` sets them in the template."""
 Message = Mapping[str, str]
 """A message of a chat: its `role` (system, user, assistant) and its `content`."""
 
@@ -54,7 +53,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _now
         try:
-            missing = sorted(meta.find_undeclared_variables(environment.parse(text)) & _TOKENS)
+            missing = sorted(meta.find_undeclared_variables(environment.parse(text)) & SPECIAL_TOKENS.keys())
             compiled = environment.from_string(text)
         except (TemplateError, RecursionError) as error:
             raise UserError(str(path), expected=_WHAT, found=_first(error)) from error
