@@ -26,7 +26,8 @@ from coolsd_rt.law.continuous.quadrature import (
     two_token_law,
 )
 from coolsd_rt.law.continuous.rule import keep_probability
-from tests.law.continuous_heads import DRAFTS, TARGET, TwoSteps, X, mean_over_pairs
+from tests.law.continuous_heads import DRAFTS, TARGET, X, mean_over_pairs
+from tools.paper.two_steps import TwoSteps
 
 PRECISION = 1e-10
 VISIBLE = 1e-3
