@@ -130,7 +130,7 @@ def test_a_bound_costs_no_more_than_it_counts(draft: TwoSteps, bound: int) -> No
     """The distance from P is at most the probability of a fallback, and below the stated bound; without one it is 0."""
     found = distances(TARGET.head, draft.head, ScalarRule(bound=bound), W, EDGES)
     assert 1e-12 < found.tv <= found.fallback
-    assert found.tv < 1 / (np.e * (bound + 2))
+    assert found.tv < 1 / (np.e * (bound + 1))
     assert distances(TARGET.head, draft.head, ScalarRule(bound=10**6), W, EDGES).tv < 1e-4
 
 

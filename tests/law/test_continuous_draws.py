@@ -189,24 +189,45 @@ def test_distant_means_in_32_channels_reject_without_overflow() -> None:
 
 
 def test_tokens_depend_on_the_numbers_of_their_own_position() -> None:
-    """A row alone, and among others in another order, has the same token, tries and verdict."""
+    """A row alone, and among others in another order, has the same token, tries and verdict; by all three ways."""
     seeds, positions, offsets = [5, 5, 9, 2], [0, 7, 7, 3], [0, 1, 1, 2]
+    deviations, omegas = np.array([0.6, 0.5, 0.5, 0.45]), np.array([1.0, 1.0, 0.7, 1.2])
     rng = np.random.default_rng(0)
-    x, uniforms = rng.normal(0.2, 0.5, (4, D)), np.stack([np.full(4, 0.999), rng.random(4)], axis=-1)
+    x = 2 * MEAN_Q - MEAN_P + rng.normal(0, 0.3, (4, D))  # on Q's side of both
+    uniforms = np.stack([np.full(4, 0.999), rng.random(4)], axis=-1)
 
     def of(rows: list[int]) -> PositionVerdict:
-        p, q = gaussians(len(rows), MEAN_P, 0.5), gaussians(len(rows), MEAN_Q, 0.6)
+        p, q = gaussians(len(rows), MEAN_P, 0.5), LastStep(np.tile(MEAN_Q, (len(rows), 1)), deviations[rows])
         keys = ([values[row] for row in rows] for values in (seeds, positions, offsets))
         numbers = TryNumbers(*keys, D)  # type: ignore[call-arg,arg-type]
-        return verify_position(x[rows], p, q, 1.0, uniforms[rows], numbers)
+        return verify_position(x[rows], p, q, omegas[rows], uniforms[rows], numbers)
 
+    together = of([0, 1, 2, 3])
+    assert not together.accepted.any()
+    assert (together.tries > 0).tolist() == [True, False, False, True]
     for rows in itertools.permutations(range(4), 3):
         found = of(list(rows))
-        assert not found.accepted.all()
         for at, row in enumerate(rows):
             alone = of([row])
             np.testing.assert_array_equal(found.tokens[at], alone.tokens[0])
             assert found.tries[at] == alone.tries[0]
+
+
+def test_each_try_has_numbers_of_its_own() -> None:
+    """Tries 0, 1, ... of the open rows; the fallback is a draw from P with the numbers of try `bound`."""
+    asked: list[tuple[int, list[int]]] = []
+
+    def numbers(rows: Ints, attempt: int) -> tuple[Floats64, Floats64]:
+        asked.append((attempt, rows.tolist()))
+        never, kept = 1 - 2.0**-53, 0.0
+        return np.full((len(rows), D), attempt / 10), np.where((rows == 1) & (attempt == 2), kept, never)
+
+    p, q = gaussians(3, MEAN_P, 0.5), gaussians(3, MEAN_P - 0.3, 0.51)
+    found = redraw(p, q, 1.0, numbers, bound=4)
+    assert asked == [(0, [0, 1, 2]), (1, [0, 1, 2]), (2, [0, 1, 2]), (3, [0, 2]), (4, [0, 2])]
+    assert found.tries.tolist() == [4, 3, 4]
+    assert found.fallback.tolist() == [True, False, True]
+    np.testing.assert_allclose(p.noise(found.tokens)[:, 0], [0.4, 0.2, 0.4], atol=1e-12)
 
 
 def test_the_bound_is_kept_and_counted() -> None:

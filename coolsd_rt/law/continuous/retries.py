@@ -6,7 +6,7 @@ omega > 1 M is TV(P, Q) and larger than that probability: the tries are fewer.
 
 After `bound` tries the token is a fresh draw from P, and that is counted. (The last try would be worse: it is known to
 lie where it was not kept.) A position falls back with probability P(rejected) (1 - M)^bound; for omega <= 1 its law is
-then at a distance of at most M (1 - M)^(bound + 1) < 1 / (e (bound + 2)) from P.
+then at a distance of at most M (1 - M)^(bound + 1) < 1 / (e (bound + 1)) from P.
 
 Knows Gaussians. Does not know the generator: the numbers of a try belong to a row and a try, so that what a row draws
 does not depend on the rows beside it.
