@@ -34,6 +34,7 @@ from coolsd_rt.law.continuous import (
     log_ratio,
     redraw,
     reflect,
+    replace_along,
     verify_position,
 )
 from coolsd_rt.runtime.gaussians import TryNumbers
@@ -175,6 +176,18 @@ def test_equal_models_accept_all() -> None:
     np.testing.assert_array_equal(found.tokens, x)
 
 
+@pytest.mark.parametrize("between", [0.0, 1e-300, 1e-17, 1e-14, 1e-9])
+@pytest.mark.parametrize("omega", [0.0, 0.5, 1.0, 1.0 + 2.0**-52, 2.0])
+def test_nearly_equal_models_replace_within_reach(between: float, omega: float) -> None:
+    """G* is a difference of equal numbers there; what replaces a token still lies where P has its mass."""
+    x = gaussians(500, MEAN_P, 0.5).at(np.random.default_rng(0).standard_normal((500, D)))
+    q, u = gaussians(500, np.zeros(D), 0.5), np.linspace(0, 1 - 2.0**-53, 500)
+    p = gaussians(500, np.full(D, between), 0.5)
+    tokens = replace_along(x, p, q, omega, u)
+    assert np.abs(p.noise(tokens)).max() < 9
+    assert np.isfinite(figures(p, q, omega).acceptance).all()
+
+
 def test_distant_means_in_32_channels_reject_without_overflow() -> None:
     d = 32
     p, q = LastStep(np.full((3, d), 300.0), np.array([0.1, 0.1, 0.2])), LastStep(np.zeros((3, d)), np.full(3, 0.1))
@@ -192,9 +205,8 @@ def test_tokens_depend_on_the_numbers_of_their_own_position() -> None:
     """A row alone, and among others in another order, has the same token, tries and verdict; by all three ways."""
     seeds, positions, offsets = [5, 5, 9, 2], [0, 7, 7, 3], [0, 1, 1, 2]
     deviations, omegas = np.array([0.6, 0.5, 0.5, 0.45]), np.array([1.0, 1.0, 0.7, 1.2])
-    rng = np.random.default_rng(0)
-    x = 2 * MEAN_Q - MEAN_P + rng.normal(0, 0.3, (4, D))  # on Q's side of both
-    uniforms = np.stack([np.full(4, 0.999), rng.random(4)], axis=-1)
+    x = MEAN_Q + np.array([[6.0], [2.0], [2.0], [0.7]]) * (MEAN_Q - MEAN_P)  # where Q is far above P
+    uniforms = np.array([[0.999, 0.3], [0.999, 0.6], [0.999, 0.1], [0.999, 0.9]])
 
     def of(rows: list[int]) -> PositionVerdict:
         p, q = gaussians(len(rows), MEAN_P, 0.5), LastStep(np.tile(MEAN_Q, (len(rows), 1)), deviations[rows])
