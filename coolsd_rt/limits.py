@@ -19,6 +19,9 @@ from coolsd_rt.ranges import Range, whole
 DRAFT_LENGTH = whole(1, 65_536)
 """Drafted tokens per round, which is also the number of a schedule's omegas: more than any image has tokens."""
 
+TREE_WIDTH = whole(1, 64)  # siblings below a node of a tree; later ones are hardly ever accepted
+TREE_NODES = whole(1, 1024)  # a step's mask has the square of it for every row
+
 NGRAM = whole(1, 64)
 """Tokens that are looked up. Each size has an entry for every token; hardly any text repeats more by chance."""
 
@@ -217,11 +220,8 @@ RAY_WORKERS = whole(1, 10_000)
 JOB_SHARDS = whole(1, 100_000)
 """Processes that share a long job."""
 
-LINE_CHARACTERS = 100_000
-"""Characters of one line in a prompt file."""
-
-PATH_CHARACTERS = 1024
-"""Characters of a file name in a spec."""
+LINE_CHARACTERS = 100_000  # of one line in a prompt file
+PATH_CHARACTERS = 1024  # of a file name in a spec
 
 PROMPT_CHARACTERS = Range(1, 10_000)
 """Characters of a prompt. The cleaning of captions takes quadratic time."""
