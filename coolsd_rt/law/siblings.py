@@ -10,7 +10,8 @@ omega <= 1 the token has the law P, by induction over the siblings: given that a
 still be drawn from the P that is left, and the next sibling is drawn from the Q that is left. Source: arXiv 2601.09212
 for G*; drafts without replacement are SpecInfer's and LANTERN++'s.
 
-Works on arrays of any array-API namespace; the exact laws on NumPy's. Does not know trees, contexts, nor who draws the siblings and the token after them.
+Works on arrays of any array-API namespace; the exact laws on NumPy's. Does not know trees, contexts, nor who draws the
+siblings and the token after them.
 Legend: R rows, V codes, k siblings.
 """
 

@@ -1,7 +1,7 @@
 """The loop over a batch whose images may change: the code of one round, and how images leave and join between rounds.
 
-Images that step together share the rule, the resampler, the drafter and the shape of its drafts. Omegas, draft length, sampling settings and
-random numbers are each image's own.
+Images that step together share the rule, the resampler, the drafter and the shape of its drafts. Omegas, draft length,
+sampling settings and random numbers are each image's own.
 
 Knows sessions, the law's operations and a drafter. Does not know which image of a request an image is, when a batch is
 done, who receives its tokens, nor what a token looks like. The counters, their invariants and the steps of a round are

@@ -99,8 +99,8 @@ def generate(
 
     forced: int [N], the token that position n must have (such as a line end), or -1. drafter: the source of drafts; the
     session's draft must be of that kind; a `Lookup` is `ngram` with it. loop: the loop to run; tokens are the same on
-    either. extent: of texts, which end at a token. tree: the shape of a round's drafts; the law has an omega for each of
-    its depths. None: a chain.
+    either. extent: of texts, which end at a token. tree: the shape of a round's drafts, with an omega for each depth;
+    None: a chain.
 
     Raises:
         UserError: the draft length exceeds the image, a seed is invalid, the forced or scale list does not fit, the

@@ -1,8 +1,8 @@
-"""Every way an image can be drawn with static trees of drafts, as boxes of uniforms: as `tests.runtime.tree` for chains.
+"""Every way an image can be drawn with static trees of drafts, as boxes of uniforms.
 
-Imports nothing of the package. A node is named by the way to it, such as (1, 0): the first child of the second child of
-the root. Siblings behind an accepted one, and nodes that the round never comes to, are drawn with numbers that no leaf
-names: the image must not depend on them.
+As `tests.runtime.tree` for chains, and imports nothing of the package. A node is named by the way to it, such as
+(1, 0): the first child of the second child of the root. Siblings behind an accepted one, and nodes that
+the round never comes to, are drawn with numbers that no leaf names: the image must not depend on them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from tests.runtime.tree import THIN, Box, Context, Floats, Key, Leaf, Model, probes
 
 Way = tuple[int, ...]
+Pair = tuple[Floats, Floats]  # P and Q
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ def tree_leaves(target: Model, draft: Model, trees: Trees, tokens: int) -> list[
             key = (len(codes + done), number.get((*way, 0), len(number)), 2)
             yield from (((*done, x), box + b, len(way), bad) for x, b in draw(p, key))
         else:
-            yield from siblings(codes, way, done, box, limit, bad, p, point(draft, codes + done), 0)
+            yield from siblings(codes, way, done, box, limit, bad, (p, point(draft, codes + done)), 0)
 
     def siblings(
-        codes: Context, way: Way, done: Context, box: Box, limit: int, bad: int, p: Floats, q: Floats, j: int
+        codes: Context, way: Way, done: Context, box: Box, limit: int, bad: int, pair: Pair, j: int
     ) -> Iterator[tuple[Context, Box, int, int]]:
         """What can follow once siblings before j are rejected."""
-        n, d = len(codes + done), len(way)
+        (p, q), n, d = pair, len(codes + done), len(way)
         if j == trees.widths[d] or not q.any():
             key = (n, number[(*way, 0)], 2)
             yield from (((*done, x), box + b, d, bad) for x, b in draw(p, key))
@@ -103,7 +104,7 @@ def tree_leaves(target: Model, draft: Model, trees: Trees, tokens: int) -> list[
                 yield from node(codes, (*way, j), (*done, x), judged, limit, bad)
             if 1 - rate > THIN:
                 judged = (*box, *drawn, ((n, own, 1), rate, 1.0))
-                yield from siblings(codes, way, done, judged, limit, bad | empty, left, without(q, x), j + 1)
+                yield from siblings(codes, way, done, judged, limit, bad | empty, (left, without(q, x)), j + 1)
 
     return [leaf for x, box in draw(point(target, ()), (0, 0, 2)) for leaf in image((x,), box, 0, 0, 0)]
 
