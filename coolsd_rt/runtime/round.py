@@ -31,6 +31,10 @@ One round:
 4. Verify: accept drafts up to the first rejection; resample there, or draw the bonus token.
 5. Commit: decide the tokens, advance the counters, update the statistics.
 
+Where the drafts are a tree (`coolsd_rt.runtime.trees`), steps 2 to 4 go over its nodes (`coolsd_rt.runtime.judging`).
+Before the commit the accepted nodes' cache rows are moved to where a chain would have left them, so that all of the
+above holds with L the tree's depth.
+
 A finished image leaves the batch, where the session can drop rows (`RowSession`); elsewhere its rows are stepped until
 the last image is finished, and the results are discarded. Images that come one by one are drawn in `slots`. Draft
 length 0 is plain decoding: the same code without a draft.
