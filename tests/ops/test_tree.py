@@ -66,7 +66,8 @@ def test_a_chain_has_the_verdict_of_a_chain(to: Convert) -> None:
     num_drafts = RNG.integers(0, length + 1, images)
     omegas = np.tile([1.4, 1.0, 0.5], (images, 1))
     forced = RNG.random((images, length)) < 0.1
-    given = [to(x) for x in (p, q, tokens, num_drafts, omegas, u[:, :length, 1], u[..., 2])]
+    numbers = (to(u[:, :length, 1]), to(u[..., 2]))
+    given = (to(p), to(q), to(tokens), to(num_drafts), to(omegas), *numbers)
     chain, tree = verify(*given, "optimal", to(forced)), verify_tree(*given, (1, 1, 1), to(forced))
     for name in ("accepted", "token", "degenerate"):
         np.testing.assert_array_equal(host(getattr(chain, name)), host(getattr(tree, name)))

@@ -39,10 +39,8 @@ class TreeWorld:
 
     @functools.cached_property
     def leaves(self) -> list[Leaf]:
-        p, q = self.tables.p, self.tables.q
-        if self.scales is not None:
-            p, q = guided(p, self.scales), guided(q, self.scales)
-        return tree_leaves(p, q, self.trees, self.tokens)
+        scales = self.scales or (1.0,) * self.tokens
+        return tree_leaves(guided(self.tables.p, scales), guided(self.tables.q, scales), self.trees, self.tokens)
 
 
 BINARY = TreeWorld(Tables.random(2, 5, seed=6), Trees((2, 2), (0.8, 0.7)), 2, 5)

@@ -89,8 +89,8 @@ def test_a_shape_that_cannot_be_is_refused(widths: Any) -> None:
 )
 def test_a_tree_of_one_sibling_draws_what_a_chain_draws(sampling: Sampling, library: str) -> None:
     """The same tokens, and P, Q and drafts of every round, to the last bit."""
-    seeds, records = list(range(40)), ([], [])  # type: tuple[list[RoundRecord], list[RoundRecord]]
-    drawn = []
+    seeds, drawn = list(range(40)), []
+    records: tuple[list[RoundRecord], list[RoundRecord]] = ([], [])
     for tree, into in zip((None, TreeShape((1, 1, 1))), records, strict=True):
         models = session(40, guided=sampling.guided, library=library, slack=40, paced=True)
 
@@ -240,6 +240,21 @@ def test_what_a_tree_cannot_be_combined_with(change: dict[str, Any], says: str) 
     asked: dict[str, Any] = {"law": LAW, "sampling": SAMPLING, "seeds": [1], "tree": TREE} | change
     with pytest.raises(UserError, match=says):
         generate(session(1), **asked)
+
+
+def test_a_loop_of_the_sessions_own_is_not_asked() -> None:
+    """It would draft a chain."""
+
+    class Own(FakeTreeSession):
+        def refusal_reason(self, request: DecodeRequest) -> str:
+            return ""
+
+        def decode(self, request: DecodeRequest) -> Generation:
+            raise AssertionError("drawn without trees")
+
+    assert generate(session(1, Own), LAW, SAMPLING, [1], tree=TREE).loop == "host"
+    with pytest.raises(UserError, match="drafts in a tree"):
+        generate(session(1, Own), LAW, SAMPLING, [1], tree=TREE, loop="device")
 
 
 def test_an_engine_without_trees_and_numbers_of_another_tree() -> None:
