@@ -3,7 +3,8 @@
 A step's context is the visible cache rows in the order of their positions; of rows at one position, in the order of
 their places in the step. So a mask that shows a sibling, or hides an ancestor, gives another context, and so does a row
 that was not moved. The target's cache also keeps which context a row was computed in: a row that stands behind another
-context, as one of a wrong branch would, is answered with NaN.
+context, as one of a wrong branch would, is answered with NaN. Where `strict` is off nothing is, as on an engine, and
+what is wrong shows in the tokens alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ UNWRITTEN = -1
 
 class FakeTreeSession(FakeSession):
     """`TreeSession` over tables; its chains are trees too."""
+
+    strict = True
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
@@ -103,7 +106,7 @@ class FakeTreeSession(FakeSession):
             index, _, wrong = self._read(self.target_cache, self.target_made, order, count)
             np.put_along_axis(self.target_made, at[:, s : s + 1], index[:, None], axis=1)
             logits[:, s] = self._log(self.tables.target, index)
-            logits[wrong, s] = np.nan
+            logits[wrong & self.strict, s] = np.nan
             features[:, s] = np.stack([index, self.names, pos_ + depth[:, s], np.ones(self.rows)], axis=-1)
         return self._out(logits), self._out(features, "float64")
 
@@ -126,7 +129,7 @@ class FakeTreeSession(FakeSession):
             np.put_along_axis(self.draft_real, at[:, s : s + 1], real[:, None] == 1, axis=1)
             wrong = (own != before) | (row != self.names) | (position != pos_ + depth[:, s])
             np.put_along_axis(self.draft_broken, at[:, s : s + 1], wrong[:, None], axis=1)
-            broken = np.take_along_axis(self.draft_broken, order, axis=1)
+            broken = np.take_along_axis(self.draft_broken, order, axis=1) & self.strict
             logits[:, s] = self._log(self.tables.draft, index)
             logits[(broken & (np.arange(broken.shape[1]) < count[:, None])).any(1), s] = np.nan
             predicted[:, s] = np.stack([index, self.names, pos_ + depth[:, s] + 1, np.zeros(self.rows)], axis=-1)
