@@ -135,7 +135,11 @@ class Batch:
 
     def rowwise(self, host: Host, offset: int = 0) -> Array:
         """Repeat a value per image [M] to a value per row [R], int64. `offset` is added in the unconditional rows."""
-        return self.put(np.concatenate([host, host + offset]) if self.paired else host)
+        return self.put(self.host_rows(host, offset))
+
+    def host_rows(self, host: Host, offset: int = 0) -> Host:
+        """As `rowwise`, on the host."""
+        return np.concatenate([host, host + offset]) if self.paired else host
 
     def both(self, ids: Array) -> Array:
         """Repeat a session's array [M, ...] to [R, ...]: both rows of an image have the same ids."""

@@ -81,18 +81,19 @@ class TreeSession(Session, Protocol):
         """
         ...
 
-    def draft_tree(
-        self, ids: Array, features: Array | None, pos: Array, depth: Array, seen: Array
-    ) -> tuple[Array, Array]:
-        """Run one step of the draft over the nodes of a tree, without the root. Arguments as in `draft` and above."""
+    def draft_tree(self, ids: Array, features: Array, pos: Array, depth: Array, seen: Array) -> tuple[Array, Array]:
+        """Run one step of an EAGLE head over the nodes of a tree, without the root.
+
+        Arguments and results as in `draft` and `target_tree`; the depth of a first node is 0 here.
+        """
         ...
 
-    def move(self, pos: Array, path: Array, count: Array) -> None:
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
         """Move rows of the target's cache to where a chain of the accepted nodes would have left them.
 
-        In each row r, what is in cache row pos[r] + 1 + path[r, j] goes to pos[r] + 1 + j, for all j < count[r]. pos:
-        int64 [R]. path: int64 [R, l], nodes, increasing along a row. count: int64 [R], 0..l. Entries of `path` from
-        `count` on have no meaning. Called after `target_tree` at the same `pos`, before any other step.
+        In each row r, what is in cache row pos[r] + 1 + path[r, j] goes to pos[r] + 1 + j, for all j < count[r]. On the
+        host: pos int64 [R]; path int64 [R, l], nodes, increasing along a row; count int64 [R], 0..l. Entries of `path`
+        from `count` on have no meaning. Called after `target_tree` at the same `pos`, before any other step.
         """
         ...
 

@@ -119,8 +119,7 @@ class TreeJudge:
         self.drafter.seen(features[batch.row_ids[:, None], along])
         moves = (path != np.arange(path.shape[1])) & (np.arange(path.shape[1]) < accepted[:, None])
         if moves.any():
-            pos = batch.rowwise(batch.state.cached)
-            self._session.move(pos, batch.rowwise(path), batch.rowwise(accepted))
+            self._session.move(*(batch.host_rows(part) for part in (batch.state.cached, path, accepted)))
             batch.watch.lap("target")
 
 

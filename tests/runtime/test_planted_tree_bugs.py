@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coolsd_rt.arrays import Array, Floats64
+from coolsd_rt.arrays import Array, Floats64, Ints
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.law import Law
 from coolsd_rt.law.siblings import NO_TOKEN, judge_siblings, reject, remove_token
@@ -182,14 +182,14 @@ def test_the_numbers_of_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class NeverMoved(FakeTreeSession):
-    def move(self, pos: Array, path: Array, count: Array) -> None:
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
         pass
 
 
 class OneRowBeside(FakeTreeSession):
     """The row of another node is moved: the one before an accepted node of depth 2."""
 
-    def move(self, pos: Array, path: Array, count: Array) -> None:
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
         path = path.copy()
         path[:, 1:] -= 1
         super().move(pos, path, count)
@@ -198,14 +198,14 @@ class OneRowBeside(FakeTreeSession):
 class OneRowShort(FakeTreeSession):
     """The last accepted row is not moved."""
 
-    def move(self, pos: Array, path: Array, count: Array) -> None:
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
         super().move(pos, path, np.maximum(count - 1, 0))
 
 
 class OneRowBehind(FakeTreeSession):
     """Rows are moved to one position after their own."""
 
-    def move(self, pos: Array, path: Array, count: Array) -> None:
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
         super().move(pos + 1, path - 1, count)
 
 
@@ -217,7 +217,7 @@ def test_rows_that_are_moved_wrong(kind: type[FakeTreeSession]) -> None:
 class ConditionalRowsMoved(FakeTreeSession):
     """Of each pair of rows only the first is moved."""
 
-    def move(self, pos: Array, path: Array, count: Array) -> None:
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
         count = count.copy()
         count[self.images :] = 0
         super().move(pos, path, count)

@@ -38,20 +38,17 @@ class FakeTreeSession(FakeSession):
         self.calls.append("target_tree")
         return self._target_tree(ids, pos, self._in(depth, np.int64), self._in(seen, bool))
 
-    def draft_tree(
-        self, ids: Array, features: Array | None, pos: Array, depth: Array, seen: Array
-    ) -> tuple[Array, Array]:
+    def draft_tree(self, ids: Array, features: Array, pos: Array, depth: Array, seen: Array) -> tuple[Array, Array]:
         self.calls.append("draft_tree")
         return self._draft_tree(ids, features, pos, self._in(depth, np.int64), self._in(seen, bool))
 
-    def move(self, pos: Array, path: Array, count: Array) -> None:
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
         self.calls.append("move")
-        pos_, path_, count_ = (self._in(part, np.int64) for part in (pos, path, count))
-        assert path_.shape[0] == len(pos_) == len(count_) == self.rows
+        assert path.shape[0] == len(pos) == len(count) == self.rows
         for r in range(self.rows):
-            n = int(count_[r])
-            assert (np.diff(path_[r, :n]) > 0).all()
-            to, of = pos_[r] + 1 + np.arange(n), pos_[r] + 1 + path_[r, :n]
+            n = int(count[r])
+            assert (np.diff(path[r, :n]) > 0).all()
+            to, of = pos[r] + 1 + np.arange(n), pos[r] + 1 + path[r, :n]
             for cache in (self.target_cache, self.target_made):
                 cache[r, to] = cache[r, of]
 
