@@ -9,7 +9,7 @@ Legend as in `coolsd_rt.runtime.round`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import State
 from coolsd_rt.runtime.statistics import Stopwatch
-from coolsd_rt.runtime.trees import TreeShape
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.trees import TreeShape
 
 _NAMES = {np.dtype(name): name for name in ("int64", "float32", "float64", "bool")}  # str(dtype) takes microseconds
 
@@ -33,6 +35,21 @@ class Window(NamedTuple):
     at: Ints  # [M, L + 1], the image token of each window index
     uniforms: Host  # [M, L + 1, 3], last axis: purpose; of a tree [M, K + 1, 3], by node
     scale: Array | None  # CFG scale [M, L + 1]; None without CFG
+
+
+class Judged(NamedTuple):
+    """The drafts of a round after their verification; L' is the longest window. Of a tree: along its path.
+
+    The path of a tree goes on behind the accepted nodes by the first sibling of each depth.
+    """
+
+    num_drafts: Ints  # [M], drafts that were verified
+    drafts: Array  # int64 [M, L']
+    target: Array  # P [M, L' + 1, V]
+    draft: Array  # Q [M, L', V]
+    accepted: Array  # int64 [M]
+    token: Array  # int64 [M], after the accepted drafts
+    degenerate: Array  # bool [M]
 
 
 class Processing(NamedTuple):

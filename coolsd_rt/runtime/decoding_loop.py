@@ -11,6 +11,7 @@ described in `runtime.round`, whose legend holds here too.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,15 +20,17 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
-from coolsd_rt.runtime.batch import Batch, Window, gathered, rows_of, to_host
+from coolsd_rt.runtime.batch import Batch, Judged, Window, gathered, rows_of, to_host
 from coolsd_rt.runtime.drafters import Drafter, make_drafter
 from coolsd_rt.runtime.interface import RowSession, Session
-from coolsd_rt.runtime.judging import Judged, TreeJudge, check_tree
 from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Stopwatch
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.tree_round import TreeJudge
 
 
 def check_length(law: Law, session: Session) -> None:
@@ -53,9 +56,14 @@ class DecodingLoop:
         self.state, self._first = state, request.extent.first
         self._session, self._law = session, law
         self._omegas = np.tile(np.asarray(law.omegas, np.float64), (images, 1))  # [M, L]; those of the longest image
-        self._trees = TreeJudge(check_tree(request, session), self.batch, request.tree) if request.tree else None
-        self._drafter: Drafter | None = None if self._trees is None else self._trees.drafter
-        if self._drafter is None and request.length:
+        self._trees: TreeJudge | None = None
+        self._drafter: Drafter | None = None
+        if request.tree is not None:
+            from coolsd_rt.runtime.tree_round import TreeJudge, check_tree  # a start does not pay for what it lacks
+
+            self._trees = TreeJudge(check_tree(request, session), self.batch, request.tree)
+            self._drafter = self._trees.drafter
+        elif request.length:
             self._drafter = make_drafter(request.drafter, self.batch, request.lookup)
         self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
         self._rates: Array | None = None

@@ -31,9 +31,9 @@ One round:
 4. Verify: accept drafts up to the first rejection; resample there, or draw the bonus token.
 5. Commit: decide the tokens, advance the counters, update the statistics.
 
-Where the drafts are a tree (`coolsd_rt.runtime.trees`), steps 2 to 4 go over its nodes (`coolsd_rt.runtime.judging`).
-Before the commit the accepted nodes' cache rows are moved to where a chain would have left them, so that all of the
-above holds with L the tree's depth.
+Where the drafts are a tree (`coolsd_rt.runtime.trees`), steps 2 to 4 go over its nodes
+(`coolsd_rt.runtime.tree_round`). Before the commit the accepted nodes' cache rows are moved to where a chain would have
+left them, so that all of the above holds with L the tree's depth.
 
 A finished image leaves the batch, where the session can drop rows (`RowSession`); elsewhere its rows are stepped until
 the last image is finished, and the results are discarded. Images that come one by one are drawn in `slots`. Draft
@@ -45,7 +45,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -61,7 +61,9 @@ from coolsd_rt.runtime.sampling import Sampling, forced_ids
 from coolsd_rt.runtime.self_decoding import WHOLE, DecodeRequest, Extent, Loop, decodes_itself
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation, Statistics
-from coolsd_rt.runtime.trees import TreeShape
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.trees import TreeShape
 
 OnRound = Callable[[State, RoundRecord], None]  # called after the commit
 

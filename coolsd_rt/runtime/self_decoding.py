@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeGuard, runtime_checkable
 
 from coolsd_rt.arrays import Host, Ints
 from coolsd_rt.errors import UserError
@@ -20,7 +20,9 @@ from coolsd_rt.runtime.ngrams import LOOKUP, Lookup
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.statistics import Generation
-from coolsd_rt.runtime.trees import TreeShape
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.trees import TreeShape
 
 Loop = Literal["auto", "host", "device"]
 """Which loop to run. auto: the session's own loop if it supports the request, else the host's."""

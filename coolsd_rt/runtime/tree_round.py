@@ -1,4 +1,4 @@
-"""A round's drafts and what became of them, for a chain and for a tree: steps 2 to 4 of `coolsd_rt.runtime.round`.
+"""Rounds whose drafts are a tree: steps 2 to 4 of `coolsd_rt.runtime.round`, and what a tree can be combined with.
 
 Knows sessions, the law's operations and the drafter. Does not know when a round is due, nor what is committed. A tree
 is told as the chain of its accepted nodes, so that the rest of the round is the same for both: drafts, P and Q along
@@ -8,35 +8,18 @@ tree, of which the levels of a round have K'.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops.tree import verify_tree
-from coolsd_rt.runtime.batch import Batch, Window, to_host
+from coolsd_rt.runtime.batch import Batch, Judged, Window, to_host
 from coolsd_rt.runtime.drafters.tree import TreeDrafter
 from coolsd_rt.runtime.interface import Session, TreeSession
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.trees import TreeShape
-
-
-class Judged(NamedTuple):
-    """The drafts of a round after their verification; L' is the longest window. Of a tree: along its path.
-
-    The path of a tree goes on behind the accepted nodes by the first sibling of each depth.
-    """
-
-    num_drafts: Ints  # [M], drafts that were verified
-    drafts: Array  # int64 [M, L']
-    target: Array  # P [M, L' + 1, V]
-    draft: Array  # Q [M, L', V]
-    accepted: Array  # int64 [M]
-    token: Array  # int64 [M], after the accepted drafts
-    degenerate: Array  # bool [M]
 
 
 def check_tree(request: DecodeRequest, session: Session) -> TreeSession:
