@@ -10,7 +10,8 @@ omega <= 1 the token has the law P, by induction over the siblings: given that a
 still be drawn from the P that is left, and the next sibling is drawn from the Q that is left. Source: arXiv 2601.09212
 for G*; drafts without replacement are SpecInfer's and LANTERN++'s.
 
-Knows NumPy arrays. Does not know trees, contexts, nor who draws the siblings and the token after them.
+Works on arrays of any array-API namespace; the exact laws on NumPy's. Does not know trees, contexts, nor who draws the
+siblings and the token after them.
 Legend: R rows, V codes, k siblings.
 """
 
@@ -21,8 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coolsd_rt.arrays import Bools, Floats64, Ints
+from coolsd_rt.arrays import Array, Floats64
 from coolsd_rt.law.acceptance import accepts, overlap
+from coolsd_rt.law.arrays import namespace
 from coolsd_rt.law.residual import residual
 
 NO_TOKEN = -1
@@ -34,13 +36,13 @@ class SiblingVerdict:
     """What became of the siblings of each row.
 
     kept: int64 [R], index of the accepted sibling; k if none was accepted.
-    left: float64 [R, V], the law of the token where none was accepted.
+    left: weights [R, V], of any positive total, of the law of the token where none was accepted.
     degenerate: bool [R], whether a residual on the way had no mass, so that P stood in for it.
     """
 
-    kept: Ints
-    left: Floats64
-    degenerate: Bools
+    kept: Array
+    left: Array
+    degenerate: Array
 
 
 @dataclass(frozen=True)
@@ -80,46 +82,64 @@ class SiblingDraw:
     left: Floats64
 
 
-def remove_token(q: Floats64, tokens: Ints) -> Floats64:
+def remove_token(q: Array, tokens: Array) -> Array:
     """Return Q [R, V] without one token a row, int64 [R], renormalised; all zeros where nothing is left."""
-    rest = q.copy()
-    rest[np.arange(len(q)), tokens] = 0.0
-    total = rest.sum(-1, keepdims=True)
-    return np.asarray(np.divide(rest, total, out=np.zeros_like(rest), where=total > 0), np.float64)
+    xp = namespace(q)
+    codes = xp.arange(q.shape[-1], dtype=xp.int64, device=q.device)
+    rest = xp.where(codes == tokens[:, None], xp.zeros_like(q), q)
+    total = xp.sum(rest, axis=-1, keepdims=True)
+    return rest / xp.where(total > 0, total, xp.ones_like(total))
 
 
-def reject(p: Floats64, q: Floats64, omega: float | Floats64, tokens: Ints) -> tuple[Floats64, Floats64, Bools]:
-    """Return the pair (P, Q) after the rejection of `tokens`, int64 [R], and where the residual was degenerate, [R].
+def reject(p: Array, q: Array, omega: Array, tokens: Array) -> tuple[Array, Array, Array]:
+    """Return what the rejection of `tokens`, int64 [R], leaves: weights of P, any total, and Q.
 
-    omega: a number, or one for each row, [R, 1].
+    omega: a number, or one for each row, [R, 1]. The third is where the residual was degenerate, bool [R].
     """
     weights, degenerate = residual(p, q, omega, "optimal")
-    return weights / weights.sum(-1, keepdims=True), remove_token(q, tokens), degenerate
+    return weights, remove_token(q, tokens), degenerate
+
+
+def normalised(weights: Array) -> Array:
+    """Return weights [R, V] of any positive total with a total of 1."""
+    return weights / namespace(weights).sum(weights, axis=-1, keepdims=True)
 
 
 def judge_siblings(
-    p: Floats64, q: Floats64, omega: float | Floats64, tokens: Ints, uniforms: Floats64
+    p: Array, q: Array, omega: Array, tokens: Array, uniforms: Array, forced: Array | None = None
 ) -> SiblingVerdict:
     """Judge the siblings of each row in draw order.
 
-    p, q: P and Q at the position, float64 [R, V], each row of sum 1.
+    p, q: P and Q at the position, [R, V], each row of sum 1.
     omega: relaxation of the position, a number or float64 [R].
     tokens: the siblings, int64 [R, k], each drawn from Q without those before it; `NO_TOKEN` where there is none.
-    uniforms: one for each sibling, float64 [R, k], in [0, 1).
+    uniforms: one for each sibling, [R, k], in [0, 1).
+    forced: bool [R], rows whose token is fixed (P = Q = a point mass): accepted whatever omega is.
+
+    Products of probabilities and uniforms are computed in float64, residuals in the dtype of P, as in a chain.
     """
-    rows, count = np.arange(len(p)), tokens.shape[1]
-    omegas = np.broadcast_to(np.asarray(omega, np.float64), len(p))
-    kept, degenerate = np.full(len(p), count), np.zeros(len(p), bool)
+    xp, count = namespace(p), tokens.shape[1]
+    rows = xp.arange(p.shape[0], dtype=xp.int64, device=p.device)
+    omegas = xp.zeros(p.shape[0], dtype=xp.float64, device=p.device) + omega
+    kept = xp.full(p.shape[0], count, dtype=xp.int64, device=p.device)
+    degenerate, left = kept < count, p
     for j in range(count):
-        x = np.maximum(tokens[:, j], 0)
-        judged = (kept == count) & (tokens[:, j] != NO_TOKEN)
-        accepted = judged & accepts(uniforms[:, j], p[rows, x], q[rows, x], omegas)
-        kept[accepted] = j
+        exists = tokens[:, j] != NO_TOKEN
+        x = xp.where(exists, tokens[:, j], 0)
+        judged = (kept == count) & exists
+        u, of_p, of_q = (xp.astype(part, xp.float64) for part in (uniforms[:, j], p[rows, x], q[rows, x]))
+        accepted = accepts(u, of_p, of_q, omegas)
+        accepted = judged & (accepted if forced is None else accepted | forced)
+        kept = xp.where(accepted, j, kept)
         rejected = judged & ~accepted
-        next_p, next_q, empty = reject(p, q, omegas[:, None], x)
-        p, q = (np.where(rejected[:, None], new, old) for new, old in ((next_p, p), (next_q, q)))
-        degenerate |= rejected & empty
-    return SiblingVerdict(kept, p, degenerate)
+        if not bool(xp.any(rejected)):
+            continue
+        weights, next_q, empty = reject(p, q, xp.astype(omegas, p.dtype)[:, None], x)
+        left = xp.where(rejected[:, None], weights, left)
+        p = xp.where(rejected[:, None], normalised(weights), p)
+        q = xp.where(rejected[:, None], next_q, q)
+        degenerate = degenerate | (rejected & empty)
+    return SiblingVerdict(kept, left, degenerate)
 
 
 def node_law(p: Floats64, q: Floats64, omega: float, siblings: int) -> NodeLaw:
@@ -133,8 +153,8 @@ def node_law(p: Floats64, q: Floats64, omega: float, siblings: int) -> NodeLaw:
         kept = overlap(p, q, omega)
         accepted[j] += weight * kept[0]
         for x in np.flatnonzero(q[0] > kept[0]).tolist():
-            next_p, next_q, _ = reject(p, q, omega, np.array([x]))
-            visit(next_p, next_q, weight * float(q[0, x] - kept[0, x]), j + 1)
+            left, next_q, _ = reject(p, q, omega, np.array([x]))
+            visit(normalised(left), next_q, weight * float(q[0, x] - kept[0, x]), j + 1)
 
     visit(np.asarray(p, np.float64)[None], np.asarray(q, np.float64)[None], 1.0, 0)
     return NodeLaw(accepted, after)
@@ -154,9 +174,9 @@ def sibling_draws(p: Floats64, q: Floats64, omega: float, siblings: int) -> Iter
             return
         kept = overlap(p, q, omega)
         for x in np.flatnonzero(q[0]).tolist():
-            next_p, next_q, empty = reject(p, q, omega, np.array([x]))
+            left, next_q, empty = reject(p, q, omega, np.array([x]))
             rate = 0.0 if over else float(kept[0, x] / q[0, x])
             drawn = (weight * float(q[0, x]), (*done, x), (*rates, rate))
-            yield from visit(next_p, next_q, *drawn, over or bool(empty[0]))
+            yield from visit(normalised(left), next_q, *drawn, over or bool(empty[0]))
 
     yield from visit(np.asarray(p, np.float64)[None], np.asarray(q, np.float64)[None], 1.0, (), (), False)

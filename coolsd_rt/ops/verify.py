@@ -8,7 +8,7 @@ i.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from coolsd_rt.arrays import Array
 from coolsd_rt.errors import CoolsdError
@@ -63,7 +63,7 @@ def verify(
     at = (rows[:, None], index, tokens)
     p, q = xp.astype(target[at], xp.float64), xp.astype(draft[at], xp.float64)
     evaluated = index < num_drafts[:, None]
-    _check(xp, p, q, evaluated)
+    check_drafted(p, q, evaluated)
     u = xp.astype(u_accept, xp.float64)
     borrowed = 0.0 if tolerance is None else tolerance.borrowed(target[:, :length], tokens)
     is_accepted = accepts(u, p, q, omegas, borrowed) if rates is None else u < rates
@@ -100,8 +100,9 @@ def _after(
     return residual(p, q, omega, "residual" if resampler == "optimal" else resampler)
 
 
-def _check(xp: Any, p: Array, q: Array, evaluated: Array) -> None:
+def check_drafted(p: Array, q: Array, evaluated: Array) -> None:
     """Raise CoolsdError unless each evaluated draft has P >= 0 and Q > 0, both [M, L] at the tokens."""
+    xp = namespace(p)
     sound = ((q > 0) & (p >= 0)) | ~evaluated
     if not bool(xp.all(sound)):
         raise CoolsdError(

@@ -9,7 +9,7 @@ Legend as in `coolsd_rt.runtime.round`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.state import State
 from coolsd_rt.runtime.statistics import Stopwatch
 
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.trees import TreeShape
+
 _NAMES = {np.dtype(name): name for name in ("int64", "float32", "float64", "bool")}  # str(dtype) takes microseconds
 
 
@@ -30,8 +33,23 @@ class Window(NamedTuple):
 
     active: Host  # bool [M], the images that are not finished
     at: Ints  # [M, L + 1], the image token of each window index
-    uniforms: Host  # [M, L + 1, 3], last axis: purpose
+    uniforms: Host  # [M, L + 1, 3], last axis: purpose; of a tree [M, K + 1, 3], by node
     scale: Array | None  # CFG scale [M, L + 1]; None without CFG
+
+
+class Judged(NamedTuple):
+    """The drafts of a round after their verification; L' is the longest window. Of a tree: along its path.
+
+    The path of a tree goes on behind the accepted nodes by the first sibling of each depth.
+    """
+
+    num_drafts: Ints  # [M], drafts that were verified
+    drafts: Array  # int64 [M, L']
+    target: Array  # P [M, L' + 1, V]
+    draft: Array  # Q [M, L', V]
+    accepted: Array  # int64 [M]
+    token: Array  # int64 [M], after the accepted drafts
+    degenerate: Array  # bool [M]
 
 
 class Processing(NamedTuple):
@@ -50,17 +68,28 @@ class Processing(NamedTuple):
 class Batch:
     """The values of a batch that stay the same from round to round, its `state`, and the finished images.
 
-    lengths: int64 [M], the draft length of each image; `length` is the longest. samplings: one entry per image.
+    lengths: int64 [M], the draft length of each image; `length` is the longest. samplings: one entry per image. tree:
+    that the drafts of a round are, of all images; None for a chain.
     """
 
     def __init__(
-        self, session: Session, sampling: Sampling, uniforms: Host, forced: Ints | None, watch: Stopwatch, state: State
+        self,
+        session: Session,
+        sampling: Sampling,
+        uniforms: Host,
+        forced: Ints | None,
+        watch: Stopwatch,
+        state: State,
+        tree: TreeShape | None = None,
     ) -> None:
-        """uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out. forced: int64 [N], -1 = free, or None."""
+        """uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out; [M, N, K + 1, 3] with a tree of K nodes.
+
+        forced: int64 [N], -1 = free, or None.
+        """
         dims, images = session.dims, uniforms.shape[0]
         self.session, self.forced = session, forced
-        self.state = state
-        self.lengths = np.full(images, uniforms.shape[2] - 1, np.int64)
+        self.state, self.tree = state, tree
+        self.lengths = np.full(images, tree.depth if tree else uniforms.shape[2] - 1, np.int64)
         self.watch = watch
         self.paired = sampling.guided
         self.idle: Array | None = None  # bool [M], the finished images; None while there are none
@@ -71,10 +100,13 @@ class Batch:
     def _settle(self, samplings: list[Sampling]) -> None:
         """Derive what follows from the images that are there now."""
         self.samplings = samplings
-        self.length = self.uniforms.shape[2] - 1
+        tree, numbers = self.tree, self.uniforms.shape[2]
+        self.length = tree.depth if tree else numbers - 1
         self.rows = np.arange(len(samplings))
         self.row_ids = self.rowwise(self.rows, offset=len(samplings))
-        self._offsets = np.arange(self.length + 1)
+        self._offsets = np.arange(numbers)
+        # The window index whose token each number is for: node i, at depth d, may become the token at index d - 1.
+        self._index = np.append(tree.depths[1:] - 1, tree.depth) if tree else self._offsets
         self.confidence = np.array([sampling.confidence for sampling in samplings])
         self.draft_confidence = np.array([sampling.draft_confidence for sampling in samplings])
         self.kinds = [Processing.of(sampling) for sampling in samplings]
@@ -88,9 +120,10 @@ class Batch:
     def take(self, keep: Ints, other: Batch | None = None) -> None:
         """Keep the images `keep` int64 of this batch and, counted on from its last, of `other`, in this order."""
         batches = mates(self, other)
-        longest = max(batch.length for batch in batches)
+        longest = max(batch.uniforms.shape[2] for batch in batches)
         tables = [
-            np.pad(batch.uniforms, ((0, 0), (0, 0), (0, longest - batch.length), (0, 0))) for batch in batches
+            np.pad(batch.uniforms, ((0, 0), (0, 0), (0, longest - batch.uniforms.shape[2]), (0, 0)))
+            for batch in batches
         ]  # numbers of drafts that an image never draws
         self.uniforms = np.concatenate(tables)[keep]
         self.lengths = np.concatenate([batch.lengths for batch in batches])[keep]
@@ -104,12 +137,13 @@ class Batch:
         """Let all images be drawn without drafts from now on."""
         self.uniforms = self.uniforms[:, :, :1]
         self.lengths = np.zeros_like(self.lengths)
+        self.tree = None
         self._settle(self.samplings)
 
     def window(self, active: Host) -> Window:
         """Return the window of the next round, which starts at each image's first undecided token."""
         at = self.state.image_index(self.state.committed, self.length + 1)
-        uniforms = self.uniforms[self.rows[:, None], at, self._offsets]
+        uniforms = self.uniforms[self.rows[:, None], at[:, self._index], self._offsets]
         return Window(active, at, uniforms, self.scale(at))
 
     def put(self, host: Host) -> Array:
@@ -118,7 +152,11 @@ class Batch:
 
     def rowwise(self, host: Host, offset: int = 0) -> Array:
         """Repeat a value per image [M] to a value per row [R], int64. `offset` is added in the unconditional rows."""
-        return self.put(np.concatenate([host, host + offset]) if self.paired else host)
+        return self.put(self.host_rows(host, offset))
+
+    def host_rows(self, host: Host, offset: int = 0) -> Host:
+        """As `rowwise`, on the host."""
+        return np.concatenate([host, host + offset]) if self.paired else host
 
     def both(self, ids: Array) -> Array:
         """Repeat a session's array [M, ...] to [R, ...]: both rows of an image have the same ids."""

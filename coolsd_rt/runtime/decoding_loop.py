@@ -1,7 +1,7 @@
 """The loop over a batch whose images may change: the code of one round, and how images leave and join between rounds.
 
-Images that step together share the rule, the resampler and the drafter. Omegas, draft length, sampling settings and
-random numbers are each image's own.
+Images that step together share the rule, the resampler, the drafter and the shape of its drafts. Omegas, draft length,
+sampling settings and random numbers are each image's own.
 
 Knows sessions, the law's operations and a drafter. Does not know which image of a request an image is, when a batch is
 done, who receives its tokens, nor what a token looks like. The counters, their invariants and the steps of a round are
@@ -11,6 +11,7 @@ described in `runtime.round`, whose legend holds here too.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,14 +20,17 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Tolerance
 from coolsd_rt.law.arrays import namespace
 from coolsd_rt.ops import sample, verify
-from coolsd_rt.runtime.batch import Batch, Window, gathered, rows_of, to_host
-from coolsd_rt.runtime.drafters import make_drafter
+from coolsd_rt.runtime.batch import Batch, Judged, Window, gathered, rows_of, to_host
+from coolsd_rt.runtime.drafters import Drafter, make_drafter
 from coolsd_rt.runtime.interface import RowSession, Session
 from coolsd_rt.runtime.mates import mates
 from coolsd_rt.runtime.randomness import ACCEPT, RESAMPLE
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Stopwatch
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.tree_round import TreeJudge
 
 
 def check_length(law: Law, session: Session) -> None:
@@ -42,17 +46,25 @@ class DecodingLoop:
     def __init__(self, session: Session, request: DecodeRequest, watch: Stopwatch | None = None) -> None:
         """session: must be fresh. watch: times the phases; loops that take turns share one.
 
-        Raises UserError if drafts exceed the image.
+        Raises UserError if drafts exceed the image, or cannot be a tree here.
         """
         check_length(request.law, session)
         law, images = request.law, len(request.uniforms)
         watch = watch or Stopwatch(request.clock)
         state = State.empty(images, session.dims, request.extent.ends, request.extent.limits)
-        self.batch = Batch(session, request.sampling, request.uniforms, request.forced, watch, state)
+        self.batch = Batch(session, request.sampling, request.uniforms, request.forced, watch, state, request.tree)
         self.state, self._first = state, request.extent.first
         self._session, self._law = session, law
         self._omegas = np.tile(np.asarray(law.omegas, np.float64), (images, 1))  # [M, L]; those of the longest image
-        self._drafter = make_drafter(request.drafter, self.batch, request.lookup) if request.length else None
+        self._trees: TreeJudge | None = None
+        self._drafter: Drafter | None = None
+        if request.tree is not None:
+            from coolsd_rt.runtime.tree_round import TreeJudge, check_tree  # a start does not pay for what it lacks
+
+            self._trees = TreeJudge(check_tree(request, session), self.batch, request.tree)
+            self._drafter = self._trees.drafter
+        elif request.length:
+            self._drafter = make_drafter(request.drafter, self.batch, request.lookup)
         self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
         self._rates: Array | None = None
 
@@ -95,18 +107,38 @@ class DecodingLoop:
         window = batch.window(active)
         num_drafts = np.where(self._draft_allowed, np.minimum(np.maximum(remaining - 1, 0), batch.lengths), 0)
 
-        # 2. Draft.
+        # 2. Draft. 3. Target. 4. Verify.
+        pending = batch.put(state.codes[batch.rows, state.committed - state.prefix - 1][:, None])
+        if self._trees is not None and num_drafts.any():
+            judged = self._trees.judge(window, num_drafts, pending, self._omegas_there)
+        else:
+            judged = self._judge_chain(window, num_drafts, pending)
+        num_drafts, drafts, p, q = judged[:4]
+        accepted, proposed = to_host(judged.accepted), to_host(drafts)
+        tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
+        tokens[batch.rows, accepted] = to_host(judged.token)
+        whole, offered, accepted = accepted, num_drafts, state.cut(tokens, accepted)
+        num_drafts = np.where(accepted < whole, accepted, num_drafts)  # an end token is no draft that was rejected
+        self._draft_allowed = self._confident(p, accepted)
+        if drafter:
+            drafter.evaluated(p, q, drafts, accepted, num_drafts, window)
+        batch.watch.lap("verify")
+
+        # 5. Commit.
+        state.commit(tokens, accepted, active)
+        if drafter:
+            drafter.committed(active)
+        return RoundRecord(active, offered, num_drafts, accepted, to_host(judged.degenerate), proposed, tokens, p, q)
+
+    def _judge_chain(self, window: Window, num_drafts: Ints, pending: Array) -> Judged:
+        """Draft a chain and verify it. pending: int64 [M, 1]."""
+        batch = self.batch
         num_drafts, drafts, q = self._draft(window, num_drafts)
         count = drafts.shape[1]
-
-        # 3. Target.
-        pending = batch.put(state.codes[batch.rows, state.committed - state.prefix - 1][:, None])
         logits, features = self._target(batch.both(self._xp.concat([pending, drafts], axis=1)))
-        if drafter:
-            drafter.seen(features)
+        if self._drafter:
+            self._drafter.seen(features)
         p = batch.distribution(logits, window.scale, window.at)
-
-        # 4. Verify.
         verdict = verify(
             p,
             q,
@@ -120,21 +152,7 @@ class DecodingLoop:
             self._tolerance,
             None if self._rates is None else self._rates[:count],
         )
-        accepted, proposed = to_host(verdict.accepted), to_host(drafts)
-        tokens = np.concatenate([proposed, np.zeros_like(num_drafts)[:, None]], axis=1)
-        tokens[batch.rows, accepted] = to_host(verdict.token)
-        whole, offered, accepted = accepted, num_drafts, state.cut(tokens, accepted)
-        num_drafts = np.where(accepted < whole, accepted, num_drafts)  # an end token is no draft that was rejected
-        self._draft_allowed = self._confident(p, accepted)
-        if drafter:
-            drafter.evaluated(p, q, drafts, accepted, num_drafts, window)
-        batch.watch.lap("verify")
-
-        # 5. Commit.
-        state.commit(tokens, accepted, active)
-        if drafter:
-            drafter.committed(active)
-        return RoundRecord(active, offered, num_drafts, accepted, to_host(verdict.degenerate), proposed, tokens, p, q)
+        return Judged(num_drafts, drafts, p, q, *verdict)
 
     @property
     def changes(self) -> bool:
@@ -145,11 +163,13 @@ class DecodingLoop:
         """Keep the images `keep` int64 of this loop and, counted on from its last, of `other`, in this order.
 
         Called between rounds; the tokens of images that leave have to be read before. other: a loop after its prefill,
-        of the same rule, resampler and drafter, on a session of the same engine. It is not used any more.
+        of the same rule, resampler, drafter and tree, on a session of the same engine. It is not used any more.
         """
         if not isinstance(self._session, RowSession):
             raise TypeError(f"expected a session whose rows may change, found {type(self._session).__name__}")
         loops = mates(self, other)
+        if len({loop.batch.tree for loop in loops}) > 1:
+            raise ValueError("images whose drafts are trees of different shapes cannot share a step")
         self._session.take(rows_of(keep, [loop.batch for loop in loops]), None if other is None else other._session)
         index = self.batch.put(keep)
         if self._drafter is not None:
@@ -168,7 +188,7 @@ class DecodingLoop:
 
         Whether and when must not depend on the tokens or the drafts of these images, or their law would be another.
         """
-        self._drafter = None
+        self._drafter = self._trees = None
         self.batch.drop_drafts()
         self._omegas = self._omegas[:, :0]
         self._omegas_there = self._put_omegas()

@@ -65,6 +65,40 @@ class RowSession(Session, Protocol):
 
 
 @runtime_checkable
+class TreeSession(Session, Protocol):
+    """A `Session` whose steps take trees of tokens (`coolsd_rt.runtime.trees`).
+
+    A step position attends to the cache before `pos` and to what `seen` has of the step itself. Its row of the cache is
+    `pos` plus its place in the step; its rotary and embedding position is `pos` plus its depth. With the depths 0, 1,
+    2, .. and the lower triangle as `seen` a step is one of `target`, or `draft`.
+    """
+
+    def target_tree(self, ids: Array, pos: Array, depth: Array, seen: Array) -> tuple[Array, Array]:
+        """Run one step of the target over the pending token and the nodes of a tree.
+
+        ids: int64 [R, S]. pos: int64 [R], the position of each row's first id. depth: int64 [R, S]. seen: bool [R, S,
+        S], whether step position s attends to step position j. Returns as `target`.
+        """
+        ...
+
+    def draft_tree(self, ids: Array, features: Array, pos: Array, depth: Array, seen: Array) -> tuple[Array, Array]:
+        """Run one step of an EAGLE head over the nodes of a tree, without the root.
+
+        Arguments and results as in `draft` and `target_tree`; the depth of a first node is 0 here.
+        """
+        ...
+
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
+        """Move rows of the target's cache to where a chain of the accepted nodes would have left them.
+
+        In each row r, what is in cache row pos[r] + 1 + path[r, j] goes to pos[r] + 1 + j, for all j < count[r]. On the
+        host: pos int64 [R]; path int64 [R, l], nodes, increasing along a row; count int64 [R], 0..l. Entries of `path`
+        from `count` on have no meaning. Called after `target_tree` at the same `pos`, before any other step.
+        """
+        ...
+
+
+@runtime_checkable
 class ProposingSession(Session, Protocol):
     """A `Session` with the graph `propose`: all draft steps of an EAGLE head and their sampling in one call."""
 

@@ -7,6 +7,9 @@ The attempt is the position's offset in the window of its round. A round commits
 position strictly decreases from round to round: a pair (position, offset) never occurs twice, and no number is used
 twice, not even after a rejection. All numbers of an image therefore fit one table, which is drawn at once.
 
+Where the drafts of a round are a tree, the offset is the number of the node (`coolsd_rt.runtime.trees`). A position's
+depth strictly decreases from round to round, and nodes of different depths have different numbers.
+
 Layout (every implementation must follow it): key = (seed, offset), counter = position + 1. The four 64-bit words of
 that block are the purposes draft, accept, resample and a spare; the value is the top 24 bits times 2^-24. The table for
 a draft length is therefore a prefix of the table for any longer one.

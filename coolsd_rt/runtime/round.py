@@ -31,6 +31,10 @@ One round:
 4. Verify: accept drafts up to the first rejection; resample there, or draw the bonus token.
 5. Commit: decide the tokens, advance the counters, update the statistics.
 
+Where the drafts are a tree (`coolsd_rt.runtime.trees`), steps 2 to 4 go over its nodes
+(`coolsd_rt.runtime.tree_round`). Before the commit the accepted nodes' cache rows are moved to where a chain would have
+left them, so that all of the above holds with L the tree's depth.
+
 A finished image leaves the batch, where the session can drop rows (`RowSession`); elsewhere its rows are stepped until
 the last image is finished, and the results are discarded. Images that come one by one are drawn in `slots`. Draft
 length 0 is plain decoding: the same code without a draft.
@@ -41,7 +45,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -57,6 +61,9 @@ from coolsd_rt.runtime.sampling import Sampling, forced_ids
 from coolsd_rt.runtime.self_decoding import WHOLE, DecodeRequest, Extent, Loop, decodes_itself
 from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Generation, Statistics
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.trees import TreeShape
 
 OnRound = Callable[[State, RoundRecord], None]  # called after the commit
 
@@ -90,6 +97,7 @@ def generate(
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
     extent: Extent = WHOLE,
+    tree: TreeShape | None = None,
 ) -> Generation:
     """Draw one image per seed on a fresh session for that number of images.
 
@@ -97,15 +105,19 @@ def generate(
 
     forced: int [N], the token that position n must have (such as a line end), or -1. drafter: the source of drafts; the
     session's draft must be of that kind; a `Lookup` is `ngram` with it. loop: the loop to run; tokens are the same on
-    either. extent: of texts, which end at a token.
+    either. extent: of texts, which end at a token. tree: the shape of a round's drafts, with an omega for each depth;
+    None: a chain.
 
     Raises:
-        UserError: the draft length exceeds the image, a seed is invalid, the forced or scale list does not fit, or
-            loop="device" and the session cannot run the request by itself.
+        UserError: the draft length exceeds the image, a seed is invalid, the forced or scale list does not fit, the
+            tree cannot be combined with the law, the settings or the session, or loop="device" and the session cannot
+            run the request by itself.
         ValueError: hooks.on_round without loop="host".
     """
-    table = uniform_table(seeds, session.dims.tokens, law.length)
-    return decode(session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks, extent=extent)
+    table = uniform_table(seeds, session.dims.tokens, tree.nodes if tree else law.length)
+    return decode(
+        session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks, extent=extent, tree=tree
+    )
 
 
 def decode(
@@ -119,17 +131,18 @@ def decode(
     loop: Loop = "auto",
     hooks: LoopHooks = NO_HOOKS,
     extent: Extent = WHOLE,
+    tree: TreeShape | None = None,
 ) -> Generation:
     """Do the work of `generate` with given random numbers.
 
-    uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out.
+    uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out; [M, N, K + 1, 3] with a tree of K nodes.
     """
     _check_hooks(loop, hooks.on_round)
     check_length(law, session)
     ids = forced_ids(forced, session.dims.tokens, session.dims.vocab)
     name: DrafterName = "ngram" if isinstance(drafter, Lookup) else drafter
     lookup = drafter if isinstance(drafter, Lookup) else LOOKUP
-    request = DecodeRequest(law, sampling, uniforms, ids, name, hooks.on_progress, hooks.clock, extent, lookup)
+    request = DecodeRequest(law, sampling, uniforms, ids, name, hooks.on_progress, hooks.clock, extent, lookup, tree)
     if decodes_itself(session, request, loop):
         return session.decode(request)
     return _Batch(DecodingLoop(session, request), request, hooks).draw()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeGuard, runtime_checkable
 
 from coolsd_rt.arrays import Host, Ints
 from coolsd_rt.errors import UserError
@@ -20,6 +20,9 @@ from coolsd_rt.runtime.ngrams import LOOKUP, Lookup
 from coolsd_rt.runtime.progress import OnProgress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.statistics import Generation
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.trees import TreeShape
 
 Loop = Literal["auto", "host", "device"]
 """Which loop to run. auto: the session's own loop if it supports the request, else the host's."""
@@ -46,8 +49,9 @@ WHOLE = Extent()
 class DecodeRequest:
     """A request for one batch.
 
-    uniforms: float32 [M, N, L + 1, 3] of `uniform_table`. forced: int64 [N], -1 = free, or None. lookup: for the
-    drafter `ngram`.
+    uniforms: float32 [M, N, L + 1, 3] of `uniform_table`; [M, N, K + 1, 3] with a tree of K nodes. forced: int64 [N],
+    -1 = free, or None. lookup: for the drafter `ngram`. tree: the shape of a round's drafts, with one omega of the law
+    for each depth; None: a chain.
     """
 
     law: Law
@@ -59,10 +63,11 @@ class DecodeRequest:
     clock: Callable[[], float] = time.perf_counter
     extent: Extent = WHOLE
     lookup: Lookup = LOOKUP
+    tree: TreeShape | None = None
 
     @property
     def length(self) -> int:
-        """The draft length L; 0 is plain decoding."""
+        """The draft length L, or the depth of the tree; 0 is plain decoding."""
         return self.law.length
 
 
@@ -94,6 +99,7 @@ def decodes_itself(session: Session, request: DecodeRequest, loop: Loop) -> Type
         return False
     own = isinstance(session, SelfDecodingSession)
     reason = session.refusal_reason(request) if isinstance(session, SelfDecodingSession) else ""
+    reason = "drafts in a tree" if request.tree else reason
     if own and not reason:
         return True
     if loop == "device":

@@ -24,8 +24,8 @@ CATCH_UP = 16  # number of rounds without a draft after which the draft's cache 
 def capacity(dims: ModelDims, length: int, paced: bool = False) -> int:
     """Return the number of cache positions that a session needs at draft length `length`.
 
-    They hold the image and the padding of ragged rows after it. paced: rounds may skip drafting, in which case ragged
-    rows grow by up to `CATCH_UP`.
+    They hold the image and the padding of ragged rows after it. length: of a tree, the number of its nodes. paced:
+    rounds may skip drafting, in which case ragged rows grow by up to `CATCH_UP`.
     """
     return dims.positions + length + (CATCH_UP + length if paced else 0)
 
@@ -121,6 +121,8 @@ class State:
 @dataclass(frozen=True)
 class RoundRecord:
     """What one round saw and decided, for tests and traces. L' is the longest window of the round's images.
+
+    Of a tree: along the path of its accepted nodes, continued by first siblings. P and Q are those of the whole node.
 
     The session may reuse the arrays that it returned: copy what has to outlive the hook.
     """

@@ -86,7 +86,8 @@ def holds(case: Case) -> bool:
         return False
     if verdict.kept.tolist() != [c.kept for c in found]:
         return False
-    for corner, left in zip(found, verdict.left, strict=True):
+    for corner, weights in zip(found, verdict.left, strict=True):
+        left = weights / weights.sum()
         if corner.kept == case.count and not np.allclose(left, [float(x) for x in corner.left], atol=1e-12, rtol=0):
             return False
     accepted, after = exact_law(case)

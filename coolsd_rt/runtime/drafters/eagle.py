@@ -118,10 +118,7 @@ class EagleDrafter:
     ) -> tuple[Array, Array]:
         """Run one graph call per draft."""
         batch, session = self._batch, self._session
-        logits, guessed = session.draft(ids, features, pos)
-        if ids.shape[1] > 1:
-            last = batch.rowwise(num_pending - 1)
-            logits, guessed = logits[batch.row_ids, last][:, None], guessed[batch.row_ids, last][:, None]
+        logits, guessed = self._first(ids, features, pos, num_pending)
 
         def step(i: int, token: Array) -> Array:
             """Step on the head's own features. The next round overwrites the cache rows that this writes."""
@@ -130,6 +127,15 @@ class EagleDrafter:
             return logits
 
         return chain(batch, window, count, logits, step)
+
+    def _first(self, ids: Array, features: Array, pos: Array, num_pending: Ints) -> tuple[Array, Array]:
+        """Step over what is pending. Returns the logits [R, 1, V] of the first draft, and the guessed feature."""
+        batch = self._batch
+        logits, guessed = self._session.draft(ids, features, pos)
+        if ids.shape[1] > 1:
+            last = batch.rowwise(num_pending - 1)
+            logits, guessed = logits[batch.row_ids, last][:, None], guessed[batch.row_ids, last][:, None]
+        return logits, guessed
 
     def seen(self, features: Array) -> None:
         """Store the features of the target's step.
