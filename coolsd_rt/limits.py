@@ -19,6 +19,12 @@ from coolsd_rt.ranges import Range, whole
 DRAFT_LENGTH = whole(1, 65_536)
 """Drafted tokens per round, which is also the number of a schedule's omegas: more than any image has tokens."""
 
+TREE_WIDTH = whole(1, 1024)
+"""Siblings below one node of a tree of drafts: each is a position of the target's step."""
+
+TREE_NODES = whole(1, 1024)
+"""Nodes of a tree of drafts. A step sees every pair of them, and all are in the caches at once."""
+
 NGRAM = whole(1, 64)
 """Tokens that are looked up. Each size has an entry for every token; hardly any text repeats more by chance."""
 

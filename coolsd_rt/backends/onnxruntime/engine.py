@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.arrays import Floats32, Ints
-from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images
+from coolsd_rt.arrays import Bools, Floats32, Ints
+from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images, no_tree
+from coolsd_rt.backends.moves import moves_of
 from coolsd_rt.backends.onnxruntime.caches import Caches, OrtMemory
 from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtSteps
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
@@ -223,7 +224,15 @@ class OrtSession:
 
     def target(self, ids: Ints, pos: Ints) -> tuple[Floats32, Floats32]:
         """Step the target over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C]."""
-        return self._step(self._target, ids, pos)
+        return self._step(self._target, ids, pos, **self._chain(ids))
+
+    def target_tree(self, ids: Ints, pos: Ints, depth: Ints, seen: Bools) -> tuple[Floats32, Floats32]:
+        """Step the target as `target` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].
+
+        Raises CoolsdError: an engine without a tree.
+        """
+        self._check_tree()
+        return self._step(self._target, ids, pos, depth=depth, seen=seen)
 
     def draft(self, ids: Ints, features: Floats32 | None, pos: Ints) -> tuple[Floats32, Floats32]:
         """Step the draft model over ids int64 [R, S] from pos int64 [R] on, with features [R, S, C] for an EAGLE head.
@@ -234,9 +243,40 @@ class OrtSession:
             raise CoolsdError(
                 "a draft step", expected="an engine with a draft model", found="an engine built without one"
             )
-        return self._step(self._steps("draft"), ids, pos, **({} if features is None else {"features_in": features}))
+        given = {} if features is None else {"features_in": features}
+        return self._step(self._steps("draft"), ids, pos, **given, **self._chain(ids))
 
-    def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats32) -> tuple[Floats32, Floats32]:
+    def draft_tree(
+        self, ids: Ints, features: Floats32, pos: Ints, depth: Ints, seen: Bools
+    ) -> tuple[Floats32, Floats32]:
+        """Step the EAGLE head as `draft` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].
+
+        Raises CoolsdError: an engine without a tree.
+        """
+        self._check_tree()
+        return self._step(self._steps("draft"), ids, pos, features_in=features, depth=depth, seen=seen)
+
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
+        """Move the target's cache rows of accepted paths to where a chain of the same tokens has them.
+
+        pos int64 [R], path int64 [R, D], count int64 [R]: as in `moves_of`.
+        """
+        if not self._target_caches.move(moves_of(pos, path, count)):
+            self._bind()
+
+    def _check_tree(self) -> None:
+        if not self._description.tree:
+            raise no_tree()
+
+    def _chain(self, ids: Ints) -> dict[str, NDArray[Any]]:
+        """Return the inputs by which the graphs of an engine with a tree step along a chain."""
+        if not self._description.tree:
+            return {}
+        rows, size = ids.shape
+        depth, seen = np.arange(size), np.tri(size, dtype=np.bool_)
+        return {"depth": np.broadcast_to(depth, (rows, size)), "seen": np.broadcast_to(seen, (rows, size, size))}
+
+    def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: NDArray[Any]) -> tuple[Floats32, Floats32]:
         """Return logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
         size = ids.shape[1]
         step = steps.at({"R": self._rows + self._spare, "S": size}, int(pos.max()) + size)

@@ -29,7 +29,7 @@ with native_words([]):  # the import looks for GPUs, and prints warnings if it m
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _TYPES = {
     "int64": "tensor(int64)", "float32": "tensor(float)", "float16": "tensor(float16)",
-    "bfloat16": "tensor(bfloat16)", "uint8": "tensor(uint8)",
+    "bfloat16": "tensor(bfloat16)", "uint8": "tensor(uint8)", "bool": "tensor(bool)",
 }  # fmt: skip
 _WARNING, _FATAL = 2, 4
 _SPIN_MICROSECONDS = "1000"
