@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.backends.moves import Moves
+from coolsd_rt.arrays import Ints
 from coolsd_rt.captured import native_words
 from coolsd_rt.errors import CoolsdError
 
@@ -83,12 +83,12 @@ class Caches:
             self.memory[name] = OrtMemory.of(grown, self._device)
         self.capacity = capacity
 
-    def move(self, moves: Moves) -> bool:
-        """Move cache rows within their batch rows. Returns whether the memory is still where it was."""
+    def move(self, rows: Ints, sources: Ints, sinks: Ints) -> bool:
+        """Move positions within their rows, as `backends.moves.Moves`. Returns whether the memory is where it was."""
         in_place = self._device == "cpu"
         for name, memory in self.memory.items():
             moved = memory.array if in_place else memory.read()
-            moved[moves.rows, :, moves.sinks] = moved[moves.rows, :, moves.sources]  # the right side is a copy
+            moved[rows, :, sinks] = moved[rows, :, sources]  # the right side is a copy
             if not in_place:
                 self.memory[name] = OrtMemory.of(moved, self._device)
         return in_place

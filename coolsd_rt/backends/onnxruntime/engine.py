@@ -261,7 +261,7 @@ class OrtSession:
 
         pos int64 [R], path int64 [R, D], count int64 [R]: as in `moves_of`.
         """
-        if not self._target_caches.move(moves_of(pos, path, count)):
+        if not self._target_caches.move(*moves_of(pos, path, count)):
             self._bind()
 
     def _check_tree(self) -> None:
