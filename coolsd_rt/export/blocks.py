@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coolsd_rt.export.ops import tensor_scatter
+from coolsd_rt.export.ops import branch_mask, tensor_scatter
 from coolsd_rt.models.config import Pairs
-from coolsd_rt.models.layers import Attention, FeedForward, HeadNorm, Layer, RMSNorm, Tree, branches, places, visible
+from coolsd_rt.models.layers import Attention, FeedForward, HeadNorm, Layer, RMSNorm, Tree, places, visible
 
 Caches = tuple[Tensor, ...]  # k_0, v_0, k_1, v_1, ...
 
@@ -76,7 +76,10 @@ class Angles(nn.Module):
         tree: how the positions branch; None: a chain.
         """
         where = places(pos, size, tree)
-        branch = None if tree is None else branches(pos, tree.seen, capacity)
+        branch = None
+        if tree is not None:
+            first = (where - tree.depth)[..., None]  # pos in the shape [R, S, 1], without a node that expands it
+            branch = branch_mask(torch.arange(capacity) < first, tree.seen, pos)
         return At(pos, self.rows(where + shift, start), visible(where, capacity, start, branch))
 
 
