@@ -9,7 +9,7 @@ their bound memory are in `graph`. Legend as in `coolsd_rt.contract`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from coolsd_rt.arrays import Bools, Floats32, Ints
 from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images, no_tree
 from coolsd_rt.backends.moves import moves_of
 from coolsd_rt.backends.onnxruntime.caches import Caches, OrtMemory
-from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtSteps
+from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtGraphs, OrtSteps
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
@@ -67,30 +67,6 @@ def _graph(verified: VerifiedEngine, options: LoadOptions, name: str, record: Gr
         verified.engine.folder if weights is not None else None,
         linked={data: weights} if weights is not None and linked else None,
     )
-
-
-class OrtGraphs(Mapping[str, OrtGraph]):
-    """The graphs of an engine by name. A graph is loaded when it is first looked up, and then kept.
-
-    Its file is hashed at that time, so that what is loaded late is what the manifest names too.
-    """
-
-    def __init__(self, load: Mapping[str, Callable[[], OrtGraph]]) -> None:
-        self._load, self.loaded = dict(load), dict[str, OrtGraph]()
-
-    def __getitem__(self, name: str) -> OrtGraph:
-        if name not in self.loaded:
-            self.loaded[name] = self._load[name]()
-        return self.loaded[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._load
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._load)
-
-    def __len__(self) -> int:
-        return len(self._load)
 
 
 class OrtEngine:
