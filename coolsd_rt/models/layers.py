@@ -253,11 +253,10 @@ def visible(at: Tensor, capacity: int, start: Tensor | None, branch: Tensor | No
     """
     at = at[:, None, :, None]
     cells = torch.arange(capacity, device=at.device)
-    seen = cells <= at if branch is None else branch[:, None]
     if start is None:
-        return seen
+        return cells <= at if branch is None else branch[:, None]
     first = start[:, None, None, None]
-    return seen & (cells >= first * (at >= first))
+    return (cells <= at if branch is None else branch[:, None]) & (cells >= first * (at >= first))
 
 
 def causal_step(

@@ -31,7 +31,7 @@ TREE = SPEC.replace(f"length: {LENGTH}}}", "tree: [3, 2, 1]}")
 
 def run(*words: object) -> str:
     """A command in its own process, which has to succeed; what it says."""
-    command = [sys.executable, "-m", "coolsd_rt", *map(str, words)]
+    command = [sys.executable, "-m", "coolsd_rt.cli", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
