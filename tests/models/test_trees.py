@@ -107,3 +107,25 @@ def test_depths_and_sight_of_a_static_tree() -> None:
     assert [np.flatnonzero(row).tolist() for row in tree.seen(1)[0]] == [
         [0], [0, 1], [0, 2], [0, 1, 3], [0, 1, 4], [0, 2, 5], [0, 2, 6],
     ]  # fmt: skip
+
+
+class Chains:
+    """Models that step along chains alone, as those of a compiled engine."""
+
+    dims = None
+
+    def target(self, ids: Any, pos: Any) -> Any: ...
+
+    def draft(self, ids: Any, features: Any, pos: Any) -> Any: ...
+
+    def reset(self, prefix: Any, start: Any) -> None: ...
+
+
+def test_models_of_chains_alone_refuse_trees() -> None:
+    """A session on a device asks its models, and says what they are."""
+    made = engine("llamagen")
+    made.steps = lambda rows, capacity: Chains()  # type: ignore[assignment, method-assign, return-value]
+    session = DeviceEngine(made).open(torch.zeros(2, 3, 64), CAPACITY)
+    one = torch.zeros(2, 1, dtype=torch.int64)
+    with pytest.raises(CoolsdError, match="expected models that take trees, found Chains"):
+        session.target_tree(one, one[:, 0], one, torch.ones(2, 1, 1, dtype=torch.bool))
