@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -200,7 +200,7 @@ class OrtSession:
 
     def target(self, ids: Ints, pos: Ints) -> tuple[Floats32, Floats32]:
         """Step the target over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C]."""
-        return self._step(self._target, ids, pos, **self._chain(ids))
+        return self._step(self._target, ids, pos, **self._along_a_chain(ids))
 
     def target_tree(self, ids: Ints, pos: Ints, depth: Ints, seen: Bools) -> tuple[Floats32, Floats32]:
         """Step the target as `target` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].
@@ -220,7 +220,7 @@ class OrtSession:
                 "a draft step", expected="an engine with a draft model", found="an engine built without one"
             )
         given = {} if features is None else {"features_in": features}
-        return self._step(self._steps("draft"), ids, pos, **given, **self._chain(ids))
+        return self._step(self._steps("draft"), ids, pos, **given, **self._along_a_chain(ids))
 
     def draft_tree(
         self, ids: Ints, features: Floats32, pos: Ints, depth: Ints, seen: Bools
@@ -244,13 +244,9 @@ class OrtSession:
         if not self._description.tree:
             raise no_tree()
 
-    def _chain(self, ids: Ints) -> dict[str, NDArray[Any]]:
+    def _along_a_chain(self, ids: Ints) -> Mapping[str, NDArray[Any]]:
         """Return the inputs by which the graphs of an engine with a tree step along a chain."""
-        if not self._description.tree:
-            return {}
-        rows, size = ids.shape
-        depth, seen = np.arange(size), np.tri(size, dtype=np.bool_)
-        return {"depth": np.broadcast_to(depth, (rows, size)), "seen": np.broadcast_to(seen, (rows, size, size))}
+        return _chain(*ids.shape) if self._description.tree else {}
 
     def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: NDArray[Any]) -> tuple[Floats32, Floats32]:
         """Return logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
@@ -299,3 +295,10 @@ class OrtSession:
             top_k=top_k,
         )
         return out["tokens"], out["probs"]
+
+
+@lru_cache(maxsize=16)
+def _chain(rows: int, size: int) -> Mapping[str, NDArray[Any]]:
+    """Return `depth` and `seen` of a chain, which nobody may write to: made once for each width of a step."""
+    depth, seen = np.arange(size), np.tri(size, dtype=np.bool_)
+    return {"depth": np.broadcast_to(depth, (rows, size)), "seen": np.broadcast_to(seen, (rows, size, size))}
