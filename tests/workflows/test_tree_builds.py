@@ -74,7 +74,7 @@ def test_it_steps_along_trees(engine: EngineFolder, spec: Path) -> None:
 
 
 def test_an_engine_without_a_tree_says_how_to_get_one(tiny_engine: EngineFolder) -> None:
-    loaded = load(tiny_engine.verified(), LoadOptions(threads=1, spinning=False, later=("image", "propose")))
+    loaded = load(tiny_engine.verified(), LoadOptions(threads=1, spinning=False, later=frozenset(("image", "propose"))))
     assert isinstance(loaded, OrtEngine)
     session, one = loaded.open(loaded.encode_condition(words(1)), CAPACITY), np.zeros((2, 1), np.int64)
     with pytest.raises(CoolsdError, match=r"expected an engine with a tree, found one without.*draft\.tree"):
