@@ -73,6 +73,21 @@ def test_it_steps_along_trees(engine: EngineFolder, spec: Path) -> None:
         TreeCheck(loaded.open(prefix, CAPACITY), other, 4, W, VOCAB, TARGET.dim, 1e-4).all()
 
 
+def test_the_backend_torch_steps_along_trees(spec: Path, tmp_path: Path) -> None:
+    """On a CPU, where its sessions step on the host; on a GPU a tree is refused before anything is built."""
+    run("build", spec, "--backend", "torch", "--out", tmp_path)
+    folder = open_engine(tmp_path / "tiny")
+    assert description_of(folder).tree
+    loaded = load(folder.verified(), LoadOptions(threads=1))
+    prefix = loaded.encode_condition(words(2))
+    TreeCheck(*(loaded.open(prefix, CAPACITY) for _ in range(2)), 4, W, VOCAB, TARGET.dim, 1e-5).all()
+    command = [sys.executable, "-m", "coolsd_rt.cli", "build", str(spec), "--backend", "tensorrt", "--dry-run"]
+    done = subprocess.run([*command, "--precision", "fp16"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "expected onnxruntime or torch on cpu with a tree, found tensorrt on cuda" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_engine_without_a_tree_says_how_to_get_one(tiny_engine: EngineFolder) -> None:
     loaded = load(tiny_engine.verified(), LoadOptions(threads=1, spinning=False, later=frozenset(("image", "propose"))))
     assert isinstance(loaded, OrtEngine)
