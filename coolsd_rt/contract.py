@@ -12,6 +12,11 @@ embedding from `ids`. The logits at position W - 1 predict image token 0. If pro
 prefixes are right-aligned, and `start` is each row's first position: positions before it are masked, and a model with
 one-dimensional RoPE counts from there.
 
+The graphs of an engine with trees have two more inputs, which say how the S positions branch. `depth` is added to `pos`
+for the angle and the embedding of a position; `seen[:, s, j]` says whether position s attends to position j of the same
+step, which is written to cache row pos + j. Rows before `pos` are seen from `start` on, as in a chain. A chain is depth
+0, 1, 2, ... and a lower triangle, so that the same graph serves both.
+
 Logits are float32 whatever dtype the graph computes in; features, prefix and caches have the graph's dtype.
 
 The draft has three forms. An EAGLE head: its row t pairs the target's feature at position t with the token at position
@@ -29,7 +34,7 @@ from typing import Literal
 
 CONTRACT_VERSION = 4
 Floating = Literal["float32", "float16", "bfloat16"]
-DType = Literal["int64", "float32", "float16", "bfloat16", "uint8"]
+DType = Literal["int64", "float32", "float16", "bfloat16", "uint8", "bool"]
 DraftKind = Literal["eagle", "model", "none"]
 
 
@@ -95,12 +100,19 @@ class GraphContract:
     outputs: tuple[TensorSpec, ...]
 
 
-def target_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
-    """Contract of target.onnx: one step of the target over S positions of every row; KV caches are updated in place."""
-    return _decoder(d, d.dim, (d.layers, d.heads, d.head_dim), dtype)
+TREE_INPUTS = (TensorSpec("depth", "int64", ("R", "S")), TensorSpec("seen", "bool", ("R", "S", "S")))
+"""The inputs behind `pos` that the steps of an engine with trees have."""
 
 
-def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int], dtype: Floating) -> GraphContract:
+def target_contract(d: ModelDims, dtype: Floating = "float32", tree: bool = False) -> GraphContract:
+    """Contract of target.onnx: one step of the target over S positions of every row; KV caches are updated in place.
+
+    tree: whether the positions may branch.
+    """
+    return _decoder(d, d.dim, (d.layers, d.heads, d.head_dim), dtype, tree)
+
+
+def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int], dtype: Floating, tree: bool = False) -> GraphContract:
     """Contract of a step over S positions of every row, for a model of width `dim`.
 
     cache: (layers, heads, head dim).
@@ -109,6 +121,7 @@ def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int], dtype: Floatin
         (
             TensorSpec("ids", "int64", ("R", "S")),
             TensorSpec("pos", "int64", ("R",)),
+            *(TREE_INPUTS if tree else ()),
             TensorSpec("prefix", dtype, ("R", d.prefix, dim)),
             *_caches(*cache, dtype, False),
             *([TensorSpec("start", "int64", ("R",))] if d.padded else []),
@@ -121,15 +134,15 @@ def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int], dtype: Floatin
     )
 
 
-def draft_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
+def draft_contract(d: ModelDims, dtype: Floating = "float32", tree: bool = False) -> GraphContract:
     """Contract of draft.onnx: one step of the EAGLE head. Input features are the target's or the head's own.
 
-    For an independent draft model: one step as in the target's contract, with the draft model's sizes.
+    For an independent draft model: one step as in the target's contract, with the draft model's sizes; it has no tree.
     """
     cache = (d.draft_layers, d.draft_heads, d.draft_head_dim)
     if d.draft_kind == "model":
         return _decoder(d, d.draft_dim, cache, dtype)
-    base = _decoder(d, d.dim, cache, dtype)
+    base = _decoder(d, d.dim, cache, dtype, tree)
     features = TensorSpec("features_in", dtype, ("R", "S", d.dim))
     return GraphContract((base.inputs[0], features, *base.inputs[1:]), base.outputs)
 

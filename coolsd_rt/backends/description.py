@@ -40,6 +40,12 @@ def dtype_of(precision: str, device: str) -> Floating:
     return plain.get(precision, "float16" if device == "cuda" else "float32")
 
 
+def no_tree() -> CoolsdError:
+    """Return the error for a step along a tree on an engine whose graphs know chains alone."""
+    fix = "name the tree's widths in the spec (draft.tree) and build again"
+    return CoolsdError("a step along a tree", expected="an engine with a tree", found="one without", fix=fix)
+
+
 def no_images() -> CoolsdError:
     """Return the error for an engine that writes text and is asked for pixels."""
     return CoolsdError("the image graph", expected="an engine that draws images", found="one that writes text")
@@ -72,6 +78,7 @@ class Description:
     dtype: type of prefix, features and caches.
     propose: whether there is a graph of all draft steps with their sampling.
     forced: the id that each image token must have, -1 where it is free; None if all are free.
+    tree: whether the steps of target and draft take positions that branch.
     """
 
     dims: ModelDims
@@ -80,6 +87,7 @@ class Description:
     dtype: Floating = "float32"
     propose: bool = True
     forced: tuple[int, ...] | None = None
+    tree: bool = False
 
     @property
     def graphs(self) -> dict[str, GraphRecord]:
@@ -87,8 +95,8 @@ class Description:
         d, dtype = self.dims, self.dtype
         contracts = {
             "condition": condition_contract(d, dtype),
-            "target": target_contract(d, dtype),
-            **({"draft": draft_contract(d, dtype)} if d.draft_kind != "none" else {}),
+            "target": target_contract(d, dtype, self.tree),
+            **({"draft": draft_contract(d, dtype, self.tree)} if d.draft_kind != "none" else {}),
             **({"propose": propose_contract(d, self.draft_length)} if d.draft_kind == "eagle" and self.propose else {}),
             **({"image": image_contract(d, self.side)} if self.side else {}),
         }
@@ -104,6 +112,7 @@ class Description:
             "dtype": self.dtype,
             "propose": self.propose,
             **({} if self.forced is None else {"forced": list(self.forced)}),
+            **({"tree": True} if self.tree else {}),
             "graphs": {name: record.as_dict() for name, record in self.graphs.items()},
         }
 
@@ -123,7 +132,7 @@ class Description:
             raise CoolsdError(f"{where}: contract", expected=expected, found=show(version), fix=fix)
         whole = validate({"contract": data}, _Whole, where, expected="a contract", fix=fix)
         made = whole.contract.description()
-        for place, expected, found in _faults(made):
+        for place, expected, found in (*_faults(made), *_tree_faults(made)):
             raise CoolsdError(f"{where}: contract.{place}", expected=expected, found=found, fix=fix)
         # Readers compute the graphs from the sizes, so the stored graphs have to be equal to these.
         if odd := difference(made.as_dict()["graphs"], whole.contract.graphs, ("contract", "graphs")):
@@ -149,12 +158,13 @@ class _Contract(Strict):
     dtype: Floating
     propose: bool
     forced: list[Annotated[int, Field(ge=-1, lt=int(DIMS["vocab"].high))]] | None = None
+    tree: bool = False
     graphs: dict[str, Any]
 
     def description(self) -> Description:
         dims = ModelDims(**self.dims.model_dump())
         forced = None if self.forced is None else tuple(self.forced)
-        return Description(dims, self.draft_length, self.side, self.dtype, self.propose, forced)
+        return Description(dims, self.draft_length, self.side, self.dtype, self.propose, forced, self.tree)
 
 
 class _Whole(Strict):
@@ -187,3 +197,11 @@ def _faults(made: Description) -> Iterator[tuple[str, str, str]]:
             yield "forced", f"ids from -1 (free) to {d.vocab - 1}", str(last)
         elif not is_layout(made.forced):
             yield "forced", "one id at each row's end, one behind the last row, or both", show(list(made.forced))
+
+
+def _tree_faults(made: Description) -> Iterator[tuple[str, str, str]]:
+    """Yield, as `_faults`, what a tree does not go with."""
+    if made.tree and made.dims.draft_kind != "eagle":
+        yield "tree", "an EAGLE head with a tree", f"the draft {made.dims.draft_kind}"
+    if made.tree and made.propose:
+        yield "tree", "draft steps in single calls with a tree", "the graph propose"

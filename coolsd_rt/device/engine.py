@@ -17,7 +17,7 @@ from torch import Tensor
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.device.memory import BatchShape, Done, empty_cache, free_bytes, refused, retry_on_oom
 from coolsd_rt.device.program import Programs, refusal_reason
-from coolsd_rt.device.round import DeviceModels
+from coolsd_rt.device.round import DeviceModels, TreeModels
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.statistics import Generation
@@ -158,6 +158,38 @@ class DeviceSession:
         features: [R, S, C] for an EAGLE head, None for a small model.
         """
         return self._step(lambda: self._own.draft(ids, features, pos), ids)
+
+    def target_tree(self, ids: Tensor, pos: Tensor, depth: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Step the target as `target` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].
+
+        Raises CoolsdError: models that step along chains alone.
+        """
+        models = self._on_trees
+        return self._step(lambda: models.target_tree(ids, pos, depth, seen), ids)
+
+    def draft_tree(
+        self, ids: Tensor, features: Tensor, pos: Tensor, depth: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Step the EAGLE head as `draft` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].
+
+        Raises CoolsdError: models that step along chains alone.
+        """
+        models = self._on_trees
+        return self._step(lambda: models.draft_tree(ids, features, pos, depth, seen), ids)
+
+    def move(self, pos: Any, path: Any, count: Any) -> None:
+        """Move the target's cache rows of accepted paths to where a chain of the same tokens has them.
+
+        pos int64 [R], path int64 [R, D], count int64 [R], on the host. Raises CoolsdError: models without trees.
+        """
+        self._on_trees.move(pos, path, count)
+
+    @property
+    def _on_trees(self) -> TreeModels:
+        models = self._own
+        if not isinstance(models, TreeModels):
+            raise CoolsdError("a step along a tree", expected="models that take trees", found=type(models).__name__)
+        return models
 
     @property
     def _own(self) -> DeviceModels:

@@ -15,7 +15,7 @@ codes, S positions of a step.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -54,6 +54,25 @@ class DeviceModels(Protocol):
         prefix: [R, W, C].
         start: int64 [R], the first position of each row that is not padding; None: 0.
         """
+        ...
+
+
+@runtime_checkable
+class TreeModels(DeviceModels, Protocol):
+    """Models that step along trees, for a loop on the host. Round by round on the device there are chains alone."""
+
+    def target_tree(self, ids: Tensor, pos: Tensor, depth: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Step the target along the tree of depth int64 [R, S] and seen bool [R, S, S]; otherwise as `target`."""
+        ...
+
+    def draft_tree(
+        self, ids: Tensor, features: Tensor, pos: Tensor, depth: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Step the EAGLE head along a tree, as `target_tree`. features: [R, S, C]."""
+        ...
+
+    def move(self, pos: Any, path: Any, count: Any) -> None:
+        """Move the target's cache rows of accepted paths. pos int64 [R], path int64 [R, D], count int64 [R]."""
         ...
 
 

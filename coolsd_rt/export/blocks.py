@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coolsd_rt.export.ops import tensor_scatter
+from coolsd_rt.export.ops import branch_mask, tensor_scatter
 from coolsd_rt.models.config import Pairs
-from coolsd_rt.models.layers import Attention, FeedForward, HeadNorm, Layer, RMSNorm, visible
+from coolsd_rt.models.layers import Attention, FeedForward, HeadNorm, Layer, RMSNorm, Tree, places, visible
 
 Caches = tuple[Tensor, ...]  # k_0, v_0, k_1, v_1, ...
 
@@ -60,14 +60,27 @@ class Angles(nn.Module):
             slots = (slots - start[:, None]).clamp(min=0)
         return slots.clamp(max=self.cos.shape[0] - 1)
 
-    def at(self, pos: Tensor, size: int, capacity: int, shift: int = 0, start: Tensor | None = None) -> At:
+    def at(
+        self,
+        pos: Tensor,
+        size: int,
+        capacity: int,
+        shift: int = 0,
+        start: Tensor | None = None,
+        tree: Tree | None = None,
+    ) -> At:
         """Return the `At` of `size` positions from `pos` int64 [R] on, against caches of `capacity` slots.
 
         shift: added to a position before its angle is read.
         start: int64 [R], the first position of each row that is not padding; None: 0.
+        tree: how the positions branch; None: a chain.
         """
-        slots = pos[:, None] + torch.arange(size)
-        return At(pos, self.rows(slots + shift, start), visible(slots, capacity, start))
+        where = places(pos, size, tree)
+        branch = None
+        if tree is not None:
+            first = (where - tree.depth)[..., None]  # pos in the shape [R, S, 1], without a node that expands it
+            branch = branch_mask(torch.arange(capacity) < first, tree.seen, pos)
+        return At(pos, self.rows(where + shift, start), visible(where, capacity, start, branch))
 
 
 class Matrix(nn.Module):

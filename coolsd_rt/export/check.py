@@ -16,6 +16,7 @@ OPSET = 24
 _TYPES = {
     onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.BFLOAT16: "bfloat16", onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.BOOL: "bool",
 }  # fmt: skip
 # Each would copy the cache instead of writing in place.
 _COPYING = ("ScatterND", "ScatterElements", "Scatter")

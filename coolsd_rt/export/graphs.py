@@ -16,6 +16,7 @@ from coolsd_rt.export.blocks import Angles, At, Caches, Matrix, RmsNorm, Stack
 from coolsd_rt.models.decoder import Decoder, MlpHead, closed, spread
 from coolsd_rt.models.eagle import Eagle, first_seen, seen_prefix
 from coolsd_rt.models.embedders import Embedder, SharedEmbedder
+from coolsd_rt.models.layers import Tree, places
 from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.vq import VQTokenizer
 
@@ -36,11 +37,6 @@ class Embedding(nn.Module):
         row = torch.arange(ids.shape[0])[:, None] * self.prefix
         before = F.embedding(row + where.clamp(max=self.prefix - 1), prefix.flatten(0, 1))
         return torch.where((where < self.prefix).unsqueeze(-1), before, self.codes(ids))
-
-
-def positions(pos: Tensor, size: int) -> Tensor:
-    """Return the positions pos, pos + 1, ..., int64 [R, S]."""
-    return pos[:, None] + torch.arange(size)
 
 
 class ConditionGraph(nn.Module):
@@ -90,8 +86,8 @@ class Head(nn.Module):
         return closed(logits, self.vocab) if self.slots is None else spread(logits, self.slots)
 
 
-class TargetGraph(nn.Module):
-    """One step of the target: ids, pos, prefix, caches (, start) -> logits, features, caches."""
+class TargetCore(nn.Module):
+    """The parts of the target's step, which the graphs with and without a tree share."""
 
     def __init__(self, target: Decoder) -> None:
         super().__init__()
@@ -101,18 +97,45 @@ class TargetGraph(nn.Module):
         self.stack = Stack(list(target.layers), self.angles)
         self.norm, self.head = RmsNorm(target.norm), Head(target)
 
-    def forward(
-        self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None = None
+    def step(
+        self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None, tree: Tree | None = None
     ) -> tuple[Tensor, ...]:
         """Step over ids int64 [R, S] from pos int64 [R] on.
 
         Returns logits [R, S, V], features [R, S, C] and the caches.
         """
         size = ids.shape[1]
-        x = self.embed(ids, positions(pos, size), prefix)
-        x, caches = self.stack(x, self.angles.at(pos, size, caches[0].shape[2], start=start), caches)
+        x = self.embed(ids, places(pos, size, tree), prefix)
+        x, caches = self.stack(x, self.angles.at(pos, size, caches[0].shape[2], start=start, tree=tree), caches)
         features = self.norm(x)
         return self.head(features), features, *caches
+
+
+class TargetGraph(TargetCore):
+    """One step of the target: ids, pos, prefix, caches (, start) -> logits, features, caches."""
+
+    def forward(
+        self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Step along a chain, as `TargetCore.step`."""
+        return self.step(ids, pos, prefix, caches, start)
+
+
+class TreeTargetGraph(TargetCore):
+    """One step of the target on a tree: ids, pos, depth, seen, prefix, caches (, start) -> as `TargetGraph`."""
+
+    def forward(
+        self,
+        ids: Tensor,
+        pos: Tensor,
+        depth: Tensor,
+        seen: Tensor,
+        prefix: Tensor,
+        caches: Caches,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Step along the tree of depth int64 [R, S] and seen bool [R, S, S], as `TargetCore.step`."""
+        return self.step(ids, pos, prefix, caches, start, Tree(depth, seen))
 
 
 class EagleCore(nn.Module):
@@ -134,12 +157,19 @@ class EagleCore(nn.Module):
         return cast(Tensor, self.fc(torch.cat([embedded, features], dim=-1))) + self.bias
 
     def step(
-        self, ids: Tensor, features: Tensor, pos: Tensor, prefix: Tensor, caches: Caches, start: Tensor | None
+        self,
+        ids: Tensor,
+        features: Tensor,
+        pos: Tensor,
+        prefix: Tensor,
+        caches: Caches,
+        start: Tensor | None,
+        tree: Tree | None = None,
     ) -> tuple[Tensor, Caches]:
         """Return the predicted features [R, S, C] of positions pos + 1 + s, and the updated caches."""
         size, prefix = ids.shape[1], seen_prefix(self.cfg, prefix, self.embed.table)
-        x = self.pair(self.embed(ids, positions(pos, size) + 1, prefix), features)
-        at: At = self.angles.at(pos, size, caches[0].shape[2], shift=1, start=first_seen(self.cfg, start))
+        x = self.pair(self.embed(ids, places(pos, size, tree) + 1, prefix), features)
+        at: At = self.angles.at(pos, size, caches[0].shape[2], 1, first_seen(self.cfg, start), tree)
         return cast("tuple[Tensor, Caches]", self.stack(x, at, caches))
 
 
@@ -164,6 +194,32 @@ class DraftGraph(nn.Module):
         Returns logits [R, S, V], features [R, S, C] and the caches.
         """
         x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
+        return self.core.head(x), x, *caches
+
+
+class TreeDraftGraph(nn.Module):
+    """One step of the EAGLE head on a tree: ids, features_in, pos, depth, seen, prefix, caches (, start)."""
+
+    def __init__(self, draft: Eagle, target: Decoder) -> None:
+        super().__init__()
+        self.core = EagleCore(draft, target)
+
+    def forward(
+        self,
+        ids: Tensor,
+        features_in: Tensor,
+        pos: Tensor,
+        depth: Tensor,
+        seen: Tensor,
+        prefix: Tensor,
+        caches: Caches,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Step over ids int64 [R, S] and features_in [R, S, C], along the tree of depth [R, S] and seen [R, S, S].
+
+        Returns logits [R, S, V], features [R, S, C] and the caches.
+        """
+        x, caches = self.core.step(ids, features_in, pos, prefix, caches, start, Tree(depth, seen))
         return self.core.head(x), x, *caches
 
 

@@ -113,6 +113,7 @@ def to_outline(module: nn.Module, contract: GraphContract) -> Outline:
         model: onnx.ModelProto = program.model_proto
     _name_dims(model, contract)
     _strip(model)
+    _size_masks(model)
     return Outline(model, used)
 
 
@@ -157,6 +158,19 @@ def _name_dims(model: onnx.ModelProto, contract: GraphContract) -> None:
         for dim, name in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
             if isinstance(name, str) and not dim.HasField("dim_value"):
                 dim.dim_param = name
+
+
+def _size_masks(model: onnx.ModelProto) -> None:
+    """State the sizes of a tree's mask, before and after its write (`ops.branch_mask`).
+
+    ONNX Runtime writes in place only where it knows that both have one size; elsewhere it copies, and warns at each
+    step.
+    """
+    for node in model.graph.node:
+        if node.op_type == "TensorScatter" and node.input[1] == "seen":
+            for name in (node.input[0], node.output[0]):
+                sizes = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, ["R", "S", "T"])
+                model.graph.value_info.append(sizes)
 
 
 def _strip(model: onnx.ModelProto) -> None:

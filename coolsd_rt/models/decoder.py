@@ -20,10 +20,12 @@ from coolsd_rt.models.layers import (
     Cache,
     Layer,
     RMSNorm,
+    Tree,
     cached_step,
     causal_step,
     line_table,
     new_caches,
+    places,
     rope_table,
 )
 
@@ -151,21 +153,29 @@ class Decoder(nn.Module):
             x = layer(x, step)
         return cast(Tensor, self.norm(x))
 
-    def embed(self, ids: Tensor, pos: Tensor, prefix: Tensor) -> Tensor:
-        """Embed S tokens at positions `pos + s`: from `prefix` below W, from the table of codes from W on.
+    def embed(self, ids: Tensor, pos: Tensor, prefix: Tensor, tree: Tree | None = None) -> Tensor:
+        """Embed S tokens at positions `pos + s`, or as `tree` says: from `prefix` below W, from the codes from W on.
 
         ids int64 [R, S], pos int64 [R], prefix float [R, W, C] -> float [R, S, C].
         """
-        return embed(self.tok_embeddings, ids, pos, prefix)
+        return embed(self.tok_embeddings, ids, pos, prefix, tree)
 
     def step(
-        self, ids: Tensor, pos: Tensor, prefix: Tensor, caches: Sequence[Cache], start: Tensor | None = None
+        self,
+        ids: Tensor,
+        pos: Tensor,
+        prefix: Tensor,
+        caches: Sequence[Cache],
+        start: Tensor | None = None,
+        tree: Tree | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run one step of the contract over ids int64 [R, S] from pos int64 [R] on, with prefix [R, W, C].
 
+        tree: how the ids branch; None: a chain.
+
         Returns logits [R, S, V] and features [R, S, C].
         """
-        features = self.advance(ids, pos, prefix, caches, start)
+        features = self.advance(ids, pos, prefix, caches, start, tree=tree)
         return self.logits(features), features
 
     def advance(
@@ -176,11 +186,12 @@ class Decoder(nn.Module):
         caches: Sequence[Cache],
         start: Tensor | None = None,
         grouped: bool = False,
+        tree: Tree | None = None,
     ) -> Tensor:
         """Return the features of `step` alone. grouped: as in `Step`, for a single id."""
-        x = self.embed(ids, pos, prefix)
+        x = self.embed(ids, pos, prefix, tree)
         capacity, from_start = caches[0].k.shape[2], self.cfg.rope.from_start
-        step = cached_step(self.rope, pos, ids.shape[1], capacity, start=start, from_start=from_start)
+        step = cached_step(self.rope, pos, ids.shape[1], capacity, start=start, from_start=from_start, tree=tree)
         if grouped:
             step = step._replace(grouped=True)
         for layer, cache in zip(self.layers, caches, strict=True):
@@ -192,10 +203,10 @@ class Decoder(nn.Module):
         return new_caches(self.cfg.layer, self.cfg.layers, rows, capacity, self.output.weight)
 
 
-def embed(table: nn.Embedding, ids: Tensor, pos: Tensor, prefix: Tensor) -> Tensor:
+def embed(table: nn.Embedding, ids: Tensor, pos: Tensor, prefix: Tensor, tree: Tree | None = None) -> Tensor:
     """Embed tokens as `Decoder.embed` does, with the table of codes as an argument."""
     width = prefix.shape[1]
-    where = pos[:, None] + torch.arange(ids.shape[1], device=ids.device)
+    where = places(pos, ids.shape[1], tree)
     row = torch.arange(ids.shape[0], device=ids.device)[:, None]
     before = prefix[row, where.clamp(max=width - 1)]
     return torch.where((where < width).unsqueeze(-1), before, table(ids))

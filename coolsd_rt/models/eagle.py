@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from coolsd_rt.models.config import EagleConfig
 from coolsd_rt.models.decoder import Decoder, MlpHead, embed, spread
-from coolsd_rt.models.layers import Cache, Layer, cached_step, causal_step, new_caches
+from coolsd_rt.models.layers import Cache, Layer, Tree, cached_step, causal_step, new_caches
 
 __all__ = ["Eagle", "EagleConfig", "first_seen", "seen_prefix"]
 
@@ -79,16 +79,17 @@ class Eagle(nn.Module):
         prefix: Tensor,
         caches: Sequence[Cache],
         start: Tensor | None = None,
+        tree: Tree | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Run one step of the contract. ids [R, S]: tokens at positions `pos + 1 + s`.
+        """Run one step of the contract. ids [R, S]: tokens at positions `pos + 1 + s`, or `pos + 1 + tree.depth`.
 
         Returns logits [R, S, V] and features [R, S, C].
         """
         table = self.table(target)
-        embedded = embed(table, ids, pos + 1, seen_prefix(self.cfg, prefix, table))
+        embedded = embed(table, ids, pos + 1, seen_prefix(self.cfg, prefix, table), tree)
         x = self.fc(torch.cat([embedded, features], dim=-1))
         capacity, from_start, start = caches[0].k.shape[2], target.cfg.rope.from_start, first_seen(self.cfg, start)
-        step = cached_step(target.rope, pos, ids.shape[1], capacity, shift=1, start=start, from_start=from_start)
+        step = cached_step(target.rope, pos, ids.shape[1], capacity, 1, start, from_start, tree)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, step, cache)
         return self.logits(target, x), x

@@ -38,6 +38,18 @@ class Cache(NamedTuple):
     v: Tensor
 
 
+class Tree(NamedTuple):
+    """How the S new positions of a step branch. A chain has depth 0, 1, 2, ... and a lower triangle.
+
+    A position is still written to the cache row of its index in the step, not of its depth.
+    depth: int64 [R, S], added to the step's first position: what the angle and the embedding are read at.
+    seen: bool [R, S, S], whether position s attends to position j of the same step: its ancestors, and itself.
+    """
+
+    depth: Tensor
+    seen: Tensor
+
+
 def rope_table(
     grid: int, prefix: int, head_dim: int, base: float = 1e4, prefix_rope: Literal["zero", "identity"] = "zero"
 ) -> Tensor:
@@ -196,6 +208,7 @@ def cached_step(
     shift: int = 0,
     start: Tensor | None = None,
     from_start: bool = False,
+    tree: Tree | None = None,
 ) -> Step:
     """Return the `Step` of `size` positions from `pos` int64 [R] on, against caches of `capacity` rows.
 
@@ -203,27 +216,47 @@ def cached_step(
     shift: added to a position before its angle is read (an EAGLE head uses the angle of the next token).
     start: int64 [R], the first position of each row that is not padding; None: 0.
     from_start: whether angles count from `start`.
+    tree: how the positions branch; None: a chain.
     """
     slots = pos[:, None] + torch.arange(size, device=pos.device)
-    turn = slots + shift - start[:, None] if from_start and start is not None else slots + shift
+    at = places(pos, size, tree)
+    turn = at + shift - start[:, None] if from_start and start is not None else at + shift
     angle = table[turn.clamp(0, table.shape[0] - 1)].unsqueeze(1)
-    mask = visible(slots, capacity, start)
+    mask = visible(at, capacity, start, None if tree is None else branches(pos, tree.seen, capacity))
     return Step(angle[..., 0], angle[..., 1], mask, slots)
 
 
-def visible(slots: Tensor, capacity: int, start: Tensor | None) -> Tensor:
-    """Return which cache rows the positions `slots` int64 [R, S] attend to: from `start` [R] to themselves.
+def places(pos: Tensor, size: int, tree: Tree | None) -> Tensor:
+    """Return the positions of a step in the image, int64 [R, S]: pos + depth, in a chain pos, pos + 1, ..."""
+    return pos[:, None] + (torch.arange(size, device=pos.device) if tree is None else tree.depth)
+
+
+def branches(pos: Tensor, seen: Tensor, capacity: int) -> Tensor:
+    """Return which cache rows the positions of a tree attend to, bool [R, S, T]: all before `pos`, and those of `seen`.
+
+    seen: bool [R, S, S], as in `Tree`. Row pos + j holds position j of the step.
+    """
+    size = seen.shape[-1]
+    index = torch.arange(capacity, device=pos.device) - pos[:, None]
+    own = seen.gather(2, index.clamp(0, size - 1)[:, None].expand(-1, size, -1))
+    return (index < 0)[:, None] | (own & (index < size)[:, None])
+
+
+def visible(at: Tensor, capacity: int, start: Tensor | None, branch: Tensor | None = None) -> Tensor:
+    """Return which cache rows the positions `at` int64 [R, S] attend to: from `start` [R] to themselves.
+
+    branch: bool [R, S, T], what they attend to instead in a tree (`branches`), from `start` on too.
 
     The mask is bool [R, 1, S, T]. Padding attends to the padding up to itself: a softmax over nothing would give NaN,
     which would spread to rows that mask it. Heads that attend to padding were also trained on features made in this way
     (LANTERN's, in bfloat16).
     """
-    at = slots[:, None, :, None]
-    cells = torch.arange(capacity, device=slots.device)
+    at = at[:, None, :, None]
+    cells = torch.arange(capacity, device=at.device)
     if start is None:
-        return cells <= at
+        return cells <= at if branch is None else branch[:, None]
     first = start[:, None, None, None]
-    return (cells <= at) & (cells >= first * (at >= first))
+    return (cells <= at if branch is None else branch[:, None]) & (cells >= first * (at >= first))
 
 
 def causal_step(

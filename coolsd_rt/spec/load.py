@@ -74,7 +74,8 @@ class LoadedSpec:
     def check_length(self, tokens: int) -> None:
         """Raise UserError if the draft is longer than the image. tokens: image tokens of one image."""
         if self.spec.draft.length > tokens:
-            raise self.error("draft.length", f"at most the image's {tokens} tokens", str(self.spec.draft.length))
+            key, depth = ("draft.length", "") if self.spec.tree is None else ("draft.tree", "depths, ")
+            raise self.error(key, f"{depth}at most the image's {tokens} tokens", str(self.spec.draft.length))
 
 
 def as_error(path: Path, problem: Problem) -> UserError:

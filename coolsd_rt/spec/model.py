@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
+from coolsd_rt import limits
 from coolsd_rt.spec.condition import Condition
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.spec.law import (
@@ -25,7 +26,7 @@ from coolsd_rt.spec.law import (
     Schedule,
     Synthetic,
 )
-from coolsd_rt.spec.networks import Draft, Image, NgramDraft, Target, Text
+from coolsd_rt.spec.networks import Draft, EagleDraft, Image, NgramDraft, Target, Text
 from coolsd_rt.spec.origins import OriginsSection
 from coolsd_rt.spec.section import Section, complaint
 
@@ -99,6 +100,7 @@ class Spec(Section):
     @model_validator(mode="after")
     def _parts_that_fit(self) -> Spec:
         self._one_output()
+        self._tree_that_runs()
         length, rule, kind = self.draft.length, self.acceptance.rule, self.schedule.kind
         draft = self.draft
         if isinstance(draft, NgramDraft) and draft.shortest > draft.longest:
@@ -135,6 +137,26 @@ class Spec(Section):
                 expected = f"{wanted}, to write text" if self.writes == "text" else f"none but {wanted}, to draw images"
                 _refuse(loc, value, expected.replace("none but", "anything but"), value)
 
+    def _tree_that_runs(self) -> None:
+        """Refuse a tree of another depth than the length, one that is too large, and one where nothing steps trees."""
+        draft, engine = self.draft, self.engine
+        if not isinstance(draft, EagleDraft) or draft.tree is None:
+            return
+        if len(draft.tree) != draft.length:
+            expected = f"the tree's depth, {len(draft.tree)}, or no length"
+            _refuse(("draft", "eagle", "length"), draft.length, expected, str(draft.length))
+        if draft.nodes > limits.TREE_NODES.high:
+            expected = f"at most {int(limits.TREE_NODES.high)} nodes"
+            _refuse(("draft", "eagle", "tree"), list(draft.tree), expected, str(draft.nodes))
+        if engine.device != "cpu":
+            found = f"{engine.backend} on {engine.device}"
+            _refuse(("draft", "eagle", "tree"), list(draft.tree), "onnxruntime or torch on cpu with a tree", found)
+
+    @property
+    def tree(self) -> tuple[int, ...] | None:
+        """Widths of the tree that is drafted; None for a chain."""
+        return self.draft.tree if isinstance(self.draft, EagleDraft) else None
+
     @property
     def writes(self) -> Literal["image", "text"]:
         """What the pipeline makes of a prompt."""
@@ -164,6 +186,8 @@ class Spec(Section):
             view.get(section, {}).pop(field, None)
         for key in ("coupled", "longest", "shortest"):
             view["draft"].pop(key, None)
+        if "tree" in view["draft"]:
+            view["draft"]["tree"] = True
         return view
 
     def run_view(self) -> dict[str, Any]:

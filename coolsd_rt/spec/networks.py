@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, Strict
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    Strict,
+    model_serializer,
+    model_validator,
+)
 
 from coolsd_rt import limits
-from coolsd_rt.spec.section import RelativePath, Section, Within
+from coolsd_rt.spec.section import RelativePath, Section, Within, complaint
 
 FamilyName = Literal["llamagen", "llamagen-c2i", "llamagen-t2i", "lumina-mgpt", "anole", "janus-pro", "llama"]
 """`llamagen` is conditioned on words, `llamagen-c2i` on a class, `llamagen-t2i` on a caption's features."""
@@ -31,15 +39,68 @@ DraftLength = Annotated[
 ]
 
 
+def _length_or_tree(schema: dict[str, Any]) -> None:
+    """Let the schema ask for a length only without a tree, whose depth is the length."""
+    schema["required"].remove("length")
+    schema["anyOf"] = [{"required": ["length"]}, {"required": ["tree"]}]
+
+
+Widths = Annotated[tuple[Annotated[int, Within(limits.TREE_WIDTH)], ...], Strict(False), Field(min_length=1)]
+"""Siblings below each node of the depth before; the first of the pending token."""
+
+
 class EagleDraft(Section):
-    """An EAGLE head on the target's features proposes tokens."""
+    """An EAGLE head on the target's features proposes tokens, in a chain or a static tree."""
+
+    model_config = ConfigDict(json_schema_extra=_length_or_tree)
 
     model: Literal["eagle"] = Field(description="`eagle`: an EAGLE head.")
     weights: RelativePath = Field(description=_WEIGHTS)
     length: DraftLength
+    tree: Widths | None = Field(
+        default=None,
+        description="Draft a tree: siblings below each node of the depth before, as [4, 2, 1]. draft.length is its "
+        "depth and may be left out. Whether there is a tree, and its depth, are build-time; the widths are run-time.",
+    )
+
+    @property
+    def nodes(self) -> int:
+        """Drafts of a round: the nodes of the tree, or the tokens of the chain."""
+        count, level = 0, 1
+        for width in self.tree or (1,) * self.length:
+            level *= width
+            count += level
+        return count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_of_the_tree(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "length" not in data and isinstance(data.get("tree"), list | tuple):
+            return {**data, "length": len(data["tree"])}
+        return data
+
+    @model_serializer(mode="wrap")
+    def _without_no_tree(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `tree: null`, so that engines of before have today's fingerprint of their spec."""
+        data: dict[str, Any] = handler(self)
+        if data.get("tree") is None:
+            data.pop("tree", None)
+        return data
 
 
-class ModelDraft(Section):
+class ChainDraft(Section):
+    """A draft that proposes a chain of tokens, never a tree."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_tree(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "tree" in data:
+            found = f"draft.tree with the draft {data.get('model')}"
+            raise complaint("the draft eagle, which alone drafts trees", found, "leave draft.tree out")
+        return data
+
+
+class ModelDraft(ChainDraft):
     """A separate small model of the target's family proposes tokens. It has the same condition and image."""
 
     model: FamilyName = Field(description="Model family of the draft; the same as the target's.")
@@ -56,7 +117,7 @@ def _coupling(value: Any) -> Any:
     return {True: "maximal", False: None}[value] if isinstance(value, bool) else value
 
 
-class JacobiDraft(Section):
+class JacobiDraft(ChainDraft):
     """No draft model: the target's distributions of the last round propose tokens (speculative Jacobi decoding)."""
 
     model: Literal["jacobi"] = Field(description="`jacobi`: Jacobi drafts.")
@@ -68,7 +129,7 @@ class JacobiDraft(Section):
     )
 
 
-class NgramDraft(Section):
+class NgramDraft(ChainDraft):
     """No draft model: what followed the last tokens the time before is proposed again."""
 
     model: Literal["ngram"] = Field(description="`ngram`: n-gram lookup in the prompt and the decided tokens.")

@@ -178,7 +178,9 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
 
 
 def _part(whole: Any, like: Any) -> Any:
-    """Return the part of `whole` that has the keys of `like`."""
+    """Return the part of `whole` that has the keys of `like`; of a list, whether it has any, where `like` is true."""
+    if like is True and isinstance(whole, list):
+        return bool(whole)
     if not isinstance(whole, dict) or not isinstance(like, dict):
         return whole
     return {key: _part(value, like[key]) for key, value in whole.items() if key in like}

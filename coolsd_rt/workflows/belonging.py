@@ -45,11 +45,12 @@ def description_of(folder: EngineFolder) -> Description:
     """
     where, fix = f"{folder.folder / MANIFEST}", _fix(folder)
     made, spec = Description.from_dict(folder.manifest.contract, where, fix), spec_of(folder)
-    engine = spec.engine
+    engine, tree = spec.engine, spec.tree is not None
     sides: list[tuple[str, object, object]] = [
         ("draft_length", spec.draft.length, made.draft_length),
         ("dtype", dtype_of(engine.precision, engine.device), made.dtype),
-        ("propose", engine.backend == "onnxruntime" and engine.device == "cpu", made.propose),
+        ("propose", engine.backend == "onnxruntime" and engine.device == "cpu" and not tree, made.propose),
+        ("tree", tree, made.tree),
     ]
     stage = folder.manifest.stages.get("image")
     built = stage.inputs["spec"] if stage else {}

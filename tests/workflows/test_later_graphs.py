@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from coolsd_rt import Pipeline
-from coolsd_rt.backends.onnxruntime.engine import OrtEngine, OrtGraphs
+from coolsd_rt.backends.onnxruntime.engine import OrtEngine
+from coolsd_rt.backends.onnxruntime.graph import OrtGraphs
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.store import EngineFolder, open_engine
 from coolsd_rt.workflows import drawing

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolsd_rt.arrays import Ints
 from coolsd_rt.captured import native_words
 from coolsd_rt.errors import CoolsdError
 
@@ -81,6 +82,16 @@ class Caches:
                 grown[:, :, : self.capacity] = self.memory[name].read()
             self.memory[name] = OrtMemory.of(grown, self._device)
         self.capacity = capacity
+
+    def move(self, rows: Ints, sources: Ints, sinks: Ints) -> bool:
+        """Move positions within their rows, as `backends.moves.Moves`. Returns whether the memory is where it was."""
+        in_place = self._device == "cpu"
+        for name, memory in self.memory.items():
+            moved = memory.array if in_place else memory.read()
+            moved[rows, :, sinks] = moved[rows, :, sources]  # the right side is a copy
+            if not in_place:
+                self.memory[name] = OrtMemory.of(moved, self._device)
+        return in_place
 
     def take(self, rows: Sequence[int], other: Caches | None = None) -> None:
         """Keep `rows` of this and, counted on from its last, of `other`, in this order; the contents stay.

@@ -9,18 +9,19 @@ their bound memory are in `graph`. Legend as in `coolsd_rt.contract`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.arrays import Floats32, Ints
-from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images
+from coolsd_rt.arrays import Bools, Floats32, Ints
+from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images, no_tree
+from coolsd_rt.backends.moves import moves_of
 from coolsd_rt.backends.onnxruntime.caches import Caches, OrtMemory
-from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtSteps
+from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtGraphs, OrtSteps
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
@@ -66,30 +67,6 @@ def _graph(verified: VerifiedEngine, options: LoadOptions, name: str, record: Gr
         verified.engine.folder if weights is not None else None,
         linked={data: weights} if weights is not None and linked else None,
     )
-
-
-class OrtGraphs(Mapping[str, OrtGraph]):
-    """The graphs of an engine by name. A graph is loaded when it is first looked up, and then kept.
-
-    Its file is hashed at that time, so that what is loaded late is what the manifest names too.
-    """
-
-    def __init__(self, load: Mapping[str, Callable[[], OrtGraph]]) -> None:
-        self._load, self.loaded = dict(load), dict[str, OrtGraph]()
-
-    def __getitem__(self, name: str) -> OrtGraph:
-        if name not in self.loaded:
-            self.loaded[name] = self._load[name]()
-        return self.loaded[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._load
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._load)
-
-    def __len__(self) -> int:
-        return len(self._load)
 
 
 class OrtEngine:
@@ -223,7 +200,15 @@ class OrtSession:
 
     def target(self, ids: Ints, pos: Ints) -> tuple[Floats32, Floats32]:
         """Step the target over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C]."""
-        return self._step(self._target, ids, pos)
+        return self._step(self._target, ids, pos, **self._along_a_chain(ids))
+
+    def target_tree(self, ids: Ints, pos: Ints, depth: Ints, seen: Bools) -> tuple[Floats32, Floats32]:
+        """Step the target as `target` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].
+
+        Raises CoolsdError: an engine without a tree.
+        """
+        self._check_tree()
+        return self._step(self._target, ids, pos, depth=depth, seen=seen)
 
     def draft(self, ids: Ints, features: Floats32 | None, pos: Ints) -> tuple[Floats32, Floats32]:
         """Step the draft model over ids int64 [R, S] from pos int64 [R] on, with features [R, S, C] for an EAGLE head.
@@ -234,9 +219,36 @@ class OrtSession:
             raise CoolsdError(
                 "a draft step", expected="an engine with a draft model", found="an engine built without one"
             )
-        return self._step(self._steps("draft"), ids, pos, **({} if features is None else {"features_in": features}))
+        given = {} if features is None else {"features_in": features}
+        return self._step(self._steps("draft"), ids, pos, **given, **self._along_a_chain(ids))
 
-    def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: Floats32) -> tuple[Floats32, Floats32]:
+    def draft_tree(
+        self, ids: Ints, features: Floats32, pos: Ints, depth: Ints, seen: Bools
+    ) -> tuple[Floats32, Floats32]:
+        """Step the EAGLE head as `draft` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].
+
+        Raises CoolsdError: an engine without a tree.
+        """
+        self._check_tree()
+        return self._step(self._steps("draft"), ids, pos, features_in=features, depth=depth, seen=seen)
+
+    def move(self, pos: Ints, path: Ints, count: Ints) -> None:
+        """Move the target's cache rows of accepted paths to where a chain of the same tokens has them.
+
+        pos int64 [R], path int64 [R, D], count int64 [R]: as in `moves_of`.
+        """
+        if not self._target_caches.move(*moves_of(pos, path, count)):
+            self._bind()
+
+    def _check_tree(self) -> None:
+        if not self._description.tree:
+            raise no_tree()
+
+    def _along_a_chain(self, ids: Ints) -> Mapping[str, NDArray[Any]]:
+        """Return the inputs by which the graphs of an engine with a tree step along a chain."""
+        return _chain(*ids.shape) if self._description.tree else {}
+
+    def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: NDArray[Any]) -> tuple[Floats32, Floats32]:
         """Return logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
         size = ids.shape[1]
         step = steps.at({"R": self._rows + self._spare, "S": size}, int(pos.max()) + size)
@@ -283,3 +295,10 @@ class OrtSession:
             top_k=top_k,
         )
         return out["tokens"], out["probs"]
+
+
+@lru_cache(maxsize=16)
+def _chain(rows: int, size: int) -> Mapping[str, NDArray[Any]]:
+    """Return `depth` and `seen` of a chain, which nobody may write to: made once for each width of a step."""
+    depth, seen = np.arange(size), np.tri(size, dtype=np.bool_)
+    return {"depth": np.broadcast_to(depth, (rows, size)), "seen": np.broadcast_to(seen, (rows, size, size))}

@@ -8,7 +8,7 @@ inputs and outputs, and never the caches.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ with native_words([]):  # the import looks for GPUs, and prints warnings if it m
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _TYPES = {
     "int64": "tensor(int64)", "float32": "tensor(float)", "float16": "tensor(float16)",
-    "bfloat16": "tensor(bfloat16)", "uint8": "tensor(uint8)",
+    "bfloat16": "tensor(bfloat16)", "uint8": "tensor(uint8)", "bool": "tensor(bool)",
 }  # fmt: skip
 _WARNING, _FATAL = 2, 4
 _SPIN_MICROSECONDS = "1000"
@@ -128,6 +128,30 @@ class OrtGraph:
         except Exception as error:  # its exceptions share no base class
             raise CoolsdError(f"graph {self.name}", expected="a successful run", found=_line(error)) from error
         return dict(zip((s.name for s in self.contract.outputs), outputs, strict=True))
+
+
+class OrtGraphs(Mapping[str, OrtGraph]):
+    """The graphs of an engine by name. A graph is loaded when it is first looked up, and then kept.
+
+    Its file is hashed at that time, so that what is loaded late is what the manifest names too.
+    """
+
+    def __init__(self, load: Mapping[str, Callable[[], OrtGraph]]) -> None:
+        self._load, self.loaded = dict(load), dict[str, OrtGraph]()
+
+    def __getitem__(self, name: str) -> OrtGraph:
+        if name not in self.loaded:
+            self.loaded[name] = self._load[name]()
+        return self.loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._load
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load)
+
+    def __len__(self) -> int:
+        return len(self._load)
 
 
 class OrtStep:

@@ -15,7 +15,7 @@ from coolsd_rt.contract import GraphContract, TensorSpec
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.store.atomic import human
 
-_BYTES = {"int64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
+_BYTES = {"int64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1, "bool": 1}
 CUDA = 500 << 20  # a context of CUDA and its libraries
 # Scratch memory of an engine, relative to the bytes of inputs and outputs of its largest step without caches.
 SCRATCH = 2

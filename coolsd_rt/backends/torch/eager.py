@@ -20,11 +20,12 @@ from torch.nn import functional
 
 from coolsd_rt import cores
 from coolsd_rt.backends.description import no_images
+from coolsd_rt.backends.moves import moves_of
 from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer, model_dims
 from coolsd_rt.contract import Floating, ModelDims
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.eagle import Eagle
-from coolsd_rt.models.layers import Cache
+from coolsd_rt.models.layers import Cache, Tree
 from coolsd_rt.models.llamagen import LlamaGen
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.runtime.interface import Session
@@ -230,6 +231,11 @@ class TorchSession:
         return self.step_target(ids, pos, self._prefix, self._target_caches, self._start)
 
     @torch.inference_mode()
+    def target_tree(self, ids: Tensor, pos: Tensor, depth: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Step the target as `target` does, along the tree of depth int64 [R, S] and seen bool [R, S, S]."""
+        return self.step_target(ids, pos, self._prefix, self._target_caches, self._start, tree=Tree(depth, seen))
+
+    @torch.inference_mode()
     def draft(self, ids: Tensor, features: Tensor | None, pos: Tensor) -> tuple[Tensor, Tensor]:
         """Step the draft over ids int64 [R, S] from pos int64 [R] on: logits float32 [R, S, V], features [R, S, C].
 
@@ -242,6 +248,31 @@ class TorchSession:
             raise CoolsdError("a draft step", expected="a draft model", found="none, or no features for it")
         features = features.to(self._prefix.dtype)
         return self.step_draft(ids, features, pos, self._prefix, self._draft_caches, self._start)
+
+    @torch.inference_mode()
+    def draft_tree(
+        self, ids: Tensor, features: Tensor, pos: Tensor, depth: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Step the EAGLE head as `draft` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].
+
+        Raises CoolsdError: another draft, or none.
+        """
+        if self.step_draft is None or not isinstance(self._draft, Eagle):
+            raise CoolsdError("a draft step along a tree", expected="an EAGLE head", found="another draft, or none")
+        features, tree = features.to(self._prefix.dtype), Tree(depth, seen)
+        return self.step_draft(ids, features, pos, self._prefix, self._draft_caches, self._start, tree=tree)
+
+    @torch.inference_mode()
+    def move(self, pos: Any, path: Any, count: Any) -> None:
+        """Move the target's cache rows of accepted paths to where a chain of the same tokens has them.
+
+        pos int64 [R], path int64 [R, D], count int64 [R], on the host: as in `moves_of`.
+        """
+        device = self._whole.device
+        rows, sources, sinks = (torch.from_numpy(x).to(device) for x in moves_of(pos, path, count))
+        for cache in self._target_caches:
+            for part in cache:
+                part[rows, :, sinks] = part[rows, :, sources]  # the right side is a copy
 
 
 def _joined(parts: Sequence[Tensor], index: Tensor) -> Tensor:

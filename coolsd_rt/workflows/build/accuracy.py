@@ -141,6 +141,10 @@ def losses_of(
             values.append(given[spec.name][:, -size:] if spec.name == "features_in" else given[spec.name])
         elif spec.name == "ids":
             values.append(torch.from_numpy(rng.integers(0, codes, shape)))
+        elif spec.name == "depth":
+            values.append(torch.arange(size).repeat(2, 1))
+        elif spec.name == "seen":
+            values.append(torch.ones(shape, dtype=torch.bool).tril())
         elif spec.dtype == "int64":
             values.append(torch.full(shape, first))
         else:

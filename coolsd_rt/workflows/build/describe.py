@@ -32,6 +32,7 @@ def describe(loaded: LoadedSpec) -> Description:
     if "draft.weights" in files and spec.draft.model == "eagle":
         draft = read_eagle(files["draft.weights"])
         _same(loaded, "draft.weights", "dim", draft.dim, target.dim)
+        _check_widths(loaded, draft.draft_vocab or target.layout.codes)
     elif "draft.weights" in files:
         own = draft = read_target(files["draft.weights"])
         check_draft_model(files["draft.weights"], own, target)
@@ -50,8 +51,9 @@ def describe(loaded: LoadedSpec) -> Description:
         side,
         dtype_of(engine.precision, engine.device),
         # Other backends run each draft step as a separate call.
-        propose=engine.backend == "onnxruntime" and engine.device == "cpu",
+        propose=engine.backend == "onnxruntime" and engine.device == "cpu" and spec.tree is None,
         forced=None if layout.plain else tuple(layout.forced.tolist()),
+        tree=spec.tree is not None,
     )
     _check_sizes(loaded, made)
     return made
@@ -66,6 +68,12 @@ def _side(loaded: LoadedSpec, target: DecoderConfig) -> int:
         if (pixels := getattr(loaded.spec.condition, key, None)) is not None:
             _same(loaded, f"condition.{key}", "pixels", pixels, side)
     return side
+
+
+def _check_widths(loaded: LoadedSpec, codes: int) -> None:
+    """Raise UserError for more siblings than there are tokens to draft: they all differ."""
+    if (widest := max(loaded.spec.tree or (1,))) > codes:
+        raise loaded.error("draft.tree", f"widths of at most the {codes} tokens that are drafted", str(widest))
 
 
 def _check_sizes(loaded: LoadedSpec, made: Description) -> None:

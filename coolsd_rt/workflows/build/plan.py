@@ -169,6 +169,8 @@ class Planner:
             "engine.precision": spec.engine.precision, "dtype": self.description.dtype,
             "lengths": by_lengths(spec.engine, self.description), "on_cpu": on_cpu(spec.engine),
         }  # fmt: skip
+        if self.description.tree:
+            precision["tree"] = True
         if self._chooses:
             precision["engine.quantization"] = spec.engine.quantization
         models = {"target.model": spec.target.model}

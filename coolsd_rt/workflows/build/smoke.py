@@ -35,7 +35,11 @@ def inputs(contract: GraphContract, seed: int = 0, ids: int = 2) -> dict[str, ND
     made: dict[str, NDArray[Any]] = {}
     for spec in contract.inputs:
         shape = [SIZES[n] if isinstance(n, str) else n for n in spec.shape]
-        if spec.dtype == "int64":
+        if spec.name == "depth":
+            made[spec.name] = np.tile(np.minimum(np.arange(shape[1]), 1), (shape[0], 1))
+        elif spec.name == "seen":  # siblings below the first position
+            made[spec.name] = np.tile(np.eye(shape[1], dtype=np.bool_) | (np.arange(shape[1]) == 0), (shape[0], 1, 1))
+        elif spec.dtype == "int64":
             made[spec.name] = rng.integers(0, ids, shape)
         else:
             made[spec.name] = rng.random(shape, np.float32).astype(spec.dtype)

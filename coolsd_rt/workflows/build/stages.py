@@ -26,7 +26,7 @@ from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
 from coolsd_rt.export.external import write
-from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph
+from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, TargetGraph, TreeDraftGraph, TreeTargetGraph
 from coolsd_rt.export.image import rewrite_decoder
 from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
@@ -115,7 +115,7 @@ def condition(sources: BuildInputs, folder: Path) -> dict[str, Any]:
 
 def target(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     """Write target.onnx."""
-    module = TargetGraph(sources.target)
+    module = (TreeTargetGraph if sources.description.tree else TargetGraph)(sources.target)
     forms = _forms(sources, "target", module)
     return _write(sources, folder, "target", module, sources.precision, forms)
 
@@ -126,7 +126,7 @@ def draft(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     if isinstance(network, Decoder):
         own = TargetGraph(network)
         return _write(sources, folder, "draft", own, precision, _forms(sources, "draft", own))
-    module = DraftGraph(network, sources.target)
+    module = (TreeDraftGraph if sources.description.tree else DraftGraph)(network, sources.target)
     forms = _forms(sources, "draft", module)
     facts = _write(sources, folder, "draft", module, precision, forms)
     if sources.description.propose:
