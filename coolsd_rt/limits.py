@@ -205,11 +205,8 @@ SECONDS = Range(10.0, 1e6)
 
 MIB = 1 << 20
 
-SPEC_BYTES = 4 * MIB
-"""Size of a spec or a sweep's file."""
-
-PROMPTS_BYTES = 64 * MIB
-"""Size of a prompt file."""
+SPEC_BYTES = 4 * MIB  # size of a spec or a sweep's file
+PROMPTS_BYTES = 64 * MIB  # size of a prompt file
 
 ROW_BYTES = 1 * MIB
 """A line of a prompts file with settings: as many as the longest prompt has in any script, and as many again."""
@@ -223,11 +220,8 @@ RAY_WORKERS = whole(1, 10_000)
 JOB_SHARDS = whole(1, 100_000)
 """Processes that share a long job."""
 
-LINE_CHARACTERS = 100_000
-"""Characters of one line in a prompt file."""
-
-PATH_CHARACTERS = 1024
-"""Characters of a file name in a spec."""
+LINE_CHARACTERS = 100_000  # of one line in a prompt file
+PATH_CHARACTERS = 1024  # of a file name in a spec
 
 PROMPT_CHARACTERS = Range(1, 10_000)
 """Characters of a prompt. The cleaning of captions takes quadratic time."""
