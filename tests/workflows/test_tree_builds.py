@@ -80,7 +80,7 @@ def test_the_backend_torch_steps_along_trees(spec: Path, tmp_path: Path) -> None
     assert description_of(folder).tree
     loaded = load(folder.verified(), LoadOptions(threads=1))
     prefix = loaded.encode_condition(words(2))
-    TreeCheck(*(loaded.open(prefix, CAPACITY) for _ in range(2)), 4, W, VOCAB, TARGET.dim, 1e-5).all()
+    TreeCheck(loaded.open(prefix, CAPACITY), loaded.open(prefix, CAPACITY), 4, W, VOCAB, TARGET.dim, 1e-5).all()
     command = [sys.executable, "-m", "coolsd_rt.cli", "build", str(spec), "--backend", "tensorrt", "--dry-run"]
     done = subprocess.run([*command, "--precision", "fp16"], capture_output=True, text=True)
     assert done.returncode == 2

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from coolsd_rt.arrays import Bools, Floats32, Ints
 from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images, no_tree
 from coolsd_rt.backends.moves import moves_of
 from coolsd_rt.backends.onnxruntime.caches import Caches, OrtMemory
-from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtGraphs, OrtSteps
+from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtGraphs, OrtSteps, along_a_chain
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.contract import ModelDims, cache_names
@@ -246,7 +246,7 @@ class OrtSession:
 
     def _along_a_chain(self, ids: Ints) -> Mapping[str, NDArray[Any]]:
         """Return the inputs by which the graphs of an engine with a tree step along a chain."""
-        return _chain(*ids.shape) if self._description.tree else {}
+        return along_a_chain(*ids.shape) if self._description.tree else {}
 
     def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: NDArray[Any]) -> tuple[Floats32, Floats32]:
         """Return logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
@@ -295,10 +295,3 @@ class OrtSession:
             top_k=top_k,
         )
         return out["tokens"], out["probs"]
-
-
-@lru_cache(maxsize=16)
-def _chain(rows: int, size: int) -> Mapping[str, NDArray[Any]]:
-    """Return `depth` and `seen` of a chain, which nobody may write to: made once for each width of a step."""
-    depth, seen = np.arange(size), np.tri(size, dtype=np.bool_)
-    return {"depth": np.broadcast_to(depth, (rows, size)), "seen": np.broadcast_to(seen, (rows, size, size))}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,10 @@ def _line(error: Exception) -> str:
     """Return the first line of an ONNX Runtime message, without its error number and source location."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S+ ", "", first)[:300]
+
+
+@lru_cache(maxsize=16)
+def along_a_chain(rows: int, size: int) -> Mapping[str, NDArray[Any]]:
+    """Return `depth` and `seen` of a chain, which nobody may write to: made once for each width of a step."""
+    depth, seen = np.arange(size), np.tri(size, dtype=np.bool_)
+    return {"depth": np.broadcast_to(depth, (rows, size)), "seen": np.broadcast_to(seen, (rows, size, size))}
