@@ -32,7 +32,7 @@ from coolsd_rt.bench.timing import Variant
 from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.spec import Spec, with_ngram, with_overrides
+from coolsd_rt.spec import Spec, with_draft_length, with_ngram, with_overrides
 from coolsd_rt.spec.fields import DraftLength, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing
@@ -45,6 +45,7 @@ NAMES = ("lossless", "cool", "uniform", "linear", *LANTERN, *JACOBI, NGRAM, "spe
 
 FACTOR, LENDERS = 2.0, 10  # LANTERN++'s values if the spec has another rule
 NO_NEIGHBOURS = "the engine has no code neighbours; build it again with image.neighbours"
+NO_CHAIN = "its rule judges a chain of drafts, and the spec drafts a tree"
 _GSTAR = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
 _OF_A_LENGTH = {key: key for key in ("schedule.values", "acceptance.rates")}  # draft.length entries; errors name them
 
@@ -101,8 +102,8 @@ def lines(
         left = dict.fromkeys(asked, "acceptance is synthetic, the same under every rule and schedule")
         asked = (SYNTHETIC, *(name for name in asked if name == AUTO))
         left.pop(AUTO, None)
-    elif near is None:
-        left = {name: NO_NEIGHBOURS for name in asked if name in LANTERN}
+    elif near is None or spec.tree is not None:
+        left = {name: NO_NEIGHBOURS if near is None else NO_CHAIN for name in asked if name in LANTERN}
         asked = tuple(name for name in asked if name not in LANTERN)
     for name in asked:
         if name in JACOBI:
@@ -110,7 +111,7 @@ def lines(
             continue
         for length in lengths:
             mark = f", length {length}" if choice.draft_lengths else ""
-            sized = spec.model_copy(update={"draft": spec.draft.model_copy(update={"length": length})})
+            sized = with_draft_length(spec, length)
             for title, law in _laws(sized, name, asked, choice.deltas, near).items():
                 try:
                     settings = drawing.settings_of(law, near)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from coolsd_rt.runtime.progress import Progress
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.trees import TreeShape
+
 
 @dataclass(frozen=True)
 class ImageRequest:
@@ -31,7 +34,7 @@ class ImageRequest:
     item: what `OpenSession` makes the image's prefix from. may_drop_drafts: whether `Slots.drop_drafts` is for it too.
     ends, limit: tokens that complete a text, and the most tokens of it; none for images. first: the first position of
     its prefix that is no padding, of a text.
-    ngrams, prompt: for the drafter `ngram`, as in `Lookup`.
+    ngrams, prompt: for the drafter `ngram`, as in `Lookup`. tree: the shape of a round's drafts; None: a chain.
     """
 
     item: Any
@@ -46,6 +49,7 @@ class ImageRequest:
     first: int = 0
     ngrams: NgramSizes = NGRAMS
     prompt: tuple[int, ...] = ()
+    tree: TreeShape | None = None
 
     @property
     def alike(self) -> Hashable:
@@ -58,11 +62,13 @@ class ImageRequest:
 
     @property
     def group(self) -> Hashable:
-        """Equal for images that can share a step: the same rule, resampler and drafter, and as many rows each."""
+        """Equal for images that can share a step: the same rule, resampler, drafter and tree, and as many rows each."""
         law, tolerance = self.law, self.law.tolerance
         lent = None if tolerance is None else (tolerance.bound, tolerance.lending, tolerance.near.shape)
         rule = (law.rule, law.resampler, lent, law.rates)
-        return (*self.plain_group, self.drafter, rule, self.may_drop_drafts) if law.length else self.plain_group
+        return (
+            (*self.plain_group, self.drafter, self.tree, rule, self.may_drop_drafts) if law.length else self.plain_group
+        )
 
     @property
     def plain_group(self) -> tuple[bool, tuple[int, ...] | None, tuple[int, ...]]:

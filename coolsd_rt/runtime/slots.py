@@ -156,7 +156,8 @@ class Slots:
         asked = [one.request for one in newcomers]
         session, first = self._open(asked), asked[0]
         self._seconds_prefix += self._hooks.clock() - began
-        table = uniform_table([one.seed for one in asked], session.dims.tokens, first.law.length)
+        drafts = first.tree.nodes if first.tree else first.law.length
+        table = uniform_table([one.seed for one in asked], session.dims.tokens, drafts)
         forced = forced_ids(first.forced, session.dims.tokens, session.dims.vocab)
         tokens = session.dims.tokens
         limits = tuple(tokens if one.limit is None else one.limit for one in asked)
@@ -169,6 +170,7 @@ class Slots:
             clock=self._hooks.clock,
             extent=Extent(first.ends, limits if min(limits) < tokens else None, first.first),
             lookup=Lookup(first.ngrams, tuple(one.prompt for one in asked)),
+            tree=first.tree,
         )
         if decodes_itself(session, request, self._loop):
             self._batches = True

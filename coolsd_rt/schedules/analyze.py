@@ -6,7 +6,7 @@ Knows where prompts come from and how an engine is opened. Does not know what is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,11 @@ def recorded(
 
 
 def _settings(opened: OpenedEngine, spec: Spec, request: RecordingConfig) -> Settings:
-    """Return the loop's settings, with the request's most tokens of a text. Raises UserError if it draws images."""
-    settings = opened.settings(spec)
+    """Return the loop's settings, with the request's most tokens of a text. Raises UserError if it draws images.
+
+    Rounds of a chain are recorded, also where the spec drafts a tree: schedules are computed for chains alone.
+    """
+    settings = replace(opened.settings(spec), tree=None)
     if spec.writes == "text":
         return bounded(opened, settings, request.max_tokens)
     if request.max_tokens is not None:

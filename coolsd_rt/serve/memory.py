@@ -13,6 +13,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.serve.facts import ServedEngine
+from coolsd_rt.spec.networks import EagleDraft
 from coolsd_rt.store.atomic import human
 from coolsd_rt.workflows.drawing import drafter_of
 
@@ -26,7 +27,8 @@ def slot_bytes(engine: ServedEngine) -> int:
     """Return the bytes of one slot: the caches of target and draft for both rows of an image."""
     description, spec = engine.opened.description, engine.opened.spec
     dims = description.dims
-    length = 0 if drafter_of(spec.draft) in WITHOUT_MODEL else spec.draft.length
+    drafts = spec.draft.nodes if isinstance(spec.draft, EagleDraft) else spec.draft.length
+    length = 0 if drafter_of(spec.draft) in WITHOUT_MODEL else drafts
     positions = capacity(dims, max(length, description.draft_length), paced=True)
     return _ROWS * _COPIES * positions * _numbers(dims) * _ITEM[description.dtype]
 

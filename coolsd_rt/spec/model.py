@@ -151,6 +151,14 @@ class Spec(Section):
         if engine.device != "cpu":
             found = f"{engine.backend} on {engine.device}"
             _refuse(("draft", "eagle", "tree"), list(draft.tree), "onnxruntime or torch on cpu with a tree", found)
+        rule, resampler = self.acceptance.rule, self.resampler.kind
+        if rule != "ratio":
+            _refuse(("acceptance", rule, "rule"), rule, "ratio with a tree", rule)
+        if resampler != "optimal":
+            _refuse(("resampler", "kind"), resampler, "optimal with a tree", resampler)
+        if self.pacing.draft_confidence > 0:
+            found = f"{self.pacing.draft_confidence:g}"
+            _refuse(("pacing", "draft_confidence"), found, "0 with a tree, whose nodes have one depth", found)
 
     @property
     def tree(self) -> tuple[int, ...] | None:

@@ -74,6 +74,13 @@ def with_jacobi(
     return _checked(data, {"draft.length": "--draft-length", **(names or {})})
 
 
+def with_draft_length(spec: Spec, length: int) -> Spec:
+    """Return the spec with another draft length, which is not checked; a tree is cut to its first levels."""
+    tree = None if spec.tree is None else spec.tree[:length]
+    update = {"length": length, **({} if tree is None else {"tree": tree})}
+    return spec.model_copy(update={"draft": spec.draft.model_copy(update=update)})
+
+
 def with_ngram(spec: Spec, length: int, names: Mapping[str, str] | None = None) -> Spec:
     """Return the spec with drafts by n-gram lookup instead of its draft model; its own sizes, if it has them.
 

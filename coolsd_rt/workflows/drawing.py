@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec, with_jacobi, with_overrides
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
 from coolsd_rt.spec.networks import Coupling, Draft, JacobiDraft, NgramDraft
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.trees import TreeShape
 
 JACOBI_WINDOW = 15  # default number of drafts of Jacobi decoding; the window of 16 tokens in the SJD paper
 COUPLINGS: dict[Coupling | None, DrafterName] = {None: "jacobi", "maximal": "jacobi_coupled", "gumbel": "jacobi_gumbel"}
@@ -69,7 +72,8 @@ class Settings:
 
     forced: the id that each image token must have (line end, image end), or -1 if free; None if all tokens are free.
     bounds: of texts; None: images are drawn.
-    ngrams: of the drafter `ngram`.
+    ngrams: of the drafter `ngram`. tree: the shape of a round's drafts, with one omega of the law for each depth; None:
+    a chain.
     """
 
     law: Law
@@ -78,6 +82,7 @@ class Settings:
     forced: tuple[int, ...] | None = None
     bounds: TextBounds | None = None
     ngrams: NgramSizes = NGRAMS
+    tree: TreeShape | None = None
 
     @property
     def plain(self) -> bool:
@@ -93,7 +98,13 @@ class Settings:
             "omegas": list(self.law.omegas),
             "rule": self.law.rule,
             "resampler": self.law.resampler,
+            **({} if self.tree is None else {"tree": list(self.tree.widths)}),
         }
+
+    @property
+    def drafts(self) -> int:
+        """Number of drafts of a round: those of the chain, or the nodes of the tree."""
+        return self.law.length if self.tree is None else self.tree.nodes
 
 
 def settings_of(
@@ -118,7 +129,23 @@ def settings_of(
     if isinstance(rule, Synthetic):
         return Settings(Law(omegas, "target", rates=rule.rates), sampling, drafter, forced, ngrams=ngrams)
     tolerance = _tolerance(rule, spec.resampler.kind, near) if isinstance(rule, Lantern | LanternPP) else None
-    return Settings(Law(omegas, spec.resampler.kind, tolerance), sampling, drafter, forced, ngrams=ngrams)
+    law = Law(omegas, spec.resampler.kind, tolerance)
+    return Settings(law, sampling, drafter, forced, ngrams=ngrams, tree=tree_of(spec))
+
+
+def tree_of(spec: Spec) -> TreeShape | None:
+    """Return the tree that the spec's rounds draft, its first levels if `draft.length` is smaller; None for a chain.
+
+    Raises UserError if the length is larger than the tree is deep.
+    """
+    if spec.tree is None:
+        return None
+    from coolsd_rt.runtime.trees import TreeShape  # a start without trees does not pay for them
+
+    whole, length = TreeShape(spec.tree), spec.draft.length
+    if length > whole.depth:
+        raise UserError("the draft length", expected=f"at most the tree's depth, {whole.depth}", found=str(length))
+    return whole.top(length)
 
 
 def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np.int64] | None) -> Tolerance:
@@ -244,7 +271,7 @@ def open_session(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, 
     paced = max(sampling.confidence, sampling.draft_confidence) > 0
     return engine.open(
         engine.encode_condition(rows.text),
-        capacity(engine.dims, settings.law.length, paced and not settings.plain),
+        capacity(engine.dims, settings.drafts, paced and not settings.plain),
         rows.start,
     )
 
@@ -294,6 +321,7 @@ def draw(
         loop=loop,
         hooks=LoopHooks(on_progress=on_progress, on_round=on_round),
         extent=extent_of(jobs, settings),
+        tree=settings.tree,
     )
     generation.statistics.seconds_prefix = seconds
     return generation

@@ -62,9 +62,11 @@ def plan_for(
 
 
 def with_plan(settings: Settings, plan: DraftPlan) -> Settings:
-    """Return the settings with the plan's drafts."""
-    law = settings.law.first(plan.length)
-    return replace(settings, law=law, drafter=plan.drafter or settings.drafter)
+    """Return the settings with the plan's drafts: of a tree, its first levels."""
+    law, drafter = settings.law.first(plan.length), plan.drafter or settings.drafter
+    keeps = settings.tree is not None and plan.length > 0 and drafter == settings.drafter
+    tree = settings.tree.top(plan.length) if keeps and settings.tree else None
+    return replace(settings, law=law, drafter=drafter, tree=tree)
 
 
 def candidates(settings: Settings) -> tuple[DrafterName, ...]:

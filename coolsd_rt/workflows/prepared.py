@@ -14,7 +14,7 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.self_decoding import Loop
-from coolsd_rt.spec import Spec, SpecError, with_jacobi, with_ngram, with_overrides
+from coolsd_rt.spec import Spec, SpecError, with_draft_length, with_jacobi, with_ngram, with_overrides
 from coolsd_rt.workflows.drawing import COUPLINGS, JACOBI_WINDOW, NGRAM_LENGTH, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.planning import enough_jobs, kind_of, plan_for, with_plan
@@ -76,8 +76,7 @@ def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | Non
         else:
             spec = with_jacobi(spec, length, JACOBI_DRAFTS[values.draft], names=names)
     elif values.draft_length is not None:
-        draft = spec.draft.model_copy(update={"length": values.draft_length})
-        spec = spec.model_copy(update={"draft": draft})
+        spec = with_draft_length(spec, values.draft_length)
     return with_overrides(spec, values.overrides, names)
 
 

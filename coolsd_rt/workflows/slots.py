@@ -66,7 +66,9 @@ class SlotLoop:
     def enter(self, ticket: int, job: Job, settings: Settings, may_drop_drafts: bool = False) -> None:
         """Let the image of a job wait for a slot. ticket: a number that no other image here has."""
         s, item = settings, (job, settings)
-        request = ImageRequest(item, s.law, s.sampling, job.seed, s.drafter, s.forced, may_drop_drafts, ngrams=s.ngrams)
+        request = ImageRequest(
+            item, s.law, s.sampling, job.seed, s.drafter, s.forced, may_drop_drafts, ngrams=s.ngrams, tree=s.tree
+        )
         if s.bounds is not None:
             ids, bounds = job.encoded.ids, s.bounds
             request = replace(request, ends=bounds.ends, limit=bounds.limit, first=job.encoded.start, prompt=ids)

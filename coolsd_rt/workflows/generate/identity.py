@@ -71,6 +71,7 @@ def _speculation(law: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, A
     """Return the values that only speculative decoding has."""
     return {
         **{key: law[key] for key in ("plain", "draft", "draft_length", "rule", "resampler")},
+        **({"tree": law["tree"]} if "tree" in law else {}),
         "omegas": [float(f"{omega:.{_DIGITS}g}") for omega in law["omegas"]],
         "acceptance": dict(spec["acceptance"]),
         "pacing": {"kind": "manual", **spec["pacing"]},  # the only kind, before it had a name

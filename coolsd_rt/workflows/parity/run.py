@@ -157,7 +157,8 @@ def parity(
     # Jacobi drafts come from the target's distributions, so only the target has to be verified.
     plain = isinstance(spec.draft, JacobiDraft)
     settings = opened.settings(with_overrides(spec, usual), plain=plain)
-    settings = _endless(opened, settings, max_tokens)
+    # A chain of drafts, also where the spec has a tree: its steps go through the same graphs.
+    settings = _endless(opened, replace(settings, tree=None), max_tokens)
     texts = prompts or opening.default_prompts(loaded, conditioner)
     jobs = drawing.spread_jobs(texts, images, seed, conditioner)
     whole = ImageParity()
