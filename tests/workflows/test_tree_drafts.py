@@ -99,7 +99,11 @@ def test_a_plan_keeps_the_first_levels(engine: EngineFolder) -> None:
     ("overrides", "more", "said"),
     [
         ({"resampler.kind": "waterfill"}, {}, "expected optimal with a tree, found waterfill"),
-        ({"acceptance.rule": "lantern_pp"}, {}, "expected ratio with a tree, found lantern_pp"),
+        (
+            {"acceptance.rule": "lantern_pp", "acceptance.factor": 2.0, "acceptance.neighbours": 2},
+            {},
+            "expected ratio with a tree, found lantern_pp",
+        ),
         ({"pacing.draft_confidence": 0.5}, {}, "expected 0 with a tree"),
         ({}, {"draft_length": 4}, "expected the tree's depth, 3"),
     ],
