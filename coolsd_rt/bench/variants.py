@@ -32,7 +32,7 @@ from coolsd_rt.bench.timing import Variant
 from coolsd_rt.errors import UserError
 from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.interface import Engine
-from coolsd_rt.spec import Spec, with_draft_length, with_ngram, with_overrides
+from coolsd_rt.spec import Spec, with_draft_length, with_jacobi, with_ngram, with_overrides
 from coolsd_rt.spec.fields import DraftLength, check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.workflows import drawing
@@ -47,6 +47,7 @@ FACTOR, LENDERS = 2.0, 10  # LANTERN++'s values if the spec has another rule
 NO_NEIGHBOURS = "the engine has no code neighbours; build it again with image.neighbours"
 NO_CHAIN = "its rule judges a chain of drafts, and the spec drafts a tree"
 _GSTAR = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
+_LOSSLESS = _GSTAR | {"schedule.kind": "none"}
 _OF_A_LENGTH = {key: key for key in ("schedule.values", "acceptance.rates")}  # draft.length entries; errors name them
 
 
@@ -148,7 +149,7 @@ def _lengths(spec: Spec, tokens: int, choice: VariantChoice) -> tuple[int, ...]:
 
 def _jacobi(spec: Spec, engine: Engine, group: str, name: str, length: int | None) -> VariantRow:
     length = length or max(1, min(drawing.JACOBI_WINDOW, engine.dims.tokens - 1))
-    settings = drawing.jacobi_settings(spec, length, JACOBI[name])
+    settings = drawing.settings_of(with_jacobi(with_overrides(spec, _LOSSLESS), length, JACOBI[name]))
     return VariantRow(name, Variant(group, name.replace("-", ", "), engine, settings))
 
 
@@ -168,9 +169,9 @@ def _laws(
         same = any(own.run_view() == law.run_view() for row in rows for law in row.values())
         return {} if same else {"as the spec has it": own}
     if name == "lossless":
-        return {name: with_overrides(spec, _GSTAR | {"schedule.kind": "none"})}
+        return {name: with_overrides(spec, _LOSSLESS)}
     if name == NGRAM:
-        lossless = with_overrides(spec, _GSTAR | {"schedule.kind": "none"})
+        lossless = with_overrides(spec, _LOSSLESS)
         return {name: with_ngram(lossless, spec.draft.length, _OF_A_LENGTH)}
     if name in LANTERN:
         return _lantern(spec, name, near)
@@ -191,7 +192,7 @@ def _paced(spec: Spec) -> Mapping[str, Spec]:
     own = {"auto": spec}
     if spec.acceptance.rule == "synthetic" or spec.schedule.kind == "none":
         return own
-    return {"auto, lossless": with_overrides(spec, _GSTAR | {"schedule.kind": "none"}), **own}
+    return {"auto, lossless": with_overrides(spec, _LOSSLESS), **own}
 
 
 def _lantern(spec: Spec, name: str, near: NDArray[np.int64] | None) -> Mapping[str, Spec]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.self_decoding import WHOLE, Extent, Loop
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
-from coolsd_rt.spec import Spec, with_jacobi, with_overrides
+from coolsd_rt.spec import Spec
 from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
 from coolsd_rt.spec.networks import Coupling, Draft, JacobiDraft, NgramDraft
 
@@ -130,22 +130,12 @@ def settings_of(
         return Settings(Law(omegas, "target", rates=rule.rates), sampling, drafter, forced, ngrams=ngrams)
     tolerance = _tolerance(rule, spec.resampler.kind, near) if isinstance(rule, Lantern | LanternPP) else None
     law = Law(omegas, spec.resampler.kind, tolerance)
-    return Settings(law, sampling, drafter, forced, ngrams=ngrams, tree=tree_of(spec))
-
-
-def tree_of(spec: Spec) -> TreeShape | None:
-    """Return the tree that the spec's rounds draft, its first levels if `draft.length` is smaller; None for a chain.
-
-    Raises UserError if the length is larger than the tree is deep.
-    """
+    settings = Settings(law, sampling, drafter, forced, ngrams=ngrams)
     if spec.tree is None:
-        return None
+        return settings
     from coolsd_rt.runtime.trees import TreeShape  # a start without trees does not pay for them
 
-    whole, length = TreeShape(spec.tree), spec.draft.length
-    if length > whole.depth:
-        raise UserError("the draft length", expected=f"at most the tree's depth, {whole.depth}", found=str(length))
-    return whole.top(length)
+    return replace(settings, tree=TreeShape(spec.tree))
 
 
 def _tolerance(rule: Lantern | LanternPP, resampler: Resampler, near: NDArray[np.int64] | None) -> Tolerance:
@@ -171,15 +161,6 @@ def drafter_of(draft: Draft) -> DrafterName:
     if isinstance(draft, NgramDraft):
         return "ngram"
     return "eagle" if draft.model == "eagle" else "model"
-
-
-def jacobi_settings(spec: Spec, length: int, coupled: Coupling | None = None) -> Settings:
-    """Return settings for lossless Jacobi decoding with a spec's sampling, on any engine.
-
-    length: drafts in the window, 1 to the number of image tokens. Raises UserError below 1.
-    """
-    lossless = {"schedule.kind": "none", "acceptance.rule": "ratio", "resampler.kind": "optimal"}
-    return settings_of(with_jacobi(with_overrides(spec, lossless), length, coupled))
 
 
 def image_seed(seed: int, variant: int) -> int:

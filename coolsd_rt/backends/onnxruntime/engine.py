@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from coolsd_rt.arrays import Bools, Floats32, Ints
 from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images, no_tree
-from coolsd_rt.backends.moves import moves_of
 from coolsd_rt.backends.onnxruntime.caches import Caches, OrtMemory
 from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtGraphs, OrtSteps, along_a_chain
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
@@ -237,6 +236,8 @@ class OrtSession:
 
         pos int64 [R], path int64 [R, D], count int64 [R]: as in `moves_of`.
         """
+        from coolsd_rt.backends.moves import moves_of  # a start without trees does not pay for them
+
         if not self._target_caches.move(*moves_of(pos, path, count)):
             self._bind()
 

@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from coolsd_rt import cores
 from coolsd_rt.backends.description import no_images
-from coolsd_rt.backends.moves import moves_of
 from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer, model_dims
 from coolsd_rt.contract import Floating, ModelDims
 from coolsd_rt.errors import CoolsdError
@@ -269,6 +268,8 @@ class TorchSession:
         pos int64 [R], path int64 [R, D], count int64 [R], on the host: as in `moves_of`.
         """
         device = self._whole.device
+        from coolsd_rt.backends.moves import moves_of  # a start without trees does not pay for them
+
         rows, sources, sinks = (torch.from_numpy(x).to(device) for x in moves_of(pos, path, count))
         for cache in self._target_caches:
             for part in cache:

@@ -45,6 +45,9 @@ from coolsd_rt.workflows.parity.widths import WidthDependence, compare_widths
 from coolsd_rt.workflows.texts import bounded
 
 IMAGES = 32
+USUAL: dict[str, Any] = {
+    "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0, "pacing.draft_confidence": 0.0,
+}  # fmt: skip
 TEXT_TOKENS = 128  # of a text, unless more are asked for: the reference writes each of them in eager PyTorch
 _TOOLS = ("coolsd-rt", "numpy", "onnxruntime", "torch")
 
@@ -152,11 +155,9 @@ def parity(
     conditioner, tested = opened.conditioner, opened.engine
     # Parity tests the graphs, not the law, and near ties are measured by the margins of the ratio rule. So it uses that
     # rule whatever the spec says, and drafts in every round.
-    usual: dict[str, Any] = {"acceptance.rule": "ratio", "resampler.kind": "optimal"}
-    usual |= {"pacing.confidence": 0.0, "pacing.draft_confidence": 0.0}
     # Jacobi drafts come from the target's distributions, so only the target has to be verified.
     plain = isinstance(spec.draft, JacobiDraft)
-    settings = opened.settings(with_overrides(spec, usual), plain=plain)
+    settings = opened.settings(with_overrides(spec, USUAL), plain=plain)
     # A chain of drafts, also where the spec has a tree: its steps go through the same graphs.
     settings = _endless(opened, replace(settings, tree=None), max_tokens)
     texts = prompts or opening.default_prompts(loaded, conditioner)
