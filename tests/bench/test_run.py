@@ -242,7 +242,7 @@ def test_what_does_not_pay_is_said(report: BenchReport) -> None:
         "speculation does not pay: lossless is 0.50x (0.45-0.55) plain decoding; "
         f"a round brings {length:.2f} tokens and pays from {length / 0.5:.2f}"
     )
-    assert len(lines) == 14
+    assert len(lines) == 15
     assert [row[-1] for row in mixed.tables[0].rows][:4] == ["the baseline", "does not pay", "unclear", "pays"]
     assert "no variant with drafts is shown to pay" in with_ratios(report, lambda k: spread).verdicts[-1]
     assert not any("no variant with drafts is shown to pay" in line for line in lines)

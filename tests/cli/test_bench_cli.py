@@ -33,7 +33,7 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
     ]
     assert "the accept length counts the resampled or bonus token" in done.out
     verdicts = [line for line in lines if " plain decoding; a round brings " in line]
-    assert len(verdicts) == 9
+    assert len(verdicts) == 10
     reason = "the engine has no code neighbours; build it again with image.neighbours"
     assert [re.sub(r"(auto): .*", r"\1", line) for line in done.err.splitlines()] == [  # without the plan
         f"warning: lantern++ is left out: {reason}",
