@@ -38,8 +38,8 @@ def test_tables_and_verdicts_on_stdout_and_runs_on_stderr(cli: Cli, engine: Path
     assert [re.sub(r"(auto): .*", r"\1", line) for line in done.err.splitlines()] == [  # without the plan
         f"warning: lantern++ is left out: {reason}",
         f"warning: lantern++-gstar is left out: {reason}",
-        "bench: 70 runs of 10 variants",
-        "bench: 70 of 70 runs of 10 variants, auto",
+        "bench: 77 runs of 11 variants",
+        "bench: 77 of 77 runs of 11 variants, auto",
         "bench: 28 runs of 4 variants",
         "bench: 28 of 28 runs of 4 variants, 2 images, auto",
     ]
