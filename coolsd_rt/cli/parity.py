@@ -31,7 +31,7 @@ def _show(outcome: Parity) -> None:
     show_fields(
         {
             "precision": outcome.precision,
-            "whole images": whole["images"],
+            **_compared(outcome),
             "identical to the token": f"{whole['identical']} ({whole['identical_share']:.1%})",
             "equal tokens": f"{whole['equal_tokens_share']:.2%}",
             "batch invariance": _invariance(outcome.widths),
@@ -56,15 +56,21 @@ def _show(outcome: Parity) -> None:
     say(f"parity: {'passed' if outcome.passed else 'FAILED'}; the receipt is in the manifest")
 
 
+def _compared(outcome: Parity) -> dict[str, object]:
+    if outcome.tokens is None:
+        return {"whole images": outcome.images.images}
+    return {"texts": f"{outcome.images.images}, the first {outcome.tokens} tokens of each"}
+
+
 def _invariance(found: WidthDependence) -> str:
     if found.exact:
         return "bitwise equal at any step width and in any batch"
     return f"logits change by {found.width:.1e} with the step width, by {found.mates:.1e} with the batch"
 
 
-def listener_of(work: Work, images: int) -> ParityCallbacks:
-    """Shows how many images are drawn on both sides."""
-    work.start("parity", unit="image pairs")
+def listener_of(work: Work, images: int, writes: str = "image") -> ParityCallbacks:
+    """Shows how many images, or texts, are drawn on both sides."""
+    work.start("parity", unit=f"{writes} pairs")
     return ParityCallbacks(images=lambda done: work.update(done, images))
 
 
@@ -119,13 +125,14 @@ def command(given: _ParityOptions) -> None:
     """
     with progress(quiet=given.as_json) as work:
         reading = PromptInputs(given.features, given.text_encoder)
+        opened = OpenedEngine.at(given.engine, reading, given.threads, given.spec_file)
         outcome = parity(
-            OpenedEngine.at(given.engine, reading, given.threads, given.spec_file),
+            opened,
             images=given.images,
             max_tokens=given.max_tokens,
             prompts=given.prompts,
             seed=given.seed,
-            listener=listener_of(work, given.images),
+            listener=listener_of(work, given.images, opened.spec.writes),
         )
     if given.as_json:
         print_json(outcome.receipt())

@@ -105,7 +105,7 @@ class Prepared:
         tokens = opened.description.dims.tokens
         if settings.law.length > tokens:
             found = str(settings.law.length)
-            raise UserError("the draft length", expected=f"at most the image's {tokens} tokens", found=found)
+            raise UserError("the draft length", expected=f"at most the {spec.writes}'s {tokens} tokens", found=found)
         return Prepared(opened, spec, settings)
 
     @staticmethod

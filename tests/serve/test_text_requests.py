@@ -57,7 +57,7 @@ DEEP_PART = {"type": "image_url", "image_url": {"url": "data:"}}
         ({"response_format": {"type": "json_object"}}, "response_format", "this server does not have it"),
         ({"frequency_penalty": 0.5}, "frequency_penalty", "this server does not have it"),
         ({"temprature": 1}, "temprature", "did you mean 'temperature'?"),
-        ({"draft_length": 17}, "draft_length", "expected at most the image's 16 tokens"),
+        ({"draft_length": 17}, "draft_length", "expected at most the text's 16 tokens"),
         ({"plain": True, "draft_length": 2}, "plain", "expected no draft"),
         ({"timeout": 301}, "timeout", "expected at most the server's 300 seconds"),
     ],

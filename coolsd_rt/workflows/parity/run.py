@@ -30,6 +30,7 @@ import numpy as np
 
 from coolsd_rt import cores, limits
 from coolsd_rt.backends.tensorrt.package import require_gpu
+from coolsd_rt.errors import UserError
 from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.spec.networks import JacobiDraft
@@ -45,6 +46,8 @@ from coolsd_rt.workflows.parity.widths import WidthDependence, compare_widths
 from coolsd_rt.workflows.texts import bounded
 
 IMAGES = 32
+# Parity tests the graphs, not the law, and near ties are measured by the margins of the ratio rule. So it uses that rule
+# whatever the spec says, and drafts in every round.
 USUAL: dict[str, Any] = {
     "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0, "pacing.draft_confidence": 0.0,
 }  # fmt: skip
@@ -83,7 +86,10 @@ class ParityCallbacks:
 
 @dataclass(frozen=True)
 class Parity:
-    """The outcome of a comparison. `failures` has one line for each threshold that was missed."""
+    """The outcome of a comparison. `failures` has one line for each threshold that was missed.
+
+    tokens: of each text; None: images.
+    """
 
     precision: str
     graphs: GraphParity
@@ -91,6 +97,7 @@ class Parity:
     widths: WidthDependence
     failures: tuple[str, ...]
     threads: int = 1  # CPU threads of the engine
+    tokens: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -106,6 +113,7 @@ class Parity:
             "max_logit_error": _number(self.graphs.target.largest),
             "loop": p.loop,
             "images": p.images,
+            **({} if self.tokens is None else {"tokens_each": self.tokens}),
             "identical": p.identical,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "failures": list(self.failures),
@@ -149,12 +157,11 @@ def parity(
     count = cores.threads_for(opened.threads)
     check_writable(opened.folder.folder)  # fail now rather than after an hour of comparing
     loaded, spec = opened.find_spec(), opened.spec
-    if spec.engine.device == "cuda":
+    cuda = spec.engine.device == "cuda"
+    if cuda:
         require_gpu(what="proving an engine for a GPU")
     reference = opening.open_reference(loaded, opened.threads, spec.engine.device)
     conditioner, tested = opened.conditioner, opened.engine
-    # Parity tests the graphs, not the law, and near ties are measured by the margins of the ratio rule. So it uses that
-    # rule whatever the spec says, and drafts in every round.
     # Jacobi drafts come from the target's distributions, so only the target has to be verified.
     plain = isinstance(spec.draft, JacobiDraft)
     settings = opened.settings(with_overrides(spec, USUAL), plain=plain)
@@ -167,22 +174,25 @@ def parity(
     for batch in drawing.batches(jobs, spec.engine.max_batch):
         compare_images(tested, reference, batch, conditioner, settings, whole)
         listener.images(whole.images)
-    first = jobs[: len(whole.codes[0])]
-    pixels = spec.writes == "image"
+    first, pixels = jobs[: len(whole.codes[0])], spec.writes == "image"
     graphs = compare_graphs(tested, reference, first, conditioner, settings, whole.codes[0], pixels)
     widths = compare_widths(tested, first, conditioner, settings, whole.codes[0])
     failures = (*judge(spec.engine.precision, graphs, whole), *_judge_widths(spec.engine, widths))
-    outcome = Parity(spec.engine.precision, graphs, whole, widths, failures, count)
+    tokens = None if settings.bounds is None else settings.bounds.limit
+    outcome = Parity(spec.engine.precision, graphs, whole, widths, failures, count, tokens)
     proven = opened.folder.with_receipt(outcome.receipt())
-    if outcome.passed and spec.engine.device == "cuda":  # its promotion waited for parity
+    if outcome.passed and cuda:  # its promotion waited for parity
         proven.make_current()
     return outcome
 
 
 def _endless(opened: OpenedEngine, settings: Settings, max_tokens: int | None) -> Settings:
     """Return the settings, for texts of one length, as images have it. Raises UserError for images with a length."""
-    if opened.spec.writes == "image" and max_tokens is None:
-        return settings
+    if opened.spec.writes == "image":
+        if max_tokens is None:
+            return settings
+        expected, found = "an engine that writes text", "one that draws images"
+        raise UserError("max tokens", expected=expected, found=found, fix="leave it out")
     tokens = min(TEXT_TOKENS, opened.description.dims.tokens) if max_tokens is None else max_tokens
     limit = bounded(opened, settings, tokens).bounds
     return replace(settings, bounds=limit and replace(limit, ends=()))
