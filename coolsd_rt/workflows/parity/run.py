@@ -46,8 +46,8 @@ from coolsd_rt.workflows.parity.widths import WidthDependence, compare_widths
 from coolsd_rt.workflows.texts import bounded
 
 IMAGES = 32
-# Parity tests the graphs, not the law, and near ties are measured by the margins of the ratio rule. So it uses that rule
-# whatever the spec says, and drafts in every round.
+# Parity tests the graphs, not the law, and near ties are measured by the margins of the ratio rule. So it uses that
+# rule whatever the spec says, and drafts in every round.
 USUAL: dict[str, Any] = {
     "acceptance.rule": "ratio", "resampler.kind": "optimal", "pacing.confidence": 0.0, "pacing.draft_confidence": 0.0,
 }  # fmt: skip
