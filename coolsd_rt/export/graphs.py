@@ -173,12 +173,33 @@ class EagleCore(nn.Module):
         return cast("tuple[Tensor, Caches]", self.stack(x, at, caches))
 
 
-class DraftGraph(nn.Module):
-    """One step of the EAGLE head: ids, features_in, pos, prefix, caches (, start) -> logits, features, caches."""
+class DraftStep(nn.Module):
+    """The EAGLE head's step, which the graphs with and without a tree share."""
 
     def __init__(self, draft: Eagle, target: Decoder) -> None:
         super().__init__()
         self.core = EagleCore(draft, target)
+
+    def step(
+        self,
+        ids: Tensor,
+        features_in: Tensor,
+        pos: Tensor,
+        prefix: Tensor,
+        caches: Caches,
+        start: Tensor | None,
+        tree: Tree | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Step over ids int64 [R, S] and features_in [R, S, C].
+
+        Returns logits [R, S, V], features [R, S, C] and the caches.
+        """
+        x, caches = self.core.step(ids, features_in, pos, prefix, caches, start, tree)
+        return self.core.head(x), x, *caches
+
+
+class DraftGraph(DraftStep):
+    """One step of the EAGLE head: ids, features_in, pos, prefix, caches (, start) -> logits, features, caches."""
 
     def forward(
         self,
@@ -189,20 +210,12 @@ class DraftGraph(nn.Module):
         caches: Caches,
         start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Step over ids int64 [R, S] and features_in [R, S, C].
-
-        Returns logits [R, S, V], features [R, S, C] and the caches.
-        """
-        x, caches = self.core.step(ids, features_in, pos, prefix, caches, start)
-        return self.core.head(x), x, *caches
+        """Step along a chain, as `DraftStep.step`."""
+        return self.step(ids, features_in, pos, prefix, caches, start)
 
 
-class TreeDraftGraph(nn.Module):
+class TreeDraftGraph(DraftStep):
     """One step of the EAGLE head on a tree: ids, features_in, pos, depth, seen, prefix, caches (, start)."""
-
-    def __init__(self, draft: Eagle, target: Decoder) -> None:
-        super().__init__()
-        self.core = EagleCore(draft, target)
 
     def forward(
         self,
@@ -215,12 +228,8 @@ class TreeDraftGraph(nn.Module):
         caches: Caches,
         start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Step over ids int64 [R, S] and features_in [R, S, C], along the tree of depth [R, S] and seen [R, S, S].
-
-        Returns logits [R, S, V], features [R, S, C] and the caches.
-        """
-        x, caches = self.core.step(ids, features_in, pos, prefix, caches, start, Tree(depth, seen))
-        return self.core.head(x), x, *caches
+        """Step along the tree of depth int64 [R, S] and seen bool [R, S, S], as `DraftStep.step`."""
+        return self.step(ids, features_in, pos, prefix, caches, start, Tree(depth, seen))
 
 
 class ImageGraph(nn.Module):

@@ -91,8 +91,8 @@ def bounded(opened: OpenedEngine, settings: Settings, tokens: int | None) -> Set
     """Return the settings with a most number of tokens. Raises UserError if the engine has fewer, or writes no text."""
     most = opened.description.dims.tokens
     if settings.bounds is None:
-        opened.text_reader  # noqa: B018 (says what is wrong)
-        raise AssertionError("an engine of texts without bounds")
+        expected, found = "an engine that writes text", "one that draws images"
+        raise UserError("max tokens", expected=expected, found=found, fix="leave it out")
     if tokens is not None and not 1 <= tokens <= most:
         raise UserError("max tokens", expected=f"1 to {most}, the text.length of the engine", found=str(tokens))
     return replace(settings, bounds=replace(settings.bounds, limit=tokens))

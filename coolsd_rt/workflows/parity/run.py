@@ -30,7 +30,6 @@ import numpy as np
 
 from coolsd_rt import cores, limits
 from coolsd_rt.backends.tensorrt.package import require_gpu
-from coolsd_rt.errors import UserError
 from coolsd_rt.spec import with_overrides
 from coolsd_rt.spec.engine import EngineOptions
 from coolsd_rt.spec.networks import JacobiDraft
@@ -188,11 +187,8 @@ def parity(
 
 def _endless(opened: OpenedEngine, settings: Settings, max_tokens: int | None) -> Settings:
     """Return the settings, for texts of one length, as images have it. Raises UserError for images with a length."""
-    if opened.spec.writes == "image":
-        if max_tokens is None:
-            return settings
-        expected, found = "an engine that writes text", "one that draws images"
-        raise UserError("max tokens", expected=expected, found=found, fix="leave it out")
+    if opened.spec.writes == "image" and max_tokens is None:
+        return settings
     tokens = min(TEXT_TOKENS, opened.description.dims.tokens) if max_tokens is None else max_tokens
     limit = bounded(opened, settings, tokens).bounds
     return replace(settings, bounds=limit and replace(limit, ends=()))
