@@ -60,11 +60,11 @@ class ImageLesson:
 
 
 class TextLesson:
-    """Of texts. most: tokens after which they were cut."""
+    """Of texts. most: tokens after which they were cut. by: computes the features of losses, a copy of the target."""
 
-    def __init__(self, target: Decoder, objective: TextObjective, most: int) -> None:
+    def __init__(self, target: Decoder, by: Decoder, objective: TextObjective, most: int) -> None:
         self._target, self._objective, self._most = target, objective, most
-        self._memory, self._held = TextFeatures(), TextFeatures()
+        self._memory, self._held = TextFeatures(by), TextFeatures(target)
 
     def loss(
         self, network: Eagle | Decoder, example: Example, depths: int, noise: Tensor | None, generator: torch.Generator

@@ -45,34 +45,34 @@ class TextAlong(NamedTuple):
 
 
 class TextFeatures:
-    """The target's features of texts, and a cache of those of recurring texts on the host, up to `limit` bytes.
+    """A model's features of texts, and a cache of those of recurring texts on the host, up to `limit` bytes.
 
     Each row is computed alone, without padding: so its features do not depend on the batch that it comes in first, and
-    a resumed training reads the same ones.
+    a resumed training reads the same ones. They are kept in the model's own precision.
     """
 
-    def __init__(self, limit: int = 1 << 30) -> None:
-        self._left, self._known = limit, dict[tuple[int, int], Tensor]()
+    def __init__(self, model: Decoder, limit: int = 1 << 30) -> None:
+        self._model, self._left, self._known = model, limit, dict[tuple[int, int], Tensor]()
 
-    def features(self, target: Decoder, example: Example) -> Tensor:
-        """Return features [R, S, C] of positions 0 .. S - 1, zeros where there is padding."""
+    def features(self, example: Example) -> Tensor:
+        """Return features float32 [R, S, C] of positions 0 .. S - 1, zeros where there is padding."""
         codes, images = example.both(), len(example.codes)
         size = example.text.shape[1] + codes.shape[1] - 1
-        whole = torch.zeros(len(codes), size, target.cfg.dim, device=codes.device)
+        whole = torch.zeros(len(codes), size, self._model.cfg.dim, device=codes.device)
         for row in range(len(codes)):
             number = example.numbers[row % images] if example.numbers else None
-            found = self._row(target, example, row, None if number is None else (number, row // images))
+            found = self._row(example, row, None if number is None else (number, row // images))
             first = int(_starts(example)[row])
             whole[row, first : first + len(found)] = found
         return whole
 
-    def _row(self, target: Decoder, example: Example, row: int, key: tuple[int, int] | None) -> Tensor:
+    def _row(self, example: Example, row: int, key: tuple[int, int] | None) -> Tensor:
         if key is not None and key in self._known:
             return self._known[key].to(example.codes.device)
         image, first = row % len(example.codes), int(_starts(example)[row])
         codes = example.codes[image : image + 1, : int(_lengths(example)[image])]
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-            found = target.hidden(example.text[row : row + 1, first:], codes)[0]
+            found = self._model.hidden(example.text[row : row + 1, first:], codes)[0]
         size = found.numel() * found.element_size()
         if key is not None and size <= self._left:
             self._known[key] = found.cpu().clone()
@@ -111,7 +111,7 @@ class TextHeadStudent:
     """An EAGLE head on the target's features, along texts."""
 
     def __init__(self, head: Eagle, target: Decoder, memory: TextFeatures | None = None) -> None:
-        self.network, self.target, self.memory = head, target, memory or TextFeatures()
+        self.network, self.target, self.memory = head, target, memory or TextFeatures(target)
 
     def along(self, example: Example, steps: int, noise: Tensor | None = None) -> TextAlong:
         """Return features along the texts for `steps` depths. Gradients reach only the draft.
@@ -122,7 +122,7 @@ class TextHeadStudent:
         text, token = real_tokens(_lengths(example))
         with torch.no_grad():
             prefix = target.condition(example.text)
-            features = self.memory.features(target, example)
+            features = self.memory.features(example)
         embedded = torch.cat([prefix[:, 1:], self.network.table(target)(codes)], dim=1)
         at = width - 1 + token  # the position whose feature predicts the token; row `at - 1` of the head predicts it
         truth = _gathered(features, at, text, token, example.scale)
@@ -144,13 +144,13 @@ class TextModelStudent:
     """An independent small model along texts, whose predictions do not depend on where a round began."""
 
     def __init__(self, model: Decoder, target: Decoder, memory: TextFeatures | None = None) -> None:
-        self.network, self.target, self.memory = model, target, memory or TextFeatures()
+        self.network, self.target, self.memory = model, target, memory or TextFeatures(target)
 
     def along(self, example: Example, steps: int, noise: Tensor | None = None) -> TextAlong:
         """Return features along the texts; see `TextHeadStudent.along`. `noise` is ignored."""
         text, token = real_tokens(_lengths(example))
         at = example.text.shape[1] - 1 + token
-        truth = _gathered(self.memory.features(self.target, example), at, text, token, example.scale)
+        truth = _gathered(self.memory.features(example), at, text, token, example.scale)
         found = self.network.hidden(example.text, example.both(), example.start)
         mine = _gathered(found, at, text, token, example.scale)
         ids, nothing = example.codes[text, token], mine.new_zeros(())

@@ -46,6 +46,7 @@ from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.texts import bounded
 from tools.paper.across import WANTED, Wanted, cut, markdown, table
 from tools.paper.noisy_draft import NoisyTarget
+from tools.text.served_laws import SAMPLING
 
 LENGTHS = tuple(range(1, 9))
 NOISES = (0.6, 1.2, 2.0, 3.0, 5.0, 8.0)
@@ -90,7 +91,7 @@ def open_bench(
     max_tokens: int | None = None,
     prompts: Sequence[str] = (),
 ) -> Bench:
-    """prompts: none: those of the spec.
+    """Texts are of the target's own distribution, whatever the spec filters. prompts: none: those of the spec.
 
     Raises UserError: no engine, no prompts, or a most number of tokens that the engine has not."""
     if images < 1:
@@ -98,10 +99,11 @@ def open_bench(
     opened = OpenedEngine.at(path, spec_file=spec_file)
     jobs = drawing.spread_jobs(prompts or opened.default_prompts(), images, 0, opened.conditioner)
     batches = [list(b) for b in drawing.batches(jobs, opened.spec.engine.max_batch)]
-    bounds = opened.settings().bounds
+    bounds, spec = opened.settings().bounds, opened.spec
     if bounds is not None or max_tokens is not None:
         bounds = bounded(opened, opened.settings(), max_tokens).bounds  # or says that images have no such number
-    return Bench(opened.engine, opened.conditioner, opened.spec, batches, opened.forced, bounds)
+        spec = with_overrides(spec, SAMPLING)
+    return Bench(opened.engine, opened.conditioner, spec, batches, opened.forced, bounds)
 
 
 def by_length(windows: RecordedRounds, budget: float = BUDGET) -> list[dict[str, Any]]:
