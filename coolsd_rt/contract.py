@@ -4,13 +4,14 @@ Pure data: knows names, shapes and dtypes. Does not know any library that comput
 
 Legend: R rows (2 per image under CFG: all conditional rows first, then all unconditional), S new positions, T cache
 capacity, N = T at run time (any bucket), H KV heads, D head dim, C model dim, V codes, W prefix length, M images, L
-draft length.
+draft length, P length of a prefix that may be cut.
 
 One graph serves prefill, decoding and verification, which differ only in S. A position p < W is a prefix position and
 takes its embedding from `prefix[:, p]` (its id is ignored); a position p >= W is image token p - W and takes its
 embedding from `ids`. The logits at position W - 1 predict image token 0. If prompts differ in length (`padded`),
 prefixes are right-aligned, and `start` is each row's first position: positions before it are masked, and a model with
-one-dimensional RoPE counts from there.
+one-dimensional RoPE counts from there. The graphs of such a model (`cut`) take the last P positions of its prefix for
+the whole of it: no result depends on the padding that all rows of a step share, so that it needs no cache rows.
 
 The graphs of an engine with trees have two more inputs, which say how the S positions branch. `depth` is added to `pos`
 for the angle and the embedding of a position; `seen[:, s, j]` says whether position s attends to position j of the same
@@ -64,6 +65,7 @@ class ModelDims:
     draft_dim: int = 0  # width of an independent draft model; 0: an EAGLE head, or no draft
     padded: int = 0  # 1: prefixes of different lengths, padded on the left
     condition_dim: int = 0  # width of text encoder features that the condition graph reads; 0: it reads ids
+    cut: int = 0  # 1: steps take prefixes of any length up to W
 
     @property
     def draft_kind(self) -> DraftKind:
@@ -76,8 +78,8 @@ class ModelDims:
         return self.prefix + self.tokens
 
     def as_dict(self) -> dict[str, int]:
-        """Return JSON data."""
-        return asdict(self)
+        """Return JSON data, without a `cut` of 0, which engines of before do not have."""
+        return {name: value for name, value in asdict(self).items() if value or name != "cut"}
 
 
 def cache_names(layers: int) -> list[tuple[str, str]]:
@@ -122,7 +124,7 @@ def _decoder(d: ModelDims, dim: int, cache: tuple[int, int, int], dtype: Floatin
             TensorSpec("ids", "int64", ("R", "S")),
             TensorSpec("pos", "int64", ("R",)),
             *(TREE_INPUTS if tree else ()),
-            TensorSpec("prefix", dtype, ("R", d.prefix, dim)),
+            TensorSpec("prefix", dtype, ("R", "P" if d.cut else d.prefix, dim)),
             *_caches(*cache, dtype, False),
             *([TensorSpec("start", "int64", ("R",))] if d.padded else []),
         ),

@@ -307,6 +307,7 @@ DIMS: Mapping[str, Range] = {
     "draft_dim": whole(0, WIDTH.high),
     "padded": whole(0, 1),
     "condition_dim": whole(0, WIDTH.high),
+    "cut": whole(0, 1),
 }
 """Ranges of the fields of `ModelDims`."""
 

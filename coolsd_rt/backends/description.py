@@ -144,7 +144,10 @@ class Description:
 _Dims = create_model(
     "_Dims",
     __base__=Strict,
-    **{name: (Annotated[int, Field(ge=int(ends.low), le=int(ends.high))], ...) for name, ends in DIMS.items()},  # type: ignore[call-overload]
+    **{  # type: ignore[call-overload]
+        name: (Annotated[int, Field(ge=int(ends.low), le=int(ends.high))], 0 if name == "cut" else ...)
+        for name, ends in DIMS.items()
+    },
 )
 
 

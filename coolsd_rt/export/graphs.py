@@ -24,9 +24,9 @@ from coolsd_rt.models.vq import VQTokenizer
 class Embedding(nn.Module):
     """Embeddings of positions: rows of the prefix below W, the table of codes from W on."""
 
-    def __init__(self, prefix: int, table: nn.Embedding) -> None:
+    def __init__(self, table: nn.Embedding) -> None:
         super().__init__()
-        self.prefix, self.table = prefix, table
+        self.table = table
 
     def codes(self, ids: Tensor) -> Tensor:
         """Return the embeddings of image tokens int64 [...]."""
@@ -34,9 +34,10 @@ class Embedding(nn.Module):
 
     def forward(self, ids: Tensor, where: Tensor, prefix: Tensor) -> Tensor:
         """Embed ids and their positions `where`, both int64 [R, S], with the prefix [R, W, C]; returns [R, S, C]."""
-        row = torch.arange(ids.shape[0])[:, None] * self.prefix
-        before = F.embedding(row + where.clamp(max=self.prefix - 1), prefix.flatten(0, 1))
-        return torch.where((where < self.prefix).unsqueeze(-1), before, self.codes(ids))
+        width = prefix.shape[1]  # a constant of the graph, unless its contract has a prefix of any length
+        row = torch.arange(ids.shape[0])[:, None] * width
+        before = F.embedding(row + where.clamp(max=width - 1), prefix.flatten(0, 1))
+        return torch.where((where < width).unsqueeze(-1), before, self.codes(ids))
 
 
 class ConditionGraph(nn.Module):
@@ -92,7 +93,7 @@ class TargetCore(nn.Module):
     def __init__(self, target: Decoder) -> None:
         super().__init__()
         cfg = target.cfg
-        self.embed = Embedding(cfg.prefix, target.tok_embeddings)
+        self.embed = Embedding(target.tok_embeddings)
         self.angles = Angles(target.rope, cfg.layer.pairs, cfg.rope.from_start)
         self.stack = Stack(list(target.layers), self.angles)
         self.norm, self.head = RmsNorm(target.norm), Head(target)
@@ -147,7 +148,7 @@ class EagleCore(nn.Module):
     def __init__(self, draft: Eagle, target: Decoder) -> None:
         super().__init__()
         self.cfg = draft.cfg
-        self.embed = Embedding(target.cfg.prefix, draft.table(target))
+        self.embed = Embedding(draft.table(target))
         self.angles = Angles(target.rope, draft.cfg.pairs, target.cfg.rope.from_start)
         self.fc, self.bias = Matrix(draft.fc.weight), nn.Parameter(draft.fc.bias.detach(), requires_grad=False)
         self.stack, self.head = Stack(list(draft.layers), self.angles), Head(target, draft)

@@ -28,7 +28,7 @@ from coolsd_rt.models.lazy import Lazy
 from coolsd_rt.models.lazy import value as numbers_of
 
 # Sizes of the example that is traced. All differ, and none is 0 or 1, which the tracer would treat as constants.
-EXAMPLE = {"M": 2, "R": 4, "S": 3, "T": 24}
+EXAMPLE = {"M": 2, "R": 4, "S": 3, "T": 24, "P": 7}
 _DTYPES = {name: getattr(torch, name) for name in get_args(DType)}
 
 

@@ -36,6 +36,7 @@ def _resized(name: str, **sizes: Any) -> DecoderConfig:
     return replace(CONFIGS[name], **{"layers": 1, **sizes})
 
 
+TEXT_W = 160  # more than two buckets of cache rows: prompts are short, so that sessions cut the prefix
 _TOKENS = f"kind: tokens, tokenizer: tokenizer.json, length: {W}"
 CASES = {
     "llamagen": Case(
@@ -54,8 +55,8 @@ CASES = {
     "anole": Case(_resized("anole", prefix=W, text=8900), f"{{{_TOKENS}, layout: anole}}"),
     "janus-pro": Case(_resized("janus-pro", prefix=W), f"{{{_TOKENS}, layout: janus}}"),
     "llama": Case(
-        _resized("llama", prefix=W),
-        f"{{kind: text, tokenizer: tokenizer.json, chat_template: chat.jinja, length: {W}}}",
+        _resized("llama", prefix=TEXT_W),
+        f"{{kind: text, tokenizer: tokenizer.json, chat_template: chat.jinja, length: {TEXT_W}}}",
         output='text: {length: 16, end: ["<pad>"], neighbours: 8}\npacing: {kind: manual}',
     ),
 }

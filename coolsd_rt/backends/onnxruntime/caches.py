@@ -93,40 +93,44 @@ class Caches:
                 self.memory[name] = OrtMemory.of(moved, self._device)
         return in_place
 
-    def take(self, rows: Sequence[int], other: Caches | None = None) -> None:
+    def take(self, rows: Sequence[int], other: Caches | None = None, shifts: Sequence[int] = (0, 0)) -> None:
         """Keep `rows` of this and, counted on from its last, of `other`, in this order; the contents stay.
 
         Both hold the positions of the longer one afterwards. The other is not used any more.
+
+        shifts: positions by which the contents of this and of `other` move to the right, whole buckets.
         """
         own, heads, width = self._sizes
-        capacity = max(self.capacity, other.capacity if other is not None else 0)
+        caches = (self, other) if other is not None else (self,)
+        capacity = max((c.capacity + shift for c, shift in zip(caches, shifts, strict=False) if c.capacity), default=0)
         self._sizes = (len(rows), heads, width)
         if other is not None:
             self._limit = max(self._limit, other._limit)
         if not capacity:
             return  # no step yet
         entered = [(i, row - own) for i, row in enumerate(rows) if row != i]
-        if other is not None and len(rows) == own and self.capacity and all(row >= 0 for _, row in entered):
-            self._replace(entered, other)
+        replaced = other is not None and len(rows) == own and self.capacity and not shifts[0]
+        if other is not None and replaced and all(row >= 0 for _, row in entered):
+            self._replace(entered, other, shifts[1])
             return
         for name, _ in self.names:
             moved = np.zeros((len(rows), heads, capacity, width), self._dtype)
-            held = [c.memory[name].read() if name in c.memory else None for c in (self, *([other] if other else []))]
+            held = [c.memory[name].read() if name in c.memory else None for c in caches]
             for i, row in enumerate(rows):
-                source = held[0] if row < own else held[1]
+                source, at = held[row >= own], shifts[row >= own]
                 if source is not None:
-                    moved[i, :, : source.shape[2]] = source[row if row < own else row - own]
+                    moved[i, :, at : at + source.shape[2]] = source[row if row < own else row - own]
             self.memory[name] = OrtMemory.of(moved, self._device)
             if other is not None:
                 other.memory.pop(name, None)
         self.capacity = capacity
 
-    def _replace(self, entered: Sequence[tuple[int, int]], other: Caches) -> None:
+    def _replace(self, entered: Sequence[tuple[int, int]], other: Caches, shift: int) -> None:
         """Copy rows of `other` over rows of this: pairs of a row here and a row there. The other rows are not touched.
 
         What is behind an entered row's positions stays: like the rows of a rejected draft, no mask lets it be read.
         """
-        self.reach(other.capacity)
+        self.reach(other.capacity + shift)
         for name, _ in self.names:
             if name not in other.memory:
                 continue
@@ -134,6 +138,6 @@ class Caches:
             here = self.memory[name].array if in_place else self.memory[name].read()
             there = other.memory[name].read()
             for i, row in entered:
-                here[i, :, : other.capacity] = there[row]
+                here[i, :, shift : shift + other.capacity] = there[row]
             if not in_place:
                 self.memory[name] = OrtMemory.of(here, self._device)

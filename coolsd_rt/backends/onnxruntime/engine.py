@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from coolsd_rt.arrays import Bools, Floats32, Ints
 from coolsd_rt.backends.description import DATA, Description, GraphRecord, no_images, no_tree
-from coolsd_rt.backends.onnxruntime.caches import Caches, OrtMemory
+from coolsd_rt.backends.onnxruntime.caches import BUCKET, Caches, OrtMemory
 from coolsd_rt.backends.onnxruntime.graph import CPU, CUDA, OrtGraph, OrtGraphs, OrtSteps, along_a_chain
 from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, check_products
 from coolsd_rt.backends.registry import LoadOptions
@@ -121,7 +121,8 @@ class OrtSession:
     """`runtime.interface.Session` on ONNX Runtime.
 
     The cost of a step grows with the capacity of its caches, so they start small and grow in buckets as positions are
-    needed; `capacity` is the upper limit.
+    needed; `capacity` is the upper limit. If prefixes can be cut (`ModelDims.cut`), whole buckets of padding that all
+    rows share are not stored: `_base` is the first position that has a cache row. Callers count positions from 0.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class OrtSession:
         self._length = description.draft_length
         self._prefix = np.asarray(prefix)
         self._starts = np.zeros(self._rows, np.int64) if start is None else np.array(start, np.int64)
+        self._base = self._least_base()
         rows, dtype = self._rows + self._spare, description.dtype
         self._target_caches = Caches(cache_names(d.layers), (rows, d.heads, d.head_dim), capacity, dtype, device)
         sizes = (rows, d.draft_heads, d.draft_head_dim)
@@ -149,7 +151,8 @@ class OrtSession:
         """Make the calls of the graphs for the present rows."""
         d, graphs, dtype = self.dims, self._graphs, self._description.dtype
         device = graphs["target"].device
-        prefix, starts = self._with_spare(self._prefix), self._with_spare(self._starts)
+        prefix = self._with_spare(self._prefix[:, self._base :])
+        starts = self._with_spare(self._starts - self._base)
         padding = {"start": OrtMemory.of(starts, device)} if d.padded else {}
         shared = {"prefix": OrtMemory.of(np.ascontiguousarray(prefix[..., : d.dim], dtype), device), **padding}
         self._target = OrtSteps(graphs["target"], self._target_caches, shared)
@@ -158,11 +161,20 @@ class OrtSession:
             own = {**shared, "prefix": OrtMemory.of(np.ascontiguousarray(prefix[..., d.dim :], dtype), device)}
         self._own, self._drafting = own, dict[str, OrtSteps]()
 
+    def _least_base(self) -> int:
+        """Return the first position that needs a cache row, a multiple of a bucket."""
+        return int(self._starts.min(initial=self.dims.prefix)) // BUCKET * BUCKET if self.dims.cut else 0
+
     def _steps(self, name: str) -> OrtSteps:
         """Return the calls of one of the draft's graphs, which is loaded now if it was not used before."""
         if name not in self._drafting:
             self._drafting[name] = OrtSteps(self._graphs[name], self._draft_caches, self._own)
         return self._drafting[name]
+
+    @property
+    def _width(self) -> int:
+        """Number of prefix positions that the graphs are given."""
+        return self.dims.prefix - self._base
 
     @property
     def _spare(self) -> int:
@@ -181,8 +193,11 @@ class OrtSession:
         self._rows = len(rows)
         kept = [int(row) + (spare if row >= own else 0) for row in rows]
         kept += kept[-1:] * self._spare
+        base = min(self._base, self._least_base())  # rises never: it would copy the caches of all rows
+        shifts = [session._base - base for session in sessions]
         for name in ("_target_caches", "_draft_caches"):
-            getattr(self, name).take(kept, *(getattr(session, name) for session in sessions[1:]))
+            getattr(self, name).take(kept, *(getattr(session, name) for session in sessions[1:]), shifts=shifts)
+        self._base = base
         self._bind()
 
     @property
@@ -238,7 +253,7 @@ class OrtSession:
         """
         from coolsd_rt.backends.moves import moves_of  # a start without trees does not pay for them
 
-        if not self._target_caches.move(*moves_of(pos, path, count)):
+        if not self._target_caches.move(*moves_of(pos - self._base, path, count)):
             self._bind()
 
     def _check_tree(self) -> None:
@@ -251,8 +266,8 @@ class OrtSession:
 
     def _step(self, steps: OrtSteps, ids: Ints, pos: Ints, **others: NDArray[Any]) -> tuple[Floats32, Floats32]:
         """Return logits [R, S, V] and features [R, S, C] of a step over S positions of every row."""
-        size = ids.shape[1]
-        step = steps.at({"R": self._rows + self._spare, "S": size}, int(pos.max()) + size)
+        size, pos = ids.shape[1], pos - self._base
+        step = steps.at({"R": self._rows + self._spare, "S": size, "P": self._width}, int(pos.max()) + size)
         given: dict[str, NDArray[Any]] = {"ids": ids, "pos": pos, **others}
         out = step(**{name: self._with_spare(x) for name, x in given.items()})
         return out["logits"][: self._rows], out["features"][: self._rows]
@@ -283,8 +298,9 @@ class OrtSession:
         if not self.propose_length:
             expected = "an EAGLE head, and rows in pairs"
             raise CoolsdError("the graph propose", expected=expected, found=f"{self._rows} rows")
-        size = ids.shape[1]
-        step = self._steps("propose").at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
+        size, pos = ids.shape[1], pos - self._base
+        sizes = {"R": self._rows, "M": self._rows // 2, "S": size, "P": self._width}
+        step = self._steps("propose").at(sizes, int(pos.max()) + size)
         out = step(
             ids=ids,
             features_in=features,

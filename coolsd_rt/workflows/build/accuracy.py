@@ -133,7 +133,7 @@ def losses_of(
     padded = any(s.name == "start" for s in contract.inputs)
     first = max(0, prefix - _PREFIX) if padded else 0
     size = prefix - first + POSITIONS
-    sizes = {"R": 2, "S": size, "T": prefix + POSITIONS}
+    sizes = {"R": 2, "S": size, "T": prefix + POSITIONS, "P": prefix}
     values: list[Tensor] = []
     for spec in contract.inputs:
         shape = [sizes[n] if isinstance(n, str) else n for n in spec.shape]

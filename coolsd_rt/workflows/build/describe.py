@@ -6,6 +6,8 @@ neither torch nor onnx.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coolsd_rt.backends.description import Description, dtype_of
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
@@ -46,7 +48,7 @@ def describe(loaded: LoadedSpec) -> Description:
         if isinstance(draft, EagleConfig):  # the prefix of a text begins with its first word
             _same(loaded, "draft.weights", "sees_padding", draft.sees_padding, False)
     made = Description(
-        model_dims(target, draft),
+        replace(model_dims(target, draft), cut=int(engine.backend == "onnxruntime" and _shifts(target, draft))),
         spec.draft.length,
         side,
         dtype_of(engine.precision, engine.device),
@@ -57,6 +59,12 @@ def describe(loaded: LoadedSpec) -> Description:
     )
     _check_sizes(loaded, made)
     return made
+
+
+def _shifts(target: DecoderConfig, draft: EagleConfig | DecoderConfig | None) -> bool:
+    """Return whether no result depends on how much padding stands before all prompts of a step."""
+    looks = isinstance(draft, EagleConfig) and draft.sees_padding
+    return target.padded and target.rope.from_start and not looks
 
 
 def _side(loaded: LoadedSpec, target: DecoderConfig) -> int:

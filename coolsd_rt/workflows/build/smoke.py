@@ -23,7 +23,7 @@ from coolsd_rt.export.hollow import streamed
 from coolsd_rt.export.torch_onnx import nest
 from coolsd_rt.models.lazy import value
 
-SIZES = {"M": 1, "R": 2, "S": 3, "T": 16}
+SIZES = {"M": 1, "R": 2, "S": 3, "T": 16, "P": 5}
 # Largest error relative to the largest value. int8 weights change every output; `parity` judges by how much.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.25}
 _PIXEL_LEVELS = 1  # of 255; an image whose every value is one level away has a PSNR of 48 dB
@@ -44,7 +44,8 @@ def inputs(contract: GraphContract, seed: int = 0, ids: int = 2) -> dict[str, ND
         else:
             made[spec.name] = rng.random(shape, np.float32).astype(spec.dtype)
     limit = next((s.shape[1] for s in contract.inputs if s.name == "prefix"), 0)
-    fixed = {"pos": min(int(limit), SIZES["T"] - SIZES["S"]), "count": SIZES["S"] - 1, "temperature": 1.0}
+    limit = SIZES[limit] if isinstance(limit, str) else limit
+    fixed = {"pos": min(limit, SIZES["T"] - SIZES["S"]), "count": SIZES["S"] - 1, "temperature": 1.0}
     if "probs" in (names := {s.name: s.shape[-1] for s in contract.outputs if s.shape}):
         fixed["top_k"] = int(names["probs"])
     for name, number in fixed.items():
