@@ -134,5 +134,9 @@ def nearest_codes(codebook: NDArray[Any], k: int) -> NDArray[np.int64]:
         rows = np.arange(start, min(start + 1024, count))
         distance = squares[rows, None] - 2 * x[rows] @ x.T + squares
         distance[np.arange(len(rows)), rows] = np.inf
-        near[rows] = np.argsort(distance, axis=1, kind="stable")[:, :k]
+        # A tenth of the time of sorting whole rows, for the 49,152 tokens of a language model.
+        last = np.partition(distance, k - 1, axis=1)[:, k - 1]
+        for row, own, far in zip(rows, distance, last, strict=True):
+            close = np.flatnonzero(own <= far)  # with ties at the end more than k, in the order of their indices
+            near[row] = close[np.argsort(own[close], kind="stable")[:k]]
     return near
