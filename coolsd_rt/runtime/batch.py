@@ -8,7 +8,7 @@ Legend as in `coolsd_rt.runtime.round`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from coolsd_rt.runtime.statistics import Stopwatch
 if TYPE_CHECKING:
     from coolsd_rt.runtime.trees import TreeShape
 
+_PREFIX_LOGITS, _LEAST_PART = 1 << 22, 64  # logits of a row's step over a part of its prefix; positions of a part
 _NAMES = {np.dtype(name): name for name in ("int64", "float32", "float64", "bool")}  # str(dtype) takes microseconds
 
 
@@ -157,6 +158,16 @@ class Batch:
     def host_rows(self, host: Host, offset: int = 0) -> Host:
         """As `rowwise`, on the host."""
         return np.concatenate([host, host + offset]) if self.paired else host
+
+    def blanks(self, width: int) -> Iterator[Array]:
+        """Yield ids int64 [R, S] for `width` positions of the prefix, whose embeddings come from the prompt, in parts.
+
+        A step returns logits of all its positions: those of a long prompt at once would take gigabytes. The parts
+        depend on the vocabulary alone, so that a row has the same parts whatever is beside it.
+        """
+        most = max(_LEAST_PART, _PREFIX_LOGITS // self.session.dims.vocab // _LEAST_PART * _LEAST_PART)
+        for at in range(0, width, most):
+            yield self.rowwise(np.zeros((len(self.rows), min(most, width - at)), np.int64))
 
     def both(self, ids: Array) -> Array:
         """Repeat a session's array [M, ...] to [R, ...]: both rows of an image have the same ids."""

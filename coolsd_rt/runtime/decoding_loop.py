@@ -77,9 +77,15 @@ class DecodingLoop:
         images = len(batch.rows)
         for counter in (state.committed, state.cached, state.drafted):
             counter += self._first
-        blank = np.zeros((images, width), np.int64)  # ids are ignored: prefix embeddings come from the prompt
-        logits, features = self._target(batch.rowwise(blank))
+        parts: list[Array] = []
+        for ids in batch.blanks(width):
+            logits, features = self._target(ids)
+            state.cached += ids.shape[1]
+            # A session may write the next step's features where these are.
+            whole = ids.shape[1] == width
+            parts.append(features if whole else namespace(features).asarray(features, copy=True))
         self._xp = namespace(logits)
+        features = parts[0] if len(parts) == 1 else self._xp.concat(parts, axis=1)
         self._prepare_law(logits.device)
         if self._drafter:
             self._drafter.prefill(features)
@@ -88,7 +94,6 @@ class DecodingLoop:
         token = to_host(sample(p[:, 0], batch.put(batch.uniforms[:, 0, 0, RESAMPLE])))
         state.codes[:, 0] = token
         state.committed += width + 1
-        state.cached += width
         state.complete(token, np.ones(images, bool))
         none = np.zeros(images, np.int64)
         self._draft_allowed = self._confident(p, none)

@@ -226,3 +226,21 @@ def test_a_coupled_draft_stays_more_often() -> None:
     fresh = changed("jacobi")
     assert changed("jacobi_coupled") < 0.5 * fresh
     assert changed("jacobi_gumbel") < 0.5 * fresh
+
+
+@pytest.mark.parametrize("drafter", ["eagle", "model"])
+def test_a_prefix_in_parts_draws_the_same(drafter: DrafterName, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the prefixes of a large vocabulary are stepped: the fakes notice a cache row of a step that was left out."""
+    sizes, law, seeds = dims(3, 5), Law((1.2,) * 3), range(4)
+    cls = ModelSession if drafter == "model" else FakeSession
+
+    def drawn() -> tuple[FakeSession, Array]:
+        session = cls(Tables.random(3, 5, seed=2).as_float32(), sizes, len(seeds), guided=True)
+        return session, generate(session, law, Sampling(cfg_scale=1.5), seeds, drafter=drafter).codes
+
+    whole, expected = drawn()
+    monkeypatch.setattr("coolsd_rt.runtime.batch._PREFIX_LOGITS", 0)
+    monkeypatch.setattr("coolsd_rt.runtime.batch._LEAST_PART", 1)
+    parts, found = drawn()
+    np.testing.assert_array_equal(found, expected)
+    assert parts.calls.count("target") == whole.calls.count("target") + sizes.prefix - 1

@@ -83,6 +83,16 @@ def test_every_way_writes_the_same(text_engine: EngineFolder, capsys: pytest.Cap
     assert [text["tokens"] for text in told] == [len(text.ids) for text in wanted]
 
 
+def test_a_long_prompt_is_run_in_parts(text_engine: EngineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 64 positions here, as for a vocabulary of 65,536: the same text, whatever is beside it."""
+    long = " ".join(["red apple star blue of"] * 28)
+    wanted = write(text_engine.folder, WriteConfig([long, "star"], 3)).texts
+    assert len(wanted[0].job.encoded.ids) > 2 * 64
+    monkeypatch.setattr("coolsd_rt.runtime.batch._PREFIX_LOGITS", 0)
+    assert [t.ids for t in write(text_engine.folder, WriteConfig([long, "star"], 3)).texts] == [t.ids for t in wanted]
+    assert write(text_engine.folder, WriteConfig([long])).texts[0].ids == wanted[0].ids
+
+
 def test_guided_texts(text_engine: EngineFolder) -> None:
     guided = {"sampling.cfg_scale": 2.0}
     texts = write(text_engine.folder, WriteConfig(["red apple"], 4, overrides=guided)).texts

@@ -40,12 +40,11 @@ class EagleDrafter:
 
         The features of that position enter with the first decided token.
         """
-        batch, state = self._batch, self._batch.state
-        width = features.shape[1]
-        if width > 1:
-            blank = np.zeros((len(batch.rows), width - 1), np.int64)
-            self._session.draft(batch.rowwise(blank), features[:, :-1], batch.rowwise(state.drafted))
-            state.drafted += width - 1
+        batch, state, at = self._batch, self._batch.state, 0
+        for ids in batch.blanks(features.shape[1] - 1):
+            end = at + ids.shape[1]
+            self._session.draft(ids, features[:, at:end], batch.rowwise(state.drafted))
+            state.drafted, at = state.drafted + end - at, end
             batch.watch.lap("draft")
         self._unseen = PendingFeatures(batch, features[:, -1:])
 

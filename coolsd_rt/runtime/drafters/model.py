@@ -32,11 +32,10 @@ class ModelDrafter:
     def prefill(self, features: Array) -> None:
         """Step the model over the prefix."""
         batch, state = self._batch, self._batch.state
-        width = features.shape[1]
-        blank = np.zeros((len(batch.rows), width), np.int64)
-        self._session.draft(batch.rowwise(blank), None, batch.rowwise(state.drafted))
-        state.drafted += width
-        batch.watch.lap("draft")
+        for ids in batch.blanks(features.shape[1]):
+            self._session.draft(ids, None, batch.rowwise(state.drafted))
+            state.drafted += ids.shape[1]
+            batch.watch.lap("draft")
 
     def draft(self, window: Window, num_drafts: Ints) -> tuple[Ints, Array, Array]:
         """Step the model over the newly decided tokens, then over its own drafts.
