@@ -1,8 +1,8 @@
 """Times an engine that writes text beside transformers on the same GGUF file: `python -m tools.text.speed ENGINE FILE`.
 
-Greedy texts of `--tokens` tokens each, whatever end tokens come, one at a time. In each turn every contender writes the
-same prompt; a first turn is not counted. Wall time with the prompt's prefill, and CPU time of the process. Knows both
-programs. Needs what `tools.text.parity` needs.
+Texts of `--tokens` tokens each, whatever end tokens come, one at a time: greedy, or at a temperature without filters. In
+each turn every contender writes the same prompt; a first turn is not counted. Wall time with the prompt's prefill, and
+CPU time of the process. Knows both programs. Needs what `tools.text.parity` needs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from coolsd_rt.cli.numbers import number, threads_option
 from coolsd_rt.cli.paths import ENGINE, READS, WRITES
 from coolsd_rt.cli.terminal import note, show_table
 from coolsd_rt.files import read_lines
-from coolsd_rt.limits import IMAGES, TEXT_TOKENS
+from coolsd_rt.limits import IMAGES, TEMPERATURE, TEXT_TOKENS
 from coolsd_rt.machine import machine
 from coolsd_rt.prompts.texts import readable
+from coolsd_rt.runtime.drafter_names import DrafterName
 from coolsd_rt.spec import with_overrides
 from coolsd_rt.store.outputs import check_output, write_output
 from coolsd_rt.workflows import drawing
@@ -37,11 +38,11 @@ from tools.text.parity import Reference
 
 Write = Callable[[Job], int]
 """Writes a text and returns its number of tokens."""
-GREEDY = {"sampling.temperature": 0.0, "sampling.top_k": 0, "sampling.top_p": 1.0}
 
 
-def contenders(opened: OpenedEngine, file: Path, tokens: int) -> dict[str, Write]:
+def contenders(opened: OpenedEngine, file: Path, tokens: int, temperature: float) -> dict[str, Write]:
     """Return every way to write a text, by name; transformers, the base of the ratios, comes first."""
+    sampling = {"sampling.temperature": temperature, "sampling.top_k": 0, "sampling.top_p": 1.0}
     reference, bounds = Reference(file), TextBounds((), tokens)
 
     def theirs(job: Job) -> int:
@@ -49,13 +50,15 @@ def contenders(opened: OpenedEngine, file: Path, tokens: int) -> dict[str, Write
         with torch.inference_mode():
             made = reference.model.generate(
                 given, attention_mask=torch.ones_like(given), max_new_tokens=tokens, min_new_tokens=tokens,
-                do_sample=False, pad_token_id=0,
+                do_sample=temperature > 0, temperature=temperature or None, top_k=0 if temperature else None,
+                top_p=1.0 if temperature else None, pad_token_id=0,
             )  # fmt: skip
         return int(made.shape[1] - given.shape[1])
 
-    def ours(plain: bool) -> Write:
-        spec = with_overrides(opened.spec, GREEDY)
-        settings = replace(opened.settings(spec, plain=plain), bounds=bounds)
+    def ours(drafter: DrafterName | None) -> Write:
+        spec = with_overrides(opened.spec, sampling)
+        settings = replace(opened.settings(spec, plain=drafter is None), bounds=bounds)
+        settings = settings if drafter is None else replace(settings, drafter=drafter)
 
         def write(job: Job) -> int:
             (text,) = TextsDrawing(opened, [job], settings).run()
@@ -63,10 +66,11 @@ def contenders(opened: OpenedEngine, file: Path, tokens: int) -> dict[str, Write
 
         return write
 
-    precision, draft = opened.spec.engine.precision, opened.spec.draft
-    found: dict[str, Write] = {"transformers, fp32": theirs, f"{precision}, plain": ours(True)}
-    found[f"{precision}, drafts: {draft.model}, length {draft.length}"] = ours(False)
-    return found
+    precision, length, own = opened.spec.engine.precision, opened.spec.draft.length, opened.settings().drafter
+    found: dict[str, Write] = {"transformers, fp32": theirs, f"{precision}, plain": ours(None)}
+    without: tuple[DrafterName, ...] = ("ngram", "jacobi")
+    drafters = [own, *(name for name in without if name != own)]
+    return found | {f"{precision}, {name} drafts of {length}": ours(name) for name in drafters}
 
 
 def timed(ways: dict[str, Write], jobs: Sequence[Job]) -> dict[str, dict[str, list[float]]]:
@@ -95,6 +99,7 @@ def ratios(rates: dict[str, dict[str, list[float]]], kind: str) -> dict[str, flo
 @click.option("--prompts", type=READS, help="File of prompts, one per line. Default: the engine's samples.")
 @click.option("-n", "count", type=number(IMAGES), default=6, show_default=True, help="Prompts, the first not counted.")
 @click.option("--tokens", type=number(TEXT_TOKENS), default=100, show_default=True, help="Tokens of each text.")
+@click.option("--temperature", type=number(TEMPERATURE), default=0.0, show_default=True, help="0: greedy.")
 @threads_option()
 @click.option("--out", type=WRITES, help="JSON file to write.")
 @overwrite_option
@@ -109,10 +114,11 @@ def main(engine: Path, file: Path, out: Path | None, overwrite: bool, **given: A
     texts = read_lines(prompts)[:count] if prompts else opened.default_prompts()[:count]
     jobs = text_jobs(opened, drawing.asked(texts, 1, 0, read=readable), TextAsk())
     opened.load()
-    rates = timed(contenders(opened, file, given["tokens"]), jobs)
+    rates = timed(contenders(opened, file, given["tokens"], given["temperature"]), jobs)
     wall, cpu = ratios(rates, "wall"), ratios(rates, "cpu")
     if out is not None:
-        document = {"machine": machine(threads), "tokens": given["tokens"], "rates": rates, "wall": wall, "cpu": cpu}
+        settings = {"tokens": given["tokens"], "temperature": given["temperature"]}
+        document = {"machine": machine(threads), **settings, "rates": rates, "wall": wall, "cpu": cpu}
         write_output(out, (json.dumps(document, indent=1) + "\n").encode(), overwrite=overwrite)
     rows = [
         (name, f"{statistics.median(of['wall']):.1f}", f"{wall[name]:.2f}x", f"{cpu[name]:.2f}x")
