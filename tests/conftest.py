@@ -1,13 +1,14 @@
 """For all tests: property tests without deadlines, and a tiny pipeline that is built once.
 
 torch is imported when a fixture is used: tests of the base install run without it. With pytest-xdist each worker has
-folders of its own, and the tiny pipeline's stages are built by the first that needs them.
+folders and cores of its own, and the tiny pipeline's stages are built by the first that needs them.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import logging
 import os
 import shutil
@@ -34,6 +35,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "COOLSD_CACHE" not in os.environ:
     os.environ["COOLSD_CACHE"] = tempfile.mkdtemp(prefix="coolsd-costs-")
     atexit.register(shutil.rmtree, os.environ["COOLSD_CACHE"], ignore_errors=True)
+# Stages of builds, of all workers: see tests/stages.py.
+if "TEST_STAGES" not in os.environ:
+    os.environ["TEST_STAGES"] = tempfile.mkdtemp(prefix="coolsd-stages-")
+    atexit.register(shutil.rmtree, os.environ["TEST_STAGES"], ignore_errors=True)
 
 if TYPE_CHECKING:
     from coolsd_rt.backends.torch.eager import TorchEngine
@@ -75,8 +80,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of pytest-xdist, and all that it starts, on its share of the cores.
+
+    Threads of two workers on the same cores wait for each other: an image takes several times the processor's time.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is None or not hasattr(os, "sched_setaffinity"):  # macOS has none
+        return
+    own, workers = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[own % workers :: workers] or [cores[own % len(cores)]])
+
+
 def pytest_collection_finish() -> None:
-    """torch's exporter at its own speed: nearly all that the slow tests do is in it."""
+    """Fewer collections of garbage, and torch's exporter at its own speed: the slow tests are mostly exports."""
+    gc.collect()
+    gc.freeze()  # what was imported stays, and is not looked through again
+    gc.set_threshold(20_000, 20, 20)
     if "torch" not in sys.modules:
         return
     import torch.export
@@ -128,38 +149,20 @@ def tiny_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_build(
-    tiny_spec: Path, tiny_out: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Callable[[str], EngineFolder]:
-    """tiny_build(precision): the spec, built by the real build. What another worker has built is in its cache."""
-    from coolsd_rt.workflows.build.run import build, plan, with_precision
-
-    shared = tmp_path_factory.getbasetemp().parent / "tiny-stages"  # of all workers
-
-    def made(precision: str) -> EngineFolder:
-        return build(plan(with_precision(load_spec(tiny_spec), precision), tiny_out)).engine
-
-    def made_by_one(precision: str) -> EngineFolder:
-        with FileLock(shared.with_suffix(".lock")):
-            if shared.is_dir():
-                shutil.copytree(shared, tiny_out / ".cache", dirs_exist_ok=True)
-            engine = made(precision)
-            shutil.copytree(tiny_out / ".cache", shared, dirs_exist_ok=True)
-            return engine
-
-    return made_by_one if hasattr(pytestconfig, "workerinput") else made
-
-
-@pytest.fixture(scope="session")
-def tiny_engine(tiny_build: Callable[[str], EngineFolder]) -> EngineFolder:
+def tiny_engine(tiny_spec: Path, tiny_out: Path) -> EngineFolder:
     """The spec in fp32. Read only."""
-    return tiny_build("fp32")
+    from tests.stages import built
+
+    return built(load_spec(tiny_spec), tiny_out)
 
 
 @pytest.fixture(scope="session")
-def tiny_engine_int8(tiny_build: Callable[[str], EngineFolder], tiny_engine: EngineFolder) -> EngineFolder:
+def tiny_engine_int8(tiny_spec: Path, tiny_out: Path, tiny_engine: EngineFolder) -> EngineFolder:
     """The same in int8, beside it."""
-    return tiny_build("int8")
+    from coolsd_rt.workflows.build.run import with_precision
+    from tests.stages import built
+
+    return built(with_precision(load_spec(tiny_spec), "int8"), tiny_out)
 
 
 @pytest.fixture(scope="session")
@@ -179,9 +182,9 @@ def text_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def text_engine(text_spec: Path) -> EngineFolder:
     """The engine of `text_spec`. Read only."""
-    from coolsd_rt.workflows.build.run import build, plan
+    from tests.stages import built
 
-    return build(plan(load_spec(text_spec), text_spec.parent / "engines")).engine
+    return built(load_spec(text_spec), text_spec.parent / "engines")
 
 
 @pytest.fixture(scope="session")

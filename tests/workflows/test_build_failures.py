@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,7 +142,10 @@ class TestABuildThatFails:
             build(plan(load_spec(copy), warm))
         assert left(warm) == []
 
-    def test_int8_codes_that_are_wrong(self, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.usefixtures("tiny_engine_int8")  # the same build with the right scales, which has passed
+    def test_int8_codes_that_are_wrong(
+        self, copy: Path, tiny_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The short run takes the inputs of a first step there, and sees scales that are off."""
         from coolsd_rt.export import quantize
 
@@ -152,7 +156,9 @@ class TestABuildThatFails:
             return codes, scales * (1.5 if weight.shape == (64, 32) else 1.0)  # the output head
 
         loaded = with_engine(load_spec(copy), precision="int8")
-        build(plan(loaded, tmp_path / "right"))
+        assert all(planned.cached for planned in plan(loaded, tiny_out).stages)
+        (condition,) = [s.stage.id for s in plan(loaded, tiny_out).stages if s.name == "condition"]
+        shutil.copytree(tiny_out / ".cache" / condition, tmp_path / "wrong" / ".cache" / condition)
         monkeypatch.setattr(quantize, "quantize_matrix", wrong)
         with pytest.raises(CoolsdError, match=r"graph target: logits: expected torch's values within 0.25"):
             build(plan(loaded, tmp_path / "wrong"))

@@ -33,6 +33,7 @@ from coolsd_rt.workflows.build.record import describe_forms
 from coolsd_rt.workflows.build.run import BuildPlan, build, plan
 from coolsd_rt.workflows.build.stages import BuildInputs
 from coolsd_rt.workflows.parity.run import parity
+from tests.stages import built
 from tests.tiny import LENGTH, SPEC, TARGET, networks, write_spec, write_weights
 from tests.workflows.building import edit, flip
 
@@ -145,7 +146,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rowwise(folder: Path) -> Any:
-    return build(plan(load_spec(write_spec(folder / "rowwise", spec_of("rowwise"))), folder / "engines")).engine
+    return built(load_spec(write_spec(folder / "rowwise", spec_of("rowwise"))), folder / "engines")
 
 
 def test_an_engine_that_asks_for_it_is_rowwise_and_passes_what_int8_has_to(rowwise: Any, folder: Path) -> None:
@@ -244,7 +245,7 @@ def test_a_matrix_that_loses_too_much_is_by_blocks(tmp_path: Path) -> None:
         ffn.w3.weight[7] *= 1000  # type: ignore[union-attr,index,operator]
         ffn.w2.weight[:, 7] /= 1000  # type: ignore[union-attr,index,operator]
     write_weights(spec.parent / "target.safetensors", target, config)
-    engine = build(plan(load_spec(spec), tmp_path / "engines")).engine
+    engine = built(load_spec(spec), tmp_path / "engines")
     facts = engine.manifest.stages["target"].facts["target"]
     assert list(facts["too_lossy"]) == ["stack.layers.1.feed_forward.w2.weight"]
     assert facts["rowwise_matrices"] == facts["quantised_matrices"] - 1
