@@ -18,7 +18,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Tests run in this many processes; a file's tests stay in one. `make test WORKERS=0` runs them all in one, in order.
 WORKERS ?= 2
 
-.PHONY: demo test checks coverage lint types docs hooks clean
+.PHONY: demo test coverage lint docs hooks clean
 .DELETE_ON_ERROR:
 
 # $(call venv,DIR,EXTRAS): a new environment with the checkout, editable. The stamp is written last, so that an
@@ -50,17 +50,15 @@ demo: $(DEMO_VENV)/.stamp
 	$(DEMO_VENV)/bin/python -m tools.demo.benchmark engines/emoji
 	@echo "images: $(OUT)"
 
-lint: types $(TEST_VENV)/.stamp
+lint: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/ruff check .
 	$(TEST_VENV)/bin/ruff format --check .
+	$(TEST_VENV)/bin/mypy
 	$(TEST_VENV)/bin/lint-imports
 	$(TEST_VENV)/bin/coolsd-rt schema --check
 	$(TEST_VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	if git rev-parse --git-dir >/dev/null 2>&1; then \
 	PATH="$(abspath $(TEST_VENV))/bin:$$PATH" pre-commit run hygiene --all-files; fi
-
-types: $(TEST_VENV)/.stamp
-	$(TEST_VENV)/bin/mypy
 
 # The documentation site, in site/. Strict: a link that leads nowhere, or a page that is in no menu, is an error.
 # The variable quiets the theme's advice about another generator.
@@ -71,13 +69,9 @@ docs: $(TEST_VENV)/.stamp
 hooks: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/pre-commit install
 
-# mypy takes one core for most of a minute, and the others meanwhile take another.
-checks: $(TEST_VENV)/.stamp
-	$(MAKE) -j 2 types lint docs
-
 # Modules are compiled first: tests start hundreds of processes, and where Python is told to write no bytecode each would
 # compile them again.
-test: checks
+test: lint docs
 	$(TEST_VENV)/bin/python -m compileall -q coolsd_rt tools
 	$(TEST_VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
