@@ -25,6 +25,7 @@ from hypothesis import settings
 
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
+from tests.own_cores import take_share
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -81,16 +82,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A worker of pytest-xdist, and all that it starts, on its share of the cores.
-
-    Threads of two workers on the same cores wait for each other: an image takes several times the processor's time.
-    """
-    worker = getattr(config, "workerinput", None)
-    if worker is None or not hasattr(os, "sched_setaffinity"):  # macOS has none
-        return
-    own, workers = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[own % workers :: workers] or [cores[own % len(cores)]])
+    """A worker of pytest-xdist has cores of its own."""
+    if worker := getattr(config, "workerinput", None):
+        take_share(int(worker["workerid"].removeprefix("gw")), worker["workercount"])
 
 
 def pytest_collection_finish() -> None:
