@@ -7,17 +7,14 @@ folders and cores of its own, and the tiny pipeline's stages are built by the fi
 from __future__ import annotations
 
 import atexit
-import functools
 import gc
-import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
@@ -25,6 +22,7 @@ from hypothesis import settings
 
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
+from tests.exporter import unburden
 from tests.own_cores import take_share
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
@@ -88,37 +86,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Fewer collections of garbage, and torch's exporter at its own speed: the slow tests are mostly exports."""
+    """Fewer collections of garbage, and a quicker exporter, where there is one."""
     gc.collect()
     gc.freeze()  # what was imported stays, and is not looked through again
     gc.set_threshold(20_000, 20, 20)
-    if "torch" not in sys.modules:
-        return
-    import torch.export
-    import torch.onnx
-
-    # pytest listens to every logger that does not propagate, and this one is only worked for while somebody listens.
-    logging.getLogger("torch.__trace").propagate = True
-    for owner, name in ((torch.export, "export"), (torch.onnx, "export"), (torch.onnx.ONNXProgram, "optimize")):
-        setattr(owner, name, _unmeasured(getattr(owner, name)))
-
-
-def _unmeasured(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, out of the sight of coverage, which would follow it line by line and take as long again.
-
-    Graph modules that are traced in it are run elsewhere too.
-    """
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        tracer = sys.gettrace()
-        sys.settrace(None)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            sys.settrace(tracer)
-
-    return call
+    if "torch" in sys.modules:
+        unburden()
 
 
 @pytest.fixture(autouse=True)
