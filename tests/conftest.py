@@ -109,6 +109,10 @@ def pytest_collection_finish() -> None:
         unburden()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or modules in C++ report at the end of the process what was not let go
+
+
 @pytest.fixture(autouse=True)
 def _no_line_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress says a line when enough time has passed. A test that looks at lines must not depend on that."""
