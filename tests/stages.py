@@ -23,6 +23,14 @@ SHARED = "TEST_STAGES"
 """The variable with the folder of all workers' stages. `tests/conftest.py` sets it."""
 
 
+def take(loaded: LoadedSpec, out: Path, *names: str) -> None:
+    """Put these stages of a spec into the cache of `out`, which another test has to have built."""
+    for planned in plan(loaded, out).stages:
+        if planned.name in names:
+            _copy(Path(os.environ[SHARED]) / planned.stage.id, out / ".cache" / planned.stage.id)
+    assert {planned.name for planned in plan(loaded, out).stages if planned.cached} == set(names)
+
+
 def built(loaded: LoadedSpec, out: Path) -> EngineFolder:
     """The engine of a spec, in `out`. Two workers that ask for one engine wait for each other."""
     made, shared = plan(loaded, out), Path(os.environ[SHARED])
