@@ -31,7 +31,7 @@ def unburden() -> None:
         copy.functions = {target: list(each) for target, each in kept.functions.items()}
         return copy
 
-    ONNXRegistry.from_torchlib = staticmethod(copied)  # type: ignore[assignment,method-assign]
+    ONNXRegistry.from_torchlib = staticmethod(copied)  # type: ignore[method-assign]
 
 
 def _unmeasured(function: Callable[..., Any]) -> Callable[..., Any]:
