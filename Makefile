@@ -69,7 +69,10 @@ docs: $(TEST_VENV)/.stamp
 hooks: $(TEST_VENV)/.stamp
 	$(TEST_VENV)/bin/pre-commit install
 
+# Modules are compiled first: tests start hundreds of processes, and where Python is told to write no bytecode each would
+# compile them again.
 test: lint docs
+	$(TEST_VENV)/bin/python -m compileall -q coolsd_rt tools
 	$(TEST_VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Lines and branches that no test runs. Not part of `test`: nothing is decided by it, and tracing each line takes long.

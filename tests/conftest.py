@@ -1,22 +1,20 @@
 """For all tests: property tests without deadlines, and a tiny pipeline that is built once.
 
 torch is imported when a fixture is used: tests of the base install run without it. With pytest-xdist each worker has
-folders of its own, and the tiny pipeline's stages are built by the first that needs them.
+folders and cores of its own, and the tiny pipeline's stages are built by the first that needs them.
 """
 
 from __future__ import annotations
 
 import atexit
-import functools
-import logging
+import gc
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
@@ -24,6 +22,8 @@ from hypothesis import settings
 
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
+from tests.exporter import unburden
+from tests.own_cores import take_share
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,6 +34,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "COOLSD_CACHE" not in os.environ:
     os.environ["COOLSD_CACHE"] = tempfile.mkdtemp(prefix="coolsd-costs-")
     atexit.register(shutil.rmtree, os.environ["COOLSD_CACHE"], ignore_errors=True)
+# Stages of builds, of all workers: see tests/stages.py.
+if "TEST_STAGES" not in os.environ:
+    os.environ["TEST_STAGES"] = tempfile.mkdtemp(prefix="coolsd-stages-")
+    atexit.register(shutil.rmtree, os.environ["TEST_STAGES"], ignore_errors=True)
 
 if TYPE_CHECKING:
     from coolsd_rt.backends.torch.eager import TorchEngine
@@ -45,26 +49,41 @@ settings.load_profile("shared")
 SLOWEST = (
     "cluster/serving/test_requests.py",
     "workflows/test_families.py",
-    "backends/torch_triton/test_fused.py",
-    "test_readme.py",
     "test_python_page.py",
-    "backends/torch_triton/test_fused_offline.py",
-    "cli/test_extras.py",
-    "serve/test_lifecycle.py",
-    "workflows/test_large_graphs.py",
-    "export/test_family_graphs.py",
+    "backends/torch_triton/test_fused.py",
+    "workflows/test_batch_invariance.py",
+    "workflows/test_quantization.py",
+    "test_readme.py",
+    "runtime/test_monte_carlo.py",
     "workflows/test_build_failures.py",
+    "cli/test_extras.py",
+    "workflows/test_large_graphs.py",
+    "cluster/test_ray_batch.py",
+    "cluster/serving/test_trouble.py",
+    "backends/torch_triton/test_fused_offline.py",
+    "serve/test_lifecycle.py",
+    "tools/test_performance.py",
+    "export/test_family_graphs.py",
     "workflows/test_build.py",
     "backends/tensorrt/test_build.py",
-    "ops/gpu/test_interpreted.py",
     "device/test_launching.py",
-    "runtime/test_monte_carlo.py",
+    "ops/gpu/test_interpreted.py",
+    "batch/test_batch.py",
     "runtime/test_pacing.py",
     "runtime/test_exact_random.py",
-    "sweep/test_run.py",
+    "runtime/test_slots.py",
+    "tools/test_text_served.py",
+    "workflows/test_tree_builds.py",
+    "workflows/test_tree_drafts.py",
     "workflows/test_draft_kinds.py",
-    "runtime/test_exact_round.py",
     "workflows/test_tensorrt_build.py",
+    "sweep/test_run.py",
+    "runtime/test_exact_round.py",
+    "export/test_trees.py",
+    "workflows/test_real_engine.py",
+    "workflows/test_origins.py",
+    "workflows/test_which_loop.py",
+    "quality/test_run.py",
 )
 
 
@@ -75,35 +94,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of pytest-xdist has cores of its own."""
+    if worker := getattr(config, "workerinput", None):
+        take_share(int(worker["workerid"].removeprefix("gw")), worker["workercount"])
+
+
 def pytest_collection_finish() -> None:
-    """torch's exporter at its own speed: nearly all that the slow tests do is in it."""
-    if "torch" not in sys.modules:
-        return
-    import torch.export
-    import torch.onnx
-
-    # pytest listens to every logger that does not propagate, and this one is only worked for while somebody listens.
-    logging.getLogger("torch.__trace").propagate = True
-    for owner, name in ((torch.export, "export"), (torch.onnx, "export"), (torch.onnx.ONNXProgram, "optimize")):
-        setattr(owner, name, _unmeasured(getattr(owner, name)))
+    """Fewer collections of garbage, and a quicker exporter, where there is one."""
+    gc.collect()
+    gc.freeze()  # what was imported stays, and is not looked through again
+    gc.set_threshold(20_000, 20, 20)
+    if "torch" in sys.modules:
+        unburden()
 
 
-def _unmeasured(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, out of the sight of coverage, which would follow it line by line and take as long again.
-
-    Graph modules that are traced in it are run elsewhere too.
-    """
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        tracer = sys.gettrace()
-        sys.settrace(None)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            sys.settrace(tracer)
-
-    return call
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or modules in C++ report at the end of the process what was not let go
 
 
 @pytest.fixture(autouse=True)
@@ -128,38 +135,20 @@ def tiny_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_build(
-    tiny_spec: Path, tiny_out: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Callable[[str], EngineFolder]:
-    """tiny_build(precision): the spec, built by the real build. What another worker has built is in its cache."""
-    from coolsd_rt.workflows.build.run import build, plan, with_precision
-
-    shared = tmp_path_factory.getbasetemp().parent / "tiny-stages"  # of all workers
-
-    def made(precision: str) -> EngineFolder:
-        return build(plan(with_precision(load_spec(tiny_spec), precision), tiny_out)).engine
-
-    def made_by_one(precision: str) -> EngineFolder:
-        with FileLock(shared.with_suffix(".lock")):
-            if shared.is_dir():
-                shutil.copytree(shared, tiny_out / ".cache", dirs_exist_ok=True)
-            engine = made(precision)
-            shutil.copytree(tiny_out / ".cache", shared, dirs_exist_ok=True)
-            return engine
-
-    return made_by_one if hasattr(pytestconfig, "workerinput") else made
-
-
-@pytest.fixture(scope="session")
-def tiny_engine(tiny_build: Callable[[str], EngineFolder]) -> EngineFolder:
+def tiny_engine(tiny_spec: Path, tiny_out: Path) -> EngineFolder:
     """The spec in fp32. Read only."""
-    return tiny_build("fp32")
+    from tests.stages import built
+
+    return built(load_spec(tiny_spec), tiny_out)
 
 
 @pytest.fixture(scope="session")
-def tiny_engine_int8(tiny_build: Callable[[str], EngineFolder], tiny_engine: EngineFolder) -> EngineFolder:
+def tiny_engine_int8(tiny_spec: Path, tiny_out: Path, tiny_engine: EngineFolder) -> EngineFolder:
     """The same in int8, beside it."""
-    return tiny_build("int8")
+    from coolsd_rt.workflows.build.run import with_precision
+    from tests.stages import built
+
+    return built(with_precision(load_spec(tiny_spec), "int8"), tiny_out)
 
 
 @pytest.fixture(scope="session")
@@ -179,9 +168,9 @@ def text_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def text_engine(text_spec: Path) -> EngineFolder:
     """The engine of `text_spec`. Read only."""
-    from coolsd_rt.workflows.build.run import build, plan
+    from tests.stages import built
 
-    return build(plan(load_spec(text_spec), text_spec.parent / "engines")).engine
+    return built(load_spec(text_spec), text_spec.parent / "engines")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from filelock import FileLock
 from coolsd_rt import Pipeline
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
-from coolsd_rt.workflows.build.run import build, plan
+from tests.stages import built
 from tests.workflows.building import edit
 from tests.workflows.family_pipelines import write_pipeline
 
@@ -53,10 +53,10 @@ def _written_engines(folder: Path) -> list[EngineFolder]:
     edit(spec, "cfg_scale: 2.0, top_k: 12", "top_k: 12")
     edit(spec, 'end: ["<pad>"]', 'end: ["<pad>", "<s>", "of"]')
     edit(spec, "name: family", "name: writer")
-    writer = build(plan(load_spec(spec), folder / "engines")).engine
+    writer = built(load_spec(spec), folder / "engines")
     edit(spec, "name: writer", "name: reader")
     edit(spec, "chat_template: chat.jinja, ", "")
-    return [writer, build(plan(load_spec(spec), folder / "engines")).engine]
+    return [writer, built(load_spec(spec), folder / "engines")]
 
 
 @pytest.fixture(scope="session")

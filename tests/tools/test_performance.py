@@ -18,6 +18,7 @@ from coolsd_rt.spec import load_spec
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.drawing import Job
 from coolsd_rt.workflows.planning import kind_of
+from tests.stages import built
 from tests.tiny import LENGTH, TARGET, VOCABULARY, write_spec
 from tools.demo.report import JACOBI, LOSSLESS, PLAIN, RELAXED
 from tools.performance import contenders, models, run, tables
@@ -36,7 +37,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(out: Path) -> Model:
-    return Model("demo", "Tiny", 2, spec=write_spec(out / "spec"), precisions=("fp32",), sizes=(1, 2))
+    spec = write_spec(out / "spec")
+    built(load_spec(spec), out / "out" / "engines")  # its stages are other tests' too
+    return Model("demo", "Tiny", 2, spec=spec, precisions=("fp32",), sizes=(1, 2))
 
 
 class _Stop(Exception):

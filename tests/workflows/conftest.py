@@ -82,8 +82,15 @@ def copy(tiny_spec: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def warm(tiny_engine: EngineFolder, tiny_out: Path, tmp_path: Path) -> Path:
     """An output folder with every stage but the image's done, and no engine."""
-    out = tmp_path / "engines"
-    shutil.copytree(tiny_out / ".cache", out / ".cache")
-    for folder in (out / ".cache").glob("image-*"):
-        shutil.rmtree(folder)
+    return _without("image", tiny_out, tmp_path / "engines")
+
+
+@pytest.fixture
+def nearly(tiny_engine: EngineFolder, tiny_out: Path, tmp_path: Path) -> Path:
+    """The same without the stage that is the quickest to build, the condition's."""
+    return _without("condition", tiny_out, tmp_path / "engines")
+
+
+def _without(stage: str, whole: Path, out: Path) -> Path:
+    shutil.copytree(whole / ".cache", out / ".cache", ignore=shutil.ignore_patterns(f"{stage}-*"))
     return out

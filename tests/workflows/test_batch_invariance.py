@@ -20,10 +20,10 @@ from coolsd_rt.runtime.interface import Engine
 from coolsd_rt.spec import Spec, load_spec, with_jacobi, with_overrides
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
-from coolsd_rt.workflows.build.run import build, plan
 from coolsd_rt.workflows.drawing import Job, Settings
 from coolsd_rt.workflows.parity.run import parity
 from coolsd_rt.workflows.parity.widths import WidthDependence, compare_widths
+from tests import stages
 from tests.tiny import DRAFT, SPEC, TARGET, write_spec
 
 PROMPTS = ("red apple", "blue star", "green leaf", "red star", "apple")
@@ -42,7 +42,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         target = replace(TARGET, dim=128, heads=4, ffn=256, layers=3)
         draft = replace(DRAFT, dim=128, heads=4, ffn=256)
         spec = write_spec(folder / str(invariant), text, target, draft)
-        return build(plan(load_spec(spec), folder / "engines")).engine
+        return stages.built(load_spec(spec), folder / "engines")
 
     return made
 
@@ -111,7 +111,7 @@ def test_an_image_does_not_depend_on_its_mates(opened: Opened, scale: float, val
 
 def test_float32_is_exact_under_guidance_too(tmp_path: Path) -> None:
     """Attention is the same at every width in any engine for a CPU. Without guidance, one row has its own kernel."""
-    folder = build(plan(load_spec(write_spec(tmp_path)), tmp_path / "engines")).engine
+    folder = stages.built(load_spec(write_spec(tmp_path)), tmp_path / "engines")
     assert Opened(folder).dependence(2.0).exact
 
 

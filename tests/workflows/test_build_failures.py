@@ -23,6 +23,7 @@ from coolsd_rt.models.header import read_config
 from coolsd_rt.spec import SpecError, load_spec
 from coolsd_rt.store import open_engine
 from coolsd_rt.workflows.build.run import build, plan, with_engine
+from tests.stages import take
 from tests.tiny import write_weights
 from tests.workflows.building import edit, flip, left
 
@@ -111,21 +112,21 @@ class TestTheFilesDoNotFit:
 class TestABuildThatFails:
     """Finished stages stay for the next time; nothing looks like an engine."""
 
-    def test_a_full_disk(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_full_disk(self, copy: Path, nearly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write = Path.write_bytes
 
         def full(path: Path, data: bytes) -> int:
-            if path.name != "image.onnx":
+            if path.name != "condition.onnx":
                 return write(path, data)
             write(path, data[:1000])
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
         monkeypatch.setattr(Path, "write_bytes", full)
         with pytest.raises(CoolsdError, match="no space left on the disk"):
-            build(plan(load_spec(copy), warm))
-        assert left(warm) == []
+            build(plan(load_spec(copy), nearly))
+        assert left(nearly) == []
         monkeypatch.undo()
-        assert build(plan(load_spec(copy), warm)).fresh == ("image",)
+        assert build(plan(load_spec(copy), nearly)).fresh == ("condition",)
 
     def test_a_graph_that_is_wrong(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The short run beside torch sees a graph that computes something else."""
@@ -141,7 +142,10 @@ class TestABuildThatFails:
             build(plan(load_spec(copy), warm))
         assert left(warm) == []
 
-    def test_int8_codes_that_are_wrong(self, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.usefixtures("tiny_engine_int8")  # the same build with the right scales, which has passed
+    def test_int8_codes_that_are_wrong(
+        self, copy: Path, tiny_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The short run takes the inputs of a first step there, and sees scales that are off."""
         from coolsd_rt.export import quantize
 
@@ -152,7 +156,8 @@ class TestABuildThatFails:
             return codes, scales * (1.5 if weight.shape == (64, 32) else 1.0)  # the output head
 
         loaded = with_engine(load_spec(copy), precision="int8")
-        build(plan(loaded, tmp_path / "right"))
+        assert all(planned.cached for planned in plan(loaded, tiny_out).stages)
+        take(loaded, tmp_path / "wrong", "condition")
         monkeypatch.setattr(quantize, "quantize_matrix", wrong)
         with pytest.raises(CoolsdError, match=r"graph target: logits: expected torch's values within 0.25"):
             build(plan(loaded, tmp_path / "wrong"))
@@ -173,7 +178,7 @@ class TestABuildThatFails:
             build(plan(load_spec(copy), tmp_path / "o"))
         assert left(tmp_path / "o") == []
 
-    def test_an_interrupted_one(self, copy: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_interrupted_one(self, copy: Path, nearly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from coolsd_rt.workflows.build import stages
 
         def interrupt(*args: object) -> None:
@@ -181,8 +186,8 @@ class TestABuildThatFails:
 
         monkeypatch.setattr(stages, "smoke", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            build(plan(load_spec(copy), warm))
-        assert left(warm) == []
+            build(plan(load_spec(copy), nearly))
+        assert left(nearly) == []
 
 
 class TestProcesses:
@@ -197,31 +202,31 @@ class TestProcesses:
         while not (out / ".tmp").is_dir() or not list((out / ".tmp").iterdir()):
             time.sleep(0.01)
 
-    def test_two_at_once_end_as_one(self, copy: Path, warm: Path) -> None:
-        both = [self.start(copy, warm), self.start(copy, warm)]
+    def test_two_at_once_end_as_one(self, copy: Path, nearly: Path) -> None:
+        both = [self.start(copy, nearly), self.start(copy, nearly)]
         documents = []
         for process in both:
             out, err = process.communicate()
             assert process.returncode == 0, err
             documents.append(json.loads(out))
         assert documents[0]["folder"] == documents[1]["folder"]
-        assert sorted(d["stages"]["image"] for d in documents) == ["cached", "run"]
-        open_engine(warm / "tiny").verified()
-        assert left(warm) == ["tiny"]
+        assert sorted(d["stages"]["condition"] for d in documents) == ["cached", "run"]
+        open_engine(nearly / "tiny").verified()
+        assert left(nearly) == ["tiny"]
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-    def test_a_killed_one_leaves_nothing_whole(self, copy: Path, warm: Path, number: int, code: int) -> None:
-        process = self.start(copy, warm)
-        self.working(warm)
+    def test_a_killed_one_leaves_nothing_whole(self, copy: Path, nearly: Path, number: int, code: int) -> None:
+        process = self.start(copy, nearly)
+        self.working(nearly)
         os.kill(process.pid, number)
         _, err = process.communicate()
         assert process.returncode == code, err
-        assert not (warm / "tiny").exists()
+        assert not (nearly / "tiny").exists()
         if number == signal.SIGINT:
-            assert left(warm) == []
+            assert left(nearly) == []
             assert "Traceback" not in err
         with pytest.raises(UserError):
-            open_engine(warm / "tiny")
-        assert build(plan(load_spec(copy), warm)).fresh == ("image",)
-        assert left(warm) == ["tiny"]
-        open_engine(warm / "tiny").verified()
+            open_engine(nearly / "tiny")
+        assert build(plan(load_spec(copy), nearly)).fresh == ("condition",)
+        assert left(nearly) == ["tiny"]
+        open_engine(nearly / "tiny").verified()

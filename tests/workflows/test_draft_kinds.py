@@ -20,6 +20,7 @@ from coolsd_rt.workflows.generate.run import GenerateConfig, generate, resolve
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.parity.run import parity
 from tests import tiny
+from tests.stages import built
 from tests.workflows.building import edit
 
 SMALL = replace(tiny.TARGET, dim=32, layers=1, heads=1, ffn=48)
@@ -34,7 +35,7 @@ def pipeline(folder: Path, draft: str) -> Path:
 
 
 def made(path: Path, out: Path) -> EngineFolder:
-    return building.build(building.plan(load_spec(path), out)).engine
+    return built(load_spec(path), out)
 
 
 @pytest.fixture(scope="module")

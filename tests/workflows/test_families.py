@@ -18,6 +18,7 @@ from coolsd_rt.workflows.build.run import build, plan, with_engine
 from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from coolsd_rt.workflows.parity.run import parity
 from coolsd_rt.workflows.texts_request import WriteConfig, write
+from tests.stages import built
 from tests.workflows.building import edit
 from tests.workflows.family_pipelines import CASES, PIXELS, write_pipeline
 
@@ -32,7 +33,9 @@ def test_every_family_has_a_pipeline_here() -> None:
 @pytest.fixture(scope="module", params=sorted(CASES))
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
     path = write_pipeline(tmp_path_factory.mktemp(request.param), request.param)
-    return build(plan(load_spec(path), path.parent / "engines")).engine
+    if request.param != "llama":  # whose engine other tests have; a second step is as any later one
+        edit(path, "length: 3}", "length: 2}")
+    return built(load_spec(path), path.parent / "engines")
 
 
 def name_of(engine: EngineFolder) -> str:

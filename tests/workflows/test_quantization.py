@@ -33,6 +33,7 @@ from coolsd_rt.workflows.build.record import describe_forms
 from coolsd_rt.workflows.build.run import BuildPlan, build, plan
 from coolsd_rt.workflows.build.stages import BuildInputs
 from coolsd_rt.workflows.parity.run import parity
+from tests.stages import built, take
 from tests.tiny import LENGTH, SPEC, TARGET, networks, write_spec, write_weights
 from tests.workflows.building import edit, flip
 
@@ -145,7 +146,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rowwise(folder: Path) -> Any:
-    return build(plan(load_spec(write_spec(folder / "rowwise", spec_of("rowwise"))), folder / "engines")).engine
+    return built(load_spec(write_spec(folder / "rowwise", spec_of("rowwise"))), folder / "engines")
 
 
 def test_an_engine_that_asks_for_it_is_rowwise_and_passes_what_int8_has_to(rowwise: Any, folder: Path) -> None:
@@ -183,14 +184,16 @@ def test_an_engine_is_not_loaded_where_its_products_are_wrong(rowwise: Any, monk
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("tiny_engine")  # with the same conditions and images
 def test_a_choice_is_kept_until_shapes_or_processor_change(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Building again chooses the same, whatever a clock would say by now; so does a build of weights trained anew."""
     spec = write_spec(tmp_path / "spec", spec_of(""))
     assert load_spec(spec).spec.engine.quantization == "auto"
+    take(load_spec(spec), tmp_path / "engines", "condition", "image")
     first = build(plan(load_spec(spec), tmp_path / "engines"))
-    assert first.fresh == ("quantization", "condition", "target", "draft", "image")
+    assert first.fresh == ("quantization", "target", "draft")
     record = first.engine.manifest.stages["quantization"].facts["quantization"]
     assert all(len(m["milliseconds"]["block"]) == len(m["widths"]) for m in record["matrices"])
     assert "measured on" in describe_forms({n: s.facts for n, s in first.engine.manifest.stages.items()})
@@ -244,7 +247,7 @@ def test_a_matrix_that_loses_too_much_is_by_blocks(tmp_path: Path) -> None:
         ffn.w3.weight[7] *= 1000  # type: ignore[union-attr,index,operator]
         ffn.w2.weight[:, 7] /= 1000  # type: ignore[union-attr,index,operator]
     write_weights(spec.parent / "target.safetensors", target, config)
-    engine = build(plan(load_spec(spec), tmp_path / "engines")).engine
+    engine = built(load_spec(spec), tmp_path / "engines")
     facts = engine.manifest.stages["target"].facts["target"]
     assert list(facts["too_lossy"]) == ["stack.layers.1.feed_forward.w2.weight"]
     assert facts["rowwise_matrices"] == facts["quantised_matrices"] - 1

@@ -22,6 +22,7 @@ from coolsd_rt.store.manifest import MANIFEST
 from coolsd_rt.workflows.belonging import description_of
 from coolsd_rt.workflows.build.run import BuildPlan, plan, with_precision
 from tests.backends.side_by_side import CAPACITY, VOCAB, W, words
+from tests.stages import built
 from tests.tiny import LENGTH, SPEC, TARGET, write_spec
 from tests.trees import TreeCheck
 from tests.workflows.building import edit
@@ -45,8 +46,11 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(spec: Path) -> EngineFolder:
     out = spec.parent.parent / "engines"
-    run("build", spec, "--out", out)
-    return open_engine(out / "tiny")
+    made = built(load_spec(spec), out)
+    run("build", spec, "--out", out)  # from the same stages
+    found = open_engine(out / "tiny")
+    assert found.folder == made.folder
+    return found
 
 
 def test_the_engine_says_that_it_has_a_tree(engine: EngineFolder) -> None:

@@ -15,11 +15,11 @@ from coolsd_rt.runtime.trees import TreeShape
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import planning
-from coolsd_rt.workflows.build.run import build, plan
 from coolsd_rt.workflows.generate.identity import said_by
 from coolsd_rt.workflows.generate.run import GenerateConfig, generate
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.plans import PLAIN, DraftPlan
+from tests.stages import built
 from tests.tiny import write_spec
 
 WIDTHS = (2, 2, 1)
@@ -38,7 +38,7 @@ def tree_spec(folder: Path, widths: tuple[int, ...] = WIDTHS) -> Path:
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> EngineFolder:
     path = tree_spec(tmp_path_factory.mktemp("tree"))
-    return build(plan(load_spec(path), path.parent / "engines")).engine
+    return built(load_spec(path), path.parent / "engines")
 
 
 def pixels(report: Any) -> list[np.ndarray]:
@@ -81,7 +81,7 @@ def test_more_siblings_accept_more(engine: EngineFolder, tmp_path: Path) -> None
     """The same engine and draft: a tree of one sibling at each depth is the chain."""
     tree = drawn(engine, tmp_path / "tree", variants=8)
     chain_spec = tree_spec(tmp_path / "chain", (1, 1, 1))
-    chain = build(plan(load_spec(chain_spec), tmp_path / "chain" / "engines")).engine
+    chain = built(load_spec(chain_spec), tmp_path / "chain" / "engines")
     fewer = drawn(chain, tmp_path / "fewer", variants=8)
     assert tree.statistics.mean_acceptance_length > fewer.statistics.mean_acceptance_length
 

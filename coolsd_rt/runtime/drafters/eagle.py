@@ -78,10 +78,14 @@ class EagleDrafter:
             fits = (batch.lengths == built) & np.array([kind.top_p >= 1.0 for kind in batch.kinds])
             if batch.forced is not None:
                 fits &= ~(batch.forced[window.at[:, :built]] >= 0).any(axis=1)
+        if not fits.any():
+            return {None: window.active}
         ways: dict[Processing | None, Host] = {}
         for m in np.flatnonzero(window.active).tolist():
-            mask = ways.setdefault(batch.kinds[m] if fits[m] else None, np.zeros(len(fits), bool))
-            mask[m] = True
+            kind = batch.kinds[m] if fits[m] else None
+            if kind not in ways:
+                ways[kind] = np.zeros(len(fits), bool)
+            ways[kind][m] = True
         return ways
 
     def _at_once(
