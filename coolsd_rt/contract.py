@@ -19,12 +19,14 @@ step, which is written to cache row pos + j. Rows before `pos` are seen from `st
 
 Logits are float32 whatever dtype the graph computes in; features, prefix and caches have the graph's dtype.
 
-The draft has three forms. An EAGLE head: its row t pairs the target's feature at position t with the token at position
+The draft has four forms. An EAGLE head: its row t pairs the target's feature at position t with the token at position
 t + 1, and its logits predict the token at position t + 2. So `ids[:, s]` of a draft step is the token at position `pos
 + s + 1`, and the draft's cache row index is the position of the feature.
 
 An independent small model (`draft_dim` > 0): it is stepped like the target, with its own part of the prefix, which
-follows the target's part. Or no draft (`draft_layers` = 0): Jacobi decoding needs no graph.
+follows the target's part. A row head (`row` > 0) has no cache: one step gives the logits of all drafts of a round, from
+the target's features and the tokens of the row above, and of the last decided token. Or no draft (`draft_layers` and
+`row` are 0): Jacobi decoding needs no graph.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from typing import Literal
 CONTRACT_VERSION = 4
 Floating = Literal["float32", "float16", "bfloat16"]
 DType = Literal["int64", "float32", "float16", "bfloat16", "uint8", "bool"]
-DraftKind = Literal["eagle", "model", "none"]
+DraftKind = Literal["eagle", "model", "rows", "none"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,14 @@ class ModelDims:
     draft_dim: int = 0  # width of an independent draft model; 0: an EAGLE head, or no draft
     padded: int = 0  # 1: prefixes of different lengths, padded on the left
     condition_dim: int = 0  # width of text encoder features that the condition graph reads; 0: it reads ids
+    row: int = 0  # tokens of a row, its line end included, of a row head; 0: another draft
+    ahead: int = 0  # drafts of a round that a row head guesses along the row too
 
     @property
     def draft_kind(self) -> DraftKind:
-        """The form of the draft: "none", "model" or "eagle"."""
+        """The form of the draft: "none", "model", "rows" or "eagle"."""
+        if self.row:
+            return "rows"
         return "none" if not self.draft_layers else "model" if self.draft_dim else "eagle"
 
     @property
@@ -76,8 +82,8 @@ class ModelDims:
         return self.prefix + self.tokens
 
     def as_dict(self) -> dict[str, int]:
-        """Return JSON data."""
-        return asdict(self)
+        """Return JSON data, without sizes of a row head where there is none: as it was before there were any."""
+        return {name: size for name, size in asdict(self).items() if size or name not in ("row", "ahead")}
 
 
 def cache_names(layers: int) -> list[tuple[str, str]]:
