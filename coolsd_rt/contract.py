@@ -40,6 +40,10 @@ DType = Literal["int64", "float32", "float16", "bfloat16", "uint8", "bool"]
 DraftKind = Literal["eagle", "model", "rows", "none"]
 
 
+ROW_DIMS = ("row", "ahead")
+"""Fields of `ModelDims` that only engines with a row head store."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """An input or output of a graph. A dimension is a size, or the name of a size that varies from call to call."""
@@ -83,7 +87,7 @@ class ModelDims:
 
     def as_dict(self) -> dict[str, int]:
         """Return JSON data, without sizes of a row head where there is none: as it was before there were any."""
-        return {name: size for name, size in asdict(self).items() if size or name not in ("row", "ahead")}
+        return {name: size for name, size in asdict(self).items() if size or name not in ROW_DIMS}
 
 
 def cache_names(layers: int) -> list[tuple[str, str]]:
@@ -144,13 +148,36 @@ def draft_contract(d: ModelDims, dtype: Floating = "float32", tree: bool = False
     """Contract of draft.onnx: one step of the EAGLE head. Input features are the target's or the head's own.
 
     For an independent draft model: one step as in the target's contract, with the draft model's sizes; it has no tree.
+    For a row head: `row_contract`.
     """
+    if d.draft_kind == "rows":
+        return row_contract(d, dtype)
     cache = (d.draft_layers, d.draft_heads, d.draft_head_dim)
     if d.draft_kind == "model":
         return _decoder(d, d.draft_dim, cache, dtype)
     base = _decoder(d, d.dim, cache, dtype, tree)
     features = TensorSpec("features_in", dtype, ("R", "S", d.dim))
     return GraphContract((base.inputs[0], features, *base.inputs[1:]), base.outputs)
+
+
+def row_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
+    """Contract of draft.onnx of a row head: the S drafts of a round in one step, without a cache.
+
+    `ids[:, s]` is the token above draft s, and `features_in[:, s]` the target's feature at the position before that
+    token. `end_ids` [R, 2] are the right neighbour of the last of these tokens (the last of them again, where that
+    neighbour is the pending token) and the last decided token, with their features in the same way. `first_below` is
+    the first draft with a row above it: what stands in `ids` and `features_in` for drafts before it is not used.
+    """
+    return GraphContract(
+        (
+            TensorSpec("ids", "int64", ("R", "S")),
+            TensorSpec("features_in", dtype, ("R", "S", d.dim)),
+            TensorSpec("end_ids", "int64", ("R", 2)),
+            TensorSpec("end_features", dtype, ("R", 2, d.dim)),
+            TensorSpec("first_below", "int64", ("R",)),
+        ),
+        (TensorSpec("logits", "float32", ("R", "S", d.vocab)),),
+    )
 
 
 def propose_contract(d: ModelDims, length: int) -> GraphContract:

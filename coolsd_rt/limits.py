@@ -307,6 +307,8 @@ DIMS: Mapping[str, Range] = {
     "draft_dim": whole(0, WIDTH.high),
     "padded": whole(0, 1),
     "condition_dim": whole(0, WIDTH.high),
+    "row": whole(0, TOKENS.high),
+    "ahead": whole(0, TOKENS.high),
 }
 """Ranges of the fields of `ModelDims`."""
 

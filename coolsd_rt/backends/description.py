@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 
 from coolsd_rt.contract import (
     CONTRACT_VERSION,
+    ROW_DIMS,
     Floating,
     GraphContract,
     ModelDims,
@@ -144,7 +145,10 @@ class Description:
 _Dims = create_model(
     "_Dims",
     __base__=Strict,
-    **{name: (Annotated[int, Field(ge=int(ends.low), le=int(ends.high))], ...) for name, ends in DIMS.items()},  # type: ignore[call-overload]
+    **{  # type: ignore[call-overload]
+        name: (Annotated[int, Field(ge=int(ends.low), le=int(ends.high))], 0 if name in ROW_DIMS else ...)
+        for name, ends in DIMS.items()
+    },
 )
 
 
@@ -176,6 +180,10 @@ def _faults(made: Description) -> Iterator[tuple[str, str, str]]:
     d = made.dims
     if made.draft_length > d.tokens:
         yield "draft_length", f"at most the image's {d.tokens} tokens", str(made.draft_length)
+    if bool(d.row) != bool(d.ahead) or d.ahead > d.row or (d.row and d.draft_layers):
+        yield "dims", "row and ahead of a row head without layers, ahead at most row", f"{d.row} and {d.ahead}"
+    if d.row and made.draft_length > d.row:
+        yield "draft_length", f"at most the row's {d.row} tokens", str(made.draft_length)
     if d.draft_layers and not (d.draft_heads and d.draft_head_dim):
         yield "dims", "heads of a draft that has layers", f"{d.draft_heads} of {d.draft_head_dim}"
     caches = {

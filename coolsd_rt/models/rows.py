@@ -57,26 +57,31 @@ class RowHead(nn.Module):
         its right neighbour; at the end of a row the neighbour is the first token of the next one."""
         return cast(Tensor, self.below(torch.cat([pairs, neighbours], dim=-1)))
 
-    def along(self, last: Tensor, count: int) -> Tensor:
-        """Return the guesses [R, count, C] from the pair [R, 1, 2C] of the last decided token; zeros behind `ahead`."""
-        guesses = torch.cat([head(last) for head in list(self.ahead)[:count]], dim=1)
-        return F.pad(guesses, (0, 0, 0, count - guesses.shape[1]))
+    def along(self, last: Tensor, size: Tensor) -> Tensor:
+        """Return the guesses [R, S, C] along the row from the pair [R, 1, 2C] of the last decided token.
+
+        size: int64 [S], 0 .. S - 1. Guesses behind `ahead` are zeros.
+        """
+        guesses = torch.cat([head(last) for head in self.ahead], dim=1)
+        return F.pad(guesses, (0, 0, 0, 1)).index_select(1, size.clamp(max=self.cfg.ahead))
 
     def step(
-        self, target: Decoder, ids: Tensor, features: Tensor, last_ids: Tensor, last: Tensor, first_below: Tensor
+        self,
+        target: Decoder,
+        ids: Tensor,
+        features: Tensor,
+        end_ids: Tensor,
+        end_features: Tensor,
+        first_below: Tensor,
     ) -> Tensor:
-        """Run one step of the contract: all drafts of a round. Returns logits float32 [R, S, V].
+        """Run one step of `contract.row_contract`: all drafts of a round. Returns logits float32 [R, S, V].
 
-        ids: int64 [R, S + 1], tokens above the drafts, and the right neighbour of the last of them.
-        features: [R, S + 1, C], the target's at the position before each.
-        last_ids: int64 [R, 1], the last decided token. last: [R, 1, C], the feature before it.
-        first_below: int64 [R], the first draft that has a row above it; S or more if none has.
+        ids int64 [R, S], features [R, S, C], end_ids int64 [R, 2], end_features [R, 2, C], first_below int64 [R].
         """
         table = target.tok_embeddings
         pairs = torch.cat([features, table(ids)], dim=-1)
-        count = ids.shape[1] - 1
-        below = self.from_above(pairs[:, :-1], pairs[:, 1:])
-        has_row = torch.arange(count, device=ids.device) >= first_below[:, None]
-        x = torch.where(has_row[..., None], below, torch.zeros_like(below))
-        x = x + self.along(torch.cat([last, table(last_ids)], dim=-1), count)
-        return target.logits(self.refined(x))
+        ends = torch.cat([end_features, table(end_ids)], dim=-1)
+        below = self.from_above(pairs, torch.cat([pairs[:, 1:], ends[:, :1]], dim=1))
+        size = torch.arange(ids.shape[1], device=ids.device)
+        below = torch.where((size >= first_below[:, None])[..., None], below, torch.zeros_like(below))
+        return target.logits(self.refined(below + self.along(ends[:, 1:], size)))

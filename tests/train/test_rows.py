@@ -28,13 +28,14 @@ def drafted(head: RowHead, target: Decoder, features: torch.Tensor, codes: torch
     """Logits of a round that begins at token `begin`, by the contract's step on what is decided then alone."""
     decided, known = codes[:, :begin], features[:, : WIDTH + begin - 1]
     count = min(ROW - begin % ROW, TOKENS - begin, head.cfg.ahead if begin < ROW else ROW)
-    above = np.clip(np.arange(begin - ROW, begin - ROW + count + 1), 0, begin - 1)
+    above = np.clip(np.arange(begin - ROW, begin - ROW + count), 0, begin - 1)
+    ends = np.array([np.clip(begin - ROW + count, 0, begin - 1), begin - 1])
     return head.step(
         target,
         decided[:, above],
         known[:, WIDTH - 1 + above],
-        decided[:, -1:],
-        known[:, -1:],
+        decided[:, ends],
+        known[:, WIDTH - 1 + ends],
         torch.full((len(codes),), max(0, ROW - begin)),
     )
 

@@ -221,6 +221,15 @@ class OrtSession:
         given = {} if features is None else {"features_in": features}
         return self._step(self._steps("draft"), ids, pos, **given, **self._along_a_chain(ids))
 
+    def draft_row(
+        self, ids: Ints, features: Floats32, end_ids: Ints, end_features: Floats32, first_below: Ints
+    ) -> Floats32:
+        """Step the row head: logits float32 [R, S, V] of all drafts of a round. Arguments: `contract.row_contract`."""
+        given = {"ids": ids, "features_in": features, "end_ids": end_ids, "end_features": end_features}
+        step = self._steps("draft").at({"R": self._rows + self._spare, "S": ids.shape[1]}, 1)
+        out = step(**{name: self._with_spare(x) for name, x in {**given, "first_below": first_below}.items()})
+        return out["logits"][: self._rows]
+
     def draft_tree(
         self, ids: Ints, features: Floats32, pos: Ints, depth: Ints, seen: Bools
     ) -> tuple[Floats32, Floats32]:
@@ -285,14 +294,6 @@ class OrtSession:
             raise CoolsdError("the graph propose", expected=expected, found=f"{self._rows} rows")
         size = ids.shape[1]
         step = self._steps("propose").at({"R": self._rows, "M": self._rows // 2, "S": size}, int(pos.max()) + size)
-        out = step(
-            ids=ids,
-            features_in=features,
-            pos=pos,
-            count=count,
-            uniforms=uniforms,
-            scale=scale,
-            temperature=temperature,
-            top_k=top_k,
-        )
+        filters = {"temperature": temperature, "top_k": top_k}
+        out = step(ids=ids, features_in=features, pos=pos, count=count, uniforms=uniforms, scale=scale, **filters)
         return out["tokens"], out["probs"]

@@ -189,6 +189,8 @@ class SpecSizes:
     def _draft(self) -> Amount:
         if self.description.dims.draft_kind == "model":
             return self._decoder("draft.weights").amount(self.item, self.quantised)
+        if self.description.dims.draft_kind == "rows":
+            return self._rows()
         config, target = read_eagle(self.loaded.files["draft.weights"]), self.shapes["target.weights"]
         borrowed = {n: s for n, s in target.items() if n.startswith("output.")}
         if config.draft_vocab is not None:
@@ -206,6 +208,13 @@ class SpecSizes:
             structure = single.structure + steps * _STEP
             amounts.append(GraphEstimate(repeated, others, steps, structure, largest).amount(self.item, self.quantised))
         return _together(amounts)
+
+    def _rows(self) -> Amount:
+        target = self.shapes["target.weights"]
+        borrowed = {n: s for n, s in target.items() if n.startswith("output.") or n == "tok_embeddings.weight"}
+        shapes = {**self.shapes["draft.weights"], **borrowed}
+        (matrices, others), largest = _split(shapes), _largest(shapes.values())
+        return GraphEstimate(matrices, others, 0, self._structure(1), largest).amount(self.item, self.quantised)
 
     def _condition(self) -> Amount:
         keys = ["target.weights", *(["draft.weights"] if self.description.dims.draft_kind == "model" else [])]
