@@ -66,10 +66,7 @@ def describe(loaded: LoadedSpec) -> Description:
         side,
         dtype_of(engine.precision, engine.device),
         # Other backends run each draft step as a separate call.
-        propose=engine.backend == "onnxruntime"
-        and engine.device == "cpu"
-        and spec.tree is None
-        and spec.draft.model != "rows",
+        propose=engine.backend == "onnxruntime" and engine.device == "cpu" and spec.tree is None,
         forced=None if layout.plain else tuple(layout.forced.tolist()),
         tree=spec.tree is not None,
     )

@@ -22,6 +22,7 @@ from coolsd_rt.export.quantize import block_size
 from coolsd_rt.export.row_graph import RowGraph
 from coolsd_rt.export.rowwise import product_check
 from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.rows import RowHead
 from coolsd_rt.workflows.build.code import QUANTIZATION
 from coolsd_rt.workflows.build.processor import processor
@@ -84,7 +85,7 @@ def _shapes(sources: BuildInputs) -> Iterator[tuple[str, MatrixShape]]:
     if sources.description.dims.draft_kind == "none":
         return
     network = sources.draft
-    own = isinstance(network, Decoder)
+    own = not isinstance(network, Eagle)
     module: nn.Module
     if isinstance(network, Decoder):
         module = TargetGraph(network)

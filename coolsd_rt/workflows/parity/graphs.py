@@ -16,7 +16,7 @@ import numpy as np
 from coolsd_rt.arrays import Host
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.runtime.interface import Engine, ProposingSession, Session, proposing
+from coolsd_rt.runtime.interface import Engine, ProposingSession, RowDraftSession, Session, proposing
 from coolsd_rt.runtime.randomness import DRAFT, uniform_table
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.workflows import drawing
