@@ -225,9 +225,10 @@ class OrtSession:
         self, ids: Ints, features: Floats32, end_ids: Ints, end_features: Floats32, first_below: Ints
     ) -> Floats32:
         """Step the row head: logits float32 [R, S, V] of all drafts of a round. Arguments: `contract.row_contract`."""
-        given = {"ids": ids, "features_in": features, "end_ids": end_ids, "end_features": end_features}
+        names = [spec.name for spec in self._graphs["draft"].contract.inputs]
+        given = (self._with_spare(x) for x in (ids, features, end_ids, end_features, first_below))
         step = self._steps("draft").at({"R": self._rows + self._spare, "S": ids.shape[1]}, 1)
-        out = step(**{name: self._with_spare(x) for name, x in {**given, "first_below": first_below}.items()})
+        out = step(**dict(zip(names, given, strict=True)))
         return out["logits"][: self._rows]
 
     def draft_tree(

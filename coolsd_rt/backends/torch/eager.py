@@ -56,10 +56,10 @@ def load(
     cores.limit_torch(threads)
     check_device(device)
     network = load_target(target)
-    network_of: Callable[[Path, LlamaGen], Eagle | LlamaGen | RowHead]
-    network_of = {"eagle": load_draft, "model": load_draft_model, "rows": load_rows}[draft_kind]
+    loaders: dict[str, Callable[[Path, LlamaGen], Eagle | LlamaGen | RowHead]]
+    loaders = {"eagle": load_draft, "model": load_draft_model, "rows": load_rows}
     image = None if tokenizer is None else load_tokenizer(tokenizer)
-    engine = TorchEngine(network, None if draft is None else network_of(draft, network), image)
+    engine = TorchEngine(network, None if draft is None else loaders[draft_kind](draft, network), image)
     return engine.to(device, dtype)
 
 
