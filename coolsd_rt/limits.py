@@ -304,11 +304,9 @@ DIMS: Mapping[str, Range] = {
     "draft_layers": whole(0, LAYERS.high),
     "draft_heads": whole(0, HEADS.high),
     "draft_head_dim": whole(0, 4096),
-    "draft_dim": whole(0, WIDTH.high),
     "padded": whole(0, 1),
-    "condition_dim": whole(0, WIDTH.high),
-    "row": whole(0, TOKENS.high),
-    "ahead": whole(0, TOKENS.high),
+    **dict.fromkeys(("draft_dim", "condition_dim"), whole(0, WIDTH.high)),
+    **dict.fromkeys(("row", "ahead"), whole(0, TOKENS.high)),
 }
 """Ranges of the fields of `ModelDims`."""
 

@@ -244,17 +244,13 @@ class Training:
 
     def _save(self) -> None:
         if self._process.main:
-            save_tree(
-                self._request.folder / CHECKPOINT,
-                {
-                    "identity": self._identity(),
-                    "training": self._steps.state(),
-                    "best": self._best,
-                    "first": self._start,
-                    "stale": self._stale,
-                    "history": self._history,
-                },
-            )
+            parts: dict[str, Any] = {
+                "identity": self._identity(),
+                "training": self._steps.state(),
+                "history": self._history,
+            }
+            parts |= {"best": self._best, "first": self._start, "stale": self._stale}
+            save_tree(self._request.folder / CHECKPOINT, parts)
         self._process.wait()
 
     def _resume(self) -> bool:

@@ -187,10 +187,8 @@ class SpecSizes:
         return self._decoder("target.weights").amount(self.item, self.quantised)
 
     def _draft(self) -> Amount:
-        if self.description.dims.draft_kind == "model":
-            return self._decoder("draft.weights").amount(self.item, self.quantised)
-        if self.description.dims.draft_kind == "rows":
-            return self._rows()
+        if (kind := self.description.dims.draft_kind) in ("model", "rows"):
+            return self._rows() if kind == "rows" else self._decoder("draft.weights").amount(self.item, self.quantised)
         config, target = read_eagle(self.loaded.files["draft.weights"]), self.shapes["target.weights"]
         borrowed = {n: s for n, s in target.items() if n.startswith("output.")}
         if config.draft_vocab is not None:
@@ -211,10 +209,10 @@ class SpecSizes:
 
     def _rows(self) -> Amount:
         target = self.shapes["target.weights"]
-        borrowed = {n: s for n, s in target.items() if n.startswith("output.") or n == "tok_embeddings.weight"}
+        borrowed = {n: s for n, s in target.items() if n.startswith(("output.", "tok_embeddings."))}
         shapes = {**self.shapes["draft.weights"], **borrowed}
-        (matrices, others), largest = _split(shapes), _largest(shapes.values())
-        return GraphEstimate(matrices, others, 0, self._structure(1), largest).amount(self.item, self.quantised)
+        single = GraphEstimate(*_split(shapes), 0, self._structure(1), _largest(shapes.values()))
+        return single.amount(self.item, self.quantised)
 
     def _condition(self) -> Amount:
         keys = ["target.weights", *(["draft.weights"] if self.description.dims.draft_kind == "model" else [])]
