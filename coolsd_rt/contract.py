@@ -20,12 +20,14 @@ step, which is written to cache row pos + j. Rows before `pos` are seen from `st
 
 Logits are float32 whatever dtype the graph computes in; features, prefix and caches have the graph's dtype.
 
-The draft has three forms. An EAGLE head: its row t pairs the target's feature at position t with the token at position
+The draft has four forms. An EAGLE head: its row t pairs the target's feature at position t with the token at position
 t + 1, and its logits predict the token at position t + 2. So `ids[:, s]` of a draft step is the token at position `pos
 + s + 1`, and the draft's cache row index is the position of the feature.
 
 An independent small model (`draft_dim` > 0): it is stepped like the target, with its own part of the prefix, which
-follows the target's part. Or no draft (`draft_layers` = 0): Jacobi decoding needs no graph.
+follows the target's part. A row head (`row` > 0) has no cache: one step gives the logits of all drafts of a round, from
+the target's features and the tokens of the row above, and of the last decided token. Or no draft (`draft_layers` and
+`row` are 0): Jacobi decoding needs no graph.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ from typing import Literal
 CONTRACT_VERSION = 4
 Floating = Literal["float32", "float16", "bfloat16"]
 DType = Literal["int64", "float32", "float16", "bfloat16", "uint8", "bool"]
-DraftKind = Literal["eagle", "model", "none"]
+DraftKind = Literal["eagle", "model", "rows", "none"]
+
+
+OPTIONAL_DIMS = ("cut", "row", "ahead")
+"""Fields of `ModelDims` that are stored where they are not 0: engines of before do not have them."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,14 @@ class ModelDims:
     padded: int = 0  # 1: prefixes of different lengths, padded on the left
     condition_dim: int = 0  # width of text encoder features that the condition graph reads; 0: it reads ids
     cut: int = 0  # 1: steps take prefixes of any length up to W
+    row: int = 0  # tokens of a row, its line end included, of a row head; 0: another draft
+    ahead: int = 0  # drafts of a round that a row head guesses along the row too
 
     @property
     def draft_kind(self) -> DraftKind:
-        """The form of the draft: "none", "model" or "eagle"."""
+        """The form of the draft: "none", "model", "rows" or "eagle"."""
+        if self.row:
+            return "rows"
         return "none" if not self.draft_layers else "model" if self.draft_dim else "eagle"
 
     @property
@@ -78,8 +88,8 @@ class ModelDims:
         return self.prefix + self.tokens
 
     def as_dict(self) -> dict[str, int]:
-        """Return JSON data, without a `cut` of 0, which engines of before do not have."""
-        return {name: value for name, value in asdict(self).items() if value or name != "cut"}
+        """Return JSON data, without `OPTIONAL_DIMS` that are 0."""
+        return {name: size for name, size in asdict(self).items() if size or name not in OPTIONAL_DIMS}
 
 
 def cache_names(layers: int) -> list[tuple[str, str]]:
@@ -140,13 +150,36 @@ def draft_contract(d: ModelDims, dtype: Floating = "float32", tree: bool = False
     """Contract of draft.onnx: one step of the EAGLE head. Input features are the target's or the head's own.
 
     For an independent draft model: one step as in the target's contract, with the draft model's sizes; it has no tree.
+    For a row head: `row_contract`.
     """
+    if d.draft_kind == "rows":
+        return row_contract(d, dtype)
     cache = (d.draft_layers, d.draft_heads, d.draft_head_dim)
     if d.draft_kind == "model":
         return _decoder(d, d.draft_dim, cache, dtype)
     base = _decoder(d, d.dim, cache, dtype, tree)
     features = TensorSpec("features_in", dtype, ("R", "S", d.dim))
     return GraphContract((base.inputs[0], features, *base.inputs[1:]), base.outputs)
+
+
+def row_contract(d: ModelDims, dtype: Floating = "float32") -> GraphContract:
+    """Contract of draft.onnx of a row head: the S drafts of a round in one step, without a cache.
+
+    `ids[:, s]` is the token above draft s, and `features_in[:, s]` the target's feature at the position before that
+    token. `end_ids` [R, 2] are the right neighbour of the last of these tokens (the last of them again, where that
+    neighbour is the pending token) and the last decided token, with their features in the same way. `first_below` is
+    the first draft with a row above it: what stands in `ids` and `features_in` for drafts before it is not used.
+    """
+    return GraphContract(
+        (
+            TensorSpec("ids", "int64", ("R", "S")),
+            TensorSpec("features_in", dtype, ("R", "S", d.dim)),
+            TensorSpec("end_ids", "int64", ("R", 2)),
+            TensorSpec("end_features", dtype, ("R", 2, d.dim)),
+            TensorSpec("first_below", "int64", ("R",)),
+        ),
+        (TensorSpec("logits", "float32", ("R", "S", d.vocab)),),
+    )
 
 
 def propose_contract(d: ModelDims, length: int) -> GraphContract:

@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 
 from coolsd_rt.contract import (
     CONTRACT_VERSION,
+    OPTIONAL_DIMS,
     Floating,
     GraphContract,
     ModelDims,
@@ -132,7 +133,7 @@ class Description:
             raise CoolsdError(f"{where}: contract", expected=expected, found=show(version), fix=fix)
         whole = validate({"contract": data}, _Whole, where, expected="a contract", fix=fix)
         made = whole.contract.description()
-        for place, expected, found in (*_faults(made), *_tree_faults(made)):
+        for place, expected, found in (*_faults(made), *_tree_faults(made), *_row_faults(made)):
             raise CoolsdError(f"{where}: contract.{place}", expected=expected, found=found, fix=fix)
         # Readers compute the graphs from the sizes, so the stored graphs have to be equal to these.
         if odd := difference(made.as_dict()["graphs"], whole.contract.graphs, ("contract", "graphs")):
@@ -145,7 +146,7 @@ _Dims = create_model(
     "_Dims",
     __base__=Strict,
     **{  # type: ignore[call-overload]
-        name: (Annotated[int, Field(ge=int(ends.low), le=int(ends.high))], 0 if name == "cut" else ...)
+        name: (Annotated[int, Field(ge=int(ends.low), le=int(ends.high))], 0 if name in OPTIONAL_DIMS else ...)
         for name, ends in DIMS.items()
     },
 )
@@ -208,3 +209,12 @@ def _tree_faults(made: Description) -> Iterator[tuple[str, str, str]]:
         yield "tree", "an EAGLE head with a tree", f"the draft {made.dims.draft_kind}"
     if made.tree and made.propose:
         yield "tree", "draft steps in single calls with a tree", "the graph propose"
+
+
+def _row_faults(made: Description) -> Iterator[tuple[str, str, str]]:
+    """Yield, as `_faults`, sizes that no row head has."""
+    d = made.dims
+    if bool(d.row) != bool(d.ahead) or d.ahead > d.row or (d.row and d.draft_layers):
+        yield "dims", "row and ahead of a row head without layers, ahead at most row", f"{d.row} and {d.ahead}"
+    if d.row and made.draft_length > d.row:
+        yield "draft_length", f"at most the row's {d.row} tokens", str(made.draft_length)

@@ -21,16 +21,19 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.models.config import RETRAIN, parse_config
 from coolsd_rt.models.decoder import Decoder, MlpHead
 from coolsd_rt.models.eagle import Eagle, EagleConfig
-from coolsd_rt.models.families import check_draft_model, model_dims, parse_target
+from coolsd_rt.models.families import check_draft_model, check_rows, model_dims, parse_target
 from coolsd_rt.models.finite import non_finite
 from coolsd_rt.models.header import config_of, read_config
 from coolsd_rt.models.lazy import lazy as lazy_tensor
+from coolsd_rt.models.row_config import RowConfig
+from coolsd_rt.models.rows import RowHead
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
 from coolsd_rt.store.weights import TensorInfo, WeightsHeader, check_safetensors
 
 __all__ = [
     "load_draft",
     "load_draft_model",
+    "load_rows",
     "load_target",
     "load_tokenizer",
     "model_dims",
@@ -104,6 +107,17 @@ def load_draft_model(path: Path, target: Decoder, dtype: torch.dtype = torch.flo
     """
     draft = load_target(path, dtype, lazy=lazy)
     check_draft_model(path, draft.cfg, target.cfg)
+    return draft
+
+
+def load_rows(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, *, lazy: bool = False) -> RowHead:
+    """Load the row head of `target`. Its file lacks the embedding and the output head, which are the target's.
+
+    dtype and lazy as in `load_target`. Raises UserError as it does, and if the head was made for a target of another
+    width or row length.
+    """
+    draft = _load_as(path, RowHead, RowConfig, dtype, lazy)
+    check_rows(path, draft.cfg, target.cfg)
     return draft
 
 

@@ -82,7 +82,7 @@ class _TrainDraftOptions:
     spec: Path
     data: str
     out: Path
-    kind: Literal["eagle", "eagle3", "model"]
+    kind: Literal["eagle", "eagle3", "model", "rows"]
     file: Path | None
     measure_on: Path | None
     start_from: Path | None
@@ -122,11 +122,11 @@ class _TrainDraftOptions:
 @click.option("--out", type=WRITES, required=True, help="Safetensors file to write.")
 @click.option(
     "--kind",
-    type=click.Choice(["eagle", "eagle3", "model"]),
+    type=click.Choice(["eagle", "eagle3", "model", "rows"]),
     default="eagle3",
     show_default=True,
     help="Kind of draft: eagle, an EAGLE head; eagle3, an EAGLE head trained on its own predictions; model, a separate "
-    "small model.",
+    "small model; rows, a head that drafts a row at once.",
 )
 @click.option(
     "--prompts",
@@ -158,8 +158,9 @@ class _TrainDraftOptions:
 @click.option(
     "--own-steps",
     type=number(limits.OWN_STEPS),
-    help="Number of consecutive draft positions in training (kind eagle3 only). The first position reads the target's "
-    "features, each later one the draft's prediction at the position before. Default: the draft length, at most 5.",
+    help="Number of consecutive draft positions in training (kind eagle3). The first position reads the target's "
+    "features, each later one the draft's prediction at the position before. Default: the draft length, at most 5. "
+    "Kind rows: drafts that are guessed along the row, beside those from the row above. Default: 5.",
 )
 @click.option(
     "--noise",

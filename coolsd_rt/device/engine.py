@@ -19,6 +19,7 @@ from coolsd_rt.device.memory import BatchShape, Done, empty_cache, free_bytes, r
 from coolsd_rt.device.program import Programs, refusal_reason
 from coolsd_rt.device.round import DeviceModels, TreeModels
 from coolsd_rt.errors import CoolsdError
+from coolsd_rt.runtime.interface import RowDraftSession
 from coolsd_rt.runtime.self_decoding import DecodeRequest
 from coolsd_rt.runtime.statistics import Generation
 
@@ -158,6 +159,19 @@ class DeviceSession:
         features: [R, S, C] for an EAGLE head, None for a small model.
         """
         return self._step(lambda: self._own.draft(ids, features, pos), ids)
+
+    def draft_row(
+        self, ids: Tensor, features: Tensor, end_ids: Tensor, end_features: Tensor, first_below: Tensor
+    ) -> Tensor:
+        """Step a row head, as `runtime.interface.RowDraftSession.draft_row`.
+
+        Raises CoolsdError: models without one.
+        """
+        models = self._own
+        if not isinstance(models, RowDraftSession):
+            raise CoolsdError("a step of a row head", expected="models with one", found=type(models).__name__)
+        logits: Tensor = models.draft_row(ids, features, end_ids, end_features, first_below)
+        return logits
 
     def target_tree(self, ids: Tensor, pos: Tensor, depth: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Step the target as `target` does, along the tree of depth int64 [R, S] and seen bool [R, S, S].

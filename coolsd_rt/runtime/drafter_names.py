@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-DrafterName = Literal["eagle", "model", "jacobi", "jacobi_coupled", "jacobi_gumbel", "ngram"]
+DrafterName = Literal["eagle", "model", "jacobi", "jacobi_coupled", "jacobi_gumbel", "ngram", "rows"]
 DRAFTERS: tuple[DrafterName, ...] = get_args(DrafterName)
 JACOBI: tuple[DrafterName, ...] = ("jacobi", "jacobi_coupled", "jacobi_gumbel")
 WITHOUT_MODEL: tuple[DrafterName, ...] = (*JACOBI, "ngram")

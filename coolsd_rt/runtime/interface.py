@@ -65,6 +65,18 @@ class RowSession(Session, Protocol):
 
 
 @runtime_checkable
+class RowDraftSession(Session, Protocol):
+    """A `Session` whose draft is a row head: one step, without a cache, gives the logits of all drafts of a round."""
+
+    def draft_row(self, ids: Array, features: Array, end_ids: Array, end_features: Array, first_below: Array) -> Array:
+        """Run one step of the row head. For the arguments see `contract.row_contract`.
+
+        Returns logits float32 [R, S, V] of S drafts.
+        """
+        ...
+
+
+@runtime_checkable
 class TreeSession(Session, Protocol):
     """A `Session` whose steps take trees of tokens (`coolsd_rt.runtime.trees`).
 

@@ -101,6 +101,7 @@ class Spec(Section):
     def _parts_that_fit(self) -> Spec:
         self._one_output()
         self._tree_that_runs()
+        self._rows_that_run()
         length, rule, kind = self.draft.length, self.acceptance.rule, self.schedule.kind
         draft = self.draft
         if isinstance(draft, NgramDraft) and draft.shortest > draft.longest:
@@ -159,6 +160,16 @@ class Spec(Section):
         if self.pacing.draft_confidence > 0:
             found = f"{self.pacing.draft_confidence:g}"
             _refuse(("pacing", "draft_confidence"), found, "0 with a tree, whose nodes have one depth", found)
+
+    def _rows_that_run(self) -> None:
+        """Refuse a row head where no backend steps it, and for texts, which have no rows."""
+        if self.draft.model != "rows":
+            return
+        if self.engine.device != "cpu":
+            found = f"{self.engine.backend} on {self.engine.device}"
+            _refuse(("draft", "rows", "model"), "rows", "onnxruntime or torch on cpu with a row head", found)
+        if self.writes == "text":
+            _refuse(("draft", "rows", "model"), "rows", "eagle, a family, jacobi or ngram for a text", "rows")
 
     @property
     def tree(self) -> tuple[int, ...] | None:

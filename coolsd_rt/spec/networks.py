@@ -108,6 +108,14 @@ class ModelDraft(ChainDraft):
     length: DraftLength
 
 
+class RowsDraft(ChainDraft):
+    """A row head proposes the tokens to the end of a row in one step, from the row above and the last token (SSD)."""
+
+    model: Literal["rows"] = Field(description="`rows`: a row head.")
+    weights: RelativePath = Field(description=_WEIGHTS)
+    length: DraftLength
+
+
 Coupling = Literal["maximal", "gumbel"]
 """How a Jacobi draft depends on that of the round before at its position."""
 
@@ -143,7 +151,7 @@ class NgramDraft(ChainDraft):
     )
 
 
-Draft = Annotated[EagleDraft | ModelDraft | JacobiDraft | NgramDraft, Field(discriminator="model")]
+Draft = Annotated[EagleDraft | ModelDraft | RowsDraft | JacobiDraft | NgramDraft, Field(discriminator="model")]
 
 
 class Image(Section):

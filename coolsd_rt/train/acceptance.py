@@ -55,9 +55,13 @@ class Acceptance:
 
 @dataclass
 class Tally:
-    """Sums over images, accumulated batch by batch."""
+    """Sums over images, accumulated batch by batch.
+
+    most: int64 [N], the most drafts of a round that begins at each token; None: no limit but the draft length.
+    """
 
     omegas: tuple[float, ...]
+    most: Ints | None = None
     images: int = 0
     tokens: float = 0.0
     rounds: float = 0.0
@@ -82,7 +86,7 @@ class Tally:
         if lengths is None or drafted is None:
             lengths = np.full(images, tokens)
             drafted = lengths - 2
-        valid = _valid(length, tokens, drafted)
+        valid = _valid(length, tokens, drafted, self.most)
         starts = _starts(paths[0], valid, lengths)
         self.images += images
         self.tokens += float((lengths - 1).sum())
@@ -109,13 +113,14 @@ class Tally:
         return Acceptance(float(length), first, float(relaxed), second, self.images)
 
 
-def _valid(length: int, tokens: int, drafted: Ints) -> Floats64:
+def _valid(length: int, tokens: int, drafted: Ints, most: Ints | None = None) -> Floats64:
     """Return [L, M, N]: 1 where draft i of a round that begins at token n counts.
 
-    It does up to the last token that is drafted, int64 [M]. No round begins at token 0.
+    It does up to the last token that is drafted, int64 [M], and for `most` drafts. No round begins at token 0.
     """
     begin = np.arange(tokens)
-    rows = [(begin >= 1) & (begin + i <= drafted[:, None]) for i in range(length)]
+    most = np.full(tokens, length) if most is None else most
+    rows = [(begin >= 1) & (begin + i <= drafted[:, None]) & (i < most) for i in range(length)]
     return np.array(rows, np.float64).reshape(-1, len(drafted), tokens)
 
 

@@ -38,7 +38,8 @@ class TrainConfig:
         measured_prompts: prompts of the held-out images; empty: a tenth of the prompts, which are then not trained on.
         shape: sizes of the draft.
         start_from: weights file to start from; None starts with random weights.
-        own_steps: steps of the head's own predictions; None is the default of the kind.
+        own_steps: steps of the head's own predictions, or of a row head the drafts that are guessed along the row; None
+            is the default of the kind.
         noise: feature noise in standard deviations; None is the default of the kind.
         steps: most training steps.
         batch: images per step.
@@ -86,7 +87,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.kind != "eagle3" and self.own_steps not in (None, 1):
+        if self.kind not in ("eagle3", "rows") and self.own_steps not in (None, 1):
             fix = "use --kind eagle3"
             raise UserError(
                 "--own-steps", expected=f"none for the kind {self.kind}", found=str(self.own_steps), fix=fix
@@ -97,18 +98,34 @@ class TrainConfig:
                 if value is not None:
                     expected, fix = "none for a target that draws images", "leave it out"
                     raise UserError(option, expected=expected, found=str(value), fix=fix)
+        self._check_rows()
         if self.kind == "model" and self.draft_vocab is not None:
             fix = "leave it out, or use --kind eagle or eagle3"
             expected = "none for the kind model, which has a head of its own"
             raise UserError("--draft-vocab", expected=expected, found=str(self.draft_vocab), fix=fix)
-        if self.kind == "model" and self.noise:
+        if self.kind in ("model", "rows") and self.noise:
             fix = "leave it out, or use --kind eagle or eagle3"
-            expected = "none for the kind model, which reads no features"
+            why = "which reads no features" if self.kind == "model" else "which is trained without"
+            expected = f"none for the kind {self.kind}, {why}"
             raise UserError("--noise", expected=expected, found=f"{self.noise:g}", fix=fix)
+
+    def _check_rows(self) -> None:
+        """Raise UserError for what a row head does not go with."""
+        if self.kind != "rows":
+            return
+        if self.loaded.spec.writes == "text":
+            expected, fix = "eagle, eagle3 or model for a target that writes text", "use --kind eagle3"
+            raise UserError("--kind", expected=expected, found="rows", fix=fix)
+        if self.start_from is not None and self.own_steps is not None:
+            expected, fix = "none with --from, whose file has the number", "leave it out"
+            raise UserError("--own-steps", expected=expected, found=str(self.own_steps), fix=fix)
 
     @property
     def depths(self) -> int:
-        """Steps of the head's own predictions in training, including the first, which uses target features."""
+        """Steps of the head's own predictions in training, including the first, which uses target features.
+
+        Of a row head 1: it has no own predictions, and its sizes say which drafts are trained.
+        """
         if self.kind != "eagle3":
             return 1
         return self.own_steps or min(OWN_STEPS, self.loaded.spec.draft.length)

@@ -13,24 +13,29 @@ from torch import Tensor
 
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.rows import RowHead
 from coolsd_rt.train.acceptance import Acceptance
 from coolsd_rt.train.measuring import measure
 from coolsd_rt.train.objective import Objective
+from coolsd_rt.train.row_students import RowStudent
 from coolsd_rt.train.students import Example, FeatureCache, HeadStudent, ModelStudent
 from coolsd_rt.train.text_objective import TextObjective, measure_texts
 from coolsd_rt.train.text_students import TextFeatures, TextHeadStudent, TextModelStudent
+
+Network = Eagle | RowHead | Decoder
+"""A draft in training."""
 
 
 class Lesson(Protocol):
     """Losses and measurements of one kind of output. It keeps the target's features of both sets of data."""
 
     def loss(
-        self, network: Eagle | Decoder, example: Example, depths: int, noise: Tensor | None, generator: torch.Generator
+        self, network: Network, example: Example, depths: int, noise: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, list[float]]:
         """Return the loss along a batch, a scalar, and the mean TV(P, Q) of each depth."""
         ...
 
-    def measured(self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
+    def measured(self, network: Network, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
         """Return the acceptance along held-out data."""
         ...
 
@@ -43,19 +48,28 @@ class ImageLesson:
         self._memory, self._held = FeatureCache(), FeatureCache()
 
     def loss(
-        self, network: Eagle | Decoder, example: Example, depths: int, noise: Tensor | None, generator: torch.Generator
+        self, network: Network, example: Example, depths: int, noise: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, list[float]]:
-        """Return the loss along a batch; see `Lesson.loss`. `generator` is not used."""
+        """Return the loss along a batch; see `Lesson.loss`. `generator` is not used.
+
+        depths: not used for a row head, whose own sizes say which drafts differ.
+        """
+        if isinstance(network, RowHead):
+            depths = min(network.cfg.ahead + 1, network.cfg.row)
         along = self._student(network, self._memory).along(example, depths, noise)
         return self._objective.loss(along, self._free)
 
-    def measured(self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
+    def measured(self, network: Network, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
         """Return the acceptance along held-out images."""
-        return measure(self._student(network, self._held), self._objective, examples, omegas, self._free)
+        student = self._student(network, self._held)
+        most = student.most if isinstance(student, RowStudent) else None
+        return measure(student, self._objective, examples, omegas, self._free, most)
 
-    def _student(self, network: Eagle | Decoder, memory: FeatureCache) -> HeadStudent | ModelStudent:
+    def _student(self, network: Network, memory: FeatureCache) -> HeadStudent | ModelStudent | RowStudent:
         if isinstance(network, Eagle):
             return HeadStudent(network, self._target, memory)
+        if isinstance(network, RowHead):
+            return RowStudent(network, self._target, memory)
         return ModelStudent(network, self._target)
 
 
@@ -67,18 +81,20 @@ class TextLesson:
         self._memory, self._held = TextFeatures(by), TextFeatures(target)
 
     def loss(
-        self, network: Eagle | Decoder, example: Example, depths: int, noise: Tensor | None, generator: torch.Generator
+        self, network: Network, example: Example, depths: int, noise: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, list[float]]:
         """Return the loss along a batch; see `Lesson.loss`. generator: draws tokens of the vocabulary."""
         along = self._student(network, self._memory).along(example, depths, noise)
         return self._objective.loss(along, generator)
 
-    def measured(self, network: Eagle | Decoder, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
+    def measured(self, network: Network, examples: Iterable[Example], omegas: tuple[float, ...]) -> Acceptance:
         """Return the acceptance along held-out texts."""
         along = self._student(network, self._held).along
         return measure_texts(along, self._objective.objective, examples, omegas, self._most)
 
-    def _student(self, network: Eagle | Decoder, memory: TextFeatures) -> TextHeadStudent | TextModelStudent:
+    def _student(self, network: Network, memory: TextFeatures) -> TextHeadStudent | TextModelStudent:
         if isinstance(network, Eagle):
             return TextHeadStudent(network, self._target, memory)
+        if isinstance(network, RowHead):
+            raise TypeError("a text has no rows")
         return TextModelStudent(network, self._target, memory)

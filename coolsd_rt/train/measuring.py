@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coolsd_rt.arrays import Floats64
+from coolsd_rt.arrays import Floats64, Ints
 from coolsd_rt.law.acceptance import overlap
 from coolsd_rt.train.acceptance import Acceptance, Tally
 from coolsd_rt.train.objective import Objective
@@ -21,14 +21,20 @@ from coolsd_rt.train.students import Along, Example, Student
 
 @torch.no_grad()
 def measure(
-    student: Student[Any], objective: Objective, examples: Iterable[Example], omegas: tuple[float, ...], free: Tensor
+    student: Student[Any],
+    objective: Objective,
+    examples: Iterable[Example],
+    omegas: tuple[float, ...],
+    free: Tensor,
+    most: Ints | None = None,
 ) -> Acceptance:
     """Return the acceptance along images that the target drew with the objective's sampling.
 
     examples: with the spec's CFG scale. omegas: the schedule's, [L]. free: bool [N], tokens that are not forced.
-    Computed in float32 whatever precision training uses, because rounding P would change the distribution.
+    most: int64 [N], as in `Tally`. Computed in float32 whatever precision training uses, because rounding P would
+    change the distribution.
     """
-    tally = Tally(omegas)
+    tally = Tally(omegas, most)
     for example in examples:
         along = student.along(example, max(1, tally.length))
         tally.add(*evaluated(objective, along, example.codes, omegas, free))

@@ -5,6 +5,7 @@
 | eagle | one Llama layer on the target's features | target features with noise; the loss includes features |
 | eagle3 | the same | several steps of its own predictions, as in a round; no loss on features |
 | model | a small target of the target's family | tokens |
+| rows | a row head on the target's features | all drafts of a row from decided tokens alone; no loss on features |
 
 `eagle3` is only the training method of EAGLE-3. Its other half, features of three layers of the target, would need
 graphs that engines do not have, and is not supported. Knows networks. Does not know data.
@@ -23,19 +24,22 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from coolsd_rt import limits
-from coolsd_rt.checkpoints.load import load_draft, load_draft_model
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_rows
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
 from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.families import FAMILY_KEY, family_of
+from coolsd_rt.models.row_config import AHEAD, RowConfig
+from coolsd_rt.models.rows import RowHead
 from coolsd_rt.spec.fields import check_fields
 from coolsd_rt.spec.section import Within
 from coolsd_rt.store.atomic import disk_errors, write_atomic
+from coolsd_rt.train.row_students import RowStudent
 from coolsd_rt.train.students import HeadStudent, ModelStudent
 
-Kind = Literal["eagle", "eagle3", "model"]
-KINDS: tuple[Kind, ...] = ("eagle", "eagle3", "model")
+Kind = Literal["eagle", "eagle3", "model", "rows"]
+KINDS: tuple[Kind, ...] = ("eagle", "eagle3", "model", "rows")
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,11 @@ class DraftSizes:
 
 
 def make_student(
-    kind: Kind, shape: DraftSizes, target: Decoder, start_from: Path | None, seed: int
-) -> HeadStudent | ModelStudent:
+    kind: Kind, shape: DraftSizes, target: Decoder, start_from: Path | None, seed: int, ahead: int | None = None
+) -> HeadStudent | ModelStudent | RowStudent:
     """Create a new draft, or load the one in `start_from`; float32, ready for training.
+
+    ahead: drafts that a row head guesses along the row; None: the default. Not used for other kinds.
 
     Raises UserError for impossible sizes, for sizes together with a file, or for a file made for another target.
     """
@@ -78,6 +84,12 @@ def make_student(
             model = Decoder(_model_config(target.cfg, shape))
             initialise(model)
         return ModelStudent(model.train().requires_grad_(True), target)
+    if kind == "rows":
+        if start_from is not None:
+            rows = load_rows(start_from, target)
+        else:
+            rows = RowHead(_row_config(target.cfg, shape, ahead))
+        return RowStudent(rows.train().requires_grad_(True), target)
     head = Eagle(_head_config(target.cfg, shape)) if start_from is None else load_draft(start_from, target)
     return HeadStudent(head.train().requires_grad_(True), target)
 
@@ -90,7 +102,10 @@ def drafting(head: Eagle, ids: Tensor) -> Eagle:
 
 
 def check_sizes(kind: Kind, shape: DraftSizes) -> None:
-    """Raise UserError: a width or heads for an EAGLE head, which has the target's."""
+    """Raise UserError: a width or heads for a head, which has the target's, or layers for a row head."""
+    if kind == "rows" and "layers" in shape.given:
+        expected, fix = "none for the kind rows, which has no layers", "leave it out"
+        raise UserError("--layers", expected=expected, found=str(shape.given["layers"]), fix=fix)
     for name in ("dim", "heads"):
         if kind != "model" and name in shape.given:
             expected = f"none for the kind {kind}, which has the target's"
@@ -110,6 +125,14 @@ def _head_config(target: DecoderConfig, shape: DraftSizes) -> EagleConfig:
         pairs=layer.pairs,
     )
     return config
+
+
+def _row_config(target: DecoderConfig, shape: DraftSizes, ahead: int | None) -> RowConfig:
+    row = target.layout.stride
+    if ahead is not None and ahead > row:
+        raise UserError("--own-steps", expected=f"at most the row's {row} tokens", found=str(ahead))
+    layer = target.layer
+    return RowConfig(layer.dim, row, shape.ffn or layer.ffn, ahead or min(AHEAD, row), layer.norm_eps)
 
 
 def _model_config(target: DecoderConfig, shape: DraftSizes) -> DecoderConfig:
@@ -143,9 +166,9 @@ def initialise(model: Decoder) -> None:
         nn.init.normal_(model.get_parameter("cls_embedding.embedding.weight"), std=1.0)
 
 
-def config_of(network: Eagle | Decoder) -> dict[str, Any]:
+def config_of(network: Eagle | RowHead | Decoder) -> dict[str, Any]:
     """Return the config in the header of a network's file, JSON data."""
-    if isinstance(network, Eagle):
+    if isinstance(network, Eagle | RowHead):
         return asdict(network.cfg)
     return {FAMILY_KEY: family_of(network.cfg).name, **asdict(network.cfg)}
 

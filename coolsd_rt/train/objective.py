@@ -54,7 +54,8 @@ class Objective:
         temperature = max(self.sampling.temperature, MIN_TEMPERATURE)
         total, tvs = along.target.new_zeros(()), []
         for depth, (logits, smooth) in enumerate(zip(along.drafts, along.smooth, strict=True)):
-            rows = free.nonzero()[:, 0]
+            counts = free if along.valid is None else free & along.valid[depth]
+            rows = counts.nonzero()[:, 0]
             rows = rows[rows >= depth]
             wanted, mine = p[:, rows], logits[:, rows]
             soft = -(wanted * torch.log_softmax(mine / temperature, dim=-1)).sum(-1).mean()

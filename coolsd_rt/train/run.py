@@ -26,7 +26,6 @@ from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.files import check_target
 from coolsd_rt.law import make_omegas
-from coolsd_rt.models.decoder import Decoder
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.store.atomic import disk_errors
@@ -38,7 +37,7 @@ from coolsd_rt.train.config import TrainCallbacks, TrainConfig, TrainProgress, T
 from coolsd_rt.train.data import Data, batch_at, prepare
 from coolsd_rt.train.draw_texts import lowered
 from coolsd_rt.train.interrupt import held_back
-from coolsd_rt.train.lessons import ImageLesson, TextLesson
+from coolsd_rt.train.lessons import ImageLesson, Network, TextLesson
 from coolsd_rt.train.loop import Ema, TrainSteps, optimizers
 from coolsd_rt.train.networks import config_of, drafting, make_student, weights_bytes, write_bytes
 from coolsd_rt.train.objective import Objective
@@ -81,8 +80,8 @@ class Training:
         self._request, self._process, self._listener = request, process, listener
         spec, path = request.loaded.spec, request.loaded.files["target.weights"]
         self._target = load_target(path).to(process.device)
-        student = make_student(request.kind, request.shape, self._target, request.start_from, request.seed)
-        network: Eagle | Decoder = student.network
+        made = (request.kind, request.shape, self._target, request.start_from, request.seed, request.own_steps)
+        network: Network = make_student(*made).network
         # Pacing is left out: it decides which rounds draft, and has no effect on what is trained.
         self._sampling = Sampling(**spec.sampling.model_dump())
         layout = self._target.cfg.layout
@@ -245,17 +244,13 @@ class Training:
 
     def _save(self) -> None:
         if self._process.main:
-            save_tree(
-                self._request.folder / CHECKPOINT,
-                {
-                    "identity": self._identity(),
-                    "training": self._steps.state(),
-                    "best": self._best,
-                    "first": self._start,
-                    "stale": self._stale,
-                    "history": self._history,
-                },
-            )
+            parts: dict[str, Any] = {
+                "identity": self._identity(),
+                "training": self._steps.state(),
+                "history": self._history,
+            }
+            parts |= {"best": self._best, "first": self._start, "stale": self._stale}
+            save_tree(self._request.folder / CHECKPOINT, parts)
         self._process.wait()
 
     def _resume(self) -> bool:

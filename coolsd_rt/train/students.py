@@ -42,13 +42,15 @@ class Along(NamedTuple):
     """Guided logits of image tokens first .. N - 1.
 
     target: float32 [M, N - first, codes]. drafts: the same for each depth; the first `depth` entries of a depth have no
-    meaning. smooth: SmoothL1 loss of predicted features, one per depth.
+    meaning. smooth: SmoothL1 loss of predicted features, one per depth. valid: bool [depths, N - first], tokens that a
+    round drafts at this depth; None: all but the first `depth`.
     """
 
     first: int
     target: Tensor
     drafts: list[Tensor]
     smooth: list[Tensor]
+    valid: Tensor | None = None
 
 
 N = TypeVar("N", bound=nn.Module, covariant=True)

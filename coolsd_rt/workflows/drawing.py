@@ -160,7 +160,7 @@ def drafter_of(draft: Draft) -> DrafterName:
         return COUPLINGS[draft.coupled]
     if isinstance(draft, NgramDraft):
         return "ngram"
-    return "eagle" if draft.model == "eagle" else "model"
+    return "eagle" if draft.model == "eagle" else "rows" if draft.model == "rows" else "model"
 
 
 def image_seed(seed: int, variant: int) -> int:

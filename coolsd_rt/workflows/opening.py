@@ -138,7 +138,8 @@ def open_reference(loaded: LoadedSpec, threads: int | None = None, device: Liter
     from coolsd_rt.backends.torch import eager
 
     files = loaded.files
-    kind: Literal["eagle", "model"] = "eagle" if loaded.spec.draft.model == "eagle" else "model"
+    named: str = loaded.spec.draft.model
+    kind: Literal["eagle", "model", "rows"] = "eagle" if named == "eagle" else "rows" if named == "rows" else "model"
     target, image = files["target.weights"], files.get("image.weights")
     return eager.load(target, files.get("draft.weights"), image, threads, kind, device)
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coolsd_rt.backends.onnxruntime.engine import OrtEngine, OrtSession
+from coolsd_rt.backends.onnxruntime.engine import OrtEngine
+from coolsd_rt.backends.onnxruntime.session import OrtSession
 from coolsd_rt.backends.torch.eager import TorchEngine, TorchSession
 from tests.tiny import TARGET, VOCABULARY
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from coolsd_rt.backends import LoadOptions, load
 from coolsd_rt.backends.onnxruntime.caches import BUCKET
-from coolsd_rt.backends.onnxruntime.engine import OrtEngine, OrtSession
+from coolsd_rt.backends.onnxruntime.engine import OrtEngine
+from coolsd_rt.backends.onnxruntime.session import OrtSession
 from coolsd_rt.backends.torch.eager import TorchEngine, TorchSession
 from coolsd_rt.backends.torch.eager import load as load_eager
 from coolsd_rt.contract import target_contract
@@ -57,13 +58,15 @@ class Rows:
         wanted = self.wanted.target(torch.from_numpy(ids), torch.from_numpy(pos))
         self.close(found, wanted, size)
         heads = self.tested.draft(ids, found[1], pos)
-        self.close(heads, self.wanted.draft(torch.from_numpy(ids), torch.from_numpy(found[1]), torch.from_numpy(pos)), 1)
+        self.close(
+            heads, self.wanted.draft(torch.from_numpy(ids), torch.from_numpy(found[1]), torch.from_numpy(pos)), 1
+        )
         self.at = self.at + size - back
 
-    def close(self, found: tuple[NDArray[np.float32], ...], wanted: tuple[torch.Tensor, ...], size: int) -> None:
+    def close(self, found: tuple[NDArray[np.float32], ...], wanted: tuple[torch.Tensor, ...]) -> None:
         """Compare the last position, which has no padding in any row."""
         for a, b in zip(found, wanted, strict=True):
-            assert np.abs(a[:, -1] - b.numpy()[:, -1]).max() < TOLERANCE, size
+            assert np.abs(a[:, -1] - b.numpy()[:, -1]).max() < TOLERANCE
 
     def take(self, rows: list[int], other: Rows | None = None) -> None:
         kept = np.array(rows)

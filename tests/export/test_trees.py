@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from coolsd_rt.backends.description import Description
-from coolsd_rt.backends.onnxruntime.engine import OrtSession
 from coolsd_rt.backends.onnxruntime.graph import OrtGraph
+from coolsd_rt.backends.onnxruntime.session import OrtSession
 from coolsd_rt.backends.registry import LoadOptions
 from coolsd_rt.backends.torch.eager import TorchEngine
 from coolsd_rt.checkpoints.load import model_dims

@@ -10,6 +10,7 @@ import torch
 from coolsd_rt.checkpoints.load import load_draft, load_draft_model
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.families.lumina import LuminaConfig
 from coolsd_rt.train.networks import DraftSizes, config_of, make_student, write_weights
 from tests.tiny import networks
@@ -20,6 +21,7 @@ LUMINA = LuminaConfig(vocab=18, dim=32, layers=4, heads=4, ffn=48, text=20, grid
 def test_a_head_has_the_targets_form(tmp_path: Path) -> None:
     target = Decoder(LUMINA)
     head = make_student("eagle3", DraftSizes(layers=2, ffn=64), target, None, 0).network
+    assert isinstance(head, Eagle)
     assert (head.cfg.dim, head.cfg.layers, head.cfg.ffn, head.cfg.layer.pairs) == (32, 2, 64, "half")
     assert head.cfg.layer.cache_heads == 2
     write_weights(tmp_path / "h.safetensors", head, config_of(head))
@@ -32,6 +34,7 @@ def test_a_head_has_the_targets_form(tmp_path: Path) -> None:
 def test_a_model_is_of_the_targets_family(tmp_path: Path) -> None:
     target = Decoder(LUMINA)
     small = make_student("model", DraftSizes(layers=1, dim=16), target, None, 0).network
+    assert isinstance(small, Decoder)
     assert (small.cfg.layers, small.cfg.heads, small.cfg.ffn, small.cfg.layer.cache_heads) == (1, 2, 24, 2)
     write_weights(tmp_path / "m.safetensors", small, config_of(small))
     assert load_draft_model(tmp_path / "m.safetensors", target).cfg == small.cfg

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_rows, load_target
 from coolsd_rt.errors import CoolsdError, MissingExtra, UserError
 from coolsd_rt.train import data
 from coolsd_rt.train import run as module
@@ -49,7 +49,7 @@ def _kill() -> None:
     raise _Killed
 
 
-@pytest.mark.parametrize("kind", ["eagle", "eagle3", "model"])
+@pytest.mark.parametrize("kind", ["eagle", "eagle3", "model", "rows"])
 def test_a_killed_training_resumes_to_the_same_bytes(
     kind: Any, tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +68,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(
     first, second = (load_file(str(r.folder / CHECKPOINT)) for r in (whole, other))
     assert all(torch.equal(first[k], second[k]) for k in first)
     target = load_target(tiny_spec.parent / "target.safetensors")
-    (load_draft_model if kind == "model" else load_draft)(other.out, target)
+    {"model": load_draft_model, "rows": load_rows}.get(kind, load_draft)(other.out, target)
 
 
 def test_it_learns_and_says_so(tiny_spec: Path, tmp_path: Path) -> None:

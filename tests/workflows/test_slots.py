@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coolsd_rt.backends.onnxruntime.engine import OrtSession
+from coolsd_rt.backends.onnxruntime.session import OrtSession
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing
 from coolsd_rt.workflows.call_options import Call

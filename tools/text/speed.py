@@ -1,8 +1,8 @@
 """Times an engine that writes text beside transformers on the same GGUF file: `python -m tools.text.speed ENGINE FILE`.
 
-Texts of `--tokens` tokens each, whatever end tokens come, one at a time: greedy, or at a temperature without filters. In
-each turn every contender writes the same prompt; a first turn is not counted. Wall time with the prompt's prefill, and
-CPU time of the process. Knows both programs. Needs what `tools.text.parity` needs.
+Texts of `--tokens` tokens each, whatever end tokens come, one at a time: greedy, or at a temperature without filters.
+In each turn every contender writes the same prompt; a first turn is not counted. Wall time with the prompt's prefill,
+and CPU time of the process. Knows both programs. Needs what `tools.text.parity` needs.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def _networks(verified: VerifiedEngine, options: LoadOptions) -> TorchEngine:
         None if kind == "none" else verified.path(WEIGHTS["draft"]),
         verified.path(WEIGHTS["image"]) if description.side else None,
         options.threads,
-        "model" if kind == "model" else "eagle",
+        "eagle" if kind == "none" else kind,
         device,
         description.dtype,
     )

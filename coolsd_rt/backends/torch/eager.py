@@ -20,12 +20,13 @@ from torch.nn import functional
 
 from coolsd_rt import cores
 from coolsd_rt.backends.description import no_images
-from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer, model_dims
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_rows, load_target, load_tokenizer, model_dims
 from coolsd_rt.contract import Floating, ModelDims
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.models.eagle import Eagle
 from coolsd_rt.models.layers import Cache, Tree
 from coolsd_rt.models.llamagen import LlamaGen
+from coolsd_rt.models.rows import RowHead
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.runtime.interface import Session
 from coolsd_rt.runtime.mates import mates
@@ -39,7 +40,7 @@ def load(
     draft: Path | None,
     tokenizer: Path | None,
     threads: int | None = None,
-    draft_kind: Literal["eagle", "model"] = "eagle",
+    draft_kind: Literal["eagle", "model", "rows"] = "eagle",
     device: Device = "cpu",
     dtype: Floating = "float32",
 ) -> TorchEngine:
@@ -47,7 +48,7 @@ def load(
 
     draft: None: no draft. tokenizer: None: the target writes text.
     threads: set for the whole process; None: torch's default, at most the usable cores.
-    draft_kind: what the file `draft` holds, an EAGLE head or a small model.
+    draft_kind: what the file `draft` holds, an EAGLE head, a small model or a row head.
     dtype: of the target's and the draft's weights, caches and features; the tokenizer stays in float32.
 
     Raises UserError: weights that are missing or do not fit (`checkpoints.load`). CoolsdError: no such device.
@@ -55,9 +56,10 @@ def load(
     cores.limit_torch(threads)
     check_device(device)
     network = load_target(target)
-    loader = load_draft if draft_kind == "eagle" else load_draft_model
+    loaders: dict[str, Callable[[Path, LlamaGen], Eagle | LlamaGen | RowHead]]
+    loaders = {"eagle": load_draft, "model": load_draft_model, "rows": load_rows}
     image = None if tokenizer is None else load_tokenizer(tokenizer)
-    engine = TorchEngine(network, None if draft is None else loader(draft, network), image)
+    engine = TorchEngine(network, None if draft is None else loaders[draft_kind](draft, network), image)
     return engine.to(device, dtype)
 
 
@@ -72,7 +74,9 @@ def check_device(device: Device) -> None:
 class TorchEngine:
     """`runtime.interface.Engine` over eager networks. Arrays are torch tensors on its device."""
 
-    def __init__(self, target: LlamaGen, draft: Eagle | LlamaGen | None, tokenizer: VQTokenizer | None) -> None:
+    def __init__(
+        self, target: LlamaGen, draft: Eagle | LlamaGen | RowHead | None, tokenizer: VQTokenizer | None
+    ) -> None:
         self._target, self._draft, self._tokenizer = target, draft, tokenizer
         self._dims = model_dims(target.cfg, None if draft is None else draft.cfg)
         self.device = torch.device("cpu")
@@ -170,22 +174,23 @@ class TorchSession:
 
     @torch.inference_mode()
     def __init__(
-        self, target: LlamaGen, draft: Eagle | LlamaGen | None, dims: ModelDims, rows: int, capacity: int
+        self, target: LlamaGen, draft: Eagle | LlamaGen | RowHead | None, dims: ModelDims, rows: int, capacity: int
     ) -> None:
         self.dims = dims
-        self._draft = draft
+        self._draft, self._network = draft, target
         # `Decoder.step`, and `Eagle.step` with its target bound. Other implementations of the steps replace these.
         self.step_target: Callable[..., tuple[Tensor, Tensor]] = target.step
         self.step_draft: Callable[..., tuple[Tensor, Tensor]] | None = None
-        if draft is not None:
-            self.step_draft = partial(draft.step, target) if isinstance(draft, Eagle) else draft.step
+        cached = None if isinstance(draft, RowHead) else draft
+        if cached is not None:
+            self.step_draft = partial(cached.step, target) if isinstance(cached, Eagle) else cached.step
         weight = target.output.weight
         self._whole = weight.new_zeros(rows, dims.prefix, dims.dim + dims.draft_dim)
         self._prefix, self._own_prefix = self._whole[..., : dims.dim], self._whole[..., dims.dim :]
         starts = torch.zeros(rows, dtype=torch.int64, device=weight.device)
         self._start = starts if dims.padded else None
         self._target_caches = target.caches(rows, capacity)
-        self._draft_caches = draft.caches(rows, capacity) if draft is not None else []
+        self._draft_caches = cached.caches(rows, capacity) if cached is not None else []
 
     @torch.inference_mode()
     def reset(self, prefix: Tensor, start: Tensor | None) -> None:
@@ -247,6 +252,19 @@ class TorchSession:
             raise CoolsdError("a draft step", expected="a draft model", found="none, or no features for it")
         features = features.to(self._prefix.dtype)
         return self.step_draft(ids, features, pos, self._prefix, self._draft_caches, self._start)
+
+    @torch.inference_mode()
+    def draft_row(
+        self, ids: Tensor, features: Tensor, end_ids: Tensor, end_features: Tensor, first_below: Tensor
+    ) -> Tensor:
+        """Step the row head: logits float32 [R, S, V] of all drafts of a round. Arguments: `contract.row_contract`.
+
+        Raises CoolsdError: another draft, or none.
+        """
+        if not isinstance(self._draft, RowHead):
+            raise CoolsdError("a step of a row head", expected="a row head", found="another draft, or none")
+        features, end_features = (x.to(self._prefix.dtype) for x in (features, end_features))
+        return self._draft.step(self._network, ids, features, end_ids, end_features, first_below)
 
     @torch.inference_mode()
     def draft_tree(

@@ -22,10 +22,11 @@ from coolsd_rt.models.families.llama import LLAMA
 from coolsd_rt.models.families.llamagen import CAPTIONED, CLASS, WORDS
 from coolsd_rt.models.families.lumina import LUMINA
 from coolsd_rt.models.header import read_config
+from coolsd_rt.models.row_config import RowConfig
 
 __all__ = [
-    "FAMILIES", "Family", "check_draft_model", "family_named", "family_of", "model_dims", "parse_target",
-    "read_eagle", "read_target", "read_tokenizer",
+    "FAMILIES", "Family", "check_draft_model", "check_rows", "family_named", "family_of", "model_dims", "parse_target",
+    "read_eagle", "read_rows", "read_target", "read_tokenizer",
 ]  # fmt: skip
 
 FAMILY_KEY = "family"
@@ -108,8 +109,24 @@ def check_draft_model(path: Path, draft: DecoderConfig, target: DecoderConfig) -
             raise UserError(f"{path}: config: {name}", expected=f"the target's {wanted}", found=str(found), fix=fix)
 
 
-def model_dims(target: DecoderConfig, draft: EagleConfig | DecoderConfig | None) -> ModelDims:
+def read_rows(path: Path) -> RowConfig:
+    """Return the config of a row head's weights file. Raises UserError as `read_target` does."""
+    return parse_config(path, RowConfig, read_config(path))
+
+
+def check_rows(path: Path, draft: RowConfig, target: DecoderConfig) -> None:
+    """Raise UserError unless a row head has the width and the rows of the target. path: the head's file."""
+    fix = "name the head that was trained for this target"
+    if target.condition == "ids" and target.layout.rows == 1:
+        raise UserError(str(path), expected="a target that draws rows of an image", found="one that writes text")
+    for name, wanted in (("dim", target.dim), ("row", target.layout.stride)):
+        if (found := getattr(draft, name)) != wanted:
+            raise UserError(f"{path}: config: {name}", expected=f"the target's {wanted}", found=str(found), fix=fix)
+
+
+def model_dims(target: DecoderConfig, draft: EagleConfig | DecoderConfig | RowConfig | None) -> ModelDims:
     """Return the contract's sizes of a target and its draft; None: no draft."""
+    rows, layered = (draft, None) if isinstance(draft, RowConfig) else (None, draft)
     return ModelDims(
         vocab=target.vocab,
         dim=target.dim,
@@ -118,10 +135,12 @@ def model_dims(target: DecoderConfig, draft: EagleConfig | DecoderConfig | None)
         head_dim=target.layer.head_dim,
         prefix=target.prefix,
         tokens=target.tokens,
-        draft_layers=draft.layers if draft else 0,
-        draft_heads=draft.layer.cache_heads if draft else 0,
-        draft_head_dim=draft.layer.head_dim if draft else 0,
-        draft_dim=draft.dim if isinstance(draft, DecoderConfig) else 0,
+        draft_layers=layered.layers if layered else 0,
+        draft_heads=layered.layer.cache_heads if layered else 0,
+        draft_head_dim=layered.layer.head_dim if layered else 0,
+        draft_dim=layered.dim if isinstance(layered, DecoderConfig) else 0,
         padded=int(target.padded),
         condition_dim=target.condition_size[1] if target.condition == "text" else 0,
+        row=rows.row if rows else 0,
+        ahead=rows.ahead if rows else 0,
     )

@@ -10,6 +10,7 @@ All implement one protocol, so that the round and the law are the same for each.
 | `jacobi_coupled` | the same; keeps a token where it still fits | those distributions and their tokens |
 | `jacobi_gumbel` | the same; draws each position with one noise in all rounds | those distributions, and noise |
 | `ngram` | what followed the last tokens the time before; no draft model | an index of the decided tokens |
+| `rows` | a head on the target's features of the row above and the last token | features of a row |
 """
 
 from __future__ import annotations
@@ -88,6 +89,10 @@ def make_drafter(name: DrafterName, batch: Batch, lookup: Lookup = LOOKUP) -> Dr
         from coolsd_rt.runtime.drafters.ngram import NgramDrafter  # a start does not pay for what it does not use
 
         return NgramDrafter(batch, lookup)
+    if name == "rows":
+        from coolsd_rt.runtime.drafters.rows import RowDrafter  # likewise
+
+        return RowDrafter(batch)
     if name == "eagle":
         return EagleDrafter(batch)
     if name == "model":

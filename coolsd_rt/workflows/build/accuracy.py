@@ -141,6 +141,8 @@ def losses_of(
             values.append(given[spec.name][:, -size:] if spec.name == "features_in" else given[spec.name])
         elif spec.name == "ids":
             values.append(torch.from_numpy(rng.integers(0, codes, shape)))
+        elif spec.name == "end_features":  # of a row head
+            values.append(given["features_in"][:, -2:])
         elif spec.name == "depth":
             values.append(torch.arange(size).repeat(2, 1))
         elif spec.name == "seen":

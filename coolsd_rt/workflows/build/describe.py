@@ -11,7 +11,17 @@ from dataclasses import replace
 from coolsd_rt.backends.description import Description, dtype_of
 from coolsd_rt.errors import CoolsdError, UserError
 from coolsd_rt.models.config import DecoderConfig, EagleConfig
-from coolsd_rt.models.families import check_draft_model, family_of, model_dims, read_eagle, read_target, read_tokenizer
+from coolsd_rt.models.families import (
+    check_draft_model,
+    check_rows,
+    family_of,
+    model_dims,
+    read_eagle,
+    read_rows,
+    read_target,
+    read_tokenizer,
+)
+from coolsd_rt.models.row_config import RowConfig
 from coolsd_rt.prompts import describe_condition
 from coolsd_rt.shown import shorten
 from coolsd_rt.spec import LoadedSpec
@@ -30,11 +40,16 @@ def describe(loaded: LoadedSpec) -> Description:
     target = read_target(files["target.weights"])
     _same(loaded, "target.model", "family", spec.target.model, family_of(target).name)
     loaded.check_length(target.tokens)
-    draft: EagleConfig | DecoderConfig | None = None
+    draft: EagleConfig | RowConfig | DecoderConfig | None = None
     if "draft.weights" in files and spec.draft.model == "eagle":
         draft = read_eagle(files["draft.weights"])
         _same(loaded, "draft.weights", "dim", draft.dim, target.dim)
         _check_widths(loaded, draft.draft_vocab or target.layout.codes)
+    elif "draft.weights" in files and spec.draft.model == "rows":
+        rows = draft = read_rows(files["draft.weights"])
+        check_rows(files["draft.weights"], rows, target)
+        if spec.draft.length > rows.row:
+            raise loaded.error("draft.length", f"at most the row's {rows.row} tokens", str(spec.draft.length))
     elif "draft.weights" in files:
         own = draft = read_target(files["draft.weights"])
         check_draft_model(files["draft.weights"], own, target)
@@ -61,7 +76,7 @@ def describe(loaded: LoadedSpec) -> Description:
     return made
 
 
-def _shifts(target: DecoderConfig, draft: EagleConfig | DecoderConfig | None) -> bool:
+def _shifts(target: DecoderConfig, draft: EagleConfig | RowConfig | DecoderConfig | None) -> bool:
     """Return whether no result depends on how much padding stands before all prompts of a step."""
     looks = isinstance(draft, EagleConfig) and draft.sees_padding
     return target.padded and target.rope.from_start and not looks

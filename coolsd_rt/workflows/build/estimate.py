@@ -187,8 +187,8 @@ class SpecSizes:
         return self._decoder("target.weights").amount(self.item, self.quantised)
 
     def _draft(self) -> Amount:
-        if self.description.dims.draft_kind == "model":
-            return self._decoder("draft.weights").amount(self.item, self.quantised)
+        if (kind := self.description.dims.draft_kind) in ("model", "rows"):
+            return self._rows() if kind == "rows" else self._decoder("draft.weights").amount(self.item, self.quantised)
         config, target = read_eagle(self.loaded.files["draft.weights"]), self.shapes["target.weights"]
         borrowed = {n: s for n, s in target.items() if n.startswith("output.")}
         if config.draft_vocab is not None:
@@ -206,6 +206,13 @@ class SpecSizes:
             structure = single.structure + steps * _STEP
             amounts.append(GraphEstimate(repeated, others, steps, structure, largest).amount(self.item, self.quantised))
         return _together(amounts)
+
+    def _rows(self) -> Amount:
+        target = self.shapes["target.weights"]
+        borrowed = {n: s for n, s in target.items() if n.startswith(("output.", "tok_embeddings."))}
+        shapes = {**self.shapes["draft.weights"], **borrowed}
+        single = GraphEstimate(*_split(shapes), 0, self._structure(1), _largest(shapes.values()))
+        return single.amount(self.item, self.quantised)
 
     def _condition(self) -> Amount:
         keys = ["target.weights", *(["draft.weights"] if self.description.dims.draft_kind == "model" else [])]

@@ -19,8 +19,11 @@ from coolsd_rt.backends.onnxruntime.saturation import PRODUCTS_FILE, Error, erro
 from coolsd_rt.export.blocks import Matrix
 from coolsd_rt.export.graphs import DraftGraph, Head, TargetGraph
 from coolsd_rt.export.quantize import block_size
+from coolsd_rt.export.row_graph import RowGraph
 from coolsd_rt.export.rowwise import product_check
 from coolsd_rt.models.decoder import Decoder
+from coolsd_rt.models.eagle import Eagle
+from coolsd_rt.models.rows import RowHead
 from coolsd_rt.workflows.build.code import QUANTIZATION
 from coolsd_rt.workflows.build.processor import processor
 from coolsd_rt.workflows.build.product_times import MARGIN, MatrixShape, ProductTimes, measure
@@ -82,14 +85,22 @@ def _shapes(sources: BuildInputs) -> Iterator[tuple[str, MatrixShape]]:
     if sources.description.dims.draft_kind == "none":
         return
     network = sources.draft
-    own = isinstance(network, Decoder)
-    module = TargetGraph(network) if isinstance(network, Decoder) else DraftGraph(network, sources.target)
+    own = not isinstance(network, Eagle)
+    module: nn.Module
+    if isinstance(network, Decoder):
+        module = TargetGraph(network)
+    elif isinstance(network, RowHead):
+        module = RowGraph(network, sources.target)
+    else:
+        module = DraftGraph(network, sources.target)
+    # A row head's step has all drafts of a round at once.
+    wide_row = ROWS * sources.description.draft_length if isinstance(network, RowHead) else 0
     head = next((m for m in module.modules() if isinstance(m, Head)), None)
     # The graph of all draft steps mixes both rows of guidance before a linear head.
     mixed = head is not None and head.linear and not own and sources.description.propose
     for shape, count in _matrices(module).items():
         one = mixed and head is not None and shape == tuple(head.last.weight.shape)
-        yield "draft", MatrixShape(*shape, count, (1 if one else ROWS,))
+        yield "draft", MatrixShape(*shape, count, (1 if one else wide_row or ROWS,))
 
 
 def _matrices(module: nn.Module) -> Counter[tuple[int, int]]:

@@ -21,7 +21,7 @@ from torch import nn
 
 from coolsd_rt.backends import Description
 from coolsd_rt.backends.description import DATA, NEIGHBOURS_FILE, WEIGHTS
-from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_target, load_tokenizer
+from coolsd_rt.checkpoints.load import load_draft, load_draft_model, load_rows, load_target, load_tokenizer
 from coolsd_rt.cores import limit_torch
 from coolsd_rt.errors import CoolsdError
 from coolsd_rt.export.check import check_graph
@@ -30,6 +30,7 @@ from coolsd_rt.export.graphs import ConditionGraph, DraftGraph, ImageGraph, Targ
 from coolsd_rt.export.image import rewrite_decoder
 from coolsd_rt.export.lengths import mask_to_lengths
 from coolsd_rt.export.propose import ProposeGraph
+from coolsd_rt.export.row_graph import RowGraph
 from coolsd_rt.export.torch_onnx import to_outline
 from coolsd_rt.export.widths import fold_queries
 from coolsd_rt.law import columns_read, nearest_codes
@@ -39,6 +40,7 @@ from coolsd_rt.models.embedders import TextEmbedder
 from coolsd_rt.models.families import read_target
 from coolsd_rt.models.layout import Layout
 from coolsd_rt.models.lazy import value
+from coolsd_rt.models.rows import RowHead
 from coolsd_rt.models.vq import VQTokenizer
 from coolsd_rt.prompts import UNCONDITIONAL_FILE
 from coolsd_rt.store import sha256_file
@@ -94,10 +96,13 @@ class BuildInputs:
         return cast(torch.dtype, getattr(torch, self.description.dtype))
 
     @cached_property
-    def draft(self) -> Eagle | Decoder:
+    def draft(self) -> Eagle | RowHead | Decoder:
         """The draft network. Call only if the spec has a draft with weights."""
-        loader = load_draft if self.description.dims.draft_kind == "eagle" else load_draft_model
-        return loader(self.path("draft.weights"), self.target, self.dtype, lazy=True)
+        path, kind = self.path("draft.weights"), self.description.dims.draft_kind
+        if kind == "rows":
+            return load_rows(path, self.target, self.dtype, lazy=True)
+        loader = load_draft if kind == "eagle" else load_draft_model
+        return loader(path, self.target, self.dtype, lazy=True)
 
     @cached_property
     def tokenizer(self) -> VQTokenizer:
@@ -126,6 +131,9 @@ def draft(sources: BuildInputs, folder: Path) -> dict[str, Any]:
     if isinstance(network, Decoder):
         own = TargetGraph(network)
         return _write(sources, folder, "draft", own, precision, _forms(sources, "draft", own))
+    if isinstance(network, RowHead):
+        rows = RowGraph(network, sources.target)
+        return _write(sources, folder, "draft", rows, precision, _forms(sources, "draft", rows))
     module = (TreeDraftGraph if sources.description.tree else DraftGraph)(network, sources.target)
     forms = _forms(sources, "draft", module)
     facts = _write(sources, folder, "draft", module, precision, forms)

@@ -16,7 +16,7 @@ import numpy as np
 from coolsd_rt.arrays import Host
 from coolsd_rt.ops import process_logits, sample
 from coolsd_rt.prompts import Conditioner
-from coolsd_rt.runtime.interface import Engine, ProposingSession, Session, proposing
+from coolsd_rt.runtime.interface import Engine, ProposingSession, RowDraftSession, Session, proposing
 from coolsd_rt.runtime.randomness import DRAFT, uniform_table
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.workflows import drawing
@@ -92,6 +92,8 @@ class _Walk:
         elif self.kind == "eagle" and width > 1:
             self._draft(blank[:, 1:], features[:, :-1], zero)
         self.features = features[:, -1:]
+        if self.kind == "rows":
+            self._keep(features, np.zeros(self.images, np.int64) + width)
 
     def round(self) -> None:
         """Run one round along the true tokens. The number of drafts that count as accepted cycles through 0..L."""
@@ -99,6 +101,8 @@ class _Walk:
             self._drafts(np.maximum(self.position - self.drafted, 1))  # finished images are stepped too
         elif self.kind == "model":
             self._own_drafts(np.maximum(self.position + 1 - self.drafted, 1))
+        elif self.kind == "rows":
+            self._row_drafts()
         accepted = (np.arange(self.images) + self.rounds) % (self.length + 1)
         last = self.last
         accepted = np.clip(np.minimum(accepted, last - self.position - 1), 0, None)
@@ -107,6 +111,9 @@ class _Walk:
         wrong = np.arange(self.length + 1) > accepted[:, None]
         window = np.where(wrong, (window + 1 + self.rounds) % self.dims.vocab, window)
         logits, self.features = self._target(window, self.position)
+        if self.kind == "rows":
+            grown = np.minimum(accepted + 1, last - self.position)
+            self._keep(np.concatenate([self.above, self.features], axis=1), self.dims.row + grown)
         self._probs(self.out.p, logits, at + 1, ~wrong & (self.position < last)[:, None])
         self.drafted = np.minimum(self.position + (self.kind == "model"), last)
         self.position = np.minimum(self.position + accepted + 1, last)
@@ -153,6 +160,32 @@ class _Walk:
             if i + 1 < self.length:
                 token = host(sample(q, uniforms[:, i : i + 1]))
                 logits, _ = self._draft(token, None, self.position + 1 + i)
+
+    def _keep(self, features: Host, end: Host) -> None:
+        """Keep, for a row head, a row's features before column `end` [M] of features [R, S, C]."""
+        row = self.dims.row
+        columns = self._rowwise(end[:, None] - row + np.arange(row))
+        self.above = np.take_along_axis(features, np.maximum(columns, 0)[..., None], axis=1)
+
+    def _row_drafts(self) -> None:
+        """The step of a row head: `length` drafts behind the last token before `position`, past the row's end too."""
+        row, count = self.dims.row, min(self.length, self.dims.row)
+        begin = self.position + 1 - self.dims.prefix
+        ids = self.codes[np.arange(self.images)[:, None], self._at(begin - row, row)]
+        ends = np.array([min(count, row - 1), row - 1])
+        given = (ids[:, :count], self.above[:, :count], ids[:, ends], self.above[:, ends], np.maximum(row - begin, 0))
+        logits = []
+        for side in (self.tested, self.reference):
+            if not isinstance(side, RowDraftSession):
+                raise TypeError(f"{type(side).__name__} has no row head")
+            a, f, b, g, first = given
+            put = [side.asarray(self._rowwise(x), "int64") for x in (a, b, first)]
+            features = [side.asarray(x, "float32") for x in (f, g)]
+            logits.append(host(side.draft_row(put[0], features[0], put[1], features[1], put[2])).copy())
+        at = self._at(begin, count)
+        real = self._rowwise(begin[:, None] + np.arange(count) < self.tokens)[..., None]
+        self.out.draft.add(*(np.where(real, side, 0) for side in logits))
+        self._probs(self.out.q, tuple(logits), at, (begin[:, None] + np.arange(count) < self.tokens))
 
     @property
     def _proposing(self) -> ProposingSession | None:

@@ -49,14 +49,14 @@ class FusedEngine(TorchEngine):
         self._draft_by_kernels: FusedEagle | FusedDecoder | None = None
         if isinstance(draft, Eagle):
             self._draft_by_kernels = FusedEagle(draft, self._by_kernels, launcher)
-        elif draft is not None:
+        elif isinstance(draft, Decoder):
             self._draft_by_kernels = FusedDecoder(draft, launcher)
 
     @property
     def both(self) -> Iterator[tuple[str, Decoder | Eagle, FusedLayer]]:
         """Name, network and first fused layer of the target and, if there is one, the draft."""
         yield "target", self._target, self._by_kernels.layers[0]
-        if self._draft is not None and self._draft_by_kernels is not None:
+        if isinstance(self._draft, Decoder | Eagle) and self._draft_by_kernels is not None:
             yield "draft", self._draft, self._draft_by_kernels.layers[0]
 
     def steps(self, rows: int, capacity: int) -> TorchSession:
