@@ -56,11 +56,9 @@ class Rows:
         ids, pos = self.rng.integers(0, VOCAB, (len(self.at), size)), self.at
         found = self.tested.target(ids, pos)
         wanted = self.wanted.target(torch.from_numpy(ids), torch.from_numpy(pos))
-        self.close(found, wanted, size)
-        heads = self.tested.draft(ids, found[1], pos)
-        self.close(
-            heads, self.wanted.draft(torch.from_numpy(ids), torch.from_numpy(found[1]), torch.from_numpy(pos)), 1
-        )
+        self.close(found, wanted)
+        given = torch.from_numpy(ids), torch.from_numpy(found[1]), torch.from_numpy(pos)
+        self.close(self.tested.draft(ids, found[1], pos), self.wanted.draft(*given))
         self.at = self.at + size - back
 
     def close(self, found: tuple[NDArray[np.float32], ...], wanted: tuple[torch.Tensor, ...]) -> None:
