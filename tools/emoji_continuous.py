@@ -1,0 +1,115 @@
+"""Draw emoji of continuous tokens and measure them: `python tools/emoji_continuous.py FOLDER`.
+
+FOLDER has the files that `tools/train_emoji.py` writes in its stages `autoencoder` and `continuous`. Trained captions
+are drawn by the target alone; printed is how often the nearest glyph of all trained is the prompt's own (`retrieval`).
+With --reconstruct no target is needed: the glyphs themselves are encoded, given the tokens' noise, and decoded.
+
+Needs the `build` and `train` extras, scipy and the font.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable)
+from coolsd_rt.checkpoints.continuous import load_autoencoder, load_continuous  # noqa: E402
+from coolsd_rt.cli.entry import enter  # noqa: E402
+from coolsd_rt.cli.numbers import number  # noqa: E402
+from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
+from coolsd_rt.prompts.words import WordVocabulary  # noqa: E402
+from coolsd_rt.workflows.png import sheet, write_png  # noqa: E402
+from tools.emoji import data  # noqa: E402
+from tools.emoji.continuous import Drawing, draw_tokens, pixels  # noqa: E402
+from tools.emoji.quality import retrieve  # noqa: E402
+
+_BATCH = 16
+_COLUMNS = 8
+
+
+def reconstruct(folder: Path, glyphs: data.Glyphs) -> npt.NDArray[np.uint8]:
+    """The glyphs decoded from their tokens, with the noise that drawn tokens have."""
+    autoencoder = load_autoencoder(folder / "autoencoder.safetensors")
+    x = torch.from_numpy(data.on_white(glyphs.rgba)).permute(0, 3, 1, 2) * 2 - 1
+    rng = torch.Generator().manual_seed(0)
+    made = []
+    with torch.no_grad():
+        for part in x.split(_BATCH):
+            tokens = autoencoder.encode(part)
+            made.append(pixels(autoencoder, tokens + autoencoder.cfg.noise * torch.randn(tokens.shape, generator=rng)))
+    return np.concatenate(made)
+
+
+def drawn(folder: Path, captions: Sequence[str], seed: int, how: Drawing, steps: int | None) -> npt.NDArray[np.uint8]:
+    """One image of each caption, with the seeds `seed`, `seed + 1`, ..."""
+    autoencoder = load_autoencoder(folder / "autoencoder.safetensors")
+    model = load_continuous(folder / "continuous-target.safetensors", autoencoder)
+    if steps is not None:
+        model.head.set_steps(steps)
+    vocab = WordVocabulary.load(folder / "vocab.json")
+    words = torch.tensor([vocab.encode(caption).ids for caption in captions])
+    made = []
+    for start in range(0, len(captions), _BATCH):
+        part = words[start : start + _BATCH]
+        seeds = [seed + start + i for i in range(len(part))]
+        made.append(pixels(autoencoder, draw_tokens(model, part, seeds, how)))
+    return np.concatenate(made)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--prompts", type=number(limits.IMAGES), default=64, show_default=True, help="Number of captions.")
+@click.option("--seed", type=number(limits.TRAIN_SEED), default=1000, show_default=True)
+@click.option("--cfg-scale", type=number(limits.CFG_SCALE), default=1.5, show_default=True)
+@click.option("--temperature", type=number(limits.TEMPERATURE), default=1.0, show_default=True)
+@click.option("--steps", type=click.IntRange(1, 25), help="Denoising steps of a token; default: the model's.")
+@click.option("--reconstruct", "only_images", is_flag=True, help="Encode and decode the glyphs instead.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for sheet.png, all images on one.")
+@click.option("--json", "as_json", is_flag=True)
+def main(  # noqa: PLR0913
+    folder: Path,
+    prompts: int,
+    seed: int,
+    cfg_scale: float,
+    temperature: float,
+    steps: int | None,
+    only_images: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Retrieval accuracy of the models in FOLDER on trained captions."""
+    try:
+        glyphs = data.choose(data.render(data.find_font()), data.COUNT)
+    except FileNotFoundError as error:
+        raise click.UsageError(str(error)) from error
+    count = min(prompts, len(glyphs.captions))
+    chosen = np.random.default_rng(seed).choice(len(glyphs.captions), count, replace=False)
+    captions = [glyphs.captions[i] for i in chosen]
+    begin = time.perf_counter()
+    if only_images:
+        images = reconstruct(folder, data.Glyphs(glyphs.rgba[chosen], tuple(captions)))
+    else:
+        images = drawn(folder, captions, seed, Drawing(cfg_scale, temperature), steps)
+    seconds = (time.perf_counter() - begin) / count
+    report = {"retrieval": retrieve(images, captions, glyphs).accuracy, "images": count, "seconds_an_image": seconds}
+    if out is not None:
+        write_png(out, "sheet.png", sheet(list(images), captions, _COLUMNS))
+    if as_json:
+        print_json(report)
+        return
+    for name, value in report.items():
+        say(f"{name:16} {value:.3f}" if isinstance(value, float) else f"{name:16} {value}")
+
+
+if __name__ == "__main__":
+    enter(main)
