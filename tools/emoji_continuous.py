@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -27,19 +28,22 @@ from coolsd_rt.checkpoints.continuous import load_autoencoder, load_continuous  
 from coolsd_rt.cli.entry import enter  # noqa: E402
 from coolsd_rt.cli.numbers import number  # noqa: E402
 from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
+from coolsd_rt.models.continuous.autoencoder import Autoencoder  # noqa: E402
+from coolsd_rt.models.continuous.decoder import ContinuousDecoder  # noqa: E402
 from coolsd_rt.prompts.words import WordVocabulary  # noqa: E402
 from coolsd_rt.workflows.png import sheet, write_png  # noqa: E402
 from tools.emoji import data  # noqa: E402
 from tools.emoji.continuous import Drawing, draw_tokens, pixels  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
+from tools.emoji.train_autoencoder import FILE as AUTOENCODER_FILE  # noqa: E402
+from tools.emoji.train_continuous import FILE as TARGET_FILE  # noqa: E402
 
 _BATCH = 16
 _COLUMNS = 8
 
 
-def reconstruct(folder: Path, glyphs: data.Glyphs) -> npt.NDArray[np.uint8]:
+def reconstruct(autoencoder: Autoencoder, glyphs: data.Glyphs) -> npt.NDArray[np.uint8]:
     """The glyphs decoded from their tokens, with the noise that drawn tokens have."""
-    autoencoder = load_autoencoder(folder / "autoencoder.safetensors")
     x = torch.from_numpy(data.on_white(glyphs.rgba)).permute(0, 3, 1, 2) * 2 - 1
     rng = torch.Generator().manual_seed(0)
     made = []
@@ -50,19 +54,32 @@ def reconstruct(folder: Path, glyphs: data.Glyphs) -> npt.NDArray[np.uint8]:
     return np.concatenate(made)
 
 
-def drawn(folder: Path, captions: Sequence[str], seed: int, how: Drawing, steps: int | None) -> npt.NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Models:
+    """The networks of a folder, and its words."""
+
+    autoencoder: Autoencoder
+    target: ContinuousDecoder
+    vocab: WordVocabulary
+
+    @staticmethod
+    def of(folder: Path, steps: int | None) -> Models:
+        """Load them. steps: of denoising; None: the model's. Raises UserError for a file that is none of theirs."""
+        autoencoder = load_autoencoder(folder / AUTOENCODER_FILE)
+        target = load_continuous(folder / TARGET_FILE, autoencoder)
+        if steps is not None:
+            target.head.set_steps(steps)
+        return Models(autoencoder, target, WordVocabulary.load(folder / "vocab.json"))
+
+
+def drawn(models: Models, captions: Sequence[str], seed: int, how: Drawing) -> npt.NDArray[np.uint8]:
     """One image of each caption, with the seeds `seed`, `seed + 1`, ..."""
-    autoencoder = load_autoencoder(folder / "autoencoder.safetensors")
-    model = load_continuous(folder / "continuous-target.safetensors", autoencoder)
-    if steps is not None:
-        model.head.set_steps(steps)
-    vocab = WordVocabulary.load(folder / "vocab.json")
-    words = torch.tensor([vocab.encode(caption).ids for caption in captions])
+    words = torch.tensor([models.vocab.encode(caption).ids for caption in captions])
     made = []
     for start in range(0, len(captions), _BATCH):
         part = words[start : start + _BATCH]
         seeds = [seed + start + i for i in range(len(part))]
-        made.append(pixels(autoencoder, draw_tokens(model, part, seeds, how)))
+        made.append(pixels(models.autoencoder, draw_tokens(models.target, part, seeds, how)))
     return np.concatenate(made)
 
 
@@ -88,6 +105,8 @@ def main(  # noqa: PLR0913
     as_json: bool,
 ) -> None:
     """Retrieval accuracy of the models in FOLDER on trained captions."""
+    autoencoder = load_autoencoder(folder / AUTOENCODER_FILE)
+    models = None if only_images else Models.of(folder, steps)
     try:
         glyphs = data.choose(data.render(data.find_font()), data.COUNT)
     except FileNotFoundError as error:
@@ -96,10 +115,10 @@ def main(  # noqa: PLR0913
     chosen = np.random.default_rng(seed).choice(len(glyphs.captions), count, replace=False)
     captions = [glyphs.captions[i] for i in chosen]
     begin = time.perf_counter()
-    if only_images:
-        images = reconstruct(folder, data.Glyphs(glyphs.rgba[chosen], tuple(captions)))
+    if models is None:
+        images = reconstruct(autoencoder, data.Glyphs(glyphs.rgba[chosen], tuple(captions)))
     else:
-        images = drawn(folder, captions, seed, Drawing(cfg_scale, temperature), steps)
+        images = drawn(models, captions, seed, Drawing(cfg_scale, temperature))
     seconds = (time.perf_counter() - begin) / count
     report = {"retrieval": retrieve(images, captions, glyphs).accuracy, "images": count, "seconds_an_image": seconds}
     if out is not None:

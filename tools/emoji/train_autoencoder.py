@@ -21,6 +21,7 @@ from torch import Tensor
 from coolsd_rt.checkpoints.load import load_tokenizer
 from coolsd_rt.models.continuous.autoencoder import Autoencoder
 from coolsd_rt.models.continuous.config import AutoencoderConfig
+from coolsd_rt.models.vq import VQConfig
 from coolsd_rt.train.loop import Ema
 from coolsd_rt.train.networks import write_weights
 
@@ -30,16 +31,31 @@ from .loop import Training, TrainSettings
 from .train_vq import background
 
 FILE = "autoencoder.safetensors"
-CONFIG = AutoencoderConfig(latent=8, noise=0.25)
+NOISE = 0.25  # deviation of the noise on tokens whose channels have deviation 1
 WHITE_WEIGHT = 0.1
 MOVE = 0.02  # of the running mean and deviation, in every step
 _SHARED = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
+def config_of(codes: VQConfig) -> AutoencoderConfig:
+    """The config with the encoder and the decoder of a tokenizer."""
+    return AutoencoderConfig(
+        latent=codes.codebook_dim,
+        noise=NOISE,
+        channels=codes.channels,
+        multipliers=codes.multipliers,
+        z_channels=codes.z_channels,
+        res_blocks=codes.res_blocks,
+        norm_groups=codes.norm_groups,
+        attention=codes.attention,
+    )
+
+
 def start(tokenizer: Path) -> Autoencoder:
     """A network with the weights of a released tokenizer, but for its codes."""
-    model = Autoencoder(CONFIG)
-    known = {k: v for k, v in load_tokenizer(tokenizer).state_dict().items() if k.startswith(_SHARED)}
+    codes = load_tokenizer(tokenizer)
+    model = Autoencoder(config_of(codes.cfg))
+    known = {k: v for k, v in codes.state_dict().items() if k.startswith(_SHARED)}
     model.load_state_dict({**model.state_dict(), **known})
     return model
 
@@ -70,7 +86,7 @@ def train(work: Workspace, glyphs: Glyphs, chosen: np.ndarray, settings: TrainSe
             run.save(rng=rng.get_state())
             report = evaluate(run.ema.model, glyphs, chosen)
             run.log("autoencoder " + " ".join(f"{k} {v:.2f}" for k, v in report.items()))
-    write_weights(work.release / FILE, run.ema.model, asdict(CONFIG), torch.float32)
+    write_weights(work.release / FILE, run.ema.model, asdict(model.cfg), torch.float32)
 
 
 def losses(model: Autoencoder, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -85,7 +101,7 @@ def losses(model: Autoencoder, x: Tensor, rng: torch.Generator) -> tuple[Tensor,
         white = background(x, z.shape[1]).unsqueeze(-1)
         centre = (z * white).sum((0, 1, 2)) / white.sum().clamp(min=1)
         noise = torch.randn(z.shape, generator=rng).to(z.device)
-        y = model.decode_latents((torch.where(white, centre, z) + CONFIG.noise * noise).bfloat16())
+        y = model.decode_latents((torch.where(white, centre, z) + model.cfg.noise * noise).bfloat16())
     spread = ((z - centre.detach()).square() * white).sum() / (white.sum().clamp(min=1) * z.shape[-1])
     return F.mse_loss(y.float(), x), spread
 
@@ -98,7 +114,7 @@ def evaluate(model: Autoencoder, glyphs: Glyphs, chosen: np.ndarray) -> dict[str
     psnr: dict[str, list[Tensor]] = {"clean": [], "noisy": []}
     for part in x.split(64):
         z = model.encode(part.to(next(model.parameters()).device))
-        for name, tokens in (("clean", z), ("noisy", z + CONFIG.noise * torch.randn(z.shape, generator=rng).to(z))):
+        for name, tokens in (("clean", z), ("noisy", z + model.cfg.noise * torch.randn(z.shape, generator=rng).to(z))):
             error = ((model.decode(tokens).cpu() - part) / 2).square().mean((1, 2, 3))
             psnr[name].append(-10 * error.log10())
     whole = {name: torch.cat(parts) for name, parts in psnr.items()}

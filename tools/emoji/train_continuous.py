@@ -22,13 +22,13 @@ from .common import Workspace
 from .data import Glyphs
 from .latents import latents
 from .loop import Training, TrainSettings
-from .train_autoencoder import CONFIG as AUTOENCODER
+from .train_autoencoder import NOISE
 from .train_target import GlyphOrder, drop_words, vocabulary
 
 FILE = "continuous-target.safetensors"
 CONFIG = ContinuousConfig(
-    channels=AUTOENCODER.latent,
-    last=AUTOENCODER.noise,
+    channels=8,
+    last=NOISE,
     dim=192,
     layers=12,
     heads=3,
@@ -86,18 +86,21 @@ def head_loss(model: ContinuousDecoder, features: Tensor, clean: Tensor, rng: to
     return (errors * weight_of(head, time)).mean()
 
 
-def train(work: Workspace, glyphs: Glyphs, settings: TrainSettings) -> None:
-    """Train the model, or go on from its checkpoint, and write the weights of the release."""
+def train(work: Workspace, glyphs: Glyphs, settings: TrainSettings, sizes: ContinuousConfig = CONFIG) -> None:
+    """Train the model, or go on from its checkpoint, and write the weights of the release.
+
+    sizes: the config, but for its words, prefix and channels.
+    """
     device, seed = settings.device, settings.seed
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     vocab = vocabulary(glyphs)
-    config = replace(CONFIG, words=len(vocab.words))
+    words = torch.tensor([vocab.encode(c).ids for c in glyphs.captions])
+    source = latents(work, glyphs, settings.pool, seed, device)
+    config = replace(sizes, words=len(vocab.words), prefix=words.shape[1], channels=source.shape[-1])
     model = ContinuousDecoder(config)
     initialise(model)
     model.to(device)
-    words = torch.tensor([vocab.encode(c).ids for c in glyphs.captions])
-    source = latents(work, glyphs, settings.pool, seed, device)
     order = GlyphOrder(len(words), rng)
     opts = optimizers(model, matrices(model), settings.lr, 0.02)
     run = Training("continuous-target", model, opts, Ema(model, 0.998), settings, work.root)

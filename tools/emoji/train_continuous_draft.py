@@ -31,13 +31,23 @@ UNCONDITIONAL_SHARE = 0.3  # of images: in a round each is drafted with its capt
 
 def draft_config(target: ContinuousConfig) -> ContinuousConfig:
     """A third of the target's layers, two thirds of its width, and half of its head's."""
-    return replace(target, dim=128, layers=4, heads=2, ffn=352, head=128)
+    return replace(
+        target,
+        dim=target.dim // 3 * 2,
+        layers=max(1, target.layers // 3),
+        heads=max(1, target.heads * 2 // 3),
+        ffn=target.ffn // 3 * 2,
+        head=target.head // 2,
+    )
 
 
 def distance(
     draft: ContinuousDecoder, target: ContinuousDecoder, batch: tuple[Tensor, ...], rng: torch.Generator
 ) -> Tensor:
-    """Error of the draft's v against the target's. batch: words [B, W], clean tokens [B, N, d], noisy ones [B, N, d]."""
+    """Error of the draft's v against the target's.
+
+    batch: words int64 [B, W], clean tokens [B, N, d], and the same with the noise that is read.
+    """
     words, clean, tokens = batch
     time = stratified(COPIES, len(clean), target.cfg.trained, rng).to(clean.device)
     noise = torch.randn(COPIES, *clean.shape, generator=rng).to(clean.device)
