@@ -40,8 +40,9 @@ CONTINUOUS = (
     "coolsd_rt.runtime.gaussians",
 )
 LAW_PAGE = ROOT / "docs" / "api" / "law.md"
-"""Where researchers find the laws that they import themselves: those to prove and compare with, and the law and
-the networks of continuous tokens, which no engine draws yet. Every other module that no entry imports belongs in tests/ or tools/."""
+"""Where researchers find the laws that they import themselves: those to prove and compare with, and the law and the
+networks of continuous tokens, which no engine draws yet. Every other module that no entry imports belongs in tests/ or
+tools/."""
 
 RUN = """
 import sys

@@ -29,7 +29,7 @@ class Guided(NamedTuple):
     """Features of R positions with and without their caption, and the scale of CFG between them.
 
     features: float [R, C]. free: float [R, C], of the rows without a caption; None: no guidance.
-    scale: float [R]; v = v_free + scale (v - v_free), both of the same state. Not read without `free`.
+    scale: float [R]; v = v_free + scale (v - v_free), both of the same state. There with `free`, and not without.
     """
 
     features: Tensor
@@ -119,7 +119,7 @@ class DiffusionHead(nn.Module):
         """Return the states before the last step, float32 [R, d], from w: `draws.last` is not read."""
         prepared, state = self._prepare(given), draws.start
         for k, step in enumerate(self.process.before_last):
-            v = self._guided(prepared, state, step.time)
+            v = self._guided(prepared, given.scale, state, step.time)
             clean = step.a * state - step.b * v
             state = step.of_clean * clean + step.of_state * state + step.deviation * draws.between[:, k]
         return state
@@ -128,7 +128,7 @@ class DiffusionHead(nn.Module):
         """Return the Gaussians of the last step from states [R, d]: means float32 [R, d] and deviations [R]."""
         time = self.process.last_time
         a, b = self.process.table[time]
-        mean = a * state - b * self._guided(self._prepare(given), state, time)
+        mean = a * state - b * self._guided(self._prepare(given), given.scale, state, time)
         return mean, torch.full_like(mean[:, 0], self.cfg.last)
 
     def draw(self, given: Guided, draws: Draws) -> Tensor:
@@ -136,25 +136,19 @@ class DiffusionHead(nn.Module):
         mean, deviation = self.last_step(given, self.before_last(given, draws))
         return mean + deviation[:, None] * draws.last
 
-    def _prepare(self, given: Guided) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None, Tensor | None]:
-        free = None if given.free is None else self.modulations(given.free)
-        return self.modulations(given.features), free, None if given.scale is None else given.scale[:, None]
+    def _prepare(self, given: Guided) -> tuple[Tensor, Tensor]:
+        """What features give to every step; the rows without a caption are behind those with one."""
+        both = given.features if given.free is None else torch.cat([given.features, given.free])
+        return self.modulations(both)
 
-    def _guided(
-        self,
-        prepared: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None, Tensor | None],
-        state: Tensor,
-        time: int,
-    ) -> Tensor:
-        """v of the same states under both features, mixed by CFG, float32 [R, d]."""
-        with_caption, free, scale = prepared
+    def _guided(self, prepared: tuple[Tensor, Tensor], scale: Tensor | None, state: Tensor, time: int) -> Tensor:
+        """v of the same states under both features, in one batch, mixed by CFG: float32 [R, d]."""
         timed = self.timed(torch.tensor(time, device=state.device))
-        state = state.to(self.out.weight.dtype)
-        v = self.velocity(state, timed, with_caption).float()
-        if free is None or scale is None:
-            return v
-        bare = self.velocity(state, timed, free).float()
-        return bare + scale * (v - bare)
+        entered = state.to(self.out.weight.dtype)
+        if scale is None:
+            return self.velocity(entered, timed, prepared).float()
+        v, free = self.velocity(entered.repeat(2, 1), timed, prepared).float().chunk(2)
+        return free + scale[:, None] * (v - free)
 
 
 def start_head(head: DiffusionHead) -> None:
