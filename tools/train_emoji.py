@@ -127,7 +127,7 @@ def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) 
 
 
 @main.command("autoencoder")
-@click.option("--steps", type=number(limits.STEPS), default=1200)
+@click.option("--steps", type=number(limits.STEPS), default=400)
 @click.option("--batch", type=number(limits.TRAIN_BATCH), default=16)
 @click.option("--lr", type=number(limits.LEARNING_RATE), default=1e-3)
 @click.pass_obj

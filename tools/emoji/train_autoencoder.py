@@ -31,7 +31,7 @@ from .loop import Training, TrainSettings
 from .train_vq import background
 
 FILE = "autoencoder.safetensors"
-NOISE = 0.25  # deviation of the noise on tokens whose channels have deviation 1
+NOISE = 0.35  # deviation of the noise on tokens whose channels have deviation 1
 WHITE_WEIGHT = 0.1
 MOVE = 0.02  # of the running mean and deviation, in every step
 _SHARED = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
