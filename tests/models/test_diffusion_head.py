@@ -1,4 +1,4 @@
-"""The diffusion head: its process, its last step as the law's Gaussian, and a mixture that it learns.
+"""The diffusion head: its process, its last step as the law's Gaussian, drafts judged by it, a mixture that it learns.
 
 Power of the comparison with the law, at a false alarm of 1e-4 for each statistic, with 60,000 draws in d = 4: means
 that are .035 deviations off are found with probability .98, a deviation that is 1% off with .998
@@ -13,10 +13,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from coolsd_rt.law.continuous import LastStep, log_density
+from coolsd_rt.law.continuous import LastStep, figures, log_density, verify_position
 from coolsd_rt.models.continuous.config import ContinuousConfig
 from coolsd_rt.models.continuous.denoising import Denoising
 from coolsd_rt.models.continuous.head import DiffusionHead, Draws, Guided, start_head
+from coolsd_rt.runtime.gaussians import TryNumbers
 from tests.continuous import decoder
 
 D, DRAWS, FALSE_ALARM = 4, 60_000, 1e-4
@@ -77,6 +78,33 @@ def test_the_last_step_is_the_laws_gaussian() -> None:
     normal = stats.multivariate_normal(law.mean[0], law.deviation[0] ** 2)
     few = tokens[:100].double().numpy()
     np.testing.assert_allclose(log_density(few[:, None], law)[:, 0], normal.logpdf(few), rtol=1e-9)
+
+
+@pytest.mark.parametrize("omega", [1.0, 0.6])
+def test_a_drafts_tokens_become_the_targets(omega: float) -> None:
+    """Both heads from one w: the draft's tokens, kept or replaced by the law, are draws of the target's last step."""
+    generator = torch.Generator().manual_seed(2)
+    w = torch.randn(1, 5, D, generator=generator)
+    draws = Draws(w[:, 0], w[:, 1:], w[:, 0])
+    laws, drafting = [], decoder().head
+    drafting.out.weight.add_(0.02 * torch.randn(D, 32, generator=generator))
+    features, free = torch.randn(2, 1, 48, generator=generator).unbind(0)
+    given = Guided(features, free, torch.full((1,), 1.5))
+    for head in (decoder().head, drafting):
+        mean, deviation = head.last_step(given, head.before_last(given, draws))
+        wide = np.broadcast_to(mean.double().numpy(), (DRAWS, D)).copy()
+        laws.append(LastStep(wide, np.full(DRAWS, float(deviation))))
+    target, draft = laws
+    rng = np.random.default_rng(3)
+    drafted = draft.at(rng.standard_normal((DRAWS, D)))
+    assert statistics(drafted, target.rows(np.array([0])))[0] < FALSE_ALARM  # the two differ enough to be told apart
+    numbers = TryNumbers([0], [0], [0], D)
+    verdict = verify_position(drafted, target, draft, omega, rng.random((DRAWS, 2)), numbers)
+    assert min(statistics(verdict.tokens, target.rows(np.array([0])))) > FALSE_ALARM
+    expected = float(figures(target.rows(np.array([0])), draft.rows(np.array([0])), omega).acceptance[0])
+    assert 0.05 < expected < 0.95, expected
+    assert verdict.accepted.mean() == pytest.approx(expected, abs=5 * (0.25 / DRAWS) ** 0.5)
+    assert not verdict.tries.any()  # equal deviations need none
 
 
 def test_the_power_is_as_stated() -> None:
