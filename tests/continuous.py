@@ -17,10 +17,10 @@ TARGET = ContinuousConfig(
 AUTOENCODER = AutoencoderConfig(latent=4, noise=0.25, channels=8, multipliers=(1, 2), z_channels=8, norm_groups=4)
 
 
-def decoder(seed: int = 0, **sizes: int) -> ContinuousDecoder:
-    """A target with random weights."""
-    torch.manual_seed(seed)
-    model = ContinuousDecoder(replace(TARGET, **sizes))
+def decoder(channels: int = TARGET.channels) -> ContinuousDecoder:
+    """A target with random weights, the same in every call."""
+    torch.manual_seed(0)
+    model = ContinuousDecoder(replace(TARGET, channels=channels))
     initialise(model)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -31,9 +31,9 @@ def decoder(seed: int = 0, **sizes: int) -> ContinuousDecoder:
     return model.eval().requires_grad_(False)
 
 
-def autoencoder(seed: int = 0) -> Autoencoder:
+def autoencoder() -> Autoencoder:
     """An autoencoder with random weights, and means and deviations that change what it says."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = Autoencoder(AUTOENCODER)
     model.mean.uniform_(-1, 1)
     model.deviation.uniform_(0.5, 1.5)
