@@ -2,6 +2,7 @@
 
 FOLDER has the files that `tools/train_emoji.py` writes in its stages `autoencoder` and `continuous`. Trained captions
 are drawn by the target alone; printed is how often the nearest glyph of all trained is the prompt's own (`retrieval`).
+With --draft printed is also how often a lossless round keeps the draft's first token (stage `continuous-draft`).
 With --reconstruct no target is needed: the glyphs themselves are encoded, given the tokens' noise, and decoded.
 
 Needs the `build` and `train` extras, scipy and the font.
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout importable)
-from coolsd_rt.checkpoints.continuous import load_autoencoder, load_continuous  # noqa: E402
+from coolsd_rt.checkpoints.continuous import load_autoencoder, load_continuous, load_continuous_draft  # noqa: E402
 from coolsd_rt.cli.entry import enter  # noqa: E402
 from coolsd_rt.cli.numbers import number  # noqa: E402
 from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
@@ -33,10 +34,11 @@ from coolsd_rt.models.continuous.decoder import ContinuousDecoder  # noqa: E402
 from coolsd_rt.prompts.words import WordVocabulary  # noqa: E402
 from coolsd_rt.workflows.png import sheet, write_png  # noqa: E402
 from tools.emoji import data  # noqa: E402
-from tools.emoji.continuous import Drawing, draw_tokens, pixels  # noqa: E402
+from tools.emoji.continuous import Drawing, acceptance, draw_tokens, pixels  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
 from tools.emoji.train_autoencoder import FILE as AUTOENCODER_FILE  # noqa: E402
 from tools.emoji.train_continuous import FILE as TARGET_FILE  # noqa: E402
+from tools.emoji.train_continuous_draft import DRAFT_FILE  # noqa: E402
 
 _BATCH = 16
 _COLUMNS = 8
@@ -60,27 +62,35 @@ class Models:
 
     autoencoder: Autoencoder
     target: ContinuousDecoder
+    draft: ContinuousDecoder | None
     vocab: WordVocabulary
 
     @staticmethod
-    def of(folder: Path, steps: int | None) -> Models:
+    def of(folder: Path, steps: int | None, with_draft: bool) -> Models:
         """Load them. steps: of denoising; None: the model's. Raises UserError for a file that is none of theirs."""
         autoencoder = load_autoencoder(folder / AUTOENCODER_FILE)
         target = load_continuous(folder / TARGET_FILE, autoencoder)
-        if steps is not None:
-            target.head.set_steps(steps)
-        return Models(autoencoder, target, WordVocabulary.load(folder / "vocab.json"))
+        draft = load_continuous_draft(folder / DRAFT_FILE, target) if with_draft else None
+        for model in (target, draft):
+            if model is not None and steps is not None:
+                model.head.set_steps(steps)
+        return Models(autoencoder, target, draft, WordVocabulary.load(folder / "vocab.json"))
 
 
-def drawn(models: Models, captions: Sequence[str], seed: int, how: Drawing) -> npt.NDArray[np.uint8]:
-    """One image of each caption, with the seeds `seed`, `seed + 1`, ..."""
+def drawn(
+    models: Models, captions: Sequence[str], seed: int, how: Drawing
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """One image of each caption, with the seeds `seed`, `seed + 1`, ...; acceptance [n, N], empty without a draft."""
     words = torch.tensor([models.vocab.encode(caption).ids for caption in captions])
-    made = []
+    made, kept = [], [np.empty((0, models.target.cfg.tokens))]
     for start in range(0, len(captions), _BATCH):
         part = words[start : start + _BATCH]
         seeds = [seed + start + i for i in range(len(part))]
-        made.append(pixels(models.autoencoder, draw_tokens(models.target, part, seeds, how)))
-    return np.concatenate(made)
+        tokens = draw_tokens(models.target, part, seeds, how)
+        made.append(pixels(models.autoencoder, tokens))
+        if models.draft is not None:
+            kept.append(acceptance((models.target, models.draft), part, tokens, seeds, how))
+    return np.concatenate(made), np.concatenate(kept)
 
 
 @click.command()
@@ -90,6 +100,7 @@ def drawn(models: Models, captions: Sequence[str], seed: int, how: Drawing) -> n
 @click.option("--cfg-scale", type=number(limits.CFG_SCALE), default=1.5, show_default=True)
 @click.option("--temperature", type=number(limits.TEMPERATURE), default=1.0, show_default=True)
 @click.option("--steps", type=click.IntRange(1, 25), help="Denoising steps of a token; default: the model's.")
+@click.option("--draft", "with_draft", is_flag=True, help="Print acceptance too.")
 @click.option("--reconstruct", "only_images", is_flag=True, help="Encode and decode the glyphs instead.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for sheet.png, all images on one.")
 @click.option("--json", "as_json", is_flag=True)
@@ -100,13 +111,14 @@ def main(  # noqa: PLR0913
     cfg_scale: float,
     temperature: float,
     steps: int | None,
+    with_draft: bool,
     only_images: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
     """Retrieval accuracy of the models in FOLDER on trained captions."""
     autoencoder = load_autoencoder(folder / AUTOENCODER_FILE)
-    models = None if only_images else Models.of(folder, steps)
+    models = None if only_images else Models.of(folder, steps, with_draft)
     try:
         glyphs = data.choose(data.render(data.find_font()), data.COUNT)
     except FileNotFoundError as error:
@@ -114,13 +126,15 @@ def main(  # noqa: PLR0913
     count = min(prompts, len(glyphs.captions))
     chosen = np.random.default_rng(seed).choice(len(glyphs.captions), count, replace=False)
     captions = [glyphs.captions[i] for i in chosen]
-    begin = time.perf_counter()
+    begin, kept = time.perf_counter(), np.empty((0, 0))
     if models is None:
         images = reconstruct(autoencoder, data.Glyphs(glyphs.rgba[chosen], tuple(captions)))
     else:
-        images = drawn(models, captions, seed, Drawing(cfg_scale, temperature))
+        images, kept = drawn(models, captions, seed, Drawing(cfg_scale, temperature))
     seconds = (time.perf_counter() - begin) / count
     report = {"retrieval": retrieve(images, captions, glyphs).accuracy, "images": count, "seconds_an_image": seconds}
+    if len(kept):
+        report["acceptance"] = float(kept.mean())
     if out is not None:
         write_png(out, "sheet.png", sheet(list(images), captions, _COLUMNS))
     if as_json:

@@ -1,6 +1,7 @@
-"""Images of continuous tokens drawn by the target alone, token by token: no draft, nothing relaxed.
+"""Images of continuous tokens drawn by the target alone, token by token, and how often a draft would be accepted.
 
-Knows the networks and the Gaussians of seeds. Does not know engines, and is the eager reference for one to come.
+Knows the networks, the law and the Gaussians of seeds. Does not know engines, and is the eager reference for one to
+come: no round is run here, and nothing is relaxed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from coolsd_rt.law.continuous import LastStep, figures
 from coolsd_rt.models.continuous.autoencoder import Autoencoder
 from coolsd_rt.models.continuous.decoder import ContinuousDecoder
 from coolsd_rt.models.continuous.head import Draws, Guided
@@ -59,6 +61,34 @@ def numbers(seeds: Sequence[int], position: int, steps: int, channels: int, temp
     table = step_numbers(seeds, [position] * len(seeds), [0] * len(seeds), steps, channels)
     found = torch.from_numpy(table).float()
     return Draws(found[:, 0], temperature * found[:, 1:-1], found[:, -1])
+
+
+@torch.no_grad()
+def acceptance(
+    models: tuple[ContinuousDecoder, ContinuousDecoder],
+    words: Tensor,
+    tokens: Tensor,
+    seeds: Sequence[int],
+    how: Drawing,
+) -> npt.NDArray[np.float64]:
+    """Probability that a lossless round keeps its first draft, at each position of drawn images: float64 [B, N].
+
+    models: a target and its draft. Exact for the w of the seeds, behind the tokens [B, N, d] that the target drew.
+    """
+    target, count = models[0], len(words)
+    cfg = target.cfg
+    both = torch.cat([words, torch.full_like(words, UNCONDITIONAL)])
+    features = [model.hidden(both, tokens.repeat(2, 1, 1)) for model in models]
+    scale, kept = torch.full((count,), how.scale), []
+    for i in range(cfg.tokens):
+        draws = numbers(seeds, i, target.head.process.steps, cfg.channels, how.temperature)
+        laws = []
+        for model, all_features in zip(models, features, strict=True):
+            given = Guided(all_features[:count, i], all_features[count:, i], scale)
+            mean, deviation = model.head.last_step(given, model.head.before_last(given, draws))
+            laws.append(LastStep(mean.double().numpy(), deviation.double().numpy()))
+        kept.append(figures(*laws, 1.0).acceptance)
+    return np.stack(kept, 1)
 
 
 @torch.no_grad()
