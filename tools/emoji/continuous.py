@@ -87,7 +87,7 @@ def acceptance(
             given = Guided(all_features[:count, i], all_features[count:, i], scale)
             mean, deviation = model.head.last_step(given, model.head.before_last(given, draws))
             laws.append(LastStep(mean.double().numpy(), deviation.double().numpy()))
-        kept.append(figures(*laws, 1.0).acceptance)
+        kept.append(figures(laws[0], laws[1], 1.0).acceptance)
     return np.stack(kept, 1)
 
 
