@@ -304,10 +304,9 @@ DIMS: Mapping[str, Range] = {
     "draft_layers": whole(0, LAYERS.high),
     "draft_heads": whole(0, HEADS.high),
     "draft_head_dim": whole(0, 4096),
-    "padded": whole(0, 1),
+    **dict.fromkeys(("padded", "cut"), whole(0, 1)),
     **dict.fromkeys(("draft_dim", "condition_dim"), whole(0, WIDTH.high)),
     **dict.fromkeys(("row", "ahead"), whole(0, TOKENS.high)),
-    "cut": whole(0, 1),
 }
 """Ranges of the fields of `ModelDims`."""
 

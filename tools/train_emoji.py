@@ -39,6 +39,12 @@ class Setup:
     seed: int
     overwrite: bool
 
+    @property
+    def position_of_chosen(self) -> np.ndarray:
+        """Indices of the chosen glyphs among all."""
+        position = {c: i for i, c in enumerate(self.all.captions)}
+        return np.array([position[c] for c in self.chosen.captions])
+
     def check_release(self, *names: str) -> None:
         """Raise UserError if a stage would replace finished weights without being told to."""
         for name in names:
@@ -56,7 +62,8 @@ class Setup:
 def main(
     ctx: click.Context, work: Path, release: Path, font: str | None, device: str, seed: int, overwrite: bool
 ) -> None:
-    """Train the emoji demo, one stage at a time, in the order the stages are listed.
+    """Train the emoji demo, one stage at a time: vq, target, draft and prompts, or autoencoder, continuous and
+    continuous-draft.
 
     The shipped weights are in the release folder: name another, or give --overwrite to replace them.
     """
@@ -79,9 +86,7 @@ def vq(obj: Setup, steps: int, batch: int, lr: float) -> None:
     from tools.emoji.loop import TrainSettings
 
     obj.check_release("vq.safetensors")
-    position = {c: i for i, c in enumerate(obj.all.captions)}
-    chosen = np.array([position[c] for c in obj.chosen.captions])
-    train_vq.train(obj.work, obj.all, chosen, TrainSettings(steps, batch, lr, obj.seed, obj.device))
+    train_vq.train(obj.work, obj.all, obj.position_of_chosen, TrainSettings(steps, batch, lr, obj.seed, obj.device))
 
 
 @main.command("target")
@@ -119,6 +124,54 @@ def draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) 
 
     obj.check_release("draft.safetensors")
     train_draft.train(obj.work, obj.chosen, TrainSettings(steps, batch, lr, obj.seed, obj.device, pool, fuse))
+
+
+@main.command("autoencoder")
+@click.option("--steps", type=number(limits.STEPS), default=400)
+@click.option("--batch", type=number(limits.TRAIN_BATCH), default=16)
+@click.option("--lr", type=number(limits.LEARNING_RATE), default=1e-3)
+@click.pass_obj
+def autoencoder(obj: Setup, steps: int, batch: int, lr: float) -> None:
+    """The autoencoder of continuous tokens; starts from the tokenizer in the release folder."""
+    from tools.emoji import train_autoencoder
+    from tools.emoji.loop import TrainSettings
+
+    obj.check_release("autoencoder.safetensors")
+    settings = TrainSettings(steps, batch, lr, obj.seed, obj.device)
+    train_autoencoder.train(obj.work, obj.all, obj.position_of_chosen, settings)
+
+
+@main.command("continuous")
+@click.option("--steps", type=number(limits.STEPS), default=7000)
+@click.option("--batch", type=number(limits.TRAIN_BATCH), default=16)
+@click.option("--lr", type=number(limits.LEARNING_RATE), default=2e-3)
+@click.option("--pool", type=number(limits.POOL), default=32, help="Number of encodings kept per glyph.")
+@click.option("--fuse/--no-fuse", default=True, help="Compile the layers (requires a C++ compiler on a CPU).")
+@click.pass_obj
+def continuous(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
+    """The target of continuous tokens."""
+    from tools.emoji import train_continuous
+    from tools.emoji.loop import TrainSettings
+
+    obj.check_release(train_continuous.FILE)
+    train_continuous.train(obj.work, obj.chosen, TrainSettings(steps, batch, lr, obj.seed, obj.device, pool, fuse))
+
+
+@main.command("continuous-draft")
+@click.option("--steps", type=number(limits.STEPS), default=4000)
+@click.option("--batch", type=number(limits.TRAIN_BATCH), default=16)
+@click.option("--lr", type=number(limits.LEARNING_RATE), default=2e-3)
+@click.option("--pool", type=number(limits.POOL), default=32, help="Number of encodings kept per glyph.")
+@click.option("--fuse/--no-fuse", default=True, help="Compile the layers (requires a C++ compiler on a CPU).")
+@click.pass_obj
+def continuous_draft(obj: Setup, steps: int, batch: int, lr: float, pool: int, fuse: bool) -> None:
+    """The draft of continuous tokens, distilled from their target."""
+    from tools.emoji import train_continuous_draft
+    from tools.emoji.loop import TrainSettings
+
+    obj.check_release(train_continuous_draft.DRAFT_FILE)
+    settings = TrainSettings(steps, batch, lr, obj.seed, obj.device, pool, fuse)
+    train_continuous_draft.train(obj.work, obj.chosen, settings)
 
 
 @main.command("prompts")

@@ -33,6 +33,7 @@ from coolsd_rt.store.weights import TensorInfo, WeightsHeader, check_safetensors
 __all__ = [
     "load_draft",
     "load_draft_model",
+    "load_network",
     "load_rows",
     "load_target",
     "load_tokenizer",
@@ -69,7 +70,7 @@ def load_draft(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, 
     dtype and lazy as in `load_target`. Raises UserError as it does, and if the head was made for a target of other
     sizes.
     """
-    draft = _load_as(path, Eagle, EagleConfig, dtype, lazy)
+    draft = load_network(path, Eagle, EagleConfig, dtype, lazy)
     wanted, found = target.cfg, draft.cfg
     fix = "name the draft that was distilled from this target"
     if found.dim != wanted.dim:
@@ -116,19 +117,20 @@ def load_rows(path: Path, target: Decoder, dtype: torch.dtype = torch.float32, *
     dtype and lazy as in `load_target`. Raises UserError as it does, and if the head was made for a target of another
     width or row length.
     """
-    draft = _load_as(path, RowHead, RowConfig, dtype, lazy)
+    draft = load_network(path, RowHead, RowConfig, dtype, lazy)
     check_rows(path, draft.cfg, target.cfg)
     return draft
 
 
 def load_tokenizer(path: Path) -> VQTokenizer:
     """Load the image tokenizer, float32. Raises UserError as `load_target` does."""
-    return _load_as(path, VQTokenizer, VQConfig)
+    return load_network(path, VQTokenizer, VQConfig)
 
 
-def _load_as(
+def load_network(
     path: Path, network: Callable[[C], M], config_type: type[C], dtype: torch.dtype = torch.float32, lazy: bool = False
 ) -> M:
+    """Load a network of a config that `parse_config` can read. dtype, lazy and errors as in `load_target`."""
     header = check_safetensors(path)
     return _load(path, header, network, parse_config(path, config_type, config_of(path, header)), dtype, lazy)
 

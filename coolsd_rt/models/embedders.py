@@ -6,11 +6,25 @@ are those of the published LlamaGen checkpoints. Legend as in `coolsd_rt.contrac
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolsd_rt.models.config import Condition, DecoderConfig
+
+
+class WordSizes(Protocol):
+    """What a table of words needs of a config: a target of codes has it, and one of continuous tokens."""
+
+    @property
+    def dim(self) -> int:
+        """Width C of the decoder."""
+
+    @property
+    def condition_size(self) -> tuple[int, int]:
+        """Words, and the width of their embeddings."""
 
 
 class Mlp(nn.ModuleDict):
@@ -28,7 +42,7 @@ class Mlp(nn.ModuleDict):
 class WordEmbedder(nn.Module):
     """Word ids to prefix embeddings: a lookup, then the MLP."""
 
-    def __init__(self, cfg: DecoderConfig) -> None:
+    def __init__(self, cfg: WordSizes) -> None:
         super().__init__()
         words, width = cfg.condition_size
         self.embedding = nn.Embedding(words, width)
