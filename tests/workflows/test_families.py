@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from coolsd_rt.errors import UserError
 from coolsd_rt.models.families import FAMILIES, read_target
-from coolsd_rt.spec import load_spec, with_overrides
+from coolsd_rt.spec import Spec, load_spec, with_overrides
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build.run import build, plan, with_engine
@@ -78,12 +79,18 @@ def test_it_draws(engine: EngineFolder, tmp_path: Path) -> None:
         assert Image.open(drawn.path).size == (PIXELS, PIXELS)
 
 
+def whole(spec: Spec, near: NDArray[np.int64] | None = None, *, forced: tuple[int, ...] | None) -> drawing.Settings:
+    """The settings of a spec; its texts run on behind end tokens, so that they are as long as images."""
+    settings = drawing.settings_of(spec, near, forced=forced)
+    return settings if spec.text is None else replace(settings, bounds=drawing.TextBounds())
+
+
 def codes_under(engine: EngineFolder, **values: object) -> NDArray[np.int64]:
     """One batch of images under run-time values; the forced tokens stand where they must."""
     verified = engine.verified()
     conditioner, forced = opening.load_conditioner(verified), opening.description_of(engine).forced
     spec = with_overrides(opening.spec_of(engine), {"schedule.kind": "none", **values})
-    settings = drawing.settings_of(spec, opening.load_neighbours(verified), forced=forced)
+    settings = whole(spec, opening.load_neighbours(verified), forced=forced)
     jobs = drawing.plan(CASES[name_of(engine)].prompts, 2, 3, conditioner)
     codes = drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes
     for token, must in enumerate(forced or ()):
@@ -104,7 +111,7 @@ def test_rules_that_read_neighbours_draw_with_every_layout(engine: EngineFolder)
 def test_forced_tokens_stand_where_they_must(engine: EngineFolder) -> None:
     verified = engine.verified()
     conditioner, forced = opening.load_conditioner(verified), opening.description_of(engine).forced
-    settings = drawing.settings_of(opening.spec_of(engine), forced=forced)
+    settings = whole(opening.spec_of(engine), forced=forced)
     jobs = drawing.plan(CASES[name_of(engine)].prompts, 1, 3, conditioner)
     codes = drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes
     layout = CASES[name_of(engine)].config.layout
@@ -121,7 +128,7 @@ def test_networks_draw_what_graphs_draw(engine: EngineFolder, tmp_path: Path) ->
     for folder in (engine, build(plan(loaded, tmp_path)).engine):
         verified = folder.verified()
         conditioner, forced = opening.load_conditioner(verified), opening.description_of(folder).forced
-        settings = drawing.settings_of(opening.spec_of(folder), forced=forced)
+        settings = whole(opening.spec_of(folder), forced=forced)
         jobs = drawing.plan(CASES[name_of(engine)].prompts, 2, 5, conditioner)
         drawn.append(drawing.draw(opening.load_engine(verified), jobs, conditioner, settings).codes)
     np.testing.assert_array_equal(drawn[0], drawn[1])

@@ -63,7 +63,7 @@ def describe(loaded: LoadedSpec) -> Description:
         if isinstance(draft, EagleConfig):  # the prefix of a text begins with its first word
             _same(loaded, "draft.weights", "sees_padding", draft.sees_padding, False)
     made = Description(
-        replace(model_dims(target, draft), cut=int(engine.backend == "onnxruntime" and _shifts(target, draft))),
+        replace(model_dims(target, draft), cut=int(engine.backend == "onnxruntime" and _shifts(loaded, target, draft))),
         spec.draft.length,
         side,
         dtype_of(engine.precision, engine.device),
@@ -76,10 +76,13 @@ def describe(loaded: LoadedSpec) -> Description:
     return made
 
 
-def _shifts(target: DecoderConfig, draft: EagleConfig | RowConfig | DecoderConfig | None) -> bool:
-    """Return whether no result depends on how much padding stands before all prompts of a step."""
+def _shifts(loaded: LoadedSpec, target: DecoderConfig, draft: EagleConfig | RowConfig | DecoderConfig | None) -> bool:
+    """Return whether the loop begins behind the padding of all prompts, and no result depends on how much there is.
+
+    It does for texts alone.
+    """
     looks = isinstance(draft, EagleConfig) and draft.sees_padding
-    return target.padded and target.rope.from_start and not looks
+    return loaded.spec.text is not None and target.padded and target.rope.from_start and not looks
 
 
 def _side(loaded: LoadedSpec, target: DecoderConfig) -> int:

@@ -83,14 +83,15 @@ class _Walk:
         self.rounds = 0
 
     def prefill(self) -> None:
-        width = self.dims.prefix
-        blank, zero = np.zeros((self.images, width), np.int64), np.zeros(self.images, np.int64)
-        _, features = self._target(blank, zero)
+        first = int(self.start.min()) if self.tested.dims.cut else 0  # what is before has no cache rows
+        width = self.dims.prefix - first
+        blank, begin = np.zeros((self.images, width), np.int64), np.full(self.images, first)
+        _, features = self._target(blank, begin)
         if self.kind == "model":
-            self._draft(blank, None, zero)
+            self._draft(blank, None, begin)
             self.drafted += 1  # row t of its cache belongs to token t, not to feature t
         elif self.kind == "eagle" and width > 1:
-            self._draft(blank[:, 1:], features[:, :-1], zero)
+            self._draft(blank[:, 1:], features[:, :-1], begin)
         self.features = features[:, -1:]
         if self.kind == "rows":
             self._keep(features, np.zeros(self.images, np.int64) + width)

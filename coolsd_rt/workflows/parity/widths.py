@@ -59,7 +59,7 @@ def compare_widths(
     tokens = codes[:, :TOKENS]
     ways = {(images, wide), (images, 1), (1, 1)}
     logits = {
-        (some, width): _logits(_open(engine, jobs[:some], conditioner, settings), tokens[:some], rows, width)
+        (some, width): _logits(*_open(engine, jobs[:some], conditioner, settings), tokens[:some], rows, width)
         for some, width in ways
     }
     beside, alone = logits[images, 1], logits[1, 1]
@@ -67,13 +67,15 @@ def compare_widths(
     return WidthDependence(_gap(logits[images, wide], beside), _gap(first, alone), images)
 
 
-def _open(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> Session:
+def _open(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, settings: Settings) -> tuple[Session, int]:
+    """Return a session, and the first position that it stores."""
     rows = drawing.prefix_rows(jobs, conditioner, settings.sampling.guided)
     size = capacity(engine.dims, max(1, settings.law.length))
-    return engine.open(engine.encode_condition(rows.text), size, rows.start)
+    first = int(rows.start.min()) if engine.dims.cut else 0
+    return engine.open(engine.encode_condition(rows.text), size, rows.start), first
 
 
-def _logits(session: Session, tokens: Host, rows: int, width: int) -> Host:
+def _logits(session: Session, first: int, tokens: Host, rows: int, width: int) -> Host:
     """Return logits [R, tokens, V] of the last prefix position and all tokens but the last, in steps of `width`."""
     images, count = tokens.shape
     prefix = session.dims.prefix
@@ -83,7 +85,7 @@ def _logits(session: Session, tokens: Host, rows: int, width: int) -> Host:
         out = session.target(session.asarray(both, "int64"), session.asarray(np.full(len(both), pos), "int64"))[0]
         return host(out).copy()
 
-    parts = [step(np.zeros((images, prefix), np.int64), 0)[:, -1:]]
+    parts = [step(np.zeros((images, prefix - first), np.int64), first)[:, -1:]]
     for at in range(0, count - 1, width):
         parts.append(step(tokens[:, at : min(at + width, count - 1)], prefix + at))
     return np.concatenate(parts, axis=1)
