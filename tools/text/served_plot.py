@@ -13,6 +13,9 @@ def plot(found: Mapping[str, Any]) -> bytes:
     return drawn(_fill, found)
 
 
+_MARKERS = "os^v"  # of the first ten laws, the next ten, ...: colours come again after ten
+
+
 def _fill(axes: Any, found: Mapping[str, Any]) -> None:
     left, right = axes
     rows = found["by_ambiguity"][found["base"]]
@@ -24,9 +27,11 @@ def _fill(axes: Any, found: Mapping[str, Any]) -> None:
     left.set(xlabel="entropy of P, nats", ylabel="share rejected", title="lossless decoding, by the entropy of P")
     left.legend()
     gain, cost = found["figures"]["accept_length"], found["figures"]["kl_revealed"]
-    for name, row in gain.items():
+    for i, (name, row) in enumerate(gain.items()):
         x, y = row["value"], cost[name]["value"]
         spread = [[abs(part["value"] - part[end])] for part in (x, y) for end in ("low", "high")]
-        right.errorbar([x["value"]], [y["value"]], spread[2:], spread[:2], marker="o", capsize=2, label=name)
+        right.errorbar(
+            [x["value"]], [y["value"]], spread[2:], spread[:2], marker=_MARKERS[i // 10], capsize=2, label=name
+        )
     right.set(xlabel="accept length, tokens a round", ylabel="KL a token, nats, at most", title="gain and cost")
     right.legend(fontsize=7)
