@@ -28,6 +28,7 @@ from coolsd_rt import limits  # noqa: E402  (the path above makes the checkout i
 from coolsd_rt.checkpoints.continuous import load_autoencoder, load_continuous, load_continuous_draft  # noqa: E402
 from coolsd_rt.cli.entry import enter  # noqa: E402
 from coolsd_rt.cli.numbers import number  # noqa: E402
+from coolsd_rt.cli.paths import FOLDER, WRITES_IN  # noqa: E402
 from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
 from coolsd_rt.models.continuous.autoencoder import Autoencoder  # noqa: E402
 from coolsd_rt.models.continuous.decoder import ContinuousDecoder  # noqa: E402
@@ -94,7 +95,7 @@ def drawn(
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FOLDER)
 @click.option("--prompts", type=number(limits.IMAGES), default=64, show_default=True, help="Number of captions.")
 @click.option("--seed", type=number(limits.TRAIN_SEED), default=1000, show_default=True)
 @click.option("--cfg-scale", type=number(limits.CFG_SCALE), default=1.5, show_default=True)
@@ -102,7 +103,7 @@ def drawn(
 @click.option("--steps", type=click.IntRange(1, 25), help="Denoising steps of a token; default: the model's.")
 @click.option("--draft", "with_draft", is_flag=True, help="Print acceptance too.")
 @click.option("--reconstruct", "only_images", is_flag=True, help="Encode and decode the glyphs instead.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for sheet.png, all images on one.")
+@click.option("--out", type=WRITES_IN, help="Folder for sheet.png, all images on one.")
 @click.option("--json", "as_json", is_flag=True)
 def main(  # noqa: PLR0913
     folder: Path,
