@@ -1,4 +1,4 @@
-"""Delays Ctrl-C until a training step is finished. Knows the signal SIGINT; does not know training."""
+"""Delays Ctrl-C, and the signal that ends a job, until a training step is finished. Does not know training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only makes the yielded function return True.
+    """Within the block the first Ctrl-C or SIGTERM only makes the yielded function return True.
 
     A second one interrupts immediately. Has no effect outside the main thread, which alone can handle signals.
     """
@@ -26,8 +26,9 @@ def held_back() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -19,6 +19,7 @@ from tests.serve.conftest import Start
 from tests.serve.serving import CHATS, COMPLETIONS, PATIENCE, RunningServer
 from tests.serve.test_lifecycle import code, stopped
 from tests.serve.test_requests import BODIES, JSON, error_of
+from tests.workflows.family_pipelines import TEXT_W
 
 USER = {"role": "user", "content": "red apple"}
 DEEP_PART = {"type": "image_url", "image_url": {"url": "data:"}}
@@ -39,7 +40,11 @@ DEEP_PART = {"type": "image_url", "image_url": {"url": "data:"}}
         ({"messages": [{**USER, "name": "me"}]}, "messages", "messages[0].name: expected role and content alone"),
         ({"messages": [{**USER, "content": [DEEP_PART]}]}, "messages", 'found a part of the type "image_url"'),
         ({"messages": [{**USER, "content": "<s>"}]}, "messages", "no control tokens of the target"),
-        ({"messages": [{**USER, "content": "red " * 40}]}, "messages", "prompt too long: expected at most 24 tokens"),
+        (
+            {"messages": [{**USER, "content": "red " * 200}]},
+            "messages",
+            f"prompt too long: expected at most {TEXT_W} tokens",
+        ),
         ({"messages": [{**USER, "content": "\ud800"}]}, None, "half of a surrogate pair"),
         ({"max_tokens": 17}, "max_tokens", "expected at most 16, the text.length of the engine, found 17"),
         ({"max_completion_tokens": 17}, "max_completion_tokens", "expected at most 16"),
@@ -83,9 +88,9 @@ def test_a_wrong_chat_is_one_message(
         ({"prompt": [True]}, "prompt[0]: expected a text or token ids"),
         ({"prompt": [-1]}, "prompt: expected token ids from 0 to "),
         ({"prompt": [1 << 19]}, "prompt: expected token ids from 0 to "),
-        ({"prompt": [1] * 25}, "expected at most 24 tokens, found 25"),
+        ({"prompt": [1] * (TEXT_W + 1)}, f"expected at most {TEXT_W} tokens, found {TEXT_W + 1}"),
         ({"prompt": ["red"] * 65}, "expected at most 64 of them, found 65"),
-        ({"prompt": ["red", "red " * 40]}, "expected at most 24 tokens"),
+        ({"prompt": ["red", "red " * 200]}, f"expected at most {TEXT_W} tokens"),
         ({"echo": True}, "this server does not have it"),
         ({"logprobs": 2}, "this server does not have it"),
         ({"best_of": 2}, "this server does not have it"),

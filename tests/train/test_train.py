@@ -112,11 +112,14 @@ def test_the_best_weights_stand_in_out(tiny_spec: Path, tmp_path: Path, monkeypa
     assert out.read_bytes() == kept[1] == kept[2]
 
 
-def test_ctrl_c_saves_the_last_whole_step(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "the end of a job"])
+def test_a_signal_saves_the_last_whole_step(
+    number: signal.Signals, tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = request(tiny_spec, tmp_path / "whole.safetensors")
     train_draft(whole)
     other = replace(whole, out=tmp_path / "cut.safetensors")
-    _at(4, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+    _at(4, lambda: os.kill(os.getpid(), number), monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train_draft(other)
     notes: list[str] = []
