@@ -162,8 +162,8 @@ class Batch:
     def blanks(self, width: int) -> Iterator[Array]:
         """Yield ids int64 [R, S] for `width` positions of the prefix, whose embeddings come from the prompt, in parts.
 
-        A step returns logits of all its positions: those of a long prompt at once would take gigabytes. The parts
-        depend on the vocabulary alone, so that a row has the same parts whatever is beside it.
+        A step returns logits of all its positions: those of a long prompt at once would take gigabytes. The sizes of
+        the parts depend on the vocabulary alone; they are counted from the first position of the batch.
         """
         most = max(_LEAST_PART, _PREFIX_LOGITS // self.session.dims.vocab // _LEAST_PART * _LEAST_PART)
         for at in range(0, width, most):

@@ -108,6 +108,21 @@ def test_a_newcomer_brings_a_prompt_of_another_length(
     many.step(1)
 
 
+@pytest.mark.parametrize("place", ["beside", "in place"])
+def test_rows_join_a_session_that_once_had_a_longer_prompt(
+    engine: OrtEngine, reference: TorchEngine, place: str
+) -> None:
+    """The row with the long prompt has left, and what it needed is still stored: more than those that join store."""
+    once, short = Rows(engine, reference, [150, 6, 11], 6), Rows(engine, reference, [9, 4, 5], 7)
+    for rows in (once, short):
+        rows.step(int(W - rows.at[0]))
+        rows.step(3, 1)
+    once.take([1, 2])
+    short.take([0, 1, 2, 3, 4] if place == "beside" else [0, 4, 2], once)
+    short.step(4, 2)
+    short.step(1)
+
+
 def test_rows_have_the_same_bits_whatever_the_others_prompts(engine: OrtEngine, reference: TorchEngine) -> None:
     """A row's logits do not depend on how much of the shared padding is stored."""
     alone = Rows(engine, reference, [9, 9], 4)

@@ -99,7 +99,7 @@ class OrtSession:
         self._rows = len(rows)
         kept = [int(row) + (spare if row >= own else 0) for row in rows]
         kept += kept[-1:] * self._spare
-        base = min(self._base, self._least_base())  # rises never: it would copy the caches of all rows
+        base = min(session._base for session in sessions)  # rises never: it would copy the caches of all rows
         shifts = [session._base - base for session in sessions]
         for name in ("_target_caches", "_draft_caches"):
             getattr(self, name).take(kept, *(getattr(session, name) for session in sessions[1:]), shifts=shifts)

@@ -237,12 +237,13 @@ class _Pair:
 
     def explain_first(self, sessions: Sequence[Session]) -> None:
         """Explain first tokens, which the prefill draws: differences between engines, and margins on the tested one."""
-        s, width = self.settings.sampling, self.dims.prefix
+        s = self.settings.sampling
+        first = min(job.encoded.start for job in self.jobs) if any(side.dims.cut for side in sessions) else 0
         rows = (2 if s.guided else 1) * len(self.jobs)
         scale = np.broadcast_to(s.scales(self.dims.tokens)[:1], (len(self.jobs), 1)) if s.guided else None
         probs = []
         for side in sessions:
-            ids, pos = np.zeros((rows, width), np.int64), np.zeros(rows, np.int64)
+            ids, pos = np.zeros((rows, self.dims.prefix - first), np.int64), np.full(rows, first)
             logits = host(side.target(side.asarray(ids, "int64"), side.asarray(pos, "int64"))[0])[:, -1:]
             probs.append(process_logits(logits, scale, s.temperature, s.top_k, s.top_p)[:, 0])
         for m in range(len(self.jobs)):
