@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import coolsd_rt as cool
+from coolsd_rt.backends.torch.eager import load as load_eager
 from coolsd_rt.cli.main import run
 from coolsd_rt.errors import UserError
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
+from coolsd_rt.workflows import drawing, opening
 from coolsd_rt.workflows.build.run import plan
+from coolsd_rt.workflows.parity.images import ImageParity, compare_images
 from coolsd_rt.workflows.texts_request import WriteConfig, write
 from tests.workflows.family_pipelines import write_pipeline
 
@@ -168,3 +173,17 @@ def test_specs_that_do_not_fit(text_spec: Path, tmp_path: Path, old: str, new: s
     with pytest.raises(UserError) as caught:
         plan(load_spec(path), tmp_path / "engines")
     assert said in str(caught.value)
+
+
+def test_first_tokens_that_differ_are_explained(text_engine: EngineFolder, text_spec: Path) -> None:
+    """Beside a reference with sharper logits: every difference is found again from the first prompt's start on."""
+    files, verified = load_spec(text_spec).files, text_engine.verified()
+    reference = load_eager(files["target.weights"], files["draft.weights"], None)
+    with torch.no_grad():
+        reference._target.norm.weight.mul_(1.5)
+    conditioner = opening.load_conditioner(verified)
+    settings = replace(drawing.settings_of(load_spec(text_spec).spec, forced=None), bounds=drawing.TextBounds())
+    jobs, out = drawing.plan(PROMPTS, 8, 0, conditioner), ImageParity()
+    compare_images(opening.load_engine(verified), reference, jobs, conditioner, settings, out)
+    assert out.unexplained == 0
+    assert "first token" in {found.decision for found in out.differences}
