@@ -75,13 +75,11 @@ TABLE: dict[str, dict[str, str]] = {
     "power": {"folder": FOLDER, "engine": ENGINE, "references": FOLDER, "network": READS, "out": WRITES_IN,
               "spec_file": SPECS},
     "emoji_references": {"out": WRITES_IN}, "emoji_quality": {"engine": ENGINE},
-    "emoji_continuous": {"folder": FOLDER, "out": WRITES_IN},
-    "int8_forms": {"engines": ENGINE, "json_file": WRITES},
-    "train_emoji": {"work": WRITES_IN, "release": WRITES_IN},
-    "random_model": {"out": WRITES_IN}, "gpu_check": {"out": WRITES_IN},
+    "int8_forms": {"engines": ENGINE, "json_file": WRITES}, "train_emoji": {"work": WRITES_IN, "release": WRITES_IN},
+    "random_model": {"out": WRITES_IN}, "gpu_check": {"out": WRITES_IN}, "pacing": {"engine": ENGINE, "json_file": WRITES},
     "startup": {"engine": ENGINE, "trees": FOLDER, "json_file": WRITES},
     "graph_start": {"engine": ENGINE, "json_file": WRITES}, "image_decoder": {"weights": READS, "json_file": WRITES},
-    "pacing": {"engine": ENGINE, "json_file": WRITES},
+    "emoji_continuous": {"folder": FOLDER, "out": WRITES_IN},
 }  # fmt: skip
 NO_NAMES = ("empty", "nul", "surrogate", "too long")
 WRONG = {
