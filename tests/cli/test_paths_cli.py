@@ -76,10 +76,10 @@ TABLE: dict[str, dict[str, str]] = {
               "spec_file": SPECS},
     "emoji_references": {"out": WRITES_IN}, "emoji_quality": {"engine": ENGINE},
     "int8_forms": {"engines": ENGINE, "json_file": WRITES}, "train_emoji": {"work": WRITES_IN, "release": WRITES_IN},
-    "random_model": {"out": WRITES_IN}, "gpu_check": {"out": WRITES_IN}, "pacing": {"engine": ENGINE, "json_file": WRITES},
+    "random_model": {"out": WRITES_IN}, "pacing": {"engine": ENGINE, "json_file": WRITES},
     "startup": {"engine": ENGINE, "trees": FOLDER, "json_file": WRITES},
     "graph_start": {"engine": ENGINE, "json_file": WRITES}, "image_decoder": {"weights": READS, "json_file": WRITES},
-    "emoji_continuous": {"folder": FOLDER, "out": WRITES_IN},
+    "emoji_continuous": {"folder": FOLDER, "out": WRITES_IN}, "gpu_check": {"out": WRITES_IN},
 }  # fmt: skip
 NO_NAMES = ("empty", "nul", "surrogate", "too long")
 WRONG = {
