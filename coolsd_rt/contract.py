@@ -32,6 +32,7 @@ the target's features and the tokens of the row above, and of the last decided t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -86,6 +87,13 @@ class ModelDims:
     def positions(self) -> int:
         """Positions of a whole image: prefix and image tokens."""
         return self.prefix + self.tokens
+
+    def first(self, starts: Iterable[int]) -> int:
+        """Return the position from which on rows are stepped whose prefixes begin at `starts`: nothing before is kept.
+
+        Without `cut` it is 0.
+        """
+        return int(min(starts)) if self.cut else 0
 
     def as_dict(self) -> dict[str, int]:
         """Return JSON data, without `OPTIONAL_DIMS` that are 0."""

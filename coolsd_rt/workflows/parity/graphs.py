@@ -83,7 +83,7 @@ class _Walk:
         self.rounds = 0
 
     def prefill(self) -> None:
-        first = int(self.start.min()) if self.tested.dims.cut else 0  # what is before has no cache rows
+        first = self.tested.dims.first(self.start)
         width = self.dims.prefix - first
         blank, begin = np.zeros((self.images, width), np.int64), np.full(self.images, first)
         _, features = self._target(blank, begin)

@@ -238,7 +238,7 @@ class _Pair:
     def explain_first(self, sessions: Sequence[Session]) -> None:
         """Explain first tokens, which the prefill draws: differences between engines, and margins on the tested one."""
         s = self.settings.sampling
-        first = min(job.encoded.start for job in self.jobs) if any(side.dims.cut for side in sessions) else 0
+        first = max(side.dims.first(job.encoded.start for job in self.jobs) for side in sessions)
         rows = (2 if s.guided else 1) * len(self.jobs)
         scale = np.broadcast_to(s.scales(self.dims.tokens)[:1], (len(self.jobs), 1)) if s.guided else None
         probs = []

@@ -71,8 +71,7 @@ def _open(engine: Engine, jobs: Sequence[Job], conditioner: Conditioner, setting
     """Return a session, and the first position that it stores."""
     rows = drawing.prefix_rows(jobs, conditioner, settings.sampling.guided)
     size = capacity(engine.dims, max(1, settings.law.length))
-    first = int(rows.start.min()) if engine.dims.cut else 0
-    return engine.open(engine.encode_condition(rows.text), size, rows.start), first
+    return engine.open(engine.encode_condition(rows.text), size, rows.start), engine.dims.first(rows.start)
 
 
 def _logits(session: Session, first: int, tokens: Host, rows: int, width: int) -> Host:
