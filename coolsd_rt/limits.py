@@ -170,6 +170,9 @@ OWN_STEPS = whole(1, 256)
 NOISE = Range(0.0, 10.0)
 """Feature noise in standard deviations. More would hide the features completely."""
 
+TV_WEIGHT = Range(0.0, 1000.0)
+"""Weight of TV(P, Q) in a draft's loss. With more, nothing of the cross-entropy is left."""
+
 TRAIN_IMAGES = whole(1, 100_000_000)
 """Training images drawn by the target."""
 

@@ -19,7 +19,7 @@ FUNCTION_LINES = 60
 LONG_FILES = {
     "coolsd_rt/backends/torch/triton/kernels.py": 309,
     "coolsd_rt/files.py": 327,
-    "coolsd_rt/limits.py": 323,
+    "coolsd_rt/limits.py": 326,
     "coolsd_rt/train/run.py": 315,
     "coolsd_rt/workflows/drawing.py": 308,
     "tests/checkpoints/test_convert.py": 371,

@@ -22,7 +22,7 @@ from coolsd_rt.workflows.parity.widths import WidthDependence
 
 
 def _show(outcome: Parity) -> None:
-    whole = outcome.images.as_dict()
+    whole, one = outcome.images.as_dict(outcome.compared), outcome.compared.removesuffix("s")
     rows = [
         (name, f"{g['max_error']:.2e}", f"{g['relative_error']:.2e}", f"{g['mean_tv']:.2e}" if "mean_tv" in g else "")
         for name, g in outcome.graphs.as_dict().items()
@@ -39,10 +39,10 @@ def _show(outcome: Parity) -> None:
     )
     differences: list[dict[str, Any]] = whole["differences"]
     if differences:
-        columns = ("image", "prompt", "token", "decision", "margin", "probability error", "explained")
+        columns = (one, "prompt", "token", "decision", "margin", "probability error", "explained")
         cells = [
             (
-                d["image"],
+                d[one],
                 d["prompt"],
                 d["token"],
                 d["decision"],
@@ -52,7 +52,7 @@ def _show(outcome: Parity) -> None:
             )
             for d in differences
         ]
-        show_table(columns, cells, "first difference of each image")
+        show_table(columns, cells, f"first difference of each {one}")
     say(f"parity: {'passed' if outcome.passed else 'FAILED'}; the receipt is in the manifest")
 
 

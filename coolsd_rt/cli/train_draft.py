@@ -92,6 +92,7 @@ class _TrainDraftOptions:
     ffn: int | None
     own_steps: int | None
     noise: float | None
+    tv_weight: float
     steps: int
     batch: int
     lr: float
@@ -168,6 +169,13 @@ class _TrainDraftOptions:
     help="Range of the uniform noise added to the features, in standard deviations (kinds eagle and eagle3 only). "
     "Default: 0.1 for eagle, 0 for eagle3.",
 )
+@click.option(
+    "--tv-weight",
+    type=number(limits.TV_WEIGHT),
+    default=1.0,
+    show_default=True,
+    help="Weight of TV(P, Q), the share of rejected drafts, in the loss; the cross-entropy has weight 1.",
+)
 @click.option("--steps", type=number(limits.STEPS), default=4000, show_default=True, help="Maximum training steps.")
 @click.option(
     "--batch",
@@ -191,13 +199,7 @@ class _TrainDraftOptions:
     show_default=True,
     help="Number of measurements without an improvement after which training stops.",
 )
-@click.option(
-    "--held-out",
-    type=number(limits.IMAGES),
-    default=16,
-    show_default=True,
-    help="Number of held-out images to measure on.",
-)
+@click.option("--held-out", type=number(limits.IMAGES), default=16, show_default=True, help="Images to measure on.")
 @click.option(
     "--seed",
     type=number(limits.TRAIN_SEED),
@@ -282,6 +284,7 @@ def command(given: _TrainDraftOptions) -> None:
         given.overwrite,
         given.tokens,
         given.draft_vocab,
+        given.tv_weight,
     )
     with progress(quiet=given.as_json) as shown:
         try:

@@ -41,6 +41,7 @@ class TrainConfig:
         own_steps: steps of the head's own predictions, or of a row head the drafts that are guessed along the row; None
             is the default of the kind.
         noise: feature noise in standard deviations; None is the default of the kind.
+        tv_weight: weight of TV(P, Q) in the loss, relative to the cross-entropy's 1.
         steps: most training steps.
         batch: images per step.
         lr: peak learning rate.
@@ -84,6 +85,7 @@ class TrainConfig:
     overwrite: Flag = False
     tokens: Annotated[int, Within(limits.TEXT_TOKENS)] | None = None
     draft_vocab: Annotated[int, Within(limits.CODES)] | None = None
+    tv_weight: Annotated[float, Within(limits.TV_WEIGHT)] = 1.0
 
     def __post_init__(self) -> None:
         check_fields(self)

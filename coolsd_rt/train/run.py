@@ -208,11 +208,12 @@ class Training:
 
     def _make_lesson(self) -> ImageLesson | TextLesson:
         target, data = self._target, self._data
-        objective = Objective(self._sampling, features=0.2 if self._request.kind == "eagle" else 0.0)
+        request = self._request
+        objective = Objective(self._sampling, request.tv_weight, 0.2 if request.kind == "eagle" else 0.0)
         if data.most is not None:
             chosen = frequent(data.train.codes, target.cfg.vocab)
             # A CPU with such instructions computes them in a fifth of the time; what is measured stays float32.
-            by = lowered(target) if self._request.precision == "bf16" else target
+            by = lowered(target) if request.precision == "bf16" else target
             return TextLesson(target, by, TextObjective(objective, chosen), data.most)
         return ImageLesson(target, objective, torch.from_numpy(target.cfg.layout.forced < 0).to(self._process.device))
 
@@ -238,7 +239,7 @@ class Training:
         return {
             "target": sha256_file(r.loaded.files["target.weights"]), "data": self._data.name, "kind": r.kind,
             "network": config_of(self._steps.model), "from": start, "own_steps": r.depths, "noise": r.feature_noise,
-            "batch": r.batch, "lr": r.lr, "seed": r.seed, "precision": r.precision, "every": r.every,
+            "tv": r.tv_weight, "batch": r.batch, "lr": r.lr, "seed": r.seed, "precision": r.precision, "every": r.every,
             "omegas": list(self._omegas), "sampling": r.loaded.spec.sampling.model_dump(mode="json"),
         }  # fmt: skip
 

@@ -87,9 +87,10 @@ def _plain_loss(student: HeadStudent, example: Example, objective: Objective) ->
     return torch.as_tensor(soft + objective.tv * tv + objective.features * smooth)
 
 
+@pytest.mark.parametrize("tv", [1.0, 6.0])
 @pytest.mark.parametrize("scale", [None, 2.0])
-def test_one_own_prediction_is_the_plain_loss(scale: float | None) -> None:
-    student, example, objective = _student(), _example(scale=scale), Objective(Sampling(top_k=6, temperature=0.8))
+def test_one_own_prediction_is_the_plain_loss(scale: float | None, tv: float) -> None:
+    student, example, objective = _student(), _example(scale=scale), Objective(Sampling(top_k=6, temperature=0.8), tv)
     found, tvs = objective.loss(student.along(example, 1), FREE)
     assert len(tvs) == 1
     assert found.item() == pytest.approx(_plain_loss(student, example, objective).item(), rel=1e-5)

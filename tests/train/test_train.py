@@ -134,6 +134,11 @@ def test_another_trainings_checkpoint_or_file_is_refused(tiny_spec: Path, tmp_pa
     before = asked.out.read_bytes()
     with pytest.raises(UserError, match=r"checkpoint.safetensors: lr: expected 0.01, found 0.001; give the settings"):
         train_draft(replace(asked, lr=0.01))
+    with pytest.raises(UserError, match=r"checkpoint.safetensors: tv: expected 9.0, found 1.0"):
+        train_draft(replace(asked, tv_weight=9.0))
+    heavier = replace(asked, tv_weight=9.0, out=tmp_path / "tv.safetensors")
+    train_draft(heavier)
+    assert heavier.out.read_bytes() != before
     shipped = tmp_path / "shipped.safetensors"
     shipped.write_bytes(before)
     with pytest.raises(UserError, match=r"expected no file, or one that this training wrote.*--from"):

@@ -56,7 +56,10 @@ def test_texts_are_compared_up_to_a_length(text_engine: EngineFolder) -> None:
     cut = parity(text_engine.folder, images=4, max_tokens=5)
     assert (whole.failures, cut.failures) == ((), ())
     assert (whole.images.tokens, cut.images.tokens) == (4 * 16, 4 * 5)
-    assert cut.images.codes[0].shape[1] == cut.receipt()["tokens_each"] == 5
+    receipt = cut.receipt()
+    assert cut.images.codes[0].shape[1] == receipt["tokens_each"] == 5
+    assert receipt["texts"] == receipt["whole_texts"]["texts"] == 4
+    assert "images" not in {*receipt, *receipt["whole_texts"]}
     assert 0 < sum(map(len, cut.graphs.p.seen)) < sum(map(len, whole.graphs.p.seen))
     with pytest.raises(UserError, match="max tokens: expected 1 to 16"):
         parity(text_engine.folder, images=4, max_tokens=17)

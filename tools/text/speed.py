@@ -2,11 +2,15 @@
 
 Texts of `--tokens` tokens each, whatever end tokens come, one at a time: greedy, or at a temperature without filters.
 In each turn every contender writes the same prompt; a first turn is not counted. Wall time with the prompt's prefill,
-and CPU time of the process. Knows both programs. Needs what `tools.text.parity` needs.
+and CPU time of the process. llama.cpp is a contender where its package `llama-cpp-python` is installed. Knows the
+programs. Needs what `tools.text.parity` needs.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import itertools
 import json
 import statistics
 import time
@@ -40,7 +44,26 @@ Write = Callable[[Job], int]
 """Writes a text and returns its number of tokens."""
 
 
-def contenders(opened: OpenedEngine, file: Path, tokens: int, temperature: float) -> dict[str, Write]:
+def llama_cpp(file: Path, tokens: int, temperature: float, threads: int) -> dict[str, Write]:
+    """Return llama.cpp on the file's own quantised weights as a contender; none without its package."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        return {}
+    module = importlib.import_module("llama_cpp")
+    model = module.Llama(
+        str(file), n_ctx=2048, n_threads=threads, n_threads_batch=threads, seed=0, verbose=False
+    )  # fmt: skip
+
+    def write(job: Job) -> int:
+        model.reset()  # else it keeps the part of the cache that both prompts share
+        made = model.generate(
+            list(job.encoded.ids), top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0, temp=temperature, repeat_penalty=1.0
+        )
+        return len(list(itertools.islice(made, tokens)))  # whatever end tokens come
+
+    return {f"llama.cpp, {file.stem.rpartition('.')[2]}": write}
+
+
+def contenders(opened: OpenedEngine, file: Path, tokens: int, temperature: float, threads: int) -> dict[str, Write]:
     """Return every way to write a text, by name; transformers, the base of the ratios, comes first."""
     sampling = {"sampling.temperature": temperature, "sampling.top_k": 0, "sampling.top_p": 1.0}
     reference, bounds = Reference(file), TextBounds((), tokens)
@@ -67,7 +90,8 @@ def contenders(opened: OpenedEngine, file: Path, tokens: int, temperature: float
         return write
 
     precision, length, own = opened.spec.engine.precision, opened.spec.draft.length, opened.settings().drafter
-    found: dict[str, Write] = {"transformers, fp32": theirs, f"{precision}, plain": ours(None)}
+    found: dict[str, Write] = {"transformers, fp32": theirs}
+    found |= llama_cpp(file, tokens, temperature, threads) | {f"{precision}, plain": ours(None)}
     without: tuple[DrafterName, ...] = ("ngram", "jacobi")
     drafters = [own, *(name for name in without if name != own)]
     return found | {f"{precision}, {name} drafts of {length}": ours(name) for name in drafters}
@@ -114,7 +138,7 @@ def main(engine: Path, file: Path, out: Path | None, overwrite: bool, **given: A
     texts = read_lines(prompts)[:count] if prompts else opened.default_prompts()[:count]
     jobs = text_jobs(opened, drawing.asked(texts, 1, 0, read=readable), TextAsk())
     opened.load()
-    rates = timed(contenders(opened, file, given["tokens"], given["temperature"]), jobs)
+    rates = timed(contenders(opened, file, given["tokens"], given["temperature"], threads), jobs)
     wall, cpu = ratios(rates, "wall"), ratios(rates, "cpu")
     if out is not None:
         settings = {"tokens": given["tokens"], "temperature": given["temperature"]}

@@ -69,9 +69,10 @@ class Difference:
         """Whether rounding can have caused the difference."""
         return self.decision != "none found" and self.margin <= self.error + ROUNDING
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON data."""
-        return asdict(self) | {"explained": self.explained}
+    def as_dict(self, one: str = "image") -> dict[str, Any]:
+        """Return JSON data. one: what the number of the image, or of the text, is called."""
+        rest = asdict(self)
+        return {one: rest.pop("image"), **rest, "explained": self.explained}
 
 
 @dataclass
@@ -106,18 +107,18 @@ class ImageParity:
         """Largest difference of both engines' probabilities at a decision that differs."""
         return max((d.error for d in self.differences if d.decision != "between loops"), default=0.0)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, compared: Literal["images", "texts"] = "images") -> dict[str, Any]:
         """Return JSON data for the receipt."""
         return {
             "loop": self.loop,
-            "images": self.images,
+            compared: self.images,
             "identical": self.identical,
             "tokens": self.tokens,
             "identical_share": self.identical / max(1, self.images),
             "equal_tokens_share": self.equal_tokens / max(1, self.tokens),
             "unexplained": self.unexplained,
             "largest_error_at_a_difference": self.largest_error,
-            "differences": [d.as_dict() for d in self.differences],
+            "differences": [d.as_dict(compared.removesuffix("s")) for d in self.differences],
         }
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -103,21 +103,26 @@ class Parity:
         """Whether every threshold was met."""
         return not self.failures
 
+    @property
+    def compared(self) -> Literal["images", "texts"]:
+        """What the engine writes."""
+        return "images" if self.tokens is None else "texts"
+
     def receipt(self) -> dict[str, Any]:
-        """Return JSON data for the manifest and for `parity --json`."""
-        p = self.images
+        """Return JSON data for the manifest and for `parity --json`. What was compared is `images`, or `texts`."""
+        p, compared = self.images, self.compared
         return {
             "passed": self.passed,
             "precision": self.precision,
             "max_logit_error": _number(self.graphs.target.largest),
             "loop": p.loop,
-            "images": p.images,
+            compared: p.images,
             **({} if self.tokens is None else {"tokens_each": self.tokens}),
             "identical": p.identical,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "failures": list(self.failures),
             "graphs": _number(self.graphs.as_dict()),
-            "whole_images": _number(p.as_dict()),
+            f"whole_{compared}": _number(p.as_dict(compared)),
             "batch_invariance": _number(self.widths.as_dict()),
             "threads": self.threads,
             "thresholds": asdict(THRESHOLDS[self.precision]),
