@@ -164,6 +164,9 @@ LEARNING_RATE = Range(1e-9, 1.0)
 PATIENCE = whole(1, 1_000_000)
 """Measurements without improvement before training stops."""
 
+REFINEMENTS = whole(0, 64)
+"""Passes that judge the drafts of a round, of the rule per_position. As many as drafts are lossless."""
+
 OWN_STEPS = whole(1, 256)
 """Steps of a head's own predictions in training. Each is another pass over the batch, kept for the gradient."""
 

@@ -145,6 +145,8 @@ class BenchRow:
             "num_accepted_tokens": sum(accepted),
             "num_accepted_tokens_per_pos": accepted,
             "mean_acceptance_length": _finite(total.mean_acceptance_length),
+            "tokens_per_pass": _finite(total.tokens_per_pass),
+            "distance_per_token": total.distance_per_token,
             "mean_acceptance_length_drafted": 1 + sum(accepted) / drafts if drafts else None,
             "draft_acceptance_rate": sum(accepted) / proposed if proposed else None,
             "per_position_acceptance_rate": [n / drafts if drafts else None for n in accepted],

@@ -29,6 +29,7 @@ KEYS = {
     "bound": "acceptance.bound",
     "factor": "acceptance.factor",
     "neighbours": "acceptance.neighbours",
+    "refinements": "acceptance.refinements",
     "pacing": "pacing.kind",
     "confidence": "pacing.confidence",
     "draft_confidence": "pacing.draft_confidence",
@@ -78,7 +79,8 @@ _OPTIONS = (
         type=click.Choice([r for r in RULES if r != "synthetic"]),
         help="Acceptance rule of draft tokens. lantern (needs --bound and --neighbours) and lantern_pp (needs "
         "--factor and "
-        "--neighbours) relax by themselves: they replace the spec's schedule by none and refuse another one.",
+        "--neighbours) relax by themselves, and so does per_position (row heads only): they replace the spec's "
+        "schedule by none and refuse another one.",
     ),
     click.option(
         "--bound",
@@ -94,6 +96,11 @@ _OPTIONS = (
         "--neighbours",
         type=number(limits.NEIGHBOURS),
         help="Number of nearest codes that a token borrows from (lantern rules).",
+    ),
+    click.option(
+        "--refinements",
+        type=number(limits.REFINEMENTS),
+        help="How often the target judges a round's drafts before they all become tokens (rule per_position).",
     ),
     click.option(
         "--draft-length",

@@ -82,6 +82,9 @@ def _figures(report: GenerateReport) -> dict[str, object]:
         "acceptance by position": by_position or "no draft",
         "rounds": int(s.rounds.sum()),
     }
+    if s.distance_per_token is not None:
+        rows["tokens per pass"] = f"{s.tokens_per_pass:.2f}"
+        rows["distance to the target"] = f"at most {s.distance_per_token:.4f} a token in total variation (estimated)"
     if report.plan is not None:
         rows["drafts"] = f"{report.plan} (pacing auto)"
     if report.loop == "device":

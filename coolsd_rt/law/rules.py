@@ -12,9 +12,9 @@ from coolsd_rt.errors import UserError
 from coolsd_rt.law.residual import RESAMPLERS, Resampler
 from coolsd_rt.law.schedule import in_range, one_of
 from coolsd_rt.law.tolerance import Tolerance
-from coolsd_rt.limits import LAW_OMEGA
+from coolsd_rt.limits import LAW_OMEGA, REFINEMENTS
 
-Rule = Literal["ratio", "lantern", "lantern_pp", "synthetic"]
+Rule = Literal["ratio", "lantern", "lantern_pp", "per_position", "synthetic"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 
@@ -27,6 +27,8 @@ class Law:
     tolerance: LANTERN's relaxation; it takes the place of omega, so every omega has to be 1.
     rates: of the rule `synthetic`: a fixed acceptance rate for each position, independent of P and Q. For timing, never
     for images.
+    refinements: of the rule `per_position`: how often the target judges a round's drafts, each by itself, before all of
+    them become tokens (`coolsd_rt.runtime.position_round`).
 
     Raises UserError if a value is out of range or the settings cannot be combined.
     """
@@ -35,6 +37,7 @@ class Law:
     resampler: Resampler = "optimal"
     tolerance: Tolerance | None = None
     rates: tuple[float, ...] | None = None
+    refinements: int | None = None
 
     def __post_init__(self) -> None:
         for i, omega in enumerate(self.omegas, start=1):
@@ -50,6 +53,8 @@ class Law:
             self._check_columns(self.tolerance)
         if self.rates is not None:
             self._check_rates(self.rates)
+        if self.refinements is not None:
+            self._check_refinements(self.refinements)
 
     def _check_columns(self, tolerance: Tolerance) -> None:
         """Raise UserError if the neighbour table is too narrow for LANTERN's residual.
@@ -70,9 +75,22 @@ class Law:
             if not 0 <= rate <= 1:
                 raise UserError(f"synthetic rate {i}", expected="a probability, from 0 to 1", found=str(rate))
 
+    def _check_refinements(self, count: int) -> None:
+        REFINEMENTS.check("refinements", count)
+        if self.tolerance is not None or self.rates is not None or self.resampler not in ("optimal", "residual"):
+            expected = "the resampler optimal or residual, the same here, and no other rule"
+            raise UserError("the rule per_position", expected=expected, found=self.resampler)
+
+    @property
+    def passes(self) -> int:
+        """Passes in which a round judges its drafts."""
+        return 1 if self.refinements is None else max(1, self.refinements)
+
     @property
     def rule(self) -> Rule:
         """The acceptance rule; "ratio" is `f = min(1, omega * P / Q)`."""
+        if self.refinements is not None:
+            return "per_position"
         if self.rates is not None:
             return "synthetic"
         return "ratio" if self.tolerance is None else self.tolerance.kind

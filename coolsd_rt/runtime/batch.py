@@ -51,6 +51,8 @@ class Judged(NamedTuple):
     accepted: Array  # int64 [M]
     token: Array  # int64 [M], after the accepted drafts
     degenerate: Array  # bool [M]
+    steps: int = 1  # of the target; more under the rule per_position
+    distance: Host | None = None  # [M], of that rule: `coolsd_rt.runtime.position_round`
 
 
 class Processing(NamedTuple):

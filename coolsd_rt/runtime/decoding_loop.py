@@ -30,6 +30,7 @@ from coolsd_rt.runtime.state import RoundRecord, State
 from coolsd_rt.runtime.statistics import Stopwatch
 
 if TYPE_CHECKING:
+    from coolsd_rt.runtime.position_round import PositionJudge
     from coolsd_rt.runtime.tree_round import TreeJudge
 
 
@@ -65,6 +66,12 @@ class DecodingLoop:
             self._drafter = self._trees.drafter
         elif request.length:
             self._drafter = make_drafter(request.drafter, self.batch, request.lookup)
+        self._positions: PositionJudge | None = None
+        if law.refinements is not None and self._drafter is not None:
+            from coolsd_rt.runtime.position_round import PositionJudge, check_positions  # as above
+
+            passes = check_positions(request)
+            self._positions = PositionJudge(self.batch, passes, self._target_of_images, self._drafter)
         self._tolerance: Tolerance | None = None  # the law's tolerance with its rates as arrays of the session
         self._rates: Array | None = None
 
@@ -133,14 +140,18 @@ class DecodingLoop:
         state.commit(tokens, accepted, active)
         if drafter:
             drafter.committed(active)
-        return RoundRecord(active, offered, num_drafts, accepted, to_host(judged.degenerate), proposed, tokens, p, q)
+        degenerate = to_host(judged.degenerate)
+        told = (active, offered, num_drafts, accepted, degenerate, proposed, tokens, p, q)
+        return RoundRecord(*told, judged.steps, judged.distance)
 
     def _judge_chain(self, window: Window, num_drafts: Ints, pending: Array) -> Judged:
         """Draft a chain and verify it. pending: int64 [M, 1]."""
         batch = self.batch
         num_drafts, drafts, q = self._draft(window, num_drafts)
         count = drafts.shape[1]
-        logits, features = self._target(batch.both(self._xp.concat([pending, drafts], axis=1)))
+        if self._positions is not None and count:
+            return self._positions.judge(window, num_drafts, pending, drafts, q)
+        logits, features = self._target_of_images(self._xp.concat([pending, drafts], axis=1))
         if self._drafter:
             self._drafter.seen(features)
         p = batch.distribution(logits, window.scale, window.at)
@@ -193,7 +204,7 @@ class DecodingLoop:
 
         Whether and when must not depend on the tokens or the drafts of these images, or their law would be another.
         """
-        self._drafter = self._trees = None
+        self._drafter = self._trees = self._positions = None
         self.batch.drop_drafts()
         self._omegas = self._omegas[:, :0]
         self._omegas_there = self._put_omegas()
@@ -235,6 +246,10 @@ class DecodingLoop:
     def _put_omegas(self) -> Array:
         """Return the omegas as an array of the session, float64 [M, L]."""
         return self._xp.asarray(self._omegas, dtype=self._xp.float64, device=self._device)
+
+    def _target_of_images(self, ids: Array) -> tuple[Array, Array]:
+        """Run the target's step over ids [M, S] in both rows of each image."""
+        return self._target(self.batch.both(ids))
 
     def _target(self, ids: Array) -> tuple[Array, Array]:
         """Run the target's step at `cached`: logits [R, S, V] and features [R, S, C]."""

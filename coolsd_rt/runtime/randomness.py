@@ -14,6 +14,9 @@ Layout (every implementation must follow it): key = (seed, offset), counter = po
 that block are the purposes draft, accept, resample and a spare; the value is the top 24 bits times 2^-24. The table for
 a draft length is therefore a prefix of the table for any longer one.
 
+Where a round judges its drafts in several passes (`coolsd_rt.runtime.position_round`), each pass behind the first has
+two more purposes, accept and resample, of the block at the key (seed, offset + pass * 2^32).
+
 Noise (`exponentials`): where drafts of a position share one noise over all rounds (Gumbel coupling), it takes the place
 of the position's draft numbers. Its key is made of the first two of them, 48 bits, so that it follows from the table.
 """
@@ -27,26 +30,40 @@ from numpy.typing import NDArray
 
 from coolsd_rt.limits import SEED
 
-_NOISE = 1 << 40  # second word of the key of noise; no window offset is as large
+_NOISE = 1 << 40  # second word of the key of noise; no window offset is as large, with its pass
+_LATER = 1 << 32  # second word of the key of the second pass; no window offset is as large
 DRAFT, ACCEPT, RESAMPLE = range(3)  # purposes: indices of the table's last axis
 PURPOSES = 3
+PASS = 2  # purposes from a pass to the next: ACCEPT + PASS * k is accept of pass k, from 0
 SEED_LIMIT = int(SEED.high) + 1
 _WORDS = 4  # 64-bit words per Philox4x64 block
 
 
-def uniform_table(seeds: Sequence[int], tokens: int, length: int) -> NDArray[np.float32]:
+def uniform_table(seeds: Sequence[int], tokens: int, length: int, passes: int = 1) -> NDArray[np.float32]:
     """Return uniforms float32 [len(seeds), tokens, length + 1, 3] in [0, 1): image, position, window offset, purpose.
 
-    tokens: number of image tokens per image. length: draft length. The numbers of an image depend on its seed alone.
+    tokens: number of image tokens per image. length: draft length. passes: in which a round judges its drafts; each
+    behind the first has `PASS` more purposes. The numbers of an image depend on its seed alone.
     Raises UserError for a seed outside 0..2^64-1.
     """
     seeds = [SEED.check("a seed", seed) for seed in seeds]
-    words = np.empty((len(seeds), tokens, length + 1, PURPOSES), np.uint64)
+    words = np.empty((len(seeds), tokens, length + 1, PURPOSES + PASS * max(0, passes - 1)), np.uint64)
     for row, seed in enumerate(seeds):
         for offset in range(length + 1):
-            stream = np.random.Philox(key=np.array([seed, offset], np.uint64))
-            words[row, :, offset] = stream.random_raw(tokens * _WORDS).reshape(tokens, _WORDS)[:, :PURPOSES]
+            words[row, :, offset, :PURPOSES] = _blocks(seed, offset, tokens)[:, :PURPOSES]
+            for k in range(1, passes):
+                first = ACCEPT + PASS * k
+                words[row, :, offset, first : first + PASS] = _blocks(seed, offset + _LATER * k, tokens)[
+                    :, 1 : 1 + PASS
+                ]
     return (words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def _blocks(seed: int, second: int, tokens: int) -> NDArray[np.uint64]:
+    """Return the blocks of a key, uint64 [tokens, 4]."""
+    stream = np.random.Philox(key=np.array([seed, second], np.uint64))
+    words: NDArray[np.uint64] = stream.random_raw(tokens * _WORDS)
+    return words.reshape(tokens, _WORDS)
 
 
 def exponentials(first: float, second: float, vocab: int) -> NDArray[np.float64]:

@@ -33,7 +33,8 @@ One round:
 
 Where the drafts are a tree (`coolsd_rt.runtime.trees`), steps 2 to 4 go over its nodes
 (`coolsd_rt.runtime.tree_round`). Before the commit the accepted nodes' cache rows are moved to where a chain would have
-left them, so that all of the above holds with L the tree's depth.
+left them, so that all of the above holds with L the tree's depth. Under the rule per_position steps 3 and 4 are those
+of `coolsd_rt.runtime.position_round`: all drafts become tokens.
 
 A finished image leaves the batch, where the session can drop rows (`RowSession`); elsewhere its rows are stepped until
 the last image is finished, and the results are discarded. Images that come one by one are drawn in `slots`. Draft
@@ -114,7 +115,7 @@ def generate(
             run the request by itself.
         ValueError: hooks.on_round without loop="host".
     """
-    table = uniform_table(seeds, session.dims.tokens, tree.nodes if tree else law.length)
+    table = uniform_table(seeds, session.dims.tokens, tree.nodes if tree else law.length, law.passes)
     return decode(
         session, law, sampling, table, forced, drafter=drafter, loop=loop, hooks=hooks, extent=extent, tree=tree
     )
@@ -135,7 +136,8 @@ def decode(
 ) -> Generation:
     """Do the work of `generate` with given random numbers.
 
-    uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out; [M, N, K + 1, 3] with a tree of K nodes.
+    uniforms: [M, N, L + 1, 3] as `uniform_table` lays them out; [M, N, K + 1, 3] with a tree of K nodes; with more
+    purposes where the law has several passes.
     """
     _check_hooks(loop, hooks.on_round)
     check_length(law, session)
@@ -175,6 +177,7 @@ class _Batch:
         began, whole = hooks.clock(), len(self._there) == len(self.codes)
         record = loop.round()
         self.statistics.record(record.accepted, record.num_drafts, record.degenerate, record.active, self._there)
+        self.statistics.count_passes(record)
         if whole:  # a round of fewer images is no round of this batch
             self.statistics.time_round(int(record.num_drafts[record.active].max()), hooks.clock() - began)
         if hooks.on_round is not None:

@@ -24,6 +24,7 @@ from coolsd_rt.runtime.sampling import Sampling
 from coolsd_rt.runtime.statistics import LoopTaken, Statistics
 
 if TYPE_CHECKING:
+    from coolsd_rt.runtime.state import RoundRecord
     from coolsd_rt.runtime.trees import TreeShape
 
 
@@ -65,7 +66,7 @@ class ImageRequest:
         """Equal for images that can share a step: the same rule, resampler, drafter and tree, and as many rows each."""
         law, tolerance = self.law, self.law.tolerance
         lent = None if tolerance is None else (tolerance.bound, tolerance.lending, tolerance.near.shape)
-        rule = (law.rule, law.resampler, lent, law.rates)
+        rule = (law.rule, law.resampler, lent, law.rates, law.refinements)
         return (
             (*self.plain_group, self.drafter, self.tree, rule, self.may_drop_drafts) if law.length else self.plain_group
         )
@@ -137,13 +138,18 @@ class Slot:
     accepted: list[int] = field(default_factory=list)
     num_drafts: list[int] = field(default_factory=list)
     degenerate: int = 0
+    repeats: int = 0
+    distance: float | None = None
     plain_from: int | None = None
 
-    def count(self, accepted: int, num_drafts: int, degenerate: bool) -> None:
-        """Count a round."""
-        self.accepted.append(accepted)
-        self.num_drafts.append(num_drafts)
-        self.degenerate += degenerate
+    def count(self, record: RoundRecord, m: int) -> None:
+        """Count a round, in which it was image m."""
+        self.accepted.append(int(record.accepted[m]))
+        self.num_drafts.append(int(record.num_drafts[m]))
+        self.degenerate += bool(record.degenerate[m])
+        self.repeats += record.steps - 1
+        if record.distance is not None:
+            self.distance = (self.distance or 0.0) + float(record.distance[m])
 
     @property
     def mean(self) -> float:
@@ -212,7 +218,7 @@ class SlotGroup:
         self.trim()
         record = self._loop.round()
         for m in np.flatnonzero(record.active).tolist():
-            self._images[m].count(int(record.accepted[m]), int(record.num_drafts[m]), bool(record.degenerate[m]))
+            self._images[m].count(record, m)
         return self.newly_finished()
 
     def newly_finished(self) -> list[Slot]:
@@ -260,4 +266,6 @@ def statistics_of(images: Sequence[Slot]) -> Statistics:
         for accepted, drafts in zip(one.accepted, one.num_drafts, strict=True):
             found.record(np.array([accepted]), np.array([drafts]), ~always, always, np.array([m]))
         found.degenerate += one.degenerate
+        found.repeats += one.repeats
+        found.add_distance(one.distance)
     return found

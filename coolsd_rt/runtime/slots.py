@@ -157,7 +157,7 @@ class Slots:
         session, first = self._open(asked), asked[0]
         self._seconds_prefix += self._hooks.clock() - began
         drafts = first.tree.nodes if first.tree else first.law.length
-        table = uniform_table([one.seed for one in asked], session.dims.tokens, drafts)
+        table = uniform_table([one.seed for one in asked], session.dims.tokens, drafts, first.law.passes)
         forced = forced_ids(first.forced, session.dims.tokens, session.dims.vocab)
         tokens = session.dims.tokens
         limits = tuple(tokens if one.limit is None else one.limit for one in asked)

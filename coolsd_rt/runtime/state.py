@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.arrays import Array, Ints
+from coolsd_rt.arrays import Array, Host, Ints
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.runtime.mates import mates
 
@@ -136,6 +136,8 @@ class RoundRecord:
     window: Ints  # [M, L' + 1] drafts, with the resampled or bonus token at index `accepted`
     target: Array  # P [M, L' + 1, V]
     draft: Array  # Q [M, L', V]
+    steps: int = 1  # of the target; more under the rule per_position alone
+    distance: Host | None = None  # [M], of that rule: `coolsd_rt.runtime.position_round`
 
     @property
     def kept(self) -> Ints:

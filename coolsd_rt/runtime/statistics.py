@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from coolsd_rt.arrays import Bools, Ints
+
+if TYPE_CHECKING:
+    from coolsd_rt.runtime.state import RoundRecord
 
 PHASES = ("target", "draft", "verify", "device", "other")  # device: the whole loop of a device
 LoopTaken = Literal["host", "device"]
@@ -30,6 +33,9 @@ class Statistics:
     degenerate: int = 0  # rejections that found no residual and drew from P
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     draft_tokens: int = 0  # number of drafts that counted, evaluated or not
+    repeats: int = 0  # steps of the target behind the first of a round, summed over its images: rule per_position
+    # Of that rule: the bound of `coolsd_rt.runtime.position_round`, summed over all rounds; None under other rules.
+    distance: float | None = None
     # Wall seconds of rounds that all images of the batch took part in, by the longest window (in drafts). On a device's
     # loop every window has L drafts, and the host knows only the mean: one entry per batch.
     round_seconds: dict[int, list[float]] = field(default_factory=dict)
@@ -53,6 +59,30 @@ class Statistics:
             self.accepted_histogram[k] += 1
             self.accepts[:k] += 1
             self.attempts[: min(k + 1, count)] += 1
+
+    def count_passes(self, record: RoundRecord) -> None:
+        """Count the steps of the target behind the first of a round, and the distance of its tokens' law."""
+        self.repeats += (record.steps - 1) * int(record.active.sum())
+        if record.distance is not None:
+            self.add_distance(float(record.distance[record.active].sum()))
+
+    def add_distance(self, more: float | None) -> None:
+        """Add the distance of other rounds, if they have one."""
+        if more is not None:
+            self.distance = more + (self.distance or 0.0)
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Tokens per step of the target: tokens per round, if no round has more than one. NaN before any round."""
+        rounds = int(self.rounds.sum())
+        tokens = rounds + int(self.accepts.sum())
+        return tokens / (rounds + self.repeats) if rounds else float("nan")
+
+    @property
+    def distance_per_token(self) -> float | None:
+        """What a token adds to the bound on TV, under the rule per_position; None under others."""
+        tokens = int(self.rounds.sum()) + int(self.accepts.sum())
+        return None if self.distance is None else self.distance / tokens
 
     def time_round(self, drafts: int, seconds: float) -> None:
         """Record that a round whose longest window had `drafts` drafts took `seconds`."""

@@ -163,7 +163,8 @@ def _own_law(request: RecordingConfig, length: int) -> Law | None:
     opened = request.open()
     spec = opened.find_spec().spec if request.spec_file else opened.spec
     merged = spec.writes == "text"
-    odd = ("synthetic", "lantern", "lantern_pp") if merged else ("synthetic",)  # merged codes have no neighbours
+    # Merged codes have no neighbours, and a window that is judged as a whole is not what was recorded.
+    odd = ("synthetic", "per_position", *(("lantern", "lantern_pp") if merged else ()))
     if spec.acceptance.rule in odd or spec.draft.length != length:
         return None
     return opened.settings(spec).law

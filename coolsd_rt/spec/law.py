@@ -132,7 +132,19 @@ class Synthetic(Section):
     )
 
 
-Acceptance = Annotated[RatioRule | Lantern | LanternPP | Synthetic, Field(discriminator="rule")]
+class PerPosition(Section):
+    """Judge each draft by itself and keep them all, replaced where they were rejected: SSD's relaxed mode, for row
+    heads (draft: {model: rows}). Requires schedule none."""
+
+    rule: Literal["per_position"] = Field(description="`per_position`: no rejection ends a round.")
+    refinements: Annotated[int, Within(limits.REFINEMENTS)] = Field(
+        default=1,
+        description="How often the target judges a round's drafts before they all become tokens. 0 keeps them as they "
+        "were drafted; as many as there are drafts are lossless.",
+    )
+
+
+Acceptance = Annotated[RatioRule | Lantern | LanternPP | PerPosition | Synthetic, Field(discriminator="rule")]
 
 
 class SamplingSection(Section):

@@ -162,9 +162,15 @@ class Spec(Section):
             _refuse(("pacing", "draft_confidence"), found, "0 with a tree, whose nodes have one depth", found)
 
     def _rows_that_run(self) -> None:
-        """Refuse a row head where no backend steps it, and for texts, which have no rows."""
+        """Refuse a row head where no backend steps it or for texts, which have no rows, and its rule without one."""
         if self.draft.model != "rows":
+            if self.acceptance.rule == "per_position":
+                found = f"the draft {self.draft.model}"
+                _refuse(("acceptance", "per_position", "rule"), "per_position", "draft: {model: rows} with it", found)
             return
+        if self.acceptance.rule == "per_position" and self.resampler.kind not in ("optimal", "residual"):
+            found = self.resampler.kind
+            _refuse(("resampler", "kind"), found, "optimal or residual with the rule per_position", found)
         if self.engine.device != "cpu":
             found = f"{self.engine.backend} on {self.engine.device}"
             _refuse(("draft", "rows", "model"), "rows", "onnxruntime or torch on cpu with a row head", found)

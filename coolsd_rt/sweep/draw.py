@@ -24,6 +24,7 @@ from coolsd_rt.workflows import drawing, totals
 from coolsd_rt.workflows.drawing import Job, Settings
 
 _COUNTS = ("rounds", "accepted_histogram", "attempts", "accepts")
+_PASSES = ("repeats", "distance")  # of the rule per_position
 FIELDS = ("codes", "pixels", "seconds", "degenerate", "by_device", *_COUNTS)
 
 
@@ -80,7 +81,8 @@ def draw(
     on_batch: Callable[[], None] = lambda: None,
 ) -> DrawnPoint:
     """Draw all images of a point. Batches that `folder` holds are not drawn again."""
-    kept = Batches(folder, FIELDS, "a batch of a sweep's point")
+    fields = FIELDS if settings.law.refinements is None else (*FIELDS, *_PASSES)
+    kept = Batches(folder, fields, "a batch of a sweep's point")
     parts = []
     for number, batch in enumerate(drawing.batches(jobs, desk.batch)):
         parts.append(kept.get(number, partial(_batch, desk, batch, settings)))
@@ -104,9 +106,13 @@ def _batch(desk: SweepContext, jobs: Sequence[Job], settings: Settings) -> Array
         "degenerate": np.array(found.degenerate),
         "by_device": np.array(generation.loop == "device"),
         **{name: np.asarray(getattr(found, name)) for name in _COUNTS},
+        **({} if found.distance is None else {name: np.array(getattr(found, name)) for name in _PASSES}),
     }
 
 
 def _statistics(part: Arrays) -> Statistics:
     rounds, histogram, attempts, accepts = (part[name] for name in _COUNTS)
-    return Statistics(rounds, histogram, attempts, accepts, degenerate=int(part["degenerate"]))
+    found = Statistics(rounds, histogram, attempts, accepts, degenerate=int(part["degenerate"]))
+    if "distance" in part:
+        found.repeats, found.distance = int(part["repeats"]), float(part["distance"])
+    return found

@@ -52,6 +52,8 @@ class PointResult(_Closed):
     mean_acceptance_length: Figure
     acceptance_by_position: list[float | None]
     degenerate_residuals: int
+    tokens_per_pass: float | None = None  # of a file of before: unknown
+    distance_per_token: float | None = None
     quality: dict[str, Figure]
     speed: Speed
 
@@ -73,6 +75,8 @@ class PointResult(_Closed):
             mean_acceptance_length=drawn.accept_length,
             acceptance_by_position=[None if math.isnan(a) else a for a in s.acceptance_by_position],
             degenerate_residuals=s.degenerate,
+            tokens_per_pass=s.tokens_per_pass,
+            distance_per_token=s.distance_per_token,
             quality=quality,
             speed=Speed(tokens_per_second=drawn.tokens_per_second, seconds=drawn.seconds, loop=drawn.loop),
         )
@@ -109,6 +113,8 @@ def is_lossless(law: Law) -> bool:
     """Whether the output distribution is the target's for any P and Q: no relaxation, and an exact residual."""
     if law.rule == "synthetic":
         return False
+    if law.refinements is not None:
+        return law.refinements >= law.length
     if law.tolerance is not None:
         neutral: Mapping[str, float] = {"lantern": 0.0, "lantern_pp": 1.0}
         return law.tolerance.bound == neutral[law.tolerance.kind] and law.resampler in ("optimal", "waterfill")

@@ -31,7 +31,7 @@ from coolsd_rt.runtime.self_decoding import WHOLE, Extent, Loop
 from coolsd_rt.runtime.state import capacity
 from coolsd_rt.runtime.statistics import Generation
 from coolsd_rt.spec import Spec
-from coolsd_rt.spec.law import Lantern, LanternPP, Synthetic
+from coolsd_rt.spec.law import Lantern, LanternPP, PerPosition, Synthetic
 from coolsd_rt.spec.networks import Coupling, Draft, JacobiDraft, NgramDraft
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Settings:
             "rule": self.law.rule,
             "resampler": self.law.resampler,
             **({} if self.tree is None else {"tree": list(self.tree.widths)}),
+            **({} if self.law.refinements is None else {"refinements": self.law.refinements}),
         }
 
     @property
@@ -129,7 +130,8 @@ def settings_of(
     if isinstance(rule, Synthetic):
         return Settings(Law(omegas, "target", rates=rule.rates), sampling, drafter, forced, ngrams=ngrams)
     tolerance = _tolerance(rule, spec.resampler.kind, near) if isinstance(rule, Lantern | LanternPP) else None
-    law = Law(omegas, spec.resampler.kind, tolerance)
+    refinements = rule.refinements if isinstance(rule, PerPosition) else None
+    law = Law(omegas, spec.resampler.kind, tolerance, refinements=refinements)
     settings = Settings(law, sampling, drafter, forced, ngrams=ngrams)
     if spec.tree is None:
         return settings

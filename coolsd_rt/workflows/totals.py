@@ -34,6 +34,8 @@ def total(parts: Sequence[Statistics], length: int) -> Statistics:
         whole.accepts += part.accepts
         whole.degenerate += part.degenerate
         whole.draft_tokens += part.draft_tokens
+        whole.repeats += part.repeats
+        whole.add_distance(part.distance)
         whole.seconds_prefix += part.seconds_prefix
         for drafts, times in part.round_seconds.items():
             whole.round_seconds.setdefault(drafts, []).extend(times)

@@ -147,9 +147,9 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
     return [leaf for x, box in draw(point(target, ()), (0, 0, 2)) for leaf in image((x,), box, 0, 0, 0)]
 
 
-def probes(found: list[Leaf], tokens: int, length: int, upper: bool) -> Floats:
-    """The uniforms [leaves, tokens, length + 1, 3] of every leaf's lower or upper corner; unused numbers are 0.5."""
-    table = np.full((len(found), tokens, length + 1, 3), 0.5)
+def probes(found: list[Leaf], tokens: int, length: int, upper: bool, purposes: int = 3) -> Floats:
+    """The uniforms [leaves, tokens, length + 1, purposes] of each leaf's lower or upper corner; unused ones are 0.5."""
+    table = np.full((len(found), tokens, length + 1, purposes), 0.5)
     for row, leaf in enumerate(found):
         for key, low, high in leaf.box:
             table[(row, *key)] = min(high - EDGE, 1 - 2**-53) if upper else (low + EDGE if low else 0.0)

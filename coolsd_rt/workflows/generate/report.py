@@ -91,6 +91,8 @@ class GenerateReport:
             "seconds": self.seconds,
             "tokens_per_second": self.tokens_per_second,
             "mean_acceptance_length": s.mean_acceptance_length,
+            "tokens_per_pass": s.tokens_per_pass,
+            "distance_per_token": s.distance_per_token,
             "acceptance_by_position": s.acceptance_by_position,
             "rounds": int(s.rounds.sum()),
             "degenerate_residuals": s.degenerate,
