@@ -19,9 +19,9 @@ FUNCTION_LINES = 60
 LONG_FILES = {
     "coolsd_rt/backends/torch/triton/kernels.py": 309,
     "coolsd_rt/files.py": 327,
-    "coolsd_rt/limits.py": 326,
+    "coolsd_rt/limits.py": 329,
     "coolsd_rt/train/run.py": 315,
-    "coolsd_rt/workflows/drawing.py": 308,
+    "coolsd_rt/workflows/drawing.py": 310,
     "tests/checkpoints/test_convert.py": 371,
     "tests/checkpoints/test_convert_damaged.py": 357,
     "tests/metrics/test_metric.py": 308,

@@ -207,8 +207,7 @@ class Training:
         write_bytes(request.out, data)
 
     def _make_lesson(self) -> ImageLesson | TextLesson:
-        target, data = self._target, self._data
-        request = self._request
+        target, data, request = self._target, self._data, self._request
         objective = Objective(self._sampling, request.tv_weight, 0.2 if request.kind == "eagle" else 0.0)
         if data.most is not None:
             chosen = frequent(data.train.codes, target.cfg.vocab)

@@ -107,9 +107,11 @@ CONTEXT: dict[str, list[object]] = {
     "bound": ["--rule", "lantern", "--neighbours", 3],
     "factor": ["--rule", "lantern_pp", "--neighbours", 3],
     "neighbours": ["--rule", "lantern", "--bound", 0.1],
+    "refinements": ["--rule", "per_position"],
 }
 """What an option of `generate` needs beside it."""
 
+OTHERS = {"max_tokens": "this engine draws images", "refinements": "this engine has no row head"}
 SLOW = {"variants": "100000 images are a day's work"}
 
 
@@ -140,7 +142,7 @@ def test_the_ends_of_generate_run_or_are_refused(
         assert done.code in (0, 2), done.err
         if done.code == 2:  # this engine has fewer tokens, or neighbours
             assert len(done.err.splitlines()) == 1
-            assert "at most" in done.err or name == "max_tokens"  # this engine draws images
+            assert "at most" in done.err or name in OTHERS
     for wrong in beyond(kind):
         done = cli(*words, "--out", tmp_path / "none", f"{flag}={wrong}")
         assert done.code == 2
