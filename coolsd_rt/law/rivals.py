@@ -1,7 +1,8 @@
 """Rules of other methods, as laws on tiny windows, for comparison with COOL-SD's.
 
 Each is a `RoundRule` of `coolsd_rt.law.comparison`. Only `PositionWise` is also drawn with, where a spec asks for it
-(`coolsd_rt.runtime.position_round`); no spec and no engine can name another. What is read from its authors' published code says so; what their public texts leave open is our reading, and says so too.
+(`coolsd_rt.runtime.position_round`); no spec and no engine can name another. What is read from its authors' published
+code says so; what their public texts leave open is our reading, and says so too.
 
 - `Grouped`: GSD (arXiv 2508.07747).
 - `SkippedVerification`: VVS (arXiv 2511.13587).

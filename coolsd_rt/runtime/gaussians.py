@@ -1,8 +1,8 @@
 """The Gaussians of continuous tokens: those of the steps that draw one, and those of the tries after a rejection.
 
 There is one set per (seed, image position, window offset), and one per try, from the Philox4x64 generator of
-`coolsd_rt.runtime.randomness`, and none of it depends on the rows beside a row. No loop draws continuous tokens yet.
-Knows seeds and positions. Does not know what the numbers decide.
+`coolsd_rt.runtime.randomness`, and none of it depends on the rows beside a row. Their user is
+`coolsd_rt.runtime.continuous`. Knows seeds and positions. Does not know what the numbers decide.
 
 Layout (every implementation must follow it): key = (seed, offset); the four 64-bit words of the counter, lowest first,
 are (block, try, position + 1, 1) for a try and (block, 0, position + 1, 2) for the steps, with blocks from 1. The
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from coolsd_rt.arrays import Floats64, Ints
 
 _TRIES, _STEPS = 1, 2  # the counter's last word
+UNALIGNED = 1 << 20  # added to the offset for noise that the target does not share with the draft; no window is so long
 
 
 class TryNumbers:

@@ -39,7 +39,7 @@ class State:
 
     prefix: int
     tokens: int
-    codes: Ints  # [M, N] image token ids; entries at or after `committed` are undefined
+    codes: Host  # [M, N] image token ids, or vectors [M, N, d]; entries at or after `committed` are undefined
     committed: Ints  # [M] positions whose token is decided
     cached: Ints  # [M] positions in the target's KV cache
     drafted: Ints  # [M] rows of the draft's KV cache that were made from real features
@@ -95,12 +95,12 @@ class State:
         kept: Ints = np.minimum(accepted, first)
         return kept
 
-    def commit(self, window: Ints, accepted: Ints, active: NDArray[np.bool_]) -> None:
+    def commit(self, window: Host, accepted: Ints, active: NDArray[np.bool_]) -> None:
         """Decide window[m, :accepted[m] + 1] for each active image. This is also the rollback: two sums, no copy.
 
-        window: [M, up to L + 1], the accepted drafts and the token after them, `accepted` as `cut` returns it. The
-        accepted positions of the target's last step count as cached now; the last decided token becomes the next
-        round's pending token, or completes a text.
+        window: [M, up to L + 1], of vectors [M, up to L + 1, d]: the accepted drafts and the token after them,
+        `accepted` as `cut` returns it. The accepted positions of the target's last step count as cached now; the last
+        decided token becomes the next round's pending token, or completes a text.
         """
         width = window.shape[1]
         new = (np.arange(width) <= accepted[:, None]) & active[:, None]

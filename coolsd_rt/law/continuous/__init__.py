@@ -1,7 +1,7 @@
 """The law for continuous tokens: each token is a vector in R^d, and P and Q are Gaussians of a last denoising step.
 
-Knows arrays and densities; all functions are pure. Does not know diffusion heads, engines or specs: no engine draws
-continuous tokens yet. Proofs are in docs/theory.md.
+Knows arrays and densities; all functions are pure. Does not know diffusion heads, engines or specs: the rounds are
+in `coolsd_rt.runtime.continuous`, and no engine draws them yet. Proofs are in docs/theory.md.
 """
 
 from coolsd_rt.law.continuous.closed_forms import reflect, replace_along, share_a_deviation

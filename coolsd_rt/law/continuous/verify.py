@@ -4,7 +4,8 @@
     replace: equal deviations         omega = 1: `reflect`, no random number; other omegas: `replace_along`, one uniform
              different deviations     `redraw`: rejection from P, bounded and counted
 
-Knows arrays that are passed in. Does not know heads, rounds, or the generator. No engine calls it yet.
+Knows arrays that are passed in. Does not know heads, rounds, or the generator. The rounds are in
+`coolsd_rt.runtime.continuous`.
 """
 
 from __future__ import annotations
