@@ -1,8 +1,9 @@
 """Draw emoji of continuous tokens and measure them: `python tools/emoji_continuous.py FOLDER`.
 
 FOLDER has the files that `tools/train_emoji.py` writes in its stages `autoencoder` and `continuous`. Trained captions
-are drawn by the target alone; printed is how often the nearest glyph of all trained is the prompt's own (`retrieval`).
-With --draft printed is also how often a lossless round keeps the draft's first token (stage `continuous-draft`).
+are drawn; printed is how often the nearest glyph of all trained is the prompt's own (`retrieval`). With --length the
+draft (stage `continuous-draft`) drafts so many tokens in each round: printed are also the tokens of a round, the
+probability that a judged draft is kept, and the exact KL of a token's law from the target's (--delta relaxes it).
 With --reconstruct no target is needed: the glyphs themselves are encoded, given the tokens' noise, and decoded.
 
 Needs the `build` and `train` extras, scipy and the font.
@@ -29,13 +30,15 @@ from coolsd_rt.checkpoints.continuous import load_autoencoder, load_continuous, 
 from coolsd_rt.cli.entry import enter  # noqa: E402
 from coolsd_rt.cli.numbers import number  # noqa: E402
 from coolsd_rt.cli.paths import FOLDER, WRITES_IN  # noqa: E402
-from coolsd_rt.cli.terminal import print_json, say  # noqa: E402
+from coolsd_rt.cli.terminal import note, print_json, say  # noqa: E402
+from coolsd_rt.law import make_omegas  # noqa: E402
 from coolsd_rt.models.continuous.autoencoder import Autoencoder  # noqa: E402
 from coolsd_rt.models.continuous.decoder import ContinuousDecoder  # noqa: E402
 from coolsd_rt.prompts.words import WordVocabulary  # noqa: E402
+from coolsd_rt.runtime.continuous import VectorGeneration, VectorLaw, VectorSampling  # noqa: E402
 from coolsd_rt.workflows.png import sheet, write_png  # noqa: E402
 from tools.emoji import data  # noqa: E402
-from tools.emoji.continuous import Drawing, acceptance, draw_tokens, pixels  # noqa: E402
+from tools.emoji.continuous import draw, pixels  # noqa: E402
 from tools.emoji.quality import retrieve  # noqa: E402
 from tools.emoji.train_autoencoder import FILE as AUTOENCODER_FILE  # noqa: E402
 from tools.emoji.train_continuous import FILE as TARGET_FILE  # noqa: E402
@@ -79,19 +82,39 @@ class Models:
 
 
 def drawn(
-    models: Models, captions: Sequence[str], seed: int, how: Drawing
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
-    """One image of each caption, with the seeds `seed`, `seed + 1`, ...; acceptance [n, N], empty without a draft."""
+    models: Models, captions: Sequence[str], seed: int, how: VectorSampling, law: VectorLaw
+) -> tuple[npt.NDArray[np.uint8], list[VectorGeneration]]:
+    """One image of each caption, with the seeds `seed`, `seed + 1`, ...; and what each batch amounted to."""
     words = torch.tensor([models.vocab.encode(caption).ids for caption in captions])
-    made, kept = [], [np.empty((0, models.target.cfg.tokens))]
+    images, found = [], []
     for start in range(0, len(captions), _BATCH):
         part = words[start : start + _BATCH]
         seeds = [seed + start + i for i in range(len(part))]
-        tokens = draw_tokens(models.target, part, seeds, how)
-        made.append(pixels(models.autoencoder, tokens))
-        if models.draft is not None:
-            kept.append(acceptance((models.target, models.draft), part, tokens, seeds, how))
-    return np.concatenate(made), np.concatenate(kept)
+        made = draw((models.target, models.draft), part, seeds, how, law)
+        images.append(pixels(models.autoencoder, torch.from_numpy(made.tokens)))
+        found.append(made)
+        note(f"{start + len(part)} of {len(captions)} images")
+    return np.concatenate(images), found
+
+
+def rounds_of(found: Sequence[VectorGeneration]) -> dict[str, float]:
+    """Figures of the rounds of some batches of one law."""
+    counts = [made.statistics for made in found]
+    rounds, tokens = sum(int(s.rounds.sum()) for s in counts), sum(int(s.accepts.sum()) for s in counts)
+    judged = sum(int(s.attempts.sum()) for s in counts)
+    shares = [made.expected_acceptance * int(made.statistics.attempts.sum()) for made in found]
+    kl = [made.kl for made in found]
+    return {
+        "accept_length": 1 + tokens / rounds,
+        "expected_acceptance": sum(shares) / judged,
+        "kl_per_token": float("nan") if None in kl else sum(x or 0.0 for x in kl) / (rounds + tokens),
+        "fallbacks": float(sum(s.degenerate for s in counts)),
+    }
+
+
+def omegas(length: int, delta: float | None) -> tuple[float, ...]:
+    """The omegas of a round; lossless without a delta."""
+    return (1.0,) * length if delta is None else make_omegas("exponential", length, delta=delta, nu=0.7, floor=1.0)
 
 
 @click.command()
@@ -101,7 +124,10 @@ def drawn(
 @click.option("--cfg-scale", type=number(limits.CFG_SCALE), default=1.5, show_default=True)
 @click.option("--temperature", type=number(limits.TEMPERATURE), default=1.0, show_default=True)
 @click.option("--steps", type=click.IntRange(1, 25), help="Denoising steps of a token; default: the model's.")
-@click.option("--draft", "with_draft", is_flag=True, help="Print acceptance too.")
+@click.option("--length", type=click.IntRange(0, 64), default=0, show_default=True, help="Drafts of a round.")
+@click.option("--delta", type=number(limits.OMEGA), help="Relax: the demo's schedule, exponential with floor 1.")
+@click.option("--unaligned", is_flag=True, help="The target's head has noise of its own.")
+@click.option("--alone", type=click.IntRange(0), default=0, show_default=True, help="First tokens without drafts.")
 @click.option("--reconstruct", "only_images", is_flag=True, help="Encode and decode the glyphs instead.")
 @click.option("--out", type=WRITES_IN, help="Folder for sheet.png, all images on one.")
 @click.option("--json", "as_json", is_flag=True)
@@ -112,14 +138,17 @@ def main(  # noqa: PLR0913
     cfg_scale: float,
     temperature: float,
     steps: int | None,
-    with_draft: bool,
+    length: int,
+    delta: float | None,
+    unaligned: bool,
+    alone: int,
     only_images: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
     """Retrieval accuracy of the models in FOLDER on trained captions."""
     autoencoder = load_autoencoder(folder / AUTOENCODER_FILE)
-    models = None if only_images else Models.of(folder, steps, with_draft)
+    models = None if only_images else Models.of(folder, steps, length > 0)
     try:
         glyphs = data.choose(data.render(data.find_font()), data.COUNT)
     except FileNotFoundError as error:
@@ -127,15 +156,16 @@ def main(  # noqa: PLR0913
     count = min(prompts, len(glyphs.captions))
     chosen = np.random.default_rng(seed).choice(len(glyphs.captions), count, replace=False)
     captions = [glyphs.captions[i] for i in chosen]
-    begin, kept = time.perf_counter(), np.empty((0, 0))
+    how = VectorSampling(cfg_scale, temperature, not unaligned, alone)
+    begin, found = time.perf_counter(), list[VectorGeneration]()
     if models is None:
         images = reconstruct(autoencoder, data.Glyphs(glyphs.rgba[chosen], tuple(captions)))
     else:
-        images, kept = drawn(models, captions, seed, Drawing(cfg_scale, temperature))
+        images, found = drawn(models, captions, seed, how, VectorLaw(omegas(length, delta)))
     seconds = (time.perf_counter() - begin) / count
     report = {"retrieval": retrieve(images, captions, glyphs).accuracy, "images": count, "seconds_an_image": seconds}
-    if len(kept):
-        report["acceptance"] = float(kept.mean())
+    if length and found:
+        report |= rounds_of(found)
     if out is not None:
         write_png(out, "sheet.png", sheet(list(images), captions, _COLUMNS))
     if as_json:

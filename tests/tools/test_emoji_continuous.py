@@ -13,16 +13,15 @@ import torch
 
 from coolsd_rt.checkpoints.continuous import load_autoencoder, load_continuous, load_continuous_draft
 from coolsd_rt.models.continuous.denoising import Denoising
-from coolsd_rt.models.continuous.head import Guided
 from coolsd_rt.models.vq import VQConfig, VQTokenizer
-from coolsd_rt.prompts import UNCONDITIONAL
+from coolsd_rt.runtime.continuous import VectorSampling
 from coolsd_rt.train.networks import write_weights
 from tests.continuous import TARGET, autoencoder, decoder
 from tests.tools.test_emoji_tools import glyphs
 from tools.emoji import latents as kept
 from tools.emoji import train_autoencoder, train_continuous, train_continuous_draft
 from tools.emoji.common import Workspace
-from tools.emoji.continuous import Drawing, acceptance, draw_tokens, numbers, pixels
+from tools.emoji.continuous import draw, pixels
 from tools.emoji.loop import Training, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,39 +148,20 @@ def test_an_error_below_the_last_noise_weighs_less() -> None:
 def test_an_image_depends_on_its_seed_and_caption_alone() -> None:
     model = decoder()
     words = torch.tensor([[3, 4, 5], [6, 7, 0], [3, 4, 5]])
-    together = draw_tokens(model, words, [5, 6, 7], Drawing(scale=2.0))
+
+    def tokens(rows: torch.Tensor, seeds: list[int], scale: float, temperature: float = 1.0) -> torch.Tensor:
+        return torch.from_numpy(draw((model, None), rows, seeds, VectorSampling(scale, temperature)).tokens)
+
+    together = tokens(words, [5, 6, 7], scale=2.0)
     assert together.shape == (3, 16, 4)
-    alone = draw_tokens(model, words[1:2], [6], Drawing(scale=2.0))
+    alone = tokens(words[1:2], [6], scale=2.0)
     torch.testing.assert_close(alone[0], together[1], rtol=1e-3, atol=1e-3)
     assert (together[0] - together[2]).abs().max() > 0.1  # one caption, two seeds
-    unguided = draw_tokens(model, words[1:2], [6], Drawing(scale=1.0))
-    assert (unguided - alone).abs().max() > 1e-3
-    calm = draw_tokens(model, words[1:2], [6], Drawing(scale=2.0, temperature=0.0))
-    assert (calm - alone).abs().max() > 1e-3
+    assert (tokens(words[1:2], [6], scale=1.0) - alone).abs().max() > 1e-3
+    assert (tokens(words[1:2], [6], scale=2.0, temperature=0.0) - alone).abs().max() > 1e-3
     drawn = pixels(autoencoder(), together)
     assert drawn.shape == (3, 8, 8, 3)
     assert drawn.dtype == np.uint8
-
-
-def test_acceptance_is_one_for_the_target_itself_and_falls_with_the_distance() -> None:
-    """And it is computed where the tokens were drawn: the target's features give them again."""
-    model, words = decoder(), torch.tensor([[3, 4, 5], [6, 7, 0]])
-    how = Drawing(scale=1.5)
-    tokens = draw_tokens(model, words, [5, 6], how)
-    both = model.hidden(torch.cat([words, torch.full_like(words, UNCONDITIONAL)]), tokens.repeat(2, 1, 1))
-    for i in (0, 7, 15):
-        given = Guided(both[:2, i], both[2:, i], torch.full((2,), 1.5))
-        again = model.head.draw(given, numbers([5, 6], i, 5, 4, 1.0))
-        torch.testing.assert_close(again, tokens[:, i], rtol=1e-3, atol=1e-3)
-    same = acceptance((model, decoder()), words, tokens, [5, 6], how)
-    assert same.shape == (2, 16)
-    np.testing.assert_allclose(same, 1, atol=1e-5)
-    means = []
-    for distance in (0.002, 0.02):
-        other = decoder()
-        other.head.out.weight.add_(distance * torch.randn(4, 32, generator=torch.Generator().manual_seed(0)))
-        means.append(acceptance((model, other), words, tokens, [5, 6], how).mean())
-    assert 1 > means[0] > means[1] > 0
 
 
 def test_a_folder_without_the_models_is_one_line(tmp_path: Path) -> None:
