@@ -43,8 +43,8 @@ CONTINUOUS = (
 )
 LAW_PAGE = ROOT / "docs" / "api" / "law.md"
 """Where researchers find the laws that they import themselves: those to prove and compare with, and the law, the
-networks and the rounds of continuous tokens, which no engine draws yet. Every other module that no entry imports belongs
-in tests/ or tools/."""
+networks and the rounds of continuous tokens, which no engine draws yet. Every other module that no entry imports
+belongs in tests/ or tools/."""
 
 RUN = """
 import sys
