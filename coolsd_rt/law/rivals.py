@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from coolsd_rt.arrays import Floats64
+from coolsd_rt.arrays import Floats64, Ints
 from coolsd_rt.law.acceptance import acceptance
 from coolsd_rt.law.exact import Context, Joint, Model, judged_round, target_law
 from coolsd_rt.law.position import position_law
@@ -57,23 +57,26 @@ class Grouped(_OnePass):
 
     def emitted(self, target: Model, draft: Model, context: Context = ()) -> Joint:
         """Return the probability of each token sequence that a round can commit, of 1 to L + 1 tokens."""
-        return judged_round(target, draft, self._judge, self.length, context)
+        return judged_round(target, draft, self.judge, self.length, context)
 
-    def _judge(self, p: Floats64, q: Floats64, i: int) -> tuple[Floats64, Floats64]:
-        together = self.groups(p)
-        of_p, of_q = together @ p, together @ q
-        rate = np.minimum(1.0, np.divide(of_p, of_q, out=np.ones_like(p), where=of_q > 0))
+    def judge(self, p: Floats64, q: Floats64, i: int) -> tuple[Floats64, Floats64]:
+        """Return the probabilities [V] that each code is drafted and accepted, or drawn after a rejection."""
+        drafted = np.flatnonzero(q > 0)  # no other code's group is asked for
+        together = self.groups(p, drafted)
+        rate = np.zeros_like(p)
+        rate[drafted] = np.minimum(1.0, (together @ p) / (together @ q))
         return rate * q, _drawn_again(1 - float(rate @ q), residual(p, q, 1.0, "residual")[0])
 
-    def groups(self, p: Floats64) -> Floats64:
-        """Return which codes are in the group of each code, [V, V], 1 or 0."""
+    def groups(self, p: Floats64, of: Ints) -> Floats64:
+        """Return which codes are in the groups of codes `of` int64 [n]: [n, V], 1 or 0."""
         order = np.argsort(p, kind="stable")
         rank = np.empty(len(p), np.int64)
         rank[order] = np.arange(len(p))
-        apart = rank[None, :] - rank[:, None]
-        near = (apart >= -self.radius) & (apart < self.radius) & (np.abs(p[None, :] - p[:, None]) < self.spread)
-        near &= (rank >= self.radius)[:, None]
-        return np.asarray(near | np.eye(len(p), dtype=bool), np.float64)
+        apart = rank[None, :] - rank[of, None]
+        near = (apart >= -self.radius) & (apart < self.radius) & (np.abs(p[None, :] - p[of, None]) < self.spread)
+        near &= (rank[of] >= self.radius)[:, None]
+        near[np.arange(len(of)), of] = True
+        return np.asarray(near, np.float64)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ class SkippedVerification(_OnePass):
                     out[kept + tokens] = out.get(kept + tokens, 0.0) + weight * w * v
         return out
 
+    def judge(self, p: Floats64, q: Floats64, i: int) -> tuple[Floats64, Floats64]:
+        """As of `Grouped`, in a step that skips: with `share` 1 those of every step."""
+        return (np.asarray(q, np.float64), np.zeros(len(q))) if i < self.skipped else _lossless(p, q, i)
+
 
 @dataclass(frozen=True)
 class RelaxedArgmax(_OnePass):
@@ -117,9 +124,10 @@ class RelaxedArgmax(_OnePass):
 
     def emitted(self, target: Model, draft: Model, context: Context = ()) -> Joint:
         """Return the probability of each token sequence that a round can commit, of 1 to L + 1 tokens."""
-        return judged_round(target, draft, self._judge, self.length, context)
+        return judged_round(target, draft, self.judge, self.length, context)
 
-    def _judge(self, p: Floats64, q: Floats64, i: int) -> tuple[Floats64, Floats64]:
+    def judge(self, p: Floats64, q: Floats64, i: int) -> tuple[Floats64, Floats64]:
+        """As of `Grouped`."""
         order = np.argsort(-p, kind="stable")
         good = (p >= p.max() - self.slack) & np.isin(np.arange(len(p)), order[: self.top])
         best = (np.arange(len(p)) == order[0]).astype(np.float64)

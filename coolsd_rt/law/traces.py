@@ -14,6 +14,7 @@ Legend: n windows, L draft length, V codes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from coolsd_rt.arrays import Floats64
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.clusters import ImageSums, sums
+from coolsd_rt.law.exact import Judge
 from coolsd_rt.law.position import position_law
 from coolsd_rt.law.rules import Law
 
@@ -126,7 +128,28 @@ class RoundFigures:
     tv: Floats64
 
 
-def round_figures(windows: RecordedRounds, law: Law, *, revealed: bool = False) -> RoundFigures:
+WindowRule = Callable[[NDArray[Any], NDArray[Any], int], tuple[Floats64, Floats64]]
+"""P and Q [n, V] of a draft position, and its index: the probabilities [n, V] that codes are accepted, and drawn after
+a rejection. A `Law` is one; others are rules of other methods, which judge drafts one after another too."""
+
+
+def by_row(judge: Judge) -> WindowRule:
+    """Return the rule of windows that judges each of them by itself."""
+
+    def rule(target: NDArray[Any], draft: NDArray[Any], i: int) -> tuple[Floats64, Floats64]:
+        both = np.asarray(target, np.float64), np.asarray(draft, np.float64)
+        rows = [judge(p, q, i) for p, q in zip(*both, strict=True)]
+        accepted, after = (np.array([row[k] for row in rows]).reshape(target.shape) for k in (0, 1))
+        return accepted, after
+
+    return rule
+
+
+def _rule_of(law: Law) -> WindowRule:
+    return lambda p, q, i: position_law(p, q, law, i)
+
+
+def round_figures(windows: RecordedRounds, law: Law | WindowRule, *, revealed: bool = False) -> RoundFigures:
     """Compute the expected figures of a round of `law` over each window: the exact sum over all codes at each position.
 
     What stands behind a token of `windows.ends` has no effect. revealed: compute `kl_revealed`, else 0.
@@ -140,9 +163,10 @@ def round_figures(windows: RecordedRounds, law: Law, *, revealed: bool = False) 
 
     Raises UserError: a rule of LANTERN on merged windows, which have no neighbours.
     """
-    if windows.merged and law.tolerance is not None:
+    if isinstance(law, Law) and windows.merged and law.tolerance is not None:
         fix = "use the rule ratio; recordings of texts are always merged"
         raise UserError("the rule on merged windows", expected="ratio", found=law.rule, fix=fix)
+    rule = _rule_of(law) if isinstance(law, Law) else law
     count, length, counts = *windows.drafts.shape, windows.counts
     rows, end = np.arange(count), np.zeros(windows.target.shape[-1], bool)
     end[list(windows.ends)] = True
@@ -155,7 +179,7 @@ def round_figures(windows: RecordedRounds, law: Law, *, revealed: bool = False) 
     reaches, rates, tvs = (np.zeros((count, length)) for _ in range(3))
     for i in range(length):
         live = counts[:, i].astype(np.float64)
-        accepted, after = position_law(windows.target[:, i], windows.draft[:, i], law, i)
+        accepted, after = rule(windows.target[:, i], windows.draft[:, i], i)
         p, q = (np.asarray(a[:, i], np.float64) for a in (windows.target, windows.draft))
         rate, out = accepted.sum(-1), accepted + after
         seen = (
@@ -177,17 +201,18 @@ def round_figures(windows: RecordedRounds, law: Law, *, revealed: bool = False) 
         x = windows.drafts[:, i]
         drawn, shown = np.where(live > 0, q[rows, x], 1.0), seen[rows, x]
         reach = reach * accepted[rows, x] / drawn
-        weight, ratio = weight * shown / drawn, ratio * p[rows, x] / drawn
+        followed = accepted[rows, x] > 0  # a code that ends the drafting was counted above, also where it was drafted
+        weight, ratio = (np.where(followed, a, 0.0) for a in (weight * shown / drawn, ratio * p[rows, x] / drawn))
         open_ = np.divide(open_ * accepted[rows, x], shown, out=np.zeros(count), where=shown > 0)
     return RoundFigures(tokens, kl, revealed_kl, apart, reaches, rates, tvs)
 
 
-def outlook(windows: RecordedRounds, law: Law) -> RoundForecast:
+def outlook(windows: RecordedRounds, law: Law | WindowRule) -> RoundForecast:
     """Compute the expected figures of a round of `law` over recorded windows.
 
     Raises UserError: a draft length other than the recorded one.
     """
-    if law.length != windows.length:
+    if isinstance(law, Law) and law.length != windows.length:
         raise UserError("the law's draft length", expected=f"{windows.length}, as recorded", found=str(law.length))
     found = round_figures(windows, law)
     columns = []

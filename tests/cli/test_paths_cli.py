@@ -38,8 +38,8 @@ MODULES = {
     "startup": "tools.startup:main",
     "graph_start": "tools.graph_start:main",
     "image_decoder": "tools.image_decoder:main",
-    "pacing": "tools.pacing:command",
-}
+    "pacing": "tools.pacing:command", "rivals_recorded": "tools.paper.rivals_recorded:command",
+}  # fmt: skip
 """Commands that are run as `python -m` or as a file."""
 
 READS, SPECS, STDIN, FOLDER = "reads", "spec", "stdin", "folder"
@@ -49,7 +49,7 @@ TABLE: dict[str, dict[str, str]] = {
     "build": {"file": SPECS, "out": WRITES_IN},
     "generate": {"engine": ENGINE, "file": STDIN, "out": WRITES_IN, **READING},
     "parity": {"engine": ENGINE, "spec_file": SPECS, **READING},
-    "inspect": {"path": ENGINE, "spec_file": SPECS},
+    "inspect": {"path": ENGINE, "spec_file": SPECS}, "rivals_recorded": {"engine": ENGINE, "out": WRITES},
     "validate": {"file": SPECS},
     "convert": {"to": WRITES, "mirror": FOLDER},
     "doctor": {"out": WRITES_IN},
@@ -67,7 +67,7 @@ TABLE: dict[str, dict[str, str]] = {
     "tune": {
         "engine": ENGINE, "folder": WRITES_IN, "write": WRITES, "plot": WRITES, "spec_file": SPECS, **READING,
     },
-    "schedule": {}, "serve": {"engines": ENGINE, "api_key_file": READS}, "schema": {"out": WRITES},
+    "serve": {"engines": ENGINE, "api_key_file": READS}, "schema": {"out": WRITES},
     "batch": {"engine": ENGINE, "prompts": READS, "out": WRITES_IN, **READING},
     "precompute": {"spec": SPECS, "file": STDIN, "out": WRITES, "encoder": FOLDER},
     "demo": {"engine": ENGINE, "spec_file": SPECS, "json_file": WRITES, "md_file": WRITES},
@@ -77,7 +77,7 @@ TABLE: dict[str, dict[str, str]] = {
     "emoji_references": {"out": WRITES_IN}, "emoji_quality": {"engine": ENGINE},
     "int8_forms": {"engines": ENGINE, "json_file": WRITES}, "train_emoji": {"work": WRITES_IN, "release": WRITES_IN},
     "random_model": {"out": WRITES_IN}, "pacing": {"engine": ENGINE, "json_file": WRITES},
-    "startup": {"engine": ENGINE, "trees": FOLDER, "json_file": WRITES},
+    "startup": {"engine": ENGINE, "trees": FOLDER, "json_file": WRITES}, "schedule": {},
     "graph_start": {"engine": ENGINE, "json_file": WRITES}, "image_decoder": {"weights": READS, "json_file": WRITES},
     "emoji_continuous": {"folder": FOLDER, "out": WRITES_IN}, "gpu_check": {"out": WRITES_IN},
 }  # fmt: skip

@@ -23,6 +23,7 @@ LAWS = {
     "waterfill": Law(make_omegas("excess", LENGTH, beta=0.6, nu=0.3), "waterfill"),
     "classic": Law((1.3, 0.6, 0.4), "residual"),
     "target": Law((1.3, 0.6, 0.4), "target"),
+    "never in the middle": Law((1.5, 0.0, 1.3)),
     "lantern_pp": Law((1.0,) * LENGTH, tolerance=Tolerance("lantern_pp", 1.7, NEAR)),
     "lantern's own": Law((1.0,) * LENGTH, "lantern", Tolerance("lantern_pp", 1.7, NEAR, 1)),
 }
