@@ -26,7 +26,7 @@ import numpy as np
 from coolsd_rt.arrays import Bools, Floats64, Ints
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.continuous import LastStep, verify_position
-from coolsd_rt.runtime.continuous.interface import Floats32, VectorModel, VectorSession
+from coolsd_rt.runtime.continuous.interface import Floats32, Noise, VectorModel, VectorSession
 from coolsd_rt.runtime.continuous.numbers import VectorNumbers
 from coolsd_rt.runtime.continuous.settings import VectorLaw, VectorSampling
 from coolsd_rt.runtime.state import State
@@ -95,12 +95,13 @@ class VectorLoop:
         num_drafts = np.minimum(np.maximum(remaining - 1, 0), most)
         count = int(num_drafts[there].max())
         at = state.image_index(state.committed, count + 1)
-        drafts, q = self._draft(there, count, at)
+        drafts, q, shared = self._draft(there, count, at)
 
         pending = state.codes[self._rows, state.decided - 1][:, None]
         tokens = np.concatenate([pending, drafts.astype(np.float32)], axis=1)
         features = self._advance(self._session.target, tokens, state.cached)
-        p = [self._judged(features[self._sides_of(there), i], there, at[there, i], i) for i in range(count)]
+        sides = self._sides_of(there)
+        p = [self._judged(features[sides, i], there, at[there, i], i, noise) for i, noise in enumerate(shared)]
 
         window = np.concatenate([drafts, np.zeros((len(drafts), 1, drafts.shape[2]))], axis=1)
         accepted, tries, fallback = self._verify(window, there, num_drafts, at, p, q)
@@ -112,12 +113,12 @@ class VectorLoop:
         state.commit(window.astype(np.float32), accepted, active)
         return VectorRecord(there, num_drafts, accepted, tries, fallback, p, q)
 
-    def _draft(self, there: Ints, count: int, at: Ints) -> tuple[Floats64, list[LastStep]]:
-        """Draw `count` drafts of the images `there`: float64 [M, l, d], and their Gaussians."""
+    def _draft(self, there: Ints, count: int, at: Ints) -> tuple[Floats64, list[LastStep], list[Noise]]:
+        """Draw `count` drafts of the images `there`: float64 [M, l, d], their Gaussians, and the noise before them."""
         state, model, channels = self.state, self._session.draft, self._session.sizes.channels
-        drafts, laws = np.zeros((len(self._rows), count, channels)), list[LastStep]()
+        drafts, laws, noises = np.zeros((len(self._rows), count, channels)), list[LastStep](), list[Noise]()
         if not count or model is None:
-            return drafts, laws
+            return drafts, laws, noises
         pending = np.ones_like(self._rows)
         pending[there] = (state.committed - state.drafted)[there]
         width = int(pending.max())
@@ -127,11 +128,12 @@ class VectorLoop:
         state.drafted[there] = state.committed[there]
         for i in range(count):
             noise, last = self._numbers.tokens(there, at[there, i], np.full_like(there, i))
+            noises.append(noise)
             laws.append(model.last_step(features, self._scale(len(there)), noise))
             drafts[there, i] = laws[i].at(last)
             if i + 1 < count:
                 features = self._advance(model, drafts[:, i : i + 1].astype(np.float32), state.committed + i)[sides, 0]
-        return drafts, laws
+        return drafts, laws, noises
 
     def _verify(
         self, window: Floats64, there: Ints, num_drafts: Ints, at: Ints, p: list[LastStep], q: list[LastStep]
@@ -159,9 +161,14 @@ class VectorLoop:
             open_ = open_[found.accepted]
         return accepted, tries, fallback
 
-    def _judged(self, features: Floats32, images: Ints, tokens: Ints, offset: int) -> LastStep:
-        """Return the target's Gaussians at one draft position of images [n]. features: [n, C], under CFG [2n, C]."""
-        noise, _ = self._numbers.tokens(images, tokens, np.full_like(images, offset), self._sampling.aligned)
+    def _judged(self, features: Floats32, images: Ints, tokens: Ints, offset: int, shared: Noise) -> LastStep:
+        """Return the target's Gaussians at one draft position of images [n].
+
+        features: [n, C], under CFG [2n, C]. shared: the draft's noise, which is the target's too if both are aligned.
+        """
+        noise = shared
+        if not self._sampling.aligned:
+            noise, _ = self._numbers.tokens(images, tokens, np.full_like(images, offset), aligned=False)
         return self._session.target.last_step(features, self._scale(len(images)), noise)
 
     def _own(self, features: Floats32, images: Ints, tokens: Ints, offset: Ints) -> Floats64:
