@@ -127,7 +127,7 @@ def omegas(length: int, delta: float | None) -> tuple[float, ...]:
 @click.option("--length", type=click.IntRange(0, 64), default=0, show_default=True, help="Drafts of a round.")
 @click.option("--delta", type=number(limits.OMEGA), help="Relax: the demo's schedule, exponential with floor 1.")
 @click.option("--unaligned", is_flag=True, help="The target's head has noise of its own.")
-@click.option("--alone", type=click.IntRange(0), default=0, show_default=True, help="First tokens without drafts.")
+@click.option("--alone", type=click.IntRange(0, 1 << 20), default=0, help="First tokens drawn without drafts.")
 @click.option("--reconstruct", "only_images", is_flag=True, help="Encode and decode the glyphs instead.")
 @click.option("--out", type=WRITES_IN, help="Folder for sheet.png, all images on one.")
 @click.option("--json", "as_json", is_flag=True)

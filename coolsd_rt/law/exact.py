@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coolsd_rt.law.position import position_law
+from coolsd_rt.law.position import Judge, position_law
 from coolsd_rt.law.residual import Resampler
 from coolsd_rt.law.rules import Law
 from coolsd_rt.law.tolerance import Tolerance
@@ -24,8 +24,6 @@ from coolsd_rt.law.tolerance import Tolerance
 Context = tuple[int, ...]
 Model = Callable[[Context], NDArray[np.float64]]  # context -> distribution over the next token, float64 [V]
 Joint = dict[Context, float]  # tokens -> probability
-Judge = Callable[[NDArray[np.float64], NDArray[np.float64], int], tuple[Any, Any]]
-"""P, Q, draft position (from 0) -> the probabilities [V] that a code is accepted there, or drawn after a rejection."""
 
 
 def step_law(

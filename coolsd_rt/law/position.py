@@ -6,6 +6,7 @@ know contexts or rounds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from coolsd_rt.arrays import Floats64
 from coolsd_rt.law.acceptance import overlap
 from coolsd_rt.law.residual import DEGENERATE_MASS, residual
 from coolsd_rt.law.rules import Law
+
+Judge = Callable[[Floats64, Floats64, int], tuple[Any, Any]]
+"""P, Q, draft position (from 0) -> the probabilities [V] that a code is accepted there, or drawn after a rejection."""
 
 
 def position_law(p: Any, q: Any, law: Law, i: int) -> tuple[Floats64, Floats64]:

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from coolsd_rt.arrays import Floats64
 from coolsd_rt.errors import UserError
 from coolsd_rt.law.clusters import ImageSums, sums
-from coolsd_rt.law.exact import Judge
-from coolsd_rt.law.position import position_law
+from coolsd_rt.law.position import Judge, position_law
 from coolsd_rt.law.rules import Law
 
 

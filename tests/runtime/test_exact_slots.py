@@ -54,7 +54,7 @@ def test_every_leaf_of_every_law_is_drawn(
     # An image's numbers come from its seed, of which there is none for a leaf: the seed is the leaf.
     monkeypatch.setattr(
         "coolsd_rt.runtime.slots.uniform_table",
-        lambda seeds, tokens, length: np.stack([tables[seed] for seed in seeds]),
+        lambda seeds, tokens, length, passes: np.stack([tables[seed] for seed in seeds]),
     )
     counts: list[Statistics] = []
     beside: set[frozenset[int]] = set()

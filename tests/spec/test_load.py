@@ -28,7 +28,7 @@ WORDS = "{kind: words, vocab: w/vocab.json}"
 BAD = {
     "unknown model": ("model: llamagen", "model: llamagn", [":3: target.model: expected one of llamagen, llamagen-c2i", '"llamagn"', "did you mean 'llamagen'?"]),
     "unknown draft": ("model: eagle", "model: medusa", [":4: draft.model: expected one of eagle", '"medusa"']),
-    "unknown rule": ("version: 1", "acceptance: {rule: lanter}\nversion: 1", [":1: acceptance.rule: expected one of ratio, lantern, lantern_pp, synthetic", '"lanter"', "did you mean 'lantern'?"]),
+    "unknown rule": ("version: 1", "acceptance: {rule: lanter}\nversion: 1", [":1: acceptance.rule: expected one of ratio, lantern, lantern_pp, per_position, synthetic", '"lanter"', "did you mean 'lantern'?"]),
     "no rule": ("version: 1", "acceptance: {}\nversion: 1", [":1: acceptance.rule: expected one of ratio", "found nothing"]),
     "rule a word": ("version: 1", "acceptance: ratio\nversion: 1", ['acceptance: expected a mapping, found "ratio"; write {rule: ratio}']),
     "rule beside a schedule": ("version: 1", "acceptance: {rule: lantern, bound: 0.1, neighbours: 5}\nversion: 1", [":1: acceptance.rule: expected the schedule none", "found the schedule exponential"]),
