@@ -3,7 +3,8 @@
 Each of `refinements` passes of the target judges all drafts, after the drafts as they were, and replaces those that it
 rejects. The last pass runs over the tokens as they are then: so its cache rows and features belong to them, and its
 last position gives the token behind them. All of a round's drafts become tokens. If a pass replaces nothing, it is the
-last one, since it has run over these tokens already and every further one would accept them all.
+last one, since it has run over these tokens already and every further one would accept them all. A step runs for all
+images of a batch: passes go on while any of them has something to replace.
 
 The law: a token is drawn from P after the guesses before it, and these may have been replaced at the same time. Given
 the guesses before it, it is independent of the tokens before it. So the joint law of a window is at most

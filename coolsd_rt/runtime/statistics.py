@@ -33,7 +33,9 @@ class Statistics:
     degenerate: int = 0  # rejections that found no residual and drew from P
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     draft_tokens: int = 0  # number of drafts that counted, evaluated or not
-    repeats: int = 0  # steps of the target behind the first of a round, summed over its images: rule per_position
+    # Steps of the target behind the first of a round, summed over the unfinished images that were in them, also those
+    # whose own drafts had been settled: of the rule per_position.
+    repeats: int = 0
     # Of that rule: the bound of `coolsd_rt.runtime.position_round`, summed over all rounds; None under other rules.
     distance: float | None = None
     # Wall seconds of rounds that all images of the batch took part in, by the longest window (in drafts). On a device's

@@ -17,13 +17,14 @@ from coolsd_rt.runtime.batch import Judged
 from coolsd_rt.runtime.position_round import PositionJudge
 from coolsd_rt.runtime.randomness import PURPOSES
 from coolsd_rt.runtime.slot_group import ImageRequest
-from coolsd_rt.runtime.slots import Slots
+from coolsd_rt.runtime.slots import SlotHooks, Slots
 from coolsd_rt.runtime.statistics import Statistics
+from coolsd_rt.workflows.totals import total
 from tests.runtime.position_tree import image_law, leaves
 from tests.runtime.row_tree import RowHeadSession, RowImage
 from tests.runtime.tree import Context, Floats, Leaf, check_leaves, output_law, probes
 
-SMALL = RowImage(2, 6, 3, 2, seed=3)
+SMALL, LONG = RowImage(2, 6, 3, 2, seed=3), RowImage(2, 9, 3, 2, seed=8)
 CASES = [
     pytest.param(SMALL, 3, 0, id="as drafted"),
     pytest.param(SMALL, 3, 1, id="one pass"),
@@ -136,6 +137,49 @@ def test_an_image_is_the_same_among_others_that_come_and_go() -> None:
     assert batch.codes.tolist() == alone
     assert batch.statistics.distance == pytest.approx(distance)
     assert batch.statistics.repeats >= repeats  # a step runs for all of the batch
+
+
+def counted(seeds: list[int], image: RowImage = LONG) -> tuple[Statistics, int, float]:
+    """The counts of a batch whose images end in different rounds, and the same from its records."""
+    repeats, distance = 0, 0.0
+
+    def look(state: State, record: RoundRecord) -> None:
+        nonlocal repeats, distance
+        repeats += sum(record.steps - 1 for there in record.active.tolist() if there)
+        if record.distance is not None:
+            distance += sum(float(record.distance[m]) for m in np.flatnonzero(record.active))
+
+    result = generate(
+        RowHeadSession(image, len(seeds)), relaxed(3, 2), Sampling(confidence=0.6), seeds, drafter="rows", loop="host",
+        hooks=LoopHooks(on_round=look),
+    )  # fmt: skip
+    assert len(set(result.statistics.rounds.tolist())) > 1 or len(seeds) == 1
+    return result.statistics, repeats, distance
+
+
+def test_a_finished_image_has_no_passes() -> None:
+    statistics, repeats, distance = counted(list(range(8)))
+    assert statistics.repeats == repeats > 0
+    assert statistics.distance == pytest.approx(distance)
+    tokens = int(statistics.rounds.sum()) + int(statistics.accepts.sum())
+    assert statistics.tokens_per_pass == pytest.approx(tokens / (int(statistics.rounds.sum()) + repeats))
+
+
+def test_counts_of_batches_and_of_slots_are_added() -> None:
+    """One image at a time: in a batch of its own, or in the one slot."""
+    parts = [counted([seed])[0] for seed in range(5)]
+    whole = total(parts, 3)
+    assert whole.repeats == sum(part.repeats for part in parts) > 0
+    assert whole.distance == pytest.approx(sum(part.distance or 0.0 for part in parts))
+    found: list[Statistics] = []
+    hooks = SlotHooks(on_finished=lambda statistics, _: found.append(statistics))
+    slots = Slots(1, lambda requests: RowHeadSession(LONG, len(requests)), "host", hooks)
+    for seed in range(5):
+        slots.enter(seed, ImageRequest(None, relaxed(3, 2), Sampling(confidence=0.6), seed, "rows"))
+    while slots.busy:
+        slots.step()
+    assert sum(one.repeats for one in found) == whole.repeats
+    assert sum(one.distance or 0.0 for one in found) == pytest.approx(whole.distance)
 
 
 def test_groups_of_other_passes_step_apart() -> None:

@@ -18,7 +18,7 @@ from coolsd_rt.store import EngineFolder
 from tests.law.test_traces import LENGTH, NEAR, TABLES, every_window
 from tests.runtime.fakes import Tables
 from tools.paper import rivals_recorded
-from tools.paper.rivals_recorded import answer, matched, rules, supported
+from tools.paper.rivals_recorded import answer, bounded, matched, rules, show_bounded, supported
 
 ONES = (1.0,) * LENGTH
 RULES: list[Any] = [
@@ -68,6 +68,20 @@ def test_the_uniform_omega_of_an_accept_length() -> None:
     assert at is not None
     assert at[0] == 1
     assert matched(windows, lossless - 0.1) is None
+
+
+def test_the_uniform_omega_of_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    windows = every_window()
+    wanted = outlook(windows, Law((1.4,) * LENGTH)).tv_bound_per_token
+    found = bounded(windows, wanted)
+    assert found is not None
+    assert found[0] == pytest.approx(1.4, abs=1e-4)
+    assert bounded(windows, 0.9) is None
+    show_bounded(windows, 0.9)
+    show_bounded(windows, wanted)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("no omega: the largest bound is 0.")
+    assert said[1].startswith("uniform omega 1.400: ")
 
 
 def test_every_rule_is_answered_with_and_without_neighbours() -> None:

@@ -24,7 +24,7 @@ from coolsd_rt import limits
 from coolsd_rt.cli.entry import enter, overwrite_option
 from coolsd_rt.cli.numbers import number
 from coolsd_rt.cli.paths import ENGINE, WRITES
-from coolsd_rt.cli.terminal import note, show_table
+from coolsd_rt.cli.terminal import note, say, show_table
 from coolsd_rt.errors import UserError
 from coolsd_rt.law import Law, Resampler, Tolerance, make_omegas
 from coolsd_rt.law.rivals import Grouped, RelaxedArgmax, SkippedVerification
@@ -111,6 +111,18 @@ def matched(windows: RecordedRounds, wanted: float) -> tuple[float, RoundForecas
     return omega, outlook(windows, Law((omega,) * windows.length))
 
 
+def bounded(windows: RecordedRounds, bound: float) -> tuple[float, RoundForecast] | None:
+    """Return COOL-SD's uniform omega whose bound on TV a token is `bound`, and its figures; None: none reaches it."""
+
+    def lacking(omega: float) -> float:
+        return outlook(windows, Law((omega,) * windows.length)).tv_bound_per_token - bound
+
+    if lacking(MOST) < 0:
+        return None
+    omega = float(brentq(lacking, 1.0, MOST, xtol=1e-6))
+    return omega, outlook(windows, Law((omega,) * windows.length))
+
+
 def line_of(
     windows: RecordedRounds, few: RecordedRounds, method: str, rule: str, law: Law | WindowRule
 ) -> RecordedLine:
@@ -150,13 +162,28 @@ def cells(line: RecordedLine) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def show_bounded(windows: RecordedRounds, bound: float) -> None:
+    """Print the omega of a bound, or the largest bound that any omega has."""
+    found = bounded(windows, bound)
+    if found is None:
+        most = outlook(windows, Law((MOST,) * windows.length))
+        at = f"{most.accept_length:.3f} tokens a round"
+        say(f"no omega: the largest bound is {most.tv_bound_per_token:.4f} a token, at {at}")
+        return
+    omega, figures = found
+    say(f"uniform omega {omega:.3f}: {figures.accept_length:.3f} tokens a round, TV of a round {figures.tv_round:.4f}")
+
+
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option("-n", "--images", type=number(limits.IMAGES), default=16, show_default=True, help="Images to record.")
 @click.option("--out", type=WRITES, help="JSON file to write.")
+@click.option("--bound", type=number(limits.PROBABILITY), help="Print COOL-SD's omega with this bound on TV a token.")
 @overwrite_option
-def command(engine: Path, images: int, out: Path | None, overwrite: bool) -> None:
+def command(engine: Path, images: int, out: Path | None, bound: float | None, overwrite: bool) -> None:
     """Evaluate rules of other methods on lossless rounds of a built ENGINE.
+
+    With --bound: nothing but the uniform omega whose bound is that of a drawing with the rule per_position.
 
     \b
     Example:
@@ -170,6 +197,9 @@ def command(engine: Path, images: int, out: Path | None, overwrite: bool) -> Non
     bench = open_bench(engine, images, None, None, ())
     length = opened.spec.draft.length
     recording = bench.record(length)
+    if bound is not None:
+        show_bounded(supported(recording.windows), bound)
+        return
     lines = answer(recording.windows, opened.neighbours, note)
     if out is not None:
         document: dict[str, Any] = {

@@ -37,7 +37,10 @@ class VectorGeneration:
 
     @property
     def expected_acceptance(self) -> float:
-        """Mean probability that a judged draft is kept, over the drafts that were judged; NaN if not asked for."""
+        """Mean probability that a judged draft is kept, over the drafts that were judged.
+
+        NaN if it was not asked for, or where target and draft have other deviations.
+        """
         return float(np.mean(self._acceptance)) if self._acceptance else float("nan")
 
     def add(self, record: VectorRecord, law: VectorLaw, *, measure: bool) -> None:
