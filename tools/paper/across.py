@@ -96,10 +96,14 @@ def first_drafts(recording: Recording, length: int) -> Recording:
 
 
 def noises(record: NoisyRounds, wanted: Wanted) -> list[float]:
-    """A noise for each TV, from pilots with few rounds: on the line between the two nearest, or the last of them."""
+    """A noise for each TV, from pilots with few rounds: on the line between the two nearest, or the last of them.
+
+    Values that no pilot reaches share the last noise, which is there once.
+    """
     found = [distance(record(noise, PILOT_LENGTH, few=True)) for noise in wanted.pilots]
     rising = np.maximum.accumulate([0.0, *found])
-    return [float(noise) for noise in np.interp(wanted.distances, rising, [0.0, *wanted.pilots])]
+    between = np.interp(wanted.distances, rising, [0.0, *wanted.pilots])
+    return list(dict.fromkeys(float(noise) for noise in between))
 
 
 def distance(recording: Recording) -> float:
