@@ -10,12 +10,13 @@ import pytest
 
 from coolsd_rt.law import Law
 from coolsd_rt.law.traces import outlook
+from coolsd_rt.schedules.recording import Recording
 from coolsd_rt.spec import load_spec
 from coolsd_rt.store import EngineFolder
 from coolsd_rt.workflows import drawing
 from tests.workflows.fakes import VOCABULARY, FakeEngine
 from tools.paper import questions
-from tools.paper.across import cut
+from tools.paper.across import Wanted, cut, noises
 from tools.paper.noisy_draft import NoisyTarget
 from tools.paper.plot import plots
 from tools.paper.questions import Bench, answer, by_ambiguity, by_length
@@ -107,3 +108,14 @@ def test_bad_input_is_one_line(
         questions.main()
     assert stopped.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_noise_that_several_distances_share_is_there_once(bench: Bench) -> None:
+    """No pilot comes as far as the last two: both would be recorded with the last noise."""
+
+    def record(noise: float, length: int, *, few: bool = False) -> Recording:
+        return bench.record(length, NoisyTarget(bench.engine, noise), drafter="model")
+
+    found = noises(record, Wanted(lengths=(2,), distances=(0.05, 0.98, 0.99), pilots=(0.5, 1.0)))
+    assert len(found) == 2
+    assert found[0] < found[1] == 1.0
