@@ -17,7 +17,8 @@ from coolsd_rt.spec.model import RUN_TIME, Spec
 from coolsd_rt.spec.networks import Coupling
 
 
-def _flag(key: str) -> str:
+def option_of(key: str) -> str:
+    """Return the option of the command line that replaces a run-time key: `--rule` for `acceptance.rule`."""
     section, _, field = key.partition(".")
     return "--" + (section if field in ("kind", "") else field).replace("_", "-")
 
@@ -104,7 +105,7 @@ def _said(
     path: tuple[str | int, ...], expected: str, found: str, fix: str, data: dict[str, Any], names: Mapping[str, str]
 ) -> UserError:
     key = dotted(path[:2])
-    flag = names.get(key, _flag(key))
+    flag = names.get(key, option_of(key))
     chosen = {"schedule": ("schedule", "kind"), "acceptance": ("rule", "rule")}.get(str(path[0]))
     if chosen is not None:
         what = f"the {chosen[0]} '{data[str(path[0])].get(chosen[1])}'"

@@ -15,6 +15,7 @@ from coolsd_rt.prompts import Conditioner
 from coolsd_rt.runtime.drafter_names import WITHOUT_MODEL
 from coolsd_rt.runtime.self_decoding import Loop
 from coolsd_rt.spec import Spec, SpecError, with_draft_length, with_jacobi, with_ngram, with_overrides
+from coolsd_rt.spec.override import option_of
 from coolsd_rt.workflows.drawing import COUPLINGS, JACOBI_WINDOW, NGRAM_LENGTH, Asked, Job, Settings
 from coolsd_rt.workflows.opened import OpenedEngine
 from coolsd_rt.workflows.planning import enough_jobs, kind_of, plan_for, with_plan
@@ -62,7 +63,8 @@ def resolve(opened: OpenedEngine, values: Values, names: Mapping[str, str] | Non
     if values.plain:
         told = [k for k in values.overrides if k.startswith(("schedule.", "resampler.", "acceptance.", "pacing."))]
         if told or values.draft_length is not None or values.draft is not None:
-            found = told[0] if told else "a draft" + (" length" if values.draft is None else "")
+            words = [(names or {}).get(key, option_of(key)) for key in told]
+            found = " ".join(words) if told else "a draft" + (" length" if values.draft is None else "")
             raise UserError("plain decoding", expected="no draft and nothing about one", found=found, fix="drop one")
     if values.draft is not None:
         if values.draft not in DRAFTS:

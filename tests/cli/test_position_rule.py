@@ -44,6 +44,10 @@ def test_the_rule_needs_a_row_head(cli: Cli, tiny_engine: EngineFolder, tmp_path
     assert (done.code, done.err) == (
         2, "error: --rule: expected draft: {model: rows} with it, found the draft eagle\n"
     )  # fmt: skip
+    done = cli("generate", tiny_engine.folder, "-p", "red apple", "--plain", "--rule", "per_position",
+               "--refinements", 2, "--out", tmp_path / "x")  # fmt: skip
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "found --rule --refinements; drop one" in done.err
     path = pipeline(tmp_path / "rows")
     edit(path, "schedule:", "acceptance: {rule: per_position}\nresampler: {kind: target}\nschedule:")
     with pytest.raises(UserError, match="optimal or residual with the rule per_position"):

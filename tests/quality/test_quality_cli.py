@@ -90,7 +90,7 @@ def test_the_options_of_generate_are_its_own() -> None:
         (["--prompts", "none.json"], "none.json: expected JSON"),
         (["--delta", "-1"], "--delta"),
         (["--limit", "2", "--inception", "i"], "expected at least 3 images, found 2; drop --inception"),
-        (["--plain", "--delta", "2"], "expected no draft and nothing about one"),
+        (["--plain", "--delta", "2"], "expected no draft and nothing about one, found --delta; drop one"),
         (["--out", "captions.json"], "expected a folder, or a path for a new folder"),
         (["--clip", "none"], "expected a folder of a CLIP model"),
     ],
