@@ -114,6 +114,7 @@ class DrawnImage:
         seconds: wall time from then to its last token, with the turns of others.
         loop: the loop that ran.
         plain_from: the token from which on it was drawn without drafts, by `Slots.drop_drafts`; None: as it was asked.
+        distance: of the rule per_position, the bound of `coolsd_rt.runtime.position_round` over all its rounds.
     """
 
     ticket: int
@@ -124,6 +125,7 @@ class DrawnImage:
     seconds: float
     loop: LoopTaken = "host"
     plain_from: int | None = None
+    distance: float | None = None
 
 
 @dataclass(eq=False)
@@ -160,7 +162,7 @@ class Slot:
         """Return the finished image."""
         waited, took = self.began - self.entered, now - self.began
         rounds = tuple(self.accepted), tuple(self.num_drafts)
-        return DrawnImage(self.ticket, codes.copy(), *rounds, waited, took, loop, self.plain_from)
+        return DrawnImage(self.ticket, codes.copy(), *rounds, waited, took, loop, self.plain_from, self.distance)
 
 
 class SlotGroup:

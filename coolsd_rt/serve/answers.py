@@ -72,6 +72,9 @@ class DecodingFigures(Answer):
     mean_acceptance_length: float | None
     accepted: list[int] = Field(description="Accepted drafts of each round.")
     num_drafts: list[int] = Field(description="Drafts of each round.")
+    distance_per_token: float | None = Field(
+        description="Of the rule per_position: what a token adds to the bound on its distance from the target."
+    )
     plan: PlanAnswer
     seconds_queue: float
     seconds: float = Field(description="From entering a slot to the last token.")

@@ -21,6 +21,7 @@ def figures_of(job: Job, settings: Settings, drawn: DrawnImage) -> dict[str, Any
         "mean_acceptance_length": 1 + sum(drawn.accepted) / rounds if rounds else None,
         "accepted": [int(count) for count in drawn.accepted],
         "num_drafts": [int(count) for count in drawn.num_drafts],
+        "distance_per_token": None if drawn.distance is None else drawn.distance / (rounds + sum(drawn.accepted)),
         "plan": {
             "draft": None if settings.plain else settings.drafter,
             "draft_length": settings.law.length,

@@ -16,7 +16,7 @@ from coolsd_rt.runtime import LoopHooks, RoundRecord, Sampling, State, decode, g
 from coolsd_rt.runtime.batch import Judged
 from coolsd_rt.runtime.position_round import PositionJudge
 from coolsd_rt.runtime.randomness import PURPOSES
-from coolsd_rt.runtime.slot_group import ImageRequest
+from coolsd_rt.runtime.slot_group import DrawnImage, ImageRequest
 from coolsd_rt.runtime.slots import SlotHooks, Slots
 from coolsd_rt.runtime.statistics import Statistics
 from coolsd_rt.workflows.totals import total
@@ -173,11 +173,13 @@ def test_counts_of_batches_and_of_slots_are_added() -> None:
     assert whole.distance == pytest.approx(sum(part.distance or 0.0 for part in parts))
     found: list[Statistics] = []
     hooks = SlotHooks(on_finished=lambda statistics, _: found.append(statistics))
+    drawn: list[DrawnImage] = []
     slots = Slots(1, lambda requests: RowHeadSession(LONG, len(requests)), "host", hooks)
     for seed in range(5):
         slots.enter(seed, ImageRequest(None, relaxed(3, 2), Sampling(confidence=0.6), seed, "rows"))
     while slots.busy:
-        slots.step()
+        drawn += slots.step()
+    assert sum(one.distance or 0.0 for one in drawn) == pytest.approx(whole.distance)
     assert sum(one.repeats for one in found) == whole.repeats
     assert sum(one.distance or 0.0 for one in found) == pytest.approx(whole.distance)
 
