@@ -3,8 +3,8 @@
 One round, as in `coolsd_rt.runtime.round`:
 1. Window: the number of drafts that each image can still use, and its numbers.
 2. Draft: the draft's decoder steps over the tokens that it has not seen, its head draws x_1; then over its own drafts.
-3. Target: one step of the decoder over [pending, x_1..x_L]. Then its head, for all L + 1 positions and both rows of CFG
-   in one batch, from the noise that the draft's head had of every step but the last (`VectorSampling.aligned`).
+3. Target: one step of the decoder over [pending, x_1..x_L]. Then its head, for all L positions and both rows of CFG in
+   one batch, from the noise that the draft's head had of every step but the last (`VectorSampling.aligned`).
 4. Verify: accept drafts up to the first rejection, whose replacement is drawn from G*; else draw the token behind them
    from the target's last Gaussian. The draft's own noise of the last step is all that a draft's token depends on given
    the states before that step, and the target's state does not depend on it: so this is the ordinary round between two
@@ -100,8 +100,7 @@ class VectorLoop:
         pending = state.codes[self._rows, state.decided - 1][:, None]
         tokens = np.concatenate([pending, drafts.astype(np.float32)], axis=1)
         features = self._advance(self._session.target, tokens, state.cached)
-        sides = self._sides_of(there)
-        p = [self._judged(features[sides, i], there, at[there, i], i, noise) for i, noise in enumerate(shared)]
+        p = self._judged(features, there, at, shared)
 
         window = np.concatenate([drafts, np.zeros((len(drafts), 1, drafts.shape[2]))], axis=1)
         accepted, tries, fallback = self._verify(window, there, num_drafts, at, p, q)
@@ -161,15 +160,24 @@ class VectorLoop:
             open_ = open_[found.accepted]
         return accepted, tries, fallback
 
-    def _judged(self, features: Floats32, images: Ints, tokens: Ints, offset: int, shared: Noise) -> LastStep:
-        """Return the target's Gaussians at one draft position of images [n].
+    def _judged(self, features: Floats32, there: Ints, at: Ints, shared: list[Noise]) -> list[LastStep]:
+        """Return the target's Gaussians at the draft positions of the images `there`, from one run of its head.
 
-        features: [n, C], under CFG [2n, C]. shared: the draft's noise, which is the target's too if both are aligned.
+        features: [R, L' + 1, C]. shared: the draft's noise, which is the target's too if both are aligned.
         """
-        noise = shared
+        count, many = len(shared), len(there)
+        if not count:
+            return []
+        both = zip(*shared, strict=True)  # image by image, and in an image position by position
+        noise = Noise(*(np.stack(parts, axis=1).reshape(many * count, *parts[0].shape[1:]) for parts in both))
         if not self._sampling.aligned:
-            noise, _ = self._numbers.tokens(images, tokens, np.full_like(images, offset), aligned=False)
-        return self._session.target.last_step(features, self._scale(len(images)), noise)
+            offsets = np.tile(np.arange(count), many)
+            noise, _ = self._numbers.tokens(
+                np.repeat(there, count), at[there, :count].ravel(), offsets, aligned=False
+            )  # fmt: skip
+        rows = features[self._sides_of(there), :count].reshape(-1, features.shape[-1])
+        whole = self._session.target.last_step(rows, self._scale(many * count), noise)
+        return [whole.rows(np.arange(many) * count + i) for i in range(count)]
 
     def _own(self, features: Floats32, images: Ints, tokens: Ints, offset: Ints) -> Floats64:
         """Draw tokens [n, d] with the target's head. features: as in `_judged`."""
