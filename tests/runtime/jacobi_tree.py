@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.runtime.tree import THIN, Box, Context, Floats, Key, Leaf, Method, Model
+from tests.runtime.tree import THIN, Box, Context, Floats, Key, Leaf, Method, Model, draw
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,6 @@ class Carried:
 
     def at(self, j: int) -> tuple[Floats, int | None]:
         return (self.laws[j], self.tokens[j]) if j < len(self.laws) else (self.last, None)
-
-
-def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
-    low = 0.0
-    for x, weight in enumerate(law):
-        if weight > THIN:
-            yield x, ((key, low, low + float(weight)),)
-        low += float(weight)
 
 
 def narrowed(box: Box) -> Box:

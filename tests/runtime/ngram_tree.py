@@ -5,13 +5,13 @@ The lookup is a search through the whole history, written after what it is said 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from coolsd_rt.law import Law, exact
-from tests.runtime.tree import THIN, Box, Context, Floats, Key, Leaf, Method, Model
+from tests.runtime.tree import THIN, Box, Context, Floats, Leaf, Method, Model, draw, whole_law
 
 
 def searched(
@@ -52,23 +52,16 @@ class Searched:
 
     def law(self, law: Law) -> dict[Context, float]:
         """The law of the image, by the closed form of each round."""
-        out: dict[Context, float] = {}
-        ways: dict[Context, float] = {(x,): float(w) for x, w in enumerate(self.target(())) if w > 0}
-        while ways:
-            grown: dict[Context, float] = {}
-            for codes, weight in ways.items():
-                if len(codes) == self.tokens:
-                    out[codes] = out.get(codes, 0.0) + weight
-                    continue
-                drafts = self.drafts(codes, law.length)
+        size = len(self.target(()))
 
-                def certain(context: Context, start: int = len(codes), drafts: Context = drafts) -> Floats:
-                    return np.asarray(np.eye(len(self.target(())))[drafts[len(context) - start]], np.float64)
+        def rounds(codes: Context) -> Iterable[tuple[Context, float]]:
+            drafts = self.drafts(codes, law.length)
+            certain = np.eye(size)
+            return exact.round_law(
+                self.target, lambda context: certain[drafts[len(context) - len(codes)]], law, codes, len(drafts) + 1
+            ).items()
 
-                for new, w in exact.round_law(self.target, certain, law, codes, len(drafts) + 1).items():
-                    grown[codes + new] = grown.get(codes + new, 0.0) + weight * w
-            ways = grown
-        return out
+        return whole_law(self.tokens, self.target(()), rounds)
 
     def leaves(self, method: Method) -> list[Leaf]:
         """All paths through all draws. A draft is certain, so that it takes no number."""
@@ -76,13 +69,6 @@ class Searched:
         def point(context: Context) -> Floats:
             fixed, law = method.fixed(len(context)), self.target(context)
             return law if fixed is None else np.asarray(np.eye(len(law))[fixed], np.float64)
-
-        def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
-            low = 0.0
-            for x, weight in enumerate(law):
-                if weight > THIN:
-                    yield x, ((key, low, low + float(weight)),)
-                low += float(weight)
 
         def image(codes: Context, box: Box, rounds: int, accepted: int, degenerate: int) -> Iterator[Leaf]:
             if len(codes) == self.tokens:

@@ -9,19 +9,11 @@ import numpy as np
 
 from coolsd_rt.law.rivals import PositionWise
 from tests.runtime.row_tree import RowImage, index_of
-from tests.runtime.tree import THIN, Box, Context, Floats, Key, Leaf
+from tests.runtime.tree import THIN, Box, Context, Floats, Leaf, draw, whole_law
 
 
 def point(law: Floats, fixed: int) -> Floats:
     return law if fixed < 0 else np.asarray(np.eye(len(law))[fixed], np.float64)
-
-
-def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
-    low = 0.0
-    for x, weight in enumerate(law):
-        if weight > THIN:
-            yield x, ((key, low, low + float(weight)),)
-        low += float(weight)
 
 
 def leaves(image: RowImage, longest: int, passes: int, forced: Context | None = None) -> list[Leaf]:
@@ -71,22 +63,11 @@ def leaves(image: RowImage, longest: int, passes: int, forced: Context | None = 
 def image_law(image: RowImage, longest: int, passes: int) -> dict[Context, float]:
     """The law of the image by the closed form of each window."""
     tables, guesses = image.tables, image.guesses
-    out: dict[Context, float] = {}
-    ways: dict[Context, float] = {(x,): float(w) for x, w in enumerate(tables.p(())) if w > 0}
-    while ways:
-        grown: dict[Context, float] = {}
-        for codes, weight in ways.items():
-            if len(codes) == image.tokens:
-                out[codes] = out.get(codes, 0.0) + weight
-                continue
-            own = guesses[index_of(codes, image.vocab)]
 
-            def q(context: Context, start: int = len(codes), own: Floats = own) -> Floats:
-                return np.asarray(own[len(context) - start], np.float64)
+    def rounds(codes: Context) -> Iterator[tuple[Context, float]]:
+        own, length = guesses[index_of(codes, image.vocab)], image.length(codes, longest)
+        windows = PositionWise(length, passes).emitted(tables.p, lambda after: own[len(after) - len(codes)], codes)
+        for window, w in windows.items():
+            yield from (((*window, x), w * float(v)) for x, v in enumerate(tables.p(codes + window)))
 
-            length = image.length(codes, longest)
-            for window, w in PositionWise(length, passes).emitted(tables.p, q, codes).items():
-                for x, v in enumerate(tables.p(codes + window)):
-                    grown[*codes, *window, x] = grown.get((*codes, *window, x), 0.0) + weight * w * float(v)
-        ways = grown
-    return out
+    return whole_law(image.tokens, tables.p(()), rounds)

@@ -7,7 +7,7 @@ image, or a feature of a rejected draft.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from coolsd_rt.arrays import Array
 from coolsd_rt.contract import ModelDims
 from coolsd_rt.law import Law, exact
 from tests.runtime.fakes import FakeRowSession, Tables, context_index, contexts, dims
-from tests.runtime.tree import THIN, Box, Context, Floats, Key, Leaf, Method
+from tests.runtime.tree import THIN, Box, Context, Floats, Leaf, Method, draw, whole_law
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,24 +57,15 @@ class RowImage:
     def law(self, law: Law) -> dict[Context, float]:
         """The law of the image, by the closed form of each round."""
         tables, guesses = self.tables, self.guesses
-        out: dict[Context, float] = {}
-        ways: dict[Context, float] = {(x,): float(w) for x, w in enumerate(tables.p(())) if w > 0}
-        while ways:
-            grown: dict[Context, float] = {}
-            for codes, weight in ways.items():
-                if len(codes) == self.tokens:
-                    out[codes] = out.get(codes, 0.0) + weight
-                    continue
-                own = guesses[index_of(codes, self.vocab)]
 
-                def q(context: Context, start: int = len(codes), own: Floats = own) -> Floats:
-                    return np.asarray(own[len(context) - start], np.float64)
+        def rounds(codes: Context) -> Iterable[tuple[Context, float]]:
+            own = guesses[index_of(codes, self.vocab)]
+            many = self.length(codes, law.length)
+            return exact.round_law(
+                tables.p, lambda context: own[len(context) - len(codes)], law, codes, many + 1
+            ).items()
 
-                many = self.length(codes, law.length)
-                for new, w in exact.round_law(tables.p, q, law, codes, many + 1).items():
-                    grown[codes + new] = grown.get(codes + new, 0.0) + weight * w
-            ways = grown
-        return out
+        return whole_law(self.tokens, tables.p(()), rounds)
 
     def leaves(self, method: Method) -> list[Leaf]:
         """All paths through all draws."""
@@ -83,13 +74,6 @@ class RowImage:
         def point(law: Floats, n: int) -> Floats:
             fixed = method.fixed(n)
             return law if fixed is None else np.asarray(np.eye(len(law))[fixed], np.float64)
-
-        def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
-            low = 0.0
-            for x, weight in enumerate(law):
-                if weight > THIN:
-                    yield x, ((key, low, low + float(weight)),)
-                low += float(weight)
 
         def image(codes: Context, box: Box, rounds: int, accepted: int) -> Iterator[Leaf]:
             if len(codes) == self.tokens:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.runtime.tree import THIN, Box, Context, Floats, Key, Leaf, Model, probes
+from tests.runtime.tree import THIN, Box, Context, Floats, Leaf, Model, draw, probes
 
 Way = tuple[int, ...]
 Pair = tuple[Floats, Floats]  # P and Q
@@ -37,14 +37,6 @@ class Trees:
         depths = range(1, len(self.widths) + 1)
         ways = [way for d in depths for way in itertools.product(*(range(w) for w in self.widths[:d]))]
         return {way: number for number, way in enumerate(ways)}
-
-
-def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
-    low = 0.0
-    for x, weight in enumerate(law):
-        if weight > THIN:
-            yield x, ((key, low, low + weight),)
-        low += weight
 
 
 def without(q: Floats, x: int) -> Floats:

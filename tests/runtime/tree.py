@@ -9,7 +9,7 @@ Plain NumPy and Python after the method itself: distributions as lists, interval
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,33 @@ def level(p: Floats, capped: Floats) -> float:
     return high
 
 
+def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
+    """Every token that can be drawn from a law, and the interval of the number that draws it."""
+    low = 0.0
+    for x, weight in enumerate(law):
+        if weight > THIN:
+            yield x, ((key, low, low + float(weight)),)
+        low += float(weight)
+
+
+def whole_law(
+    tokens: int, first: Floats, rounds: Callable[[Context], Iterable[tuple[Context, float]]]
+) -> dict[Context, float]:
+    """The law of an image of `tokens` tokens: its first one, then what the rounds after each context can commit."""
+    out: dict[Context, float] = {}
+    ways: dict[Context, float] = {(x,): float(w) for x, w in enumerate(first) if w > 0}
+    while ways:
+        grown: dict[Context, float] = {}
+        for codes, weight in ways.items():
+            if len(codes) == tokens:
+                out[codes] = out.get(codes, 0.0) + weight
+                continue
+            for new, w in rounds(codes):
+                grown[codes + new] = grown.get(codes + new, 0.0) + weight * w
+        ways = grown
+    return out
+
+
 def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Leaf]:
     """All leaves of an image of `tokens` tokens."""
 
@@ -109,13 +136,6 @@ def leaves(target: Model, draft: Model, method: Method, tokens: int) -> list[Lea
         fixed = method.fixed(len(context))
         law = model(context)
         return law if fixed is None else np.eye(len(law))[fixed]
-
-    def draw(law: Floats, key: Key) -> Iterator[tuple[int, Box]]:
-        low = 0.0
-        for x, weight in enumerate(law):
-            if weight > THIN:
-                yield x, ((key, low, low + weight),)
-            low += weight
 
     def image(codes: Context, box: Box, rounds: int, accepted: int, degenerate: int) -> Iterator[Leaf]:
         if len(codes) == tokens:
